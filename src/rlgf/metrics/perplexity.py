@@ -1,0 +1,56 @@
+"""How likely a language model finds texts, in the model's own tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rlgf.models.loading import LanguageModel
+from rlgf.rollout.authors import Draft
+from rlgf.rollout.collector import assemble
+from rlgf.rollout.sampling import Sampling
+from rlgf.rollout.scoring import score_logprobs
+from rlgf.types import Author, Sample
+
+
+def text_nll(
+    language_model: LanguageModel,
+    prompts: Sequence[str],
+    texts: Sequence[str],
+    *,
+    max_prompt_tokens: int,
+    max_tokens: int,
+    max_batch_tokens: int,
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    """Negative log-likelihood of each text behind its prompt, as the model itself would give it.
+
+    Returns:
+        Sums of nats (B,) and numbers of tokens (B,), over at most ``max_tokens`` tokens a text.
+    """
+    drafts = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        prompt_ids = language_model.encode(prompt)[-max_prompt_tokens:] or [language_model.end_id]
+        ids = language_model.encode(text)[:max_tokens] or [language_model.end_id]
+        draft = Draft(Sample(prompt), prompt_ids, seed=0)
+        draft.ids, draft.authors, draft.logprobs = ids, [Author.REFERENCE] * len(ids), [0.0] * len(ids)
+        drafts.append(draft)
+    rollout = assemble(drafts, list(range(len(drafts))), language_model)
+    logprobs = score_logprobs(
+        language_model.model, rollout, Sampling(), language_model.end_id, max_batch_tokens
+    )
+    return -logprobs.sum(dim=1), rollout.lengths.float()
+
+
+def perplexity(nll: Float[Tensor, "B"], tokens: Float[Tensor, "B"]) -> float:
+    """``exp(sum of nats / number of tokens)`` over all texts."""
+    return math.exp(float(nll.sum() / tokens.sum().clamp(min=1)))
+
+
+def perplexities(nll: Float[Tensor, "B"], tokens: Float[Tensor, "B"]) -> list[float]:
+    """The same for each text alone."""
+    values: list[float] = torch.exp(nll / tokens.clamp(min=1)).tolist()
+    return values

@@ -1,0 +1,1 @@
+"""Language models: loading and saving, decoding, scoring, value functions."""

@@ -1,0 +1,166 @@
+"""Sampling continuations from a causal model: one prefill, then one token a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlgf.models.batching import length_batches
+from rlgf.models.cache import reserving_cache
+from rlgf.rollout.sampling import Sampling, draw, sampling_logits
+from rlgf.types import pad
+
+# Selecting rows copies the cache, so it waits until a quarter of them has ended.
+_COMPACT_BELOW = 0.75
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The tokens that a model wrote behind one prefix, end-of-text token included."""
+
+    token_ids: Int[Tensor, "N"]
+    logprobs: Float[Tensor, "N"]
+    """Under the distribution they were drawn from."""
+    finished: bool
+    """Whether it ended in the end-of-text token."""
+
+
+@torch.no_grad()
+def sample_continuations(
+    model: PreTrainedModel,
+    prefixes: Sequence[Int[Tensor, "_"]],
+    max_new_tokens: Int[Tensor, "N"],
+    uniforms: Float[Tensor, "N T"],
+    sampling: Sampling,
+    end_id: int | None,
+    *,
+    first_positions: Int[Tensor, "N"] | None = None,
+    max_batch_tokens: int = 32_768,
+    use_cache: bool = True,
+) -> list[Continuation]:
+    """Continue each prefix until its end-of-text token or its own length limit.
+
+    Args:
+        prefixes: token ids, without padding; at least one token each.
+        max_new_tokens: the limit of each row, at least 1.
+        uniforms: numbers in [0, 1); row i, column j decides token j of continuation i. The result
+            depends on nothing else that is random, so it is the same for any batching.
+        first_positions: response position of each row's first token (default 0), for the
+            minimum length.
+        max_batch_tokens: rows times positions of one decoding batch.
+        use_cache: False runs the whole text at every step; slow, kept to check the cache against.
+    """
+    totals = torch.tensor([len(p) for p in prefixes]) + max_new_tokens
+    if first_positions is None:
+        first_positions = torch.zeros_like(max_new_tokens)
+    results: list[Continuation | None] = [None] * len(prefixes)
+    for rows in length_batches(totals, max_batch_tokens):
+        batch = _Batch(model, [prefixes[i] for i in rows.tolist()], max_new_tokens[rows], use_cache)
+        _run(batch, rows, max_new_tokens, first_positions, uniforms, sampling, end_id, results)
+    return [result for result in results if result is not None]
+
+
+class _Batch:
+    """Rows being decoded together: their text so far, its mask and positions, and the cache."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prefixes: Sequence[Tensor],
+        limits: Int[Tensor, "N"],
+        use_cache: bool,
+    ) -> None:
+        self.model = model
+        self.ids = pad(prefixes, 0, left=True).to(model.device)
+        self.mask = pad([torch.ones_like(p) for p in prefixes], 0, left=True).to(model.device)
+        self.padded = not bool(self.mask.all())
+        self.positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
+        # A row that has ended stays until rows are dropped; its position must stay in the context.
+        self.last_position = self.mask.sum(dim=1) + limits.to(model.device) - 1
+        # The last sampled token is never fed back.
+        capacity = self.ids.shape[1] + int(limits.max()) - 1
+        self.cache = reserving_cache(model.config, capacity) if use_cache else None
+        self.fed = 0
+
+    def next_logits(self) -> Float[Tensor, "N V"]:
+        new = slice(self.fed, None)
+        output = self.model(
+            input_ids=self.ids[:, new],
+            # Building the model's attention mask is a good part of a small model's step.
+            attention_mask=self.mask if self.padded else None,
+            position_ids=self.positions[:, new],
+            past_key_values=self.cache,
+            use_cache=self.cache is not None,
+            logits_to_keep=1,
+        )
+        if self.cache is not None:
+            self.fed = self.ids.shape[1]
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def append(self, ids: Int[Tensor, "N"]) -> None:
+        fresh = ids[:, None]
+        position = torch.minimum(self.positions[:, -1] + 1, self.last_position)
+        self.ids = torch.cat([self.ids, fresh], dim=1)
+        self.mask = torch.cat([self.mask, torch.ones_like(fresh)], dim=1)
+        self.positions = torch.cat([self.positions, position[:, None]], dim=1)
+
+    def keep(self, rows: Int[Tensor, "M"]) -> None:
+        for name in ("ids", "mask", "positions", "last_position"):
+            setattr(self, name, getattr(self, name)[rows])
+        if self.cache is not None:
+            self.cache.batch_select_indices(rows)
+
+
+def _run(
+    batch: _Batch,
+    rows: Int[Tensor, "N"],
+    max_new_tokens: Tensor,
+    first_positions: Tensor,
+    uniforms: Tensor,
+    sampling: Sampling,
+    end_id: int | None,
+    results: list[Continuation | None],
+) -> None:
+    """Decode one batch. ``rows`` names the rows still in it by their place in the call."""
+    ids: list[list[int]] = [[] for _ in results]
+    logprobs: list[list[float]] = [[] for _ in results]
+    active = torch.ones(len(rows), dtype=torch.bool)
+    step = 0
+    while True:
+        positions = (first_positions[rows] + step).to(batch.ids.device)
+        logits = sampling_logits(batch.next_logits(), positions, sampling, end_id)
+        drawn, drawn_logprobs = draw(logits, uniforms[rows, step].to(logits.device))
+        ended = step + 1 >= max_new_tokens[rows]
+        if end_id is not None:
+            ended |= (drawn == end_id).cpu()
+        for row, alive, done, token, logprob in zip(
+            rows.tolist(),
+            active.tolist(),
+            ended.tolist(),
+            drawn.tolist(),
+            drawn_logprobs.tolist(),
+            strict=True,
+        ):
+            if not alive:
+                continue
+            ids[row].append(token)
+            logprobs[row].append(logprob)
+            if done:
+                results[row] = Continuation(
+                    torch.tensor(ids[row]), torch.tensor(logprobs[row]), token == end_id
+                )
+        active &= ~ended
+        step += 1
+        if not active.any():
+            return
+        batch.append(drawn)
+        if active.float().mean() < _COMPACT_BELOW:
+            kept = active.nonzero().squeeze(1)
+            batch.keep(kept.to(batch.ids.device))
+            rows, active = rows[kept], active[kept]

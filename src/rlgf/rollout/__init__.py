@@ -1,0 +1,1 @@
+"""Making episodes: who writes what, decoding, splicing and scoring."""

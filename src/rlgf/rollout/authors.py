@@ -1,0 +1,136 @@
+"""The three who can write a part of a response: the policy, a guide, the data set's own text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from rlgf import seeding
+from rlgf.guides.base import Guide, Request
+from rlgf.models.decoding import sample_continuations
+from rlgf.models.loading import LanguageModel
+from rlgf.rollout.sampling import Sampling
+from rlgf.types import Author, Completion, Sample
+
+
+@dataclass
+class Draft:
+    """A response being written: one list entry a token."""
+
+    sample: Sample
+    prompt_ids: list[int]
+    seed: int
+    """Of this episode alone; all that is drawn while it is written comes from it."""
+    ids: list[int] = field(default_factory=list)
+    authors: list[Author] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finished: bool = False
+
+    def branch(self, seed: int) -> Draft:
+        """A copy with another seed: the same text so far, another way on."""
+        return Draft(
+            self.sample,
+            self.prompt_ids,
+            seed,
+            list(self.ids),
+            list(self.authors),
+            list(self.logprobs),
+            self.finished,
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an author adds to a draft, in tokens of the policy."""
+
+    ids: list[int]
+    logprobs: list[float]
+    finished: bool
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Continues drafts, each by at most its limit in policy tokens (1 or more)."""
+
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]: ...
+
+
+class PolicyWriter:
+    """The live policy, with the log-probabilities of what it samples."""
+
+    def __init__(self, policy: LanguageModel, sampling: Sampling, max_batch_tokens: int) -> None:
+        self.policy = policy
+        self.sampling = sampling
+        self.max_batch_tokens = max_batch_tokens
+
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
+        uniforms = [seeding.uniforms(1, max(limits), draft.seed, "policy")[0] for draft in drafts]
+        continuations = sample_continuations(
+            self.policy.model,
+            [torch.tensor(draft.prompt_ids + draft.ids) for draft in drafts],
+            torch.tensor(list(limits)),
+            torch.stack(uniforms),
+            self.sampling,
+            self.policy.end_id,
+            first_positions=torch.tensor([len(draft.ids) for draft in drafts]),
+            max_batch_tokens=self.max_batch_tokens,
+        )
+        return [Part(c.token_ids.tolist(), c.logprobs.tolist(), c.finished) for c in continuations]
+
+
+class GuideWriter:
+    """A guide; its text becomes tokens of the policy here, once."""
+
+    def __init__(self, guide: Guide, policy: LanguageModel) -> None:
+        self.guide = guide
+        self.policy = policy
+
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
+        requests = []
+        for draft, limit in zip(drafts, limits, strict=True):
+            ids = draft.prompt_ids + draft.ids
+            # The prompt's own text, not its tokens decoded: those may have lost its beginning.
+            prefix = draft.sample.prompt + self.policy.decode(draft.ids)
+            requests.append(Request(prefix, limit, seeding.derive(draft.seed, "guide"), tuple(ids)))
+        completions = self.guide.write(requests)
+        return [
+            splice(self.policy, completion, limit)
+            for completion, limit in zip(completions, limits, strict=True)
+        ]
+
+
+class ReferenceWriter:
+    """The data set's own text: token for token what stands behind the draft's prompt."""
+
+    def __init__(self, policy: LanguageModel) -> None:
+        self.policy = policy
+
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
+        parts = []
+        for draft, limit in zip(drafts, limits, strict=True):
+            references = draft.sample.references
+            pick = seeding.derive(draft.seed, "reference") % len(references)
+            whole = splice(self.policy, Completion(references[pick], finished=True), len(draft.ids) + limit)
+            rest = whole.ids[len(draft.ids) :]
+            parts.append(Part(rest, [0.0] * len(rest), whole.finished))
+        return parts
+
+
+def splice(policy: LanguageModel, completion: Completion, limit: int) -> Part:
+    """A completion as at most ``limit`` tokens of the policy, the end-of-text token included.
+
+    The continuation is tokenized apart from what stands before it, so the ids before it never
+    change; a text cut by its author's limit loses a half-written character. An empty text is one
+    that ends here, whatever its author says, since nothing can follow it.
+    """
+    if completion.token_ids is not None:
+        ids, finished = list(completion.token_ids), completion.finished
+    else:
+        ids = policy.encode(completion.text.rstrip("\ufffd"))
+        finished = completion.finished or not ids
+        if finished:
+            ids.append(policy.end_id)
+    return Part(ids[:limit], [0.0] * min(len(ids), limit), finished and len(ids) <= limit)

@@ -1,0 +1,206 @@
+"""From samples to finished episodes: the switch time first, then each author writes its own part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rlgf import seeding
+from rlgf.algorithms import Algorithm, RollinLength
+from rlgf.errors import UserError
+from rlgf.guides.base import Guide
+from rlgf.models.loading import LanguageModel
+from rlgf.rollout.authors import Draft, GuideWriter, PolicyWriter, ReferenceWriter, Writer
+from rlgf.rollout.sampling import Sampling
+from rlgf.types import Author, Rollout, Sample, pad
+
+
+class RolloutConfig(BaseModel):
+    """How many episodes an update collects, and how long they are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    episodes: int = Field(default=112, ge=1)
+    """Episodes an update."""
+    group_size: int = Field(default=1, ge=1)
+    """Episodes that share a prompt and a roll-in; group-relative algorithms need two or more."""
+    max_prompt_tokens: int = Field(default=64, ge=1)
+    """Longer prompts lose their beginning, so that what stands next to the response stays."""
+    min_response_tokens: int = Field(default=0, ge=0)
+    max_response_tokens: int = Field(default=48, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int | None = None
+    top_p: float = 1.0
+    max_batch_tokens: int = Field(default=32_768, ge=1)
+    """Tokens, padding included, that one decoding or scoring pass may hold."""
+
+    @model_validator(mode="after")
+    def _arithmetic(self) -> RolloutConfig:
+        if self.episodes % self.group_size:
+            raise ValueError(
+                f"'episodes' {self.episodes} must be a multiple of 'group_size' {self.group_size}"
+            )
+        if self.min_response_tokens > self.max_response_tokens:
+            raise ValueError(
+                f"'min_response_tokens' {self.min_response_tokens} must not exceed "
+                f"'max_response_tokens' {self.max_response_tokens}"
+            )
+        if self.sampling.truncates:
+            raise ValueError(
+                "the policy cannot be trained on top-k or top-p samples: a token can leave the truncated "
+                "set while the policy trains, and its probability ratio and KL are then undefined; set "
+                "'top_k: null' and 'top_p: 1' (a guide may use both)"
+            )
+        return self
+
+    @property
+    def sampling(self) -> Sampling:
+        """The policy's sampling distribution."""
+        return Sampling(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            # With the limit itself as minimum every response has exactly that length.
+            min_tokens=self.min_response_tokens,
+        )
+
+    @property
+    def prompts(self) -> int:
+        return self.episodes // self.group_size
+
+
+def draw_switches(
+    law: RollinLength, probability: float, seeds: Sequence[int], length: int, progress: float
+) -> list[int]:
+    """How many roll-in tokens each episode is to have; 0 where it has no roll-in.
+
+    Args:
+        seeds: one an episode.
+        length: the response limit T.
+        progress: the share of the run that is over.
+    """
+    low = max(1, math.ceil(law.low.at(progress) * length))
+    high = max(low, min(length - 1, math.floor(law.high.at(progress) * length)))
+    switches = []
+    for seed in seeds:
+        whether, where = seeding.uniforms(1, 2, seed, "switch")[0].tolist()
+        has_rollin = whether < probability and length > 1
+        switches.append(low + int(where * (high - low + 1)) if has_rollin else 0)
+    return switches
+
+
+class Collector:
+    """Makes rollouts with a policy and, where the algorithm asks for one, a guide."""
+
+    def __init__(self, policy: LanguageModel, guide: Guide | None, config: RolloutConfig, seed: int) -> None:
+        self.policy = policy
+        self.config = config
+        self.seed = seed
+        self.writers: Mapping[Author, Writer] = {
+            Author.POLICY: PolicyWriter(policy, config.sampling, config.max_batch_tokens),
+            Author.REFERENCE: ReferenceWriter(policy),
+            **({Author.GUIDE: GuideWriter(guide, policy)} if guide is not None else {}),
+        }
+
+    def collect(
+        self,
+        samples: Sequence[Sample],
+        row: Algorithm,
+        update: int = 0,
+        progress: float = 0.0,
+        group_size: int = 1,
+    ) -> Rollout:
+        """One rollout: ``group_size`` episodes for each sample, as the row says who writes what.
+
+        The result is a function of the arguments, the seed and the authors alone.
+
+        Args:
+            update: number of the update; another number draws other episodes.
+            progress: the share of the run that is over, for schedules.
+
+        Raises:
+            UserError: The row needs a guide and there is none, or a reference and a sample has none.
+        """
+        self._check(samples, row)
+        drafts = [self._open(sample, update, index) for index, sample in enumerate(samples)]
+        if row.rollin is not None:
+            switches = draw_switches(
+                row.rollin_length,
+                row.rollin_prob.at(progress),
+                [draft.seed for draft in drafts],
+                self.config.max_response_tokens,
+                progress,
+            )
+            self._add(row.rollin, drafts, switches)
+            if row.rollin is not Author.POLICY:
+                for draft in drafts:
+                    _reopen(draft)
+        groups = [index for index in range(len(drafts)) for _ in range(group_size)]
+        drafts = [
+            draft.branch(seeding.derive(draft.seed, "member", member))
+            for draft in drafts
+            for member in range(group_size)
+        ]
+        limits = [
+            0 if draft.finished else self.config.max_response_tokens - len(draft.ids) for draft in drafts
+        ]
+        self._add(row.rollout, drafts, limits)
+        return assemble(drafts, groups, self.policy)
+
+    def _check(self, samples: Sequence[Sample], row: Algorithm) -> None:
+        missing = row.authors - set(self.writers)
+        if missing:
+            raise UserError(f"algorithm '{row.name}' needs a guide: give the recipe a 'guide:' section.")
+        if Author.REFERENCE in row.authors and not all(sample.references for sample in samples):
+            raise UserError(f"algorithm '{row.name}' needs reference texts, and a sample has none.")
+
+    def _open(self, sample: Sample, update: int, index: int) -> Draft:
+        ids = self.policy.encode(sample.prompt)[-self.config.max_prompt_tokens :]
+        # A model cannot start from nothing; end-of-text is what stands before a text in training.
+        return Draft(sample, ids or [self.policy.end_id], seeding.derive(self.seed, "episode", update, index))
+
+    def _add(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> None:
+        """Let one author continue those drafts that have a limit above 0."""
+        chosen = [(draft, limit) for draft, limit in zip(drafts, limits, strict=True) if limit > 0]
+        if not chosen:
+            return
+        parts = self.writers[author].write([draft for draft, _ in chosen], [limit for _, limit in chosen])
+        for (draft, _), part in zip(chosen, parts, strict=True):
+            draft.ids += part.ids
+            draft.authors += [author] * len(part.ids)
+            draft.logprobs += part.logprobs
+            draft.finished = part.finished
+
+
+def _reopen(draft: Draft) -> None:
+    """Take back the end of a text that its roll-in author ended before the switch.
+
+    The switch is to be a state that the author's text passed through, and the one behind its end
+    is none: the policy goes on from the last state before it. A roll-in of the policy's stays
+    ended, since its choice to end is what the loss is to judge.
+    """
+    if draft.finished:
+        draft.ids.pop()
+        draft.authors.pop()
+        draft.logprobs.pop()
+        draft.finished = False
+
+
+def assemble(drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageModel) -> Rollout:
+    """Stack drafts into one rollout, on the CPU."""
+    return Rollout(
+        samples=tuple(draft.sample for draft in drafts),
+        prompt_ids=pad([torch.tensor(draft.prompt_ids) for draft in drafts], policy.end_id, left=True),
+        prompt_mask=pad(
+            [torch.ones(len(draft.prompt_ids), dtype=torch.bool) for draft in drafts], False, left=True
+        ),
+        response_ids=pad([torch.tensor(draft.ids) for draft in drafts], policy.end_id),
+        author=pad([torch.tensor(draft.authors, dtype=torch.uint8) for draft in drafts], Author.NOBODY),
+        sampled_logprobs=pad([torch.tensor(draft.logprobs) for draft in drafts], 0.0),
+        finished=torch.tensor([draft.finished for draft in drafts]),
+        group=torch.tensor(groups),
+        texts=tuple(policy.decode(draft.ids) for draft in drafts),
+    )

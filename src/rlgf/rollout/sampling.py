@@ -1,0 +1,106 @@
+"""The distribution that tokens are drawn from, defined once for sampling and for training."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+
+class Sampling(BaseModel):
+    """How a model's logits become the distribution that is sampled.
+
+    Applied in this order: no end of text before ``min_tokens``, temperature, top-k, top-p.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int | None = Field(default=None, ge=1)
+    """Keep the k most probable tokens."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Keep the most probable tokens whose probability sums to at least p (arXiv 1904.09751)."""
+    min_tokens: int = Field(default=0, ge=0)
+    """Response positions below this one cannot hold the end-of-text token."""
+
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens get probability 0 depending on the logits themselves."""
+        return self.top_k is not None or self.top_p < 1
+
+
+def sampling_logits(
+    logits: Float[Tensor, "*batch V"],
+    positions: Int[Tensor, "*batch"],
+    sampling: Sampling,
+    end_id: int | None,
+) -> Float[Tensor, "*batch V"]:
+    """Unnormalized log-probabilities of the sampled distribution.
+
+    Args:
+        logits: a model's raw output.
+        positions: response position of each token, which the minimum length looks at.
+        end_id: the end-of-text token, or None where the model has none.
+    """
+    if sampling.min_tokens and end_id is not None:
+        too_early = positions < sampling.min_tokens
+        if too_early.any():
+            # Adding a column mask copies once; index_put on a clone would copy and scatter.
+            block = torch.zeros(logits.shape[-1], dtype=logits.dtype, device=logits.device)
+            block[end_id] = float("-inf")
+            logits = torch.where(too_early[..., None], logits + block, logits)
+    if sampling.temperature != 1:
+        logits = logits / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
+        smallest = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < smallest, float("-inf"))
+    if sampling.top_p < 1:
+        ordered, order = logits.sort(dim=-1, descending=True)
+        probabilities = ordered.softmax(dim=-1)
+        before = probabilities.cumsum(dim=-1) - probabilities
+        dropped = (before >= sampling.top_p).scatter(-1, order, before >= sampling.top_p)
+        logits = logits.masked_fill(dropped, float("-inf"))
+    return logits
+
+
+def draw(
+    logits: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"]
+) -> tuple[Int[Tensor, "N"], Float[Tensor, "N"]]:
+    """One token a row by inverting the cumulative distribution, with its log-probability.
+
+    One given uniform number decides a row's token, whatever else is in the batch: results do not
+    depend on batching, and no random number is drawn for every entry of the vocabulary.
+    """
+    logprobs = logits.float().log_softmax(dim=-1)
+    cumulative = logprobs.exp().cumsum(dim=-1)
+    # Scaling by the total keeps rounding from pushing a draw behind the last possible token.
+    threshold = uniforms[:, None] * cumulative[:, -1:]
+    ids = (cumulative <= threshold).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
+    return ids, logprobs.gather(-1, ids[:, None]).squeeze(-1)
+
+
+def token_logprobs(
+    logits: Float[Tensor, "B T V"],
+    ids: Int[Tensor, "B T"],
+    sampling: Sampling,
+    end_id: int | None,
+) -> Float[Tensor, "B T"]:
+    """Log-probabilities of given tokens under the distribution that would have been sampled."""
+    warped = _warp_sequence(logits, sampling, end_id)
+    chosen = warped.gather(-1, ids[..., None]).squeeze(-1)
+    return chosen - warped.logsumexp(dim=-1)
+
+
+def entropy(logits: Float[Tensor, "B T V"], sampling: Sampling, end_id: int | None) -> Float[Tensor, "B T"]:
+    """Entropy of the sampled distribution in nats, at each position."""
+    logprobs = _warp_sequence(logits, sampling, end_id).log_softmax(dim=-1)
+    # A token that cannot be drawn adds nothing; 0 * -inf would be NaN, in the gradient too.
+    return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1)
+
+
+def _warp_sequence(
+    logits: Float[Tensor, "B T V"], sampling: Sampling, end_id: int | None
+) -> Float[Tensor, "B T V"]:
+    positions = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
+    return sampling_logits(logits.float(), positions, sampling, end_id)

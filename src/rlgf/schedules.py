@@ -1,0 +1,51 @@
+"""Numbers that change over a run: coefficients, learning rates, roll-in probabilities."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Schedule(BaseModel):
+    """A number as a function of the share of the run that is over.
+
+    In a recipe a plain number is a constant; ``{start: 0.6, end: 0, shape: linear}`` falls from
+    0.6 to 0 over the run, and ``over: 0.5`` makes it arrive at half of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: float
+    end: float
+    shape: Literal["linear", "cosine", "step"] = "linear"
+    """``step`` stays at ``start`` and jumps to ``end`` when ``over`` is reached."""
+    over: float = Field(default=1.0, gt=0, le=1)
+    """The share of the run after which ``end`` is reached."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the run during which the number first rises from 0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _constant(cls, data: Any) -> Any:
+        if isinstance(data, int | float) and not isinstance(data, bool):
+            return {"start": data, "end": data}
+        if isinstance(data, dict) and "start" in data and "end" not in data:
+            return {**data, "end": data["start"]}
+        return data
+
+    def at(self, progress: float) -> float:
+        """The number at ``progress``, the share of the run that is over, from 0 to 1."""
+        done = min(progress / self.over, 1.0)
+        weight = {
+            "linear": done,
+            "cosine": (1 - math.cos(math.pi * done)) / 2,
+            "step": float(done >= 1),
+        }[self.shape]
+        value = self.start + (self.end - self.start) * weight
+        return value * min(progress / self.warmup, 1.0) if self.warmup else value
+
+
+def constant(value: float) -> Schedule:
+    return Schedule(start=value, end=value)

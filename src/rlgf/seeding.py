@@ -1,0 +1,29 @@
+"""Randomness without state.
+
+Every random number of a run is drawn from a generator whose seed is a function of the run's seed
+and of what the number is for. A resumed run therefore needs no saved random state, and no draw
+depends on which other draws happened before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def derive(seed: int, *purpose: str | int) -> int:
+    """A seed for one purpose: the same for the same arguments, on any machine, and below 2**31."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def generator(seed: int, *purpose: str | int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+def uniforms(rows: int, columns: int, seed: int, *purpose: str | int) -> Float[Tensor, "rows columns"]:
+    """Numbers in [0, 1), on the CPU. One row an episode, so batching does not change a draw."""
+    return torch.rand(rows, columns, generator=generator(seed, *purpose))

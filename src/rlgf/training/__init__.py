@@ -1,0 +1,1 @@
+"""The loop that knows no algorithm by name: collect, reward, advantages, updates, evaluation."""

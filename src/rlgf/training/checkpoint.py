@@ -1,0 +1,146 @@
+"""Checkpoints: complete, written aside and renamed, checked before they are read."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from rlgf.errors import UserError
+from rlgf.models.loading import LanguageModel
+from rlgf.training.update import Updater
+
+_FORMAT = "rlgf-checkpoint-1"
+_KEPT = 2
+
+
+@dataclass
+class Progress:
+    """What a run knows besides weights. Random numbers and the data cursor follow from `update`."""
+
+    update: int = 0
+    """Updates that are done."""
+    kl_coefficient: float = 0.0
+    policy_tokens: int = 0
+    """Tokens that the policy sampled in training."""
+    guide_tokens: int = 0
+    """Tokens of the guide in training episodes."""
+    seconds: float = 0.0
+
+
+def save_checkpoint(root: Path, updater: Updater, progress: Progress, config: Mapping[str, Any]) -> Path:
+    """Write a checkpoint of everything that a resumed run needs, then drop all but the newest two.
+
+    Raises:
+        UserError: The disk is full; earlier checkpoints are untouched.
+    """
+    final = root / f"{progress.update:06d}"
+    aside = root / f".writing-{progress.update:06d}"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        save_policy(updater.policy, aside / "policy")
+        for name, critic in updater.critics.items():
+            save_file(critic.state_dict(), aside / f"critic-{name}.safetensors")
+        torch.save(updater.optimizer.state_dict(), aside / "optimizer.pt")
+        (aside / "progress.json").write_text(json.dumps(asdict(progress)))
+        (aside / "config.json").write_text(json.dumps(config))
+        manifest = {"format": _FORMAT, "files": _digests(aside)}
+        (aside / "manifest.json").write_text(json.dumps(manifest))
+        _flush(aside)
+        shutil.rmtree(final, ignore_errors=True)
+        aside.rename(final)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if error.errno == errno.ENOSPC or "No space left" in str(error):
+            raise UserError(
+                f"the disk is full: the checkpoint of update {progress.update} could not be written to "
+                f"{root}; earlier checkpoints are untouched: free some space and run with --resume."
+            ) from error
+        raise
+    for old in _folders(root)[:-_KEPT]:
+        shutil.rmtree(old)
+    return final
+
+
+def save_policy(policy: LanguageModel, folder: Path) -> None:
+    """Write a policy as plain `transformers` files."""
+    policy.model.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+
+
+def latest_checkpoint(root: Path) -> Path | None:
+    folders = _folders(root)
+    return folders[-1] if folders else None
+
+
+def load_checkpoint(folder: Path, updater: Updater, config: Mapping[str, Any]) -> Progress:
+    """Read a checkpoint into the updater's policy, critics and optimizer.
+
+    Raises:
+        UserError: It is corrupt, not one of ours, or of a run with another configuration.
+    """
+    _verify(folder)
+    _same_config(folder, json.loads((folder / "config.json").read_text()), config)
+    model = updater.policy.model
+    saved = type(model).from_pretrained(folder / "policy", dtype=model.dtype)
+    model.load_state_dict(saved.state_dict())
+    for name, critic in updater.critics.items():
+        critic.load_state_dict(load_file(folder / f"critic-{name}.safetensors"))
+    updater.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+    return Progress(**json.loads((folder / "progress.json").read_text()))
+
+
+def _verify(folder: Path) -> None:
+    advice = f"delete {folder} to go back to the checkpoint before it, or start over in another output folder"
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} is no checkpoint that rlgf wrote (no readable manifest); {advice}."
+        ) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        raise UserError(f"{folder} is no checkpoint of this version ({_FORMAT}); {advice}.")
+    found = _digests(folder)
+    for name, digest in manifest["files"].items():
+        if found.get(name) != digest:
+            raise UserError(f"the checkpoint {folder} is corrupt: its file {name} has changed; {advice}.")
+
+
+def _same_config(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            raise UserError(
+                f"the checkpoint {folder} belongs to a run with another '{key}': it was {old.get(key)!r} and "
+                f"now is {new.get(key)!r}; resume with the old value or choose another output folder."
+            )
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.glob("[0-9]*") if p.is_dir())
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+def _flush(folder: Path) -> None:
+    """Make sure the data is on the disk before the rename can be."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)

@@ -1,0 +1,91 @@
+"""What a run shows in the terminal: progress, a line an update, sample texts with their authors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from rlgf.models.loading import LanguageModel
+from rlgf.types import Author, Experience
+
+_STYLES = {Author.POLICY: "cyan", Author.GUIDE: "yellow", Author.REFERENCE: "green"}
+
+
+def printable(text: str) -> str:
+    """A text that cannot steer a terminal: control characters become visible escapes, lines one."""
+    flat = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in flat)
+
+
+class Display:
+    """Writes to one console; everything generated is shown as plain text, never as markup."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    @contextmanager
+    def run(self, name: str, updates: int, done: int) -> Iterator[None]:
+        """Show a progress bar while the block runs, in a terminal."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+        )
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+            self._progress = progress
+            self._task = progress.add_task(name, total=updates, completed=done, numbers="")
+            try:
+                yield
+            finally:
+                self._progress = self._task = None
+
+    def update(self, update: int, updates: int, metrics: Mapping[str, float | str]) -> None:
+        """One line an update, and the bar moves on."""
+        shown = ("reward", "kl", "nll", "value_loss", "tokens_per_second")
+        numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
+        self.console.print(
+            Text(f"{update:>5}/{updates}  {metrics['algorithm']:<12} {numbers}  {metrics['seconds']:.1f}s"),
+            soft_wrap=True,
+        )
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=update, numbers=numbers)
+
+    def sample(self, experience: Experience, policy: LanguageModel) -> None:
+        """One episode, each part in its author's colour."""
+        rollout = experience.rollout
+        line = Text("      ")
+        line.append(printable(rollout.samples[0].prompt[-120:]) + " ", style="dim")
+        ids, authors = rollout.response_ids[0].tolist(), rollout.author[0].tolist()
+        start = 0
+        for end in range(1, len(ids) + 1):
+            if end == len(ids) or authors[end] != authors[start]:
+                author = Author(authors[start])
+                if author is not Author.NOBODY:
+                    line.append(f"[{author.name.lower()}] ", style=f"bold {_STYLES[author]}")
+                    line.append(printable(policy.decode(ids[start:end])) + " ", style=_STYLES[author])
+                start = end
+        line.append(f"reward {experience.rewards[0]:.3f}", style="dim")
+        self.console.print(line)
+
+    def note(self, message: str) -> None:
+        self.console.print(Text(message), soft_wrap=True)
+
+    def table(self, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+        """One row an author, one column a metric; a dash where a metric does not apply."""
+        names = list(dict.fromkeys(name for row in rows.values() for name in row))
+        table = Table(title=title)
+        table.add_column("")
+        for name in names:
+            table.add_column(name.replace("_", " "), justify="right")
+        for author, row in rows.items():
+            table.add_row(author, *(f"{row[name]:.3f}" if name in row else "-" for name in names))
+        self.console.print(table)

@@ -1,0 +1,144 @@
+"""What an author writes for held-out prompts, and every metric of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlgf.algorithms import Algorithm
+from rlgf.losses import kl_estimate
+from rlgf.metrics import TEXT_METRICS, Metric
+from rlgf.metrics.perplexity import perplexities, perplexity, text_nll
+from rlgf.models.loading import LanguageModel, ModelConfig
+from rlgf.rewards import Reward, checked_rewards
+from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.scoring import score_logprobs
+from rlgf.types import Author, Rollout, Sample
+
+
+class EvaluationConfig(BaseModel):
+    """What is measured, on how many prompts, how often."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int = Field(default=256, ge=1)
+    """Prompts of the validation split while training."""
+    test_samples: int = Field(default=512, ge=1)
+    """Prompts of the test split at the end."""
+    every: int = Field(default=5, ge=1)
+    """Updates between evaluations."""
+    judge: str | None = None
+    """A second scorer that no training sees, named like a reward; it shows reward hacking."""
+    language_model: ModelConfig | None = None
+    """The frozen model whose perplexity of the outputs is reported; default: the policy's start."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Totals of every metric, and for each text what it scored."""
+
+    totals: dict[str, float]
+    records: list[dict[str, Any]]
+
+    def save(self, path: Path) -> None:
+        """Totals on the first line, then one line a text (JSON lines)."""
+        lines = [{"totals": self.totals}, *self.records]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+class Evaluator:
+    """Measures the policy, its guide or the data set's own texts in the same way."""
+
+    def __init__(
+        self,
+        collector: Collector,
+        reference: LanguageModel,
+        language_model: LanguageModel,
+        reward: Reward | None,
+        judge: Reward | None,
+        config: RolloutConfig,
+        metrics: Mapping[str, Metric] = TEXT_METRICS,
+    ) -> None:
+        self.collector = collector
+        self.reference = reference
+        self.language_model = language_model
+        self.scorers = {"reward": reward, "judge": judge}
+        self.config = config
+        self.metrics = metrics
+
+    def evaluate(self, author: Author, samples: Sequence[Sample]) -> Evaluation:
+        """Let an author answer each sample's prompt once; the same noise at every call."""
+        row = Algorithm(name="evaluation", rollout=author, policy_loss="nll")
+        rollout = self.collector.collect(samples, row)
+        found: dict[str, list[float] | float] = {}
+        for name, scorer in self.scorers.items():
+            if scorer is not None:
+                found[name] = checked_rewards(
+                    scorer, rollout.prompts, rollout.texts, rollout.columns
+                ).tolist()
+        found.update(
+            self._perplexity("output_perplexity", self.language_model, rollout.prompts, rollout.texts)
+        )
+        if author is Author.POLICY:
+            found.update(self._policy_metrics(rollout))
+        references = [sample.references for sample in rollout.samples]
+        for metric in self.metrics.values():
+            found.update(metric(rollout.prompts, rollout.texts, references))
+        return _evaluation(rollout, found)
+
+    def _policy_metrics(self, rollout: Rollout) -> dict[str, list[float] | float]:
+        """What needs the policy's own probabilities: KL to its start, perplexity of the references."""
+        reference_logprobs = score_logprobs(
+            self.reference.model,
+            rollout,
+            self.config.sampling,
+            self.reference.end_id,
+            self.config.max_batch_tokens,
+        )
+        kl = kl_estimate(rollout.sampled_logprobs, reference_logprobs) * rollout.response_mask
+        found: dict[str, list[float] | float] = {"kl": (kl.sum(dim=1) / rollout.lengths).tolist()}
+        with_text = [sample for sample in rollout.samples if sample.references]
+        if len(with_text) == len(rollout):
+            texts = [sample.references[0] for sample in with_text]
+            policy = self.collector.policy
+            found.update(self._perplexity("reference_perplexity", policy, rollout.prompts, texts))
+        return found
+
+    def _perplexity(
+        self, name: str, model: LanguageModel, prompts: Sequence[str], texts: Sequence[str]
+    ) -> dict[str, list[float] | float]:
+        nll, tokens = text_nll(
+            model,
+            prompts,
+            texts,
+            max_prompt_tokens=self.config.max_prompt_tokens,
+            max_tokens=self.config.max_response_tokens,
+            max_batch_tokens=self.config.max_batch_tokens,
+        )
+        # The total weighs tokens, so it is no mean of the texts' own perplexities.
+        return {name: perplexity(nll, tokens), f"{name} of text": perplexities(nll, tokens)}
+
+
+def _evaluation(rollout: Rollout, found: Mapping[str, list[float] | float]) -> Evaluation:
+    of_text = {name: value for name, value in found.items() if isinstance(value, list)}
+    totals = {name: value for name, value in found.items() if not isinstance(value, list)}
+    for name, values in of_text.items():
+        if not name.endswith(" of text"):
+            totals[name] = float(torch.tensor(values).mean())
+    totals["tokens"] = float(rollout.lengths.float().mean())
+    records = [
+        {
+            "prompt": sample.prompt,
+            "completion": text,
+            **{name.removesuffix(" of text"): values[i] for name, values in of_text.items()},
+        }
+        for i, (sample, text) in enumerate(zip(rollout.samples, rollout.texts, strict=True))
+    ]
+    return Evaluation(totals, records)

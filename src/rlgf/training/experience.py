@@ -1,0 +1,103 @@
+"""From a rollout to experience: rewards, KL penalty, values, advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rlgf.advantages import whiten
+from rlgf.algorithms import ESTIMATORS, Algorithm, Signals
+from rlgf.errors import resolve
+from rlgf.models.critic import Critic
+from rlgf.models.loading import LanguageModel
+from rlgf.rewards import Reward, checked_rewards
+from rlgf.rollout.sampling import Sampling
+from rlgf.rollout.scoring import score_logprobs, score_values
+from rlgf.types import Author, Experience, Rollout
+
+
+@dataclass(frozen=True)
+class Assessor:
+    """Everything that judges finished episodes."""
+
+    policy: LanguageModel
+    reference: LanguageModel | None
+    """The frozen start of the policy; None where no row of the algorithm has a KL penalty."""
+    critics: Mapping[str, Critic]
+    reward: Reward | None
+    """None for algorithms without an advantage."""
+    sampling: Sampling
+    gamma: float
+    max_batch_tokens: int
+
+    def assess(self, rollout: Rollout, row: Algorithm, kl_coefficient: float) -> Experience:
+        """Score a rollout as the row's losses need it.
+
+        Raises:
+            UserError: The reward function returned something other than one finite number a text.
+        """
+        zeros = torch.zeros(rollout.response_ids.shape)
+        rewards = torch.zeros(len(rollout))
+        reference_logprobs = token_rewards = values = advantages = returns = zeros
+        policy_mask = rollout.written_by(row.author(row.policy_loss_on))
+        if row.advantage is not None:
+            rewards = self._reward(rollout)
+            reference_logprobs = self._reference_logprobs(rollout)
+            token_rewards = shape_rewards(rewards, rollout, reference_logprobs, kl_coefficient)
+            if row.critic is not None:
+                critic = self.critics[row.critic]
+                values = score_values(critic, self.policy.model, rollout, self.max_batch_tokens)
+            signals = Signals(
+                token_rewards, values, rollout.response_mask, rollout.group, self.gamma, row.gae_lambda
+            )
+            estimate = resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
+            advantages, returns = estimate(signals)
+            if row.whiten:
+                advantages = whiten(advantages, policy_mask)
+        return Experience(
+            rollout=rollout,
+            rewards=rewards,
+            token_rewards=token_rewards,
+            reference_logprobs=reference_logprobs,
+            values=values,
+            advantages=advantages,
+            returns=returns,
+            policy_mask=policy_mask,
+            value_mask=(
+                torch.zeros_like(policy_mask)
+                if row.value_loss_on is None
+                else rollout.written_by(row.author(row.value_loss_on))
+            ),
+        )
+
+    def _reward(self, rollout: Rollout) -> Float[Tensor, "B"]:
+        assert self.reward is not None, "checked when the run was set up"
+        return checked_rewards(self.reward, rollout.prompts, rollout.texts, rollout.columns)
+
+    def _reference_logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
+        assert self.reference is not None, "an algorithm with an advantage has a reference"
+        return score_logprobs(
+            self.reference.model, rollout, self.sampling, self.reference.end_id, self.max_batch_tokens
+        )
+
+
+def shape_rewards(
+    rewards: Float[Tensor, "B"],
+    rollout: Rollout,
+    reference_logprobs: Float[Tensor, "B T"],
+    kl_coefficient: float,
+) -> Float[Tensor, "B T"]:
+    """The reward at each response's last token, less the KL penalty at each policy token.
+
+    ``r_t = R [t = last] - c (log pi(y_t | s_t) - log reference(y_t | s_t)) [policy wrote y_t]``
+    (Stiennon et al., arXiv 2009.01325, section 3.4). Tokens of others pay nothing: the policy did
+    not choose them.
+    """
+    by_policy = rollout.written_by(Author.POLICY)
+    shaped = -kl_coefficient * torch.where(by_policy, rollout.sampled_logprobs - reference_logprobs, 0.0)
+    last = (rollout.lengths - 1)[:, None]
+    return shaped.scatter_add(1, last, rewards[:, None])

@@ -1,0 +1,42 @@
+"""Metrics of a run on disk: JSON lines, and whatever tracker the recipe names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import Accelerator
+
+
+class Logbook:
+    """Appends to ``metrics.jsonl`` and to the trackers of `accelerate`."""
+
+    def __init__(self, folder: Path, trackers: Sequence[str], name: str) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.accelerator = Accelerator(log_with=list(trackers) or None, project_dir=str(folder))
+        self.accelerator.init_trackers(name)
+
+    def rewind(self, update: int) -> None:
+        """Drop lines of updates that a resumed run is going to repeat."""
+        if not self.path.exists():
+            return
+        lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        kept = [line for line in lines if json.loads(line)["update"] <= update]
+        aside = self.path.with_suffix(".writing")
+        aside.write_text("".join(kept))
+        aside.replace(self.path)
+
+    def write(self, update: int, metrics: dict[str, float | str]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"update": update, **metrics}) + "\n")
+        self.accelerator.log({k: v for k, v in metrics.items() if isinstance(v, float | int)}, step=update)
+
+    def close(self) -> None:
+        self.accelerator.end_training()
+
+
+def read_metrics(folder: Path) -> list[dict[str, float | str]]:
+    """The lines that a run has written so far."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

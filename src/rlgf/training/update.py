@@ -1,0 +1,239 @@
+"""The optimizer's side of an update: epochs of minibatches of micro-batches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from rlgf import losses, seeding
+from rlgf.algorithms import POLICY_LOSSES, Algorithm, PolicyTerms
+from rlgf.errors import resolve
+from rlgf.models.batching import length_batches
+from rlgf.models.critic import Critic
+from rlgf.models.loading import LanguageModel
+from rlgf.models.scoring import Tokens, response_outputs
+from rlgf.rollout.sampling import Sampling, entropy, token_logprobs
+from rlgf.schedules import Schedule, constant
+from rlgf.types import Experience, Rollout
+
+
+class UpdateConfig(BaseModel):
+    """How an update turns experience into weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=2, ge=1)
+    minibatch: int = Field(default=28, ge=1)
+    """Episodes an optimizer step."""
+    max_micro_tokens: int = Field(default=16_384, ge=1)
+    """Tokens, padding included, of one forward and backward pass; bounds memory, changes no result."""
+    learning_rate: Schedule = constant(1e-4)
+    critic_learning_rate: Schedule | None = None
+    """Default: the policy's."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    """Of the policy and of each critic apart."""
+    clip: float = Field(default=0.2, gt=0)
+    value_clip: float = Field(default=0.2, gt=0)
+    value_coef: Schedule = constant(0.5)
+    entropy_coef: Schedule = constant(0.0)
+    reference_coef: Schedule = constant(0.0)
+    """Weight of the negative log-likelihood of the reference texts."""
+    max_update_kl: float | None = Field(default=None, gt=0)
+    """End an update early once a minibatch is this far from where the update began, in nats a token."""
+
+
+@dataclass
+class Updater:
+    """Owns the optimizer of a policy and its critics."""
+
+    policy: LanguageModel
+    critics: Mapping[str, Critic]
+    sampling: Sampling
+    config: UpdateConfig
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.modules = {"policy": self.policy.model, **{f"critic {k}": c for k, c in self.critics.items()}}
+        self.optimizer = torch.optim.AdamW(
+            [{"params": list(module.parameters())} for module in self.modules.values()],
+            lr=0.0,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+
+    def update(
+        self,
+        experience: Experience,
+        row: Algorithm,
+        update: int = 0,
+        progress: float = 0.0,
+        references: Rollout | None = None,
+    ) -> dict[str, float]:
+        """All optimizer steps of one update.
+
+        Args:
+            references: the reference texts of the same samples, for ``reference_coef``.
+
+        Returns:
+            Metrics, averaged over the optimizer steps.
+        """
+        self._set_learning_rates(progress)
+        gathered: dict[str, list[float]] = defaultdict(list)
+        for epoch in range(self.config.epochs):
+            order = torch.randperm(
+                len(experience), generator=seeding.generator(self.seed, "minibatches", update, epoch)
+            )
+            for rows in order.split(self.config.minibatch):
+                minibatch = references[rows] if references is not None else None
+                metrics = self.backward(experience[rows], row, progress, minibatch)
+                metrics["gradient_norm"] = self._step()
+                for name, value in metrics.items():
+                    gathered[name].append(float(value))
+                if metrics.get("update_kl", 0.0) > (self.config.max_update_kl or float("inf")):
+                    return _means(gathered)
+        return _means(gathered)
+
+    def _set_learning_rates(self, progress: float) -> None:
+        policy_rate = self.config.learning_rate.at(progress)
+        critic_rate = (self.config.critic_learning_rate or self.config.learning_rate).at(progress)
+        for group, name in zip(self.optimizer.param_groups, self.modules, strict=True):
+            group["lr"] = policy_rate if name == "policy" else critic_rate
+
+    def backward(
+        self,
+        batch: Experience,
+        row: Algorithm,
+        progress: float = 0.0,
+        references: Rollout | None = None,
+    ) -> dict[str, Tensor]:
+        """Add the gradient of one optimizer step's loss to the parameters, micro-batch by micro-batch.
+
+        The loss is ``policy loss + value_coef * value loss - entropy_coef * entropy +
+        reference_coef * NLL of the references``, each averaged over the tokens that it reads.
+
+        Returns:
+            The losses and what they report.
+        """
+        metrics: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+        critic = None if row.critic is None else self.critics[row.critic]
+        shared = critic is not None and critic.reads_policy_hidden
+        value_count = max(float(batch.value_mask.sum()), 1.0)
+        policy_reads = batch.policy_mask | batch.value_mask if shared else batch.policy_mask
+        policy_count = max(float(batch.policy_mask.sum()), 1.0)
+
+        for micro, tokens in self._micro_batches(batch, policy_reads):
+            logits, hidden = response_outputs(self.policy.model, tokens, hidden=shared)
+            loss = self._policy_loss(micro, tokens, logits, row, policy_count, progress, metrics)
+            if critic is not None and shared:
+                values = critic(tokens, hidden)
+                loss = loss + self._value_loss(micro, values, value_count, progress, metrics)
+            loss.backward()
+        if critic is not None and not shared:
+            for micro, tokens in self._micro_batches(batch, batch.value_mask):
+                loss = self._value_loss(micro, critic(tokens, None), value_count, progress, metrics)
+                loss.backward()
+        if references is not None:
+            self._reference_loss(references, progress, metrics)
+
+        return metrics
+
+    def _step(self) -> Tensor:
+        """Clip and apply the gradients; returns the norm of the policy's."""
+        norms = {
+            name: torch.nn.utils.clip_grad_norm_(module.parameters(), self.config.max_gradient_norm)
+            for name, module in self.modules.items()
+        }
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norms["policy"]
+
+    def _policy_loss(
+        self,
+        micro: Experience,
+        tokens: Tokens,
+        logits: Tensor,
+        row: Algorithm,
+        count: float,
+        progress: float,
+        metrics: dict[str, Tensor],
+    ) -> Tensor:
+        end_id = self.policy.end_id
+        length = logits.shape[1]
+        mask = micro.policy_mask[:, :length].to(logits.device)
+        terms = PolicyTerms(
+            logprobs=token_logprobs(logits, tokens.response_ids, self.sampling, end_id),
+            old_logprobs=micro.rollout.sampled_logprobs[:, :length].to(logits.device),
+            advantages=micro.advantages[:, :length].to(logits.device),
+            mask=mask,
+            clip=self.config.clip,
+            normalizer=count,
+        )
+        loss, found = resolve(row.policy_loss, POLICY_LOSSES, "algorithm.policy_loss")(terms)
+        _accumulate(metrics, {"policy_loss": loss.detach(), **found})
+        entropy_coef = self.config.entropy_coef.at(progress)
+        if entropy_coef:
+            bonus, found = losses.entropy_bonus(entropy(logits, self.sampling, end_id), mask, count)
+            _accumulate(metrics, found)
+            loss = loss - entropy_coef * bonus
+        assert isinstance(loss, Tensor)
+        return loss
+
+    def _value_loss(
+        self, micro: Experience, values: Tensor, count: float, progress: float, metrics: dict[str, Tensor]
+    ) -> Tensor:
+        length = values.shape[1]
+        loss, found = losses.clipped_value(
+            values,
+            micro.values[:, :length].to(values.device),
+            micro.returns[:, :length].to(values.device),
+            micro.value_mask[:, :length].to(values.device),
+            self.config.value_clip,
+            count,
+        )
+        _accumulate(metrics, found)
+        return self.config.value_coef.at(progress) * loss
+
+    def _reference_loss(self, references: Rollout, progress: float, metrics: dict[str, Tensor]) -> None:
+        count = float(references.response_mask.sum())
+        lengths = references.prompt_mask.sum(dim=1) + references.lengths
+        for rows in length_batches(lengths, self.config.max_micro_tokens):
+            tokens = Tokens.of(references[rows]).to(self.policy.model.device)
+            logits, _ = response_outputs(self.policy.model, tokens)
+            logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_id)
+            loss, found = losses.negative_log_likelihood(logprobs, tokens.response_mask, count)
+            _accumulate(metrics, {"reference_nll": found["nll"]})
+            (self.config.reference_coef.at(progress) * loss).backward()
+
+    def _micro_batches(
+        self, batch: Experience, reads: Bool[Tensor, "B T"]
+    ) -> Iterator[tuple[Experience, Tokens]]:
+        """Micro-batches of the rows that a loss reads, each cut behind the last token it reads.
+
+        A causal model's output does not depend on later tokens, so the rest need not be run.
+        """
+        chosen = reads.any(dim=1).nonzero().squeeze(1)
+        if not len(chosen):
+            return
+        positions = torch.arange(1, reads.shape[1] + 1)
+        ends = (reads[chosen] * positions).amax(dim=1)
+        lengths = batch.rollout.prompt_mask[chosen].sum(dim=1) + ends
+        for rows in length_batches(lengths, self.config.max_micro_tokens):
+            micro = batch[chosen[rows]]
+            tokens = Tokens.of(micro.rollout).cut(int(ends[rows].max()))
+            yield micro, tokens.to(self.policy.model.device)
+
+
+def _accumulate(metrics: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    for name, value in found.items():
+        metrics[name] = metrics[name] + value.cpu()
+
+
+def _means(gathered: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: sum(values) / len(values) for name, values in gathered.items()}

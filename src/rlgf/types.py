@@ -1,0 +1,149 @@
+"""The records that pass between the parts of the library.
+
+Shapes use these letters throughout: ``B`` episodes, ``P`` prompt positions, ``T`` response
+positions, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+
+class Author(IntEnum):
+    """Who wrote a token. ``NOBODY`` marks padding behind the end of a response."""
+
+    NOBODY = 0
+    POLICY = 1
+    GUIDE = 2
+    REFERENCE = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a task: a prompt, the texts that continue it well, and any further columns."""
+
+    prompt: str
+    references: tuple[str, ...] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What an author wrote after a prefix.
+
+    ``token_ids`` is set where the author shares the policy's tokenizer: the ids it sampled, its
+    end-of-text token included. Other authors give text only.
+    """
+
+    text: str
+    finished: bool
+    """Whether the author ended the text itself rather than running into the length limit."""
+    token_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B finished episodes: prompts padded on the left, responses on the right.
+
+    ``author`` is written where the texts are spliced and is the only source of every mask and
+    length: no mask is derived from token ids, so a pad token that is also the end-of-text token
+    is harmless.
+    """
+
+    samples: tuple[Sample, ...]
+    prompt_ids: Int[Tensor, "B P"]
+    prompt_mask: Bool[Tensor, "B P"]
+    response_ids: Int[Tensor, "B T"]
+    author: UInt8[Tensor, "B T"]
+    sampled_logprobs: Float[Tensor, "B T"]
+    """Log-probability of each policy token under the distribution it was drawn from; else 0."""
+    finished: Bool[Tensor, "B"]
+    """Whether the response ends in the end-of-text token rather than at the length limit."""
+    group: Int[Tensor, "B"]
+    """Episodes of one group share the prompt and the roll-in."""
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.response_ids.shape[0]
+
+    @property
+    def response_mask(self) -> Bool[Tensor, "B T"]:
+        return self.author != Author.NOBODY
+
+    @property
+    def lengths(self) -> Int[Tensor, "B"]:
+        """Number of response tokens, the end-of-text token included."""
+        return self.response_mask.sum(dim=1)
+
+    def written_by(self, author: Author) -> Bool[Tensor, "B T"]:
+        return self.author == author
+
+    @property
+    def prompts(self) -> list[str]:
+        return [sample.prompt for sample in self.samples]
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """Further columns of the samples, one list entry an episode; None where a sample lacks one."""
+        names = dict.fromkeys(name for sample in self.samples for name in sample.columns)
+        return {name: [sample.columns.get(name) for sample in self.samples] for name in names}
+
+    def __getitem__(self, rows: Int[Tensor, "N"]) -> Rollout:
+        return take(self, rows)
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A rollout with everything that the losses read. All tensors are detached."""
+
+    rollout: Rollout
+    rewards: Float[Tensor, "B"]
+    """What the reward function said of each finished text."""
+    token_rewards: Float[Tensor, "B T"]
+    """The reward at the last token, less the KL penalty at each policy token."""
+    reference_logprobs: Float[Tensor, "B T"]
+    values: Float[Tensor, "B T"]
+    advantages: Float[Tensor, "B T"]
+    returns: Float[Tensor, "B T"]
+    policy_mask: Bool[Tensor, "B T"]
+    """The tokens that the policy loss reads."""
+    value_mask: Bool[Tensor, "B T"]
+    """The states that the value loss reads."""
+
+    def __len__(self) -> int:
+        return len(self.rollout)
+
+    def __getitem__(self, rows: Int[Tensor, "N"]) -> Experience:
+        return take(self, rows)
+
+
+Record = TypeVar("Record", Rollout, Experience)
+
+
+def take(record: Record, rows: Int[Tensor, "N"]) -> Record:
+    """The given rows of a record, in the given order."""
+    index = rows.tolist()
+
+    def pick(value: Any) -> Any:
+        if isinstance(value, Tensor | Rollout):
+            return value[rows]
+        if isinstance(value, Sequence):
+            return tuple(value[i] for i in index)
+        return value
+
+    picked = {f.name: pick(getattr(record, f.name)) for f in fields(record)}
+    return replace(record, **picked)
+
+
+def pad(rows: Sequence[Tensor], value: float | int, *, left: bool = False) -> Tensor:
+    """Stack one-dimensional tensors of unequal length into one (B, longest) tensor."""
+    return torch.nn.utils.rnn.pad_sequence(
+        list(rows), batch_first=True, padding_value=value, padding_side="left" if left else "right"
+    )

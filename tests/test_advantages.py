@@ -1,0 +1,211 @@
+"""Advantages against slow computations written without looking at the fast ones."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rlgf.advantages import gae, group_relative, leave_one_out, whiten
+
+NUMBERS = st.floats(-10, 10)
+SHARES = st.floats(0, 1)
+EPISODES = st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=6), min_size=1, max_size=4)
+"""Rows of (reward, value) pairs of unequal length."""
+GROUPED_SCORES = st.lists(st.tuples(st.sampled_from([-3, 0, 2, 7]), NUMBERS), min_size=1, max_size=12)
+"""Pairs of group and score, groups in any order."""
+
+Episodes = list[list[tuple[float, float]]]
+Estimate = Callable[[Tensor, Tensor], Tensor]
+
+
+def padded(episodes: Episodes, garbage: float = 0.0, extra: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Rewards, values and mask, with ``garbage`` at the padding and ``extra`` columns of it."""
+    width = max(len(row) for row in episodes) + extra
+    rewards = torch.full((len(episodes), width), garbage, dtype=torch.float64)
+    values = torch.full_like(rewards, -garbage)
+    mask = torch.zeros(len(episodes), width, dtype=torch.bool)
+    for i, row in enumerate(episodes):
+        for t, (reward, value) in enumerate(row):
+            rewards[i, t], values[i, t], mask[i, t] = reward, value, True
+    return rewards, values, mask
+
+
+def slow_gae(row: list[tuple[float, float]], gamma: float, gae_lambda: float) -> list[float]:
+    n = len(row)
+    result = []
+    for t in range(n):
+        total = 0.0
+        for k in range(t, n):
+            next_value = row[k + 1][1] if k + 1 < n else 0.0
+            total += (gamma * gae_lambda) ** (k - t) * (row[k][0] + gamma * next_value - row[k][1])
+        result.append(total)
+    return result
+
+
+@given(EPISODES, SHARES, SHARES, st.integers(0, 2))
+def test_gae_equals_the_double_sum_over_deltas(
+    episodes: Episodes, gamma: float, gae_lambda: float, extra: int
+) -> None:
+    advantages, returns = gae(*padded(episodes, garbage=1e6, extra=extra), gamma, gae_lambda)
+    for i, row in enumerate(episodes):
+        slow = slow_gae(row, gamma, gae_lambda)
+        assert advantages[i, : len(row)].tolist() == pytest.approx(slow, abs=1e-9)
+        targets = [advantage + value for advantage, (_, value) in zip(slow, row, strict=True)]
+        assert returns[i, : len(row)].tolist() == pytest.approx(targets, abs=1e-9)
+
+
+def test_gae_of_an_episode_worked_by_hand() -> None:
+    rewards, values = torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([[0.5, 1.0, -1.0]])
+    # deltas: 1 + 0.5 - 0.5, 0 - 0.5 - 1, 2 + 1, with gamma 0.5; then lambda 0.5.
+    advantages, returns = gae(rewards, values, torch.ones(1, 3, dtype=torch.bool), 0.5, 0.5)
+    assert advantages.tolist() == [[1.0 + 0.25 * (-1.5 + 0.25 * 3.0), -1.5 + 0.25 * 3.0, 3.0]]
+    assert returns.tolist() == [[0.8125 + 0.5, -0.75 + 1.0, 2.0]]
+
+
+@given(EPISODES, SHARES)
+def test_gae_with_lambda_1_is_the_discounted_return_less_the_value(episodes: Episodes, gamma: float) -> None:
+    advantages, returns = gae(*padded(episodes), gamma, 1.0)
+    for i, row in enumerate(episodes):
+        for t, (_, value) in enumerate(row):
+            discounted = sum(gamma ** (k - t) * row[k][0] for k in range(t, len(row)))
+            assert advantages[i, t].item() == pytest.approx(discounted - value, abs=1e-9)
+            assert returns[i, t].item() == pytest.approx(discounted, abs=1e-9)
+
+
+@given(EPISODES, SHARES)
+def test_gae_with_lambda_0_is_the_one_step_delta(episodes: Episodes, gamma: float) -> None:
+    advantages, _ = gae(*padded(episodes), gamma, 0.0)
+    for i, row in enumerate(episodes):
+        for t, (reward, value) in enumerate(row):
+            next_value = row[t + 1][1] if t + 1 < len(row) else 0.0
+            assert advantages[i, t].item() == pytest.approx(reward + gamma * next_value - value, abs=1e-9)
+
+
+@given(EPISODES, st.floats(-1e12, 1e12), st.integers(0, 2))
+def test_gae_does_not_read_padding(episodes: Episodes, garbage: float, extra: int) -> None:
+    clean = gae(*padded(episodes, extra=extra), 0.9, 0.8)
+    rewards, values, mask = padded(episodes, garbage, extra)
+    dirty = gae(rewards, values, mask, 0.9, 0.8)
+    for expected, actual in zip(clean, dirty, strict=True):
+        assert torch.equal(expected, actual)
+        assert not actual[~mask].any()
+
+
+def test_gae_detaches_nothing() -> None:
+    values = torch.zeros(1, 3, requires_grad=True)
+    advantages, _ = gae(torch.ones(1, 3), values, torch.ones(1, 3, dtype=torch.bool), 0.5, 0.0)
+    (gradient,) = torch.autograd.grad(advantages[0, 1], values)
+    assert gradient.tolist() == [[0.0, -1.0, 0.5]]
+
+
+def split(pairs: list[tuple[int, float]]) -> tuple[Tensor, Tensor]:
+    groups, scores = zip(*pairs, strict=True)
+    return torch.tensor(scores, dtype=torch.float64), torch.tensor(groups)
+
+
+@given(GROUPED_SCORES)
+def test_group_relative_equals_a_loop_over_groups(pairs: list[tuple[int, float]]) -> None:
+    scores, groups = split(pairs)
+    scaled, centred = group_relative(scores, groups), group_relative(scores, groups, scale=False)
+    for i, (group, score) in enumerate(pairs):
+        members = [s for g, s in pairs if g == group]
+        difference, spread = score - statistics.fmean(members), statistics.pstdev(members)
+        assert centred[i].item() == pytest.approx(difference, abs=1e-9)
+        if spread > 1e-4:
+            assert scaled[i].item() == pytest.approx(difference / spread, rel=1e-1 if spread < 1e-2 else 1e-3)
+
+
+def test_group_relative_of_two_groups_worked_by_hand() -> None:
+    scores = torch.tensor([1.0, 10.0, 3.0, 10.0, 40.0])
+    groups = torch.tensor([5, 2, 5, 2, 2])
+    assert group_relative(scores, groups, scale=False).tolist() == [-1.0, -10.0, 1.0, -10.0, 20.0]
+    spread = math.sqrt(200)
+    expected = [-1.0, -10 / spread, 1.0, -10 / spread, 20 / spread]
+    assert group_relative(scores, groups).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@given(GROUPED_SCORES)
+def test_leave_one_out_equals_a_loop_over_the_others(pairs: list[tuple[int, float]]) -> None:
+    advantages = leave_one_out(*split(pairs))
+    for i, (group, score) in enumerate(pairs):
+        others = [s for j, (g, s) in enumerate(pairs) if g == group and j != i]
+        expected = score - statistics.fmean(others) if others else 0.0
+        assert advantages[i].item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("estimate", [group_relative, leave_one_out])
+def test_a_group_of_one_has_no_advantage(estimate: Estimate) -> None:
+    advantages = estimate(torch.tensor([4.0, 1.0, 2.0]), torch.tensor([9, 3, 3]))
+    assert advantages[0] == 0
+    assert advantages[1] < 0 < advantages[2]
+
+
+@pytest.mark.parametrize("estimate", [group_relative, leave_one_out])
+@pytest.mark.parametrize("score", [0.0, 1.0, -0.5, 0.25])
+def test_a_constant_group_has_no_advantage(estimate: Estimate, score: float) -> None:
+    scores, groups = torch.full((7,), score), torch.zeros(7, dtype=torch.long)
+    assert estimate(scores, groups).tolist() == [0.0] * 7
+
+
+@pytest.mark.xfail(strict=True, reason="rounding of the group's mean is scaled up to an advantage near 1")
+@pytest.mark.parametrize(("score", "size"), [(100.1, 7), (-33.3, 10), (1000.1, 3)])
+def test_a_constant_group_has_no_advantage_where_the_mean_is_rounded(score: float, size: int) -> None:
+    scores, groups = torch.full((size,), score), torch.zeros(size, dtype=torch.long)
+    assert group_relative(scores, groups).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("estimate", [group_relative, leave_one_out])
+@given(pairs=GROUPED_SCORES, shifts=st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS))
+def test_shifting_a_groups_rewards_changes_nothing(
+    estimate: Estimate, pairs: list[tuple[int, float]], shifts: tuple[float, ...]
+) -> None:
+    scores, groups = split(pairs)
+    scores = (scores * 8).round() / 8
+    by_group = dict(zip([-3, 0, 2, 7], shifts, strict=True))
+    shifted = scores + torch.tensor([round(by_group[g] * 8) / 8 for g, _ in pairs], dtype=torch.float64)
+    torch.testing.assert_close(estimate(shifted, groups), estimate(scores, groups), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("estimate", [group_relative, leave_one_out])
+@given(pairs=GROUPED_SCORES, random=st.randoms(use_true_random=False))
+def test_the_order_of_episodes_does_not_matter(
+    estimate: Estimate, pairs: list[tuple[int, float]], random: Random
+) -> None:
+    order = list(range(len(pairs)))
+    random.shuffle(order)
+    straight = estimate(*split(pairs))
+    shuffled = estimate(*split([pairs[i] for i in order]))
+    torch.testing.assert_close(shuffled, straight[order], atol=1e-6, rtol=1e-6)
+
+
+@given(EPISODES, st.floats(-1e3, 1e3))
+def test_whiten_gives_mean_0_and_variance_1_over_masked_tokens(episodes: Episodes, garbage: float) -> None:
+    values, _, mask = padded(episodes, garbage, extra=1)
+    white = whiten(values, mask)
+    assert not white[~mask].any()
+    kept = white[mask]
+    spread = values[mask].std(unbiased=False)
+    assert kept.mean().item() == pytest.approx(0, abs=1e-6)
+    if spread > 1e-1:
+        assert kept.var(unbiased=False).item() == pytest.approx(1, abs=1e-5)
+        torch.testing.assert_close(kept, (values[mask] - values[mask].mean()) / spread, atol=1e-5, rtol=1e-5)
+
+
+def test_whiten_does_not_read_what_is_masked() -> None:
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    values = torch.tensor([[1.0, 2.0, 0.0], [6.0, 0.0, 0.0]])
+    assert torch.equal(whiten(values.masked_fill(~mask, 1e18), mask), whiten(values, mask))
+
+
+def test_whiten_of_one_token_or_none_is_0() -> None:
+    values, mask = torch.tensor([[3.0, 5.0]]), torch.tensor([[True, False]])
+    assert whiten(values, mask).tolist() == [[0.0, 0.0]]
+    assert whiten(values, torch.zeros_like(mask)).tolist() == [[0.0, 0.0]]

@@ -1,0 +1,255 @@
+"""Who writes what: switch times, splices, authors, lengths, log-probabilities."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlgf.algorithms import (
+    AGGREVATED,
+    BC,
+    GUIDED_GRPO,
+    PPO,
+    PPO_PLUS_PLUS,
+    Algorithm,
+    RollinLength,
+)
+from rlgf.errors import UserError
+from rlgf.guides import Guide, LocalGuide
+from rlgf.models.loading import LanguageModel
+from rlgf.rollout.authors import splice
+from rlgf.rollout.collector import Collector, RolloutConfig, draw_switches
+from rlgf.rollout.sampling import Sampling
+from rlgf.rollout.scoring import score_logprobs
+from rlgf.schedules import Schedule, constant
+from rlgf.types import Author, Completion, Rollout, Sample
+from toys import FavouringGuide, letter_gpt
+
+SAMPLES = [Sample("abca"[: 1 + i % 4] * (1 + i % 2), ("dcba" * 3,)) for i in range(12)]
+LENGTH = 10
+
+
+@pytest.fixture
+def policy() -> LanguageModel:
+    return letter_gpt()
+
+
+def collector(policy: LanguageModel, guide: Guide | None = None, **options: object) -> Collector:
+    config = RolloutConfig.model_validate({"max_prompt_tokens": 6, "max_response_tokens": LENGTH, **options})
+    return Collector(policy, guide, config, seed=0)
+
+
+def authors(rollout: Rollout, row: int) -> list[Author]:
+    return [Author(a) for a in rollout.author[row].tolist() if a != Author.NOBODY]
+
+
+def sure(row: Algorithm) -> Algorithm:
+    return row.model_copy(update={"rollin_prob": constant(1.0)})
+
+
+def test_switch_law_is_uniform_over_the_inner_positions() -> None:
+    switches = draw_switches(RollinLength(), 0.6, range(6000), 5, 0.0)
+    counts = torch.bincount(torch.tensor(switches), minlength=6).tolist()
+    assert counts[5] == 0
+    assert counts[0] == pytest.approx(2400, abs=150)
+    assert all(counts[h] == pytest.approx(900, abs=120) for h in range(1, 5))
+
+
+def test_switch_law_follows_its_schedule() -> None:
+    law = RollinLength(low=Schedule(start=0.8, end=0.0), high=Schedule(start=1.0, end=0.4))
+    assert set(draw_switches(law, 1.0, range(500), 10, 0.0)) == {8, 9}
+    assert set(draw_switches(law, 1.0, range(500), 10, 1.0)) == {1, 2, 3, 4}
+
+
+def test_a_response_of_one_token_has_no_rollin() -> None:
+    assert draw_switches(RollinLength(), 1.0, range(20), 1, 0.0) == [0] * 20
+
+
+def test_ppo_plus_plus_puts_the_guides_text_first(policy: LanguageModel) -> None:
+    guide = FavouringGuide("a", 1.0)
+    rollout = collector(policy, guide, min_response_tokens=LENGTH).collect(SAMPLES, sure(PPO_PLUS_PLUS))
+    for i in range(len(rollout)):
+        written = authors(rollout, i)
+        switch = written.count(Author.GUIDE)
+        assert 1 <= switch <= LENGTH - 1
+        assert written == [Author.GUIDE] * switch + [Author.POLICY] * (LENGTH - switch)
+        assert rollout.response_ids[i, :switch].tolist() == [0] * switch
+
+
+def test_aggrevated_lets_the_guide_finish(policy: LanguageModel) -> None:
+    guide = FavouringGuide("a", 1.0)
+    rollout = collector(policy, guide, min_response_tokens=LENGTH).collect(SAMPLES, sure(AGGREVATED))
+    for i, request in enumerate(guide.requests):
+        switch = authors(rollout, i).count(Author.POLICY)
+        assert authors(rollout, i) == [Author.POLICY] * switch + [Author.GUIDE] * (LENGTH - switch)
+        assert request.max_new_tokens == LENGTH - switch, "the guide is asked for its own part alone"
+        assert request.prefix == SAMPLES[i].prompt + rollout.texts[i][:switch]
+
+
+def test_without_a_rollin_the_guide_is_not_asked(policy: LanguageModel) -> None:
+    guide = FavouringGuide("a", 1.0)
+    row = PPO_PLUS_PLUS.model_copy(update={"rollin_prob": constant(0.0)})
+    rollout = collector(policy, guide).collect(SAMPLES, row)
+    assert guide.requests == []
+    assert not rollout.written_by(Author.GUIDE).any()
+
+
+def test_a_group_shares_prompt_and_rollin(policy: LanguageModel) -> None:
+    guide = FavouringGuide("a", 0.5)
+    maker = collector(policy, guide, episodes=48, group_size=4, min_response_tokens=LENGTH)
+    rollout = maker.collect(SAMPLES, sure(GUIDED_GRPO), group_size=4)
+    assert len(rollout) == 4 * len(SAMPLES)
+    assert len(guide.requests) == len(SAMPLES), "one roll-in a group"
+    for group in range(len(SAMPLES)):
+        rows = (rollout.group == group).nonzero().squeeze(1)
+        switch = int(rollout.written_by(Author.GUIDE)[rows[0]].sum())
+        assert len({tuple(rollout.response_ids[r, :switch].tolist()) for r in rows}) == 1
+        assert torch.equal(rollout.author[rows], rollout.author[rows[:1]].expand(4, -1))
+    responses = {tuple(ids) for ids in rollout.response_ids.tolist()}
+    assert len(responses) > len(SAMPLES), "members of a group go on in different ways"
+
+
+def test_reference_author_writes_the_data_sets_text(policy: LanguageModel) -> None:
+    rollout = collector(policy).collect([Sample("ab", ("dcba",)), Sample("a", ("d" * 30,))], BC)
+    assert rollout.response_ids[0, :5].tolist() == [3, 2, 1, 0, 4], "a text that fits ends in end-of-text"
+    assert rollout.finished.tolist() == [True, False]
+    assert rollout.lengths.tolist() == [5, LENGTH]
+    assert set(authors(rollout, 0)) == {Author.REFERENCE}
+
+
+def test_prompts_keep_their_end(policy: LanguageModel) -> None:
+    rollout = collector(policy).collect([Sample("aaaabcdabc"), Sample("b")], PPO)
+    assert rollout.prompt_ids[0].tolist() == [1, 2, 3, 0, 1, 2]
+    assert rollout.prompt_mask.sum(dim=1).tolist() == [6, 1]
+
+
+def test_end_of_text_counts_although_it_is_also_the_pad_token(policy: LanguageModel) -> None:
+    rollout = collector(policy).collect(SAMPLES * 8, PPO)
+    ended = rollout.finished.nonzero().squeeze(1)
+    assert len(ended) > 10
+    for i in ended.tolist():
+        length = int(rollout.lengths[i])
+        assert rollout.response_ids[i, length - 1] == policy.end_id
+        assert rollout.author[i, length - 1] == Author.POLICY
+        assert rollout.sampled_logprobs[i, length - 1] < 0
+
+
+def test_a_guide_that_ends_before_the_switch_leaves_the_last_word_to_the_policy(
+    policy: LanguageModel,
+) -> None:
+    class Brief:
+        def write(self, requests: list[object]) -> list[Completion]:
+            return [Completion("ab", finished=True) for _ in requests]
+
+    row = sure(PPO_PLUS_PLUS).model_copy(update={"rollin_length": RollinLength(low=constant(0.9))})
+    rollout = collector(policy, Brief()).collect(SAMPLES, row)
+    for i in range(len(rollout)):
+        assert authors(rollout, i)[:3] == [Author.GUIDE, Author.GUIDE, Author.POLICY]
+        assert rollout.response_ids[i, :2].tolist() == [0, 1]
+
+
+def test_a_policy_that_ends_its_rollin_has_ended_the_episode(policy: LanguageModel) -> None:
+    guide = FavouringGuide("a", 1.0)
+    rollout = collector(policy, guide).collect(SAMPLES * 8, sure(AGGREVATED))
+    ended = [i for i in range(len(rollout)) if set(authors(rollout, i)) == {Author.POLICY}]
+    assert ended
+    assert all(rollout.finished[i] for i in ended)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probabilities_of_sampling_equal_a_scoring_pass(
+    policy: LanguageModel, temperature: float
+) -> None:
+    maker = collector(policy, FavouringGuide("b", 0.7), temperature=temperature, min_response_tokens=4)
+    rollout = maker.collect(SAMPLES, PPO_PLUS_PLUS)
+    scored = score_logprobs(policy.model, rollout, maker.config.sampling, policy.end_id, 10**6)
+    by_policy = rollout.written_by(Author.POLICY)
+    torch.testing.assert_close(rollout.sampled_logprobs[by_policy], scored[by_policy], atol=1e-5, rtol=1e-4)
+    assert not rollout.sampled_logprobs[~by_policy].any()
+
+
+def test_scores_do_not_depend_on_batching_or_order(policy: LanguageModel) -> None:
+    rollout = collector(policy).collect(SAMPLES, PPO)
+    sampling = Sampling()
+    whole = score_logprobs(policy.model, rollout, sampling, policy.end_id, 10**6)
+    order = torch.randperm(len(rollout), generator=torch.Generator().manual_seed(1))
+    shuffled = score_logprobs(policy.model, rollout[order], sampling, policy.end_id, 10**6)
+    small = score_logprobs(policy.model, rollout, sampling, policy.end_id, 20)
+    torch.testing.assert_close(shuffled, whole[order], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(small, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_collecting_is_a_function_of_seed_and_update(policy: LanguageModel) -> None:
+    maker = collector(policy, FavouringGuide("a", 0.5))
+    one, again = (maker.collect(SAMPLES, PPO_PLUS_PLUS, update=3) for _ in range(2))
+    assert torch.equal(one.response_ids, again.response_ids)
+    assert not torch.equal(one.response_ids, maker.collect(SAMPLES, PPO_PLUS_PLUS, update=4).response_ids)
+
+
+def test_guides_of_both_kinds_of_tokenizer_write_the_same_text(policy: LanguageModel) -> None:
+    """With ids handed over or with text in between, the roll-in is the same where tokens are letters."""
+    local = LocalGuide(letter_gpt(seed=7), policy.tokenizer, Sampling())
+    assert local.shares_tokenizer
+
+    class TextOnly:
+        def write(self, requests: list[object]) -> list[Completion]:
+            return [Completion(c.text, c.finished) for c in local.write(requests)]  # type: ignore[arg-type]
+
+    row = sure(PPO_PLUS_PLUS)
+    by_ids = collector(policy, local).collect(SAMPLES, row)
+    by_text = collector(policy, TextOnly()).collect(SAMPLES, row)
+    assert torch.equal(by_ids.response_ids, by_text.response_ids)
+    assert torch.equal(by_ids.author, by_text.author)
+
+
+def test_a_guide_is_not_the_live_policy(policy: LanguageModel) -> None:
+    guide = LocalGuide(letter_gpt(seed=7), policy.tokenizer, Sampling())
+    maker = collector(policy, guide, min_response_tokens=LENGTH)
+    before = maker.collect(SAMPLES, sure(PPO_PLUS_PLUS))
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    after = maker.collect(SAMPLES, sure(PPO_PLUS_PLUS))
+    by_guide = before.written_by(Author.GUIDE)
+    assert torch.equal(by_guide, after.written_by(Author.GUIDE))
+    assert torch.equal(before.response_ids[by_guide], after.response_ids[by_guide])
+    assert not torch.equal(before.response_ids, after.response_ids)
+
+
+@pytest.mark.parametrize(
+    ("completion", "limit", "ids", "finished"),
+    [
+        (Completion("abcd", finished=False), 3, [0, 1, 2], False),
+        (Completion("ab", finished=True), 3, [0, 1, 4], True),
+        (Completion("abc", finished=True), 3, [0, 1, 2], False),
+        (Completion("", finished=False), 3, [4], True),
+        (Completion("ab\ufffd", finished=False), 3, [0, 1], False),
+        (Completion("x", finished=True, token_ids=(3, 4)), 3, [3, 4], True),
+    ],
+)
+def test_splice(
+    policy: LanguageModel, completion: Completion, limit: int, ids: list[int], finished: bool
+) -> None:
+    part = splice(policy, completion, limit)
+    assert (part.ids, part.finished) == (ids, finished)
+
+
+def test_missing_guide_and_references_are_named(policy: LanguageModel) -> None:
+    with pytest.raises(UserError, match="needs a guide"):
+        collector(policy).collect(SAMPLES, PPO_PLUS_PLUS)
+    with pytest.raises(UserError, match="a sample has none"):
+        collector(policy).collect([Sample("a")], BC)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"episodes": 10, "group_size": 4}, "multiple of 'group_size'"),
+        ({"min_response_tokens": 9, "max_response_tokens": 8}, "must not exceed"),
+        ({"top_k": 5}, "top-k or top-p"),
+        ({"top_p": 0.9}, "top-k or top-p"),
+    ],
+)
+def test_impossible_rollouts_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RolloutConfig.model_validate(options)

@@ -1,0 +1,315 @@
+"""Expected gradients against exact ones, on a problem small enough to write out whole.
+
+Three letters, three tokens, 13 states. Probabilities are multiples of 1/4, so a batch in which each
+episode stands as often as it is likely *is* the distribution: its mean gradient is the expectation.
+The exact gradients come from automatic differentiation of the objective itself, or from sums over
+states, and share no code with the losses, masks and advantages that are tested.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlgf.algorithms import AGGREVATED, ALGORITHMS, BC, PPO, PPO_PLUS_PLUS, Algorithm, Mixture
+from rlgf.rollout.authors import Draft
+from rlgf.rollout.collector import assemble
+from rlgf.rollout.sampling import Sampling
+from rlgf.training.experience import Assessor
+from rlgf.training.update import UpdateConfig, Updater
+from rlgf.types import Author, Rollout, Sample
+from toys import LENGTH, STATES, TableCritic, TableModel, state_index, table_language_model
+
+RESPONSES = list(itertools.product(range(3), repeat=LENGTH))
+PERMUTATIONS = list(itertools.permutations([0.5, 0.25, 0.25]))
+KL = 0.3
+
+
+def table(shift: int) -> Tensor:
+    return torch.tensor([PERMUTATIONS[(3 * i + shift) % 6] for i in range(len(STATES))])
+
+
+POLICY, GUIDE, REFERENCE = table(0), table(2), table(5)
+
+
+def score(response: tuple[int, ...]) -> float:
+    """A reward with no structure to be right by accident."""
+    return (
+        float((7 * response[0] + 3 * response[1] ** 2 + 5 * response[0] * response[2] + response[2]) % 11)
+        / 10
+    )
+
+
+def reward(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
+    return [score(tuple("abc".index(letter) for letter in text)) for text in completions]
+
+
+def likelihood(probabilities: Tensor, response: tuple[int, ...], start: int, end: int) -> Tensor:
+    """Probability of tokens start..end-1 given those before them."""
+    factors = [probabilities[state_index(response[:t]), response[t]] for t in range(start, end)]
+    return torch.stack(factors).prod() if factors else torch.tensor(1.0)
+
+
+def episodes(row: Algorithm) -> Iterator[tuple[tuple[int, ...], int, int]]:
+    """Every (response, switch, how often in 256 episodes) of a row with roll-in probability 1/2."""
+    tables = {Author.POLICY: POLICY, Author.GUIDE: GUIDE}
+    for response in RESPONSES:
+        for switch in range(LENGTH) if row.rollin is not None else [0]:
+            weight = 256.0 if row.rollin is None else 128.0 if switch == 0 else 64.0
+            first = likelihood(tables[row.rollin], response, 0, switch) if row.rollin is not None else 1.0
+            rest = likelihood(tables[row.rollout], response, switch, LENGTH)
+            count = float(weight * first * rest)
+            assert count == int(count), "every episode stands a whole number of times"
+            yield response, switch, int(count)
+
+
+def draft(row: Algorithm, response: tuple[int, ...], switch: int) -> Draft:
+    made = Draft(Sample(""), [3], seed=0)
+    made.ids = list(response)
+    made.authors = [row.rollin if t < switch else row.rollout for t in range(LENGTH)]  # type: ignore[misc]
+    made.logprobs = [
+        float(POLICY[state_index(response[:t]), response[t]].log()) if author is Author.POLICY else 0.0
+        for t, author in enumerate(made.authors)
+    ]
+    return made
+
+
+def rollout_of(drafts: list[Draft], groups: list[int] | None = None) -> Rollout:
+    return assemble(drafts, groups or list(range(len(drafts))), table_language_model(POLICY))
+
+
+def whole_distribution(row: Algorithm) -> Rollout:
+    return rollout_of([draft(row, r, h) for r, h, count in episodes(row) for _ in range(count)])
+
+
+def expected_gradient(
+    row: Algorithm, rollout: Rollout, values: Tensor | None = None, kl: float = KL, micro_tokens: int = 10**6
+) -> Tensor:
+    """The library's gradient, summed over tokens and averaged over episodes, (states, 3)."""
+    policy = table_language_model(POLICY)
+    critics = {} if row.critic is None or values is None else {row.critic: TableCritic(values.clone())}
+    assessor = Assessor(policy, table_language_model(REFERENCE), critics, reward, Sampling(), 1.0, 10**6)
+    experience = assessor.assess(rollout, row, kl)
+    config = UpdateConfig(max_micro_tokens=micro_tokens)
+    updater = Updater(policy, critics, Sampling(), config, seed=0)
+    updater.backward(experience, row)
+    assert isinstance(policy.model, TableModel)
+    gradient = policy.model.table.grad
+    assert gradient is not None
+    # The loss is a mean over tokens; its negative, a sum over tokens, is the objective's gradient.
+    return -gradient[:, :3] * experience.policy_mask.sum() / len(rollout)
+
+
+def gradient_of(objective: Callable[[Tensor], Tensor]) -> Tensor:
+    """Exact gradient at the policy's logits of an objective of its probabilities, (states, 3)."""
+    logits = POLICY.log().clone().requires_grad_()
+    objective(logits.softmax(dim=-1)).backward()
+    assert logits.grad is not None
+    return logits.grad
+
+
+def penalized(probabilities: Tensor, response: tuple[int, ...], start: int, kl: float) -> Tensor:
+    """Reward less the KL penalty of the tokens from start on."""
+    total = torch.tensor(score(response))
+    for t in range(start, LENGTH):
+        at = state_index(response[:t]), response[t]
+        total = total - kl * (probabilities[at].log() - REFERENCE[at].log())
+    return total
+
+
+def objective(row: Algorithm, kl: float) -> Callable[[Tensor], Tensor]:
+    """Expected penalized reward of a policy that goes on from the row's start states."""
+
+    def value(probabilities: Tensor) -> Tensor:
+        total = torch.tensor(0.0)
+        for response in RESPONSES:
+            for switch in range(LENGTH) if row.rollin is not None else [0]:
+                chance = 1.0 if row.rollin is None else 0.5 if switch == 0 else 0.25
+                start = likelihood(GUIDE, response, 0, switch)
+                total = total + chance * start * likelihood(
+                    probabilities, response, switch, LENGTH
+                ) * penalized(probabilities, response, switch, kl)
+        return total
+
+    return value
+
+
+def state_values(probabilities: Tensor, kl: float) -> Tensor:
+    """Exact V(s) of an author who pays a KL penalty, by summing over all ways on."""
+    values = []
+    for state in STATES:
+        total = torch.tensor(0.0)
+        for response in RESPONSES:
+            if response[: len(state)] == state:
+                chance = likelihood(probabilities, response, len(state), LENGTH)
+                total = total + chance * penalized(probabilities, response, len(state), kl)
+        values.append(total)
+    return torch.stack(values)
+
+
+ANY_VALUES = torch.linspace(-1, 1, len(STATES))
+
+
+@pytest.mark.parametrize("base", [PPO, PPO_PLUS_PLUS], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    ("gae_lambda", "values"),
+    [(1.0, ANY_VALUES), (0.3, state_values(POLICY, KL)), (0.0, state_values(POLICY, KL))],
+    ids=["lambda 1, any critic", "lambda 0.3, exact critic", "lambda 0, exact critic"],
+)
+def test_ppo_follows_the_gradient_of_its_objective(
+    base: Algorithm, gae_lambda: float, values: Tensor
+) -> None:
+    row = base.model_copy(update={"gae_lambda": gae_lambda, "whiten": False})
+    found = expected_gradient(row, whole_distribution(row), values)
+    torch.testing.assert_close(found, gradient_of(objective(row, KL)), atol=1e-5, rtol=1e-4)
+
+
+def test_whitening_changes_the_length_of_the_gradient_only() -> None:
+    row = PPO.model_copy(update={"gae_lambda": 1.0})
+    found = expected_gradient(row, whole_distribution(row), ANY_VALUES)
+    exact = gradient_of(objective(row, KL))
+    assert torch.cosine_similarity(found.flatten(), exact.flatten(), dim=0) > 1 - 1e-5
+
+
+def test_gradient_does_not_depend_on_micro_batches() -> None:
+    rollout = whole_distribution(PPO_PLUS_PLUS)
+    whole = expected_gradient(PPO_PLUS_PLUS, rollout, ANY_VALUES)
+    cut = expected_gradient(PPO_PLUS_PLUS, rollout, ANY_VALUES, micro_tokens=40)
+    torch.testing.assert_close(cut, whole, atol=1e-6, rtol=1e-5)
+
+
+def test_aggrevated_improves_on_the_guide_by_one_step() -> None:
+    """Sum over t < h of E[grad log pi(a|s) A^g(s, a)] with A^g = r + V^g(s') - V^g(s)."""
+    values = state_values(GUIDE, 0.0)
+    row = AGGREVATED.model_copy(update={"gae_lambda": 0.0, "whiten": False})
+
+    def surrogate(probabilities: Tensor) -> Tensor:
+        total = torch.tensor(0.0)
+        for switch in (1, 2):
+            for state in (s for s in STATES if len(s) < switch):
+                reach = likelihood(POLICY, state, 0, len(state))
+                for token in range(3):
+                    at = state_index(state), token
+                    following = values[state_index((*state, token))]
+                    penalty = KL * (POLICY[at].log() - REFERENCE[at].log())
+                    advantage = following - penalty - values[at[0]]
+                    total = total + 0.25 * reach * probabilities[at] * advantage
+        return total
+
+    found = expected_gradient(row, whole_distribution(row), values)
+    torch.testing.assert_close(found, gradient_of(surrogate), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 1.0])
+def test_aggrevated_advantage_at_the_switch_is_the_guides(gae_lambda: float) -> None:
+    """Over the guide's ways on, A at the last roll-in token averages to the exact A^g, for any lambda."""
+    values = state_values(GUIDE, 0.0)
+    row = AGGREVATED.model_copy(update={"gae_lambda": gae_lambda, "whiten": False})
+    rollout = whole_distribution(row)
+    assessor = Assessor(
+        table_language_model(POLICY),
+        table_language_model(REFERENCE),
+        {"guide": TableCritic(values)},
+        reward,
+        Sampling(),
+        1.0,
+        10**6,
+    )
+    experience = assessor.assess(rollout, row, 0.0)
+    switches = rollout.written_by(Author.POLICY).sum(dim=1)
+    for switch in (1, 2):
+        for prefix in itertools.product(range(3), repeat=switch):
+            rows = (switches == switch) & (rollout.response_ids[:, :switch] == torch.tensor(prefix)).all(
+                dim=1
+            )
+            found = experience.advantages[rows, switch - 1].mean()
+            exact = values[state_index(prefix)] - values[state_index(prefix[:-1])]
+            torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-4)
+
+
+def pairs(row: Algorithm) -> Rollout:
+    """Every pair of continuations of one start state, as often as it is likely."""
+    starts: dict[tuple[int, ...], list[tuple[tuple[int, ...], int]]] = {}
+    for response, switch, _ in episodes(row):
+        ways = int(float(likelihood(POLICY, response, switch, LENGTH)) * 4 ** (LENGTH - switch))
+        starts.setdefault((switch, *response[:switch]), []).append((response, ways))
+    drafts, groups = [], []
+    for (switch, *prefix), continuations in starts.items():
+        chance = 1.0 if row.rollin is None else 0.5 if switch == 0 else 0.25
+        start = float(likelihood(GUIDE, tuple(prefix), 0, switch)) if row.rollin is not None else 1.0
+        # A pair of short continuations is likelier than one of long ones: as often as it is likely.
+        copies = int(chance * start * 2 * 16**switch) if row.rollin is not None else 1
+        listed = [response for response, ways in continuations for _ in range(ways)]
+        for one, other in itertools.product(listed, listed):
+            for _ in range(copies):
+                groups += [len(drafts) // 2] * 2
+                drafts += [draft(row, one, switch), draft(row, other, switch)]
+    return rollout_of(drafts, groups)
+
+
+@pytest.mark.parametrize("name", ["rloo", "guided-rloo"])
+def test_rloo_follows_the_gradient_of_its_objective(name: str) -> None:
+    row = ALGORITHMS[name]
+    assert isinstance(row, Algorithm)
+    found = expected_gradient(row, pairs(row))
+    torch.testing.assert_close(found, gradient_of(objective(row, KL)), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["grpo", "guided-grpo"])
+def test_grpo_pushes_the_better_of_two_up_and_the_other_down(name: str) -> None:
+    """In a group of two the advantage is +1 and -1 (0 in a tie), whatever the rewards' distance."""
+    row = ALGORITHMS[name]
+    assert isinstance(row, Algorithm)
+
+    def surrogate(probabilities: Tensor) -> Tensor:
+        total = torch.tensor(0.0)
+        for switch in range(LENGTH) if row.rollin is not None else [0]:
+            chance = 1.0 if row.rollin is None else 0.5 if switch == 0 else 0.25
+            for one, other in itertools.product(RESPONSES, RESPONSES):
+                if one[:switch] != other[:switch]:
+                    continue
+                start = likelihood(GUIDE, one, 0, switch)
+                weight = chance * start
+                ratio = torch.tensor(0.0)
+                difference = penalized(POLICY, one, switch, KL) - penalized(POLICY, other, switch, KL)
+                for response, sign in ((one, 1.0), (other, -1.0)):
+                    weight = weight * likelihood(POLICY, response, switch, LENGTH)
+                    log_likelihood = likelihood(probabilities, response, switch, LENGTH).log()
+                    ratio = ratio + sign * torch.sign(difference) * log_likelihood
+                if difference.abs() > 1e-5:
+                    total = total + weight * ratio / 2
+        return total
+
+    found = expected_gradient(row, pairs(row))
+    torch.testing.assert_close(found, gradient_of(surrogate), atol=1e-4, rtol=1e-3)
+
+
+def test_behaviour_cloning_follows_the_likelihood_of_the_references() -> None:
+    drafts = [draft(BC, response, 0) for response in RESPONSES[::5]]
+
+    def likelihood_of_all(probabilities: Tensor) -> Tensor:
+        logs = [likelihood(probabilities, response, 0, LENGTH).log() for response in RESPONSES[::5]]
+        return torch.stack(logs).mean()
+
+    found = expected_gradient(BC, rollout_of(drafts))
+    torch.testing.assert_close(found, gradient_of(likelihood_of_all), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lols", "d2lols"])
+def test_each_phase_of_a_mixture_runs_its_own_row_and_critic(name: str) -> None:
+    mixture = ALGORITHMS[name]
+    assert isinstance(mixture, Mixture)
+    rows = [mixture.at(update, 50, seed=0) for update in range(50)]
+    assert {row.name for row in rows} == {"aggrevated", "ppo++"}
+    for row in (mixture.imitate, mixture.explore):
+        critics = {critic: TableCritic(ANY_VALUES.clone()) for critic in ("policy", "guide")}
+        policy = table_language_model(POLICY)
+        assessor = Assessor(policy, table_language_model(REFERENCE), critics, reward, Sampling(), 1.0, 10**6)
+        updater = Updater(policy, critics, Sampling(), UpdateConfig(), seed=0)
+        updater.backward(assessor.assess(whole_distribution(row), row, KL), row)
+        for name, critic in critics.items():
+            assert (critic.table.grad is not None) == (name == row.critic)

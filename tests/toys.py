@@ -1,0 +1,159 @@
+"""Small real parts: a tokenizer of letters, a tiny GPT over them, and a model that is a table."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor, nn
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from rlgf import seeding
+from rlgf.guides import Request
+from rlgf.models.critic import Critic
+from rlgf.models.loading import LanguageModel
+from rlgf.models.scoring import Tokens
+from rlgf.types import Completion, Sample
+
+
+def letter_tokenizer(letters: str) -> PreTrainedTokenizerFast:
+    """One token a letter, in the order given; the end-of-text token, which also pads, comes last."""
+    vocabulary = {letter: i for i, letter in enumerate(letters)} | {"<end>": len(letters)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
+    # Letters join without spaces between them.
+    fast.backend_tokenizer.decoder = _fuse()
+    return fast
+
+
+def _fuse() -> object:
+    from tokenizers import decoders
+
+    return decoders.Fuse()
+
+
+def letter_gpt(
+    letters: str = "abcd", *, width: int = 32, layers: int = 1, context: int = 32, seed: int = 0
+) -> LanguageModel:
+    """A GPT-2 with random weights over letters."""
+    tokenizer = letter_tokenizer(letters)
+    end = len(letters)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=end + 1,
+                n_embd=width,
+                n_layer=layers,
+                n_head=2,
+                n_positions=context,
+                bos_token_id=end,
+                eos_token_id=end,
+                pad_token_id=end,
+                attn_pdrop=0.0,
+                embd_pdrop=0.0,
+                resid_pdrop=0.0,
+            )
+        )
+    return LanguageModel(model.eval(), tokenizer)
+
+
+class FavouringGuide:
+    """Writes one letter with a given probability and the others evenly, and counts its requests."""
+
+    def __init__(self, favourite: str, probability: float, letters: str = "abcd") -> None:
+        self.others = [letter for letter in letters if letter != favourite]
+        self.favourite = favourite
+        self.probability = probability
+        self.requests: list[Request] = []
+
+    def write(self, requests: Sequence[Request]) -> list[Completion]:
+        self.requests += requests
+        return [Completion("".join(self._letters(request)), finished=False) for request in requests]
+
+    def _letters(self, request: Request) -> list[str]:
+        draws = seeding.uniforms(2, request.max_new_tokens, request.seed, "toy").tolist()
+        return [
+            self.favourite if which < self.probability else self.others[int(other * len(self.others))]
+            for which, other in zip(*draws, strict=True)
+        ]
+
+
+LENGTH = 3
+LETTERS = "abc"
+STATES = [s for n in range(LENGTH) for s in itertools.product(range(3), repeat=n)]
+"""Every response prefix that has a next token, from the empty one on."""
+
+
+def state_index(prefix: Sequence[int]) -> int:
+    return STATES.index(tuple(prefix))
+
+
+class TableModel(PreTrainedModel):
+    """A causal model whose logits are one row of a table for each response prefix.
+
+    The prompt is one end-of-text token; the response has `LENGTH` letters.
+    """
+
+    config_class = PreTrainedConfig
+
+    def __init__(self, probabilities: Tensor) -> None:
+        super().__init__(PreTrainedConfig())
+        # The end of text cannot be drawn, so that every response has the same length.
+        end = torch.full((len(STATES), 1), -1e9)
+        self.table = nn.Parameter(torch.cat([probabilities.log(), end], dim=1))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        logits_to_keep: int = 0,
+        output_hidden_states: bool = False,
+        **unused: object,
+    ) -> CausalLMOutputWithPast:
+        rows = []
+        for ids in input_ids.tolist():
+            start = len(ids) - 1 - ids[::-1].index(3)
+            rows.append([0] * start + [state_index(ids[start + 1 : i + 1]) for i in range(start, len(ids))])
+        logits = self.table[torch.tensor(rows)]
+        return CausalLMOutputWithPast(logits=logits[:, -logits_to_keep:])
+
+
+class TableCritic(Critic):
+    """A value for each response prefix."""
+
+    reads_policy_hidden = False
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.table = nn.Parameter(values)
+
+    def forward(self, tokens: Tokens, hidden: Tensor | None) -> Tensor:
+        rows = [[state_index(ids[:t]) for t in range(len(ids))] for ids in tokens.response_ids.tolist()]
+        return self.table[torch.tensor(rows)]
+
+
+def table_language_model(probabilities: Tensor) -> LanguageModel:
+    return LanguageModel(TableModel(probabilities), letter_tokenizer(LETTERS))
+
+
+class LetterTask:
+    """Short prompts of letters; the reference text is the letter a, six times."""
+
+    def load(self, split: str) -> list[Sample]:
+        offset = {"train": 0, "validation": 1, "test": 2}[split]
+        return [Sample("abcd"[i % 4] + "dcba"[(i // 4 + offset) % 4], ("aaaaaa",)) for i in range(64)]
+
+
+def share_of_a(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
+    """The share of a completion's letters that are a."""
+    return [text.count("a") / max(len(text), 1) for text in completions]

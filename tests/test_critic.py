@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlgf.models.critic import HeadCritic, SeparateCritic, build_critic
+from rlgf.models.critic import Critic, HeadCritic, SeparateCritic, build_critic
 from rlgf.models.scoring import Tokens, response_outputs
 from rlgf.types import pad
 
@@ -45,7 +45,7 @@ def policy(tiny_gpt2: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(tiny_gpt2)
 
 
-def values_of(critic: SeparateCritic | HeadCritic, policy: PreTrainedModel, tokens: Tokens) -> Tensor:
+def values_of(critic: Critic, policy: PreTrainedModel, tokens: Tokens) -> Tensor:
     hidden = None
     if critic.reads_policy_hidden:
         _, hidden = response_outputs(policy, tokens, hidden=True)
@@ -56,6 +56,7 @@ def values_of(critic: SeparateCritic | HeadCritic, policy: PreTrainedModel, toke
 def trained(kind: str, policy: PreTrainedModel) -> SeparateCritic | HeadCritic:
     """A critic whose head is not 0 any more."""
     critic = build_critic(kind, policy)
+    assert isinstance(critic, SeparateCritic | HeadCritic)
     with torch.no_grad():
         critic.head.weight.copy_(
             torch.randn(critic.head.weight.shape, generator=torch.Generator().manual_seed(0))
@@ -70,6 +71,7 @@ KINDS = pytest.mark.parametrize("kind", ["separate", "head"])
 @KINDS
 def test_a_critic_starts_at_0_everywhere_and_can_leave_it(kind: str, policy: PreTrainedModel) -> None:
     critic = build_critic(kind, policy)
+    assert isinstance(critic, SeparateCritic | HeadCritic)
     tokens = tokens_of([0, 1, 2, 3])
     values = values_of(critic, policy, tokens)
     assert values.shape == tokens.response_ids.shape

@@ -1,1 +1,58 @@
 """Reinforcement learning with guided feedback for language models (arXiv 2306.11816)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture
+    from rlgf.config import Config, load_config
+    from rlgf.errors import UserError
+    from rlgf.guides import Guide, Request
+    from rlgf.rewards import Reward
+    from rlgf.tasks import Task
+    from rlgf.training.parts import Parts, build_parts
+    from rlgf.training.trainer import Trainer
+    from rlgf.types import Author, Completion, Experience, Rollout, Sample
+
+_HOMES = {
+    "rlgf.algorithms": ("ALGORITHMS", "Algorithm", "Mixture"),
+    "rlgf.config": ("Config", "load_config"),
+    "rlgf.errors": ("UserError",),
+    "rlgf.guides": ("Guide", "Request"),
+    "rlgf.rewards": ("Reward",),
+    "rlgf.tasks": ("Task",),
+    "rlgf.training.parts": ("Parts", "build_parts"),
+    "rlgf.training.trainer": ("Trainer",),
+    "rlgf.types": ("Author", "Completion", "Experience", "Rollout", "Sample"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Author",
+    "Completion",
+    "Config",
+    "Experience",
+    "Guide",
+    "Mixture",
+    "Parts",
+    "Request",
+    "Reward",
+    "Rollout",
+    "Sample",
+    "Task",
+    "Trainer",
+    "UserError",
+    "build_parts",
+    "load_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name when it is first asked for: `rlgf --help` need not wait for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'rlgf' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)

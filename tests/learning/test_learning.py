@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
 
-from rlgf.algorithms import ALGORITHMS, BC, PPO
+from rlgf.algorithms import ALGORITHMS
 from rlgf.config import Config
 from rlgf.training.display import Display
 from rlgf.training.parts import build_parts
 from rlgf.training.trainer import Trainer
+from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
 
 QUIET = Display(Console(quiet=True))
 

@@ -17,7 +17,7 @@ class ReservingLayer(DynamicLayer):
     """One layer's keys and values as views of tensors with room for what is still to come."""
 
     def __init__(self, capacity: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.capacity = capacity
         self.used = 0
 

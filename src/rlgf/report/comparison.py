@@ -13,11 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlgf.config import Config, load_config, validated
 from rlgf.errors import UserError, nearest
-from rlgf.report.curves import draw_curves
+from rlgf.report.curves import draw_curves, read_curve
 from rlgf.report.tables import write_tables
 from rlgf.training.checkpoint import latest_checkpoint
 from rlgf.training.display import Display
-from rlgf.training.logbook import read_metrics
 from rlgf.training.trainer import Trainer
 from rlgf.types import Author
 
@@ -142,18 +141,9 @@ def collect_runs(comparison: Comparison) -> dict[tuple[str, str, int], Finished]
         if path.exists():
             summary = json.loads(path.read_text())
             runs[cell] = Finished(
-                summary["totals"]["policy"], summary["progress"]["seconds"], _curve(path.parent)
+                summary["totals"]["policy"], summary["progress"]["seconds"], read_curve(path.parent)
             )
     return runs
-
-
-def _curve(folder: Path) -> list[tuple[float, float]]:
-    tokens, points = 0.0, []
-    for line in read_metrics(folder):
-        tokens = float(line.get("policy_tokens", tokens))
-        if "validation/reward" in line:
-            points.append((tokens, float(line["validation/reward"])))
-    return points
 
 
 def _measure_authors(comparison: Comparison, setting: str, display: Display) -> None:

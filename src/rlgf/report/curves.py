@@ -10,6 +10,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from rlgf.training.logbook import read_metrics
+
 if TYPE_CHECKING:
     from rlgf.report.comparison import Comparison, Finished
 
@@ -33,6 +35,16 @@ def draw_curves(
         save_curves(path, f"{comparison.name}, {setting}", curves, levels)
         paths.append(path)
     return paths
+
+
+def read_curve(folder: Path) -> list[tuple[float, float]]:
+    """(policy tokens so far, validation reward) at each evaluation of a run."""
+    tokens, points = 0.0, []
+    for line in read_metrics(folder):
+        tokens = float(line.get("policy_tokens", tokens))
+        if "validation/reward" in line:
+            points.append((tokens, float(line["validation/reward"])))
+    return points
 
 
 def save_curves(

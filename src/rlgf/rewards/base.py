@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +17,7 @@ from rlgf.errors import UserError
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores finished texts: one number a completion.
+    """Scores finished texts: one number a completion, higher is better.
 
     The samples' further columns come as keyword arguments, a list with one value a completion, so
     reward functions written for TRL work as they are.
@@ -27,25 +29,35 @@ class Reward(Protocol):
 def checked_rewards(
     reward: Reward, prompts: Sequence[str], completions: Sequence[str], columns: Mapping[str, list[Any]]
 ) -> Float[Tensor, "B"]:
-    """Call a reward and make sure of its answer.
+    """Call a reward and make sure of its answer: float32, one value a completion.
 
     Raises:
-        UserError: it returned another number of values, or one that is no finite number.
+        UserError: the reward does not take these columns, or it returned another number of values, or
+            one that is no finite number; says which and what would be right.
     """
-    name = getattr(reward, "__name__", type(reward).__name__)
-    values = list(reward(list(prompts), list(completions), **columns))
-    if len(values) != len(completions):
+    name = f"the reward '{getattr(reward, '__name__', type(reward).__name__)}'"
+    try:
+        call = inspect.signature(reward).bind(list(prompts), list(completions), **columns)
+    except TypeError as error:
+        given = ", ".join(columns) or "none"
         raise UserError(
-            f"the reward '{name}' returned {len(values)} values for {len(completions)} completions: "
-            "it must return one a completion."
+            f"{name} cannot be called as (prompts, completions, **columns): {error} (columns: {given})."
+        ) from error
+    answer: Any = reward(*call.args, **call.kwargs)
+    # Tensors and arrays become plain numbers.
+    values = answer.tolist() if hasattr(answer, "tolist") else answer
+    if not isinstance(values, Sequence) or len(values) != len(completions):
+        returned = f"{len(values)} values" if isinstance(values, Sequence) else repr(values)
+        raise UserError(
+            f"{name} returned {returned} for {len(completions)} completions: "
+            "it must return a list with one number a completion."
         )
     for i, value in enumerate(values):
-        try:
-            finite = math.isfinite(value)
-        except TypeError:
-            finite = False
-        if not finite:
+        if not isinstance(value, Real) or not math.isfinite(value) or abs(float(value)) > _LARGEST:
             raise UserError(
-                f"the reward '{name}' returned {value!r} for completion {i}: it must return finite numbers."
+                f"{name} returned {value!r} for completion {i}: it must return finite float32 numbers."
             )
-    return torch.tensor([float(value) for value in values])
+    return torch.tensor([float(value) for value in values], dtype=torch.float32)
+
+
+_LARGEST = torch.finfo(torch.float32).max

@@ -43,7 +43,8 @@ def score_values(
 
     def score(tokens: Tokens) -> Tensor:
         hidden = response_hidden(policy, tokens) if critic.reads_policy_hidden else None
-        return critic(tokens, hidden)
+        values: Tensor = critic(tokens, hidden)
+        return values
 
     return _over_batches(score, rollout, policy.device, max_batch_tokens)
 

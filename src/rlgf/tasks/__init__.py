@@ -1,3 +1,32 @@
-"""Tasks."""
-from rlgf.tasks.base import TASKS, Task
-def build_task(name, options): raise NotImplementedError
+"""Tasks: where prompts, references and columns come from."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rlgf.errors import UserError, resolve
+from rlgf.tasks.base import JsonlTask, Task, build_from
+from rlgf.tasks.imdb import ImdbTask
+
+TASKS: Mapping[str, Callable[..., Task]] = {"imdb": ImdbTask, "jsonl": JsonlTask}
+"""The tasks by name; the first line of each one's docstring says what it is."""
+
+
+def build_task(name: str, options: Mapping[str, Any]) -> Task:
+    """The task of that name with a recipe's options.
+
+    Args:
+        name: a key of ``TASKS``, or ``module:attribute`` or ``file.py:attribute`` of your own.
+
+    Raises:
+        UserError: there is no such task, or an option is not known, is missing or does not fit.
+    """
+    factory = resolve(name, TASKS, "task")
+    if not callable(factory):
+        raise UserError(f"task '{name}' is no class or function: it must build an object with load(split).")
+    task = build_from(factory, options, f"task '{name}'")
+    if not isinstance(task, Task):
+        raise UserError(f"task '{name}' built a {type(task).__name__}, which has no method load(split).")
+    return task
+
+
+__all__ = ["TASKS", "JsonlTask", "Task", "build_task"]

@@ -1,0 +1,92 @@
+"""The terminal shows generated text as it is, and nothing in it can steer the terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from rich.console import Console
+
+from rlgf.models.loading import LanguageModel
+from rlgf.rollout.authors import Draft
+from rlgf.rollout.collector import assemble
+from rlgf.training.display import Display, printable
+from rlgf.types import Author, Experience, Sample
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain words, 100%.", "plain words, 100%."),
+        ("naïve café Ελληνικά 日本語 🙂", "naïve café Ελληνικά 日本語 🙂"),
+        ("one\n two\t\tthree", "one two three"),
+        ("\x1b[2J\x1b[31mred", r"\x1b[2J\x1b[31mred"),
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("a\x00b\x08c\x7f", r"a\x00b\x08c\x7f"),
+        ("\x9b31m", r"\x9b31m"),
+        ("abc\u202edcba", r"abc\u202edcba"),
+        ("zero\u200bwidth\ufeff", r"zero\u200bwidth\ufeff"),
+        ("half \ud83d", r"half \ud83d"),
+        ("[bold]not markup[/bold] :smile:", "[bold]not markup[/bold] :smile:"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_every_control_character_is_made_harmless() -> None:
+    for code in [*range(0x20), *range(0x7F, 0xA0)]:
+        shown = printable(f"a{chr(code)}b")
+        assert shown.isprintable()
+        assert shown != "ab"
+
+
+def experience(language_model: LanguageModel, prompt: str, parts: list[tuple[Author, str]]) -> Experience:
+    draft = Draft(Sample(prompt), language_model.encode(prompt), seed=0)
+    for author, text in parts:
+        ids = language_model.encode(text)
+        draft.ids += ids
+        draft.authors += [author] * len(ids)
+    draft.logprobs = [0.0] * len(draft.ids)
+    longer = Draft(Sample("x"), [0], 0, [0] * 99, [Author.POLICY] * 99, [0.0] * 99)
+    rollout = assemble([draft, longer], [0, 1], language_model)
+    zeros = torch.zeros(rollout.response_ids.shape)
+    mask = rollout.response_mask
+    rewards = torch.tensor([0.25, 0.0])
+    return Experience(rollout, rewards, zeros, zeros, zeros, zeros, zeros, mask, mask)
+
+
+def shown(language_model: LanguageModel, prompt: str, parts: list[tuple[Author, str]]) -> str:
+    screen = io.StringIO()
+    display = Display(Console(file=screen, width=400))
+    display.sample(experience(language_model, prompt, parts), language_model)
+    return screen.getvalue().strip()
+
+
+def test_a_sample_names_the_author_of_each_part(language_model: LanguageModel) -> None:
+    parts = [(Author.GUIDE, "was fine"), (Author.POLICY, "and long"), (Author.REFERENCE, "indeed")]
+    line = shown(language_model, "The film", parts)
+    assert line == "The film [guide] was fine [policy] and long [reference] indeed reward 0.250"
+
+
+def test_a_sample_shows_markup_and_escapes_as_text(language_model: LanguageModel) -> None:
+    parts = [(Author.POLICY, "[bold red]x[/bold red] [/] :smile: \x1b[31mred\x07")]
+    line = shown(language_model, "[link=http://x]prompt[/link]", parts)
+    expected = r"[link=http://x]prompt[/link] [policy] [bold red]x[/bold red] [/] :smile: \x1b[31mred\x07"
+    assert line == f"{expected} reward 0.250"
+
+
+def test_notes_are_no_markup() -> None:
+    screen = io.StringIO()
+    display = Display(Console(file=screen, width=40))
+    display.note("runs/[a] [/] " + "long " * 20)
+    assert screen.getvalue() == "runs/[a] [/] " + "long " * 20 + "\n", "one line, however narrow the terminal"
+
+
+def test_an_update_is_one_line_of_what_was_measured() -> None:
+    screen = io.StringIO()
+    display = Display(Console(file=screen, width=40))
+    with display.run("name", 12, 0):
+        display.update(3, 12, {"algorithm": "ppo++", "reward": 0.51239, "nll": 2.0, "seconds": 1.5})
+    assert screen.getvalue().split() == ["3/12", "ppo++", "reward", "0.5124", "nll", "2", "1.5s"]

@@ -1,0 +1,345 @@
+"""The training loop: experience, the update, and what a step reports."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from rlgf.algorithms import ALGORITHMS, Algorithm
+from rlgf.config import Config
+from rlgf.guides import LocalGuide
+from rlgf.models.loading import LanguageModel
+from rlgf.rewards import Reward
+from rlgf.rollout.sampling import Sampling
+from rlgf.rollout.scoring import score_logprobs, score_values
+from rlgf.training.display import Display
+from rlgf.training.kl import KLConfig, KLController
+from rlgf.training.parts import build_parts
+from rlgf.training.trainer import Trainer, shuffled_passes
+from rlgf.types import Author, Experience, Sample
+from toys import LetterTask, letter_gpt, share_of_a
+
+ROWS = {row.name: row for algorithm in ALGORITHMS.values() for row in algorithm.rows}
+SAMPLES = [Sample("abca"[: 1 + i % 4], ("aaaaaa"[: 1 + i % 6],)) for i in range(16)]
+WITH_ADVANTAGE = sorted(name for name, row in ROWS.items() if row.advantage is not None)
+
+
+def build(
+    algorithm: str = "ppo",
+    *,
+    rollout: dict[str, Any] | None = None,
+    update: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    critic: str = "separate",
+    reward: Reward = share_of_a,
+    policy: LanguageModel | None = None,
+    guide: LanguageModel | None = None,
+) -> Trainer:
+    config = Config.model_validate(
+        {
+            "task": {"name": "letters"},
+            "policy": {"model": "made by hand", "critic": critic},
+            "guide": {"model": "made by hand"},
+            "reward": {"name": "made by hand"},
+            "algorithm": algorithm,
+            "rollout": {
+                "episodes": 16,
+                "group_size": 4 if ROWS.get(algorithm) and ROWS[algorithm].grouped else 1,
+                "max_prompt_tokens": 4,
+                "max_response_tokens": 6,
+                **(rollout or {}),
+            },
+            "update": {"minibatch": 8, "epochs": 2, "learning_rate": 1e-3, **(update or {})},
+            "training": {"updates": 4, "trackers": [], **(training or {})},
+            "evaluation": {"samples": 16},
+        }
+    )
+    policy = policy or letter_gpt()
+    writer = LocalGuide(guide or letter_gpt(seed=7), policy.tokenizer, Sampling())
+    parts = build_parts(config, task=LetterTask(), reward=reward, guide=writer, policy=policy)
+    return Trainer(config, parts, Display(Console(quiet=True)))
+
+
+def perturb(model: torch.nn.Module, scale: float = 0.2) -> None:
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += scale * torch.randn(parameter.shape, generator=noise)
+
+
+def experience_of(trainer: Trainer, row: Algorithm) -> Experience:
+    """Episodes of unequal lengths, with a policy and critics that have moved away from their start."""
+    perturb(trainer.parts.policy.model)
+    for critic in trainer.parts.updater.critics.values():
+        perturb(critic)
+    samples = SAMPLES[: trainer.config.rollout.prompts]
+    return trainer.assess(trainer.collect(samples, row), row)
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def no_reward(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
+    return [0.0] * len(completions)
+
+
+# The KL penalty.
+
+
+@pytest.mark.parametrize("name", WITH_ADVANTAGE)
+def test_kl_penalty_reaches_the_rewards_of_every_algorithm(name: str) -> None:
+    trainer = build(name, training={"kl": {"coefficient": 0.3}})
+    experience = experience_of(trainer, ROWS[name])
+    rollout = experience.rollout
+    by_policy = rollout.written_by(Author.POLICY)
+    assert by_policy.any()
+    ratios = (rollout.sampled_logprobs - experience.reference_logprobs) * by_policy
+    assert ratios[by_policy].abs().min() > 0
+
+    expected = experience.rewards - 0.3 * ratios.sum(dim=1)
+    torch.testing.assert_close(experience.token_rewards.sum(dim=1), expected, atol=1e-5, rtol=1e-5)
+    before_last = torch.arange(by_policy.shape[1]) < rollout.lengths[:, None] - 1
+    paying = experience.token_rewards[before_last & by_policy]
+    torch.testing.assert_close(paying, -0.3 * ratios[before_last & by_policy])
+    assert not experience.token_rewards[before_last & ~by_policy].any(), "others pay nothing"
+    assert not experience.token_rewards[~rollout.response_mask].any()
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "min_response_tokens": 4}])
+@pytest.mark.parametrize("name", ["ppo", "ppo++", "aggrevated"])
+def test_kl_of_an_untrained_policy_is_zero(name: str, options: dict[str, float]) -> None:
+    trainer = build(name, rollout=options, training={"kl": {"coefficient": 1.0}})
+    row = ROWS[name]
+    experience = trainer.assess(trainer.collect(trainer.batch(), row), row)
+    torch.testing.assert_close(
+        experience.token_rewards.sum(dim=1), experience.rewards, atol=1e-5, rtol=0, check_dtype=False
+    )
+    assert trainer.step()["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_kl_controller_follows_its_closed_form() -> None:
+    controller = KLController(KLConfig(coefficient=0.1, target=0.02, horizon=10))
+    for kl in (0.02, 0.022, 0.019, 0.5, 0.0):
+        controller.observe(kl)
+    assert controller.coefficient == pytest.approx(0.1 * 1.0 * 1.01 * 0.995 * 1.02 * 0.98)
+
+
+def test_without_a_target_the_coefficient_stays() -> None:
+    controller = KLController(KLConfig(coefficient=0.1))
+    controller.observe(5.0)
+    assert controller.coefficient == 0.1
+
+
+def test_an_adaptive_coefficient_follows_the_kl_of_the_run() -> None:
+    trainer = build(training={"kl": {"coefficient": 0.1, "target": 1e-6, "horizon": 2}})
+    steps = [trainer.step() for _ in range(3)]
+    assert steps[0]["kl_coefficient"] == pytest.approx(0.1 * 0.9), "the start has no KL"
+    assert steps[2]["kl_coefficient"] == pytest.approx(0.1 * 0.9 * 1.1 * 1.1)
+
+
+# The update.
+
+
+def gradients(trainer: Trainer, experience: Experience, row: Algorithm, rows: Sequence[int]) -> list[Tensor]:
+    updater = trainer.parts.updater
+    order = torch.tensor(rows)
+    references = trainer.parts.collector.collect(experience.rollout.samples, ROWS["bc"])
+    updater.optimizer.zero_grad()
+    updater.backward(experience[order], row, references=references[order])
+    return [p.grad.clone() for m in updater.modules.values() for p in m.parameters() if p.grad is not None]
+
+
+COEFFICIENTS = {"reference_coef": 0.2, "entropy_coef": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("name", "critic"),
+    [
+        ("bc", "separate"),
+        ("ppo++", "separate"),
+        ("ppo++", "head"),
+        ("aggrevated", "separate"),
+        ("aggrevated", "head"),
+        ("guided-grpo", "separate"),
+    ],
+)
+def test_gradients_depend_neither_on_micro_batches_nor_on_order(name: str, critic: str) -> None:
+    found = []
+    for budget, rows in ((10_000, range(16)), (30, range(16)), (1, range(16)), (30, range(15, -1, -1))):
+        trainer = build(name, critic=critic, update={"max_micro_tokens": budget, **COEFFICIENTS})
+        found.append(gradients(trainer, experience_of(trainer, ROWS[name]), ROWS[name], rows))
+    whole, *others = found
+    assert max(float(gradient.abs().max()) for gradient in whole) > 1e-3
+    for other in others:
+        torch.testing.assert_close(other, whole, atol=1e-5, rtol=1e-4)
+
+
+def test_an_update_ends_in_the_same_policy_whatever_the_micro_batches() -> None:
+    """What the models say is compared: the bias of attention keys changes nothing, and its gradient is
+    rounding noise that Adam scales up.
+    """
+    row = ROWS["ppo++"]
+    ends = []
+    for budget in (10_000, 30):
+        trainer = build("ppo++", update={"max_micro_tokens": budget, **COEFFICIENTS})
+        parts = trainer.parts
+        experience = experience_of(trainer, row)
+        trainer.learn(experience, row)
+        episodes = experience.rollout
+        ends.append(
+            (
+                score_logprobs(parts.policy.model, episodes, Sampling(), parts.policy.end_id, 10_000),
+                score_values(parts.updater.critics["policy"], parts.policy.model, episodes, 10_000),
+            )
+        )
+    assert (ends[0][1] - experience.values).abs().max() > 0.01
+    torch.testing.assert_close(ends[0], ends[1], atol=1e-4, rtol=1e-4)
+
+
+def optimizer_steps(trainer: Trainer) -> int:
+    updater = trainer.parts.updater
+    parameter = next(iter(updater.policy.model.parameters()))
+    return int(updater.optimizer.state[parameter]["step"])
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(None, 8), (1e-5, 2)])
+def test_an_update_ends_once_it_has_gone_too_far(limit: float | None, steps: int) -> None:
+    """The first of 4 epochs of 2 minibatches starts where the samples came from, so its KL is 0."""
+    trainer = build(update={"epochs": 4, "learning_rate": 1e-2, "max_update_kl": limit})
+    trainer.step()
+    assert optimizer_steps(trainer) == steps
+
+
+def test_reference_coef_makes_the_references_likelier() -> None:
+    nll = {}
+    for coefficient in (0.0, 1.0):
+        trainer = build(reward=no_reward, update={"reference_coef": coefficient})
+        steps = [trainer.step() for _ in range(3)]
+        assert ("reference_nll" in steps[0]) == bool(coefficient)
+        nll[coefficient] = math.log(trainer.evaluate(split="validation").totals["reference_perplexity"])
+    assert nll[1.0] < nll[0.0] - 0.2
+
+
+def test_entropy_coef_raises_the_entropy() -> None:
+    """Nothing is rewarded, so all that moves the policy is the bonus."""
+    after = {}
+    for coefficient in (0.0, 1.0):
+        policy = letter_gpt()
+        perturb(policy.model, 0.3)
+        trainer = build(
+            reward=no_reward,
+            policy=policy,
+            update={"entropy_coef": coefficient, "learning_rate": 3e-3},
+            training={"kl": {"coefficient": 0}},
+        )
+        after[coefficient] = [float(trainer.step()["entropy"]) for _ in range(4)][-1]
+    assert after[1.0] > after[0.0] + 0.1
+
+
+def test_learning_rates_follow_their_schedules() -> None:
+    trainer = build(
+        update={"learning_rate": {"start": 4e-3, "end": 0.0}, "critic_learning_rate": {"start": 1.0}}
+    )
+    rates = []
+    for _ in range(4):
+        trainer.step()
+        rates.append([group["lr"] for group in trainer.parts.updater.optimizer.param_groups])
+    assert rates == [pytest.approx([4e-3 * left, 1.0]) for left in (1.0, 0.75, 0.5, 0.25)]
+
+
+def test_a_critic_learns_at_the_rate_of_the_policy_by_default() -> None:
+    trainer = build("lols", update={"learning_rate": 2e-3})
+    trainer.step()
+    assert [group["lr"] for group in trainer.parts.updater.optimizer.param_groups] == [2e-3] * 3
+
+
+# The loop.
+
+
+def test_shuffled_passes_cover_each_epoch_exactly_once() -> None:
+    size, count = 7, 5
+    drawn = [i for update in range(14) for i in shuffled_passes(update * count, count, size, seed=3)]
+    epochs = [drawn[start : start + size] for start in range(0, len(drawn), size)]
+    assert len(epochs) == 10
+    assert all(sorted(epoch) == list(range(size)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 8, "another order each time"
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 3), (5, 4), (13, 30), (14, 7), (69, 1)])
+def test_any_stretch_of_the_shuffled_passes_is_the_same(first: int, count: int) -> None:
+    whole = list(shuffled_passes(0, 70, 7, seed=3))
+    assert list(shuffled_passes(first, count, 7, seed=3)) == whole[first : first + count]
+    assert list(shuffled_passes(0, 70, 7, seed=4)) != whole
+
+
+def test_a_batch_takes_one_sample_a_group() -> None:
+    trainer = build("grpo")
+    assert len(trainer.batch()) == 4
+    assert len(trainer.collect(trainer.batch(), ROWS["grpo"])) == 16
+
+
+@pytest.mark.parametrize("algorithm", ["lols", "guided-grpo"])
+def test_reference_and_guide_stay_as_they_were(algorithm: str) -> None:
+    policy, guide = letter_gpt(), letter_gpt(seed=7)
+    start = {
+        "policy": copy.deepcopy(policy.model.state_dict()),
+        "guide": copy.deepcopy(guide.model.state_dict()),
+    }
+    trainer = build(algorithm, rollout={"group_size": 4}, policy=policy, guide=guide)
+    reference = trainer.parts.assessor.reference
+    assert reference is not None
+    for _ in range(4):
+        trainer.step()
+    assert same(reference.model.state_dict(), start["policy"])
+    assert same(guide.model.state_dict(), start["guide"])
+    assert not same(policy.model.state_dict(), start["policy"])
+    for model in (reference.model, guide.model):
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_each_update_of_a_mixture_trains_the_critic_of_its_row() -> None:
+    trainer = build("d2lols")
+    critics = trainer.parts.updater.critics
+    assert set(critics) == {"guide", "policy"}
+    for critic in ("guide", "guide", "policy", "policy"):
+        before = {name: copy.deepcopy(module.state_dict()) for name, module in critics.items()}
+        trainer.step()
+        assert [n for n, module in critics.items() if not same(module.state_dict(), before[n])] == [critic]
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_a_step_reports_finite_numbers_and_the_tokens_it_used(algorithm: str) -> None:
+    trainer = build(algorithm, rollout={"group_size": 4, "min_response_tokens": 3})
+    written = dict.fromkeys(Author, 0)
+    for _ in range(2):
+        row = trainer.row()
+        episodes = trainer.collect(trainer.batch(), row)
+        for author in Author:
+            written[author] += int(episodes.written_by(author).sum())
+        metrics = trainer.step()
+    assert metrics.pop("algorithm") == row.name
+    assert all(isinstance(value, float | int) and math.isfinite(value) for value in metrics.values())
+    assert metrics["policy_tokens"] == written[Author.POLICY]
+    assert metrics["guide_tokens"] == written[Author.GUIDE]
+    assert metrics["response_tokens"] == pytest.approx(float(episodes.lengths.float().mean()))
+    assert 0 < metrics["seconds_learn"] < metrics["seconds"]
+    if row.advantage is not None:
+        assert metrics["learned_tokens"] == int(episodes.written_by(Author.POLICY).sum())
+        assert 0 <= metrics["reward"] <= 1
+        assert 0 < metrics["entropy"] < 2 * math.log(5)
+
+
+def test_a_reward_is_not_asked_for_behaviour_cloning() -> None:
+    def refuse(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
+        raise AssertionError("there is no advantage to estimate")
+
+    trainer = build("bc", reward=refuse)
+    assert trainer.step()["nll"] > trainer.step()["nll"] > 0

@@ -89,4 +89,5 @@ def test_an_update_is_one_line_of_what_was_measured() -> None:
     display = Display(Console(file=screen, width=40))
     with display.run("name", 12, 0):
         display.update(3, 12, {"algorithm": "ppo++", "reward": 0.51239, "nll": 2.0, "seconds": 1.5})
-    assert screen.getvalue().split() == ["3/12", "ppo++", "reward", "0.5124", "nll", "2", "1.5s"]
+    (line,) = screen.getvalue().splitlines()
+    assert line.split() == ["3/12", "ppo++", "reward", "0.5124", "nll", "2", "1.5s"]

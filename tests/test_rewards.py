@@ -138,9 +138,11 @@ def test_wrong_names_and_options_are_one_sentence(name: str, options: dict[str, 
 
 @pytest.fixture(scope="module")
 def small_sentiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The classifier with one layer and a tenth of its training."""
+    """The classifier with one layer and a sixth of its training, measured on fewer reviews."""
     folder = tmp_path_factory.mktemp("sentiment")
-    train_sentiment(folder, count=640, layers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sentiment, "_HELD_OUT", 100)
+        train_sentiment(folder, count=1120, layers=1)
     return folder
 
 
@@ -154,7 +156,7 @@ def small_judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sentiment_learns(small_sentiment: Path) -> None:
     reward = Sentiment(folder=small_sentiment)
     assert reward.report == json.loads((small_sentiment / "report.json").read_text())
-    assert reward.report["accuracy"] > 0.65
+    assert reward.report["accuracy"] > 0.6
     assert 0 < reward.report["brier"] < 0.24
     good, bad = reward(["", ""], [POSITIVE, NEGATIVE])
     assert good > 0.5 > bad
@@ -193,13 +195,16 @@ def test_threshold_makes_it_zero_or_one(small_sentiment: Path) -> None:
     assert sum(found) == 10
 
 
-def test_sentiment_training_is_repeatable_and_leaves_the_random_state(tmp_path: Path) -> None:
-    state = torch.get_rng_state()
-    for name in ("a", "b"):
+def test_sentiment_training_is_repeatable_and_leaves_the_random_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentiment, "_HELD_OUT", 4)
+    for seed, name in enumerate(("a", "b")):
         (tmp_path / name).mkdir()
-        torch.rand(ord(name) % 7)
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
         train_sentiment(tmp_path / name, count=32, layers=1)
-    torch.set_rng_state(state)
+        assert torch.equal(torch.get_rng_state(), state)
     for file in ("model.safetensors", "head.safetensors"):
         first, second = load_file(tmp_path / "a" / file), load_file(tmp_path / "b" / file)
         assert all(torch.equal(first[key], second[key]) for key in first | second)

@@ -69,12 +69,12 @@ def test_sampling_logits_equal_slow_python(
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_tokens=min_tokens)
     untruncated = slow_probabilities(numbers, position, sampling.model_copy(update={"top_p": 1.0}), end_id)
     sums = torch.tensor(sorted(untruncated, reverse=True), dtype=torch.float64).cumsum(0)
-    assume(top_p == 1 or (sums - top_p).abs().min() > 1e-9)
+    assume(top_p == 1 or (sums - top_p).abs().min() > 1e-5)
     warped = sampling_logits(
         torch.tensor([numbers], dtype=torch.float64), torch.tensor([position]), sampling, end_id
     )
     slow = slow_probabilities(numbers, position, sampling, end_id)
-    assert warped.softmax(dim=-1)[0].tolist() == pytest.approx(slow, abs=1e-12)
+    assert warped.softmax(dim=-1)[0].tolist() == pytest.approx(slow, abs=1e-5)
 
 
 def test_order_is_temperature_then_top_k_then_top_p() -> None:
@@ -198,7 +198,6 @@ def test_token_logprobs_equal_those_of_sampling(sampling: Sampling) -> None:
     torch.testing.assert_close(token_logprobs(logits, ids, sampling, END), logprobs)
 
 
-@pytest.mark.xfail(strict=True, reason="sampling_logits runs in the model's dtype, token_logprobs in float32")
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.7), Sampling(top_p=0.9)], ids=str)
 def test_token_logprobs_equal_those_of_sampling_in_bfloat16(sampling: Sampling) -> None:
     logits = random_logits(12, 6, 300).bfloat16()

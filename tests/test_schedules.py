@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from rlgf.schedules import Schedule, constant
+from rlgf.schedules import Schedule, Share, constant
 
 SHARES = st.floats(0, 1)
-ENDS = st.floats(-100, 100)
+ENDS = st.floats(0, 100)
 
 
 class Recipe(BaseModel):
     coefficient: Schedule
+    probability: Share = constant(0.0)
 
 
 def test_linear_falls_in_a_straight_line() -> None:
@@ -32,8 +33,8 @@ def test_linear_arrives_at_over_and_stays() -> None:
 
 @given(SHARES)
 def test_cosine_is_half_a_cosine_wave(progress: float) -> None:
-    schedule = Schedule(start=2.0, end=-1.0, shape="cosine")
-    expected = -1.0 + 3.0 * (1 + math.cos(math.pi * progress)) / 2
+    schedule = Schedule(start=2.0, end=0.5, shape="cosine")
+    expected = 0.5 + 1.5 * (1 + math.cos(math.pi * progress)) / 2
     assert schedule.at(progress) == pytest.approx(expected)
 
 
@@ -67,7 +68,7 @@ def test_every_shape_goes_from_start_to_end_without_turning(
     assert sign * (later - earlier) >= -1e-9
 
 
-@given(st.floats(-100, 100), SHARES)
+@given(ENDS, SHARES)
 def test_a_constant_is_the_same_throughout(value: float, progress: float) -> None:
     assert constant(value).at(progress) == value
 
@@ -107,7 +108,11 @@ def test_a_dump_reads_back(start: float, end: float, shape: Any) -> None:
     [
         True,
         "fast",
+        -0.5,
+        math.nan,
+        math.inf,
         {"end": 1},
+        {"start": 1, "end": -1},
         {"start": 0, "end": 1, "shape": "square"},
         {"start": 0, "end": 1, "over": 0},
         {"start": 0, "end": 1, "over": 1.5},
@@ -118,3 +123,15 @@ def test_a_dump_reads_back(start: float, end: float, shape: Any) -> None:
 def test_what_is_no_schedule_is_refused(written: Any) -> None:
     with pytest.raises(ValidationError):
         Recipe(coefficient=written)
+
+
+@pytest.mark.parametrize("written", [0, 1, 0.5, {"start": 1, "end": 0}])
+def test_a_share_lies_between_0_and_1(written: Any) -> None:
+    recipe = Recipe.model_validate({"coefficient": 3, "probability": written})
+    assert recipe.probability == Schedule.model_validate(written)
+
+
+@pytest.mark.parametrize("written", [1.5, {"start": 1.5, "end": 0}, {"start": 0, "end": 1.5}])
+def test_a_share_above_1_is_refused(written: Any) -> None:
+    with pytest.raises(ValidationError, match="between 0 and 1"):
+        Recipe.model_validate({"coefficient": 3, "probability": written})

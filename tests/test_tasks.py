@@ -222,7 +222,8 @@ def test_unknown_splits_are_named(task: Task) -> None:
 
 
 def write(path: Path, *lines: Any) -> Path:
-    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    texts = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines]
+    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     return path
 
 

@@ -55,7 +55,10 @@ def group_relative(
     centred = scores - mean
     if not scale:
         return centred
-    return torch.where(variance > 1e-12, centred / (variance.sqrt() + 1e-6), centred)
+    deviation = variance.sqrt()
+    # Where members differ by no more than the mean's rounding, scaling would make noise an advantage.
+    rounding = 16 * torch.finfo(scores.dtype).eps * mean.abs()
+    return torch.where(deviation > rounding, centred / (deviation + 1e-6), 0.0)
 
 
 def leave_one_out(scores: Float[Tensor, "B"], groups: Int[Tensor, "B"]) -> Float[Tensor, "B"]:

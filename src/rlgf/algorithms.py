@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rlgf import advantages, losses, seeding
 from rlgf.errors import UserError, nearest, resolve
-from rlgf.schedules import Schedule, constant
+from rlgf.schedules import Schedule, Share, constant
 from rlgf.types import Author
 
 
@@ -50,30 +50,39 @@ class Signals:
     gae_lambda: float
 
 
-Estimator = Callable[[Signals], tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]]
-"""From signals to advantages (B, T) and value targets (B, T)."""
+Estimates = tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]
+"""Advantages (B, T) and value targets (B, T)."""
 
 
-def _gae(signals: Signals) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Estimator:
+    """A way to estimate advantages."""
+
+    estimate: Callable[[Signals], Estimates]
+    grouped: bool = False
+    """Whether it compares the members of a group, which then needs two or more."""
+
+
+def _gae(signals: Signals) -> Estimates:
     return advantages.gae(
         signals.token_rewards, signals.values, signals.mask, signals.gamma, signals.gae_lambda
     )
 
 
-def _of_episode(score: Callable[..., Tensor]) -> Estimator:
-    """An estimator that gives every token of an episode the same advantage."""
+def _within_group(score: Callable[..., Tensor]) -> Estimator:
+    """An estimator that gives every token of an episode its advantage over its group."""
 
-    def estimate(signals: Signals) -> tuple[Tensor, Tensor]:
+    def estimate(signals: Signals) -> Estimates:
         advantage = score(signals.token_rewards.sum(dim=1), signals.group)
         return advantage[:, None] * signals.mask, torch.zeros_like(signals.values)
 
-    return estimate
+    return Estimator(estimate, grouped=True)
 
 
 ESTIMATORS: Mapping[str, Estimator] = {
-    "gae": _gae,
-    "group_relative": _of_episode(advantages.group_relative),
-    "leave_one_out": _of_episode(advantages.leave_one_out),
+    "gae": Estimator(_gae),
+    "group_relative": _within_group(advantages.group_relative),
+    "leave_one_out": _within_group(advantages.leave_one_out),
 }
 
 
@@ -108,8 +117,8 @@ class RollinLength(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    low: Schedule = constant(0.0)
-    high: Schedule = constant(1.0)
+    low: Share = constant(0.0)
+    high: Share = constant(1.0)
 
 
 class Algorithm(BaseModel):
@@ -127,12 +136,10 @@ class Algorithm(BaseModel):
     advantage: str | None = None
     whiten: bool = False
     """Whether advantages are whitened over the tokens that the policy loss reads."""
-    rollin_prob: Schedule = constant(0.0)
+    rollin_prob: Share = constant(0.0)
     """Probability that an episode has a roll-in (the paper's beta)."""
     rollin_length: RollinLength = RollinLength()
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    grouped: bool = False
-    """Whether the advantage compares the members of a group, which then needs two or more."""
     equation: str = ""
     paper: str = ""
 
@@ -140,8 +147,15 @@ class Algorithm(BaseModel):
     def _coherent(self) -> Algorithm:
         if self.advantage is not None:
             resolve(self.advantage, ESTIMATORS, "algorithm.advantage")
+        elif self.policy_loss == "clipped_surrogate":
+            raise ValueError(
+                "the policy loss 'clipped_surrogate' weighs tokens by an advantage: set 'advantage' to "
+                f"{', '.join(ESTIMATORS)} or your own"
+            )
         resolve(self.policy_loss, POLICY_LOSSES, "algorithm.policy_loss")
-        if self.rollin is None and (self.policy_loss_on is Part.ROLLIN or self.rollin_prob.start > 0):
+        if self.rollin is None and (
+            self.policy_loss_on is Part.ROLLIN or max(self.rollin_prob.start, self.rollin_prob.end) > 0
+        ):
             raise ValueError("it reads or draws a roll-in, so 'rollin' must name who writes it")
         if self.advantage is not None and self.author(self.policy_loss_on) is not Author.POLICY:
             raise ValueError(
@@ -166,6 +180,11 @@ class Algorithm(BaseModel):
         return None if self.value_loss_on is None else self.author(self.value_loss_on).name.lower()
 
     @property
+    def grouped(self) -> bool:
+        """Whether the advantage compares the members of a group."""
+        return self.advantage is not None and resolve(self.advantage, ESTIMATORS, "advantage").grouped
+
+    @property
     def authors(self) -> set[Author]:
         return {self.rollout} | ({self.rollin} if self.rollin is not None else set())
 
@@ -187,7 +206,7 @@ class Mixture(BaseModel):
     summary: str = ""
     imitate: Algorithm
     explore: Algorithm
-    explore_prob: Schedule
+    explore_prob: Share
     equation: str = ""
     paper: str = ""
 
@@ -248,7 +267,6 @@ GRPO = Algorithm(
     name="grpo",
     summary="group-relative policy optimization, no critic",
     advantage="group_relative",
-    grouped=True,
     equation="min(rho A, clip(rho) A), A = (R - mean_group R) / std_group R",
     paper="Shao et al., arXiv 2402.03300",
 )
@@ -295,20 +313,31 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
 def algorithm_from(spec: Any) -> AnyAlgorithm:
     """An algorithm from what a recipe says: a name, a row, or ``base`` with changed fields.
 
+    Changes without a ``base`` or a ``name`` are changes to `ppo`.
+
     Raises:
-        UserError: ``base`` is not in the table.
+        UserError: ``base`` is not in the table, or a field belongs elsewhere.
     """
     if isinstance(spec, Algorithm | Mixture):
         return spec
     if isinstance(spec, str):
         spec = {"base": spec}
-    spec = dict(spec)
-    base = spec.pop("base", None)
-    if base is not None:
-        if base not in ALGORITHMS:
-            raise UserError(f"algorithm '{base}' is not known: {nearest(base, ALGORITHMS)}")
-        spec = _merge(ALGORITHMS[base].model_dump(), spec)
-    return (Mixture if "explore" in spec else Algorithm).model_validate(spec)
+    if not isinstance(spec, Mapping):
+        raise ValueError("it must be a name such as 'ppo++', or a mapping with 'base' or 'name'")
+    changes = {key: value for key, value in spec.items() if key != "base"}
+    if "base" not in spec and "name" in spec:
+        return (Mixture if "explore" in spec else Algorithm).model_validate(spec)
+    base = str(spec.get("base", "ppo"))
+    if base not in ALGORITHMS:
+        raise UserError(f"algorithm '{base}' is not known: {nearest(base, ALGORITHMS)}")
+    row = ALGORITHMS[base]
+    if isinstance(row, Mixture):
+        for key in changes.keys() & (Algorithm.model_fields.keys() - Mixture.model_fields.keys()):
+            raise UserError(
+                f"'{base}' is a mixture, and '{key}' belongs to its rows: set algorithm.explore.{key} or "
+                f"algorithm.imitate.{key}."
+            )
+    return type(row).model_validate(_merge(row.model_dump(), changes))
 
 
 def _merge(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -174,6 +175,8 @@ def info() -> None:
 
 def main() -> None:
     """Entry point: what the user can mend is one sentence on standard error, exit code 2."""
+    # Bars for the loading and saving of small files would bury what a run says.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app(standalone_mode=False)
     except UserError as error:

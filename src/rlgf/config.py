@@ -109,7 +109,7 @@ class Config(_Strict):
         return self.output or Path("runs") / self.name
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
 
 
 def check_algorithm(algorithm: AnyAlgorithm, rollout: RolloutConfig, *, has_guide: bool) -> None:
@@ -121,7 +121,7 @@ def check_algorithm(algorithm: AnyAlgorithm, rollout: RolloutConfig, *, has_guid
     for row in algorithm.rows:
         if not has_guide and any(author.name == "GUIDE" for author in row.authors):
             raise ValueError(
-                f"algorithm '{row.name}' needs a guide: give a 'guide:' section, such as guide.model"
+                f"algorithm '{algorithm.name}' needs a guide: give a 'guide:' section, such as guide.model"
             )
         if row.grouped and rollout.group_size < 2:
             raise ValueError(
@@ -143,9 +143,9 @@ def load_config(*sources: str | Path | Mapping[str, Any]) -> Config:
     merged: dict[str, Any] = {}
     for source in sources:
         part = _spelled_out(_read(source))
-        if "base" in part.get("algorithm", {}):
+        if isinstance(part.get("algorithm"), dict) and "base" in part["algorithm"]:
             merged.pop("algorithm", None)
-        merged = _to_dict(OmegaConf.merge(merged, part))
+        merged = OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[assignment]  # a mapping
     return validated(Config, merged)
 
 
@@ -173,7 +173,8 @@ def validated(model: type[Model], data: Mapping[str, Any]) -> Model:
 
 
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelled key also leaves the right one missing: the misspelling is what to mend.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     path = [str(part) for part in first["loc"]]
     where = ".".join(path)
     if first["type"] == "extra_forbidden":
@@ -211,24 +212,20 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 def _read(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(source, Mapping):
         return dict(source)
-    text = str(source)
-    if isinstance(source, str) and "=" in text and not Path(text).is_file():
-        return _to_dict(OmegaConf.from_dotlist([text]))
-    path = Path(text)
-    if not path.is_file():
+    path = Path(source)
+    override = isinstance(source, str) and "=" in source and not path.is_file()
+    what = f"the override {source}" if override else f"the recipe {path}"
+    if not override and not path.is_file():
         raise UserError(
             f"there is no recipe {path}; give the path of a YAML file, or an override such as seed=1."
         )
     try:
-        data = _to_dict(OmegaConf.load(path))
+        plain = OmegaConf.to_container(
+            OmegaConf.from_dotlist([str(source)]) if override else OmegaConf.load(path)
+        )
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"the recipe {path} is no valid YAML: {reason}.") from error
-    return data
-
-
-def _to_dict(node: Any) -> dict[str, Any]:
-    plain = OmegaConf.to_container(node, resolve=False)
+        raise UserError(f"{what} is no valid YAML: {reason}.") from error
     if not isinstance(plain, dict):
-        raise UserError("a recipe must be a mapping of keys to values.")
+        raise UserError(f"{what} must be a mapping of keys to values.")
     return {str(key): value for key, value in plain.items()}

@@ -17,8 +17,9 @@ class UserError(Exception):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that points from an unknown name to the nearest known one."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'?" if close else ""
+    by_lower = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"did you mean '{by_lower[close[0]]}'?" if close else ""
     return f"{hint} Known: {', '.join(known)}.".strip()
 
 

@@ -87,4 +87,5 @@ def kl_estimate(
     "Approximating KL Divergence", 2020).
     """
     difference = reference_logprobs - logprobs
-    return difference.exp() - 1 - difference
+    # exp(d) - 1 cancels near 0, and what is left of the rounding is no KL.
+    return (torch.expm1(difference) - difference).clamp(min=0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Schedule(BaseModel):
@@ -17,8 +17,8 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    start: float
-    end: float
+    start: float = Field(ge=0, allow_inf_nan=False)
+    end: float = Field(ge=0, allow_inf_nan=False)
     shape: Literal["linear", "cosine", "step"] = "linear"
     """``step`` stays at ``start`` and jumps to ``end`` when ``over`` is reached."""
     over: float = Field(default=1.0, gt=0, le=1)
@@ -45,6 +45,16 @@ class Schedule(BaseModel):
         }[self.shape]
         value = self.start + (self.end - self.start) * weight
         return value * min(progress / self.warmup, 1.0) if self.warmup else value
+
+
+def _at_most_one(schedule: Schedule) -> Schedule:
+    if max(schedule.start, schedule.end) > 1:
+        raise ValueError("a probability or share must lie between 0 and 1")
+    return schedule
+
+
+Share = Annotated[Schedule, AfterValidator(_at_most_one)]
+"""A schedule of a probability or a share."""
 
 
 def constant(value: float) -> Schedule:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from rlgf.models.scoring import Tokens
+from rlgf.models.scoring import Tokens, base_hidden
 
 
 class Critic(nn.Module):
@@ -28,6 +28,11 @@ def _zero_head(width: int) -> nn.Linear:
     return head
 
 
+def _value(head: nn.Linear, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T"]:
+    values: Tensor = head(hidden.to(head.weight.dtype)).squeeze(-1)
+    return values
+
+
 class SeparateCritic(Critic):
     """A network of its own that starts as a copy of the policy's trunk."""
 
@@ -41,10 +46,7 @@ class SeparateCritic(Critic):
         self.head = _zero_head(policy.config.get_text_config().hidden_size)
 
     def forward(self, tokens: Tokens, hidden: Float[Tensor, "B T D"] | None) -> Float[Tensor, "B T"]:
-        output = self.trunk(**tokens.model_inputs(), use_cache=False)
-        states = output.last_hidden_state[:, -tokens.response_ids.shape[1] :]
-        values: Tensor = self.head(states).squeeze(-1)
-        return values.float()
+        return _value(self.head, base_hidden(self.trunk, tokens))
 
 
 class HeadCritic(Critic):
@@ -58,8 +60,7 @@ class HeadCritic(Critic):
 
     def forward(self, tokens: Tokens, hidden: Float[Tensor, "B T D"] | None) -> Float[Tensor, "B T"]:
         assert hidden is not None, "the trainer asks the policy for hidden states"
-        values: Tensor = self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
-        return values.float()
+        return _value(self.head, hidden)
 
 
 CRITICS = {
@@ -70,4 +71,4 @@ CRITICS = {
 
 def build_critic(kind: str, policy: PreTrainedModel) -> Critic:
     """A critic of the given kind on the policy's device."""
-    return CRITICS[kind](policy).to(policy.device, torch.float32 if kind == "head" else policy.dtype)
+    return CRITICS[kind](policy).to(policy.device, torch.float32)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from rlgf.models.batching import length_batches
 from rlgf.models.cache import reserving_cache
+from rlgf.models.scoring import mixed_precision
 from rlgf.rollout.sampling import Sampling, draw, sampling_logits
 from rlgf.types import pad
 
@@ -55,11 +56,11 @@ def sample_continuations(
         max_batch_tokens: rows times positions of one decoding batch.
         use_cache: False runs the whole text at every step; slow, kept to check the cache against.
     """
-    totals = torch.tensor([len(p) for p in prefixes]) + max_new_tokens
+    lengths = torch.tensor([len(prefix) for prefix in prefixes])
     if first_positions is None:
         first_positions = torch.zeros_like(max_new_tokens)
     results: list[Continuation | None] = [None] * len(prefixes)
-    for rows in length_batches(totals, max_batch_tokens):
+    for rows in length_batches(lengths, max_new_tokens, max_batch_tokens):
         batch = _Batch(model, [prefixes[i] for i in rows.tolist()], max_new_tokens[rows], use_cache)
         _run(batch, rows, max_new_tokens, first_positions, uniforms, sampling, end_id, results)
     return [result for result in results if result is not None]
@@ -78,7 +79,6 @@ class _Batch:
         self.model = model
         self.ids = pad(prefixes, 0, left=True).to(model.device)
         self.mask = pad([torch.ones_like(p) for p in prefixes], 0, left=True).to(model.device)
-        self.padded = not bool(self.mask.all())
         self.positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
         # A row that has ended stays until rows are dropped; its position must stay in the context.
         self.last_position = self.mask.sum(dim=1) + limits.to(model.device) - 1
@@ -89,15 +89,15 @@ class _Batch:
 
     def next_logits(self) -> Float[Tensor, "N V"]:
         new = slice(self.fed, None)
-        output = self.model(
-            input_ids=self.ids[:, new],
-            # Building the model's attention mask is a good part of a small model's step.
-            attention_mask=self.mask if self.padded else None,
-            position_ids=self.positions[:, new],
-            past_key_values=self.cache,
-            use_cache=self.cache is not None,
-            logits_to_keep=1,
-        )
+        with mixed_precision(self.model.device):
+            output = self.model(
+                input_ids=self.ids[:, new],
+                attention_mask=self.mask,
+                position_ids=self.positions[:, new],
+                past_key_values=self.cache,
+                use_cache=self.cache is not None,
+                logits_to_keep=1,
+            )
         if self.cache is not None:
             self.fed = self.ids.shape[1]
         logits: Tensor = output.logits[:, -1]

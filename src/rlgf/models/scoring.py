@@ -12,6 +12,11 @@ from transformers import PreTrainedModel
 from rlgf.types import Rollout
 
 
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """On a GPU matrix products run in bfloat16, over weights that stay as they are; elsewhere nothing changes."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
 @dataclass(frozen=True)
 class Tokens:
     """What a scoring pass reads: prompts padded on the left, responses on the right.
@@ -44,7 +49,7 @@ class Tokens:
     def to(self, device: torch.device) -> Tokens:
         return Tokens(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
-    def model_inputs(self) -> dict[str, Tensor | None]:
+    def model_inputs(self) -> dict[str, Tensor]:
         """Arguments of a causal model's forward pass over all but the last response token.
 
         The last token's own output is never read: the state before it is one position earlier.
@@ -54,8 +59,7 @@ class Tokens:
         positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
         return {
             "input_ids": ids,
-            # Without padding the causal mask is enough, and the faster attention kernel is used.
-            "attention_mask": None if bool(mask.all()) else mask.long(),
+            "attention_mask": mask.long(),
             "position_ids": positions,
         }
 
@@ -68,14 +72,16 @@ def response_outputs(
     Entry ``[:, t]`` belongs to the state before response token t.
     """
     length = tokens.response_ids.shape[1]
-    output = model(
-        **tokens.model_inputs(), use_cache=False, logits_to_keep=length, output_hidden_states=hidden
-    )
+    with mixed_precision(model.device):
+        output = model(
+            **tokens.model_inputs(), use_cache=False, logits_to_keep=length, output_hidden_states=hidden
+        )
     return output.logits, output.hidden_states[-1][:, -length:] if hidden else None
 
 
-def response_hidden(model: PreTrainedModel, tokens: Tokens) -> Float[Tensor, "B T D"]:
-    """The last hidden states at response positions, without computing logits."""
-    output = model.base_model(**tokens.model_inputs(), use_cache=False)
+def base_hidden(trunk: PreTrainedModel, tokens: Tokens) -> Float[Tensor, "B T D"]:
+    """The last hidden states of a model without its head (`base_model`), at response positions."""
+    with mixed_precision(trunk.device):
+        output = trunk(**tokens.model_inputs(), use_cache=False)
     states: Tensor = output.last_hidden_state[:, -tokens.response_ids.shape[1] :]
     return states

@@ -43,6 +43,8 @@ def sampling_logits(
         positions: response position of each token, which the minimum length looks at.
         end_id: the end-of-text token, or None where the model has none.
     """
+    # One precision for sampling and scoring, whatever the model's.
+    logits = logits.float()
     if sampling.min_tokens and end_id is not None:
         too_early = positions < sampling.min_tokens
         if too_early.any():
@@ -72,7 +74,7 @@ def draw(
     One given uniform number decides a row's token, whatever else is in the batch: results do not
     depend on batching, and no random number is drawn for every entry of the vocabulary.
     """
-    logprobs = logits.float().log_softmax(dim=-1)
+    logprobs = logits.log_softmax(dim=-1)
     cumulative = logprobs.exp().cumsum(dim=-1)
     # Scaling by the total keeps rounding from pushing a draw behind the last possible token.
     threshold = uniforms[:, None] * cumulative[:, -1:]
@@ -103,4 +105,4 @@ def _warp_sequence(
     logits: Float[Tensor, "B T V"], sampling: Sampling, end_id: int | None
 ) -> Float[Tensor, "B T V"]:
     positions = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
-    return sampling_logits(logits.float(), positions, sampling, end_id)
+    return sampling_logits(logits, positions, sampling, end_id)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
-from rlgf.models.scoring import Tokens, response_hidden, response_outputs
+from rlgf.models.scoring import Tokens, base_hidden, response_outputs
 from rlgf.rollout.sampling import Sampling, token_logprobs
 from rlgf.types import Rollout
 
@@ -42,7 +42,7 @@ def score_values(
     """
 
     def score(tokens: Tokens) -> Tensor:
-        hidden = response_hidden(policy, tokens) if critic.reads_policy_hidden else None
+        hidden = base_hidden(policy.base_model, tokens) if critic.reads_policy_hidden else None
         values: Tensor = critic(tokens, hidden)
         return values
 
@@ -54,8 +54,7 @@ def _over_batches(
     score: Callable[[Tokens], Tensor], rollout: Rollout, device: torch.device, max_batch_tokens: int
 ) -> Float[Tensor, "B T"]:
     scores = torch.zeros(rollout.response_ids.shape)
-    lengths = rollout.prompt_mask.sum(dim=1) + rollout.lengths
-    for rows in length_batches(lengths, max_batch_tokens):
+    for rows in length_batches(rollout.prompt_mask.sum(dim=1), rollout.lengths, max_batch_tokens):
         tokens = Tokens.of(rollout[rows])
         length = tokens.response_ids.shape[1]
         scores[rows, :length] = score(tokens.to(device)).float().cpu() * tokens.response_mask

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rlgf.errors import UserError
@@ -59,9 +60,11 @@ def save_checkpoint(root: Path, updater: Updater, progress: Progress, config: Ma
         _flush(aside)
         shutil.rmtree(final, ignore_errors=True)
         aside.rename(final)
-    except OSError as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Libraries hide the cause of a failed write behind errors of their own.
+        full = "No space left" in str(error) or shutil.disk_usage(root.parent).free < 2**20
         shutil.rmtree(aside, ignore_errors=True)
-        if error.errno == errno.ENOSPC or "No space left" in str(error):
+        if full:
             raise UserError(
                 f"the disk is full: the checkpoint of update {progress.update} could not be written to "
                 f"{root}; earlier checkpoints are untouched: free some space and run with --resume."
@@ -108,7 +111,7 @@ def _verify(folder: Path) -> None:
         raise UserError(
             f"{folder} is no checkpoint that rlgf wrote (no readable manifest); {advice}."
         ) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT or "files" not in manifest:
         raise UserError(f"{folder} is no checkpoint of this version ({_FORMAT}); {advice}.")
     found = _digests(folder)
     for name, digest in manifest["files"].items():
@@ -117,16 +120,30 @@ def _verify(folder: Path) -> None:
 
 
 def _same_config(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    difference = _difference(old, new)
+    if difference is not None:
+        key, was, now = difference
+        raise UserError(
+            f"the checkpoint {folder} belongs to a run with another '{key}': it was {was!r} and now is {now!r}; "
+            "resume with the old value or choose another output folder."
+        )
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The dotted key of the first setting that differs, and its two values."""
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise UserError(
-                f"the checkpoint {folder} belongs to a run with another '{key}': it was {old.get(key)!r} and "
-                f"now is {new.get(key)!r}; resume with the old value or choose another output folder."
-            )
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            deeper = _difference(was, now)
+            if deeper is not None:
+                return f"{key}.{deeper[0]}", *deeper[1:]
+        elif was != now:
+            return key, was, now
+    return None
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.glob("[0-9]*") if p.is_dir())
+    return sorted(p for p in root.glob("*") if p.is_dir() and re.fullmatch(r"\d{6,}", p.name))
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -80,12 +80,13 @@ class Display:
         self.console.print(Text(message), soft_wrap=True)
 
     def table(self, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
-        """One row an author, one column a metric; a dash where a metric does not apply."""
+        """One column an author, one row a metric; a dash where a metric does not apply."""
         names = list(dict.fromkeys(name for row in rows.values() for name in row))
         table = Table(title=title)
         table.add_column("")
+        for author in rows:
+            table.add_column(author, justify="right")
         for name in names:
-            table.add_column(name.replace("_", " "), justify="right")
-        for author, row in rows.items():
-            table.add_row(author, *(f"{row[name]:.3f}" if name in row else "-" for name in names))
+            values = (f"{row[name]:.3f}" if name in row else "-" for row in rows.values())
+            table.add_row(name.replace("_", " "), *values)
         self.console.print(table)

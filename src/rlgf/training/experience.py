@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgf.advantages import whiten
-from rlgf.algorithms import ESTIMATORS, Algorithm, Signals
+from rlgf.algorithms import ESTIMATORS, Algorithm, Estimator, Signals
 from rlgf.errors import resolve
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
@@ -54,8 +54,8 @@ class Assessor:
             signals = Signals(
                 token_rewards, values, rollout.response_mask, rollout.group, self.gamma, row.gae_lambda
             )
-            estimate = resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
-            advantages, returns = estimate(signals)
+            estimator: Estimator = resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
+            advantages, returns = estimator.estimate(signals)
             if row.whiten:
                 advantages = whiten(advantages, policy_mask)
         return Experience(

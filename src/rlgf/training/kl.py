@@ -10,7 +10,7 @@ class KLConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    coefficient: float = Field(default=0.001, ge=0)
+    coefficient: float = Field(default=0.001, ge=0, allow_inf_nan=False)
     """Where an adaptive coefficient starts."""
     target: float | None = Field(default=None, gt=0)
     """KL in nats a token that the coefficient is steered to; None keeps it fixed."""

@@ -188,16 +188,17 @@ class Trainer:
 
     def _prepare(self, folder: Path, resume: bool) -> None:
         checkpoint = latest_checkpoint(folder / "checkpoints")
-        if checkpoint is not None and not resume:
+        if (checkpoint is not None or (folder / "summary.json").exists()) and not resume:
             raise UserError(
                 f"{folder} already holds a run: --resume goes on with it, or set another 'output'."
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(self.config.to_yaml())
         if checkpoint is not None:
             self.progress = load_checkpoint(checkpoint, self.parts.updater, self._identity())
             self.kl.coefficient = self.progress.kl_coefficient
             self.display.note(f"Resumed from {checkpoint} after update {self.progress.update}.")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(self.config.to_yaml())
+        self._stop = False
 
     def _identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one that wrote the checkpoint."""

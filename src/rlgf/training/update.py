@@ -202,8 +202,8 @@ class Updater:
 
     def _reference_loss(self, references: Rollout, progress: float, metrics: dict[str, Tensor]) -> None:
         count = float(references.response_mask.sum())
-        lengths = references.prompt_mask.sum(dim=1) + references.lengths
-        for rows in length_batches(lengths, self.config.max_micro_tokens):
+        prompts = references.prompt_mask.sum(dim=1)
+        for rows in length_batches(prompts, references.lengths, self.config.max_micro_tokens):
             tokens = Tokens.of(references[rows]).to(self.policy.model.device)
             logits, _ = response_outputs(self.policy.model, tokens)
             logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_id)
@@ -223,8 +223,8 @@ class Updater:
             return
         positions = torch.arange(1, reads.shape[1] + 1)
         ends = (reads[chosen] * positions).amax(dim=1)
-        lengths = batch.rollout.prompt_mask[chosen].sum(dim=1) + ends
-        for rows in length_batches(lengths, self.config.max_micro_tokens):
+        prompts = batch.rollout.prompt_mask[chosen].sum(dim=1)
+        for rows in length_batches(prompts, ends, self.config.max_micro_tokens):
             micro = batch[chosen[rows]]
             tokens = Tokens.of(micro.rollout).cut(int(ends[rows].max()))
             yield micro, tokens.to(self.policy.model.device)

@@ -79,9 +79,9 @@ def response_outputs(
     return output.logits, output.hidden_states[-1][:, -length:] if hidden else None
 
 
-def base_hidden(trunk: PreTrainedModel, tokens: Tokens) -> Float[Tensor, "B T D"]:
+def base_hidden(trunk: torch.nn.Module, tokens: Tokens) -> Float[Tensor, "B T D"]:
     """The last hidden states of a model without its head (`base_model`), at response positions."""
-    with mixed_precision(trunk.device):
+    with mixed_precision(tokens.prompt_ids.device):
         output = trunk(**tokens.model_inputs(), use_cache=False)
     states: Tensor = output.last_hidden_state[:, -tokens.response_ids.shape[1] :]
     return states

@@ -5,6 +5,7 @@ PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint
 # Idle threads that spin slow down whatever else runs on a small machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_DISABLE_TELEMETRY ?= 1
+export HF_HUB_DISABLE_PROGRESS_BARS ?= 1
 
 .PHONY: demo test lint types unit results clean
 

@@ -426,3 +426,21 @@ def test_the_model_card_says_what_was_trained_and_measured(finished: Trainer) ->
     assert f"| reward | {summary['totals']['policy']['reward']:.4f} |" in card
     for line in finished.config.to_yaml().splitlines():
         assert f"    {line}\n" in card
+
+
+def test_what_was_being_written_alone_is_no_checkpoint(run: Path) -> None:
+    folder = run / "checkpoints"
+    shutil.rmtree(folder / "000002")
+    (folder / "000004").rename(folder / ".writing-000004")
+    assert latest_checkpoint(folder) is None
+
+
+def test_an_output_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refusal(toy_trainer(tmp_path / "file" / "run"))
+
+
+def test_a_foreign_line_among_the_metrics_is_named(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("nonsense\n")
+    assert "metrics.jsonl has a line that rlgf did not write" in refusal(toy_trainer(run))

@@ -97,7 +97,7 @@ def test_the_plain_sums_equal_a_loop(row: Row, normalizer: float) -> None:
     nll, nll_metrics = negative_log_likelihood(numbers, mask, normalizer)
     bonus, bonus_metrics = entropy_bonus(numbers, mask, normalizer)
     assert nll.item() == nll_metrics["nll"].item() == pytest.approx(-total, abs=1e-9)
-    assert bonus.item() == bonus_metrics["entropy"].item() == pytest.approx(total, abs=1e-9)
+    assert bonus.item() == bonus_metrics["entropy_bonus"].item() == pytest.approx(total, abs=1e-9)
 
 
 def test_the_gradient_at_ratio_1_is_the_plain_policy_gradient() -> None:

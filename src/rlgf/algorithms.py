@@ -146,7 +146,9 @@ class Algorithm(BaseModel):
     @model_validator(mode="after")
     def _coherent(self) -> Algorithm:
         if self.advantage is not None:
-            resolve(self.advantage, ESTIMATORS, "algorithm.advantage")
+            found = resolve(self.advantage, ESTIMATORS, "algorithm.advantage")
+            if not isinstance(found, Estimator):
+                raise ValueError(f"the advantage '{self.advantage}' must be an rlgf.algorithms.Estimator")
         elif self.policy_loss == "clipped_surrogate":
             raise ValueError(
                 "the policy loss 'clipped_surrogate' weighs tokens by an advantage: set 'advantage' to "
@@ -341,11 +343,11 @@ def algorithm_from(spec: Any) -> AnyAlgorithm:
 
 
 def _merge(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """``new`` over ``old``, level by level."""
+    """``new`` over ``old``, level by level; a schedule that says where it starts is a whole one."""
     merged = dict(old)
     for key, value in new.items():
         inner = merged.get(key)
-        if isinstance(inner, dict) and isinstance(value, Mapping):
+        if isinstance(inner, dict) and isinstance(value, Mapping) and "start" not in value:
             value = _merge(inner, value)
         merged[key] = value
     return merged

@@ -183,7 +183,15 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"'{where}' is missing: the recipe must set it."
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict) or not path else f" (it is {first['input']!r})"
+    if first["type"] == "model_type":
+        expected = _fields(model, path)
+        message = f"it must be a mapping with keys such as {', '.join(expected)}"
+        if first["ctx"]["class_name"] == "Schedule":
+            message = "it must be a number, or a mapping such as {start: 0.6, end: 0}"
+    if first["type"] == "tuple_type":
+        message = f"it must be a list, such as [{first['input']}]"
+    value = "null" if first["input"] is None else repr(first["input"])
+    given = "" if isinstance(first["input"], dict) or not path else f" (it is {value})"
     return f"'{where}'{given}: {message}." if where else f"{message}."
 
 

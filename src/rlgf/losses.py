@@ -38,7 +38,7 @@ def clipped_surrogate(
     with torch.no_grad():
         metrics = {
             "clip_fraction": (((ratio - 1).abs() > clip) & mask).sum() / normalizer,
-            "update_kl": ((ratio - 1 - log_ratio) * mask).sum() / normalizer,
+            "update_kl": torch.where(mask, kl_estimate(old_logprobs, logprobs), 0.0).sum() / normalizer,
         }
     return loss, metrics
 
@@ -75,7 +75,7 @@ def entropy_bonus(
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """Mean entropy of the sampling distribution, in nats a token; the trainer subtracts it."""
     bonus = torch.where(mask, entropy, 0.0).sum() / normalizer
-    return bonus, {"entropy": bonus.detach()}
+    return bonus, {"entropy_bonus": bonus.detach()}
 
 
 def kl_estimate(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -33,7 +33,7 @@ class ModelConfig(BaseModel):
 
     model: str
     revision: str | None = None
-    dtype: str | None = Field(default=None, pattern="^(float32|bfloat16|float16)$")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Default: float32 on a CPU, bfloat16 on a GPU."""
     trust_remote_code: bool = False
 

@@ -7,7 +7,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def save_checkpoint(root: Path, updater: Updater, progress: Progress, config: Ma
     final = root / f"{progress.update:06d}"
     aside = root / f".writing-{progress.update:06d}"
     shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with _removed_on_failure(aside), full_disk_named(root, f"the checkpoint of update {progress.update}"):
         aside.mkdir(parents=True)
         save_policy(updater.policy, aside / "policy")
         for name, critic in updater.critics.items():
@@ -60,19 +61,37 @@ def save_checkpoint(root: Path, updater: Updater, progress: Progress, config: Ma
         _flush(aside)
         shutil.rmtree(final, ignore_errors=True)
         aside.rename(final)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        # Libraries hide the cause of a failed write behind errors of their own.
-        full = "No space left" in str(error) or shutil.disk_usage(root.parent).free < 2**20
-        shutil.rmtree(aside, ignore_errors=True)
-        if full:
-            raise UserError(
-                f"the disk is full: the checkpoint of update {progress.update} could not be written to "
-                f"{root}; earlier checkpoints are untouched: free some space and run with --resume."
-            ) from error
-        raise
     for old in _folders(root)[:-_KEPT]:
         shutil.rmtree(old)
     return final
+
+
+@contextmanager
+def full_disk_named(folder: Path, what: str) -> Iterator[None]:
+    """Turn a write that fails for want of space into one sentence.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Libraries hide the cause of a failed write behind errors of their own.
+        if "No space left" in str(error) or shutil.disk_usage(folder.parent).free < 2**20:
+            raise UserError(
+                f"the disk is full: {what} could not be written to {folder}; earlier checkpoints are "
+                "untouched: free some space and run with --resume."
+            ) from error
+        raise
+
+
+@contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def save_policy(policy: LanguageModel, folder: Path) -> None:
@@ -116,7 +135,9 @@ def _verify(folder: Path) -> None:
     found = _digests(folder)
     for name, digest in manifest["files"].items():
         if found.get(name) != digest:
-            raise UserError(f"the checkpoint {folder} is corrupt: its file {name} has changed; {advice}.")
+            raise UserError(
+                f"the checkpoint {folder} is corrupt: its file {name} is missing or has changed; {advice}."
+            )
 
 
 def _same_config(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

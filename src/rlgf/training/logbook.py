@@ -8,6 +8,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from rlgf.errors import UserError
+
 
 class Logbook:
     """Appends to ``metrics.jsonl`` and to the trackers of `accelerate`."""
@@ -22,7 +24,12 @@ class Logbook:
         if not self.path.exists():
             return
         lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        kept = [line for line in lines if json.loads(line)["update"] <= update]
+        try:
+            kept = [line for line in lines if json.loads(line)["update"] <= update]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.path} has a line that rlgf did not write ({error}): mend or move the file."
+            ) from error
         aside = self.path.with_suffix(".writing")
         aside.write_text("".join(kept))
         aside.replace(self.path)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlgf import seeding
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides import Guide, LocalGuide
@@ -81,8 +82,8 @@ def build_parts(
     names = {row.critic for row in config.algorithm.rows} - {None}
     critics = {name: build_critic(config.policy.critic, policy.model) for name in sorted(map(str, names))}
     collector = Collector(policy, guide, config.rollout, config.seed)
-    # Evaluation draws from a fixed seed: two policies are compared under the same noise.
-    measured = Collector(policy, guide, config.rollout, seed=0)
+    # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
+    measured = Collector(policy, guide, config.rollout, seeding.derive(0, "evaluation"))
     budget = config.rollout.max_batch_tokens
     return Parts(
         task=task,

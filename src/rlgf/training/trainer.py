@@ -19,6 +19,7 @@ from rlgf.errors import UserError
 from rlgf.losses import kl_estimate
 from rlgf.training.checkpoint import (
     Progress,
+    full_disk_named,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -196,8 +197,13 @@ class Trainer:
             self.progress = load_checkpoint(checkpoint, self.parts.updater, self._identity())
             self.kl.coefficient = self.progress.kl_coefficient
             self.display.note(f"Resumed from {checkpoint} after update {self.progress.update}.")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(self.config.to_yaml())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(self.config.to_yaml())
+        except OSError as error:
+            raise UserError(
+                f"the output folder {folder} cannot be written: {error.strerror}; set another 'output'."
+            ) from error
         self._stop = False
 
     def _identity(self) -> dict[str, Any]:
@@ -210,13 +216,15 @@ class Trainer:
         )
 
     def _finish(self, folder: Path) -> dict[str, dict[str, float]]:
-        save_policy(self.parts.policy, folder / "policy")
         evaluation = self.evaluate()
-        evaluation.save(folder / "evaluation" / "policy.jsonl")
         totals = {"policy": evaluation.totals}
-        write_model_card(folder / "policy", self.config, evaluation.totals, self.progress)
         summary = {"totals": totals, "progress": self.progress.__dict__}
-        (folder / "summary.json").write_text(json.dumps(summary, indent=1))
+        with full_disk_named(folder, "the trained policy"):
+            save_policy(self.parts.policy, folder / "policy")
+            write_model_card(folder / "policy", self.config, evaluation.totals, self.progress)
+            evaluation.save(folder / "evaluation" / "policy.jsonl")
+            # Last, since it says that the run is finished.
+            (folder / "summary.json").write_text(json.dumps(summary, indent=1))
         return totals
 
     @contextmanager

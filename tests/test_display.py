@@ -67,14 +67,14 @@ def shown(language_model: LanguageModel, prompt: str, parts: list[tuple[Author, 
 def test_a_sample_names_the_author_of_each_part(language_model: LanguageModel) -> None:
     parts = [(Author.GUIDE, "was fine"), (Author.POLICY, "and long"), (Author.REFERENCE, "indeed")]
     line = shown(language_model, "The film", parts)
-    assert line == "The film [guide] was fine [policy] and long [reference] indeed reward 0.250"
+    assert line == "The film [guide] was fine [policy] and long [reference] indeed (reward 0.250)"
 
 
 def test_a_sample_shows_markup_and_escapes_as_text(language_model: LanguageModel) -> None:
     parts = [(Author.POLICY, "[bold red]x[/bold red] [/] :smile: \x1b[31mred\x07")]
     line = shown(language_model, "[link=http://x]prompt[/link]", parts)
     expected = r"[link=http://x]prompt[/link] [policy] [bold red]x[/bold red] [/] :smile: \x1b[31mred\x07"
-    assert line == f"{expected} reward 0.250"
+    assert line == f"{expected} (reward 0.250)"
 
 
 def test_notes_are_no_markup() -> None:

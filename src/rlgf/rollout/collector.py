@@ -150,6 +150,15 @@ class Collector:
         self._add(row.rollout, drafts, limits)
         return assemble(drafts, groups, self.policy)
 
+    def answers(self, author: Author, samples: Sequence[Sample], update: int = 0) -> Rollout:
+        """One whole response to each sample's prompt, all by one author.
+
+        Raises:
+            UserError: the author is the guide and there is none, or the reference and a sample has none.
+        """
+        row = Algorithm(name=author.name.lower(), rollout=author, policy_loss="nll")
+        return self.collect(samples, row, update)
+
     def _check(self, samples: Sequence[Sample], row: Algorithm) -> None:
         missing = row.authors - set(self.writers)
         if missing:

@@ -18,9 +18,9 @@ class Sampling(BaseModel):
 
     temperature: float = Field(default=1.0, gt=0)
     top_k: int | None = Field(default=None, ge=1)
-    """Keep the k most probable tokens."""
+    """Keep the k most probable tokens, and their equals."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Keep the most probable tokens whose probability sums to at least p (arXiv 1904.09751)."""
+    """Keep the most probable tokens whose probability sums to at least p (arXiv 1904.09751), and their equals."""
     min_tokens: int = Field(default=0, ge=0)
     """Response positions below this one cannot hold the end-of-text token."""
 
@@ -58,12 +58,26 @@ def sampling_logits(
         smallest = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < smallest, float("-inf"))
     if sampling.top_p < 1:
-        ordered, order = logits.sort(dim=-1, descending=True)
-        probabilities = ordered.softmax(dim=-1)
-        before = probabilities.cumsum(dim=-1) - probabilities
-        dropped = (before >= sampling.top_p).scatter(-1, order, before >= sampling.top_p)
-        logits = logits.masked_fill(dropped, float("-inf"))
+        probabilities = logits.softmax(dim=-1)
+        smallest = _least_of_nucleus(probabilities, sampling.top_p)
+        logits = logits.masked_fill(probabilities < smallest, float("-inf"))
     return logits
+
+
+def _least_of_nucleus(probabilities: Float[Tensor, "*batch V"], top_p: float) -> Float[Tensor, "*batch 1"]:
+    """The smallest probability among the most probable tokens that together reach ``top_p``.
+
+    A nucleus is small, and finding a few hundred largest costs a fraction of sorting a vocabulary.
+    """
+    size = min(256, probabilities.shape[-1])
+    while True:
+        largest = probabilities.topk(size, dim=-1).values
+        cumulative = largest.cumsum(dim=-1)
+        if size == probabilities.shape[-1] or bool((cumulative[..., -1] >= top_p).all()):
+            break
+        size = min(4 * size, probabilities.shape[-1])
+    outside = cumulative - largest >= top_p
+    return largest.masked_fill(outside, float("inf")).amin(dim=-1, keepdim=True)
 
 
 def draw(

@@ -63,7 +63,7 @@ class Display:
         """One episode, each part in its author's colour."""
         rollout = experience.rollout
         line = Text("      ")
-        line.append(printable(rollout.samples[0].prompt[-120:]) + " ", style="dim")
+        line.append(printable(" ".join(rollout.samples[0].prompt.split()[-15:])) + " ", style="dim")
         ids, authors = rollout.response_ids[0].tolist(), rollout.author[0].tolist()
         start = 0
         for end in range(1, len(ids) + 1):
@@ -73,8 +73,8 @@ class Display:
                     line.append(f"[{author.name.lower()}] ", style=f"bold {_STYLES[author]}")
                     line.append(printable(policy.decode(ids[start:end])) + " ", style=_STYLES[author])
                 start = end
-        line.append(f"reward {experience.rewards[0]:.3f}", style="dim")
-        self.console.print(line)
+        line.append(f"(reward {experience.rewards[0]:.3f})", style="dim")
+        self.console.print(line, soft_wrap=True)
 
     def note(self, message: str) -> None:
         self.console.print(Text(message), soft_wrap=True)

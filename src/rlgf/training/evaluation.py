@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlgf.algorithms import Algorithm
 from rlgf.losses import kl_estimate
 from rlgf.metrics import TEXT_METRICS, Metric
 from rlgf.metrics.perplexity import perplexities, perplexity, text_nll
@@ -75,8 +74,7 @@ class Evaluator:
 
     def evaluate(self, author: Author, samples: Sequence[Sample]) -> Evaluation:
         """Let an author answer each sample's prompt once; the same noise at every call."""
-        row = Algorithm(name="evaluation", rollout=author, policy_loss="nll")
-        rollout = self.collector.collect(samples, row)
+        rollout = self.collector.answers(author, samples)
         found: dict[str, list[float] | float] = {}
         for name, scorer in self.scorers.items():
             if scorer is not None:

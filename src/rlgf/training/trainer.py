@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from rlgf import seeding
-from rlgf.algorithms import ALGORITHMS, Algorithm
+from rlgf.algorithms import Algorithm
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.losses import kl_estimate
@@ -87,8 +87,8 @@ class Trainer:
         """The optimizer steps of one update."""
         references = None
         if self.config.update.reference_coef.at(self.done_share):
-            (bc,) = ALGORITHMS["bc"].rows
-            references = self.parts.collector.collect(experience.rollout.samples, bc, self.progress.update)
+            samples = experience.rollout.samples
+            references = self.parts.collector.answers(Author.REFERENCE, samples, self.progress.update)
         return self.parts.updater.update(experience, row, self.progress.update, self.done_share, references)
 
     def step(self) -> dict[str, float | str]:
@@ -125,7 +125,7 @@ class Trainer:
             resume: go on from the newest checkpoint, if there is one.
 
         Returns:
-            Totals of the test evaluation by author: the policy's start, the guide, the policy.
+            Totals of the test evaluation, under 'policy'.
 
         Raises:
             UserError: the folder holds another run, or a checkpoint cannot be read or written.

@@ -49,7 +49,7 @@ def group_relative(
     Groups share a prompt and a roll-in, so the mean is a baseline of one state. The standard
     deviation is that of the group's members (n in the denominator); a group whose members all
     scored alike gets 0 (GRPO: Shao et al., arXiv 2402.03300, section 4.1.2; ``scale=False`` is
-    the variant of arXiv 2503.20783, section 3.2).
+    the variant of arXiv 2503.20783).
     """
     mean, variance = _group_moments(scores, groups)
     centred = scores - mean
@@ -65,7 +65,7 @@ def leave_one_out(scores: Float[Tensor, "B"], groups: Int[Tensor, "B"]) -> Float
     """``R_i`` less the mean of the other members of its group, an unbiased baseline.
 
     ``A_i = R_i - 1 / (k - 1) * sum over j != i of R_j = k / (k - 1) * (R_i - mean(R))``
-    (RLOO: Ahmadian et al., arXiv 2402.14740, section 3.2). A group of one gets 0.
+    (RLOO: Ahmadian et al., arXiv 2402.14740). A group of one gets 0.
     """
     mean, _ = _group_moments(scores, groups)
     size = (groups[:, None] == groups[None, :]).sum(dim=1)

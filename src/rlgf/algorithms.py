@@ -112,7 +112,7 @@ class RollinLength(BaseModel):
     """The switch law: a roll-in's length is uniform between two shares of the response limit T.
 
     ``h ~ Uniform{max(1, ceil(low * T)), ..., min(T - 1, floor(high * T))}``; the default is the
-    paper's uniform law over 1..T-1 (arXiv 2306.11816, algorithm 1).
+    paper's uniform law over 1..T-1 (arXiv 2306.11816).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -250,7 +250,7 @@ PPO_PLUS_PLUS = PPO.model_copy(
         "summary": "PPO from states in the middle of the guide's texts as well",
         "rollin": Author.GUIDE,
         "rollin_prob": constant(0.6),
-        "paper": f"{_RLGF}, section 4.1",
+        "paper": _RLGF,
     }
 )
 AGGREVATED = PPO.model_copy(
@@ -262,7 +262,7 @@ AGGREVATED = PPO.model_copy(
         "policy_loss_on": Part.ROLLIN,
         "rollin_prob": constant(0.8),
         "equation": "min(rho A, clip(rho) A), A^g = r_t + gamma V^g(s_t+1) - V^g(s_t)",
-        "paper": f"{_RLGF}, section 4.2; Sun et al., arXiv 1703.01030",
+        "paper": f"{_RLGF}; Sun et al., arXiv 1703.01030",
     }
 )
 GRPO = Algorithm(
@@ -295,14 +295,14 @@ LOLS = Mixture(
     explore=PPO_PLUS_PLUS,
     explore_prob=constant(0.8),
     equation="as its parts",
-    paper=f"{_RLGF}, section 4.3; Chang et al., arXiv 1502.02206",
+    paper=f"{_RLGF}; Chang et al., arXiv 1502.02206",
 )
 D2LOLS = LOLS.model_copy(
     update={
         "name": "d2lols",
         "summary": "AggreVaTeD for the first 0.4 of the run, PPO++ after; two critics",
         "explore_prob": Schedule(start=0.0, end=1.0, shape="step", over=0.4),
-        "paper": f"{_RLGF}, section 4.4",
+        "paper": _RLGF,
     }
 )
 

@@ -20,7 +20,7 @@ class Metric(Protocol):
 def distinct(
     prompts: Sequence[str], completions: Sequence[str], references: References
 ) -> Mapping[str, list[float] | float]:
-    """Distinct n-grams over all n-grams of all completions, n = 1 and 2 (arXiv 1510.03055, section 5.3).
+    """Distinct n-grams over all n-grams of all completions, n = 1 and 2 (Li et al., arXiv 1510.03055).
 
     Words are what stands between spaces, in lower case.
     """

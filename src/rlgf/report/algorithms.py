@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from rlgf.algorithms import ALGORITHMS, Algorithm
 
 
-def algorithm_table() -> Table:
-    """One row an algorithm; a mixture shows its two parts."""
-    table = Table(title="Algorithms", show_lines=True)
+def algorithm_table() -> Group:
+    """Who writes what and which loss reads it, one row an algorithm; then equations and papers."""
+    rows = Table(title="Algorithms")
     for column in (
         "name",
         "roll-in",
         "roll-out",
         "policy loss reads",
         "value loss reads",
-        "advantage",
-        "equation",
-        "paper",
+        "advantage or loss",
     ):
-        table.add_column(column, overflow="fold")
+        rows.add_column(column, overflow="fold")
+    sources = Table(title="Where they come from", show_lines=True)
+    for column in ("name", "what it does", "equation", "paper"):
+        sources.add_column(column, overflow="fold")
     for algorithm in ALGORITHMS.values():
-        if isinstance(algorithm, Algorithm):
-            cells = _cells(algorithm)
-        else:
-            parts = f"{algorithm.explore.name} or {algorithm.imitate.name}"
-            cells = [parts, "", "", "", "", algorithm.summary]
-        table.add_row(*map(Text, [algorithm.name, *cells, algorithm.paper]))
-    return table
+        cells = (
+            _cells(algorithm)
+            if isinstance(algorithm, Algorithm)
+            else [f"{algorithm.explore.name} or {algorithm.imitate.name}"]
+        )
+        rows.add_row(*map(Text, [algorithm.name, *cells]))
+        sources.add_row(*map(Text, [algorithm.name, algorithm.summary, algorithm.equation, algorithm.paper]))
+    return Group(rows, sources)
 
 
 def _cells(row: Algorithm) -> list[str]:
-    rollin = "" if row.rollin is None else f"{row.rollin.name.lower()} ({row.rollin_prob.start:g})"
+    rollin = "" if row.rollin is None else f"{row.rollin.name.lower()}, p = {row.rollin_prob.start:g}"
     return [
         rollin,
         row.rollout.name.lower(),
         str(row.policy_loss_on),
-        str(row.value_loss_on or ""),
-        str(row.advantage or ""),
-        row.equation,
+        "" if row.value_loss_on is None else f"{row.value_loss_on}: V of {row.critic}",
+        row.advantage or row.policy_loss,
     ]

@@ -37,6 +37,8 @@ class Comparison(BaseModel):
     baseline: str
     """The algorithm that paired differences are taken against."""
     metrics: tuple[str, ...] = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
+    notes: Path | None = None
+    """A Markdown file that the report begins with: what was found, and why."""
     runs: Path = Path("runs/compare")
     results: Path = Path("results")
 

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def write_tables(comparison: Comparison, runs: Runs, authors: Authors) -> list[P
     ]
     base = comparison.results / comparison.name
     base.parent.mkdir(parents=True, exist_ok=True)
-    markdown = base.with_name(f"{base.name}-tables.md")
+    markdown = base.with_suffix(".md")
     markdown.write_text(_markdown(comparison, rows))
     with base.with_suffix(".csv").open("w", newline="") as file:
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -77,13 +78,12 @@ def _put(row: dict[str, Any], name: str, value: Interval) -> None:
 def _markdown(comparison: Comparison, rows: list[dict[str, Any]]) -> str:
     difference = f"reward minus {comparison.baseline}"
     columns = [*comparison.metrics, difference, "tokens to level", "reached level", "minutes a run"]
-    lines = []
+    lines = [f"# {comparison.name}", "", f"Written by `rlgf compare` on {date.today()}.", ""]
+    if comparison.notes is not None:
+        lines += [comparison.notes.read_text().strip(), ""]
     for setting in comparison.settings:
-        lines += [
-            f"## {setting}",
-            "",
-            "| | seeds | " + " | ".join(c.replace("_", " ") for c in columns) + " |",
-        ]
+        lines += [f"## {setting}", "", f"![{setting}]({comparison.name}-{setting}.png)", ""]
+        lines.append("| | seeds | " + " | ".join(c.replace("_", " ") for c in columns) + " |")
         lines.append("|---" * (len(columns) + 2) + "|")
         for row in rows:
             if row["setting"] == setting:
@@ -103,13 +103,8 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
         return "-"
     if isinstance(value, str):
         return value
-    digits = (
-        0
-        if column == "tokens to level"
-        else 1
-        if column.endswith("perplexity") or column == "minutes a run"
-        else 3
-    )
+    whole, coarse = column == "tokens to level", column.endswith("perplexity") or column == "minutes a run"
+    digits = 0 if whole else 1 if coarse else 3
     text = f"{value:,.{digits}f}"
     half = row.get(f"{column} half-width")
     return text if half is None or math.isnan(half) else f"{text} ± {half:.{digits}f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -43,7 +44,7 @@ class Logbook:
         self.accelerator.end_training()
 
 
-def read_metrics(folder: Path) -> list[dict[str, float | str]]:
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines that a run has written so far."""
     path = folder / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

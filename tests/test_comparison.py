@@ -1,0 +1,96 @@
+"""A whole grid on toys: it runs once, goes on where it stopped, and ends in tables and pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from rlgf.errors import UserError
+from rlgf.report.comparison import Comparison, collect_runs, load_comparison, run_comparison
+from rlgf.training.checkpoint import save_policy
+from rlgf.training.display import Display
+from toys import letter_gpt
+
+QUIET = Display(Console(quiet=True))
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    save_policy(letter_gpt(), tmp_path / "start")
+    save_policy(letter_gpt(seed=1), tmp_path / "guide")
+    base = {
+        "task": "toys:LetterTask",
+        "policy": {"model": str(tmp_path / "start")},
+        "guide": {"model": str(tmp_path / "guide")},
+        "reward": "toys:share_of_a",
+        "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
+        "update": {"minibatch": 8, "epochs": 1},
+        "training": {"updates": 2, "trackers": []},
+        "evaluation": {"every": 1, "samples": 8, "test_samples": 8},
+    }
+    recipe = {
+        "name": "toy",
+        "settings": {"plain": [str(tmp_path / "base.yaml")]},
+        "algorithms": {"ppo": ["algorithm=ppo"], "ppo++": ["algorithm=ppo++"]},
+        "seeds": 2,
+        "baseline": "ppo",
+        "metrics": ["reward", "kl", "output_perplexity"],
+        "runs": str(tmp_path / "runs"),
+        "results": str(tmp_path / "results"),
+    }
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(recipe))
+    return load_comparison(tmp_path / "compare.yaml")
+
+
+def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: Comparison) -> None:
+    run_comparison(comparison, display=QUIET)
+    results = comparison.results
+    with (results / "toy.csv").open() as file:
+        rows = {row["who"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["start", "guide", "reference text", "ppo", "ppo++"]
+    assert rows["reference text"]["reward"] == "1.0"
+    runs = collect_runs(comparison)
+    mean = sum(runs["plain", "ppo", seed].totals["reward"] for seed in (0, 1)) / 2
+    assert float(rows["ppo"]["reward"]) == pytest.approx(mean)
+    difference = sum(
+        runs["plain", "ppo++", seed].totals["reward"] - runs["plain", "ppo", seed].totals["reward"]
+        for seed in (0, 1)
+    )
+    assert float(rows["ppo++"]["reward minus ppo"]) == pytest.approx(difference / 2)
+    assert "| ppo++ | 2 |" in (results / "toy.md").read_text()
+    assert json.loads((results / "toy.json").read_text())[0]["who"] == "start"
+    assert (results / "toy-plain.png").stat().st_size > 1000
+
+    written = {path: path.stat().st_mtime_ns for path in comparison.runs.rglob("summary.json")}
+    assert len(written) == 4
+    run_comparison(comparison, display=QUIET)
+    assert {path: path.stat().st_mtime_ns for path in comparison.runs.rglob("summary.json")} == written
+
+
+def test_all_runs_have_the_same_budget(comparison: Comparison) -> None:
+    configs = [comparison.config(*cell) for cell in comparison.grid()]
+    assert (
+        len({(c.training.updates, c.rollout.episodes, c.rollout.max_response_tokens) for c in configs}) == 1
+    )
+    assert len({c.folder for c in configs}) == len(configs)
+
+
+def test_a_report_without_runs_says_so(comparison: Comparison) -> None:
+    with pytest.raises(UserError, match="no run of 'toy' has finished"):
+        run_comparison(comparison, report_only=True, display=QUIET)
+
+
+def test_a_baseline_that_is_not_run_is_refused(tmp_path: Path, comparison: Comparison) -> None:
+    with pytest.raises(UserError, match="baseline 'pppo' is not run: did you mean 'ppo'"):
+        load_comparison(tmp_path / "compare.yaml", ["baseline=pppo"])
+
+
+def test_a_comparison_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no comparison"):
+        load_comparison(tmp_path / "none.yaml")

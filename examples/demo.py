@@ -45,7 +45,7 @@ def main() -> None:
     config = load_config(*RUN)
     step(4, f"{config.algorithm.name}: the guide begins some texts, the policy learns from how it ends them")
     train_once(config, display)
-    step(5, "the test: the same 512 unseen prompts for all")
+    step(5, f"the test: the same {config.evaluation.test_samples} unseen prompts for all")
     report(config, display)
     display.note(f"Took {(time.monotonic() - started) / 60:.1f} minutes.")
 

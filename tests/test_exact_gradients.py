@@ -19,6 +19,7 @@ from rlgf.algorithms import AGGREVATED, ALGORITHMS, BC, PPO, PPO_PLUS_PLUS, Algo
 from rlgf.rollout.authors import Draft
 from rlgf.rollout.collector import assemble
 from rlgf.rollout.sampling import Sampling
+from rlgf.schedules import constant
 from rlgf.training.experience import Assessor
 from rlgf.training.update import UpdateConfig, Updater
 from rlgf.types import Author, Rollout, Sample
@@ -313,3 +314,28 @@ def test_each_phase_of_a_mixture_runs_its_own_row_and_critic(name: str) -> None:
         updater.backward(assessor.assess(whole_distribution(row), row, KL), row)
         for name, critic in critics.items():
             assert (critic.table.grad is not None) == (name == row.critic)
+
+
+@pytest.mark.parametrize("base", [PPO_PLUS_PLUS, AGGREVATED], ids=lambda row: row.name)
+def test_the_value_loss_reads_the_states_of_the_rollout_alone(base: Algorithm) -> None:
+    """At lambda 1 the gradient at V(s) is the mean of V(s) - return over visits behind the switch."""
+    row = base.model_copy(update={"gae_lambda": 1.0})
+    assert row.critic is not None
+    critic = TableCritic(ANY_VALUES.clone())
+    policy = table_language_model(POLICY)
+    assessor = Assessor(
+        policy, table_language_model(REFERENCE), {row.critic: critic}, reward, Sampling(), 1.0, 10**6
+    )
+    updater = Updater(
+        policy, {row.critic: critic}, Sampling(), UpdateConfig(value_coef=constant(1.0)), seed=0
+    )
+    updater.backward(assessor.assess(whole_distribution(row), row, KL), row)
+
+    exact, visits = torch.zeros(len(STATES)), 0
+    paid = KL if row.rollout is Author.POLICY else 0.0
+    for response, switch, count in episodes(row):
+        for t in range(switch, LENGTH):
+            state = state_index(response[:t])
+            exact[state] += count * (ANY_VALUES[state] - penalized(POLICY, response, t, paid))
+            visits += count
+    torch.testing.assert_close(critic.table.grad, exact / visits, atol=1e-5, rtol=1e-4)

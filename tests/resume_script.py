@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from rlgf.config import Config
+from rlgf.guides import Guide
 from rlgf.training.display import Display
 from rlgf.training.parts import build_parts
 from rlgf.training.trainer import Trainer
@@ -28,11 +29,15 @@ LOLS = {"algorithm": {"base": "lols", "explore_prob": 0.5}, "seed": 125}
 
 
 def toy_trainer(
-    folder: Path, during_update: Callable[[int], None] = lambda update: None, **changes: Any
+    folder: Path,
+    during_update: Callable[[int], None] = lambda update: None,
+    guide: Guide | None = None,
+    **changes: Any,
 ) -> Trainer:
     """A run of four updates with a checkpoint every second one.
 
     Args:
+        guide: default: one that favours the letter a.
         during_update: called with the number of the update whose texts are being rewarded.
         changes: top-level keys of the configuration; the fields of a section are set one by one.
     """
@@ -55,7 +60,7 @@ def toy_trainer(
         during_update(trainer.progress.update + 1)
         return share_of_a(prompts, completions)
 
-    guide = FavouringGuide("a", 0.6)
+    guide = guide or FavouringGuide("a", 0.6)
     parts = build_parts(config, task=LetterTask(), reward=reward, guide=guide, policy=letter_gpt())
     trainer = Trainer(config, parts, Display(Console(quiet=True)))
     return trainer

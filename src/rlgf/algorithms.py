@@ -191,6 +191,15 @@ class Algorithm(BaseModel):
         return {self.rollout} | ({self.rollin} if self.rollin is not None else set())
 
     @property
+    def unguided(self) -> Algorithm | None:
+        """The same without a guide: its roll-ins are left out. None where a guide finishes the texts."""
+        if self.rollout is Author.GUIDE:
+            return None
+        if self.rollin is not Author.GUIDE:
+            return self
+        return self.model_copy(update={"rollin": None, "rollin_prob": constant(0.0)})
+
+    @property
     def rows(self) -> tuple[Algorithm, ...]:
         return (self,)
 
@@ -211,6 +220,11 @@ class Mixture(BaseModel):
     explore_prob: Share
     equation: str = ""
     paper: str = ""
+
+    @property
+    def unguided(self) -> Algorithm | None:
+        """What an update runs without a guide."""
+        return self.explore.unguided
 
     @property
     def rows(self) -> tuple[Algorithm, ...]:

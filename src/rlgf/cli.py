@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -43,8 +44,8 @@ def train(
     from rlgf.config import load_config
     from rlgf.training.trainer import Trainer
 
-    trainer = Trainer(load_config(*sources))
-    totals = trainer.train(resume=resume)
+    with closing(Trainer(load_config(*sources))) as trainer:
+        totals = trainer.train(resume=resume)
     trainer.display.table(f"{trainer.config.name}: test split", totals)
     trainer.display.note(f"Policy, metrics and texts are in {trainer.config.folder}.")
 
@@ -64,16 +65,16 @@ def evaluate(
     from rlgf.types import Author as Who
 
     config = load_config(*sources)
-    trainer = Trainer(config)
     names = author or ["policy", *(["guide"] if config.guide else []), "reference"]
     rows = {}
-    for name in names:
-        if name.upper() not in Who.__members__ or name == "nobody":
-            raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")
-        evaluation = trainer.evaluate(Who[name.upper()], split)
-        rows[name] = evaluation.totals
-        if output is not None:
-            evaluation.save(output / f"{name}.jsonl")
+    with closing(Trainer(config)) as trainer:
+        for name in names:
+            if name.upper() not in Who.__members__ or name == "nobody":
+                raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")
+            evaluation = trainer.evaluate(Who[name.upper()], split)
+            rows[name] = evaluation.totals
+            if output is not None:
+                evaluation.save(output / f"{name}.jsonl")
     trainer.display.table(f"{config.name}: {split} split", rows)
 
 

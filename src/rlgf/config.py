@@ -14,7 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm, Mixture, algorithm_from
 from rlgf.errors import UserError, nearest
-from rlgf.guides.local import LocalGuideConfig
+from rlgf.guides.build import TAG, GuideConfig, http_configs
+from rlgf.guides.http import HTTPGuideConfig
 from rlgf.models.loading import ModelConfig
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rollout.collector import RolloutConfig
@@ -89,7 +90,7 @@ class Config(_Strict):
     """Default: runs/<name>."""
     task: PartConfig
     policy: PolicyConfig
-    guide: LocalGuideConfig | None = None
+    guide: GuideConfig | None = None
     reward: PartConfig | None = None
     algorithm: Annotated[Algorithm | Mixture, BeforeValidator(algorithm_from)] = ALGORITHMS["ppo"]
     rollout: RolloutConfig = RolloutConfig()
@@ -102,11 +103,27 @@ class Config(_Strict):
         check_algorithm(self.algorithm, self.rollout, has_guide=self.guide is not None)
         if self.reward is None and any(row.advantage is not None for row in self.algorithm.rows):
             raise ValueError(f"algorithm '{self.algorithm.name}' needs a reward: give a 'reward:' section")
+        for server in http_configs(self.guide) if self.guide is not None else []:
+            if server.budget.then == "unguided" and self.algorithm.unguided is None:
+                raise ValueError(
+                    f"'guide.budget.then: unguided' does not fit algorithm '{self.algorithm.name}': without its "
+                    "guide nobody finishes its texts; set 'stop'"
+                )
         return self
 
     @property
     def folder(self) -> Path:
         return self.output or Path("runs") / self.name
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one that wrote its checkpoint."""
+        transport = HTTPGuideConfig.TRANSPORT
+        exclude: Any = {
+            **dict.fromkeys(("output", "name", "evaluation"), True),
+            "guide": {**dict.fromkeys(transport, True), "guides": {"__all__": transport}},
+        }
+        return self.model_dump(mode="json", exclude=exclude)
 
     def to_yaml(self) -> str:
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
@@ -175,7 +192,7 @@ def validated(model: type[Model], data: Mapping[str, Any]) -> Model:
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     # A misspelled key also leaves the right one missing: the misspelling is what to mend.
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    path = [str(part) for part in first["loc"]]
+    path = [str(part) for part in first["loc"] if not str(part).startswith(TAG)]
     where = ".".join(path)
     if first["type"] == "extra_forbidden":
         parent = _fields(model, path[:-1])

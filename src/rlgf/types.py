@@ -46,6 +46,8 @@ class Completion:
     finished: bool
     """Whether the author ended the text itself rather than running into the length limit."""
     token_ids: tuple[int, ...] | None = None
+    guide: str | None = None
+    """Which guide wrote it, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Rollout:
     group: Int[Tensor, "B"]
     """Episodes of one group share the prompt and the roll-in."""
     texts: tuple[str, ...]
+    guides: tuple[str | None, ...]
+    """Which guide wrote in an episode, where there are several."""
 
     def __len__(self) -> int:
         return self.response_ids.shape[0]

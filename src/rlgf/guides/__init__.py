@@ -1,6 +1,37 @@
 """Guides: models that write text for the policy and are not trained."""
 
-from rlgf.guides.base import Guide, Request
+from rlgf.guides.base import BudgetSpentError, Guide, RemoteGuide, Request, Usage
+from rlgf.guides.build import (
+    EnsembleConfig,
+    GuideConfig,
+    OwnGuideConfig,
+    build_guide,
+    guide_models,
+    http_configs,
+)
+from rlgf.guides.ensemble import EnsembleGuide
+from rlgf.guides.http import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig
+from rlgf.guides.remote import HTTPGuide
+from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
 
-__all__ = ["Guide", "LocalGuide", "LocalGuideConfig", "Request"]
+__all__ = [
+    "BudgetSpentError",
+    "EnsembleConfig",
+    "EnsembleGuide",
+    "Guide",
+    "GuideConfig",
+    "HTTPGuide",
+    "HTTPGuideConfig",
+    "LocalGuide",
+    "LocalGuideConfig",
+    "OwnGuideConfig",
+    "RemoteGuide",
+    "ReplayGuide",
+    "ReplayGuideConfig",
+    "Request",
+    "Usage",
+    "build_guide",
+    "guide_models",
+    "http_configs",
+]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
+from rlgf.errors import UserError
 from rlgf.types import Completion
 
 
@@ -18,11 +19,23 @@ class Request:
     """
 
     prefix: str
+    """The prompt and what has been written behind it so far."""
     max_new_tokens: int
     """In tokens of the policy: write at least that much text, what is over is cut."""
     seed: int
     prefix_ids: tuple[int, ...] | None = None
     """The prefix as tokens of the policy, for a guide that shares its tokenizer."""
+    prompt_length: int | None = None
+    """Characters of the prefix that are the prompt; None where that is all of it."""
+
+    @property
+    def prompt(self) -> str:
+        return self.prefix[: self.prompt_length]
+
+    @property
+    def written(self) -> str:
+        """The part of the response that stands already."""
+        return self.prefix[len(self.prompt) :]
 
 
 @runtime_checkable
@@ -32,3 +45,60 @@ class Guide(Protocol):
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion a request, in the same order."""
         ...
+
+
+@dataclass
+class Usage:
+    """What a guide has answered and what it was paid for, since the run began."""
+
+    calls: int = 0
+    """Answers that had to be asked for."""
+    cached: int = 0
+    """Answers that were there already."""
+    retries: int = 0
+    """Attempts that failed and were made again."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    """In the currency of the recipe's prices."""
+    empty: int = 0
+    """Answers without text, refusals among them."""
+    refused: int = 0
+    waited_seconds: float = 0.0
+    """How long training stood still for answers."""
+    asked_seconds: float = 0.0
+    """How long requests were under way, side by side ones added up."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@runtime_checkable
+class RemoteGuide(Guide, Protocol):
+    """A guide that can be asked ahead and that keeps account of what it is asked."""
+
+    @property
+    def accounts(self) -> Mapping[str, Usage]:
+        """What has been asked so far, by the name of who was asked."""
+        ...
+
+    def restore(self, accounts: Mapping[str, Usage]) -> None:
+        """Go on from the accounts of a checkpoint, so that a budget is one of the whole run."""
+        ...
+
+    def prefetch(self, requests: Sequence[Request]) -> None:
+        """Ask now for what `write` will be asked for soon; returns at once."""
+        ...
+
+    def close(self) -> None:
+        """Give up on requests that are under way; the guide is not asked again."""
+        ...
+
+
+class BudgetSpentError(UserError):
+    """The guide's budget does not allow what the next update would ask for."""
+
+    def __init__(self, message: str, *, go_on: bool) -> None:
+        super().__init__(message)
+        self.go_on = go_on
+        """Whether the recipe says to train on without the guide."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,8 @@ def train_once(config: Config, display: Display) -> None:
         display.note(f"{config.folder} is finished.")
         return
     resume = latest_checkpoint(config.folder / "checkpoints") is not None
-    Trainer(config, display=display).train(resume=resume)
+    with closing(Trainer(config, display=display)) as trainer:
+        trainer.train(resume=resume)
 
 
 def collect_runs(comparison: Comparison) -> dict[tuple[str, str, int], Finished]:
@@ -158,12 +160,12 @@ def _measure_authors(comparison: Comparison, setting: str, display: Display) -> 
         for c in (comparison.config(setting, name, 0) for name in comparison.algorithms)
         if c.guide is not None
     )
-    trainer = Trainer(config, display=display)
-    measured = {
-        "start": trainer.evaluate(Author.POLICY).totals,
-        "guide": trainer.evaluate(Author.GUIDE).totals,
-        "reference text": trainer.evaluate(Author.REFERENCE).totals,
-    }
+    with closing(Trainer(config, display=display)) as trainer:
+        measured = {
+            "start": trainer.evaluate(Author.POLICY).totals,
+            "guide": trainer.evaluate(Author.GUIDE).totals,
+            "reference text": trainer.evaluate(Author.REFERENCE).totals,
+        }
     path.write_text(json.dumps(measured, indent=1))
 
 

@@ -28,6 +28,7 @@ class Draft:
     authors: list[Author] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finished: bool = False
+    guide: str | None = None
 
     def branch(self, seed: int) -> Draft:
         """A copy with another seed: the same text so far, another way on."""
@@ -39,6 +40,7 @@ class Draft:
             list(self.authors),
             list(self.logprobs),
             self.finished,
+            self.guide,
         )
 
 
@@ -49,6 +51,9 @@ class Part:
     ids: list[int]
     logprobs: list[float]
     finished: bool
+    guide: str | None = None
+    altered: bool = False
+    """Whether the tokens say something else than the author's text."""
 
 
 @runtime_checkable
@@ -87,18 +92,30 @@ class GuideWriter:
     def __init__(self, guide: Guide, policy: LanguageModel) -> None:
         self.guide = guide
         self.policy = policy
+        self.altered = 0
+        """Completions so far whose text did not survive the policy's tokenizer."""
 
     def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
-        requests = []
-        for draft, limit in zip(drafts, limits, strict=True):
-            ids = draft.prompt_ids + draft.ids
-            # The prompt's own text, not its tokens decoded: those may have lost its beginning.
-            prefix = draft.sample.prompt + self.policy.decode(draft.ids)
-            requests.append(Request(prefix, limit, seeding.derive(draft.seed, "guide"), tuple(ids)))
-        completions = self.guide.write(requests)
+        completions = self.guide.write(self.requests(drafts, limits))
+        parts = [
+            splice(self.policy, completion, limit, draft.prompt_ids + draft.ids)
+            for draft, completion, limit in zip(drafts, completions, limits, strict=True)
+        ]
+        self.altered += sum(part.altered for part in parts)
+        return parts
+
+    def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:
+        """What `write` asks the guide."""
         return [
-            splice(self.policy, completion, limit)
-            for completion, limit in zip(completions, limits, strict=True)
+            Request(
+                # The prompt's own text, not its tokens decoded: those may have lost its beginning.
+                prefix=draft.sample.prompt + self.policy.decode(draft.ids),
+                max_new_tokens=limit,
+                seed=seeding.derive(draft.seed, "guide"),
+                prefix_ids=(*draft.prompt_ids, *draft.ids),
+                prompt_length=len(draft.sample.prompt),
+            )
+            for draft, limit in zip(drafts, limits, strict=True)
         ]
 
 
@@ -119,18 +136,46 @@ class ReferenceWriter:
         return parts
 
 
-def splice(policy: LanguageModel, completion: Completion, limit: int) -> Part:
+def splice(policy: LanguageModel, completion: Completion, limit: int, before: Sequence[int] = ()) -> Part:
     """A completion as at most ``limit`` tokens of the policy, the end-of-text token included.
 
     The continuation is tokenized apart from what stands before it, so the ids before it never
     change; a text cut by its author's limit loses a half-written character. An empty text is one
     that ends here, whatever its author says, since nothing can follow it.
+
+    Args:
+        before: tokens that the completion follows.
     """
+    altered = False
     if completion.token_ids is not None:
         ids, finished = list(completion.token_ids), completion.finished
     else:
-        ids = policy.encode(completion.text.rstrip("\ufffd"))
+        ids, altered = _tokenized(policy, completion.text.rstrip("\ufffd"), list(before))
         finished = completion.finished or not ids
         if finished:
             ids.append(policy.end_id)
-    return Part(ids[:limit], [0.0] * min(len(ids), limit), finished and len(ids) <= limit)
+    return Part(
+        ids[:limit], [0.0] * min(len(ids), limit), finished and len(ids) <= limit, completion.guide, altered
+    )
+
+
+def _tokenized(policy: LanguageModel, text: str, before: list[int]) -> tuple[list[int], bool]:
+    """Tokens that say ``text`` behind ``before``, and whether what they say differs from it.
+
+    Some tokenizers put a space before the first word of whatever they are given. Where that happens
+    the text is tokenized behind a line break, whose tokens are then taken off.
+    """
+    plain = policy.encode(text)
+    if _says(policy, before, plain, text):
+        return plain, False
+    anchor = policy.encode("\n")
+    anchored = policy.encode("\n" + text)
+    if anchored[: len(anchor)] == anchor and _says(policy, before, anchored[len(anchor) :], text):
+        return anchored[len(anchor) :], False
+    return plain, True
+
+
+def _says(policy: LanguageModel, before: list[int], ids: list[int], text: str) -> bool:
+    # The end of what stands before is enough, and a whole prompt takes long to decode.
+    tail = before[-8:]
+    return policy.decode(tail + ids) == policy.decode(tail) + text

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, RollinLength
 from rlgf.errors import UserError
-from rlgf.guides.base import Guide
+from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.authors import Draft, GuideWriter, PolicyWriter, ReferenceWriter, Writer
 from rlgf.rollout.sampling import Sampling
@@ -97,6 +97,7 @@ class Collector:
 
     def __init__(self, policy: LanguageModel, guide: Guide | None, config: RolloutConfig, seed: int) -> None:
         self.policy = policy
+        self.guide = guide
         self.config = config
         self.seed = seed
         self.writers: Mapping[Author, Writer] = {
@@ -125,15 +126,9 @@ class Collector:
             UserError: The row needs a guide and there is none, or a reference and a sample has none.
         """
         self._check(samples, row)
-        drafts = [self._open(sample, update, index) for index, sample in enumerate(samples)]
+        drafts = self._drafts(samples, update)
         if row.rollin is not None:
-            switches = draw_switches(
-                row.rollin_length,
-                row.rollin_prob.at(progress),
-                [draft.seed for draft in drafts],
-                self.config.max_response_tokens,
-                progress,
-            )
+            switches = self._switches(drafts, row, progress)
             self._add(row.rollin, drafts, switches)
             if row.rollin is not Author.POLICY:
                 for draft in drafts:
@@ -149,6 +144,18 @@ class Collector:
         ]
         self._add(row.rollout, drafts, limits)
         return assemble(drafts, groups, self.policy)
+
+    def prefetch(self, samples: Sequence[Sample], row: Algorithm, update: int, progress: float) -> None:
+        """Ask a remote guide now for the roll-ins that `collect` with the same arguments will need.
+
+        What the guide is to finish cannot be asked ahead: the policy has yet to begin it.
+        """
+        writer = self.writers.get(row.rollin) if row.rollin is not None else None
+        if isinstance(writer, GuideWriter) and isinstance(self.guide, RemoteGuide):
+            drafts = self._drafts(samples, update)
+            switches = self._switches(drafts, row, progress)
+            chosen = [(draft, switch) for draft, switch in zip(drafts, switches, strict=True) if switch > 0]
+            self.guide.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
 
     def answers(self, author: Author, samples: Sequence[Sample], update: int = 0) -> Rollout:
         """One whole response to each sample's prompt, all by one author.
@@ -166,6 +173,18 @@ class Collector:
         if Author.REFERENCE in row.authors and not all(sample.references for sample in samples):
             raise UserError(f"algorithm '{row.name}' needs reference texts, and a sample has none.")
 
+    def _drafts(self, samples: Sequence[Sample], update: int) -> list[Draft]:
+        return [self._open(sample, update, index) for index, sample in enumerate(samples)]
+
+    def _switches(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[int]:
+        return draw_switches(
+            row.rollin_length,
+            row.rollin_prob.at(progress),
+            [draft.seed for draft in drafts],
+            self.config.max_response_tokens,
+            progress,
+        )
+
     def _open(self, sample: Sample, update: int, index: int) -> Draft:
         ids = self.policy.encode(sample.prompt)[-self.config.max_prompt_tokens :]
         # A model cannot start from nothing; end-of-text is what stands before a text in training.
@@ -182,6 +201,7 @@ class Collector:
             draft.authors += [author] * len(part.ids)
             draft.logprobs += part.logprobs
             draft.finished = part.finished
+            draft.guide = part.guide or draft.guide
 
 
 def _reopen(draft: Draft) -> None:
@@ -212,4 +232,5 @@ def assemble(drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageMod
         finished=torch.tensor([draft.finished for draft in drafts]),
         group=torch.tensor(groups),
         texts=tuple(policy.decode(draft.ids) for draft in drafts),
+        guides=tuple(draft.guide for draft in drafts),
     )

@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ class Progress:
     guide_tokens: int = 0
     """Tokens of the guide in training episodes."""
     seconds: float = 0.0
+    guide_accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each remote guide was asked, see `rlgf.guides.Usage`."""
+    unguided: bool = False
+    """Whether the guide's budget is spent and the run goes on without it."""
 
 
 def save_checkpoint(root: Path, updater: Updater, progress: Progress, config: Mapping[str, Any]) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlgf import seeding
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.guides import Guide, LocalGuide
+from rlgf.guides import Guide, RemoteGuide, Request, build_guide, guide_models
 from rlgf.models.critic import build_critic
 from rlgf.models.loading import LanguageModel, ModelConfig, context_length, load_language_model
 from rlgf.models.scratch import ScratchConfig
@@ -59,9 +60,16 @@ def build_parts(
     if policy is None:
         _check_context("policy", config.policy.source, config.rollout)
     if guide is None and config.guide is not None:
-        _check_context("guide", config.guide, config.rollout)
+        for model in guide_models(config.guide):
+            _check_context("guide", model, config.rollout)
     task = task or build_task(config.task.name, config.task.options)
     train = _loaded(task, "train")
+    if guide is None and config.guide is not None and not guide_models(config.guide):
+        guide = build_guide(config.guide)
+        if isinstance(guide, RemoteGuide):
+            # One real request: a wrong address, key, model or context shows before models load.
+            prompt = max((sample.prompt for sample in itertools.islice(train, 256)), key=len)
+            guide.write([Request(prompt, config.rollout.max_response_tokens, seed=0)])
     if reward is None and config.reward is not None:
         reward = build_reward(config.reward.name, config.reward.options)
     judge_name = config.evaluation.judge
@@ -73,12 +81,7 @@ def build_parts(
     language_model = config.evaluation.language_model
     judge_model = reference if language_model is None else load_language_model(language_model)
     if guide is None and config.guide is not None:
-        guide = LocalGuide(
-            load_language_model(config.guide),
-            policy.tokenizer,
-            config.guide.sampling,
-            config.guide.max_batch_tokens,
-        )
+        guide = build_guide(config.guide, policy.tokenizer)
     names = {row.critic for row in config.algorithm.rows} - {None}
     critics = {name: build_critic(config.policy.critic, policy.model) for name in sorted(map(str, names))}
     collector = Collector(policy, guide, config.rollout, config.seed)

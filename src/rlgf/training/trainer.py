@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from rlgf import seeding
 from rlgf.algorithms import Algorithm
 from rlgf.config import Config
 from rlgf.errors import UserError
+from rlgf.guides import BudgetSpentError, RemoteGuide
 from rlgf.losses import kl_estimate
+from rlgf.training.accounts import Accounts
 from rlgf.training.checkpoint import (
     Progress,
     full_disk_named,
@@ -28,10 +31,21 @@ from rlgf.training.checkpoint import (
 from rlgf.training.display import Display
 from rlgf.training.evaluation import Evaluation
 from rlgf.training.kl import KLController
-from rlgf.training.logbook import Logbook
+from rlgf.training.logbook import Logbook, read_metrics
 from rlgf.training.modelcard import write_model_card
 from rlgf.training.parts import Parts, build_parts
 from rlgf.types import Author, Experience, Rollout, Sample
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """What an update is to learn from, and when its parts were ready."""
+
+    row: Algorithm
+    experience: Experience
+    started: float
+    collected: float
+    assessed: float
 
 
 class Trainer:
@@ -55,6 +69,7 @@ class Trainer:
         self.parts = parts or build_parts(config)
         self.progress = Progress(kl_coefficient=config.training.kl.coefficient)
         self.kl = KLController(config.training.kl)
+        self.accounts = Accounts(self.parts.collector.guide)
         self._stop = False
 
     @property
@@ -64,14 +79,21 @@ class Trainer:
 
     def row(self) -> Algorithm:
         """The row of the algorithm that the current update runs."""
-        config = self.config
-        return config.algorithm.at(self.progress.update, config.training.updates, config.seed)
+        return self._row(self.progress.update)
+
+    def _row(self, update: int) -> Algorithm:
+        algorithm, config = self.config.algorithm, self.config
+        row = algorithm.unguided if self.progress.unguided else None
+        return row or algorithm.at(update, config.training.updates, config.seed)
 
     def batch(self) -> list[Sample]:
         """The samples of the current update: shuffled passes over the data, one after another."""
+        return self._batch(self.progress.update)
+
+    def _batch(self, update: int) -> list[Sample]:
         data = self.parts.train
         count = self.config.rollout.prompts
-        first = self.progress.update * count
+        first = update * count
         return [data[index] for index in shuffled_passes(first, count, len(data), self.config.seed)]
 
     def collect(self, samples: Sequence[Sample], row: Algorithm) -> Rollout:
@@ -93,15 +115,22 @@ class Trainer:
 
     def step(self) -> dict[str, float | str]:
         """One whole update, and its metrics."""
+        return self._learned(self._gathered())
+
+    def _gathered(self) -> _Gathered:
         started = time.perf_counter()
-        row = self.row()
-        rollout = self.collect(self.batch(), row)
+        row, rollout = self._collect_within_budget()
         collected = time.perf_counter()
+        self.prefetch()
         experience = self.assess(rollout, row)
-        assessed = time.perf_counter()
+        return _Gathered(row, experience, started, collected, time.perf_counter())
+
+    def _learned(self, gathered: _Gathered) -> dict[str, float | str]:
+        row, experience = gathered.row, gathered.experience
         losses = self.learn(experience, row)
         finished = time.perf_counter()
-        self._account(experience, row, finished - started)
+        seconds = finished - gathered.started
+        self._account(experience, row, seconds)
         if self.progress.update % self.config.training.sample_every == 0 and row.advantage is not None:
             self.display.sample(experience, self.parts.policy)
         return {
@@ -111,12 +140,31 @@ class Trainer:
             "kl_coefficient": self.kl.coefficient,
             "policy_tokens": self.progress.policy_tokens,
             "guide_tokens": self.progress.guide_tokens,
-            "seconds": finished - started,
-            "seconds_collect": collected - started,
-            "seconds_assess": assessed - collected,
-            "seconds_learn": finished - assessed,
-            "tokens_per_second": float(rollout.response_mask.sum()) / (finished - started),
+            "seconds": seconds,
+            "seconds_collect": gathered.collected - gathered.started,
+            "seconds_assess": gathered.assessed - gathered.collected,
+            "seconds_learn": finished - gathered.assessed,
+            "tokens_per_second": float(experience.rollout.response_mask.sum()) / seconds,
+            **self.accounts.metrics(),
         }
+
+    def prefetch(self) -> None:
+        """Ask a remote guide for the roll-ins of the next update, while this one trains."""
+        update, updates = self.progress.update + 1, self.config.training.updates
+        if update < updates:
+            self.parts.collector.prefetch(self._batch(update), self._row(update), update, update / updates)
+
+    def _collect_within_budget(self) -> tuple[Algorithm, Rollout]:
+        row = self.row()
+        try:
+            return row, self.collect(self.batch(), row)
+        except BudgetSpentError as spent:
+            if not spent.go_on:
+                raise
+            self.display.note(f"{spent} Going on without the guide.")
+        self.progress.unguided = True
+        row = self.row()
+        return row, self.collect(self.batch(), row)
 
     def train(self, *, resume: bool = False) -> dict[str, dict[str, float]]:
         """Run all updates, evaluate, and write everything to the output folder.
@@ -141,7 +189,14 @@ class Trainer:
                 if self.progress.update == 0:
                     self._validate(logbook)
                 while self.progress.update < updates:
-                    metrics = self.step()
+                    try:
+                        gathered = self._gathered()
+                    except UserError:
+                        # A guide or a reward gave out: what was learned before stays.
+                        if self.progress.update:
+                            self._save()
+                        raise
+                    metrics = self._learned(gathered)
                     logbook.write(self.progress.update, metrics)
                     self.display.update(self.progress.update, updates, metrics)
                     done = self.progress.update == updates
@@ -168,12 +223,18 @@ class Trainer:
         count = evaluation.test_samples if split == "test" else evaluation.samples
         return self.parts.evaluator.evaluate(author, self.parts.held_out(split)[:count])
 
+    def close(self) -> None:
+        """Let go of a remote guide; what it is being asked is given up."""
+        if isinstance(self.parts.collector.guide, RemoteGuide):
+            self.parts.collector.guide.close()
+
     def _account(self, experience: Experience, row: Algorithm, seconds: float) -> None:
         rollout = experience.rollout
         self.progress.update += 1
         self.progress.policy_tokens += int(rollout.written_by(Author.POLICY).sum())
         self.progress.guide_tokens += int(rollout.written_by(Author.GUIDE).sum())
         self.progress.seconds += seconds
+        self.progress.guide_accounts = self.accounts.dump()
         if row.advantage is not None:
             self.kl.observe(_mean_kl(experience))
         self.progress.kl_coefficient = self.kl.coefficient
@@ -194,8 +255,9 @@ class Trainer:
                 f"{folder} already holds a run: --resume goes on with it, or set another 'output'."
             )
         if checkpoint is not None:
-            self.progress = load_checkpoint(checkpoint, self.parts.updater, self._identity())
+            self.progress = load_checkpoint(checkpoint, self.parts.updater, self.config.identity)
             self.kl.coefficient = self.progress.kl_coefficient
+            self.accounts.restore(self.progress.guide_accounts)
             self.display.note(f"Resumed from {checkpoint} after update {self.progress.update}.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -206,19 +268,19 @@ class Trainer:
             ) from error
         self._stop = False
 
-    def _identity(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one that wrote the checkpoint."""
-        return self.config.model_dump(mode="json", exclude={"output", "name", "evaluation"})
-
     def _save(self) -> None:
         save_checkpoint(
-            self.config.folder / "checkpoints", self.parts.updater, self.progress, self._identity()
+            self.config.folder / "checkpoints", self.parts.updater, self.progress, self.config.identity
         )
 
     def _finish(self, folder: Path) -> dict[str, dict[str, float]]:
         evaluation = self.evaluate()
         totals = {"policy": evaluation.totals}
-        summary = {"totals": totals, "progress": self.progress.__dict__}
+        summary = {
+            "totals": totals,
+            "progress": self.progress.__dict__,
+            "guide": self.accounts.summary(self._gained(folder)),
+        }
         with full_disk_named(folder, "the trained policy"):
             save_policy(self.parts.policy, folder / "policy")
             write_model_card(folder / "policy", self.config, evaluation.totals, self.progress)
@@ -226,6 +288,11 @@ class Trainer:
             # Last, since it says that the run is finished.
             (folder / "summary.json").write_text(json.dumps(summary, indent=1))
         return totals
+
+    def _gained(self, folder: Path) -> float | None:
+        """How far the validation reward rose over the run."""
+        measured = [row["validation/reward"] for row in read_metrics(folder) if "validation/reward" in row]
+        return measured[-1] - measured[0] if measured else None
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -1,0 +1,126 @@
+"""From what a recipe says under ``guide:`` to a guide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from transformers import PreTrainedTokenizerBase
+
+from rlgf.errors import UserError, nearest, resolve
+from rlgf.guides.base import Guide
+from rlgf.guides.ensemble import EnsembleGuide
+from rlgf.guides.http import HTTPGuideConfig
+from rlgf.guides.local import LocalGuide, LocalGuideConfig
+from rlgf.guides.remote import HTTPGuide
+from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
+from rlgf.models.loading import load_language_model
+
+TAG = "guide:"
+"""What the tags of the kinds below begin with, so that they can be told from keys of a recipe."""
+
+
+class OwnGuideConfig(BaseModel):
+    """A guide of your own: ``module:Class`` or ``file.py:Class``, and the arguments it is made with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class EnsembleConfig(BaseModel):
+    """Several guides, of which each episode gets one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    guides: dict[str, GuideConfig] = Field(min_length=2)
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """How often each is chosen, relative to the others; 1 where nothing is said."""
+
+    @model_validator(mode="after")
+    def _known(self) -> EnsembleConfig:
+        for name in self.weights.keys() - self.guides.keys():
+            raise ValueError(f"'weights' names '{name}', which is no guide: {nearest(name, self.guides)}")
+        return self
+
+
+def _kind(data: Any) -> str:
+    """Which kind of guide a mapping describes, by the key that only this kind has."""
+    keys = (
+        data if isinstance(data, Mapping) else type(data).model_fields if isinstance(data, BaseModel) else ()
+    )
+    marks = {"url": "http", "file": "replay", "guides": "ensemble", "name": "own"}
+    return TAG + next((kind for mark, kind in marks.items() if mark in keys), "local")
+
+
+GuideConfig = Annotated[
+    Annotated[LocalGuideConfig, Tag(TAG + "local")]
+    | Annotated[HTTPGuideConfig, Tag(TAG + "http")]
+    | Annotated[ReplayGuideConfig, Tag(TAG + "replay")]
+    | Annotated[EnsembleConfig, Tag(TAG + "ensemble")]
+    | Annotated[OwnGuideConfig, Tag(TAG + "own")],
+    Discriminator(_kind),
+]
+
+
+def _members(config: GuideConfig) -> Iterator[GuideConfig]:
+    """The guide itself, or those of an ensemble."""
+    if isinstance(config, EnsembleConfig):
+        for member in config.guides.values():
+            yield from _members(member)
+    else:
+        yield config
+
+
+def guide_models(config: GuideConfig) -> list[LocalGuideConfig]:
+    """The models that a guide loads into this process."""
+    return [member for member in _members(config) if isinstance(member, LocalGuideConfig)]
+
+
+def http_configs(config: GuideConfig) -> list[HTTPGuideConfig]:
+    """The servers that a guide asks."""
+    return [member for member in _members(config) if isinstance(member, HTTPGuideConfig)]
+
+
+def describe(config: GuideConfig) -> str:
+    """The guide's name, or those of an ensemble."""
+    names = []
+    for member in _members(config):
+        if isinstance(member, ReplayGuideConfig):
+            names.append(str(member.file))
+        elif isinstance(member, OwnGuideConfig):
+            names.append(member.name)
+        elif not isinstance(member, EnsembleConfig):
+            names.append(member.model)
+    return ", ".join(names)
+
+
+def build_guide(config: GuideConfig, policy_tokenizer: PreTrainedTokenizerBase | None = None) -> Guide:
+    """The guide that a recipe describes.
+
+    Args:
+        policy_tokenizer: local models need it, to see whether it is their own.
+
+    Raises:
+        UserError: a model, a file or a cache cannot be read, or an own guide has no `write`.
+    """
+    if isinstance(config, EnsembleConfig):
+        return EnsembleGuide(
+            {
+                name: (build_guide(member, policy_tokenizer), config.weights.get(name, 1.0))
+                for name, member in config.guides.items()
+            }
+        )
+    if isinstance(config, HTTPGuideConfig):
+        return HTTPGuide(config)
+    if isinstance(config, ReplayGuideConfig):
+        return ReplayGuide(config)
+    if isinstance(config, OwnGuideConfig):
+        guide = resolve(config.name, {}, "guide.name")(**config.options)
+        if not isinstance(guide, Guide):
+            raise UserError(f"'guide.name' {config.name} has no method 'write(requests)'.")
+        return guide
+    assert policy_tokenizer is not None, "a local model needs the policy's tokenizer"
+    return LocalGuide(load_language_model(config), policy_tokenizer, config.sampling, config.max_batch_tokens)

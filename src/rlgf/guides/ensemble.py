@@ -1,0 +1,75 @@
+"""Several guides with weights, one of them chosen for each request."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from rlgf import seeding
+from rlgf.guides.base import Guide, RemoteGuide, Request, Usage
+from rlgf.types import Completion
+
+
+class EnsembleGuide:
+    """Sends each request to one guide, drawn by weight from the request's own seed.
+
+    Every completion says which guide wrote it, so that results can be told apart.
+    """
+
+    def __init__(self, guides: Mapping[str, tuple[Guide, float]]) -> None:
+        """
+        Args:
+            guides: for each name a guide and its weight, above 0.
+        """
+        self.names = list(guides)
+        self.guides = [guide for guide, _ in guides.values()]
+        total = sum(weight for _, weight in guides.values())
+        self._bounds = [bound / total for bound in itertools.accumulate(w for _, w in guides.values())]
+
+    def write(self, requests: Sequence[Request]) -> list[Completion]:
+        """See `Guide.write`."""
+        answers: list[Completion | None] = [None] * len(requests)
+        for number, (name, guide) in enumerate(zip(self.names, self.guides, strict=True)):
+            chosen = [i for i, request in enumerate(requests) if self._choice(request) == number]
+            if chosen:
+                for i, completion in zip(chosen, guide.write([requests[i] for i in chosen]), strict=True):
+                    answers[i] = replace(completion, guide=name)
+        return [answer for answer in answers if answer is not None]
+
+    def prefetch(self, requests: Sequence[Request]) -> None:
+        """See `RemoteGuide.prefetch`; guides that cannot be asked ahead are not."""
+        for number, guide in enumerate(self.guides):
+            if isinstance(guide, RemoteGuide):
+                guide.prefetch([request for request in requests if self._choice(request) == number])
+
+    @property
+    def accounts(self) -> dict[str, Usage]:
+        """See `RemoteGuide.accounts`."""
+        return {
+            f"{name}/{key}": usage
+            for name, guide in zip(self.names, self.guides, strict=True)
+            if isinstance(guide, RemoteGuide)
+            for key, usage in guide.accounts.items()
+        }
+
+    def restore(self, accounts: Mapping[str, Usage]) -> None:
+        """See `RemoteGuide.restore`."""
+        for name, guide in zip(self.names, self.guides, strict=True):
+            if isinstance(guide, RemoteGuide):
+                own = {
+                    key.removeprefix(f"{name}/"): u
+                    for key, u in accounts.items()
+                    if key.startswith(f"{name}/")
+                }
+                guide.restore(own)
+
+    def close(self) -> None:
+        """See `RemoteGuide.close`."""
+        for guide in self.guides:
+            if isinstance(guide, RemoteGuide):
+                guide.close()
+
+    def _choice(self, request: Request) -> int:
+        draw = seeding.uniforms(1, 1, request.seed, "ensemble").item()
+        return next((i for i, bound in enumerate(self._bounds) if draw < bound), len(self._bounds) - 1)

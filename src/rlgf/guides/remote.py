@@ -1,0 +1,183 @@
+"""What every paid-for guide needs: requests side by side and ahead of time, a cache, a budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+from rlgf.errors import UserError
+from rlgf.guides.base import BudgetSpentError, Request, Usage
+from rlgf.guides.cache import GuideCache
+from rlgf.guides.http import Answer, Endpoint, HTTPGuideConfig
+from rlgf.types import Completion
+
+_CHARACTERS_A_TOKEN = 2.0
+"""A low guess, so that what is set aside for a request before it is answered is rarely too little."""
+
+
+@dataclass
+class _UnderWay:
+    future: Future[Answer]
+    aside: Usage
+    """The most that it may cost, set aside until it is answered."""
+
+
+class HTTPGuide:
+    """A guide on an OpenAI-compatible server.
+
+    What it answers depends on the requests alone, not on when they are asked or how long they take:
+    its account is kept where `write` and `prefetch` are called, in the order of the requests.
+    """
+
+    def __init__(self, config: HTTPGuideConfig) -> None:
+        """
+        Raises:
+            UserError: the cache cannot be read.
+        """
+        self.config = config
+        self.usage = Usage()
+        self._endpoint = Endpoint(config)
+        self._cache = GuideCache(config.cache) if config.cache is not None else None
+        self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="guide")
+        self._under_way: dict[Request, _UnderWay] = {}
+
+    @property
+    def accounts(self) -> dict[str, Usage]:
+        """See `RemoteGuide.accounts`."""
+        return {self.config.model: self.usage}
+
+    def restore(self, accounts: Mapping[str, Usage]) -> None:
+        """See `RemoteGuide.restore`."""
+        self.usage = accounts.get(self.config.model, Usage())
+
+    def prefetch(self, requests: Sequence[Request]) -> None:
+        """See `RemoteGuide.prefetch`. What the budget does not allow is left to `write` to refuse."""
+        for request in map(_plain, requests):
+            if request not in self._under_way and self._kept(request) is None and self._affords(request):
+                self._submit(request)
+
+    def write(self, requests: Sequence[Request]) -> list[Completion]:
+        """See `Guide.write`.
+
+        Every answer is kept in the cache as it comes, also those of a call that fails.
+
+        Raises:
+            BudgetSpentError: the budget does not allow these requests; none of the new ones was sent.
+            UserError: the server gives no usable answer; see `Endpoint.ask`.
+        """
+        requests = [_plain(request) for request in requests]
+        kept = {request: self._kept(request) for request in requests if request not in self._under_way}
+        new = [request for request, answer in kept.items() if answer is None]
+        submitted: list[Request] = []
+        try:
+            for request in new:
+                if not self._affords(request):
+                    raise BudgetSpentError(self._over_budget(), go_on=self.config.budget.then == "unguided")
+                self._under_way[request] = _UnderWay(Future(), self._most(request))
+                submitted.append(request)
+        except BudgetSpentError:
+            for request in submitted:
+                del self._under_way[request]
+            raise
+        for request in submitted:
+            self._submit(request)
+        started = time.perf_counter()
+        fresh = self._settle([request for request in dict.fromkeys(requests) if request in self._under_way])
+        self.usage.waited_seconds += time.perf_counter() - started
+        hits = [request for request in requests if request not in fresh]
+        self.usage.cached += len(hits)
+        if self._cache is not None:
+            self._cache.count_hits(self.config.identity, len(hits))
+        answers = {**kept, **fresh}
+        return [self._completion(answers[request]) for request in requests]
+
+    def close(self) -> None:
+        """Give up on what is under way; the guide cannot be asked again."""
+        self._endpoint.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._cache is not None:
+            self._cache.close()
+
+    def _settle(self, requests: Sequence[Request]) -> dict[Request, Answer]:
+        """Wait for what is under way and book it, in the order of the requests."""
+        answers: dict[Request, Answer] = {}
+        failed: UserError | None = None
+        for request in requests:
+            under_way = self._under_way.pop(request)
+            try:
+                answer = under_way.future.result()
+            except UserError as error:
+                failed = failed or error
+                continue
+            answers[request] = answer
+            self._book(answer)
+        if failed is not None:
+            raise failed
+        return answers
+
+    def _submit(self, request: Request) -> None:
+        self._under_way[request] = _UnderWay(self._pool.submit(self._ask, request), self._most(request))
+
+    def _ask(self, request: Request) -> Answer:
+        answer = self._endpoint.ask(request)
+        if self._cache is not None:
+            self._cache.put(self.config.identity, request, asdict(answer))
+        return answer
+
+    def _kept(self, request: Request) -> Answer | None:
+        found = self._cache.get(self.config.identity, request) if self._cache is not None else None
+        return None if found is None else Answer(**found)
+
+    def _completion(self, answer: Answer | None) -> Completion:
+        assert answer is not None, "kept, or just asked for"
+        self.usage.empty += not answer.text.strip()
+        self.usage.refused += answer.refused
+        return Completion(answer.text, answer.finished)
+
+    def _book(self, answer: Answer) -> None:
+        prices = self.config.prices
+        self.usage += Usage(
+            calls=1,
+            retries=answer.retries,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            cost=(answer.prompt_tokens * prices.prompt + answer.completion_tokens * prices.completion) / 1e6,
+            asked_seconds=answer.seconds,
+        )
+
+    def _most(self, request: Request) -> Usage:
+        """What a request costs at most, before its answer says what it did cost."""
+        prompt = len(request.prefix) / _CHARACTERS_A_TOKEN
+        completion = request.max_new_tokens * self.config.token_ratio
+        prices = self.config.prices
+        return Usage(
+            calls=1,
+            prompt_tokens=int(prompt),
+            completion_tokens=int(completion),
+            cost=(prompt * prices.prompt + completion * prices.completion) / 1e6,
+        )
+
+    def _affords(self, request: Request) -> bool:
+        budget = self.config.budget
+        total = sum((u.aside for u in self._under_way.values()), self.usage + self._most(request))
+        return (
+            total.calls <= (budget.calls or float("inf"))
+            and total.prompt_tokens + total.completion_tokens <= (budget.tokens or float("inf"))
+            and total.cost <= (budget.cost or float("inf"))
+        )
+
+    def _over_budget(self) -> str:
+        used, budget = self.usage, self.config.budget
+        return (
+            f"the guide's budget is spent: {used.calls} calls, {used.prompt_tokens + used.completion_tokens} tokens, "
+            f"cost {used.cost:.4g}, and the next update would go over 'guide.budget' "
+            f"{budget.model_dump(exclude_none=True, exclude={'then'})}; raise it and --resume, or set "
+            "'guide.budget.then: unguided'."
+        )
+
+
+def _plain(request: Request) -> Request:
+    """The request as a server sees it: text alone."""
+    return Request(request.prefix, request.max_new_tokens, request.seed, None, request.prompt_length)

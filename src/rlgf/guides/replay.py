@@ -1,0 +1,74 @@
+"""A guide that answers from a file: recorded completions, or the export of another guide's cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from rlgf.errors import UserError
+from rlgf.guides.base import Request
+from rlgf.types import Completion
+
+
+class ReplayGuideConfig(BaseModel):
+    """Recorded completions: JSON lines with ``prefix``, ``completion`` and, if they end there, ``finished``.
+
+    The export of a guide's cache (``rlgf guide cache --export``) is such a file too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: Path
+
+
+class ReplayGuide:
+    """Completions of exactly the prefixes that a file holds; of several for one prefix, the request's seed picks."""
+
+    def __init__(self, config: ReplayGuideConfig) -> None:
+        """
+        Raises:
+            UserError: the file is not there, or a line of it is no recorded completion.
+        """
+        self.config = config
+        self._completions: dict[str, list[Completion]] = {}
+        if not config.file.is_file():
+            raise UserError(f"'guide.file' {config.file} is not there: give a file of JSON lines.")
+        with config.file.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    prefix, completion = _parse(json.loads(line))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise UserError(
+                        f"'guide.file' {config.file}, line {number}: it must be a JSON object with the texts "
+                        f"'prefix' and 'completion' ({error})."
+                    ) from error
+                self._completions.setdefault(prefix, []).append(completion)
+
+    def write(self, requests: Sequence[Request]) -> list[Completion]:
+        """See `Guide.write`.
+
+        Raises:
+            UserError: the file has nothing for a prefix.
+        """
+        answers = []
+        for request in requests:
+            recorded = self._completions.get(request.prefix)
+            if not recorded:
+                raise UserError(
+                    f"'guide.file' {self.config.file} has no completion of {request.prefix[-60:]!r}: a recorded "
+                    "guide can begin texts at the prompts it was recorded for, and finish none of its own."
+                )
+            answers.append(recorded[request.seed % len(recorded)])
+        return answers
+
+
+def _parse(row: Any) -> tuple[str, Completion]:
+    prefix, answer = row["prefix"], row.get("answer", row)
+    text, finished = answer.get("completion", answer.get("text")), bool(answer.get("finished", False))
+    if not isinstance(prefix, str) or not isinstance(text, str):
+        raise TypeError("'prefix' or 'completion' is no text")
+    return prefix, Completion(text, finished)

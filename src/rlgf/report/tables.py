@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ def _rows(
         if where == setting:
             by_algorithm.setdefault(algorithm, {})[seed] = run
     baseline = by_algorithm.get(comparison.baseline, {})
-    level = sum(run.curve[-1][1] for run in baseline.values()) / len(baseline) if baseline else math.inf
+    level = _level([run.curve for run in baseline.values()])
     for algorithm, finished in by_algorithm.items():
         row: dict[str, Any] = {"setting": setting, "who": algorithm, "seeds": len(finished)}
         for metric in comparison.metrics:
@@ -62,12 +62,21 @@ def _rows(
             )
             if difference is not None:
                 _put(row, f"reward minus {comparison.baseline}", difference)
-        reached = [tokens for run in finished.values() if (tokens := first_at(run.curve, level)) is not None]
-        row["tokens to level"] = sum(reached) / len(reached) if reached else math.nan
-        row["reached level"] = f"{len(reached)} of {len(finished)}"
+        if level is not None:
+            reached = [t for run in finished.values() if (t := first_at(run.curve, level)) is not None]
+            row["tokens to level"] = sum(reached) / len(reached) if reached else math.nan
+            row["reached level"] = f"{len(reached)} of {len(finished)}"
         row["minutes a run"] = sum(run.seconds for run in finished.values()) / len(finished) / 60
         rows.append(row)
     return rows
+
+
+def _level(curves: Sequence[Sequence[tuple[float, float]]]) -> float | None:
+    """The mean final reward of the baseline; None where it did not rise and so is no level to reach."""
+    if not curves:
+        return None
+    start, end = (sum(curve[i][1] for curve in curves) / len(curves) for i in (0, -1))
+    return end if end > start else None
 
 
 def _put(row: dict[str, Any], name: str, value: Interval) -> None:

@@ -40,6 +40,9 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "grpo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "guided-grpo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.6),
     "rloo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.0),
+    "bread": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "dr-po": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 0.6),
+    "reverse-curriculum": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "guided-rloo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.6),
 }
 MIXTURES = {"lols": ("aggrevated", "ppo++"), "d2lols": ("aggrevated", "ppo++")}
@@ -73,7 +76,8 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
         found.rollin_prob.at(0.0),
     ) == TABLE[name]
     assert found.whiten == (found.advantage == "gae")
-    assert found.rollin_length == RollinLength(low=constant(0.0), high=constant(1.0))
+    whole = RollinLength(low=constant(0.0), high=constant(1.0))
+    assert (found.rollin_length == whole) == (name != "reverse-curriculum")
     assert found.rows == (found,)
     assert found.at(3, 10, 0) is found
 

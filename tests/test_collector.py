@@ -8,9 +8,11 @@ import torch
 from rlgf.algorithms import (
     AGGREVATED,
     BC,
+    BREAD,
     GUIDED_GRPO,
     PPO,
     PPO_PLUS_PLUS,
+    REVERSE_CURRICULUM,
     Algorithm,
     RollinLength,
 )
@@ -253,3 +255,45 @@ def test_missing_guide_and_references_are_named(policy: LanguageModel) -> None:
 def test_impossible_rollouts_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RolloutConfig.model_validate(options)
+
+
+def counting(rollout: Rollout) -> torch.Tensor:
+    """The share of the letter a, the reward of the tests below."""
+    return torch.tensor([text.count("a") / max(len(text), 1) for text in rollout.texts])
+
+
+def test_on_failure_only_groups_that_all_fail_get_a_rollin(policy: LanguageModel) -> None:
+    guide = FavouringGuide("a", 1.0)
+    maker = collector(policy, guide, min_response_tokens=LENGTH)
+    row = BREAD.model_copy(update={"rollin_below": 0.35})
+    alone = maker.collect(SAMPLES, row.alone, group_size=2)
+    assert guide.requests == []
+    rollout = maker.collect(SAMPLES, row, group_size=2, rewards=counting)
+    failed = counting(alone).view(-1, 2).amax(dim=1) < 0.35
+    assert 0 < int(failed.sum()) < len(SAMPLES)
+    assert len(guide.requests) == int(failed.sum())
+    assert rollout.group.tolist() == [i // 2 for i in range(2 * len(SAMPLES))]
+    for i in range(len(rollout)):
+        if failed[i // 2]:
+            assert authors(rollout, i)[0] is Author.GUIDE
+        else:
+            assert rollout.texts[i] == alone.texts[i]
+            assert Author.GUIDE not in authors(rollout, i)
+    everywhere = maker.collect(SAMPLES, row.model_copy(update={"rollin_below": None}), group_size=2)
+    redone = [i for i in range(len(rollout)) if failed[i // 2]]
+    assert [rollout.texts[i] for i in redone] == [everywhere.texts[i] for i in redone]
+
+
+def test_the_reverse_curriculum_goes_from_the_end_to_the_beginning(policy: LanguageModel) -> None:
+    maker = collector(policy, min_response_tokens=LENGTH)
+
+    def given(progress: float) -> set[int]:
+        rollout = maker.collect(SAMPLES, REVERSE_CURRICULUM, 0, progress)
+        for i in range(len(rollout)):
+            count = authors(rollout, i).count(Author.REFERENCE)
+            assert rollout.texts[i][:count] == ("dcba" * 3)[:count]
+        return set(rollout.written_by(Author.REFERENCE).sum(dim=1).tolist())
+
+    assert given(0.0) == {LENGTH - 1}
+    assert given(0.5) <= {4, 5}
+    assert given(1.0) == {0}

@@ -112,7 +112,7 @@ class RollinLength(BaseModel):
     """The switch law: a roll-in's length is uniform between two shares of the response limit T.
 
     ``h ~ Uniform{max(1, ceil(low * T)), ..., min(T - 1, floor(high * T))}``; the default is the
-    paper's uniform law over 1..T-1 (arXiv 2306.11816).
+    paper's uniform law over 1..T-1 (arXiv 2306.11816). Where ``high * T`` is below 1 there is no roll-in.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -139,6 +139,9 @@ class Algorithm(BaseModel):
     rollin_prob: Share = constant(0.0)
     """Probability that an episode has a roll-in (the paper's beta)."""
     rollin_length: RollinLength = RollinLength()
+    rollin_below: float | None = None
+    """Where set, only those groups get a roll-in, and are written again, whose every member on its
+    own earns less than this."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     equation: str = ""
     paper: str = ""
@@ -159,6 +162,12 @@ class Algorithm(BaseModel):
             self.policy_loss_on is Part.ROLLIN or max(self.rollin_prob.start, self.rollin_prob.end) > 0
         ):
             raise ValueError("it reads or draws a roll-in, so 'rollin' must name who writes it")
+        if self.rollin_below is not None and (
+            self.rollin is None or self.advantage is None or self.rollin is Author.POLICY
+        ):
+            raise ValueError(
+                "'rollin_below' asks for help where a reward is missed: it needs a 'rollin' by the guide or the reference, and an 'advantage'"
+            )
         if self.advantage is not None and self.author(self.policy_loss_on) is not Author.POLICY:
             raise ValueError(
                 f"the policy loss weighs tokens of the {self.policy_loss_on} by an advantage, so "
@@ -195,9 +204,12 @@ class Algorithm(BaseModel):
         """The same without a guide: its roll-ins are left out. None where a guide finishes the texts."""
         if self.rollout is Author.GUIDE:
             return None
-        if self.rollin is not Author.GUIDE:
-            return self
-        return self.model_copy(update={"rollin": None, "rollin_prob": constant(0.0)})
+        return self.alone if self.rollin is Author.GUIDE else self
+
+    @property
+    def alone(self) -> Algorithm:
+        """The same without roll-ins."""
+        return self.model_copy(update={"rollin": None, "rollin_prob": constant(0.0), "rollin_below": None})
 
     @property
     def rows(self) -> tuple[Algorithm, ...]:
@@ -299,8 +311,34 @@ _GUIDED = {"rollin": Author.GUIDE, "rollin_prob": constant(0.6)}
 GUIDED_GRPO = GRPO.model_copy(
     update={"name": "guided-grpo", "summary": "GRPO; a group shares the guide's roll-in", **_GUIDED}
 )
+BREAD = GUIDED_GRPO.model_copy(
+    update={
+        "name": "bread",
+        "summary": "GRPO; a group of which all fail is written again behind the guide's beginning",
+        "rollin_prob": constant(1.0),
+        "rollin_below": 0.5,
+        "paper": "Zhang et al., arXiv 2506.17211",
+    }
+)
 GUIDED_RLOO = RLOO.model_copy(
     update={"name": "guided-rloo", "summary": "RLOO; a group shares the guide's roll-in", **_GUIDED}
+)
+DR_PO = PPO_PLUS_PLUS.model_copy(
+    update={
+        "name": "dr-po",
+        "summary": "data-set reset: PPO from states in the middle of the reference texts as well",
+        "rollin": Author.REFERENCE,
+        "paper": "Chang et al., arXiv 2404.08495",
+    }
+)
+REVERSE_CURRICULUM = DR_PO.model_copy(
+    update={
+        "name": "reverse-curriculum",
+        "summary": "PPO from near the end of the reference texts, then from ever earlier",
+        "rollin_prob": constant(1.0),
+        "rollin_length": RollinLength(low=Schedule(start=0.9, end=0.0), high=Schedule(start=1.0, end=0.0)),
+        "paper": "Xi et al., arXiv 2402.05808",
+    }
 )
 LOLS = Mixture(
     name="lols",
@@ -322,7 +360,21 @@ D2LOLS = LOLS.model_copy(
 
 ALGORITHMS: Mapping[str, AnyAlgorithm] = {
     a.name: a
-    for a in (BC, PPO, PPO_PLUS_PLUS, AGGREVATED, LOLS, D2LOLS, GRPO, GUIDED_GRPO, RLOO, GUIDED_RLOO)
+    for a in (
+        BC,
+        PPO,
+        PPO_PLUS_PLUS,
+        AGGREVATED,
+        LOLS,
+        D2LOLS,
+        DR_PO,
+        REVERSE_CURRICULUM,
+        GRPO,
+        GUIDED_GRPO,
+        BREAD,
+        RLOO,
+        GUIDED_RLOO,
+    )
 }
 
 

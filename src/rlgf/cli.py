@@ -125,6 +125,39 @@ def reward() -> None:
         Console().print(Text(f"{name}: {json.dumps(scorer.report)}"))
 
 
+guide_app = typer.Typer(help="What paid-for guides have answered.", no_args_is_help=True)
+app.add_typer(guide_app, name="guide")
+
+
+@guide_app.callback()
+def _guide() -> None:
+    """Keep `cache` a command of its own, although it is the only one."""
+
+
+@guide_app.command("cache")
+def guide_cache(
+    folder: Annotated[str, typer.Option(help="As 'guide.cache' in the recipe.")] = "guide",
+    export: Annotated[
+        Path | None, typer.Option(help="Write every answer to a file that a replay guide reads.")
+    ] = None,
+    clear: Annotated[bool, typer.Option(help="Delete every answer.")] = False,
+) -> None:
+    """Show the cache of guides' answers: its size, how often it was of use and what that saved."""
+    from rlgf.guides.cache import GuideCache
+
+    with closing(GuideCache(folder)) as cache:
+        if export is not None:
+            Console().print(Text(f"Wrote {cache.export(export)} answers to {export}."))
+        if clear:
+            cache.clear()
+        table = Table("guide", "answers", "tokens", "hits", "tokens saved")
+        for model, row in cache.summary().items():
+            cells = (f"{row[name]:,}" for name in ("answers", "tokens", "hits", "tokens saved"))
+            table.add_row(Text(model), *cells)
+        Console().print(table)
+        Console().print(Text(f"{cache.folder}: {cache.size / 1e6:.1f} MB"))
+
+
 @app.command()
 def algorithms() -> None:
     """Print the table of algorithms."""

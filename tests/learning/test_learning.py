@@ -28,7 +28,7 @@ def trainer(tmp_path: Path, algorithm: str, **options: object) -> Trainer:
             "output": str(tmp_path / "run"),
             "rollout": {
                 "episodes": 64,
-                "group_size": 4 if "grpo" in algorithm or "rloo" in algorithm else 1,
+                "group_size": 4 if ALGORITHMS[algorithm].rows[0].grouped else 1,
                 "max_prompt_tokens": 4,
                 "min_response_tokens": 6,
                 "max_response_tokens": 6,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, RollinLength
@@ -82,12 +84,12 @@ def draw_switches(
         length: the response limit T.
         progress: the share of the run that is over.
     """
-    low = max(1, math.ceil(law.low.at(progress) * length))
-    high = max(low, min(length - 1, math.floor(law.high.at(progress) * length)))
+    high = min(length - 1, math.floor(law.high.at(progress) * length))
+    low = min(max(1, math.ceil(law.low.at(progress) * length)), high)
     switches = []
     for seed in seeds:
         whether, where = seeding.uniforms(1, 2, seed, "switch")[0].tolist()
-        has_rollin = whether < probability and length > 1
+        has_rollin = whether < probability and high > 0
         switches.append(low + int(where * (high - low + 1)) if has_rollin else 0)
     return switches
 
@@ -113,6 +115,7 @@ class Collector:
         update: int = 0,
         progress: float = 0.0,
         group_size: int = 1,
+        rewards: Callable[[Rollout], Float[Tensor, "B"]] | None = None,
     ) -> Rollout:
         """One rollout: ``group_size`` episodes for each sample, as the row says who writes what.
 
@@ -121,29 +124,47 @@ class Collector:
         Args:
             update: number of the update; another number draws other episodes.
             progress: the share of the run that is over, for schedules.
+            rewards: scores episodes, for a row that has a roll-in only where all of a group fail.
 
         Raises:
             UserError: The row needs a guide and there is none, or a reference and a sample has none.
         """
         self._check(samples, row)
         drafts = self._drafts(samples, update)
+        groups = [index for index in range(len(drafts)) for _ in range(group_size)]
+        if row.rollin_below is None:
+            episodes = self._episodes(drafts, row, progress, group_size)
+        else:
+            assert rewards is not None, "a row with 'rollin_below' is collected with its rewards"
+            episodes = self._episodes(
+                [draft.branch(draft.seed) for draft in drafts], row.alone, progress, group_size
+            )
+            scores = rewards(assemble(episodes, groups, self.policy)).view(-1, group_size).amax(dim=1)
+            failed = [i for i, best in enumerate(scores.tolist()) if best < row.rollin_below]
+            again = self._episodes([drafts[i] for i in failed], row, progress, group_size)
+            for place, i in enumerate(failed):
+                episodes[i * group_size : (i + 1) * group_size] = again[
+                    place * group_size : (place + 1) * group_size
+                ]
+        return assemble(episodes, groups, self.policy)
+
+    def _episodes(
+        self, drafts: Sequence[Draft], row: Algorithm, progress: float, group_size: int
+    ) -> list[Draft]:
+        """Finished episodes, ``group_size`` in a row for each draft."""
         if row.rollin is not None:
-            switches = self._switches(drafts, row, progress)
-            self._add(row.rollin, drafts, switches)
+            self._add(row.rollin, drafts, self._switches(drafts, row, progress))
             if row.rollin is not Author.POLICY:
                 for draft in drafts:
                     _reopen(draft)
-        groups = [index for index in range(len(drafts)) for _ in range(group_size)]
-        drafts = [
+        episodes = [
             draft.branch(seeding.derive(draft.seed, "member", member))
             for draft in drafts
             for member in range(group_size)
         ]
-        limits = [
-            0 if draft.finished else self.config.max_response_tokens - len(draft.ids) for draft in drafts
-        ]
-        self._add(row.rollout, drafts, limits)
-        return assemble(drafts, groups, self.policy)
+        limits = [0 if e.finished else self.config.max_response_tokens - len(e.ids) for e in episodes]
+        self._add(row.rollout, episodes, limits)
+        return episodes
 
     def prefetch(self, samples: Sequence[Sample], row: Algorithm, update: int, progress: float) -> None:
         """Ask a remote guide now for the roll-ins that `collect` with the same arguments will need.
@@ -151,7 +172,8 @@ class Collector:
         What the guide is to finish cannot be asked ahead: the policy has yet to begin it.
         """
         writer = self.writers.get(row.rollin) if row.rollin is not None else None
-        if isinstance(writer, GuideWriter) and isinstance(self.guide, RemoteGuide):
+        ahead = row.rollin_below is None
+        if ahead and isinstance(writer, GuideWriter) and isinstance(self.guide, RemoteGuide):
             drafts = self._drafts(samples, update)
             switches = self._switches(drafts, row, progress)
             chosen = [(draft, switch) for draft, switch in zip(drafts, switches, strict=True) if switch > 0]

@@ -50,7 +50,7 @@ class Display:
 
     def update(self, update: int, updates: int, metrics: Mapping[str, float | str]) -> None:
         """One line an update, and the bar moves on."""
-        shown = ("reward", "kl", "nll", "value_loss", "tokens_per_second")
+        shown = ("reward", "kl", "nll", "value_loss", "tokens_per_second", "guide_overlap")
         numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
         self.console.print(
             Text(f"{update:>5}/{updates}  {metrics['algorithm']:<12} {numbers}  {metrics['seconds']:.1f}s"),

@@ -45,7 +45,7 @@ class Assessor:
         reference_logprobs = token_rewards = values = advantages = returns = zeros
         policy_mask = rollout.written_by(row.author(row.policy_loss_on))
         if row.advantage is not None:
-            rewards = self._reward(rollout)
+            rewards = self.rewards(rollout)
             reference_logprobs = self._reference_logprobs(rollout)
             token_rewards = shape_rewards(rewards, rollout, reference_logprobs, kl_coefficient)
             if row.critic is not None:
@@ -74,7 +74,12 @@ class Assessor:
             ),
         )
 
-    def _reward(self, rollout: Rollout) -> Float[Tensor, "B"]:
+    def rewards(self, rollout: Rollout) -> Float[Tensor, "B"]:
+        """What the reward function says of each text.
+
+        Raises:
+            UserError: see `assess`.
+        """
         assert self.reward is not None, "checked when the run was set up"
         return checked_rewards(self.reward, rollout.prompts, rollout.texts, rollout.columns)
 

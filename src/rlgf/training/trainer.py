@@ -99,7 +99,9 @@ class Trainer:
     def collect(self, samples: Sequence[Sample], row: Algorithm) -> Rollout:
         """Episodes for the samples, written as the row says."""
         group_size = self.config.rollout.group_size
-        return self.parts.collector.collect(samples, row, self.progress.update, self.done_share, group_size)
+        return self.parts.collector.collect(
+            samples, row, self.progress.update, self.done_share, group_size, self.parts.assessor.rewards
+        )
 
     def assess(self, rollout: Rollout, row: Algorithm) -> Experience:
         """Rewards, KL penalty, values and advantages."""
@@ -346,4 +348,7 @@ def _describe(experience: Experience, row: Algorithm) -> dict[str, float]:
             "entropy": float(-rollout.sampled_logprobs.sum() / by_policy.sum().clamp(min=1)),
             "learned_tokens": float(experience.policy_mask.sum()),
         }
+        for guide in sorted({name for name in rollout.guides if name is not None}):
+            wrote = torch.tensor([name == guide for name in rollout.guides])
+            found[f"reward/{guide}"] = float(experience.rewards[wrote].mean())
     return found

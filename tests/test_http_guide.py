@@ -17,7 +17,7 @@ from faulty_server import FAULTS, FaultyServer, answer_to, serving
 from resume_script import toy_trainer
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.guides import BudgetSpentError, EnsembleGuide, HTTPGuide, HTTPGuideConfig, Request
+from rlgf.guides import BudgetSpentError, EnsembleGuide, HTTPGuide, HTTPGuideConfig, LocalGuideConfig, Request
 from rlgf.guides.cache import GuideCache
 from rlgf.guides.http import _wait
 from rlgf.training.trainer import Trainer
@@ -436,3 +436,24 @@ def test_a_resumed_run_may_change_how_its_guide_is_reached() -> None:
     moved = load_config(recipe, "guide.url=http://127.0.0.2:1/v1", "guide.budget.calls=3")
     assert config.identity == moved.identity
     assert config.identity != load_config(recipe, "guide.top_p=0.5").identity
+
+
+@pytest.mark.parametrize(
+    "order",
+    [("guide.model=letters", "guide.url=http://h/v1"), ("guide.url=http://h/v1", "guide.model=letters")],
+)
+def test_a_later_recipe_may_change_the_kind_of_guide(order: tuple[str, str]) -> None:
+    local = {"model": "folder", "sampling": {"top_p": 0.5}}
+    recipe = {
+        "task": "imdb",
+        "reward": "sentiment",
+        "algorithm": "ppo++",
+        "policy": {"model": "x"},
+        "guide": local,
+    }
+    assert isinstance(load_config(recipe).guide, LocalGuideConfig)
+    config = load_config(recipe, *order).guide
+    assert isinstance(config, HTTPGuideConfig)
+    assert (config.model, config.top_p) == ("letters", 0.92)
+    with pytest.raises(UserError, match="'guide.sampling' is not a known key"):
+        load_config(recipe, *order, "guide.sampling.top_p=0.5")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm, Mixture, algorithm_from
 from rlgf.errors import UserError, nearest
-from rlgf.guides.build import TAG, GuideConfig, http_configs
+from rlgf.guides.build import TAG, GuideConfig, fit_for, http_configs
 from rlgf.guides.http import HTTPGuideConfig
 from rlgf.models.loading import ModelConfig
 from rlgf.models.scratch import ScratchConfig
@@ -162,6 +162,8 @@ def load_config(*sources: str | Path | Mapping[str, Any]) -> Config:
         part = _spelled_out(_read(source))
         if isinstance(part.get("algorithm"), dict) and "base" in part["algorithm"]:
             merged.pop("algorithm", None)
+        if isinstance(part.get("guide"), dict) and isinstance(merged.get("guide"), dict):
+            merged["guide"] = fit_for(merged["guide"], part["guide"])
         merged = OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[assignment]  # a mapping
     return validated(Config, merged)
 

@@ -66,8 +66,8 @@ class Usage:
     refused: int = 0
     waited_seconds: float = 0.0
     """How long training stood still for answers."""
-    asked_seconds: float = 0.0
-    """How long requests were under way, side by side ones added up."""
+    busy_seconds: float = 0.0
+    """How long at least one request was under way."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

@@ -46,6 +46,25 @@ class EnsembleConfig(BaseModel):
         return self
 
 
+KINDS: Mapping[str, type[BaseModel]] = {
+    "http": HTTPGuideConfig,
+    "replay": ReplayGuideConfig,
+    "ensemble": EnsembleConfig,
+    "own": OwnGuideConfig,
+    "local": LocalGuideConfig,
+}
+
+
+def fit_for(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What stays of a guide section when a later recipe is laid over it.
+
+    Where that makes another kind of guide of it, settings that this kind does not know go.
+    """
+    before, after = _kind(old), _kind({**old, **new})
+    known = KINDS[after.removeprefix(TAG)].model_fields
+    return {key: value for key, value in old.items() if before == after or key in known}
+
+
 def _kind(data: Any) -> str:
     """Which kind of guide a mapping describes, by the key that only this kind has."""
     keys = (

@@ -141,7 +141,6 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
     retries: int
-    seconds: float
 
 
 class UnusableAnswerError(Exception):
@@ -179,7 +178,6 @@ class Endpoint:
             UserError: the server refuses the key, the model or the request, or did not answer
                 within the configured patience.
         """
-        started = time.perf_counter()
         retrying = Retrying(
             retry=retry_if_exception_type(_TRANSIENT),
             stop=stop_after_delay(self.config.patience) | stop_when_event_set(self._closed),
@@ -206,7 +204,6 @@ class Endpoint:
             prompt_tokens=usage.prompt_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,
             retries=retrying.statistics["attempt_number"] - 1,
-            seconds=time.perf_counter() - started,
         )
 
     def close(self) -> None:

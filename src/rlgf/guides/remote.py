@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,38 @@ class _UnderWay:
     """The most that it may cost, set aside until it is answered."""
 
 
+class _Stopwatch:
+    """Runs while at least one thread is inside."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._since = self._seconds = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._tick()
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._tick()
+            self._inside -= 1
+
+    def take(self) -> float:
+        """Seconds since the last call."""
+        with self._lock:
+            self._tick()
+            seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        if self._inside:
+            self._seconds += now - self._since
+        self._since = now
+
+
 class HTTPGuide:
     """A guide on an OpenAI-compatible server.
 
@@ -42,6 +75,7 @@ class HTTPGuide:
         self._cache = GuideCache(config.cache) if config.cache is not None else None
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="guide")
         self._under_way: dict[Request, _UnderWay] = {}
+        self._busy = _Stopwatch()
 
     @property
     def accounts(self) -> dict[str, Usage]:
@@ -86,6 +120,7 @@ class HTTPGuide:
         started = time.perf_counter()
         fresh = self._settle([request for request in dict.fromkeys(requests) if request in self._under_way])
         self.usage.waited_seconds += time.perf_counter() - started
+        self.usage.busy_seconds += self._busy.take()
         hits = [request for request in requests if request not in fresh]
         self.usage.cached += len(hits)
         if self._cache is not None:
@@ -121,7 +156,8 @@ class HTTPGuide:
         self._under_way[request] = _UnderWay(self._pool.submit(self._ask, request), self._most(request))
 
     def _ask(self, request: Request) -> Answer:
-        answer = self._endpoint.ask(request)
+        with self._busy:
+            answer = self._endpoint.ask(request)
         if self._cache is not None:
             self._cache.put(self.config.identity, request, asdict(answer))
         return answer
@@ -144,7 +180,6 @@ class HTTPGuide:
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             cost=(answer.prompt_tokens * prices.prompt + answer.completion_tokens * prices.completion) / 1e6,
-            asked_seconds=answer.seconds,
         )
 
     def _most(self, request: Request) -> Usage:

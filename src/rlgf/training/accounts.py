@@ -23,7 +23,7 @@ class Accounts:
     def metrics(self) -> dict[str, float]:
         """What was added since the last call.
 
-        ``guide_overlap`` is the share of the time that requests took which training did not wait for.
+        ``guide_overlap`` is the share of the time with requests under way that training did not wait.
         """
         if self._guide is None:
             return {}
@@ -31,8 +31,8 @@ class Accounts:
         self._seen = total
         new = {f.name: getattr(total, f.name) - getattr(seen, f.name) for f in fields(Usage)}
         found = {f"guide_{name}": float(value) for name, value in new.items()}
-        if new["asked_seconds"] > 0:
-            found["guide_overlap"] = max(0.0, 1.0 - new["waited_seconds"] / new["asked_seconds"])
+        if new["busy_seconds"] > 0:
+            found["guide_overlap"] = max(0.0, 1.0 - new["waited_seconds"] / new["busy_seconds"])
         return found
 
     def dump(self) -> dict[str, dict[str, Any]]:

@@ -53,6 +53,7 @@ class FaultyServer(ThreadingHTTPServer):
         model: str = "letters",
         context: int = 10_000,
         replies: Sequence[str] | None = None,
+        keep: bool = True,
     ) -> None:
         """
         Args:
@@ -61,11 +62,12 @@ class FaultyServer(ThreadingHTTPServer):
             latency: seconds that each answer takes.
             hang: seconds that a hanging attempt lasts; longer than the client waits.
             replies: texts to give in turns, instead of letters.
+            keep: remember the bodies of requests.
         """
         super().__init__(address, _Handler)
         self.faults, self.share, self.latency, self.hang = faults, share, latency, hang
         self.letters, self.key, self.model, self.context = letters, key, model, context
-        self.replies = replies
+        self.replies, self.keep = replies, keep
         self.seen: Counter[str] = Counter()
         """Attempts by what they ask."""
         self.answered: Counter[str] = Counter()
@@ -105,7 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
             asked = hashlib.sha256(raw).hexdigest()
             attempt = server.seen[asked]
             server.seen[asked] += 1
-            server.bodies.append(body)
+            if server.keep:
+                server.bodies.append(body)
         if server.key is not None and self.headers.get("authorization") != f"Bearer {server.key}":
             given = self.headers.get("authorization", "")
             return self._send(401, {"error": {"message": f"wrong key: {given}"}})

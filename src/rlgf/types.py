@@ -73,6 +73,8 @@ class Rollout:
     texts: tuple[str, ...]
     guides: tuple[str | None, ...]
     """Which guide wrote in an episode, where there are several."""
+    altered: Bool[Tensor, "B"]
+    """Whether tokens say something else than an author's text, which the policy's tokenizer cannot say."""
 
     def __len__(self) -> int:
         return self.response_ids.shape[0]

@@ -15,9 +15,10 @@ from rlgf.types import Completion
 
 
 class ReplayGuideConfig(BaseModel):
-    """Recorded completions: JSON lines with ``prefix``, ``completion`` and, if they end there, ``finished``.
+    """Recorded completions: JSON lines with ``prompt``, ``completion`` and, if they end there, ``finished``.
 
-    The export of a guide's cache (``rlgf guide cache --export``) is such a file too.
+    What ``rlgf guide cache --export`` and ``rlgf eval --output`` write are such files too, and so are
+    the texts of a finished run, ``evaluation/policy.jsonl`` in its folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,11 +41,14 @@ class ReplayGuide:
         with config.file.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    prefix, completion = _parse(json.loads(line))
+                    row = json.loads(line)
+                    if number == 1 and "totals" in row:  # as evaluations begin
+                        continue
+                    prefix, completion = _parse(row)
                 except (ValueError, KeyError, TypeError) as error:
                     raise UserError(
                         f"'guide.file' {config.file}, line {number}: it must be a JSON object with the texts "
-                        f"'prefix' and 'completion' ({error})."
+                        f"'prompt' and 'completion' ({error})."
                     ) from error
                 self._completions.setdefault(prefix, []).append(completion)
 
@@ -67,8 +71,8 @@ class ReplayGuide:
 
 
 def _parse(row: Any) -> tuple[str, Completion]:
-    prefix, answer = row["prefix"], row.get("answer", row)
+    prefix, answer = row["prefix"] if "prefix" in row else row["prompt"], row.get("answer", row)
     text, finished = answer.get("completion", answer.get("text")), bool(answer.get("finished", False))
     if not isinstance(prefix, str) or not isinstance(text, str):
-        raise TypeError("'prefix' or 'completion' is no text")
+        raise TypeError("one of them is no text")
     return prefix, Completion(text, finished)

@@ -29,6 +29,7 @@ class Draft:
     logprobs: list[float] = field(default_factory=list)
     finished: bool = False
     guide: str | None = None
+    altered: bool = False
 
     def branch(self, seed: int) -> Draft:
         """A copy with another seed: the same text so far, another way on."""
@@ -41,6 +42,7 @@ class Draft:
             list(self.logprobs),
             self.finished,
             self.guide,
+            self.altered,
         )
 
 
@@ -92,17 +94,13 @@ class GuideWriter:
     def __init__(self, guide: Guide, policy: LanguageModel) -> None:
         self.guide = guide
         self.policy = policy
-        self.altered = 0
-        """Completions so far whose text did not survive the policy's tokenizer."""
 
     def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
         completions = self.guide.write(self.requests(drafts, limits))
-        parts = [
+        return [
             splice(self.policy, completion, limit, draft.prompt_ids + draft.ids)
             for draft, completion, limit in zip(drafts, completions, limits, strict=True)
         ]
-        self.altered += sum(part.altered for part in parts)
-        return parts
 
     def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:
         """What `write` asks the guide."""

@@ -224,6 +224,7 @@ class Collector:
             draft.logprobs += part.logprobs
             draft.finished = part.finished
             draft.guide = part.guide or draft.guide
+            draft.altered |= part.altered
 
 
 def _reopen(draft: Draft) -> None:
@@ -255,4 +256,5 @@ def assemble(drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageMod
         group=torch.tensor(groups),
         texts=tuple(policy.decode(draft.ids) for draft in drafts),
         guides=tuple(draft.guide for draft in drafts),
+        altered=torch.tensor([draft.altered for draft in drafts]),
     )

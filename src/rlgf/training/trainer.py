@@ -347,6 +347,7 @@ def _describe(experience: Experience, row: Algorithm) -> dict[str, float]:
             "kl": _mean_kl(experience),
             "entropy": float(-rollout.sampled_logprobs.sum() / by_policy.sum().clamp(min=1)),
             "learned_tokens": float(experience.policy_mask.sum()),
+            "guide_altered": float(rollout.altered.sum()),
         }
         for guide in sorted({name for name in rollout.guides if name is not None}):
             wrote = torch.tensor([name == guide for name in rollout.guides])

@@ -41,6 +41,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "guided-grpo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.6),
     "rloo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.0),
     "guided-rloo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.6),
+    "distill": (None, POLICY, None, ROLLOUT, None, None, False, 0.0),
 }
 MIXTURES = {"lols": ("aggrevated", "ppo++"), "d2lols": ("aggrevated", "ppo++")}
 
@@ -73,6 +74,7 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
         found.rollin_prob.at(0.0),
     ) == TABLE[name]
     assert found.whiten == (found.advantage == "gae")
+    assert found.distill_coef == constant(float(name == "distill"))
     assert found.rollin_length == RollinLength(low=constant(0.0), high=constant(1.0))
     assert found.rows == (found,)
     assert found.at(3, 10, 0) is found

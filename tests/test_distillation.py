@@ -23,6 +23,7 @@ from rlgf.models.loading import LanguageModel
 from rlgf.models.scoring import Tokens
 from rlgf.rollout.sampling import Sampling
 from rlgf.schedules import Schedule, constant
+from rlgf.training.checkpoint import save_policy
 from rlgf.training.display import Display
 from rlgf.training.parts import build_parts
 from rlgf.training.trainer import Trainer
@@ -331,6 +332,32 @@ def test_without_its_guide_a_row_keeps_its_other_loss() -> None:
     assert both.unguided is not None
     assert not both.unguided.needs_guide
     assert not any(row.needs_guide for row in ALGORITHMS["ppo"].rows)
+
+
+# From a recipe.
+
+
+def saved(language_model: LanguageModel, folder: Path) -> str:
+    save_policy(language_model, folder)
+    return str(folder)
+
+
+def test_a_recipe_distills_models_from_folders(tmp_path: Path) -> None:
+    recipe = {
+        "task": "letters",
+        "policy": {"model": saved(letter_gpt(), tmp_path / "policy")},
+        "guide": {"model": saved(peaked(letter_gpt(seed=7)), tmp_path / "guide")},
+        "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
+        "training": {"trackers": []},
+    }
+    shipped = Path(__file__).parents[1] / "recipes/algorithms/distill.yaml"
+    config = load_config(recipe, shipped, "algorithm.jsd_beta=0.5")
+    metrics = Trainer(config, build_parts(config, task=LetterTask()), Display(Console(quiet=True))).step()
+    assert float(metrics["distillation"]) > 0
+
+    other = saved(letter_gpt("abcdefgh"), tmp_path / "other")
+    config = load_config(recipe, shipped, f"guide.model={other}")
+    assert "another vocabulary" in refusal(lambda: build_parts(config, task=LetterTask()))
 
 
 # Learning.

@@ -15,7 +15,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlgf.algorithms import AGGREVATED, ALGORITHMS, BC, PPO, PPO_PLUS_PLUS, Algorithm, Mixture
+from rlgf.algorithms import (
+    AGGREVATED,
+    ALGORITHMS,
+    BC,
+    DISTILL,
+    PPO,
+    PPO_PLUS_PLUS,
+    RLOO,
+    Algorithm,
+    Mixture,
+)
+from rlgf.guides import LocalGuide
 from rlgf.rollout.authors import Draft
 from rlgf.rollout.collector import assemble
 from rlgf.rollout.sampling import Sampling
@@ -96,7 +107,8 @@ def expected_gradient(
     assessor = Assessor(policy, table_language_model(REFERENCE), critics, reward, Sampling(), 1.0, 10**6)
     experience = assessor.assess(rollout, row, kl)
     config = UpdateConfig(max_micro_tokens=micro_tokens)
-    updater = Updater(policy, critics, Sampling(), config, seed=0)
+    guide = LocalGuide(table_language_model(GUIDE), policy.tokenizer, Sampling())
+    updater = Updater(policy, critics, Sampling(), config, seed=0, guide=guide)
     updater.backward(experience, row)
     assert isinstance(policy.model, TableModel)
     gradient = policy.model.table.grad
@@ -298,6 +310,54 @@ def test_behaviour_cloning_follows_the_likelihood_of_the_references() -> None:
 
     found = expected_gradient(BC, rollout_of(drafts))
     torch.testing.assert_close(found, gradient_of(likelihood_of_all), atol=1e-5, rtol=1e-4)
+
+
+def divergence(probabilities: Tensor, state: tuple[int, ...], beta: float) -> Tensor:
+    """Of the policy from the guide at one state, from the definition."""
+    p, q = GUIDE[state_index(state)], probabilities[state_index(state)]
+    if beta == 0:
+        return (p * (p / q).log()).sum()
+    if beta == 1:
+        return (q * (q / p).log()).sum()
+    m = beta * p + (1 - beta) * q
+    return beta * (p * (p / m).log()).sum() + (1 - beta) * (q * (q / m).log()).sum()
+
+
+def total_divergence(row: Algorithm, *, through_sampling: bool = False) -> Callable[[Tensor], Tensor]:
+    """The expected sum over an episode's states behind the switch."""
+
+    def value(probabilities: Tensor) -> Tensor:
+        total = torch.tensor(0.0)
+        for state in STATES:
+            for switch in range(len(state) + 1) if row.rollin is not None else [0]:
+                chance = 1.0 if row.rollin is None else 0.5 if switch == 0 else 0.25
+                writer = probabilities if through_sampling else POLICY
+                reach = likelihood(GUIDE, state, 0, switch) * likelihood(writer, state, switch, len(state))
+                total = total + chance * reach * divergence(probabilities, state, row.jsd_beta)
+        return total
+
+    return value
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("guided", [False, True], ids=["from the prompt", "behind a roll-in"])
+def test_distillation_follows_the_divergence_at_the_states_that_the_policy_reaches(
+    beta: float, guided: bool
+) -> None:
+    rollin = {"rollin": Author.GUIDE, "rollin_prob": constant(0.5)} if guided else {}
+    row = DISTILL.model_copy(update={"jsd_beta": beta, **rollin})
+    found = expected_gradient(row, whole_distribution(row))
+    exact = gradient_of(total_divergence(row))
+    torch.testing.assert_close(found, -exact, atol=1e-5, rtol=1e-4)
+    # The sampling is not differentiated, and that makes a difference here.
+    assert (exact - gradient_of(total_divergence(row, through_sampling=True))).abs().max() > 1e-3
+
+
+def test_distillation_adds_to_a_reward() -> None:
+    row = RLOO.model_copy(update={"distill_coef": constant(0.4), "jsd_beta": 0.3})
+    found = expected_gradient(row, pairs(row))
+    exact = gradient_of(objective(row, KL)) - 0.4 * gradient_of(total_divergence(row))
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["lols", "d2lols"])

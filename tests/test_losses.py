@@ -15,6 +15,7 @@ from torch import Tensor
 from rlgf.losses import (
     clipped_surrogate,
     clipped_value,
+    distillation,
     entropy_bonus,
     kl_estimate,
     negative_log_likelihood,
@@ -23,10 +24,18 @@ from rlgf.losses import (
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, dict[str, Tensor]]]
 
 CLIP = 0.2
+
+
+def coin(logit: Tensor) -> Tensor:
+    """Log-probabilities of two tokens."""
+    return torch.stack([logit, -logit], dim=-1).log_softmax(dim=-1)
+
+
 LOSSES: dict[str, Loss] = {
     "clipped_surrogate": lambda x, old, target, mask, n: clipped_surrogate(x, old, target, mask, CLIP, n),
     "clipped_value": lambda x, old, target, mask, n: clipped_value(x, old, target, mask, CLIP, n),
     "negative_log_likelihood": lambda x, old, target, mask, n: negative_log_likelihood(x, mask, n),
+    "distillation": lambda x, old, target, mask, n: distillation(coin(x), coin(old), mask, 0.3, n),
     "entropy_bonus": lambda x, old, target, mask, n: entropy_bonus(x, mask, n),
 }
 """Each loss as a function of what is trained, its old value, advantages or returns, mask, normalizer."""

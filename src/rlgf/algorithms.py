@@ -130,7 +130,8 @@ class Algorithm(BaseModel):
     summary: str = ""
     rollin: AuthorName | None = None
     rollout: AuthorName = Author.POLICY
-    policy_loss: str = "clipped_surrogate"
+    policy_loss: str | None = "clipped_surrogate"
+    """None where distillation is all there is to learn from."""
     policy_loss_on: Part = Part.ROLLOUT
     value_loss_on: Part | None = None
     advantage: str | None = None
@@ -143,6 +144,10 @@ class Algorithm(BaseModel):
     """Where set, only those groups get a roll-in, and are written again, whose every member on its
     own earns less than this."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    distill_coef: Schedule = constant(0.0)
+    """Weight of the divergence from the guide at the tokens that the policy loss reads."""
+    jsd_beta: float = Field(default=1.0, ge=0, le=1)
+    """Which divergence, see `losses.distillation`: 0 is KL(guide || policy), 1 is KL(policy || guide)."""
     equation: str = ""
     paper: str = ""
 
@@ -157,7 +162,12 @@ class Algorithm(BaseModel):
                 "the policy loss 'clipped_surrogate' weighs tokens by an advantage: set 'advantage' to "
                 f"{', '.join(ESTIMATORS)} or your own"
             )
-        resolve(self.policy_loss, POLICY_LOSSES, "algorithm.policy_loss")
+        if self.policy_loss is not None:
+            resolve(self.policy_loss, POLICY_LOSSES, "algorithm.policy_loss")
+        elif not self.distills:
+            raise ValueError(
+                "without a 'policy_loss' it learns from its guide alone: set 'distill_coef' above 0"
+            )
         if self.rollin is None and (
             self.policy_loss_on is Part.ROLLIN or max(self.rollin_prob.start, self.rollin_prob.end) > 0
         ):
@@ -200,11 +210,25 @@ class Algorithm(BaseModel):
         return {self.rollout} | ({self.rollin} if self.rollin is not None else set())
 
     @property
+    def distills(self) -> bool:
+        """Whether it ever learns from the guide's probabilities."""
+        return max(self.distill_coef.start, self.distill_coef.end) > 0
+
+    @property
+    def needs_guide(self) -> bool:
+        """Whether a guide writes a part or is learned from."""
+        return Author.GUIDE in self.authors or self.distills
+
+    @property
     def unguided(self) -> Algorithm | None:
-        """The same without a guide: its roll-ins are left out. None where a guide finishes the texts."""
-        if self.rollout is Author.GUIDE:
+        """The same without a guide: its roll-ins and distillation are left out.
+
+        None where nothing would be left: a guide finishes the texts, or is all there is to learn from.
+        """
+        if self.rollout is Author.GUIDE or self.policy_loss is None:
             return None
-        return self.alone if self.rollin is Author.GUIDE else self
+        row = self.model_copy(update={"distill_coef": constant(0.0)})
+        return row.alone if self.rollin is Author.GUIDE else row
 
     @property
     def alone(self) -> Algorithm:
@@ -307,6 +331,15 @@ RLOO = GRPO.model_copy(
         "paper": "Ahmadian et al., arXiv 2402.14740",
     }
 )
+DISTILL = Algorithm(
+    name="distill",
+    summary="on-policy distillation: the guide's probabilities at the states of the policy's own texts, no reward",
+    policy_loss=None,
+    distill_coef=constant(1.0),
+    equation="JSD_beta(g, pi) = beta KL(g || m) + (1 - beta) KL(pi || m), m = beta g + (1 - beta) pi; "
+    "beta 0: KL(g || pi), beta 1: KL(pi || g)",
+    paper="Agarwal et al., arXiv 2306.13649",
+)
 _GUIDED = {"rollin": Author.GUIDE, "rollin_prob": constant(0.6)}
 GUIDED_GRPO = GRPO.model_copy(
     update={"name": "guided-grpo", "summary": "GRPO; a group shares the guide's roll-in", **_GUIDED}
@@ -374,6 +407,7 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         BREAD,
         RLOO,
         GUIDED_RLOO,
+        DISTILL,
     )
 }
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm, Mixture, algorithm_from
 from rlgf.errors import UserError, nearest
-from rlgf.guides.build import TAG, GuideConfig, fit_for, http_configs
+from rlgf.guides.build import TAG, GuideConfig, fit_for, http_configs, scoreless_key
 from rlgf.guides.http import HTTPGuideConfig
 from rlgf.models.loading import ModelConfig
 from rlgf.models.scratch import ScratchConfig
@@ -100,7 +100,7 @@ class Config(_Strict):
 
     @model_validator(mode="after")
     def _coherent(self) -> Config:
-        check_algorithm(self.algorithm, self.rollout, has_guide=self.guide is not None)
+        check_algorithm(self.algorithm, self.rollout, self.guide)
         if self.reward is None and any(row.advantage is not None for row in self.algorithm.rows):
             raise ValueError(f"algorithm '{self.algorithm.name}' needs a reward: give a 'reward:' section")
         for server in http_configs(self.guide) if self.guide is not None else []:
@@ -129,16 +129,24 @@ class Config(_Strict):
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
 
 
-def check_algorithm(algorithm: AnyAlgorithm, rollout: RolloutConfig, *, has_guide: bool) -> None:
+def check_algorithm(algorithm: AnyAlgorithm, rollout: RolloutConfig, guide: GuideConfig | None) -> None:
     """Refuse an algorithm that the rest of the configuration cannot serve.
 
     Raises:
         ValueError: in one sentence.
+        UserError: a guide of your own is not where its name says.
     """
     for row in algorithm.rows:
-        if not has_guide and any(author.name == "GUIDE" for author in row.authors):
+        if guide is None and row.needs_guide:
             raise ValueError(
                 f"algorithm '{algorithm.name}' needs a guide: give a 'guide:' section, such as guide.model"
+            )
+        scoreless = scoreless_key(guide) if guide is not None and row.distills else None
+        if scoreless is not None:
+            raise ValueError(
+                f"algorithm '{algorithm.name}' reads the guide's probabilities ('distill_coef'), and a guide "
+                f"given by 'guide.{scoreless}' has none: set 'guide.model' to a causal model with the policy's "
+                "tokenizer, or name a class of your own with a method 'log_distribution(tokens)'"
             )
         if row.grouped and rollout.group_size < 2:
             raise ValueError(

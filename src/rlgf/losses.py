@@ -7,6 +7,8 @@ the gradient does not depend on how the step was cut up.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -76,6 +78,47 @@ def entropy_bonus(
     """Mean entropy of the sampling distribution, in nats a token; the trainer subtracts it."""
     bonus = torch.where(mask, entropy, 0.0).sum() / normalizer
     return bonus, {"entropy_bonus": bonus.detach()}
+
+
+def distillation(
+    policy: Float[Tensor, "B T V"],
+    guide: Float[Tensor, "B T V"],
+    mask: Bool[Tensor, "B T"],
+    jsd_beta: float,
+    normalizer: float,
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """The divergence of the policy from the guide, exact over the vocabulary at each state.
+
+    The generalized Jensen-Shannon divergence ``beta KL(g || m) + (1 - beta) KL(pi || m)`` with
+    ``m = beta g + (1 - beta) pi``, summed over masked tokens and divided by the normalizer (Agarwal
+    et al., arXiv 2306.13649, equation 1, with the guide g as P and the policy pi as Q). Divided by
+    ``beta`` it tends to the forward ``KL(g || pi)`` for beta to 0, and divided by ``1 - beta`` to the
+    reverse ``KL(pi || g)`` for beta to 1; at 0 and 1 themselves, where it would be 0, the loss *is*
+    that KL.
+
+    Args:
+        policy: log-probabilities. The gradient flows through them alone: the states are given, and
+            how they were sampled is not differentiated.
+        guide: log-probabilities, detached. Tokens that neither can draw (-inf in both) add nothing; a
+            KL is immense where only its second argument cannot draw a token.
+    """
+    # 0 * -inf would be NaN, in the gradient too.
+    least = torch.finfo(policy.dtype).min
+    p, q = guide.clamp(min=least), policy.clamp(min=least)
+    if jsd_beta == 0:
+        divergence = _kl(p, q)
+    elif jsd_beta == 1:
+        divergence = _kl(q, p)
+    else:
+        middle = torch.logaddexp(p + math.log(jsd_beta), q + math.log1p(-jsd_beta))
+        divergence = jsd_beta * _kl(p, middle) + (1 - jsd_beta) * _kl(q, middle)
+    loss = torch.where(mask, divergence, 0.0).sum() / normalizer
+    return loss, {"distillation": loss.detach()}
+
+
+def _kl(p: Float[Tensor, "B T V"], q: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:
+    """KL of distributions given by their logarithms."""
+    return (p.exp() * (p - q)).sum(dim=-1)
 
 
 def kl_estimate(

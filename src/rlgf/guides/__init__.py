@@ -1,6 +1,6 @@
 """Guides: models that write text for the policy and are not trained."""
 
-from rlgf.guides.base import BudgetSpentError, Guide, RemoteGuide, Request, Usage
+from rlgf.guides.base import BudgetSpentError, Guide, RemoteGuide, Request, ScoringGuide, Usage
 from rlgf.guides.build import (
     EnsembleConfig,
     GuideConfig,
@@ -8,6 +8,7 @@ from rlgf.guides.build import (
     build_guide,
     guide_models,
     http_configs,
+    scoring_guide,
 )
 from rlgf.guides.ensemble import EnsembleGuide
 from rlgf.guides.http import HTTPGuideConfig
@@ -30,8 +31,10 @@ __all__ = [
     "ReplayGuide",
     "ReplayGuideConfig",
     "Request",
+    "ScoringGuide",
     "Usage",
     "build_guide",
     "guide_models",
     "http_configs",
+    "scoring_guide",
 ]

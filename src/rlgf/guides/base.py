@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
+from jaxtyping import Float
+from torch import Tensor
+
 from rlgf.errors import UserError
+from rlgf.models.scoring import Tokens
 from rlgf.types import Completion
 
 
@@ -44,6 +48,27 @@ class Guide(Protocol):
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion a request, in the same order."""
+        ...
+
+
+@runtime_checkable
+class ScoringGuide(Guide, Protocol):
+    """A guide that also says how probable each token would be: what distillation learns from."""
+
+    def log_distribution(self, tokens: Tokens) -> Float[Tensor, "B T V"]:
+        """The guide's log-probabilities over the policy's vocabulary before each response token.
+
+        Entry ``[:, t]`` is the distribution behind the prompt and ``t`` response tokens, at the
+        guide's temperature and without top-k and top-p: a token that the policy draws and the guide
+        never would has no finite divergence. Entries behind the policy's vocabulary are not read, and
+        those at padding may hold any number.
+
+        Args:
+            tokens: prompts and responses in tokens of the policy.
+
+        Returns:
+            (B, T, V) without a graph, on the device of ``tokens``.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from transformers import PreTrainedTokenizerBase
 
 from rlgf.errors import UserError, nearest, resolve
-from rlgf.guides.base import Guide
+from rlgf.guides.base import Guide, ScoringGuide
 from rlgf.guides.ensemble import EnsembleGuide
 from rlgf.guides.http import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig
@@ -19,6 +19,9 @@ from rlgf.models.loading import load_language_model
 
 TAG = "guide:"
 """What the tags of the kinds below begin with, so that they can be told from keys of a recipe."""
+
+_MARKS = {"url": "http", "file": "replay", "guides": "ensemble", "name": "own"}
+"""The key that only this kind of guide has."""
 
 
 class OwnGuideConfig(BaseModel):
@@ -66,12 +69,11 @@ def fit_for(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kind(data: Any) -> str:
-    """Which kind of guide a mapping describes, by the key that only this kind has."""
+    """Which kind of guide a mapping describes."""
     keys = (
         data if isinstance(data, Mapping) else type(data).model_fields if isinstance(data, BaseModel) else ()
     )
-    marks = {"url": "http", "file": "replay", "guides": "ensemble", "name": "own"}
-    return TAG + next((kind for mark, kind in marks.items() if mark in keys), "local")
+    return TAG + next((kind for mark, kind in _MARKS.items() if mark in keys), "local")
 
 
 GuideConfig = Annotated[
@@ -101,6 +103,38 @@ def guide_models(config: GuideConfig) -> list[LocalGuideConfig]:
 def http_configs(config: GuideConfig) -> list[HTTPGuideConfig]:
     """The servers that a guide asks."""
     return [member for member in _members(config) if isinstance(member, HTTPGuideConfig)]
+
+
+def scoreless_key(config: GuideConfig) -> str | None:
+    """The key that makes this a guide without probabilities; None where it may be a `ScoringGuide`.
+
+    Raises:
+        UserError: a guide of your own is not where its name says.
+    """
+    if isinstance(config, LocalGuideConfig):
+        return None
+    if isinstance(config, OwnGuideConfig):
+        made = resolve(config.name, {}, "guide.name")
+        # What a function returns shows only once it is called.
+        if not isinstance(made, type) or hasattr(made, "log_distribution"):
+            return None
+    return next(mark for mark in _MARKS if mark in type(config).model_fields)
+
+
+def scoring_guide(guide: Guide | None) -> ScoringGuide:
+    """The same guide, made sure that it can score the policy's tokens.
+
+    Raises:
+        UserError: it has no probabilities, or those of another vocabulary.
+    """
+    if not isinstance(guide, ScoringGuide):
+        raise UserError(
+            f"the guide {type(guide).__name__} has no method 'log_distribution(tokens)', which distillation "
+            "reads: set 'guide.model' to a causal model with the policy's tokenizer, or add the method."
+        )
+    if isinstance(guide, LocalGuide):
+        guide.check_vocabulary()
+    return guide
 
 
 def describe(config: GuideConfig) -> str:

@@ -6,14 +6,18 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rlgf import seeding
+from rlgf.errors import UserError
 from rlgf.guides.base import Request
 from rlgf.models.decoding import sample_continuations
 from rlgf.models.loading import LanguageModel, ModelConfig
-from rlgf.rollout.sampling import Sampling
+from rlgf.models.scoring import Tokens, response_outputs
+from rlgf.rollout.sampling import Sampling, log_distribution
 from rlgf.types import Completion
 
 
@@ -70,6 +74,32 @@ class LocalGuide:
             )
             for c in continuations
         ]
+
+    @torch.no_grad()
+    def log_distribution(self, tokens: Tokens) -> Float[Tensor, "B T V"]:
+        """See `ScoringGuide.log_distribution`.
+
+        Raises:
+            UserError: the model's vocabulary is not the policy's.
+        """
+        self.check_vocabulary()
+        model = self.language_model.model
+        logits, _ = response_outputs(model, tokens.to(model.device))
+        untruncated = Sampling(temperature=self.sampling.temperature)
+        return log_distribution(logits, untruncated, None).to(tokens.response_ids.device)
+
+    def check_vocabulary(self) -> None:
+        """Refuse to score tokens of another vocabulary.
+
+        Raises:
+            UserError: names the field and what would be right.
+        """
+        if not self.shares_tokenizer:
+            raise UserError(
+                "'guide.model' has another vocabulary than the policy, and distillation compares their "
+                "probabilities token by token: choose a guide with the policy's tokenizer, or an algorithm "
+                "without 'distill_coef'."
+            )
 
     def _prefix(self, request: Request, limit: int) -> torch.Tensor:
         if self.shares_tokenizer and request.prefix_ids is not None:

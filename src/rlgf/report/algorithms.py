@@ -42,5 +42,9 @@ def _cells(row: Algorithm) -> list[str]:
         row.rollout.name.lower(),
         str(row.policy_loss_on),
         "" if row.value_loss_on is None else f"{row.value_loss_on}: V of {row.critic}",
-        row.advantage or row.policy_loss,
+        " + ".join(
+            name
+            for name in (row.advantage or row.policy_loss, "distillation" if row.distills else None)
+            if name is not None
+        ),
     ]

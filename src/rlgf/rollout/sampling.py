@@ -108,9 +108,16 @@ def token_logprobs(
     return chosen - warped.logsumexp(dim=-1)
 
 
+def log_distribution(
+    logits: Float[Tensor, "B T V"], sampling: Sampling, end_id: int | None
+) -> Float[Tensor, "B T V"]:
+    """Log-probabilities of the sampled distribution at each position, -inf where none can be drawn."""
+    return _warp_sequence(logits, sampling, end_id).log_softmax(dim=-1)
+
+
 def entropy(logits: Float[Tensor, "B T V"], sampling: Sampling, end_id: int | None) -> Float[Tensor, "B T"]:
     """Entropy of the sampled distribution in nats, at each position."""
-    logprobs = _warp_sequence(logits, sampling, end_id).log_softmax(dim=-1)
+    logprobs = log_distribution(logits, sampling, end_id)
     # A token that cannot be drawn adds nothing; 0 * -inf would be NaN, in the gradient too.
     return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rlgf import seeding
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.guides import Guide, RemoteGuide, Request, build_guide, guide_models
+from rlgf.guides import Guide, RemoteGuide, Request, build_guide, guide_models, scoring_guide
 from rlgf.models.critic import build_critic
 from rlgf.models.loading import LanguageModel, ModelConfig, context_length, load_language_model
 from rlgf.models.scratch import ScratchConfig
@@ -55,7 +55,8 @@ def build_parts(
     """Build every part that the configuration names; those given here are used as they are.
 
     Raises:
-        UserError: a name is not known, data is empty, a context is too short, a model is not there.
+        UserError: a name is not known, data is empty, a context is too short, a model is not there, a guide
+            that is learned from has no probabilities over the policy's vocabulary.
     """
     if policy is None:
         _check_context("policy", config.policy.source, config.rollout)
@@ -82,6 +83,8 @@ def build_parts(
     judge_model = reference if language_model is None else load_language_model(language_model)
     if guide is None and config.guide is not None:
         guide = build_guide(config.guide, policy.tokenizer)
+    # Before the first episode is paid for, not in the middle of the first update.
+    scorer = scoring_guide(guide) if any(row.distills for row in config.algorithm.rows) else None
     names = {row.critic for row in config.algorithm.rows} - {None}
     critics = {name: build_critic(config.policy.critic, policy.model) for name in sorted(map(str, names))}
     collector = Collector(policy, guide, config.rollout, config.seed)
@@ -96,7 +99,7 @@ def build_parts(
         assessor=Assessor(
             policy, reference, critics, reward, config.rollout.sampling, config.training.gamma, budget
         ),
-        updater=Updater(policy, critics, config.rollout.sampling, config.update, config.seed),
+        updater=Updater(policy, critics, config.rollout.sampling, config.update, config.seed, scorer),
         evaluator=Evaluator(measured, reference, judge_model, reward, judge, config.rollout),
     )
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from rlgf import losses, seeding
 from rlgf.algorithms import POLICY_LOSSES, Algorithm, PolicyTerms
 from rlgf.errors import resolve
+from rlgf.guides.base import ScoringGuide
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
 from rlgf.models.scoring import Tokens, response_outputs
-from rlgf.rollout.sampling import Sampling, entropy, token_logprobs
+from rlgf.rollout.sampling import Sampling, entropy, log_distribution, token_logprobs
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Experience, Rollout
 
@@ -58,8 +59,12 @@ class Updater:
     sampling: Sampling
     config: UpdateConfig
     seed: int
+    guide: ScoringGuide | None = None
+    """Needed by rows that distill."""
 
     def __post_init__(self) -> None:
+        # Models of one tokenizer can be padded to different widths.
+        self.vocabulary = 1 + max(self.policy.tokenizer.get_vocab().values())
         self.modules = {"policy": self.policy.model, **{f"critic {k}": c for k, c in self.critics.items()}}
         self.optimizer = torch.optim.AdamW(
             [{"params": list(module.parameters())} for module in self.modules.values()],
@@ -115,8 +120,9 @@ class Updater:
     ) -> dict[str, Tensor]:
         """Add the gradient of one optimizer step's loss to the parameters, micro-batch by micro-batch.
 
-        The loss is ``policy loss + value_coef * value loss - entropy_coef * entropy +
-        reference_coef * NLL of the references``, each averaged over the tokens that it reads.
+        The loss is ``policy loss + distill_coef * divergence from the guide + value_coef * value loss
+        - entropy_coef * entropy + reference_coef * NLL of the references``, each averaged over the
+        tokens that it reads.
 
         Returns:
             The losses and what they report.
@@ -164,26 +170,54 @@ class Updater:
         progress: float,
         metrics: dict[str, Tensor],
     ) -> Tensor:
-        end_id = self.policy.end_id
+        mask = micro.policy_mask[:, : logits.shape[1]].to(logits.device)
+        loss = torch.zeros((), device=logits.device)
+        if row.policy_loss is not None:
+            terms = self._terms(micro, tokens, logits, mask, count)
+            loss, found = resolve(row.policy_loss, POLICY_LOSSES, "algorithm.policy_loss")(terms)
+            _accumulate(metrics, {"policy_loss": loss.detach(), **found})
+        distill_coef = row.distill_coef.at(progress)
+        # A warm-up from 0 leaves a row without a policy loss nothing else to differentiate.
+        if distill_coef or row.policy_loss is None:
+            divergence, found = self._distillation(tokens, logits, row.jsd_beta, mask, count)
+            _accumulate(metrics, found)
+            loss = loss + distill_coef * divergence
+        entropy_coef = self.config.entropy_coef.at(progress)
+        if entropy_coef:
+            bonus, found = losses.entropy_bonus(
+                entropy(logits, self.sampling, self.policy.end_id), mask, count
+            )
+            _accumulate(metrics, found)
+            loss = loss - entropy_coef * bonus
+        assert isinstance(loss, Tensor)
+        return loss
+
+    def _terms(
+        self, micro: Experience, tokens: Tokens, logits: Tensor, mask: Tensor, count: float
+    ) -> PolicyTerms:
         length = logits.shape[1]
-        mask = micro.policy_mask[:, :length].to(logits.device)
-        terms = PolicyTerms(
-            logprobs=token_logprobs(logits, tokens.response_ids, self.sampling, end_id),
+        return PolicyTerms(
+            logprobs=token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_id),
             old_logprobs=micro.rollout.sampled_logprobs[:, :length].to(logits.device),
             advantages=micro.advantages[:, :length].to(logits.device),
             mask=mask,
             clip=self.config.clip,
             normalizer=count,
         )
-        loss, found = resolve(row.policy_loss, POLICY_LOSSES, "algorithm.policy_loss")(terms)
-        _accumulate(metrics, {"policy_loss": loss.detach(), **found})
-        entropy_coef = self.config.entropy_coef.at(progress)
-        if entropy_coef:
-            bonus, found = losses.entropy_bonus(entropy(logits, self.sampling, end_id), mask, count)
-            _accumulate(metrics, found)
-            loss = loss - entropy_coef * bonus
-        assert isinstance(loss, Tensor)
-        return loss
+
+    def _distillation(
+        self, tokens: Tokens, logits: Tensor, jsd_beta: float, mask: Tensor, count: float
+    ) -> tuple[Tensor, losses.Metrics]:
+        """The divergence between what the policy samples from and the guide, over the same tokens."""
+        assert self.guide is not None, "checked when the run was set up"
+        end_id = self.policy.end_id
+        # A token that the policy may not draw yet is none that the guide could ask it for.
+        possible = Sampling(min_tokens=self.sampling.min_tokens)
+        guide = log_distribution(
+            self.guide.log_distribution(tokens)[..., : self.vocabulary], possible, end_id
+        )
+        policy = log_distribution(logits[..., : self.vocabulary], self.sampling, end_id)
+        return losses.distillation(policy, guide, mask, jsd_beta, count)
 
     def _value_loss(
         self, micro: Experience, values: Tensor, count: float, progress: float, metrics: dict[str, Tensor]

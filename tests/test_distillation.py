@@ -1,0 +1,381 @@
+"""Distillation: the divergence itself, who can score, what is refused, and a policy that becomes its guide."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from torch import Tensor
+
+from rlgf.algorithms import ALGORITHMS, DISTILL, PPO_PLUS_PLUS, Algorithm, algorithm_from
+from rlgf.config import Config, load_config
+from rlgf.errors import UserError
+from rlgf.guides import Guide, LocalGuide, ScoringGuide
+from rlgf.losses import distillation
+from rlgf.models.loading import LanguageModel
+from rlgf.models.scoring import Tokens
+from rlgf.rollout.sampling import Sampling
+from rlgf.schedules import Schedule, constant
+from rlgf.training.checkpoint import save_policy
+from rlgf.training.display import Display
+from rlgf.training.parts import build_parts
+from rlgf.training.trainer import Trainer
+from rlgf.types import Author, Rollout
+from toys import FavouringGuide, LetterTask, letter_gpt
+
+VOCABULARY = 4
+LOGITS = st.lists(st.floats(-4, 4), min_size=VOCABULARY, max_size=VOCABULARY)
+ONE = torch.ones(1, 1, dtype=torch.bool)
+
+
+# The divergence.
+
+
+def logs(logits: list[float]) -> Tensor:
+    return torch.tensor([[logits]], dtype=torch.float64).log_softmax(dim=-1)
+
+
+def divergence(policy: list[float], guide: list[float], beta: float) -> float:
+    return float(distillation(logs(policy), logs(guide), ONE, beta, 1.0)[0])
+
+
+def slow_kl(p: list[float], q: list[float]) -> float:
+    return math.fsum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def slow(policy: list[float], guide: list[float], beta: float) -> float:
+    """From the definitions, in probabilities."""
+    q, p = ([math.exp(x) / math.fsum(map(math.exp, logits)) for x in logits] for logits in (policy, guide))
+    if beta in (0, 1):
+        return slow_kl(p, q) if beta == 0 else slow_kl(q, p)
+    m = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
+    return beta * slow_kl(p, m) + (1 - beta) * slow_kl(q, m)
+
+
+BETAS = st.sampled_from([0.0, 0.05, 0.5, 0.9, 1.0])
+
+
+@given(LOGITS, LOGITS, BETAS)
+def test_the_divergence_equals_its_definition_and_is_not_negative(
+    policy: list[float], guide: list[float], beta: float
+) -> None:
+    found = divergence(policy, guide, beta)
+    assert found == pytest.approx(slow(policy, guide, beta), abs=1e-12)
+    assert found >= -1e-14
+
+
+@given(LOGITS, BETAS)
+def test_equal_distributions_are_0_apart_and_pull_nowhere(logits: list[float], beta: float) -> None:
+    policy = torch.tensor([[logits]], dtype=torch.float64, requires_grad=True)
+    loss, metrics = distillation(policy.log_softmax(dim=-1), logs(logits), ONE, beta, 1.0)
+    loss.backward()
+    assert policy.grad is not None
+    assert loss.item() == metrics["distillation"].item() == pytest.approx(0, abs=1e-14)
+    torch.testing.assert_close(policy.grad, torch.zeros_like(policy), atol=1e-14, rtol=0)
+
+
+@given(LOGITS, LOGITS)
+def test_the_generalized_divergence_tends_to_both_kls(policy: list[float], guide: list[float]) -> None:
+    near = 1e-6
+    forward, reverse = divergence(policy, guide, 0.0), divergence(policy, guide, 1.0)
+    assert divergence(policy, guide, near) / near == pytest.approx(forward, abs=0.02)
+    assert divergence(policy, guide, 1 - near) / near == pytest.approx(reverse, abs=0.02)
+
+
+def test_only_masked_tokens_count_and_the_normalizer_divides() -> None:
+    random = torch.Generator().manual_seed(0)
+    policy, guide = (
+        torch.randn(2, 3, VOCABULARY, generator=random, dtype=torch.float64).log_softmax(dim=-1)
+        for _ in range(2)
+    )
+    mask = torch.tensor([[True, False, True], [False, True, False]])
+    found, _ = distillation(policy, guide, mask, 0.5, 7.0)
+    total = sum(slow(policy[b, t].tolist(), guide[b, t].tolist(), 0.5) for b, t in mask.nonzero().tolist())
+    assert found.item() == pytest.approx(total / 7)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_a_token_that_neither_can_draw_is_harmless(beta: float) -> None:
+    policy = torch.tensor([[[0.3, -0.2, -math.inf]]], requires_grad=True)
+    guide = torch.tensor([[[-1.0, 0.5, -math.inf]]]).log_softmax(dim=-1)
+    loss, _ = distillation(policy.log_softmax(dim=-1), guide, ONE, beta, 1.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(slow([0.3, -0.2], [-1.0, 0.5], beta), abs=1e-6)
+    assert policy.grad is not None
+    assert policy.grad.isfinite().all()
+    assert policy.grad[0, 0, 2] == 0
+
+
+# Who can score.
+
+
+def peaked(language_model: LanguageModel) -> LanguageModel:
+    """The same with weights so large that each state has its own likely letters."""
+    with torch.no_grad():
+        language_model.model.get_input_embeddings().weight.mul_(4)
+    return language_model
+
+
+def local(language_model: LanguageModel, **sampling: Any) -> LocalGuide:
+    return LocalGuide(language_model, letter_gpt().tokenizer, Sampling(**sampling))
+
+
+def trainer(
+    guide: Guide,
+    algorithm: Any = "distill",
+    output: Path = Path("never written"),
+    rollout: dict[str, Any] | None = None,
+    updates: int = 4,
+) -> Trainer:
+    config = Config.model_validate(
+        {
+            "task": {"name": "letters"},
+            "policy": {"model": "made by hand"},
+            "guide": {"model": "made by hand"},
+            "algorithm": algorithm,
+            "output": output,
+            "rollout": {
+                "episodes": 64,
+                "max_prompt_tokens": 4,
+                "max_response_tokens": 6,
+                "min_response_tokens": 3,
+                **(rollout or {}),
+            },
+            "update": {"minibatch": 32, "epochs": 2, "learning_rate": {"start": 1e-2, "end": 0}},
+            "training": {"updates": updates, "trackers": [], "checkpoint_every": 1000},
+            "evaluation": {"every": 1000, "samples": 64, "test_samples": 64},
+        }
+    )
+    parts = build_parts(config, task=LetterTask(), guide=guide, policy=letter_gpt())
+    return Trainer(config, parts, Display(Console(quiet=True)))
+
+
+def episodes(trainer: Trainer) -> Rollout:
+    return trainer.collect(trainer.batch(), DISTILL)
+
+
+def alone(language_model: LanguageModel, ids: list[int]) -> Tensor:
+    """The logits of the next token, from a forward pass without any padding."""
+    with torch.no_grad():
+        logits: Tensor = language_model.model(input_ids=torch.tensor([ids])).logits[0, -1]
+    return logits
+
+
+def test_a_local_guide_scores_each_state_as_it_would_alone() -> None:
+    model = peaked(letter_gpt(seed=7))
+    guide = local(model, temperature=0.7, top_p=0.5, top_k=2, min_tokens=4)
+    rollout = episodes(trainer(guide))
+    found = guide.log_distribution(Tokens.of(rollout))
+    assert not found.requires_grad
+    assert found.shape == (64, 6, 5)
+    for b, t in rollout.response_mask[::8].nonzero().tolist():
+        prompt = rollout.prompt_ids[8 * b][rollout.prompt_mask[8 * b]].tolist()
+        ids = [*prompt, *rollout.response_ids[8 * b, :t].tolist()]
+        expected = (alone(model, ids) / 0.7).log_softmax(dim=-1)
+        torch.testing.assert_close(found[8 * b, t], expected, atol=1e-4, rtol=1e-4)
+
+
+def exact_kl(policy: LanguageModel, guide: LanguageModel, rollout: Rollout, minimum: int) -> float:
+    """KL(policy || guide) in nats a token, state by state, over what the policy may draw there."""
+    found = []
+    for b, t in rollout.response_mask.nonzero().tolist():
+        prompt = rollout.prompt_ids[b][rollout.prompt_mask[b]].tolist()
+        ids = [*prompt, *rollout.response_ids[b, :t].tolist()]
+        letters = 4 if t < minimum else 5
+        q, p = (alone(model, ids)[:letters].double().softmax(dim=-1).tolist() for model in (policy, guide))
+        found.append(slow_kl(q, p))
+    return math.fsum(found) / len(found)
+
+
+def test_the_loss_compares_what_is_sampled() -> None:
+    """Before its minimum length the policy cannot end a text, so the guide cannot ask it to."""
+    model = peaked(letter_gpt(seed=7))
+    learner = trainer(local(model, top_p=0.5))
+    rollout = episodes(learner)
+    experience = learner.assess(rollout, DISTILL)
+    metrics = learner.parts.updater.backward(experience, DISTILL)
+    expected = exact_kl(learner.parts.policy, model, rollout, minimum=3)
+    assert expected > 0.3
+    assert metrics["distillation"].item() == pytest.approx(expected, rel=1e-4)
+    assert "policy_loss" not in metrics
+
+
+def test_a_guide_padded_to_another_width_scores_alike() -> None:
+    """Models of one tokenizer may have rows behind its last token."""
+    narrow, wide = peaked(letter_gpt(seed=7)), peaked(letter_gpt(seed=7))
+    wide.model.resize_token_embeddings(9)
+    losses = []
+    for model in (narrow, wide):
+        learner = trainer(local(model))
+        experience = learner.assess(episodes(learner), DISTILL)
+        losses.append(float(learner.parts.updater.backward(experience, DISTILL)["distillation"]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_a_guide_is_learned_from_and_stays_as_it_was() -> None:
+    model = peaked(letter_gpt(seed=7))
+    before = copy.deepcopy(model.model.state_dict())
+    learner = trainer(local(model))
+    learner.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.model.parameters())
+
+
+def test_the_coefficient_follows_its_schedule() -> None:
+    """Nothing is learned while it warms up from 0, nor once it has fallen to 0 beside another loss."""
+    rising = DISTILL.model_copy(update={"distill_coef": Schedule(start=1, end=1, warmup=0.5)})
+    falling = algorithm_from(
+        {"name": "mine", "policy_loss": "nll", "rollout": "reference", "distill_coef": {"start": 1, "end": 0}}
+    )
+    assert isinstance(falling, Algorithm)
+    learner = trainer(local(peaked(letter_gpt(seed=7))))
+    experience = learner.assess(episodes(learner), rising)
+    updater = learner.parts.updater
+    gradients = []
+    for progress in (0.0, 0.25, 0.5):
+        updater.backward(experience, rising, progress)
+        gradients.append(updater.policy.model.transformer.wpe.weight.grad.clone())
+        updater.optimizer.zero_grad()
+    assert not gradients[0].any()
+    torch.testing.assert_close(2 * gradients[1], gradients[2])
+    assert "distillation" in updater.backward(experience, falling, 0.5)
+    assert "distillation" not in updater.backward(experience, falling, 1.0)
+
+
+# What is refused.
+
+
+def refusal(make: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        make()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.count(". ") == 0, "one sentence"
+    assert message.endswith(".")
+    return message
+
+
+RECIPE: dict[str, Any] = {"task": "imdb", "policy": {"model": "gpt2"}, "reward": "sentiment"}
+BLIND: dict[str, dict[str, Any]] = {
+    "url": {"url": "http://127.0.0.1:1/v1", "model": "x"},
+    "file": {"file": "texts.jsonl"},
+    "guides": {"guides": {"one": {"model": "x"}, "other": {"model": "y"}}},
+    "name": {"name": "toys:FavouringGuide", "options": {"favourite": "a", "probability": 0.5}},
+}
+DISTILLING: dict[str, Any] = {
+    "distill": "distill",
+    "later": {"base": "ppo", "distill_coef": {"start": 0, "end": 0.1}},
+    "d2lols": {"base": "d2lols", "explore": {"distill_coef": 0.1}},
+}
+
+
+@pytest.mark.parametrize("key", BLIND)
+@pytest.mark.parametrize("algorithm", DISTILLING)
+def test_a_guide_that_can_never_score_is_refused_with_the_recipe(key: str, algorithm: str) -> None:
+    recipe = {**RECIPE, "guide": BLIND[key]}
+    assert load_config(recipe, "algorithm=ppo++").guide is not None
+    message = refusal(lambda: load_config(recipe, {"algorithm": DISTILLING[algorithm]}))
+    assert f"'guide.{key}'" in message
+    assert "set 'guide.model'" in message
+    assert "'distill_coef'" in message
+
+
+@pytest.mark.parametrize("algorithm", DISTILLING)
+def test_no_guide_at_all_is_refused_with_the_recipe(algorithm: str) -> None:
+    message = refusal(lambda: load_config(RECIPE, {"algorithm": DISTILLING[algorithm]}))
+    assert "needs a guide" in message
+    assert "'guide:' section" in message
+
+
+@pytest.mark.parametrize("guide", [{"model": "x"}, {"name": "rlgf.guides:LocalGuide"}])
+def test_a_guide_that_may_score_is_not_refused_with_the_recipe(guide: dict[str, Any]) -> None:
+    recipe = {**RECIPE, "guide": guide, "reward": None}
+    assert load_config(recipe, "algorithm=distill").algorithm == DISTILL
+
+
+def test_another_vocabulary_is_refused_before_training() -> None:
+    other = LocalGuide(letter_gpt("abcdefgh"), letter_gpt().tokenizer, Sampling())
+    message = refusal(lambda: trainer(other))
+    assert "'guide.model' has another vocabulary than the policy" in message
+    assert "choose a guide with the policy's tokenizer" in message
+    tokens = Tokens.of(episodes(trainer(local(letter_gpt(seed=7)))))
+    assert refusal(lambda: other.log_distribution(tokens)) == message
+
+
+def test_a_guide_made_by_hand_that_cannot_score_is_refused_before_training() -> None:
+    guide = FavouringGuide("a", 0.5)
+    assert not isinstance(guide, ScoringGuide)
+    message = refusal(lambda: trainer(guide))
+    assert "FavouringGuide has no method 'log_distribution(tokens)'" in message
+
+
+def test_a_row_that_learns_from_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="set 'distill_coef' above 0"):
+        algorithm_from({"name": "mine", "policy_loss": None})
+    for beta in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="jsd_beta"):
+            algorithm_from({"base": "distill", "jsd_beta": beta})
+
+
+def test_without_its_guide_a_row_keeps_its_other_loss() -> None:
+    assert DISTILL.unguided is None
+    both = PPO_PLUS_PLUS.model_copy(update={"distill_coef": constant(0.1)})
+    assert both.needs_guide
+    assert both.unguided == PPO_PLUS_PLUS.unguided
+    assert both.unguided is not None
+    assert not both.unguided.needs_guide
+    assert not any(row.needs_guide for row in ALGORITHMS["ppo"].rows)
+
+
+# From a recipe.
+
+
+def saved(language_model: LanguageModel, folder: Path) -> str:
+    save_policy(language_model, folder)
+    return str(folder)
+
+
+def test_a_recipe_distills_models_from_folders(tmp_path: Path) -> None:
+    recipe = {
+        "task": "letters",
+        "policy": {"model": saved(letter_gpt(), tmp_path / "policy")},
+        "guide": {"model": saved(peaked(letter_gpt(seed=7)), tmp_path / "guide")},
+        "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
+        "training": {"trackers": []},
+    }
+    shipped = Path(__file__).parents[1] / "recipes/algorithms/distill.yaml"
+    config = load_config(recipe, shipped, "algorithm.jsd_beta=0.5")
+    metrics = Trainer(config, build_parts(config, task=LetterTask()), Display(Console(quiet=True))).step()
+    assert float(metrics["distillation"]) > 0
+
+    other = saved(letter_gpt("abcdefgh"), tmp_path / "other")
+    config = load_config(recipe, shipped, f"guide.model={other}")
+    assert "another vocabulary" in refusal(lambda: build_parts(config, task=LetterTask()))
+
+
+# Learning.
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_the_policy_becomes_its_guide(tmp_path: Path, beta: float) -> None:
+    """KL(policy || guide) over the policy's own texts falls from above 0.3 nats a token to below 0.01."""
+    guide = peaked(letter_gpt(seed=7))
+    learner = trainer(local(guide), {"base": "distill", "jsd_beta": beta}, tmp_path / "run", updates=30)
+
+    def distance() -> float:
+        rollout = learner.parts.collector.answers(Author.POLICY, learner.parts.held_out("test"))
+        return exact_kl(learner.parts.policy, guide, rollout, minimum=3)
+
+    start = distance()
+    learner.train()
+    end = distance()
+    print(f"beta {beta}: {start:.3f} to {end:.4f}")
+    assert start > 0.3
+    assert end < 0.01

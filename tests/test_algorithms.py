@@ -41,6 +41,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "guided-grpo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.6),
     "rloo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.0),
     "bread": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "luffy": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.25),
     "dr-po": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 0.6),
     "reverse-curriculum": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "guided-rloo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.6),
@@ -78,9 +79,8 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     ) == TABLE[name]
     assert found.whiten == (found.advantage == "gae")
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
-    assert (found.rollin_length == whole) == (name != "reverse-curriculum")
+    assert (found.rollin_length == whole) == (name not in ("reverse-curriculum", "luffy"))
     assert found.distill_coef == constant(float(name == "distill"))
-    assert found.rollin_length == RollinLength(low=constant(0.0), high=constant(1.0))
     assert found.rows == (found,)
     assert found.at(3, 10, 0) is found
 

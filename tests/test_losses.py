@@ -19,6 +19,7 @@ from rlgf.losses import (
     entropy_bonus,
     kl_estimate,
     negative_log_likelihood,
+    shaped_importance,
 )
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, dict[str, Tensor]]]
@@ -35,6 +36,7 @@ LOSSES: dict[str, Loss] = {
     "clipped_surrogate": lambda x, old, target, mask, n: clipped_surrogate(x, old, target, mask, CLIP, n),
     "clipped_value": lambda x, old, target, mask, n: clipped_value(x, old, target, mask, CLIP, n),
     "negative_log_likelihood": lambda x, old, target, mask, n: negative_log_likelihood(x, mask, n),
+    "shaped_importance": lambda x, old, target, mask, n: shaped_importance(x, target, mask, n),
     "distillation": lambda x, old, target, mask, n: distillation(coin(x), coin(old), mask, 0.3, n),
     "entropy_bonus": lambda x, old, target, mask, n: entropy_bonus(x, mask, n),
 }
@@ -85,6 +87,16 @@ def test_clipped_surrogate_equals_a_loop(row: Row, normalizer: float) -> None:
     assert loss.item() == pytest.approx(total / normalizer, abs=1e-9)
     assert metrics["clip_fraction"].item() == pytest.approx(clips / normalizer, abs=1e-6)
     assert metrics["update_kl"].item() == pytest.approx(kl / normalizer, abs=1e-9)
+
+
+@given(TOKENS, st.floats(0.5, 20))
+def test_shaped_importance_equals_a_loop(row: Row, normalizer: float) -> None:
+    logprobs, _, target, mask = columns(row)
+    loss, metrics = shaped_importance(logprobs, target, mask, normalizer)
+    weights = [math.exp(new) / (math.exp(new) + 0.1) if masked_in else 0.0 for new, _, _, masked_in in row]
+    total = -sum(weight * advantage for weight, (_, _, advantage, _) in zip(weights, row, strict=True))
+    assert loss.item() == pytest.approx(total / normalizer, abs=1e-9)
+    assert metrics["shaped_weight"].item() == pytest.approx(sum(weights) / normalizer, abs=1e-9)
 
 
 @given(TOKENS, st.floats(0.5, 20))

@@ -169,6 +169,7 @@ COEFFICIENTS = {"reference_coef": 0.2, "entropy_coef": 0.1}
         ("aggrevated", "separate"),
         ("aggrevated", "head"),
         ("guided-grpo", "separate"),
+        ("luffy", "separate"),
     ],
 )
 def test_gradients_depend_neither_on_micro_batches_nor_on_order(name: str, critic: str) -> None:

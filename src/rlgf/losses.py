@@ -53,6 +53,24 @@ def negative_log_likelihood(
     return loss, {"nll": loss.detach()}
 
 
+def shaped_importance(
+    logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    normalizer: float,
+    shape: float = 0.1,
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """Importance-weighted policy gradient for tokens that somebody else wrote.
+
+    ``-sum of f(pi(y_t | s_t)) A_t / normalizer`` with ``f(x) = x / (x + shape)``: the ratio to a writer
+    whose probabilities are not known, taken for 1, shaped so that tokens that the policy finds
+    improbable keep a gradient (policy shaping of LUFFY, Yan et al., arXiv 2504.14945).
+    """
+    weight = torch.sigmoid(logprobs - math.log(shape))
+    loss = -torch.where(mask, weight * advantages, 0.0).sum() / normalizer
+    return loss, {"shaped_weight": torch.where(mask, weight, 0.0).sum().detach() / normalizer}
+
+
 def clipped_value(
     values: Float[Tensor, "B T"],
     old_values: Float[Tensor, "B T"],

@@ -152,21 +152,21 @@ class Collector:
         self, drafts: Sequence[Draft], row: Algorithm, progress: float, group_size: int
     ) -> list[Draft]:
         """Finished episodes, ``group_size`` in a row for each draft."""
+        if not row.rollin_shared:
+            drafts, group_size = _members(drafts, group_size), 1
         if row.rollin is not None:
             self._add(row.rollin, drafts, self._switches(drafts, row, progress))
             if row.rollin is not Author.POLICY:
                 for draft in drafts:
                     _reopen(draft)
-        episodes = [
-            draft.branch(seeding.derive(draft.seed, "member", member))
-            for draft in drafts
-            for member in range(group_size)
-        ]
+        episodes = _members(drafts, group_size)
         limits = [0 if e.finished else self.config.max_response_tokens - len(e.ids) for e in episodes]
         self._add(row.rollout, episodes, limits)
         return episodes
 
-    def prefetch(self, samples: Sequence[Sample], row: Algorithm, update: int, progress: float) -> None:
+    def prefetch(
+        self, samples: Sequence[Sample], row: Algorithm, update: int, progress: float, group_size: int = 1
+    ) -> None:
         """Ask a remote guide now for the roll-ins that `collect` with the same arguments will need.
 
         What the guide is to finish cannot be asked ahead: the policy has yet to begin it.
@@ -175,6 +175,8 @@ class Collector:
         ahead = row.rollin_below is None
         if ahead and isinstance(writer, GuideWriter) and isinstance(self.guide, RemoteGuide):
             drafts = self._drafts(samples, update)
+            if not row.rollin_shared:
+                drafts = _members(drafts, group_size)
             switches = self._switches(drafts, row, progress)
             chosen = [(draft, switch) for draft, switch in zip(drafts, switches, strict=True) if switch > 0]
             self.guide.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
@@ -225,6 +227,15 @@ class Collector:
             draft.finished = part.finished
             draft.guide = part.guide or draft.guide
             draft.altered |= part.altered
+
+
+def _members(drafts: Sequence[Draft], group_size: int) -> list[Draft]:
+    """Each draft ``group_size`` times, with seeds of their own."""
+    return [
+        draft.branch(seeding.derive(draft.seed, "member", member))
+        for draft in drafts
+        for member in range(group_size)
+    ]
 
 
 def _reopen(draft: Draft) -> None:

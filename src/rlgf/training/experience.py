@@ -57,7 +57,7 @@ class Assessor:
             estimator: Estimator = resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
             advantages, returns = estimator.estimate(signals)
             if row.whiten:
-                advantages = whiten(advantages, policy_mask)
+                advantages = whiten(advantages, policy_mask | row.rollin_read(rollout.author))
         return Experience(
             rollout=rollout,
             rewards=rewards,

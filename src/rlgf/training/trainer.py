@@ -154,7 +154,8 @@ class Trainer:
         """Ask a remote guide for the roll-ins of the next update, while this one trains."""
         update, updates = self.progress.update + 1, self.config.training.updates
         if update < updates:
-            self.parts.collector.prefetch(self._batch(update), self._row(update), update, update / updates)
+            row, group_size = self._row(update), self.config.rollout.group_size
+            self.parts.collector.prefetch(self._batch(update), row, update, update / updates, group_size)
 
     def _collect_within_budget(self) -> tuple[Algorithm, Rollout]:
         row = self.row()

@@ -131,12 +131,18 @@ class Updater:
         critic = None if row.critic is None else self.critics[row.critic]
         shared = critic is not None and critic.reads_policy_hidden
         value_count = max(float(batch.value_mask.sum()), 1.0)
-        policy_reads = batch.policy_mask | batch.value_mask if shared else batch.policy_mask
+        rollin_mask = row.rollin_read(batch.rollout.author)
+        rollin_count = max(float(rollin_mask.sum()), 1.0)
+        policy_reads = batch.policy_mask | rollin_mask
+        if shared:
+            policy_reads = policy_reads | batch.value_mask
         policy_count = max(float(batch.policy_mask.sum()), 1.0)
 
         for micro, tokens in self._micro_batches(batch, policy_reads):
             logits, hidden = response_outputs(self.policy.model, tokens, hidden=shared)
             loss = self._policy_loss(micro, tokens, logits, row, policy_count, progress, metrics)
+            if row.rollin_loss is not None:
+                loss = loss + self._rollin_loss(micro, tokens, logits, row, rollin_count, progress, metrics)
             if critic is not None and shared:
                 values = critic(tokens, hidden)
                 loss = loss + self._value_loss(micro, values, value_count, progress, metrics)
@@ -191,6 +197,23 @@ class Updater:
             loss = loss - entropy_coef * bonus
         assert isinstance(loss, Tensor)
         return loss
+
+    def _rollin_loss(
+        self,
+        micro: Experience,
+        tokens: Tokens,
+        logits: Tensor,
+        row: Algorithm,
+        count: float,
+        progress: float,
+        metrics: dict[str, Tensor],
+    ) -> Tensor:
+        mask = row.rollin_read(micro.rollout.author)[:, : logits.shape[1]].to(logits.device)
+        terms = self._terms(micro, tokens, logits, mask, count)
+        loss: Tensor
+        loss, found = resolve(row.rollin_loss or "", POLICY_LOSSES, "algorithm.rollin_loss")(terms)
+        _accumulate(metrics, {f"rollin_{name}": value for name, value in found.items()})
+        return row.rollin_coef.at(progress) * loss
 
     def _terms(
         self, micro: Experience, tokens: Tokens, logits: Tensor, mask: Tensor, count: float

@@ -1,0 +1,83 @@
+"""What a row of the table names: ways to estimate advantages, and policy losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rlgf import advantages, losses
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What an advantage estimator may read."""
+
+    token_rewards: Float[Tensor, "B T"]
+    values: Float[Tensor, "B T"]
+    mask: Bool[Tensor, "B T"]
+    group: Int[Tensor, "B"]
+    gamma: float
+    gae_lambda: float
+
+
+Estimates = tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]
+"""Advantages (B, T) and value targets (B, T)."""
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A way to estimate advantages."""
+
+    estimate: Callable[[Signals], Estimates]
+    grouped: bool = False
+    """Whether it compares the members of a group, which then needs two or more."""
+
+
+def _gae(signals: Signals) -> Estimates:
+    return advantages.gae(
+        signals.token_rewards, signals.values, signals.mask, signals.gamma, signals.gae_lambda
+    )
+
+
+def _within_group(score: Callable[..., Tensor]) -> Estimator:
+    """An estimator that gives every token of an episode its advantage over its group."""
+
+    def estimate(signals: Signals) -> Estimates:
+        advantage = score(signals.token_rewards.sum(dim=1), signals.group)
+        return advantage[:, None] * signals.mask, torch.zeros_like(signals.values)
+
+    return Estimator(estimate, grouped=True)
+
+
+ESTIMATORS: Mapping[str, Estimator] = {
+    "gae": Estimator(_gae),
+    "group_relative": _within_group(advantages.group_relative),
+    "leave_one_out": _within_group(advantages.leave_one_out),
+}
+
+
+@dataclass(frozen=True)
+class PolicyTerms:
+    """What a policy loss may read, for one micro-batch."""
+
+    logprobs: Float[Tensor, "B T"]
+    old_logprobs: Float[Tensor, "B T"]
+    advantages: Float[Tensor, "B T"]
+    mask: Bool[Tensor, "B T"]
+    clip: float
+    normalizer: float
+
+
+PolicyLoss = Callable[[PolicyTerms], tuple[Tensor, losses.Metrics]]
+
+POLICY_LOSSES: Mapping[str, PolicyLoss] = {
+    "clipped_surrogate": lambda x: losses.clipped_surrogate(
+        x.logprobs, x.old_logprobs, x.advantages, x.mask, x.clip, x.normalizer
+    ),
+    "nll": lambda x: losses.negative_log_likelihood(x.logprobs, x.mask, x.normalizer),
+    "shaped_importance": lambda x: losses.shaped_importance(x.logprobs, x.advantages, x.mask, x.normalizer),
+}

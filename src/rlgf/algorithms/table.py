@@ -1,0 +1,202 @@
+"""The table of algorithms, and how a recipe picks or changes a row of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlgf.algorithms.rows import Algorithm, AnyAlgorithm, Mixture, Part, RollinLength
+from rlgf.errors import UserError, nearest
+from rlgf.schedules import Schedule, constant
+from rlgf.types import Author
+
+_RLGF = "Chang et al., arXiv 2306.11816"
+_GAE = "A = sum_k (gamma lambda)^k delta_t+k"
+
+BC = Algorithm(
+    name="bc",
+    summary="behaviour cloning (supervised fine-tuning) of the reference texts",
+    rollout=Author.REFERENCE,
+    policy_loss="nll",
+    equation="-log pi(y_t | s_t)",
+    paper="Pomerleau, 1988",
+)
+PPO = Algorithm(
+    name="ppo",
+    summary="proximal policy optimization from the prompt",
+    value_loss_on=Part.ROLLOUT,
+    advantage="gae",
+    whiten=True,
+    equation=f"min(rho A, clip(rho) A), {_GAE}, V = V^pi",
+    paper="Schulman et al., arXiv 1707.06347",
+)
+PPO_PLUS_PLUS = PPO.model_copy(
+    update={
+        "name": "ppo++",
+        "summary": "PPO from states in the middle of the guide's texts as well",
+        "rollin": Author.GUIDE,
+        "rollin_prob": constant(0.6),
+        "paper": _RLGF,
+    }
+)
+AGGREVATED = PPO.model_copy(
+    update={
+        "name": "aggrevated",
+        "summary": "differentiable AggreVaTe: improve on the guide by one step, the guide finishes",
+        "rollin": Author.POLICY,
+        "rollout": Author.GUIDE,
+        "policy_loss_on": Part.ROLLIN,
+        "rollin_prob": constant(0.8),
+        "equation": "min(rho A, clip(rho) A), A^g = r_t + gamma V^g(s_t+1) - V^g(s_t)",
+        "paper": f"{_RLGF}; Sun et al., arXiv 1703.01030",
+    }
+)
+GRPO = Algorithm(
+    name="grpo",
+    summary="group-relative policy optimization, no critic",
+    advantage="group_relative",
+    equation="min(rho A, clip(rho) A), A = (R - mean_group R) / std_group R",
+    paper="Shao et al., arXiv 2402.03300",
+)
+RLOO = GRPO.model_copy(
+    update={
+        "name": "rloo",
+        "summary": "REINFORCE with a leave-one-out baseline, no critic",
+        "advantage": "leave_one_out",
+        "equation": "min(rho A, clip(rho) A), A = R - mean of the others' R",
+        "paper": "Ahmadian et al., arXiv 2402.14740",
+    }
+)
+DISTILL = Algorithm(
+    name="distill",
+    summary="on-policy distillation: the guide's probabilities at the states of the policy's own texts, no reward",
+    policy_loss=None,
+    distill_coef=constant(1.0),
+    equation="JSD_beta(g, pi) = beta KL(g || m) + (1 - beta) KL(pi || m), m = beta g + (1 - beta) pi; "
+    "beta 0: KL(g || pi), beta 1: KL(pi || g)",
+    paper="Agarwal et al., arXiv 2306.13649",
+)
+_GUIDED = {"rollin": Author.GUIDE, "rollin_prob": constant(0.6)}
+GUIDED_GRPO = GRPO.model_copy(
+    update={"name": "guided-grpo", "summary": "GRPO; a group shares the guide's roll-in", **_GUIDED}
+)
+BREAD = GUIDED_GRPO.model_copy(
+    update={
+        "name": "bread",
+        "summary": "GRPO; a group of which all fail is written again behind the guide's beginning",
+        "rollin_prob": constant(1.0),
+        "rollin_below": 0.5,
+        "paper": "Zhang et al., arXiv 2506.17211",
+    }
+)
+LUFFY = GUIDED_GRPO.model_copy(
+    update={
+        "name": "luffy",
+        "summary": "GRPO over groups in which the guide wrote almost all of some texts, and learns from these too",
+        "rollin_prob": constant(0.25),
+        "rollin_length": RollinLength(low=constant(1.0)),
+        "rollin_shared": False,
+        "rollin_loss": "shaped_importance",
+        "equation": "GRPO, and f(pi) A with f(x) = x / (x + 0.1) where the guide wrote",
+        "paper": "Yan et al., arXiv 2504.14945",
+    }
+)
+GUIDED_RLOO = RLOO.model_copy(
+    update={"name": "guided-rloo", "summary": "RLOO; a group shares the guide's roll-in", **_GUIDED}
+)
+DR_PO = PPO_PLUS_PLUS.model_copy(
+    update={
+        "name": "dr-po",
+        "summary": "data-set reset: PPO from states in the middle of the reference texts as well",
+        "rollin": Author.REFERENCE,
+        "paper": "Chang et al., arXiv 2404.08495",
+    }
+)
+REVERSE_CURRICULUM = DR_PO.model_copy(
+    update={
+        "name": "reverse-curriculum",
+        "summary": "PPO from near the end of the reference texts, then from ever earlier",
+        "rollin_prob": constant(1.0),
+        "rollin_length": RollinLength(low=Schedule(start=0.9, end=0.0), high=Schedule(start=1.0, end=0.0)),
+        "paper": "Xi et al., arXiv 2402.05808",
+    }
+)
+LOLS = Mixture(
+    name="lols",
+    summary="each update PPO++ with probability 0.8, else AggreVaTeD; two critics",
+    imitate=AGGREVATED,
+    explore=PPO_PLUS_PLUS,
+    explore_prob=constant(0.8),
+    equation="as its parts",
+    paper=f"{_RLGF}; Chang et al., arXiv 1502.02206",
+)
+D2LOLS = LOLS.model_copy(
+    update={
+        "name": "d2lols",
+        "summary": "AggreVaTeD for the first 0.4 of the run, PPO++ after; two critics",
+        "explore_prob": Schedule(start=0.0, end=1.0, shape="step", over=0.4),
+        "paper": _RLGF,
+    }
+)
+
+ALGORITHMS: Mapping[str, AnyAlgorithm] = {
+    a.name: a
+    for a in (
+        BC,
+        PPO,
+        PPO_PLUS_PLUS,
+        AGGREVATED,
+        LOLS,
+        D2LOLS,
+        DR_PO,
+        REVERSE_CURRICULUM,
+        GRPO,
+        GUIDED_GRPO,
+        BREAD,
+        LUFFY,
+        RLOO,
+        GUIDED_RLOO,
+        DISTILL,
+    )
+}
+
+
+def algorithm_from(spec: Any) -> AnyAlgorithm:
+    """An algorithm from what a recipe says: a name, a row, or ``base`` with changed fields.
+
+    Changes without a ``base`` or a ``name`` are changes to `ppo`.
+
+    Raises:
+        UserError: ``base`` is not in the table, or a field belongs elsewhere.
+    """
+    if isinstance(spec, Algorithm | Mixture):
+        return spec
+    if isinstance(spec, str):
+        spec = {"base": spec}
+    if not isinstance(spec, Mapping):
+        raise ValueError("it must be a name such as 'ppo++', or a mapping with 'base' or 'name'")
+    changes = {key: value for key, value in spec.items() if key != "base"}
+    if "base" not in spec and "name" in spec:
+        return (Mixture if "explore" in spec else Algorithm).model_validate(spec)
+    base = str(spec.get("base", "ppo"))
+    if base not in ALGORITHMS:
+        raise UserError(f"algorithm '{base}' is not known: {nearest(base, ALGORITHMS)}")
+    row = ALGORITHMS[base]
+    if isinstance(row, Mixture):
+        for key in changes.keys() & (Algorithm.model_fields.keys() - Mixture.model_fields.keys()):
+            raise UserError(
+                f"'{base}' is a mixture, and '{key}' belongs to its rows: set algorithm.explore.{key} or "
+                f"algorithm.imitate.{key}."
+            )
+    return type(row).model_validate(_merge(row.model_dump(), changes))
+
+
+def _merge(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """``new`` over ``old``, level by level; a schedule that says where it starts is a whole one."""
+    merged = dict(old)
+    for key, value in new.items():
+        inner = merged.get(key)
+        if isinstance(inner, dict) and isinstance(value, Mapping) and "start" not in value:
+            value = _merge(inner, value)
+        merged[key] = value
+    return merged

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rlgf.algorithms import ALGORITHMS, LOLS, PPO_PLUS_PLUS
+from rlgf.algorithms import ALGORITHMS, LOLS, PPO_PLUS_PLUS, algorithm_from
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.schedules import Schedule, constant
@@ -292,3 +292,15 @@ def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 3
     assert isinstance(config, Config)
+
+
+def test_a_whole_row_replaces_an_earlier_algorithm() -> None:
+    row = {"name": "mine", "rollout": "reference", "policy_loss": "nll"}
+    config = load_config(BASE, "algorithm=ppo++", {"algorithm": row})
+    assert config.algorithm == algorithm_from(row)
+    renamed = load_config(BASE, "algorithm=ppo++", "algorithm.name=other").algorithm
+    assert renamed == PPO_PLUS_PLUS.model_copy(update={"name": "other"})
+
+
+def test_a_value_that_is_no_reference_is_one_sentence() -> None:
+    assert "no valid YAML" in refusal(BASE, {"name": "${"})

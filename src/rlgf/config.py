@@ -168,12 +168,24 @@ def load_config(*sources: str | Path | Mapping[str, Any]) -> Config:
     merged: dict[str, Any] = {}
     for source in sources:
         part = _spelled_out(_read(source))
-        if isinstance(part.get("algorithm"), dict) and "base" in part["algorithm"]:
+        if _whole_algorithm(part.get("algorithm")):
             merged.pop("algorithm", None)
         if isinstance(part.get("guide"), dict) and isinstance(merged.get("guide"), dict):
             merged["guide"] = fit_for(merged["guide"], part["guide"])
-        merged = OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[assignment]  # a mapping
+        try:
+            merged = OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[assignment]  # a mapping
+        except OmegaConfBaseException as error:
+            raise UserError(
+                f"a value is no valid YAML for a recipe: {' '.join(str(error).split())}."
+            ) from error
     return validated(Config, merged)
+
+
+def _whole_algorithm(algorithm: Any) -> bool:
+    """Whether a recipe gives an algorithm of its own rather than changes to an earlier one."""
+    return isinstance(algorithm, dict) and (
+        "base" in algorithm or ("name" in algorithm and len(algorithm) > 1)
+    )
 
 
 def _spelled_out(part: dict[str, Any]) -> dict[str, Any]:

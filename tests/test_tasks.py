@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gzip
 import hashlib
 import json
 import re
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from rlgf.errors import UserError
+from rlgf.models.loading import LanguageModel
 from rlgf.tasks import TASKS, Task, build_task, imdb
 from rlgf.tasks.imdb import ImdbTask, labelled_reviews, snippets
 from rlgf.types import Sample
@@ -157,7 +160,7 @@ def test_snippets_come_from_all_over_the_review() -> None:
 
 
 def test_tasks_say_what_they_are() -> None:
-    assert set(TASKS) == {"imdb", "jsonl"}
+    assert set(TASKS) == {"imdb", "data"}
     assert all((task.__doc__ or "").splitlines()[0].endswith(".") for task in TASKS.values())
 
 
@@ -199,7 +202,8 @@ def test_your_own_task_is_built_with_its_options() -> None:
         ("imdb", {"prompt_words": "many"}, r"option 'prompt_words' \(it is 'many'\): .*integer"),
         ("imdb", {"prompt_words": -1}, r"option 'prompt_words' \(it is -1\): .*greater than or equal to 0"),
         ("imdb", {"label": "good"}, r"option 'label' \(it is 'good'\): .*'positive' or 'negative'"),
-        ("jsonl", {}, r"task 'jsonl' needs the option 'train'"),
+        ("data", {}, r"task 'data'.*give either files .* or 'data'"),
+        ("data", {"data": "a", "train": "b"}, r"give either files"),
         (f"{__name__}:Own", {}, r"needs the option 'size'"),
         (f"{__name__}:Own", {"size": 1, "words": "b"}, r"no option 'words': did you mean 'word'\?"),
         (f"{__name__}:NO_TASK", {}, r"no class or function"),
@@ -213,7 +217,7 @@ def test_wrong_names_and_options_are_one_sentence(name: str, options: dict[str, 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("task", [ImdbTask(), build_task("jsonl", {"train": "a.jsonl"})])
+@pytest.mark.parametrize("task", [ImdbTask(), build_task("data", {"train": "a.jsonl"})])
 def test_unknown_splits_are_named(task: Task) -> None:
     with pytest.raises(UserError, match=r"no split 'tests': did you mean 'test'\? Known: test, train, valid"):
         task.load("tests")
@@ -227,20 +231,22 @@ def write(path: Path, *lines: Any) -> Path:
     return path
 
 
-def test_jsonl_reads_prompts_references_and_columns(tmp_path: Path) -> None:
+def test_data_reads_prompts_references_and_columns(tmp_path: Path) -> None:
     first = write(tmp_path / "a", {"prompt": "x", "references": ["y", "z"], "n": 1}, "")
     second = write(tmp_path / "b", {"prompt": "u\u2028v", "references": "w"})
-    task = build_task("jsonl", {"train": [str(first), str(second)], "test": str(second)})
+    task = build_task("data", {"train": [str(first), str(second)], "test": str(second)})
     expected = [Sample("x", ("y", "z"), {"n": 1}), Sample("u\u2028v", ("w",), {})]
-    assert task.load("train") == expected
-    assert task.load("test") == expected[1:]
+    assert list(task.load("train")) == expected
+    assert task.load("test")[:] == expected[1:]
 
 
-def test_jsonl_fields_have_the_names_that_the_options_give(tmp_path: Path) -> None:
+def test_data_fields_have_the_names_that_the_options_give(tmp_path: Path) -> None:
     file = str(write(tmp_path / "a", {"question": "x", "answer": "y"}))
     options = {"train": file, "prompt_field": "question"}
-    assert build_task("jsonl", options | {"reference_field": "answer"}).load("train") == [Sample("x", ("y",))]
-    without = build_task("jsonl", options | {"reference_field": None}).load("train")
+    assert build_task("data", options | {"reference_field": "answer"}).load("train")[:] == [
+        Sample("x", ("y",))
+    ]
+    without = build_task("data", options | {"reference_field": None}).load("train")[:]
     assert without == [Sample("x", (), {"answer": "y"})]
 
 
@@ -259,16 +265,78 @@ GOOD = {"prompt": "x", "references": "y"}
         ([{"prompt": "x", "references": [4]}], r"line 1: 'references' must be a text or a list of texts"),
     ],
 )
-def test_jsonl_says_which_line_is_wrong(tmp_path: Path, lines: list[Any], message: str) -> None:
+def test_data_says_which_line_is_wrong(tmp_path: Path, lines: list[Any], message: str) -> None:
     file = write(tmp_path / "a.jsonl", *lines)
     with pytest.raises(UserError, match=message) as caught:
-        build_task("jsonl", {"train": str(file)}).load("train")
+        build_task("data", {"train": str(file)}).load("train")
     assert str(file) in str(caught.value)
 
 
-def test_jsonl_files_that_are_not_there_are_named(tmp_path: Path) -> None:
-    task = build_task("jsonl", {"train": str(tmp_path / "none.jsonl")})
+def test_data_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+    task = build_task("data", {"train": str(tmp_path / "none.jsonl")})
     with pytest.raises(UserError, match=r"none\.jsonl cannot be read"):
         task.load("train")
     with pytest.raises(UserError, match=r"no file for the split 'test': give the option 'test'"):
         task.load("test")
+
+
+ROWS = [{"prompt": f"p{i}", "references": f"r{i}", "n": i} for i in range(5)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl", "jsonl.gz"])
+def test_data_of_every_kind_gives_the_same_samples(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    file = tmp_path / f"a.{kind}"
+    table = datasets.Dataset.from_list(ROWS)
+    if kind.startswith("jsonl"):
+        text = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+        file.write_bytes(gzip.compress(text) if kind.endswith("gz") else text)
+    else:
+        getattr(table, f"to_{kind}")(str(file))
+    samples = build_task("data", {"train": str(file)}).load("train")
+    assert list(samples) == [Sample(f"p{i}", (f"r{i}",), {"n": i}) for i in range(5)]
+    assert samples[-1] == samples[4]
+    assert samples[1:3] == [samples[1], samples[2]]
+    with pytest.raises(IndexError):
+        samples[5]
+
+
+def test_a_template_makes_the_prompt_from_columns(tmp_path: Path) -> None:
+    file = str(write(tmp_path / "a", {"title": "T", "post": "P {x}", "summary": "S", "id": 3}))
+    options = {"train": file, "template": "{title}: {post}\nTL;DR:", "reference_field": "summary"}
+    assert build_task("data", options).load("train")[:] == [Sample("T: P {x}\nTL;DR:", ("S",), {"id": 3})]
+    with pytest.raises(
+        UserError, match=r"no field 'body': set the option 'template'.*id, post, summary, title"
+    ):
+        build_task("data", options | {"template": "{body}"}).load("train")
+
+
+def test_messages_of_a_chat_become_one_prompt(tmp_path: Path, language_model: LanguageModel) -> None:
+    tokenizer = copy.deepcopy(language_model.tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    language_model.model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    file = str(write(tmp_path / "a", {"prompt": [{"role": "user", "content": "hello"}]}))
+    options = {"train": file, "reference_field": None}
+    chat = build_task("data", options | {"chat_model": str(tmp_path / "model")})
+    assert chat.load("train")[:] == [Sample("<user>hello<assistant>")]
+    with pytest.raises(UserError, match=r"must be a text or set 'chat_model'"):
+        build_task("data", options).load("train")
+
+
+def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(json.dumps(GOOD).encode() + b'\n{"prompt": "\xff", "references": "y"}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2 is not in UTF-8"):
+        build_task("data", {"train": str(file)}).load("train")
+
+
+def test_a_broken_table_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("no table")
+    with pytest.raises(UserError, match="cannot be loaded") as caught:
+        build_task("data", {"train": str(tmp_path / "a.parquet")}).load("train")
+    assert "\n" not in str(caught.value)

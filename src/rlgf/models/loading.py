@@ -90,6 +90,16 @@ def load_model_config(config: ModelConfig) -> PreTrainedConfig:
     return loaded
 
 
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """A model's tokenizer.
+
+    Raises:
+        UserError: There is no model of that name.
+    """
+    tokenizer: PreTrainedTokenizerBase = _from_pretrained(AutoTokenizer, config)
+    return tokenizer
+
+
 def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | None = None) -> LanguageModel:
     """Load a causal model for training or inference, dropout off.
 
@@ -99,13 +109,14 @@ def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | 
     Raises:
         UserError: There is no such model, or it is not a causal language model.
     """
+    tokenizer: PreTrainedTokenizerBase
     if isinstance(config, ScratchConfig):
         assert texts is not None, "a model from scratch trains its tokenizer on the task's text"
         model, tokenizer = build_scratch(config, texts)
     else:
         dtype = config.dtype or ("float32" if device().type == "cpu" else "bfloat16")
         model = _from_pretrained(AutoModelForCausalLM, config, dtype=getattr(torch, dtype))
-        tokenizer = _from_pretrained(AutoTokenizer, config)
+        tokenizer = load_tokenizer(config)
         if tokenizer.eos_token_id is None:
             raise UserError(f"model '{config.model}': its tokenizer has no end-of-text token (eos_token).")
         if tokenizer.pad_token_id is None:

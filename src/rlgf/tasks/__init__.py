@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlgf.errors import UserError, resolve
-from rlgf.tasks.base import JsonlTask, Task, build_from
+from rlgf.tasks.base import Task, build_from
+from rlgf.tasks.data import DataTask
 from rlgf.tasks.imdb import ImdbTask
 
-TASKS: Mapping[str, Callable[..., Task]] = {"imdb": ImdbTask, "jsonl": JsonlTask}
+TASKS: Mapping[str, Callable[..., Task]] = {"imdb": ImdbTask, "data": DataTask}
 """The tasks by name; the first line of each one's docstring says what it is."""
 
 
@@ -29,4 +30,4 @@ def build_task(name: str, options: Mapping[str, Any]) -> Task:
     return task
 
 
-__all__ = ["TASKS", "JsonlTask", "Task", "build_task"]
+__all__ = ["TASKS", "DataTask", "ImdbTask", "Task", "build_task"]

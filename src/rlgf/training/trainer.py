@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import time
@@ -324,9 +325,14 @@ class Trainer:
 def shuffled_passes(first: int, count: int, size: int, seed: int) -> Iterator[int]:
     """Indices of a stretch of the endless sequence of shuffled passes over ``size`` samples."""
     for epoch in range(first // size, (first + count - 1) // size + 1):
-        order = torch.randperm(size, generator=seeding.generator(seed, "order", epoch)).tolist()
         start = epoch * size
-        yield from order[max(first - start, 0) : first + count - start]
+        yield from _order(size, seed, epoch)[max(first - start, 0) : first + count - start].tolist()
+
+
+@functools.lru_cache(maxsize=1)
+def _order(size: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of one pass; kept, since an update reads a few of what may be millions."""
+    return torch.randperm(size, generator=seeding.generator(seed, "order", epoch))
 
 
 def _mean_kl(experience: Experience) -> float:

@@ -262,7 +262,7 @@ def test_a_cache_of_another_version_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("budget", "affordable"),
-    [({"calls": 5}, 5), ({"tokens": 5 * (3 + 6)}, 5), ({"cost": 5 * (3.5 * 1 + 6 * 2) / 1e6}, 5)],
+    [({"calls": 5}, 5), ({"tokens": 5 * (4 + 6)}, 5), ({"cost": 5 * (4 * 1 + 6 * 2) / 1e6}, 5)],
 )
 def test_a_budget_is_never_exceeded(server: FaultyServer, budget: dict[str, Any], affordable: int) -> None:
     writer = guide(server, budget=budget, prices={"prompt": 1.0, "completion": 2.0})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from rlgf.errors import UserError
 from rlgf.guides.base import BudgetSpentError, Request, Usage
@@ -89,7 +90,7 @@ class HTTPGuide:
     def prefetch(self, requests: Sequence[Request]) -> None:
         """See `RemoteGuide.prefetch`. What the budget does not allow is left to `write` to refuse."""
         for request in map(_plain, requests):
-            if request not in self._under_way and self._kept(request) is None and self._affords(request):
+            if request not in self._under_way and self._kept(request) is None and self._affords([request]):
                 self._submit(request)
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
@@ -104,18 +105,9 @@ class HTTPGuide:
         requests = [_plain(request) for request in requests]
         kept = {request: self._kept(request) for request in requests if request not in self._under_way}
         new = [request for request, answer in kept.items() if answer is None]
-        submitted: list[Request] = []
-        try:
-            for request in new:
-                if not self._affords(request):
-                    raise BudgetSpentError(self._over_budget(), go_on=self.config.budget.then == "unguided")
-                self._under_way[request] = _UnderWay(Future(), self._most(request))
-                submitted.append(request)
-        except BudgetSpentError:
-            for request in submitted:
-                del self._under_way[request]
-            raise
-        for request in submitted:
+        if not self._affords(new):
+            raise BudgetSpentError(self._over_budget(), go_on=self.config.budget.then == "unguided")
+        for request in new:
             self._submit(request)
         started = time.perf_counter()
         fresh = self._settle([request for request in dict.fromkeys(requests) if request in self._under_way])
@@ -147,7 +139,7 @@ class HTTPGuide:
                 failed = failed or error
                 continue
             answers[request] = answer
-            self._book(answer)
+            self._book(answer, under_way.aside)
         if failed is not None:
             raise failed
         return answers
@@ -172,35 +164,32 @@ class HTTPGuide:
         self.usage.refused += answer.refused
         return Completion(answer.text, answer.finished)
 
-    def _book(self, answer: Answer) -> None:
-        prices = self.config.prices
-        self.usage += Usage(
-            calls=1,
-            retries=answer.retries,
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            cost=(answer.prompt_tokens * prices.prompt + answer.completion_tokens * prices.completion) / 1e6,
-        )
+    def _book(self, answer: Answer, most: Usage) -> None:
+        tokens = (answer.prompt_tokens, answer.completion_tokens)
+        # Some servers do not say what they used.
+        used = self._price(*tokens) if any(tokens) else most
+        self.usage += replace(used, retries=answer.retries)
 
     def _most(self, request: Request) -> Usage:
         """What a request costs at most, before its answer says what it did cost."""
-        prompt = len(request.prefix) / _CHARACTERS_A_TOKEN
-        completion = request.max_new_tokens * self.config.token_ratio
-        prices = self.config.prices
-        return Usage(
-            calls=1,
-            prompt_tokens=int(prompt),
-            completion_tokens=int(completion),
-            cost=(prompt * prices.prompt + completion * prices.completion) / 1e6,
-        )
+        around = len(self.config.template) if self.config.style == "chat" else 0
+        prompt = (len(request.prefix) + around) / _CHARACTERS_A_TOKEN
+        return self._price(math.ceil(prompt), math.ceil(request.max_new_tokens * self.config.token_ratio))
 
-    def _affords(self, request: Request) -> bool:
+    def _price(self, prompt: int, completion: int) -> Usage:
+        prices = self.config.prices
+        cost = (prompt * prices.prompt + completion * prices.completion) / 1e6
+        return Usage(calls=1, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+
+    def _affords(self, requests: Sequence[Request]) -> bool:
+        """Whether the budget allows all of them on top of what is booked and set aside."""
+        aside = [under_way.aside for under_way in self._under_way.values()]
+        total = sum([*aside, *map(self._most, requests)], self.usage)
         budget = self.config.budget
-        total = sum((u.aside for u in self._under_way.values()), self.usage + self._most(request))
         return (
-            total.calls <= (budget.calls or float("inf"))
-            and total.prompt_tokens + total.completion_tokens <= (budget.tokens or float("inf"))
-            and total.cost <= (budget.cost or float("inf"))
+            total.calls <= (budget.calls or math.inf)
+            and total.prompt_tokens + total.completion_tokens <= (budget.tokens or math.inf)
+            and total.cost <= (budget.cost or math.inf)
         )
 
     def _over_budget(self) -> str:

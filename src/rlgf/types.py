@@ -148,6 +148,26 @@ def take(record: Record, rows: Int[Tensor, "N"]) -> Record:
     return replace(record, **picked)
 
 
+def concatenate(records: Sequence[Record]) -> Record:
+    """Records one behind another, each padded to the longest: prompts on the left, the rest on the right."""
+    if len(records) == 1:
+        return records[0]
+
+    def join(name: str, values: list[Any]) -> Any:
+        first = values[0]
+        if isinstance(first, Rollout):
+            return concatenate(values)
+        if not isinstance(first, Tensor):
+            return tuple(entry for value in values for entry in value)
+        if first.dim() == 1:
+            return torch.cat(values)
+        rows = [row for value in values for row in value]
+        return pad(rows, 0, left=name.startswith("prompt"))
+
+    joined = {f.name: join(f.name, [getattr(r, f.name) for r in records]) for f in fields(records[0])}
+    return replace(records[0], **joined)
+
+
 def pad(rows: Sequence[Tensor], value: float | int, *, left: bool = False) -> Tensor:
     """Stack one-dimensional tensors of unequal length into one (B, longest) tensor."""
     return torch.nn.utils.rnn.pad_sequence(

@@ -57,6 +57,10 @@ class BudgetConfig(BaseModel):
     then: Literal["stop", "unguided"] = "stop"
     """At the limit: stop with a checkpoint, or train on without the guide."""
 
+    @property
+    def limited(self) -> bool:
+        return any(limit is not None for limit in (self.calls, self.tokens, self.cost))
+
 
 class HTTPGuideConfig(BaseModel):
     """A model on an OpenAI-compatible server, such as OpenAI, vLLM, llama.cpp, Ollama or TGI."""

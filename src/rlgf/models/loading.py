@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict
 from transformers import (
     AutoConfig,
@@ -69,7 +70,10 @@ class LanguageModel:
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's GPU, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", PartialState().local_process_index)
+    return torch.device("cpu")
 
 
 def context_length(config: ModelConfig | ScratchConfig) -> int | None:

@@ -116,6 +116,7 @@ class Collector:
         progress: float = 0.0,
         group_size: int = 1,
         rewards: Callable[[Rollout], Float[Tensor, "B"]] | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> Rollout:
         """One rollout: ``group_size`` episodes for each sample, as the row says who writes what.
 
@@ -125,13 +126,15 @@ class Collector:
             update: number of the update; another number draws other episodes.
             progress: the share of the run that is over, for schedules.
             rewards: scores episodes, for a row that has a roll-in only where all of a group fail.
+            numbers: the samples' numbers within the update, where they are a share of its samples.
 
         Raises:
             UserError: The row needs a guide and there is none, or a reference and a sample has none.
         """
         self._check(samples, row)
-        drafts = self._drafts(samples, update)
-        groups = [index for index in range(len(drafts)) for _ in range(group_size)]
+        numbers = range(len(samples)) if numbers is None else numbers
+        drafts = self._drafts(samples, update, numbers)
+        groups = [number for number in numbers for _ in range(group_size)]
         if row.rollin_below is None:
             episodes = self._episodes(drafts, row, progress, group_size)
         else:
@@ -165,7 +168,13 @@ class Collector:
         return episodes
 
     def prefetch(
-        self, samples: Sequence[Sample], row: Algorithm, update: int, progress: float, group_size: int = 1
+        self,
+        samples: Sequence[Sample],
+        row: Algorithm,
+        update: int,
+        progress: float,
+        group_size: int = 1,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         """Ask a remote guide now for the roll-ins that `collect` with the same arguments will need.
 
@@ -174,7 +183,7 @@ class Collector:
         writer = self.writers.get(row.rollin) if row.rollin is not None else None
         ahead = row.rollin_below is None
         if ahead and isinstance(writer, GuideWriter) and isinstance(self.guide, RemoteGuide):
-            drafts = self._drafts(samples, update)
+            drafts = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
             if not row.rollin_shared:
                 drafts = _members(drafts, group_size)
             switches = self._switches(drafts, row, progress)
@@ -197,8 +206,8 @@ class Collector:
         if Author.REFERENCE in row.authors and not all(sample.references for sample in samples):
             raise UserError(f"algorithm '{row.name}' needs reference texts, and a sample has none.")
 
-    def _drafts(self, samples: Sequence[Sample], update: int) -> list[Draft]:
-        return [self._open(sample, update, index) for index, sample in enumerate(samples)]
+    def _drafts(self, samples: Sequence[Sample], update: int, numbers: Sequence[int]) -> list[Draft]:
+        return [self._open(sample, update, n) for n, sample in zip(numbers, samples, strict=True)]
 
     def _switches(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[int]:
         return draw_switches(

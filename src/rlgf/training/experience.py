@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,8 @@ from rlgf.models.loading import LanguageModel
 from rlgf.rewards import Reward, checked_rewards
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs, score_values
-from rlgf.types import Author, Experience, Rollout
+from rlgf.training import processes
+from rlgf.types import Author, Experience, Rollout, concatenate
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,20 @@ class Assessor:
     def assess(self, rollout: Rollout, row: Algorithm, kl_coefficient: float) -> Experience:
         """Score a rollout as the row's losses need it.
 
+        Where several processes share an update, each scores the episodes that it is given, and all
+        get the experience of all.
+
         Raises:
             UserError: The reward function returned something other than one finite number a text.
         """
+        scored = concatenate(processes.gathered(self._score(rollout, row, kl_coefficient)))
+        return self._estimate(scored, row)
+
+    def _score(self, rollout: Rollout, row: Algorithm, kl_coefficient: float) -> Experience:
+        """What concerns each episode by itself."""
         zeros = torch.zeros(rollout.response_ids.shape)
         rewards = torch.zeros(len(rollout))
-        reference_logprobs = token_rewards = values = advantages = returns = zeros
-        policy_mask = rollout.written_by(row.author(row.policy_loss_on))
+        reference_logprobs = token_rewards = values = zeros
         if row.advantage is not None:
             rewards = self.rewards(rollout)
             reference_logprobs = self._reference_logprobs(rollout)
@@ -51,21 +59,15 @@ class Assessor:
             if row.critic is not None:
                 critic = self.critics[row.critic]
                 values = score_values(critic, self.policy.model, rollout, self.max_batch_tokens)
-            signals = Signals(
-                token_rewards, values, rollout.response_mask, rollout.group, self.gamma, row.gae_lambda
-            )
-            estimator: Estimator = resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
-            advantages, returns = estimator.estimate(signals)
-            if row.whiten:
-                advantages = whiten(advantages, policy_mask | row.rollin_read(rollout.author))
+        policy_mask = rollout.written_by(row.author(row.policy_loss_on))
         return Experience(
             rollout=rollout,
             rewards=rewards,
             token_rewards=token_rewards,
             reference_logprobs=reference_logprobs,
             values=values,
-            advantages=advantages,
-            returns=returns,
+            advantages=zeros,
+            returns=zeros,
             policy_mask=policy_mask,
             value_mask=(
                 torch.zeros_like(policy_mask)
@@ -73,6 +75,25 @@ class Assessor:
                 else rollout.written_by(row.author(row.value_loss_on))
             ),
         )
+
+    def _estimate(self, scored: Experience, row: Algorithm) -> Experience:
+        """Advantages and returns, which look at groups and at the whole batch."""
+        if row.advantage is None:
+            return scored
+        rollout = scored.rollout
+        signals = Signals(
+            scored.token_rewards,
+            scored.values,
+            rollout.response_mask,
+            rollout.group,
+            self.gamma,
+            row.gae_lambda,
+        )
+        estimator: Estimator = resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
+        advantages, returns = estimator.estimate(signals)
+        if row.whiten:
+            advantages = whiten(advantages, scored.policy_mask | row.rollin_read(rollout.author))
+        return replace(scored, advantages=advantages, returns=returns)
 
     def rewards(self, rollout: Rollout) -> Float[Tensor, "B"]:
         """What the reward function says of each text.

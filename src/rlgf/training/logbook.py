@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from rlgf.errors import UserError
@@ -17,12 +18,14 @@ class Logbook:
 
     def __init__(self, folder: Path, trackers: Sequence[str], name: str) -> None:
         self.path = folder / "metrics.jsonl"
-        self.accelerator = Accelerator(log_with=list(trackers) or None, project_dir=str(folder))
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_dir=str(folder)
+        )
         self.accelerator.init_trackers(name)
 
     def rewind(self, update: int) -> None:
         """Drop lines of updates that a resumed run is going to repeat."""
-        if not self.path.exists():
+        if not self.path.exists() or not self.accelerator.is_main_process:
             return
         lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
         try:
@@ -36,12 +39,16 @@ class Logbook:
         aside.replace(self.path)
 
     def write(self, update: int, metrics: dict[str, float | str]) -> None:
+        if not self.accelerator.is_main_process:
+            return
         with self.path.open("a") as file:
             file.write(json.dumps({"update": update, **metrics}) + "\n")
         self.accelerator.log({k: v for k, v in metrics.items() if isinstance(v, float | int)}, step=update)
 
     def close(self) -> None:
-        self.accelerator.end_training()
+        # `end_training` would also part the processes, which have yet to test the policy.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

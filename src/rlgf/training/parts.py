@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from rlgf import seeding
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.guides import Guide, RemoteGuide, Request, build_guide, guide_models, scoring_guide
+from rlgf.guides import Guide, RemoteGuide, Request, build_guide, guide_models, http_configs, scoring_guide
+from rlgf.guides.http import BudgetConfig
 from rlgf.models.critic import build_critic
 from rlgf.models.loading import LanguageModel, ModelConfig, context_length, load_language_model
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards import Reward, build_reward
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.tasks import Task, build_task
+from rlgf.training import processes
 from rlgf.training.evaluation import Evaluator
 from rlgf.training.experience import Assessor
 from rlgf.training.update import Updater
@@ -58,6 +60,10 @@ def build_parts(
         UserError: a name is not known, data is empty, a context is too short, a model is not there, a guide
             that is learned from has no probabilities over the policy's vocabulary.
     """
+    if processes.count() > 1 and any(b.limited for b in _budgets(config)):
+        raise UserError(
+            "'guide.budget' is kept by one process alone: start one process, or set a limit at the provider."
+        )
     if policy is None:
         _check_context("policy", config.policy.source, config.rollout)
     if guide is None and config.guide is not None:
@@ -102,6 +108,10 @@ def build_parts(
         updater=Updater(policy, critics, config.rollout.sampling, config.update, config.seed, scorer),
         evaluator=Evaluator(measured, reference, judge_model, reward, judge, config.rollout),
     )
+
+
+def _budgets(config: Config) -> list[BudgetConfig]:
+    return [server.budget for server in http_configs(config.guide)] if config.guide is not None else []
 
 
 def _check_context(who: str, model: ModelConfig | ScratchConfig, config: RolloutConfig) -> None:

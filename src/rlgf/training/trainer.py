@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm
@@ -20,6 +21,7 @@ from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides import BudgetSpentError, RemoteGuide
 from rlgf.losses import kl_estimate
+from rlgf.training import processes
 from rlgf.training.accounts import Accounts
 from rlgf.training.checkpoint import (
     Progress,
@@ -66,8 +68,11 @@ class Trainer:
             UserError: something that the configuration names cannot be had or does not fit.
         """
         self.config = config
-        self.display = display or Display()
-        self.parts = parts or build_parts(config)
+        self.display = display or Display(Console(quiet=not processes.is_main()))
+        if parts is None:
+            with processes.main_first():
+                parts = build_parts(config)
+        self.parts = parts
         self.progress = Progress(kl_coefficient=config.training.kl.coefficient)
         self.kl = KLController(config.training.kl)
         self.accounts = Accounts(self.parts.collector.guide)
@@ -98,10 +103,16 @@ class Trainer:
         return [data[index] for index in shuffled_passes(first, count, len(data), self.config.seed)]
 
     def collect(self, samples: Sequence[Sample], row: Algorithm) -> Rollout:
-        """Episodes for the samples, written as the row says."""
-        group_size = self.config.rollout.group_size
+        """Episodes for the samples, written as the row says; of several processes each writes its share."""
+        numbers = processes.share(len(samples))
         return self.parts.collector.collect(
-            samples, row, self.progress.update, self.done_share, group_size, self.parts.assessor.rewards
+            [samples[number] for number in numbers],
+            row,
+            self.progress.update,
+            self.done_share,
+            self.config.rollout.group_size,
+            self.parts.assessor.rewards,
+            numbers,
         )
 
     def assess(self, rollout: Rollout, row: Algorithm) -> Experience:
@@ -156,7 +167,10 @@ class Trainer:
         update, updates = self.progress.update + 1, self.config.training.updates
         if update < updates:
             row, group_size = self._row(update), self.config.rollout.group_size
-            self.parts.collector.prefetch(self._batch(update), row, update, update / updates, group_size)
+            samples = self._batch(update)
+            numbers = processes.share(len(samples))
+            mine = [samples[number] for number in numbers]
+            self.parts.collector.prefetch(mine, row, update, update / updates, group_size, numbers)
 
     def _collect_within_budget(self) -> tuple[Algorithm, Rollout]:
         row = self.row()
@@ -204,6 +218,7 @@ class Trainer:
                     logbook.write(self.progress.update, metrics)
                     self.display.update(self.progress.update, updates, metrics)
                     done = self.progress.update == updates
+                    self._stop = any(processes.gathered(self._stop))
                     if self.progress.update % self.config.evaluation.every == 0 or done:
                         self._validate(logbook)
                     if (
@@ -244,6 +259,8 @@ class Trainer:
         self.progress.kl_coefficient = self.kl.coefficient
 
     def _validate(self, logbook: Logbook) -> None:
+        if not processes.is_main():
+            return
         totals = self.evaluate(split="validation").totals
         logbook.write(self.progress.update, {f"validation/{name}": value for name, value in totals.items()})
         shown = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
@@ -265,7 +282,8 @@ class Trainer:
             self.display.note(f"Resumed from {checkpoint} after update {self.progress.update}.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.yaml").write_text(self.config.to_yaml())
+            if processes.is_main():
+                (folder / "config.yaml").write_text(self.config.to_yaml())
         except OSError as error:
             raise UserError(
                 f"the output folder {folder} cannot be written: {error.strerror}; set another 'output'."
@@ -273,11 +291,16 @@ class Trainer:
         self._stop = False
 
     def _save(self) -> None:
-        save_checkpoint(
-            self.config.folder / "checkpoints", self.parts.updater, self.progress, self.config.identity
-        )
+        if processes.is_main():
+            save_checkpoint(
+                self.config.folder / "checkpoints", self.parts.updater, self.progress, self.config.identity
+            )
 
     def _finish(self, folder: Path) -> dict[str, dict[str, float]]:
+        totals = self._test(folder) if processes.is_main() else {}
+        return dict(processes.gathered(totals)[0])
+
+    def _test(self, folder: Path) -> dict[str, dict[str, float]]:
         evaluation = self.evaluate()
         totals = {"policy": evaluation.totals}
         summary = {

@@ -21,6 +21,7 @@ from rlgf.models.loading import LanguageModel
 from rlgf.models.scoring import Tokens, response_outputs
 from rlgf.rollout.sampling import Sampling, entropy, log_distribution, token_logprobs
 from rlgf.schedules import Schedule, constant
+from rlgf.training import processes
 from rlgf.types import Experience, Rollout
 
 
@@ -153,8 +154,8 @@ class Updater:
                 loss.backward()
         if references is not None:
             self._reference_loss(references, progress, metrics)
-
-        return metrics
+        processes.sum_gradients(p for module in self.modules.values() for p in module.parameters())
+        return processes.sum_numbers(dict(metrics))
 
     def _step(self) -> Tensor:
         """Clip and apply the gradients; returns the norm of the policy's."""
@@ -259,6 +260,7 @@ class Updater:
 
     def _reference_loss(self, references: Rollout, progress: float, metrics: dict[str, Tensor]) -> None:
         count = float(references.response_mask.sum())
+        references = references[processes.every_nth(torch.arange(len(references)))]
         prompts = references.prompt_mask.sum(dim=1)
         for rows in length_batches(prompts, references.lengths, self.config.max_micro_tokens):
             tokens = Tokens.of(references[rows]).to(self.policy.model.device)
@@ -275,7 +277,7 @@ class Updater:
 
         A causal model's output does not depend on later tokens, so the rest need not be run.
         """
-        chosen = reads.any(dim=1).nonzero().squeeze(1)
+        chosen = processes.every_nth(reads.any(dim=1).nonzero().squeeze(1))
         if not len(chosen):
             return
         positions = torch.arange(1, reads.shape[1] + 1)

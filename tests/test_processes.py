@@ -1,0 +1,95 @@
+"""One run in two processes learns what it learns in one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlgf.types import Experience, concatenate
+from test_training import ROWS, build, experience_of
+
+SCRIPT = Path(__file__).with_name("resume_script.py")
+
+
+def run(folder: Path, processes: int, *arguments: str) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(SCRIPT), str(folder), *arguments]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same run, with both parts of a mixture, in one process and in two."""
+    root = tmp_path_factory.mktemp("processes")
+    for count in (1, 2):
+        run(root / str(count), count)
+    return {count: root / str(count) for count in (1, 2)}
+
+
+def test_two_processes_end_in_the_weights_of_one(folders: dict[int, Path]) -> None:
+    one, two = (load_file(folders[count] / "policy" / "model.safetensors") for count in (1, 2))
+    moved = 0.0
+    for name, weight in one.items():
+        if not name.endswith("c_attn.bias"):  # the bias of attention keys has no effect, and no true gradient
+            torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-3)
+        moved = max(moved, float(weight.abs().max()))
+    assert moved > 0.01
+    optimizers = [
+        torch.load(folders[count] / "checkpoints" / "000004" / "optimizer.pt", weights_only=True)["state"]
+        for count in (1, 2)
+    ]
+    assert optimizers[0].keys() == optimizers[1].keys()
+    for key, state in optimizers[0].items():
+        assert state["step"] == optimizers[1][key]["step"]
+
+
+def test_two_processes_log_what_one_does_and_once(folders: dict[int, Path]) -> None:
+    one, two = (metrics(folders[count]) for count in (1, 2))
+    assert [line["update"] for line in one] == [line["update"] for line in two]
+    for mine, other in zip(one, two, strict=True):
+        assert mine.keys() == other.keys()
+        for name, value in mine.items():
+            if not name.startswith(("seconds", "tokens_per_second")):
+                assert other[name] == (
+                    pytest.approx(value, abs=1e-3) if isinstance(value, float) else value
+                ), name
+
+
+def test_a_run_of_one_process_goes_on_in_two(folders: dict[int, Path], tmp_path: Path) -> None:
+    import shutil
+
+    half = shutil.copytree(folders[1], tmp_path / "half")
+    shutil.rmtree(half / "checkpoints" / "000004")
+    (half / "summary.json").unlink()
+    run(half, 2, "--resume")
+    one, resumed = (load_file(f / "policy" / "model.safetensors") for f in (folders[1], half))
+    for name, weight in one.items():
+        if not name.endswith("c_attn.bias"):
+            torch.testing.assert_close(resumed[name], weight, atol=1e-4, rtol=1e-3)
+
+
+def test_concatenated_shares_are_the_whole() -> None:
+    trainer = build("guided-grpo", rollout={"group_size": 4})
+    whole = experience_of(trainer, ROWS["guided-grpo"])
+    rows = torch.arange(len(whole))
+    parts = [whole[rows[:4]], whole[rows[4:]]]
+    again: Experience = concatenate(parts)
+    assert torch.equal(again.rollout.response_ids, whole.rollout.response_ids)
+    assert torch.equal(again.advantages, whole.advantages)
+    assert again.rollout.texts == whole.rollout.texts
+    assert torch.equal(again.rollout.group, whole.rollout.group)

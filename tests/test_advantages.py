@@ -132,6 +132,14 @@ def test_group_relative_of_two_groups_worked_by_hand() -> None:
     assert group_relative(scores, groups).tolist() == pytest.approx(expected, abs=1e-5)
 
 
+def test_penalties_do_not_decide_the_scale_of_a_group() -> None:
+    rewards, groups = torch.tensor([0.0, 0.0, 0.0, 4.0]), torch.tensor([0, 0, 1, 1])
+    scores = rewards - torch.tensor([0.001, 0.003, 0.5, 0.7])
+    assert group_relative(scores, groups, rewards=rewards).tolist() == pytest.approx(
+        [0.0, 0.0, -3.8 / 4, 3.8 / 4], abs=1e-5
+    )
+
+
 @given(GROUPED_SCORES)
 def test_leave_one_out_equals_a_loop_over_the_others(pairs: list[tuple[int, float]]) -> None:
     advantages = leave_one_out(*split(pairs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,7 @@ def signals() -> Signals:
     mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=torch.bool)
     return Signals(
         token_rewards=torch.randn(4, 3, generator=random) * mask,
+        rewards=torch.tensor([1.0, 0.5, -1.0, 2.5]),
         values=torch.randn(4, 3, generator=random),
         mask=mask,
         group=torch.tensor([1, 0, 1, 0]),
@@ -337,7 +339,10 @@ def test_the_gae_estimator_is_gae_with_the_rows_numbers(signals: Signals) -> Non
 
 @pytest.mark.parametrize(
     ("name", "score"),
-    [("group_relative", advantages.group_relative), ("leave_one_out", advantages.leave_one_out)],
+    [
+        ("group_relative", partial(advantages.group_relative, rewards=torch.tensor([1.0, 0.5, -1.0, 2.5]))),
+        ("leave_one_out", advantages.leave_one_out),
+    ],
 )
 def test_a_group_estimator_gives_every_token_its_episodes_score(
     signals: Signals, name: str, score: Any

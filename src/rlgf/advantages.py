@@ -42,22 +42,34 @@ def gae(
 
 
 def group_relative(
-    scores: Float[Tensor, "B"], groups: Int[Tensor, "B"], *, scale: bool = True
+    scores: Float[Tensor, "B"],
+    groups: Int[Tensor, "B"],
+    *,
+    scale: bool = True,
+    rewards: Float[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "B"]:
-    """How much better an episode did than its group: ``R_i - mean(R)``, over ``std(R)``.
+    """How much better an episode did than its group: ``S_i - mean(S)``, over ``std(R)``.
 
     Groups share a prompt and a roll-in, so the mean is a baseline of one state. The standard
     deviation is that of the group's members (n in the denominator); a group whose members all
     scored alike gets 0 (GRPO: Shao et al., arXiv 2402.03300, section 4.1.2; ``scale=False`` is
     the variant of arXiv 2503.20783).
+
+    Args:
+        scores: S, with penalties.
+        rewards: R, without them; default: the scores. In a group that fails or succeeds as a whole the
+            penalties are all that differs, and over their own spread they would count as much as a
+            reward does elsewhere.
     """
-    mean, variance = _group_moments(scores, groups)
+    rewards = scores if rewards is None else rewards
+    mean, _ = _group_moments(scores, groups)
+    rewards_mean, variance = _group_moments(rewards, groups)
     centred = scores - mean
     if not scale:
         return centred
     deviation = variance.sqrt()
     # Where members differ by no more than the mean's rounding, scaling would make noise an advantage.
-    rounding = 16 * torch.finfo(scores.dtype).eps * mean.abs()
+    rounding = 16 * torch.finfo(scores.dtype).eps * rewards_mean.abs()
     return torch.where(deviation > rounding, centred / (deviation + 1e-6), 0.0)
 
 

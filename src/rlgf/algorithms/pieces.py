@@ -17,6 +17,9 @@ class Signals:
     """What an advantage estimator may read."""
 
     token_rewards: Float[Tensor, "B T"]
+    """With the KL penalty."""
+    rewards: Float[Tensor, "B"]
+    """Of each episode, without it."""
     values: Float[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
     group: Int[Tensor, "B"]
@@ -47,7 +50,7 @@ def _within_group(score: Callable[..., Tensor]) -> Estimator:
     """An estimator that gives every token of an episode its advantage over its group."""
 
     def estimate(signals: Signals) -> Estimates:
-        advantage = score(signals.token_rewards.sum(dim=1), signals.group)
+        advantage = score(signals.token_rewards.sum(dim=1), signals)
         return advantage[:, None] * signals.mask, torch.zeros_like(signals.values)
 
     return Estimator(estimate, grouped=True)
@@ -55,8 +58,10 @@ def _within_group(score: Callable[..., Tensor]) -> Estimator:
 
 ESTIMATORS: Mapping[str, Estimator] = {
     "gae": Estimator(_gae),
-    "group_relative": _within_group(advantages.group_relative),
-    "leave_one_out": _within_group(advantages.leave_one_out),
+    "group_relative": _within_group(
+        lambda scores, signals: advantages.group_relative(scores, signals.group, rewards=signals.rewards)
+    ),
+    "leave_one_out": _within_group(lambda scores, signals: advantages.leave_one_out(scores, signals.group)),
 }
 
 

@@ -83,6 +83,7 @@ class Assessor:
         rollout = scored.rollout
         signals = Signals(
             scored.token_rewards,
+            scored.rewards,
             scored.values,
             rollout.response_mask,
             rollout.group,

@@ -274,7 +274,9 @@ def test_rloo_follows_the_gradient_of_its_objective(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["grpo", "guided-grpo"])
 def test_grpo_pushes_the_better_of_two_up_and_the_other_down(name: str) -> None:
-    """In a group of two the advantage is +1 and -1 (0 in a tie), whatever the rewards' distance."""
+    """In a group of two the advantage is the distance of the penalized rewards over that of the rewards, so
+    +1 and -1 but for the penalty, and 0 where the rewards are equal.
+    """
     row = ALGORITHMS[name]
     assert isinstance(row, Algorithm)
 
@@ -289,11 +291,12 @@ def test_grpo_pushes_the_better_of_two_up_and_the_other_down(name: str) -> None:
                 weight = chance * start
                 ratio = torch.tensor(0.0)
                 difference = penalized(POLICY, one, switch, KL) - penalized(POLICY, other, switch, KL)
+                distance = (penalized(POLICY, one, switch, 0.0) - penalized(POLICY, other, switch, 0.0)).abs()
                 for response, sign in ((one, 1.0), (other, -1.0)):
                     weight = weight * likelihood(POLICY, response, switch, LENGTH)
                     log_likelihood = likelihood(probabilities, response, switch, LENGTH).log()
-                    ratio = ratio + sign * torch.sign(difference) * log_likelihood
-                if difference.abs() > 1e-5:
+                    ratio = ratio + sign * difference / distance.clamp(min=1e-5) * log_likelihood
+                if distance > 1e-5:
                     total = total + weight * ratio / 2
         return total
 

@@ -120,6 +120,8 @@ class Experience:
     returns: Float[Tensor, "B T"]
     policy_mask: Bool[Tensor, "B T"]
     """The tokens that the policy loss reads."""
+    rollin_mask: Bool[Tensor, "B T"]
+    """The roll-in tokens of others that the roll-in loss reads."""
     value_mask: Bool[Tensor, "B T"]
     """The states that the value loss reads."""
 

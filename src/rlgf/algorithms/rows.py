@@ -5,9 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from jaxtyping import Bool, UInt8
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
-from torch import Tensor
 
 from rlgf import seeding
 from rlgf.algorithms.pieces import ESTIMATORS, POLICY_LOSSES, Estimator
@@ -137,11 +135,6 @@ class Algorithm(BaseModel):
                 "the advantages of a group cancel over a roll-in that its members share: set "
                 "'rollin_shared: false', or 'rollin_loss: nll'"
             )
-
-    def rollin_read(self, author: UInt8[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-        """Which tokens the `rollin_loss` reads, given who wrote each."""
-        writer = Author.NOBODY if self.rollin_loss is None or self.rollin is None else self.rollin
-        return (author == writer) & (author != Author.NOBODY)
 
     def author(self, part: Part) -> Author:
         """Who writes a part of the response."""

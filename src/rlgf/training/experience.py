@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgf.advantages import whiten
-from rlgf.algorithms import ESTIMATORS, Algorithm, Estimator, Signals
+from rlgf.algorithms import ESTIMATORS, Algorithm, Estimator, Part, Signals
 from rlgf.errors import resolve
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
@@ -60,6 +60,7 @@ class Assessor:
                 critic = self.critics[row.critic]
                 values = score_values(critic, self.policy.model, rollout, self.max_batch_tokens)
         policy_mask = rollout.written_by(row.author(row.policy_loss_on))
+        nothing = torch.zeros_like(policy_mask)
         return Experience(
             rollout=rollout,
             rewards=rewards,
@@ -69,10 +70,9 @@ class Assessor:
             advantages=zeros,
             returns=zeros,
             policy_mask=policy_mask,
+            rollin_mask=(nothing if row.rollin_loss is None else rollout.written_by(row.author(Part.ROLLIN))),
             value_mask=(
-                torch.zeros_like(policy_mask)
-                if row.value_loss_on is None
-                else rollout.written_by(row.author(row.value_loss_on))
+                nothing if row.value_loss_on is None else rollout.written_by(row.author(row.value_loss_on))
             ),
         )
 
@@ -93,7 +93,7 @@ class Assessor:
         estimator: Estimator = resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
         advantages, returns = estimator.estimate(signals)
         if row.whiten:
-            advantages = whiten(advantages, scored.policy_mask | row.rollin_read(rollout.author))
+            advantages = whiten(advantages, scored.policy_mask | scored.rollin_mask)
         return replace(scored, advantages=advantages, returns=returns)
 
     def rewards(self, rollout: Rollout) -> Float[Tensor, "B"]:

@@ -121,9 +121,9 @@ class Updater:
     ) -> dict[str, Tensor]:
         """Add the gradient of one optimizer step's loss to the parameters, micro-batch by micro-batch.
 
-        The loss is ``policy loss + distill_coef * divergence from the guide + value_coef * value loss
-        - entropy_coef * entropy + reference_coef * NLL of the references``, each averaged over the
-        tokens that it reads.
+        The loss is ``policy loss + rollin_coef * roll-in loss + distill_coef * divergence from the guide
+        + value_coef * value loss - entropy_coef * entropy + reference_coef * NLL of the references``,
+        each averaged over the tokens that it reads.
 
         Returns:
             The losses and what they report.
@@ -131,26 +131,21 @@ class Updater:
         metrics: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         critic = None if row.critic is None else self.critics[row.critic]
         shared = critic is not None and critic.reads_policy_hidden
-        value_count = max(float(batch.value_mask.sum()), 1.0)
-        rollin_mask = row.rollin_read(batch.rollout.author)
-        rollin_count = max(float(rollin_mask.sum()), 1.0)
-        policy_reads = batch.policy_mask | rollin_mask
+        counts = _Counts.of(batch)
+        policy_reads = batch.policy_mask | batch.rollin_mask
         if shared:
             policy_reads = policy_reads | batch.value_mask
-        policy_count = max(float(batch.policy_mask.sum()), 1.0)
 
         for micro, tokens in self._micro_batches(batch, policy_reads):
             logits, hidden = response_outputs(self.policy.model, tokens, hidden=shared)
-            loss = self._policy_loss(micro, tokens, logits, row, policy_count, progress, metrics)
-            if row.rollin_loss is not None:
-                loss = loss + self._rollin_loss(micro, tokens, logits, row, rollin_count, progress, metrics)
+            loss = self._policy_loss(micro, tokens, logits, row, counts, progress, metrics)
             if critic is not None and shared:
                 values = critic(tokens, hidden)
-                loss = loss + self._value_loss(micro, values, value_count, progress, metrics)
+                loss = loss + self._value_loss(micro, values, counts.value, progress, metrics)
             loss.backward()
         if critic is not None and not shared:
             for micro, tokens in self._micro_batches(batch, batch.value_mask):
-                loss = self._value_loss(micro, critic(tokens, None), value_count, progress, metrics)
+                loss = self._value_loss(micro, critic(tokens, None), counts.value, progress, metrics)
                 loss.backward()
         if references is not None:
             self._reference_loss(references, progress, metrics)
@@ -173,61 +168,57 @@ class Updater:
         tokens: Tokens,
         logits: Tensor,
         row: Algorithm,
-        count: float,
+        counts: _Counts,
         progress: float,
         metrics: dict[str, Tensor],
     ) -> Tensor:
+        loss = self._surrogates(micro, tokens, logits, row, counts, progress, metrics)
         mask = micro.policy_mask[:, : logits.shape[1]].to(logits.device)
-        loss = torch.zeros((), device=logits.device)
-        if row.policy_loss is not None:
-            terms = self._terms(micro, tokens, logits, mask, count)
-            loss, found = resolve(row.policy_loss, POLICY_LOSSES, "algorithm.policy_loss")(terms)
-            _accumulate(metrics, {"policy_loss": loss.detach(), **found})
         distill_coef = row.distill_coef.at(progress)
         # A warm-up from 0 leaves a row without a policy loss nothing else to differentiate.
         if distill_coef or row.policy_loss is None:
-            divergence, found = self._distillation(tokens, logits, row.jsd_beta, mask, count)
+            divergence, found = self._distillation(tokens, logits, row.jsd_beta, mask, counts.policy)
             _accumulate(metrics, found)
             loss = loss + distill_coef * divergence
         entropy_coef = self.config.entropy_coef.at(progress)
         if entropy_coef:
             bonus, found = losses.entropy_bonus(
-                entropy(logits, self.sampling, self.policy.end_id), mask, count
+                entropy(logits, self.sampling, self.policy.end_id), mask, counts.policy
             )
             _accumulate(metrics, found)
             loss = loss - entropy_coef * bonus
-        assert isinstance(loss, Tensor)
         return loss
 
-    def _rollin_loss(
+    def _surrogates(
         self,
         micro: Experience,
         tokens: Tokens,
         logits: Tensor,
         row: Algorithm,
-        count: float,
+        counts: _Counts,
         progress: float,
         metrics: dict[str, Tensor],
     ) -> Tensor:
-        mask = row.rollin_read(micro.rollout.author)[:, : logits.shape[1]].to(logits.device)
-        terms = self._terms(micro, tokens, logits, mask, count)
-        loss: Tensor
-        loss, found = resolve(row.rollin_loss or "", POLICY_LOSSES, "algorithm.rollin_loss")(terms)
-        _accumulate(metrics, {f"rollin_{name}": value for name, value in found.items()})
-        return row.rollin_coef.at(progress) * loss
-
-    def _terms(
-        self, micro: Experience, tokens: Tokens, logits: Tensor, mask: Tensor, count: float
-    ) -> PolicyTerms:
-        length = logits.shape[1]
-        return PolicyTerms(
-            logprobs=token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_id),
-            old_logprobs=micro.rollout.sampled_logprobs[:, :length].to(logits.device),
-            advantages=micro.advantages[:, :length].to(logits.device),
-            mask=mask,
-            clip=self.config.clip,
-            normalizer=count,
-        )
+        """The row's policy loss and its roll-in loss, each over the tokens that it reads."""
+        total = torch.zeros((), device=logits.device)
+        if row.policy_loss is None and row.rollin_loss is None:
+            return total
+        length, device = logits.shape[1], logits.device
+        logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_id)
+        old_logprobs = micro.rollout.sampled_logprobs[:, :length].to(device)
+        advantages = micro.advantages[:, :length].to(device)
+        for prefix, name, mask, count, weight in (
+            ("", row.policy_loss, micro.policy_mask, counts.policy, 1.0),
+            ("rollin_", row.rollin_loss, micro.rollin_mask, counts.rollin, row.rollin_coef.at(progress)),
+        ):
+            if name is not None:
+                mask = mask[:, :length].to(device)
+                terms = PolicyTerms(logprobs, old_logprobs, advantages, mask, self.config.clip, count)
+                loss, found = resolve(name, POLICY_LOSSES, f"algorithm.{prefix or 'policy_'}loss")(terms)
+                metrics[f"{prefix or 'policy_'}loss"] += loss.detach().cpu()
+                _accumulate(metrics, {prefix + key: value for key, value in found.items()})
+                total = total + weight * loss
+        return total
 
     def _distillation(
         self, tokens: Tokens, logits: Tensor, jsd_beta: float, mask: Tensor, count: float
@@ -287,6 +278,20 @@ class Updater:
             micro = batch[chosen[rows]]
             tokens = Tokens.of(micro.rollout).cut(int(ends[rows].max()))
             yield micro, tokens.to(self.policy.model.device)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How many tokens each loss reads in a whole optimizer step; 1 where it reads none."""
+
+    policy: float
+    rollin: float
+    value: float
+
+    @staticmethod
+    def of(batch: Experience) -> _Counts:
+        masks = (batch.policy_mask, batch.rollin_mask, batch.value_mask)
+        return _Counts(*(max(float(mask.sum()), 1.0) for mask in masks))
 
 
 def _accumulate(metrics: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:

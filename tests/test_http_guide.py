@@ -321,19 +321,20 @@ def test_a_dead_server_leaves_a_checkpoint_and_a_full_cache_needs_none(tmp_path:
         straight = toy(tmp_path / "straight", server, tmp_path / "cache")
         straight.train()
     with serving(FaultyServer()) as server:
-        dying = toy(tmp_path / "dying", server, settings={"patience": 0.5})
-        learn = dying.learn
 
-        def last(*args: Any) -> Any:
-            server.replies = None
-            server.faults, server.share = ["server error"], 1.0
-            return learn(*args)
+        def dies(update: int) -> None:
+            if update == 2:
+                time.sleep(0.5)  # what was asked ahead for the third update has come
+                server.faults, server.share = ["server error"], 1.0
 
-        dying.learn = last  # type: ignore[method-assign]
-        dying.parts.collector.prefetch = lambda *args: None  # type: ignore[method-assign]
+        dying = toy_trainer(tmp_path / "dying", dies, guide=guide(server, patience=0.5), **GUIDED)
         with pytest.raises(UserError, match="then --resume"):
             dying.train()
-        assert (tmp_path / "dying" / "checkpoints" / "000001").is_dir()
+        # Every second update is saved anyway.
+        assert sorted(path.name for path in (tmp_path / "dying" / "checkpoints").iterdir()) == [
+            "000002",
+            "000003",
+        ]
     # No server listens any more.
     resumed = toy(tmp_path / "dying", server, tmp_path / "cache")
     resumed.train(resume=True)
@@ -398,6 +399,14 @@ def test_an_ensemble_splits_requests_by_weight_and_says_who_wrote() -> None:
 
 # What a recipe may say.
 
+RECIPE: dict[str, Any] = {
+    "task": "imdb",
+    "reward": "sentiment",
+    "algorithm": "ppo++",
+    "policy": {"model": "x"},
+    "guide": {"url": "http://127.0.0.1:1/v1", "model": "letters"},
+}
+
 
 @pytest.mark.parametrize(
     ("override", "message"),
@@ -413,29 +422,16 @@ def test_an_ensemble_splits_requests_by_weight_and_says_who_wrote() -> None:
     ],
 )
 def test_a_recipe_that_cannot_work_is_one_sentence(override: str, message: str) -> None:
-    recipe = {
-        "task": "imdb",
-        "reward": "sentiment",
-        "algorithm": "aggrevated",
-        "policy": {"model": "x"},
-        "guide": {"url": "http://127.0.0.1:1/v1", "model": "letters"},
-    }
+    recipe = RECIPE | {"algorithm": "aggrevated"}
     with pytest.raises(UserError, match=message):
         load_config(recipe, override)
 
 
 def test_a_resumed_run_may_change_how_its_guide_is_reached() -> None:
-    recipe = {
-        "task": "imdb",
-        "reward": "sentiment",
-        "algorithm": "ppo++",
-        "policy": {"model": "x"},
-        "guide": {"url": "http://127.0.0.1:1/v1", "model": "letters"},
-    }
-    config = load_config(recipe)
-    moved = load_config(recipe, "guide.url=http://127.0.0.2:1/v1", "guide.budget.calls=3")
+    config = load_config(RECIPE)
+    moved = load_config(RECIPE, "guide.url=http://127.0.0.2:1/v1", "guide.budget.calls=3")
     assert config.identity == moved.identity
-    assert config.identity != load_config(recipe, "guide.top_p=0.5").identity
+    assert config.identity != load_config(RECIPE, "guide.top_p=0.5").identity
 
 
 @pytest.mark.parametrize(
@@ -444,13 +440,7 @@ def test_a_resumed_run_may_change_how_its_guide_is_reached() -> None:
 )
 def test_a_later_recipe_may_change_the_kind_of_guide(order: tuple[str, str]) -> None:
     local = {"model": "folder", "sampling": {"top_p": 0.5}}
-    recipe = {
-        "task": "imdb",
-        "reward": "sentiment",
-        "algorithm": "ppo++",
-        "policy": {"model": "x"},
-        "guide": local,
-    }
+    recipe = RECIPE | {"guide": local}
     assert isinstance(load_config(recipe).guide, LocalGuideConfig)
     config = load_config(recipe, *order).guide
     assert isinstance(config, HTTPGuideConfig)

@@ -21,8 +21,9 @@ from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs, score_values
 from rlgf.training.display import Display
 from rlgf.training.kl import KLConfig, KLController
+from rlgf.training.order import shuffled_passes
 from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer, shuffled_passes
+from rlgf.training.trainer import Trainer
 from rlgf.types import Author, Experience, Sample
 from toys import LetterTask, letter_gpt, share_of_a
 

@@ -99,7 +99,8 @@ class Collector:
 
     def __init__(self, policy: LanguageModel, guide: Guide | None, config: RolloutConfig, seed: int) -> None:
         self.policy = policy
-        self.guide = guide
+        self.remote = guide if isinstance(guide, RemoteGuide) else None
+        """The guide, where it can be asked ahead and keeps account."""
         self.config = config
         self.seed = seed
         self.writers: Mapping[Author, Writer] = {
@@ -182,13 +183,13 @@ class Collector:
         """
         writer = self.writers.get(row.rollin) if row.rollin is not None else None
         ahead = row.rollin_below is None
-        if ahead and isinstance(writer, GuideWriter) and isinstance(self.guide, RemoteGuide):
+        if ahead and isinstance(writer, GuideWriter) and self.remote is not None:
             drafts = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
             if not row.rollin_shared:
                 drafts = _members(drafts, group_size)
             switches = self._switches(drafts, row, progress)
             chosen = [(draft, switch) for draft, switch in zip(drafts, switches, strict=True) if switch > 0]
-            self.guide.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
+            self.remote.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
 
     def answers(self, author: Author, samples: Sequence[Sample], update: int = 0) -> Rollout:
         """One whole response to each sample's prompt, all by one author.

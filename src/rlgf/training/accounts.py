@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from rlgf.guides import Guide, RemoteGuide, Usage
+from rlgf.guides import RemoteGuide, Usage
 
 
 class Accounts:
     """The account of a run's guide; empty for guides that keep none."""
 
-    def __init__(self, guide: Guide | None) -> None:
-        self._guide = guide if isinstance(guide, RemoteGuide) else None
+    def __init__(self, guide: RemoteGuide | None) -> None:
+        self._guide = guide
         self._seen = self.total
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import signal
 import time
@@ -12,15 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from rlgf import seeding
 from rlgf.algorithms import Algorithm
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.guides import BudgetSpentError, RemoteGuide
-from rlgf.losses import kl_estimate
+from rlgf.guides import BudgetSpentError
 from rlgf.training import processes
 from rlgf.training.accounts import Accounts
 from rlgf.training.checkpoint import (
@@ -31,11 +27,13 @@ from rlgf.training.checkpoint import (
     save_checkpoint,
     save_policy,
 )
+from rlgf.training.describe import describe, mean_kl
 from rlgf.training.display import Display
 from rlgf.training.evaluation import Evaluation
 from rlgf.training.kl import KLController
 from rlgf.training.logbook import Logbook, read_metrics
 from rlgf.training.modelcard import write_model_card
+from rlgf.training.order import shuffled_passes
 from rlgf.training.parts import Parts, build_parts
 from rlgf.types import Author, Experience, Rollout, Sample
 
@@ -75,7 +73,7 @@ class Trainer:
         self.parts = parts
         self.progress = Progress(kl_coefficient=config.training.kl.coefficient)
         self.kl = KLController(config.training.kl)
-        self.accounts = Accounts(self.parts.collector.guide)
+        self.accounts = Accounts(self.parts.collector.remote)
         self._stop = False
 
     @property
@@ -83,36 +81,30 @@ class Trainer:
         """The share of the run that is over, from 0 to 1."""
         return self.progress.update / self.config.training.updates
 
-    def row(self) -> Algorithm:
-        """The row of the algorithm that the current update runs."""
-        return self._row(self.progress.update)
-
-    def _row(self, update: int) -> Algorithm:
+    def row(self, update: int | None = None) -> Algorithm:
+        """The row of the algorithm that an update runs; default: the current one."""
         algorithm, config = self.config.algorithm, self.config
-        row = algorithm.unguided if self.progress.unguided else None
-        return row or algorithm.at(update, config.training.updates, config.seed)
+        unguided = algorithm.unguided if self.progress.unguided else None
+        number = self.progress.update if update is None else update
+        return unguided or algorithm.at(number, config.training.updates, config.seed)
 
-    def batch(self) -> list[Sample]:
-        """The samples of the current update: shuffled passes over the data, one after another."""
-        return self._batch(self.progress.update)
-
-    def _batch(self, update: int) -> list[Sample]:
-        data = self.parts.train
-        count = self.config.rollout.prompts
-        first = update * count
+    def batch(self, update: int | None = None) -> list[Sample]:
+        """The samples of an update; default: the current one."""
+        data, count = self.parts.train, self.config.rollout.prompts
+        first = (self.progress.update if update is None else update) * count
         return [data[index] for index in shuffled_passes(first, count, len(data), self.config.seed)]
 
     def collect(self, samples: Sequence[Sample], row: Algorithm) -> Rollout:
         """Episodes for the samples, written as the row says; of several processes each writes its share."""
-        numbers = processes.share(len(samples))
+        mine = processes.share(len(samples))
         return self.parts.collector.collect(
-            [samples[number] for number in numbers],
+            [samples[number] for number in mine],
             row,
             self.progress.update,
             self.done_share,
             self.config.rollout.group_size,
             self.parts.assessor.rewards,
-            numbers,
+            mine,
         )
 
     def assess(self, rollout: Rollout, row: Algorithm) -> Experience:
@@ -149,7 +141,7 @@ class Trainer:
             self.display.sample(experience, self.parts.policy)
         return {
             "algorithm": row.name,
-            **_describe(experience, row),
+            **describe(experience, row),
             **losses,
             "kl_coefficient": self.kl.coefficient,
             "policy_tokens": self.progress.policy_tokens,
@@ -165,12 +157,13 @@ class Trainer:
     def prefetch(self) -> None:
         """Ask a remote guide for the roll-ins of the next update, while this one trains."""
         update, updates = self.progress.update + 1, self.config.training.updates
-        if update < updates:
-            row, group_size = self._row(update), self.config.rollout.group_size
-            samples = self._batch(update)
-            numbers = processes.share(len(samples))
-            mine = [samples[number] for number in numbers]
-            self.parts.collector.prefetch(mine, row, update, update / updates, group_size, numbers)
+        if update < updates and self.parts.collector.remote is not None:
+            samples, group_size = self.batch(update), self.config.rollout.group_size
+            mine = processes.share(len(samples))
+            chosen = [samples[number] for number in mine]
+            self.parts.collector.prefetch(
+                chosen, self.row(update), update, update / updates, group_size, mine
+            )
 
     def _collect_within_budget(self) -> tuple[Algorithm, Rollout]:
         row = self.row()
@@ -218,16 +211,13 @@ class Trainer:
                     logbook.write(self.progress.update, metrics)
                     self.display.update(self.progress.update, updates, metrics)
                     done = self.progress.update == updates
-                    self._stop = any(processes.gathered(self._stop))
                     if self.progress.update % self.config.evaluation.every == 0 or done:
                         self._validate(logbook)
-                    if (
-                        self._stop
-                        or done
-                        or self.progress.update % self.config.training.checkpoint_every == 0
-                    ):
+                    # All processes stop or none does; what is asked from here on is for the next update.
+                    stop = any(processes.gathered(self._stop))
+                    if stop or done or self.progress.update % self.config.training.checkpoint_every == 0:
                         self._save()
-                    if self._stop and not done:
+                    if stop and not done:
                         self.display.note(
                             f"Stopped and saved after update {self.progress.update}; --resume goes on."
                         )
@@ -244,8 +234,8 @@ class Trainer:
 
     def close(self) -> None:
         """Let go of a remote guide; what it is being asked is given up."""
-        if isinstance(self.parts.collector.guide, RemoteGuide):
-            self.parts.collector.guide.close()
+        if self.parts.collector.remote is not None:
+            self.parts.collector.remote.close()
 
     def _account(self, experience: Experience, row: Algorithm, seconds: float) -> None:
         rollout = experience.rollout
@@ -255,7 +245,7 @@ class Trainer:
         self.progress.seconds += seconds
         self.progress.guide_accounts = self.accounts.dump()
         if row.advantage is not None:
-            self.kl.observe(_mean_kl(experience))
+            self.kl.observe(mean_kl(experience))
         self.progress.kl_coefficient = self.kl.coefficient
 
     def _validate(self, logbook: Logbook) -> None:
@@ -343,43 +333,3 @@ class Trainer:
         finally:
             if in_main_thread:
                 signal.signal(signal.SIGINT, previous)
-
-
-def shuffled_passes(first: int, count: int, size: int, seed: int) -> Iterator[int]:
-    """Indices of a stretch of the endless sequence of shuffled passes over ``size`` samples."""
-    for epoch in range(first // size, (first + count - 1) // size + 1):
-        start = epoch * size
-        yield from _order(size, seed, epoch)[max(first - start, 0) : first + count - start].tolist()
-
-
-@functools.lru_cache(maxsize=1)
-def _order(size: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of one pass; kept, since an update reads a few of what may be millions."""
-    return torch.randperm(size, generator=seeding.generator(seed, "order", epoch))
-
-
-def _mean_kl(experience: Experience) -> float:
-    """KL(policy || reference) in nats a token, over the policy's tokens; never negative."""
-    rollout = experience.rollout
-    mask = rollout.written_by(Author.POLICY)
-    estimate = kl_estimate(rollout.sampled_logprobs, experience.reference_logprobs)
-    return float(torch.where(mask, estimate, 0.0).sum() / mask.sum().clamp(min=1))
-
-
-def _describe(experience: Experience, row: Algorithm) -> dict[str, float]:
-    """What the episodes of an update looked like."""
-    rollout = experience.rollout
-    found = {"response_tokens": float(rollout.lengths.float().mean())}
-    if row.advantage is not None:
-        by_policy = rollout.written_by(Author.POLICY)
-        found |= {
-            "reward": float(experience.rewards.mean()),
-            "kl": _mean_kl(experience),
-            "entropy": float(-rollout.sampled_logprobs.sum() / by_policy.sum().clamp(min=1)),
-            "learned_tokens": float(experience.policy_mask.sum()),
-            "guide_altered": float(rollout.altered.sum()),
-        }
-        for guide in sorted({name for name in rollout.guides if name is not None}):
-            wrote = torch.tensor([name == guide for name in rollout.guides])
-            found[f"reward/{guide}"] = float(experience.rewards[wrote].mean())
-    return found

@@ -109,7 +109,7 @@ def distillation(
 
     The generalized Jensen-Shannon divergence ``beta KL(g || m) + (1 - beta) KL(pi || m)`` with
     ``m = beta g + (1 - beta) pi``, summed over masked tokens and divided by the normalizer (Agarwal
-    et al., arXiv 2306.13649, equation 1, with the guide g as P and the policy pi as Q). Divided by
+    et al., arXiv 2306.13649, the generalized JSD, with the guide g as P and the policy pi as Q). Divided by
     ``beta`` it tends to the forward ``KL(g || pi)`` for beta to 0, and divided by ``1 - beta`` to the
     reverse ``KL(pi || g)`` for beta to 1; at 0 and 1 themselves, where it would be 0, the loss *is*
     that KL.

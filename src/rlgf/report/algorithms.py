@@ -40,7 +40,7 @@ def _cells(row: Algorithm) -> list[str]:
     return [
         rollin,
         row.rollout.name.lower(),
-        str(row.policy_loss_on),
+        ", ".join([str(row.policy_loss_on), *([f"rollin: {row.rollin_loss}"] if row.rollin_loss else [])]),
         "" if row.value_loss_on is None else f"{row.value_loss_on}: V of {row.critic}",
         " + ".join(
             name

@@ -208,8 +208,7 @@ def interrupt(times: int) -> Callable[[int], None]:
     def during(update: int) -> None:
         if update == 2:
             for _ in range(times):
-                # To this thread: two signals to the process may arrive as one.
-                signal.raise_signal(signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
 
     return during
 
@@ -228,10 +227,17 @@ def test_a_trainer_that_was_interrupted_can_go_on(finished: Trainer, tmp_path: P
     assert equal(state(trainer), state(finished))
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, before: Any) -> None:
+    """Also where the shell has the signal ignored, as for its background jobs."""
     trainer = toy_trainer(tmp_path, interrupt(2))
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
+    found = signal.signal(signal.SIGINT, before)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, found)
     assert trainer.progress.update == 1
     assert latest_checkpoint(tmp_path / "checkpoints") is None
 

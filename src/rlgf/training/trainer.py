@@ -317,7 +317,8 @@ class Trainer:
 
         def ask(number: int, frame: Any) -> None:
             self._stop = True
-            signal.signal(signal.SIGINT, previous)
+            # Not the handler of before: a shell's background jobs start with this signal ignored.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             self.display.note(
                 "Stopping after this update; press Ctrl-C again to stop at once, without saving."
             )

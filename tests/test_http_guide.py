@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,6 +246,28 @@ def test_what_was_answered_before_a_failure_is_kept(tmp_path: Path) -> None:
         answered = len(server.answered)
         assert 0 < answered < 20
         assert len(list(GuideCache(str(tmp_path)).entries())) == answered
+
+
+WRITER = """
+import sys
+from rlgf.guides import Request
+from rlgf.guides.cache import GuideCache
+cache, who = GuideCache(sys.argv[1]), sys.argv[2]
+for i in range(300):
+    for text in (f"{who} {i}", f"both {i}"):
+        cache.put({"model": "m"}, Request(text, 4, i), {"text": text, "prompt_tokens": 1, "completion_tokens": 1})
+    cache.count_hits({"model": "m"}, 1)
+"""
+
+
+def test_several_processes_share_a_cache(tmp_path: Path) -> None:
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), who]) for who in ("a", "b")]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    cache = GuideCache(str(tmp_path))
+    assert cache.summary() == {"m": {"answers": 900, "tokens": 1800, "hits": 600, "tokens saved": 1200}}
+    for i in range(300):
+        for text in (f"a {i}", f"b {i}", f"both {i}"):
+            assert (cache.get({"model": "m"}, Request(text, 4, i)) or {})["text"] == text
 
 
 def test_a_cache_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 from common import median_seconds, reviews, small_gpt
 from rlgf.algorithms import PPO_PLUS_PLUS
 from rlgf.guides import LocalGuide
+from rlgf.models.cache import cache_argument
 from rlgf.models.critic import build_critic
 from rlgf.models.scoring import Tokens
 from rlgf.rollout.collector import Collector, RolloutConfig
@@ -57,7 +58,7 @@ def bare_decode(model: PreTrainedModel, rows: int, prefix: int, new: int) -> Non
     cache = DynamicCache(config=model.config)
     ids = torch.randint(0, model.config.vocab_size, (rows, prefix))
     for _ in range(new):
-        logits = model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits[:, -1]
+        logits = model(input_ids=ids, logits_to_keep=1, **{cache_argument(model): cache}).logits[:, -1]
         ids = torch.multinomial(logits.softmax(dim=-1), 1)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlgf.models.cache import cache_argument
 from rlgf.models.decoding import Continuation, sample_continuations
 from rlgf.models.loading import LanguageModel
 from rlgf.models.scoring import Tokens, response_outputs
@@ -103,7 +104,7 @@ def passes(model: PreTrainedModel) -> Iterator[list[tuple[int, int, int]]]:
 
     def record(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
         rows, width = kwargs["input_ids"].shape
-        cache = kwargs["past_key_values"]
+        cache = kwargs[cache_argument(model)]
         seen.append((rows, width, width + (cache.get_seq_length() if cache is not None else 0)))
 
     handle = model.register_forward_pre_hook(record, with_kwargs=True)

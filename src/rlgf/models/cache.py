@@ -6,9 +6,10 @@ The cache of `transformers` concatenates, which copies everything kept so far fo
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
@@ -58,3 +59,8 @@ def reserving_cache(config: PretrainedConfig, capacity: int) -> DynamicCache:
     cache.layers = [ReservingLayer(capacity) if type(layer) is DynamicLayer else layer for layer in layers]
     cache.layer_class_to_replicate = None
     return cache
+
+
+def cache_argument(model: nn.Module) -> str:
+    """What ``model.forward`` calls its cache: transformers 5.24 renamed the argument."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

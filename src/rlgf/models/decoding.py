@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.models.batching import length_batches
-from rlgf.models.cache import reserving_cache
+from rlgf.models.cache import cache_argument, reserving_cache
 from rlgf.models.scoring import mixed_precision
 from rlgf.rollout.sampling import Sampling, draw, sampling_logits
 from rlgf.types import pad
@@ -85,6 +85,7 @@ class _Batch:
         # The last sampled token is never fed back.
         capacity = self.ids.shape[1] + int(limits.max()) - 1
         self.cache = reserving_cache(model.config, capacity) if use_cache else None
+        self.cache_argument = cache_argument(model)
         self.fed = 0
 
     def next_logits(self) -> Float[Tensor, "N V"]:
@@ -94,9 +95,9 @@ class _Batch:
                 input_ids=self.ids[:, new],
                 attention_mask=self.mask,
                 position_ids=self.positions[:, new],
-                past_key_values=self.cache,
                 use_cache=self.cache is not None,
                 logits_to_keep=1,
+                **{self.cache_argument: self.cache},
             )
         if self.cache is not None:
             self.fed = self.ids.shape[1]

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlgf.config import Config, load_config, validated
 from rlgf.errors import UserError, nearest
+from rlgf.guides.build import describe
 from rlgf.report.curves import draw_curves, read_curve
 from rlgf.report.tables import write_tables
 from rlgf.training.checkpoint import latest_checkpoint
@@ -151,21 +152,20 @@ def collect_runs(comparison: Comparison) -> dict[tuple[str, str, int], Finished]
 
 
 def _measure_authors(comparison: Comparison, setting: str, display: Display) -> None:
-    """The start policy and the guide on the test split, once a setting."""
+    """The start policy, the data's own texts and each guide on the test split, once a setting."""
     path = comparison.runs / comparison.name / setting / "authors.json"
     if path.exists():
         return
-    config = next(
-        c
-        for c in (comparison.config(setting, name, 0) for name in comparison.algorithms)
-        if c.guide is not None
-    )
-    with closing(Trainer(config, display=display)) as trainer:
-        measured = {
-            "start": trainer.evaluate(Author.POLICY).totals,
-            "guide": trainer.evaluate(Author.GUIDE).totals,
-            "reference text": trainer.evaluate(Author.REFERENCE).totals,
-        }
+    configs = [comparison.config(setting, name, 0) for name in comparison.algorithms]
+    guided = {describe(config.guide): config for config in configs if config.guide is not None}
+    measured: dict[str, dict[str, float]] = {}
+    for guide, config in guided.items():
+        with closing(Trainer(config, display=display)) as trainer:
+            if not measured:
+                measured["start"] = trainer.evaluate(Author.POLICY).totals
+                measured["reference text"] = trainer.evaluate(Author.REFERENCE).totals
+            name = "guide" if len(guided) == 1 else f"guide {guide}"
+            measured[name] = trainer.evaluate(Author.GUIDE).totals
     path.write_text(json.dumps(measured, indent=1))
 
 

@@ -30,7 +30,9 @@ def draw_curves(
         for (where, algorithm, _), run in runs.items():
             if where == setting:
                 curves.setdefault(algorithm, []).append(run.curve)
-        levels = {name: totals["reward"] for name, totals in authors[setting].items() if name == "guide"}
+        levels = {
+            name: totals["reward"] for name, totals in authors[setting].items() if name.startswith("guide")
+        }
         path = comparison.results / f"{comparison.name}-{setting}.png"
         save_curves(path, f"{comparison.name}, {setting}", curves, levels)
         paths.append(path)

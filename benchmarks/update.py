@@ -65,7 +65,7 @@ def bare_decode(model: PreTrainedModel, rows: int, prefix: int, new: int) -> Non
 @torch.no_grad()
 def bare_pass(model: torch.nn.Module, rollout: Rollout) -> None:
     """One pass over prompts and responses."""
-    model(**Tokens.of(rollout).model_inputs(), use_cache=False)
+    model(**Tokens.of(rollout).model_inputs(model), use_cache=False)
 
 
 def main() -> None:

@@ -53,7 +53,8 @@ def equal(one: Any, other: Any) -> bool:
 def state(trainer: Trainer) -> dict[str, Any]:
     """A copy of everything that training changes."""
     updater = trainer.parts.updater
-    modules = {name: module.state_dict() for name, module in updater.modules.items()}
+    modules = {"policy": updater.policy.model.state_dict()}
+    modules |= {name: critic.state_dict() for name, critic in updater.critics.items()}
     progress = {key: value for key, value in vars(trainer.progress).items() if key != "seconds"}
     return copy.deepcopy({**modules, "optimizer": updater.optimizer.state_dict(), "progress": progress})
 

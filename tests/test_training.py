@@ -155,7 +155,7 @@ def gradients(trainer: Trainer, experience: Experience, row: Algorithm, rows: Se
     references = trainer.parts.collector.collect(experience.rollout.samples, ROWS["bc"])
     updater.optimizer.zero_grad()
     updater.backward(experience[order], row, references=references[order])
-    return [p.grad.clone() for m in updater.modules.values() for p in m.parameters() if p.grad is not None]
+    return [p.grad.clone() for ps in updater.parameters.values() for p in ps if p.grad is not None]
 
 
 COEFFICIENTS = {"reference_coef": 0.2, "entropy_coef": 0.1}

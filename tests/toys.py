@@ -14,6 +14,8 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -66,6 +68,27 @@ def letter_gpt(
             )
         )
     return LanguageModel(model.eval(), tokenizer)
+
+
+def letter_t5(letters: str = "abcd", *, width: int = 32, seed: int = 0) -> LanguageModel:
+    """A T5 with random weights over letters."""
+    end = len(letters)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = T5ForConditionalGeneration(
+            T5Config(
+                vocab_size=end + 1,
+                d_model=width,
+                d_kv=width // 2,
+                d_ff=2 * width,
+                num_layers=1,
+                num_heads=2,
+                eos_token_id=end,
+                pad_token_id=end,
+                decoder_start_token_id=end,
+            )
+        )
+    return LanguageModel(model.eval(), letter_tokenizer(letters))
 
 
 class FavouringGuide:

@@ -17,6 +17,7 @@ from rlgf.errors import UserError, nearest
 from rlgf.guides.build import TAG, GuideConfig, fit_for, http_configs, scoreless_key
 from rlgf.guides.http import HTTPGuideConfig
 from rlgf.models.loading import ModelConfig
+from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rollout.collector import RolloutConfig
 from rlgf.training.evaluation import EvaluationConfig
@@ -48,11 +49,15 @@ class PolicyConfig(_Strict):
     trust_remote_code: bool = False
     critic: Literal["separate", "head"] = "separate"
     """The value function: a network of its own, or a head on the policy's trunk."""
+    lora: LoRAConfig | None = None
+    """Train an adapter and leave the model's own weights as they are; ``{}`` takes the defaults."""
 
     @model_validator(mode="after")
     def _one_source(self) -> PolicyConfig:
         if (self.model is None) == (self.scratch is None):
             raise ValueError("give exactly one of 'model' and 'scratch'")
+        if self.lora is not None:
+            check_installed("'policy.lora'")
         return self
 
     @property

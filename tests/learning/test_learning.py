@@ -9,15 +9,18 @@ from rich.console import Console
 
 from rlgf.algorithms import ALGORITHMS
 from rlgf.config import Config
+from rlgf.models.loading import LanguageModel
 from rlgf.training.display import Display
 from rlgf.training.parts import build_parts
 from rlgf.training.trainer import Trainer
-from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
+from toys import FavouringGuide, LetterTask, letter_gpt, letter_t5, share_of_a
 
 QUIET = Display(Console(quiet=True))
 
 
-def trainer(tmp_path: Path, algorithm: str, **options: object) -> Trainer:
+def trainer(
+    tmp_path: Path, algorithm: str, policy: LanguageModel | None = None, **options: object
+) -> Trainer:
     config = Config.model_validate(
         {
             "task": {"name": "toys:LetterTask"},
@@ -40,7 +43,9 @@ def trainer(tmp_path: Path, algorithm: str, **options: object) -> Trainer:
         }
     )
     guide = FavouringGuide("a", 0.6)
-    parts = build_parts(config, task=LetterTask(), reward=share_of_a, guide=guide, policy=letter_gpt())
+    parts = build_parts(
+        config, task=LetterTask(), reward=share_of_a, guide=guide, policy=policy or letter_gpt()
+    )
     return Trainer(config, parts, QUIET)
 
 
@@ -53,3 +58,10 @@ def test_learns_to_write_the_rewarded_letter(tmp_path: Path, algorithm: str) -> 
     end = learner.train()["policy"]["reward"]
     assert start < 0.4
     assert end > 0.9
+
+
+@pytest.mark.parametrize("algorithm", ["bc", "ppo++", "d2lols", "luffy"])
+def test_an_encoder_decoder_model_learns_it_too(tmp_path: Path, algorithm: str) -> None:
+    learner = trainer(tmp_path, algorithm, letter_t5())
+    assert learner.evaluate().totals["reward"] < 0.4
+    assert learner.train()["policy"]["reward"] > 0.9

@@ -27,8 +27,10 @@ class Request:
     max_new_tokens: int
     """In tokens of the policy: write at least that much text, what is over is cut."""
     seed: int
-    prefix_ids: tuple[int, ...] | None = None
-    """The prefix as tokens of the policy, for a guide that shares its tokenizer."""
+    prompt_ids: tuple[int, ...] | None = None
+    """The prompt as tokens of the policy, for a guide that shares its tokenizer."""
+    written_ids: tuple[int, ...] = ()
+    """And what has been written behind it."""
     prompt_length: int | None = None
     """Characters of the prefix that are the prompt; None where that is all of it."""
 

@@ -15,7 +15,8 @@ from rlgf.guides.http import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig
 from rlgf.guides.remote import HTTPGuide
 from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
-from rlgf.models.loading import load_language_model
+from rlgf.models.encoder_decoder import is_encoder_decoder
+from rlgf.models.loading import LanguageModel, load_language_model
 
 TAG = "guide:"
 """What the tags of the kinds below begin with, so that they can be told from keys of a recipe."""
@@ -121,7 +122,7 @@ def scoreless_key(config: GuideConfig) -> str | None:
     return next(mark for mark in _MARKS if mark in type(config).model_fields)
 
 
-def scoring_guide(guide: Guide | None) -> ScoringGuide:
+def scoring_guide(guide: Guide | None, policy: LanguageModel) -> ScoringGuide:
     """The same guide, made sure that it can score the policy's tokens.
 
     Raises:
@@ -134,6 +135,11 @@ def scoring_guide(guide: Guide | None) -> ScoringGuide:
         )
     if isinstance(guide, LocalGuide):
         guide.check_vocabulary()
+        if is_encoder_decoder(guide.language_model.model) != is_encoder_decoder(policy.model):
+            raise UserError(
+                "distillation compares the guide with the policy token by token, and one of them is an "
+                "encoder-decoder model and the other is not: set 'guide.model' to one of the policy's kind."
+            )
     return guide
 
 

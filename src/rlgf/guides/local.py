@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,7 @@ from rlgf import seeding
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
 from rlgf.models.decoding import sample_continuations
+from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.loading import LanguageModel, ModelConfig
 from rlgf.models.scoring import Tokens, response_outputs
 from rlgf.rollout.sampling import Sampling, log_distribution
@@ -57,13 +59,16 @@ class LocalGuide:
         uniforms = torch.stack(
             [seeding.uniforms(1, int(limits.max()), request.seed, "guide")[0] for request in requests]
         )
+        read = [self._read(request, limit) for request, limit in zip(requests, limits.tolist(), strict=True)]
+        prefixes, prompts = self.language_model.prefixes([p for p, _ in read], [w for _, w in read])
         continuations = sample_continuations(
             self.language_model.model,
-            [self._prefix(request, limit) for request, limit in zip(requests, limits.tolist(), strict=True)],
+            prefixes,
             limits,
             uniforms,
             self.sampling,
             self.language_model.end_id,
+            prompts=prompts,
             max_batch_tokens=self.max_batch_tokens,
         )
         return [
@@ -101,12 +106,18 @@ class LocalGuide:
                 "without 'distill_coef'."
             )
 
-    def _prefix(self, request: Request, limit: int) -> torch.Tensor:
-        if self.shares_tokenizer and request.prefix_ids is not None:
-            ids = list(request.prefix_ids)
+    def _read(self, request: Request, limit: int) -> tuple[list[int], list[int]]:
+        """The prompt, without its beginning where it is too long for the model, and what stands behind it."""
+        model, written = self.language_model.model, list(request.written_ids)
+        context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        if self.shares_tokenizer and request.prompt_ids is not None:
+            # Not the ids themselves: an encoder reads special tokens that a causal model does not.
+            prompt = self.language_model.encode_prompt(request.prompt, len(request.prompt_ids))
+        elif is_encoder_decoder(model):
+            written = self.language_model.encode(request.written)
+            return self.language_model.encode_prompt(request.prompt, context or sys.maxsize), written
         else:
-            ids = self.language_model.encode(request.prefix)
-        context = getattr(self.language_model.model.config, "max_position_embeddings", None)
-        if context is not None:
-            ids = ids[-(context - limit) :]
-        return torch.tensor(ids or [self.language_model.end_id])
+            prompt, written = self.language_model.encode(request.prefix), []
+        if context is not None and not is_encoder_decoder(model):
+            prompt = prompt[-max(context - limit - len(written), 1) :]
+        return prompt or [self.language_model.end_id], written

@@ -204,4 +204,4 @@ class HTTPGuide:
 
 def _plain(request: Request) -> Request:
     """The request as a server sees it: text alone."""
-    return Request(request.prefix, request.max_new_tokens, request.seed, None, request.prompt_length)
+    return replace(request, prompt_ids=None, written_ids=())

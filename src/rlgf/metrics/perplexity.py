@@ -33,15 +33,14 @@ def text_nll(
     """
     drafts = []
     for prompt, text in zip(prompts, texts, strict=True):
-        prompt_ids = language_model.encode(prompt)[-max_prompt_tokens:] or [language_model.end_id]
+        prompt_ids = language_model.encode_prompt(prompt, max_prompt_tokens)
         ids = language_model.encode(text)[:max_tokens] or [language_model.end_id]
         draft = Draft(Sample(prompt), prompt_ids, seed=0)
         draft.ids, draft.authors, draft.logprobs = ids, [Author.REFERENCE] * len(ids), [0.0] * len(ids)
         drafts.append(draft)
     rollout = assemble(drafts, list(range(len(drafts))), language_model)
-    logprobs = score_logprobs(
-        language_model.model, rollout, Sampling(), language_model.end_id, max_batch_tokens
-    )
+    with language_model.running() as model:
+        logprobs = score_logprobs(model, rollout, Sampling(), language_model.end_id, max_batch_tokens)
     return -logprobs.sum(dim=1), rollout.lengths.float()
 
 

@@ -10,7 +10,7 @@ import inspect
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import DynamicCache, PretrainedConfig
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 
@@ -52,13 +52,15 @@ class ReservingLayer(DynamicLayer):
         self.values = self._values[:, :, : self.used]
 
 
-def reserving_cache(config: PretrainedConfig, capacity: int) -> DynamicCache:
+def reserving_cache(model: PreTrainedModel, capacity: int) -> DynamicCache | EncoderDecoderCache:
     """A cache for ``capacity`` positions. Layers of a special kind (sliding windows) stay as they are."""
+    config = model.config.get_text_config(decoder=True)
     cache = DynamicCache(config=config)
-    layers = cache.layers or [DynamicLayer() for _ in range(config.get_text_config().num_hidden_layers)]
+    count = getattr(config, "num_decoder_layers", None) or config.num_hidden_layers
+    layers = cache.layers if len(cache.layers) == count else [DynamicLayer() for _ in range(count)]
     cache.layers = [ReservingLayer(capacity) if type(layer) is DynamicLayer else layer for layer in layers]
     cache.layer_class_to_replicate = None
-    return cache
+    return EncoderDecoderCache(cache, DynamicCache()) if model.config.is_encoder_decoder else cache
 
 
 def cache_argument(model: nn.Module) -> str:

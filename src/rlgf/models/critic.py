@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
-from rlgf.models.scoring import Tokens, base_hidden
+from rlgf.models.encoder_decoder import decoder_start
+from rlgf.models.lora import Adapters
+from rlgf.models.scoring import Tokens, base_hidden, trunk_of
 
 
 class Critic(nn.Module):
@@ -18,6 +22,11 @@ class Critic(nn.Module):
 
     def forward(self, tokens: Tokens, hidden: Float[Tensor, "B T D"] | None) -> Float[Tensor, "B T"]:
         raise NotImplementedError
+
+
+def _width(policy: PreTrainedModel) -> int:
+    """Of the hidden states that write: a decoder's, where there is an encoder too."""
+    return int(policy.config.get_text_config(decoder=True).hidden_size)
 
 
 def _zero_head(width: int) -> nn.Linear:
@@ -40,13 +49,12 @@ class SeparateCritic(Critic):
 
     def __init__(self, policy: PreTrainedModel) -> None:
         super().__init__()
-        trunk = AutoModel.from_config(policy.config)
-        trunk.load_state_dict(policy.base_model.state_dict())
-        self.trunk = trunk.eval()
-        self.head = _zero_head(policy.config.get_text_config().hidden_size)
+        self.trunk = copy.deepcopy(trunk_of(policy))
+        self.start = decoder_start(policy)
+        self.head = _zero_head(_width(policy))
 
     def forward(self, tokens: Tokens, hidden: Float[Tensor, "B T D"] | None) -> Float[Tensor, "B T"]:
-        return _value(self.head, base_hidden(self.trunk, tokens))
+        return _value(self.head, base_hidden(self.trunk, tokens, self.start))
 
 
 class HeadCritic(Critic):
@@ -56,11 +64,32 @@ class HeadCritic(Critic):
 
     def __init__(self, policy: PreTrainedModel) -> None:
         super().__init__()
-        self.head = _zero_head(policy.config.get_text_config().hidden_size)
+        self.head = _zero_head(_width(policy))
 
     def forward(self, tokens: Tokens, hidden: Float[Tensor, "B T D"] | None) -> Float[Tensor, "B T"]:
         assert hidden is not None, "the trainer asks the policy for hidden states"
         return _value(self.head, hidden)
+
+
+class AdapterCritic(Critic):
+    """A head on the policy's trunk run with an adapter of the critic's own: a network of its own at the
+    memory of two small matrices a layer."""
+
+    reads_policy_hidden = False
+
+    def __init__(self, policy: PreTrainedModel, adapters: Adapters, name: str) -> None:
+        super().__init__()
+        adapters.add(name)
+        self.adapter = nn.ParameterList(adapters.parameters(name))
+        self.head = _zero_head(_width(policy))
+        self.adapters, self.name = adapters, name
+        # Not a module of this one: the base belongs to the policy.
+        self._policy = (policy,)
+
+    def forward(self, tokens: Tokens, hidden: Float[Tensor, "B T D"] | None) -> Float[Tensor, "B T"]:
+        (policy,) = self._policy
+        with self.adapters.running(self.name):
+            return _value(self.head, base_hidden(trunk_of(policy), tokens, decoder_start(policy)))
 
 
 CRITICS = {
@@ -69,6 +98,14 @@ CRITICS = {
 }
 
 
-def build_critic(kind: str, policy: PreTrainedModel) -> Critic:
-    """A critic of the given kind on the policy's device."""
+def build_critic(
+    kind: str, policy: PreTrainedModel, adapters: Adapters | None = None, name: str = "critic"
+) -> Critic:
+    """A critic of the given kind on the policy's device.
+
+    Args:
+        adapters: where the policy trains one, a separate critic is one too, of that ``name``.
+    """
+    if kind == "separate" and adapters is not None:
+        return AdapterCritic(policy, adapters, name).to(policy.device)
     return CRITICS[kind](policy).to(policy.device, torch.float32)

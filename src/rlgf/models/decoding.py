@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.models.batching import length_batches
 from rlgf.models.cache import cache_argument, reserving_cache
+from rlgf.models.encoder_decoder import (
+    counts_decoder_positions,
+    encode,
+    encoded_inputs,
+    takes_decoder_positions,
+)
 from rlgf.models.scoring import mixed_precision
 from rlgf.rollout.sampling import Sampling, draw, sampling_logits
 from rlgf.types import pad
@@ -40,6 +47,7 @@ def sample_continuations(
     sampling: Sampling,
     end_id: int | None,
     *,
+    prompts: Sequence[Int[Tensor, "_"]] | None = None,
     first_positions: Int[Tensor, "N"] | None = None,
     max_batch_tokens: int = 32_768,
     use_cache: bool = True,
@@ -47,10 +55,11 @@ def sample_continuations(
     """Continue each prefix until its end-of-text token or its own length limit.
 
     Args:
-        prefixes: token ids, without padding; at least one token each.
+        prefixes: token ids, without padding; at least one token each. See `LanguageModel.prefixes`.
         max_new_tokens: the limit of each row, at least 1.
         uniforms: numbers in [0, 1); row i, column j decides token j of continuation i. The result
             depends on nothing else that is random, so it is the same for any batching.
+        prompts: what an encoder-decoder model's encoder reads; the prefixes are then its decoder's.
         first_positions: response position of each row's first token (default 0), for the
             minimum length.
         max_batch_tokens: rows times positions of one decoding batch.
@@ -60,10 +69,31 @@ def sample_continuations(
     if first_positions is None:
         first_positions = torch.zeros_like(max_new_tokens)
     results: list[Continuation | None] = [None] * len(prefixes)
-    for rows in length_batches(lengths, max_new_tokens, max_batch_tokens):
-        batch = _Batch(model, [prefixes[i] for i in rows.tolist()], max_new_tokens[rows], use_cache)
+    for rows in _batches(model, lengths, max_new_tokens, prompts, max_batch_tokens):
+        chosen = rows.tolist()
+        encoded = None if prompts is None else encode(model, [prompts[i] for i in chosen])
+        batch = _Batch(model, [prefixes[i] for i in chosen], max_new_tokens[rows], encoded, use_cache)
         _run(batch, rows, max_new_tokens, first_positions, uniforms, sampling, end_id, results)
     return [result for result in results if result is not None]
+
+
+def _batches(
+    model: PreTrainedModel,
+    lengths: Int[Tensor, "N"],
+    max_new_tokens: Int[Tensor, "N"],
+    prompts: Sequence[Tensor] | None,
+    max_batch_tokens: int,
+) -> Iterator[Int[Tensor, "_"]]:
+    """Rows that are decoded together."""
+    if prompts is None:
+        yield from length_batches(lengths, max_new_tokens, max_batch_tokens)
+        return
+    read = torch.tensor([len(prompt) for prompt in prompts])
+    together = lengths if counts_decoder_positions(model) else torch.zeros_like(lengths)
+    for value in together.unique().tolist():
+        rows = (together == value).nonzero().squeeze(1)
+        for batch in length_batches(read[rows], (lengths + max_new_tokens)[rows], max_batch_tokens):
+            yield rows[batch]
 
 
 class _Batch:
@@ -74,9 +104,12 @@ class _Batch:
         model: PreTrainedModel,
         prefixes: Sequence[Tensor],
         limits: Int[Tensor, "N"],
+        encoded: tuple[Float[Tensor, "N P D"], Bool[Tensor, "N P"]] | None,
         use_cache: bool,
     ) -> None:
         self.model = model
+        self.encoded = encoded
+        """The prompts' encoder states and their mask, where the model has an encoder."""
         self.ids = pad(prefixes, 0, left=True).to(model.device)
         self.mask = pad([torch.ones_like(p) for p in prefixes], 0, left=True).to(model.device)
         self.positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
@@ -84,7 +117,7 @@ class _Batch:
         self.last_position = self.mask.sum(dim=1) + limits.to(model.device) - 1
         # The last sampled token is never fed back.
         capacity = self.ids.shape[1] + int(limits.max()) - 1
-        self.cache = reserving_cache(model.config, capacity) if use_cache else None
+        self.cache = reserving_cache(model, capacity) if use_cache else None
         self.cache_argument = cache_argument(model)
         self.fed = 0
 
@@ -92,17 +125,31 @@ class _Batch:
         new = slice(self.fed, None)
         with mixed_precision(self.model.device):
             output = self.model(
-                input_ids=self.ids[:, new],
-                attention_mask=self.mask,
-                position_ids=self.positions[:, new],
+                **self._inputs(self.ids[:, new], self.positions[:, new]),
                 use_cache=self.cache is not None,
-                logits_to_keep=1,
                 **{self.cache_argument: self.cache},
             )
         if self.cache is not None:
             self.fed = self.ids.shape[1]
         logits: Tensor = output.logits[:, -1]
         return logits
+
+    def _inputs(self, ids: Int[Tensor, "N W"], positions: Int[Tensor, "N W"]) -> dict[str, Any]:
+        """Arguments of a forward pass over new tokens, without the cache."""
+        if self.encoded is None:
+            return {
+                "input_ids": ids,
+                "attention_mask": self.mask,
+                "position_ids": positions,
+                "logits_to_keep": 1,
+            }
+        given = {"decoder_position_ids": positions} if takes_decoder_positions(self.model) else {}
+        return {
+            **encoded_inputs(*self.encoded),
+            "decoder_input_ids": ids,
+            "decoder_attention_mask": self.mask,
+            **given,
+        }
 
     def append(self, ids: Int[Tensor, "N"]) -> None:
         fresh = ids[:, None]
@@ -114,6 +161,9 @@ class _Batch:
     def keep(self, rows: Int[Tensor, "M"]) -> None:
         for name in ("ids", "mask", "positions", "last_position"):
             setattr(self, name, getattr(self, name)[rows])
+        if self.encoded is not None:
+            states, mask = self.encoded
+            self.encoded = states[rows], mask[rows]
         if self.cache is not None:
             self.cache.batch_select_indices(rows)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +12,11 @@ from typing import Any, Literal
 import torch
 from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -20,10 +24,12 @@ from transformers import (
 )
 
 from rlgf.errors import UserError
-from rlgf.models import smollm2
+from rlgf.models import lora, minilm, smollm2
+from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
+from rlgf.models.lora import Adapters
 from rlgf.models.scratch import ScratchConfig, build_scratch
 
-PACKAGED = {"smollm2-135m": smollm2.folder}
+PACKAGED = {"smollm2-135m": smollm2.folder, "minilm-encoder-decoder": minilm.encoder_decoder_folder}
 """Models that come in a Python package: a name for `model:` and the function that unpacks it."""
 
 
@@ -45,10 +51,30 @@ class ModelConfig(BaseModel):
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal model with its tokenizer, on its device, with dropout off."""
+    """A causal or encoder-decoder model with its tokenizer, on its device, with dropout off."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    adapters: Adapters | None = None
+    """Where adapters are trained and not the model's own weights."""
+    without_adapter: bool = False
+    """Whether this is what the model is without them."""
+
+    @contextmanager
+    def running(self) -> Iterator[PreTrainedModel]:
+        """The model, with its adapters off where this is what it is without them."""
+        if self.adapters is None or not self.without_adapter:
+            yield self.model
+            return
+        with self.adapters.running(None):
+            yield self.model
+
+    @property
+    def trained(self) -> Sequence[nn.Parameter]:
+        """The weights that training changes."""
+        if self.adapters is not None:
+            return self.adapters.parameters(lora.POLICY)
+        return list(self.model.parameters())
 
     @property
     def end_id(self) -> int:
@@ -61,6 +87,34 @@ class LanguageModel:
         """Token ids of a text as it stands, without special tokens."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
+
+    def encode_prompt(self, text: str, limit: int) -> list[int]:
+        """Token ids of a prompt, its last ones where it has more than ``limit``; at least one.
+
+        An encoder reads prompts with the special tokens that its tokenizer puts around a text.
+        """
+        ids = self.encode(text)
+        if not is_encoder_decoder(self.model):
+            # A model cannot start from nothing; end-of-text is what stands before a text in training.
+            return ids[-limit:] or [self.end_id]
+        whole: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+        before = next(i for i in range(len(whole) + 1) if whole[i : i + len(ids)] == ids)
+        room = max(limit - (len(whole) - len(ids)), 0)
+        kept = ids[len(ids) - min(room, len(ids)) :]
+        return [*whole[:before], *kept, *whole[before + len(ids) :]][:limit] or [self.end_id]
+
+    def prefixes(
+        self, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
+    ) -> tuple[list[Tensor], list[Tensor] | None]:
+        """What `sample_continuations` takes to go on with what has been written behind prompts.
+
+        Returns:
+            The prefixes, and the encoder's prompts where the model has an encoder.
+        """
+        if not is_encoder_decoder(self.model):
+            return [torch.tensor([*p, *w]) for p, w in zip(prompts, written, strict=True)], None
+        start = decoder_start(self.model)
+        return [torch.tensor([*start, *ids]) for ids in written], [torch.tensor(list(ids)) for ids in prompts]
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids, without special tokens and without tidying up spaces."""
@@ -84,12 +138,20 @@ def context_length(config: ModelConfig | ScratchConfig) -> int | None:
     """
     if isinstance(config, ScratchConfig):
         return config.context
-    loaded = load_model_config(config)
-    length = getattr(loaded.get_text_config(), "max_position_embeddings", None)
+    loaded = load_model_config(config).get_text_config(decoder=True)
+    length = getattr(loaded, "max_position_embeddings", None)
     return int(length) if length else None
 
 
 def load_model_config(config: ModelConfig) -> PreTrainedConfig:
+    """A model's configuration; an adapter's is that of its base.
+
+    Raises:
+        UserError: There is no model of that name.
+    """
+    base = _adapter_base(config)
+    if base is not None:
+        return load_model_config(base)
     loaded: PreTrainedConfig = _from_pretrained(AutoConfig, config)
     return loaded
 
@@ -105,21 +167,23 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | None = None) -> LanguageModel:
-    """Load a causal model for training or inference, dropout off.
+    """Load a causal or encoder-decoder model for training or inference, dropout off.
+
+    An adapter is merged into its base.
 
     Args:
         texts: what a model from scratch trains its tokenizer on.
 
     Raises:
-        UserError: There is no such model, or it is not a causal language model.
+        UserError: There is no such model, or it is none that writes text.
     """
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     if isinstance(config, ScratchConfig):
         assert texts is not None, "a model from scratch trains its tokenizer on the task's text"
         model, tokenizer = build_scratch(config, texts)
     else:
-        dtype = config.dtype or ("float32" if device().type == "cpu" else "bfloat16")
-        model = _from_pretrained(AutoModelForCausalLM, config, dtype=getattr(torch, dtype))
+        model = _load_model(config)
         tokenizer = load_tokenizer(config)
         if tokenizer.eos_token_id is None:
             raise UserError(f"model '{config.model}': its tokenizer has no end-of-text token (eos_token).")
@@ -127,6 +191,23 @@ def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | 
             tokenizer.pad_token = tokenizer.eos_token
     # Dropout would make the probability ratio of an unchanged policy differ from 1.
     return LanguageModel(model.eval().to(device()), tokenizer)
+
+
+def _load_model(config: ModelConfig) -> PreTrainedModel:
+    base = _adapter_base(config)
+    if base is not None:
+        return lora.merged(_load_model(base), config.source, config.revision)
+    dtype = config.dtype or ("float32" if device().type == "cpu" else "bfloat16")
+    encoder_decoder = load_model_config(config).is_encoder_decoder
+    factory = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
+    model: PreTrainedModel = _from_pretrained(factory, config, dtype=getattr(torch, dtype))
+    return model
+
+
+def _adapter_base(config: ModelConfig) -> ModelConfig | None:
+    """Where it names an adapter, the model that this belongs to."""
+    base = lora.adapter_base(config.source, config.revision)
+    return None if base is None else config.model_copy(update={"model": base, "revision": None})
 
 
 def _from_pretrained(factory: Any, config: ModelConfig, **options: Any) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
 from rlgf.types import Rollout
 
 
@@ -49,11 +52,23 @@ class Tokens:
     def to(self, device: torch.device) -> Tokens:
         return Tokens(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
-    def model_inputs(self) -> dict[str, Tensor]:
-        """Arguments of a causal model's forward pass over all but the last response token.
+    def model_inputs(self, model: PreTrainedModel, start: Sequence[int] = ()) -> dict[str, Any]:
+        """Arguments of a model's forward pass over all but the last response token.
 
-        The last token's own output is never read: the state before it is one position earlier.
+        The last token's own output is never read: the state before it is one position earlier. An
+        encoder-decoder model's encoder runs here, once a prompt.
+
+        Args:
+            start: what stands before every response of a decoder, see `decoder_start`.
         """
+        if is_encoder_decoder(model):
+            prompts = [ids[mask] for ids, mask in zip(self.prompt_ids, self.prompt_mask, strict=True)]
+            first = self.response_ids.new_tensor(start).expand(len(prompts), -1)
+            # A decoder sees nothing behind a token, so padding on the right needs no mask.
+            return {
+                **encoded_inputs(*encode(model, prompts)),
+                "decoder_input_ids": torch.cat([first, self.response_ids[:, :-1]], dim=1),
+            }
         ids = torch.cat([self.prompt_ids, self.response_ids[:, :-1]], dim=1)
         mask = torch.cat([self.prompt_mask, self.response_mask[:, :-1]], dim=1)
         positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
@@ -72,16 +87,33 @@ def response_outputs(
     Entry ``[:, t]`` belongs to the state before response token t.
     """
     length = tokens.response_ids.shape[1]
+    # A decoder's few columns before the response cost nothing; a causal model's are the whole prompt.
+    keep = {} if is_encoder_decoder(model) else {"logits_to_keep": length}
     with mixed_precision(model.device):
         output = model(
-            **tokens.model_inputs(), use_cache=False, logits_to_keep=length, output_hidden_states=hidden
+            **tokens.model_inputs(model, decoder_start(model)),
+            **keep,
+            use_cache=False,
+            output_hidden_states=hidden,
         )
-    return output.logits, output.hidden_states[-1][:, -length:] if hidden else None
+    return output.logits[:, -length:], _last_states(output)[:, -length:] if hidden else None
 
 
-def base_hidden(trunk: torch.nn.Module, tokens: Tokens) -> Float[Tensor, "B T D"]:
-    """The last hidden states of a model without its head (`base_model`), at response positions."""
-    with mixed_precision(tokens.prompt_ids.device):
-        output = trunk(**tokens.model_inputs(), use_cache=False)
-    states: Tensor = output.last_hidden_state[:, -tokens.response_ids.shape[1] :]
+def trunk_of(model: PreTrainedModel) -> PreTrainedModel:
+    """A model without its head; one that has no such part is its own."""
+    trunk = model.base_model
+    assert isinstance(trunk, PreTrainedModel)
+    return trunk
+
+
+def base_hidden(trunk: PreTrainedModel, tokens: Tokens, start: Sequence[int]) -> Float[Tensor, "B T D"]:
+    """The last hidden states of a trunk at response positions; ``start`` as `decoder_start` of its model."""
+    with mixed_precision(trunk.device):
+        output = trunk(**tokens.model_inputs(trunk, start), use_cache=False, output_hidden_states=True)
+    return _last_states(output)[:, -tokens.response_ids.shape[1] :]
+
+
+def _last_states(output: Any) -> Float[Tensor, "B L D"]:
+    """The last hidden states of a causal model or of a decoder."""
+    states: Tensor = (getattr(output, "decoder_hidden_states", None) or output.hidden_states)[-1]
     return states

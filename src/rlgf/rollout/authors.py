@@ -75,13 +75,15 @@ class PolicyWriter:
 
     def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
         uniforms = [seeding.uniforms(1, max(limits), draft.seed, "policy")[0] for draft in drafts]
+        prefixes, prompts = self.policy.prefixes([d.prompt_ids for d in drafts], [d.ids for d in drafts])
         continuations = sample_continuations(
             self.policy.model,
-            [torch.tensor(draft.prompt_ids + draft.ids) for draft in drafts],
+            prefixes,
             torch.tensor(list(limits)),
             torch.stack(uniforms),
             self.sampling,
             self.policy.end_id,
+            prompts=prompts,
             first_positions=torch.tensor([len(draft.ids) for draft in drafts]),
             max_batch_tokens=self.max_batch_tokens,
         )
@@ -110,7 +112,8 @@ class GuideWriter:
                 prefix=draft.sample.prompt + self.policy.decode(draft.ids),
                 max_new_tokens=limit,
                 seed=seeding.derive(draft.seed, "guide"),
-                prefix_ids=(*draft.prompt_ids, *draft.ids),
+                prompt_ids=tuple(draft.prompt_ids),
+                written_ids=tuple(draft.ids),
                 prompt_length=len(draft.sample.prompt),
             )
             for draft, limit in zip(drafts, limits, strict=True)

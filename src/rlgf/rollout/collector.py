@@ -220,9 +220,8 @@ class Collector:
         )
 
     def _open(self, sample: Sample, update: int, index: int) -> Draft:
-        ids = self.policy.encode(sample.prompt)[-self.config.max_prompt_tokens :]
-        # A model cannot start from nothing; end-of-text is what stands before a text in training.
-        return Draft(sample, ids or [self.policy.end_id], seeding.derive(self.seed, "episode", update, index))
+        ids = self.policy.encode_prompt(sample.prompt, self.config.max_prompt_tokens)
+        return Draft(sample, ids, seeding.derive(self.seed, "episode", update, index))
 
     def _add(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> None:
         """Let one author continue those drafts that have a limit above 0."""

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
-from rlgf.models.scoring import Tokens, base_hidden, response_outputs
+from rlgf.models.encoder_decoder import decoder_start
+from rlgf.models.scoring import Tokens, base_hidden, response_outputs, trunk_of
 from rlgf.rollout.sampling import Sampling, token_logprobs
 from rlgf.types import Rollout
 
@@ -42,7 +43,9 @@ def score_values(
     """
 
     def score(tokens: Tokens) -> Tensor:
-        hidden = base_hidden(policy.base_model, tokens) if critic.reads_policy_hidden else None
+        hidden = None
+        if critic.reads_policy_hidden:
+            hidden = base_hidden(trunk_of(policy), tokens, decoder_start(policy))
         values: Tensor = critic(tokens, hidden)
         return values
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model, save_model
 
 from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel
@@ -56,7 +56,7 @@ def save_checkpoint(root: Path, updater: Updater, progress: Progress, config: Ma
         aside.mkdir(parents=True)
         save_policy(updater.policy, aside / "policy")
         for name, critic in updater.critics.items():
-            save_file(critic.state_dict(), aside / f"critic-{name}.safetensors")
+            save_model(critic, str(aside / f"critic-{name}.safetensors"))
         torch.save(updater.optimizer.state_dict(), aside / "optimizer.pt")
         (aside / "progress.json").write_text(json.dumps(asdict(progress)))
         (aside / "config.json").write_text(json.dumps(config))
@@ -99,8 +99,11 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
 
 
 def save_policy(policy: LanguageModel, folder: Path) -> None:
-    """Write a policy as plain `transformers` files."""
-    policy.model.save_pretrained(folder)
+    """Write a policy as plain `transformers` files; an adapter as an adapter."""
+    if policy.adapters is not None:
+        policy.adapters.save(folder)
+    else:
+        policy.model.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
 
 
@@ -117,11 +120,14 @@ def load_checkpoint(folder: Path, updater: Updater, config: Mapping[str, Any]) -
     """
     _verify(folder)
     _same_config(folder, json.loads((folder / "config.json").read_text()), config)
-    model = updater.policy.model
-    saved = type(model).from_pretrained(folder / "policy", dtype=model.dtype)
-    model.load_state_dict(saved.state_dict())
+    model, adapters = updater.policy.model, updater.policy.adapters
+    if adapters is not None:
+        adapters.load(folder / "policy")
+    else:
+        saved = type(model).from_pretrained(folder / "policy", dtype=model.dtype)
+        model.load_state_dict(saved.state_dict())
     for name, critic in updater.critics.items():
-        critic.load_state_dict(load_file(folder / f"critic-{name}.safetensors"))
+        load_model(critic, folder / f"critic-{name}.safetensors")
     updater.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
     return Progress(**json.loads((folder / "progress.json").read_text()))
 

@@ -93,13 +93,10 @@ class Evaluator:
 
     def _policy_metrics(self, rollout: Rollout) -> dict[str, list[float] | float]:
         """What needs the policy's own probabilities: KL to its start, perplexity of the references."""
-        reference_logprobs = score_logprobs(
-            self.reference.model,
-            rollout,
-            self.config.sampling,
-            self.reference.end_id,
-            self.config.max_batch_tokens,
-        )
+        with self.reference.running() as model:
+            reference_logprobs = score_logprobs(
+                model, rollout, self.config.sampling, self.reference.end_id, self.config.max_batch_tokens
+            )
         kl = kl_estimate(rollout.sampled_logprobs, reference_logprobs) * rollout.response_mask
         found: dict[str, list[float] | float] = {"kl": (kl.sum(dim=1) / rollout.lengths).tolist()}
         with_text = [sample for sample in rollout.samples if sample.references]

@@ -107,9 +107,8 @@ class Assessor:
 
     def _reference_logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         assert self.reference is not None, "an algorithm with an advantage has a reference"
-        return score_logprobs(
-            self.reference.model, rollout, self.sampling, self.reference.end_id, self.max_batch_tokens
-        )
+        with self.reference.running() as model:
+            return score_logprobs(model, rollout, self.sampling, self.reference.end_id, self.max_batch_tokens)
 
 
 def shape_rewards(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlgf import seeding
 from rlgf.config import Config
@@ -13,7 +13,14 @@ from rlgf.errors import UserError
 from rlgf.guides import Guide, RemoteGuide, Request, build_guide, guide_models, http_configs, scoring_guide
 from rlgf.guides.http import BudgetConfig
 from rlgf.models.critic import build_critic
-from rlgf.models.loading import LanguageModel, ModelConfig, context_length, load_language_model
+from rlgf.models.loading import (
+    LanguageModel,
+    ModelConfig,
+    context_length,
+    load_language_model,
+    load_model_config,
+)
+from rlgf.models.lora import Adapters
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards import Reward, build_reward
 from rlgf.rollout.collector import Collector, RolloutConfig
@@ -84,15 +91,22 @@ def build_parts(
     if policy is None:
         texts = [s.prompt + "".join(s.references[:1]) for s in train] if config.policy.scratch else None
         policy = load_language_model(config.policy.source, texts)
-    reference = LanguageModel(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
+    if config.policy.lora is not None:
+        policy = replace(policy, adapters=Adapters(policy.model, config.policy.lora))
+        reference = replace(policy, without_adapter=True)
+    else:
+        reference = LanguageModel(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
     language_model = config.evaluation.language_model
     judge_model = reference if language_model is None else load_language_model(language_model)
     if guide is None and config.guide is not None:
         guide = build_guide(config.guide, policy.tokenizer)
     # Before the first episode is paid for, not in the middle of the first update.
-    scorer = scoring_guide(guide) if any(row.distills for row in config.algorithm.rows) else None
+    scorer = scoring_guide(guide, policy) if any(row.distills for row in config.algorithm.rows) else None
     names = {row.critic for row in config.algorithm.rows} - {None}
-    critics = {name: build_critic(config.policy.critic, policy.model) for name in sorted(map(str, names))}
+    critics = {
+        name: build_critic(config.policy.critic, policy.model, policy.adapters, f"critic_{name}")
+        for name in sorted(map(str, names))
+    }
     collector = Collector(policy, guide, config.rollout, config.seed)
     # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
     measured = Collector(policy, guide, config.rollout, seeding.derive(0, "evaluation"))
@@ -120,13 +134,15 @@ def _check_context(who: str, model: ModelConfig | ScratchConfig, config: Rollout
     Raises:
         UserError: names the model, its context and what would fit.
     """
-    length = context_length(model)
-    needed = config.max_prompt_tokens + config.max_response_tokens
+    prompt, response = config.max_prompt_tokens, config.max_response_tokens
+    length, needed = context_length(model), prompt + response
+    if length is not None and isinstance(model, ModelConfig) and load_model_config(model).is_encoder_decoder:
+        # The encoder holds the prompt, and the decoder the response behind at most two tokens.
+        needed = max(prompt, response + 2)
     if length is not None and needed > length:
         raise UserError(
-            f"'rollout.max_prompt_tokens' {config.max_prompt_tokens} and 'rollout.max_response_tokens' "
-            f"{config.max_response_tokens} make {needed} tokens, and the {who}'s context holds {length}: "
-            "lower one of them."
+            f"'rollout.max_prompt_tokens' {prompt} and 'rollout.max_response_tokens' {response} "
+            f"make {needed} tokens, and the {who}'s context holds {length}: lower one of them."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -66,9 +67,12 @@ class Updater:
     def __post_init__(self) -> None:
         # Models of one tokenizer can be padded to different widths.
         self.vocabulary = 1 + max(self.policy.tokenizer.get_vocab().values())
-        self.modules = {"policy": self.policy.model, **{f"critic {k}": c for k, c in self.critics.items()}}
+        self.parameters = {
+            "policy": self.policy.trained,
+            **{f"critic {name}": list(critic.parameters()) for name, critic in self.critics.items()},
+        }
         self.optimizer = torch.optim.AdamW(
-            [{"params": list(module.parameters())} for module in self.modules.values()],
+            [{"params": parameters} for parameters in self.parameters.values()],
             lr=0.0,
             weight_decay=self.config.weight_decay,
             fused=True,
@@ -109,7 +113,7 @@ class Updater:
     def _set_learning_rates(self, progress: float) -> None:
         policy_rate = self.config.learning_rate.at(progress)
         critic_rate = (self.config.critic_learning_rate or self.config.learning_rate).at(progress)
-        for group, name in zip(self.optimizer.param_groups, self.modules, strict=True):
+        for group, name in zip(self.optimizer.param_groups, self.parameters, strict=True):
             group["lr"] = policy_rate if name == "policy" else critic_rate
 
     def backward(
@@ -149,14 +153,14 @@ class Updater:
                 loss.backward()
         if references is not None:
             self._reference_loss(references, progress, metrics)
-        processes.sum_gradients(p for module in self.modules.values() for p in module.parameters())
+        processes.sum_gradients(itertools.chain.from_iterable(self.parameters.values()))
         return processes.sum_numbers(dict(metrics))
 
     def _step(self) -> Tensor:
         """Clip and apply the gradients; returns the norm of the policy's."""
         norms = {
-            name: torch.nn.utils.clip_grad_norm_(module.parameters(), self.config.max_gradient_norm)
-            for name, module in self.modules.items()
+            name: torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
+            for name, parameters in self.parameters.items()
         }
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -1,0 +1,71 @@
+"""What differs where a model reads the prompt with an encoder and writes with a decoder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from rlgf.types import pad
+
+
+def is_encoder_decoder(model: PreTrainedModel) -> bool:
+    return bool(model.config.is_encoder_decoder)
+
+
+def decoder_start(model: PreTrainedModel) -> list[int]:
+    """The tokens that stand before every response: the start token and, as in BART, a forced first one."""
+    found = []
+    for name in ("decoder_start_token_id", "forced_bos_token_id"):
+        value = getattr(model.generation_config, name, None)
+        value = getattr(model.config, name, None) if value is None else value
+        if value is not None:
+            found.append(int(value))
+    return found
+
+
+def encode(
+    model: PreTrainedModel, prompts: Sequence[Int[Tensor, "_"]]
+) -> tuple[Float[Tensor, "N P D"], Bool[Tensor, "N P"]]:
+    """The encoder's states of prompts and their mask, padded on the right.
+
+    A prompt that occurs several times, as in a group, is encoded once. Padding is on the right since
+    some encoders count positions from the first column.
+    """
+    numbers: dict[tuple[int, ...], int] = {}
+    rows = torch.tensor([numbers.setdefault(tuple(prompt.tolist()), len(numbers)) for prompt in prompts])
+    unique = [torch.tensor(prompt) for prompt in numbers]
+    ids = pad(unique, 0).to(model.device)
+    mask = pad([torch.ones(len(prompt), dtype=torch.bool) for prompt in unique], False).to(model.device)
+    states = model.get_encoder()(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    rows = rows.to(model.device)
+    return states[rows], mask[rows]
+
+
+def encoded_inputs(states: Float[Tensor, "N P D"], mask: Bool[Tensor, "N P"]) -> dict[str, Any]:
+    """The arguments of a forward pass that say what the encoder has read."""
+    return {
+        "encoder_outputs": BaseModelOutput(last_hidden_state=states),
+        "attention_mask": mask.long(),
+    }
+
+
+def takes_decoder_positions(model: PreTrainedModel) -> bool:
+    """Whether the decoder can be told which position a token has."""
+    return "position_ids" in inspect.signature(model.get_decoder().forward).parameters
+
+
+def counts_decoder_positions(model: PreTrainedModel) -> bool:
+    """Whether the decoder counts positions from the first column, and cannot be told otherwise.
+
+    Rows that are decoded together must then have written equally much. Relative positions, as in T5,
+    and positions that are given do not mind padding on the left.
+    """
+    relative = hasattr(model.config, "relative_attention_num_buckets")
+    return not relative and not takes_decoder_positions(model)

@@ -1,0 +1,160 @@
+"""LoRA adapters over one base: the policy's, a critic's, and the base itself as the reference.
+
+Low-rank adaptation (Hu et al., arXiv 2106.09685) through `peft`, which is optional.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from rlgf import seeding
+from rlgf.errors import UserError
+
+POLICY = "default"
+"""The policy's adapter; `peft` loads an adapter of this name without being told."""
+
+
+class LoRAConfig(BaseModel):
+    """The adapter that is trained instead of the model's own weights: ``W + alpha / r * B A``.
+
+    There is no dropout: it would make the probability ratio of an unchanged policy differ from 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    r: int = Field(default=8, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    targets: tuple[str, ...] | None = None
+    """Names of the layers that get one; default: `peft`'s choice for the architecture."""
+
+
+def check_installed(what: str) -> None:
+    """
+    Raises:
+        UserError: `peft` is not installed.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise UserError(f"{what} needs peft: pip install 'rlgf[lora]'.")
+
+
+class Adapters:
+    """The adapters of one model, which are injected into it; the policy's is the one that runs."""
+
+    def __init__(self, model: PreTrainedModel, config: LoRAConfig) -> None:
+        """Inject the policy's adapter, which changes nothing before it is trained.
+
+        Raises:
+            UserError: `peft` is not installed, or the model has no layers of the given names.
+        """
+        check_installed("'policy.lora'")
+        from peft import LoraConfig, get_peft_model
+
+        targets = list(config.targets) if config.targets is not None else None
+        self._config = LoraConfig(
+            r=config.r,
+            lora_alpha=config.alpha,
+            target_modules=targets,
+            # GPT-2 keeps its matrices the other way round.
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        )
+        try:
+            # What it returns wraps the model; the model itself stays usable, adapter and all.
+            with _drawn_for(POLICY):
+                self._peft: Any = get_peft_model(model, self._config, POLICY)
+        except ValueError as error:
+            raise UserError(
+                f"'policy.lora.targets' ({targets}) fits no layer of the model: name some of "
+                f"{', '.join(sorted(_matrices(model)))}."
+            ) from error
+
+    def add(self, name: str) -> None:
+        """Inject one more adapter of the same size."""
+        with _drawn_for(name):
+            self._peft.add_adapter(name, self._config)
+        self._run(POLICY)
+
+    def parameters(self, name: str) -> Sequence[nn.Parameter]:
+        return [p for path, p in self._peft.named_parameters() if f".{name}." in path]
+
+    @contextmanager
+    def running(self, name: str | None) -> Iterator[None]:
+        """Let another adapter than the policy's, or none, be what the model runs with."""
+        if name is not None:
+            self._run(name)
+        try:
+            with self._peft.disable_adapter() if name is None else nullcontext():
+                yield
+        finally:
+            self._run(POLICY)
+
+    def _run(self, name: str) -> None:
+        self._peft.set_adapter(name)
+        # It takes the others for finished; a gradient may be on its way to them.
+        for path, parameter in self._peft.named_parameters():
+            if ".lora_" in path:
+                parameter.requires_grad_(True)
+
+    def save(self, folder: Path) -> None:
+        """Write the policy's adapter as `peft` does."""
+        self._peft.save_pretrained(folder, selected_adapters=[POLICY])
+
+    def load(self, folder: Path) -> None:
+        """Read the policy's adapter from what `save` wrote."""
+        from peft import set_peft_model_state_dict
+
+        weights = load_file(folder / "adapter_model.safetensors")
+        set_peft_model_state_dict(self._peft, weights, adapter_name=POLICY)
+
+
+@contextmanager
+def _drawn_for(name: str) -> Iterator[None]:
+    """The same random first weights for every adapter of this name, whatever was drawn before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seeding.derive(0, "adapter", name))
+        yield
+
+
+def _matrices(model: PreTrainedModel) -> set[str]:
+    """Names of the layers that hold a matrix."""
+    return {
+        path.rpartition(".")[2]
+        for path, module in model.named_modules()
+        if getattr(module, "weight", None) is not None
+        and module.weight.dim() == 2
+        and not isinstance(module, nn.Embedding)
+    }
+
+
+def adapter_base(source: str, revision: str | None) -> str | None:
+    """The name of the model that a folder or hub name holds an adapter of; None where it holds none.
+
+    Raises:
+        UserError: it holds one, and `peft` is not installed.
+    """
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    if find_adapter_config_file(source, revision=revision) is None:
+        return None
+    check_installed(f"the adapter '{source}'")
+    from peft import PeftConfig
+
+    return str(PeftConfig.from_pretrained(source, revision=revision).base_model_name_or_path)
+
+
+def merged(base: PreTrainedModel, source: str, revision: str | None) -> PreTrainedModel:
+    """A base with an adapter added to its weights, as if it had been trained whole."""
+    from peft import PeftModel
+
+    whole: PreTrainedModel = PeftModel.from_pretrained(base, source, revision=revision).merge_and_unload()
+    return whole.requires_grad_(True)

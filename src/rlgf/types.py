@@ -96,6 +96,10 @@ class Rollout:
         return [sample.prompt for sample in self.samples]
 
     @property
+    def references(self) -> list[tuple[str, ...]]:
+        return [sample.references for sample in self.samples]
+
+    @property
     def columns(self) -> dict[str, list[Any]]:
         """Further columns of the samples, one list entry an episode; None where a sample lacks one."""
         names = dict.fromkeys(name for sample in self.samples for name in sample.columns)

@@ -79,16 +79,15 @@ class Evaluator:
         for name, scorer in self.scorers.items():
             if scorer is not None:
                 found[name] = checked_rewards(
-                    scorer, rollout.prompts, rollout.texts, rollout.columns
+                    scorer, rollout.prompts, rollout.texts, rollout.columns, rollout.references
                 ).tolist()
         found.update(
             self._perplexity("output_perplexity", self.language_model, rollout.prompts, rollout.texts)
         )
         if author is Author.POLICY:
             found.update(self._policy_metrics(rollout))
-        references = [sample.references for sample in rollout.samples]
         for metric in self.metrics.values():
-            found.update(metric(rollout.prompts, rollout.texts, references))
+            found.update(metric(rollout.prompts, rollout.texts, rollout.references))
         return _evaluation(rollout, found)
 
     def _policy_metrics(self, rollout: Rollout) -> dict[str, list[float] | float]:

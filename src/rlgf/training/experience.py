@@ -103,7 +103,9 @@ class Assessor:
             UserError: see `assess`.
         """
         assert self.reward is not None, "checked when the run was set up"
-        return checked_rewards(self.reward, rollout.prompts, rollout.texts, rollout.columns)
+        return checked_rewards(
+            self.reward, rollout.prompts, rollout.texts, rollout.columns, rollout.references
+        )
 
     def _reference_logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         assert self.reference is not None, "an algorithm with an advantage has a reference"

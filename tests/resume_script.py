@@ -39,7 +39,8 @@ def toy_trainer(
     Args:
         guide: default: one that favours the letter a.
         during_update: called with the number of the update whose texts are being rewarded.
-        changes: top-level keys of the configuration; the fields of a section are set one by one.
+        changes: top-level keys of the configuration; the fields of a section are set one by one, except
+            for ``reward``, which replaces the toy reward as a whole.
     """
     sections: dict[str, Any] = {
         "task": {"name": "letters"},
@@ -52,6 +53,9 @@ def toy_trainer(
         "training": {"updates": 4, "checkpoint_every": 2, "trackers": [], "kl": {"coefficient": 0.1}},
         "evaluation": {"every": 3, "samples": 8, "test_samples": 8},
     }
+    own_reward = changes.get("reward")
+    if own_reward is not None:
+        del sections["reward"]
     for name, change in changes.items():
         sections[name] = {**sections.get(name, {}), **change} if isinstance(change, dict) else change
     config = Config.model_validate(sections)
@@ -61,7 +65,8 @@ def toy_trainer(
         return share_of_a(prompts, completions)
 
     guide = guide or FavouringGuide("a", 0.6)
-    parts = build_parts(config, task=LetterTask(), reward=reward, guide=guide, policy=letter_gpt())
+    chosen = reward if own_reward is None else None
+    parts = build_parts(config, task=LetterTask(), reward=chosen, guide=guide, policy=letter_gpt())
     trainer = Trainer(config, parts, Display(Console(quiet=True)))
     return trainer
 

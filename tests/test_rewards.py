@@ -312,4 +312,7 @@ def test_trained_once_then_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_rewards_have_their_names() -> None:
-    assert {"sentiment": Sentiment, "judge": Judge} == REWARDS
+    assert {name: REWARDS[name] for name in ("sentiment", "judge")} == {
+        "sentiment": Sentiment,
+        "judge": Judge,
+    }

@@ -46,7 +46,7 @@ def checked_rewards(
     """
     name = f"the reward '{getattr(reward, '__name__', type(reward).__name__)}'"
     if references is not None and takes(reward, "references"):
-        columns = {"references": [tuple(texts) for texts in references], **columns}
+        columns = {"references": list(references), **columns}
     try:
         call = inspect.signature(reward).bind(list(prompts), list(completions), **columns)
     except TypeError as error:

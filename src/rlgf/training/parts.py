@@ -15,7 +15,7 @@ from rlgf.guides.http import BudgetConfig
 from rlgf.models.critic import build_critic
 from rlgf.models.loading import LanguageModel, ModelConfig, context_length, load_language_model
 from rlgf.models.scratch import ScratchConfig
-from rlgf.rewards import Reward, build_reward
+from rlgf.rewards import Reward, Scale, build_reward, score
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.tasks import Task, build_task
 from rlgf.training import processes
@@ -78,9 +78,9 @@ def build_parts(
             prompt = max((sample.prompt for sample in itertools.islice(train, 256)), key=len)
             guide.write([Request(prompt, config.rollout.max_response_tokens, seed=0)])
     if reward is None and config.reward is not None:
-        reward = build_reward(config.reward.name, config.reward.options)
+        reward = _tried(config.reward.build(), train[0])
     judge_name = config.evaluation.judge
-    judge = build_reward(judge_name, {}) if judge_name else None
+    judge = _tried(build_reward(judge_name, {}), train[0]) if judge_name else None
     if policy is None:
         texts = [s.prompt + "".join(s.references[:1]) for s in train] if config.policy.scratch else None
         policy = load_language_model(config.policy.source, texts)
@@ -103,7 +103,14 @@ def build_parts(
         policy=policy,
         collector=collector,
         assessor=Assessor(
-            policy, reference, critics, reward, config.rollout.sampling, config.training.gamma, budget
+            policy,
+            reference,
+            critics,
+            reward,
+            config.rollout.sampling,
+            config.training.gamma,
+            budget,
+            config.reward.scale if config.reward is not None else Scale(),
         ),
         updater=Updater(policy, critics, config.rollout.sampling, config.update, config.seed, scorer),
         evaluator=Evaluator(measured, reference, judge_model, reward, judge, config.rollout),
@@ -112,6 +119,18 @@ def build_parts(
 
 def _budgets(config: Config) -> list[BudgetConfig]:
     return [server.budget for server in http_configs(config.guide)] if config.guide is not None else []
+
+
+def _tried(reward: Reward, sample: Sample) -> Reward:
+    """The reward, called once on a sample's own text: what it cannot take or give shows before models load.
+
+    Raises:
+        UserError: see `checked_rewards`.
+    """
+    columns = {name: [value] for name, value in sample.columns.items()}
+    text = sample.references[0] if sample.references else sample.prompt
+    score(reward, [sample.prompt], [text], columns, [sample.references])
+    return reward
 
 
 def _check_context(who: str, model: ModelConfig | ScratchConfig, config: RolloutConfig) -> None:

@@ -151,6 +151,7 @@ class Trainer:
             "seconds_assess": gathered.assessed - gathered.collected,
             "seconds_learn": finished - gathered.assessed,
             "tokens_per_second": float(experience.rollout.response_mask.sum()) / seconds,
+            **self.parts.assessor.scale.metrics(),
             **self.accounts.metrics(),
         }
 

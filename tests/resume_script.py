@@ -1,6 +1,6 @@
 """A small run, also as a process of its own that tests can kill.
 
-    python resume_script.py FOLDER [--resume] [--pause UPDATE SECONDS]
+    python resume_script.py FOLDER [--resume] [--pause UPDATE SECONDS] [--changes JSON]
 
 `--pause` makes one update last long, and leaves a file `paused` in the folder while it does.
 """
@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--pause", type=int, nargs=2, default=(0, 0), metavar=("UPDATE", "SECONDS"))
+    parser.add_argument("--changes", type=json.loads, default=LOLS, help="of the configuration, in JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -85,7 +87,7 @@ def main() -> None:
             time.sleep(arguments.pause[1])
 
     try:
-        toy_trainer(arguments.folder, pause, **LOLS).train(resume=arguments.resume)
+        toy_trainer(arguments.folder, pause, **arguments.changes).train(resume=arguments.resume)
     except KeyboardInterrupt:
         sys.exit(130)
 

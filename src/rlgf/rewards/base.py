@@ -13,6 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgf.errors import UserError
+from rlgf.models.loading import LanguageModel
+from rlgf.rollout.collector import RolloutConfig
+from rlgf.types import Rollout
 
 
 @runtime_checkable
@@ -25,6 +28,43 @@ class Reward(Protocol):
     """
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]: ...
+
+
+@runtime_checkable
+class StatefulReward(Reward, Protocol):
+    """A reward that changes over a run; its state goes into every checkpoint.
+
+    A state holds tensors, numbers and texts, in dictionaries and lists: `torch.load` reads it with
+    ``weights_only``.
+    """
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> Any: ...
+
+
+@runtime_checkable
+class LearnedReward(StatefulReward, Protocol):
+    """A reward that learns beside the policy."""
+
+    def update(self, rollout: Rollout, /) -> Mapping[str, float]:
+        """Learn from the episodes of an update, which have been paid and learned from by then.
+
+        Of several processes each is given the episodes of all, and must learn the same.
+
+        Returns:
+            Metrics to log.
+        """
+        ...
+
+
+@runtime_checkable
+class PolicyReadingReward(Reward, Protocol):
+    """A reward that is made from the policy that it is to pay."""
+
+    def attach(self, policy: LanguageModel, config: RolloutConfig, seed: int, /) -> None:
+        """Called once, when the policy is loaded and before anything is scored; it must copy what it keeps."""
+        ...
 
 
 def checked_rewards(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from rlgf.errors import UserError, resolve
 from rlgf.rewards.base import Reward
 from rlgf.rewards.composed import Composed, Term
+from rlgf.rewards.discriminator import Discriminator
 from rlgf.rewards.judge import Judge
 from rlgf.rewards.scale import Scale
 from rlgf.rewards.sentiment import Sentiment
@@ -22,6 +23,7 @@ REWARDS: Mapping[str, Callable[..., Any]] = {
     "judge": Judge,
     "length": Length,
     "metric": MetricReward,
+    "discriminator": Discriminator,
 }
 """The rewards by name. The judge is for evaluation: a policy trained on it has no held-out judge left."""
 

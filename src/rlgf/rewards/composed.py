@@ -10,7 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgf.rewards.base import Reward, checked_rewards
+from rlgf.models.loading import LanguageModel
+from rlgf.rewards.base import LearnedReward, PolicyReadingReward, Reward, StatefulReward, checked_rewards
+from rlgf.rollout.collector import RolloutConfig
+from rlgf.types import Rollout
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,45 @@ class Composed:
             for name, term in self.terms.items()
         }
 
+    @property
+    def rewards(self) -> dict[str, Reward]:
+        return {name: term.reward for name, term in self.terms.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of those terms that have one."""
+        return {
+            name: reward.state_dict()
+            for name, reward in self.rewards.items()
+            if isinstance(reward, StatefulReward)
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, reward in self.rewards.items():
+            if isinstance(reward, StatefulReward):
+                reward.load_state_dict(state[name])
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Let those terms learn that do; their metrics are called ``<term>/<metric>``."""
+        return {
+            f"{name}/{metric}": value
+            for name, reward in self.rewards.items()
+            if isinstance(reward, LearnedReward)
+            for metric, value in reward.update(rollout).items()
+        }
+
+    def attach(self, policy: LanguageModel, config: RolloutConfig, seed: int) -> None:
+        for reward in self.rewards.values():
+            if isinstance(reward, PolicyReadingReward):
+                reward.attach(policy, config, seed)
+
     def total(self, values: Mapping[str, Float[Tensor, "B"]]) -> Float[Tensor, "B"]:
         """The weighted sum of the terms' values."""
         return torch.stack([term.weight * values[name] for name, term in self.terms.items()]).sum(dim=0)
+
+
+def single_rewards(reward: Reward) -> list[Reward]:
+    """The reward itself, or the terms of a composed one."""
+    return list(reward.rewards.values()) if isinstance(reward, Composed) else [reward]
 
 
 class Scores(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from rlgf.errors import resolve
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
 from rlgf.rewards import Reward, Scale, score
+from rlgf.rewards.base import LearnedReward, StatefulReward
 from rlgf.rewards.composed import Scores
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs, score_values
@@ -108,6 +110,22 @@ class Assessor:
             UserError: see `assess`.
         """
         return self._scores(rollout)[0]
+
+    def learn_reward(self, rollout: Rollout) -> dict[str, float]:
+        """Let a reward that learns do so; its metrics."""
+        return dict(self.reward.update(rollout)) if isinstance(self.reward, LearnedReward) else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes over a run: the scale, and a reward that has a state."""
+        state: dict[str, Any] = {"scale": self.scale.state_dict()}
+        if isinstance(self.reward, StatefulReward):
+            state["reward"] = self.reward.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.scale.load_state_dict(state["scale"])
+        if isinstance(self.reward, StatefulReward):
+            self.reward.load_state_dict(state["reward"])
 
     def _scores(self, rollout: Rollout) -> Scores:
         assert self.reward is not None, "checked when the run was set up"

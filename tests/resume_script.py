@@ -1,6 +1,6 @@
 """A small run, also as a process of its own that tests can kill.
 
-    python resume_script.py FOLDER [--resume] [--pause UPDATE SECONDS]
+    python resume_script.py FOLDER [--resume] [--pause UPDATE SECONDS] [--changes JSON]
 
 `--pause` makes one update last long, and leaves a file `paused` in the folder while it does.
 """
@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -39,7 +40,8 @@ def toy_trainer(
     Args:
         guide: default: one that favours the letter a.
         during_update: called with the number of the update whose texts are being rewarded.
-        changes: top-level keys of the configuration; the fields of a section are set one by one.
+        changes: top-level keys of the configuration; the fields of a section are set one by one, except
+            for ``reward``, which replaces the toy reward as a whole.
     """
     sections: dict[str, Any] = {
         "task": {"name": "letters"},
@@ -52,6 +54,9 @@ def toy_trainer(
         "training": {"updates": 4, "checkpoint_every": 2, "trackers": [], "kl": {"coefficient": 0.1}},
         "evaluation": {"every": 3, "samples": 8, "test_samples": 8},
     }
+    own_reward = changes.get("reward")
+    if own_reward is not None:
+        del sections["reward"]
     for name, change in changes.items():
         sections[name] = {**sections.get(name, {}), **change} if isinstance(change, dict) else change
     config = Config.model_validate(sections)
@@ -61,7 +66,8 @@ def toy_trainer(
         return share_of_a(prompts, completions)
 
     guide = guide or FavouringGuide("a", 0.6)
-    parts = build_parts(config, task=LetterTask(), reward=reward, guide=guide, policy=letter_gpt())
+    chosen = reward if own_reward is None else None
+    parts = build_parts(config, task=LetterTask(), reward=chosen, guide=guide, policy=letter_gpt())
     trainer = Trainer(config, parts, Display(Console(quiet=True)))
     return trainer
 
@@ -71,6 +77,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--pause", type=int, nargs=2, default=(0, 0), metavar=("UPDATE", "SECONDS"))
+    parser.add_argument("--changes", type=json.loads, default=LOLS, help="of the configuration, in JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -80,7 +87,7 @@ def main() -> None:
             time.sleep(arguments.pause[1])
 
     try:
-        toy_trainer(arguments.folder, pause, **LOLS).train(resume=arguments.resume)
+        toy_trainer(arguments.folder, pause, **arguments.changes).train(resume=arguments.resume)
     except KeyboardInterrupt:
         sys.exit(130)
 

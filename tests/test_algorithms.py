@@ -46,6 +46,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "dr-po": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 0.6),
     "reverse-curriculum": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "guided-rloo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.6),
+    "gail": (None, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 0.0),
     "distill": (None, POLICY, None, ROLLOUT, None, None, False, 0.0),
 }
 MIXTURES = {"lols": ("aggrevated", "ppo++"), "d2lols": ("aggrevated", "ppo++")}
@@ -82,6 +83,7 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
     assert (found.rollin_length == whole) == (name not in ("reverse-curriculum", "luffy"))
     assert found.distill_coef == constant(float(name == "distill"))
+    assert found.learned_reward == (name == "gail")
     assert found.rows == (found,)
     assert found.at(3, 10, 0) is found
 

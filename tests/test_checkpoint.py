@@ -35,6 +35,16 @@ CASES: dict[str, dict[str, Any]] = {
     "lols": LOLS,
     "lols, critics as heads": LOLS | HEAD,
     "guided-grpo": {"algorithm": "guided-grpo", "rollout": {"group_size": 4}},
+    "a reward with a state": {
+        "algorithm": "gail",
+        "reward": {
+            "terms": {
+                "a": "toys:share_of_a",
+                "real": {"name": "discriminator", "weight": 0.1, "options": {"learning_rate": 1e-2}},
+            },
+            "normalize": True,
+        },
+    },
     "adaptive KL": {"training": {"kl": {"coefficient": 0.1, "target": 0.01, "horizon": 2.0}}},
 }
 
@@ -56,7 +66,14 @@ def state(trainer: Trainer) -> dict[str, Any]:
     modules = {"policy": updater.policy.model.state_dict()}
     modules |= {name: critic.state_dict() for name, critic in updater.critics.items()}
     progress = {key: value for key, value in vars(trainer.progress).items() if key != "seconds"}
-    return copy.deepcopy({**modules, "optimizer": updater.optimizer.state_dict(), "progress": progress})
+    return copy.deepcopy(
+        {
+            **modules,
+            "optimizer": updater.optimizer.state_dict(),
+            "progress": progress,
+            "reward": trainer.parts.assessor.state_dict(),
+        }
+    )
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:

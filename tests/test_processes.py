@@ -93,3 +93,24 @@ def test_concatenated_shares_are_the_whole() -> None:
     assert torch.equal(again.advantages, whole.advantages)
     assert again.rollout.texts == whole.rollout.texts
     assert torch.equal(again.rollout.group, whole.rollout.group)
+
+
+def test_a_reward_with_a_state_sees_the_episodes_of_all_processes(tmp_path: Path) -> None:
+    """Running moments and a discriminator are the same in two processes as in one."""
+    changes = {
+        "algorithm": "gail",
+        "reward": {
+            "terms": {
+                "a": "toys:share_of_a",
+                "real": {"name": "discriminator", "options": {"learning_rate": 1e-2}},
+            },
+            "normalize": True,
+        },
+    }
+    for count in (1, 2):
+        run(tmp_path / str(count), count, "--changes", json.dumps(changes))
+    one, two = (metrics(tmp_path / str(count)) for count in (1, 2))
+    for mine, other in zip(one, two, strict=True):
+        for name in ("reward", "running_reward_mean", "running_reward_std", "real/discriminator_loss"):
+            assert (name in mine) == ("seconds" in mine)
+            assert other.get(name) == pytest.approx(mine.get(name), abs=1e-3), name

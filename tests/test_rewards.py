@@ -101,6 +101,35 @@ def test_columns_that_a_reward_does_not_take_are_named(columns: dict[str, list[A
     assert checked_rewards(reward, TEXTS, TEXTS, {}).tolist() == [0.0] * 3
 
 
+REFERENCES = [("r",), ("s", "t"), ()]
+
+
+def test_references_come_to_a_reward_that_takes_them() -> None:
+    seen: list[Any] = []
+
+    def by_name(prompts: list[str], completions: list[str], references: list[Any]) -> list[float]:
+        seen.append(references)
+        return [0.0] * 3
+
+    def among_columns(prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        seen.append(columns["references"])
+        return [0.0] * 3
+
+    for reward in (by_name, among_columns):
+        checked_rewards(reward, TEXTS, TEXTS, {}, REFERENCES)  # type: ignore[arg-type]
+    assert seen == [REFERENCES, REFERENCES]
+    own: dict[str, Any] = {"references": ["x", "y", "z"]}
+    checked_rewards(among_columns, TEXTS, TEXTS, own, [(), (), ()])
+    assert seen[-1] == ["x", "y", "z"], "a column of that name goes before"
+
+
+def test_a_reward_that_takes_no_references_works_without_them() -> None:
+    reward: Any = without_columns
+    assert checked_rewards(reward, TEXTS, TEXTS, {}, REFERENCES).tolist() == [0.0] * 3
+    with pytest.raises(UserError, match=r"'without_columns' cannot be called.*\(columns: label\)"):
+        checked_rewards(reward, TEXTS, TEXTS, {"label": ["x"] * 3}, REFERENCES)
+
+
 def test_a_reward_that_fails_inside_is_not_blamed_on_its_columns() -> None:
     def reward(prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
         raise TypeError("a bug of its own")
@@ -283,4 +312,7 @@ def test_trained_once_then_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_rewards_have_their_names() -> None:
-    assert {"sentiment": Sentiment, "judge": Judge} == REWARDS
+    assert {name: REWARDS[name] for name in ("sentiment", "judge")} == {
+        "sentiment": Sentiment,
+        "judge": Judge,
+    }

@@ -17,6 +17,7 @@ from rlgf.config import Config
 from rlgf.guides import LocalGuide
 from rlgf.models.loading import LanguageModel
 from rlgf.rewards import Reward
+from rlgf.rewards.discriminator import Discriminator
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs, score_values
 from rlgf.training.display import Display
@@ -39,7 +40,7 @@ def build(
     update: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     critic: str = "separate",
-    reward: Reward = share_of_a,
+    reward: Reward | None = None,
     policy: LanguageModel | None = None,
     guide: LanguageModel | None = None,
 ) -> Trainer:
@@ -63,6 +64,10 @@ def build(
         }
     )
     policy = policy or letter_gpt()
+    learns = (
+        any(row.learned_reward for row in ALGORITHMS[algorithm].rows) if algorithm in ALGORITHMS else False
+    )
+    reward = reward or (Discriminator() if learns else share_of_a)
     writer = LocalGuide(guide or letter_gpt(seed=7), policy.tokenizer, Sampling())
     parts = build_parts(config, task=LetterTask(), reward=reward, guide=writer, policy=policy)
     return Trainer(config, parts, Display(Console(quiet=True)))
@@ -335,7 +340,7 @@ def test_a_step_reports_finite_numbers_and_the_tokens_it_used(algorithm: str) ->
     assert 0 < metrics["seconds_learn"] < metrics["seconds"]
     if row.advantage is not None:
         assert metrics["learned_tokens"] == int(episodes.written_by(Author.POLICY).sum())
-        assert 0 <= metrics["reward"] <= 1
+        assert row.learned_reward or 0 <= metrics["reward"] <= 1
         assert 0 < metrics["entropy"] < 2 * math.log(5)
 
 

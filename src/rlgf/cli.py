@@ -116,8 +116,18 @@ def compare(
 
 
 @app.command()
-def reward() -> None:
-    """Train the built-in sentiment classifier and the held-out judge, or show what they measured."""
+def reward(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Recipe of a reward model, and overrides such as epochs=2.")
+    ] = None,
+) -> None:
+    """Train a reward model as a recipe says; without one the built-in classifier and judge, or show them."""
+    if sources:
+        from rlgf.rewards.fit import load_reward_recipe, train_reward_model
+
+        config = load_reward_recipe(*sources)
+        Console().print(Text(f"{config.output}: {json.dumps(train_reward_model(config))}"), soft_wrap=True)
+        return
     from rlgf.rewards.judge import Judge
     from rlgf.rewards.sentiment import Sentiment
 

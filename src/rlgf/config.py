@@ -14,11 +14,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm, Mixture, algorithm_from
 from rlgf.errors import UserError, nearest
-from rlgf.guides.build import TAG, GuideConfig, fit_for, http_configs, scoreless_key
+from rlgf.guides.build import TAG, EnsembleConfig, GuideConfig, fit_for, http_configs, scoreless_key
 from rlgf.guides.http import HTTPGuideConfig
 from rlgf.models.loading import ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.models.scratch import ScratchConfig
+from rlgf.rewards.build import RewardConfig
+from rlgf.rewards.build import fit_for as fit_reward
 from rlgf.rollout.collector import RolloutConfig
 from rlgf.training.evaluation import EvaluationConfig
 from rlgf.training.kl import KLConfig
@@ -96,7 +98,7 @@ class Config(_Strict):
     task: PartConfig
     policy: PolicyConfig
     guide: GuideConfig | None = None
-    reward: PartConfig | None = None
+    reward: RewardConfig | None = None
     algorithm: Annotated[Algorithm | Mixture, BeforeValidator(algorithm_from)] = ALGORITHMS["ppo"]
     rollout: RolloutConfig = RolloutConfig()
     update: UpdateConfig = UpdateConfig()
@@ -108,6 +110,12 @@ class Config(_Strict):
         check_algorithm(self.algorithm, self.rollout, self.guide)
         if self.reward is None and any(row.advantage is not None for row in self.algorithm.rows):
             raise ValueError(f"algorithm '{self.algorithm.name}' needs a reward: give a 'reward:' section")
+        if self.reward is not None and isinstance(self.guide, EnsembleConfig):
+            for name in (self.reward.terms or {}).keys() & self.guide.guides.keys():
+                raise ValueError(
+                    f"a term of the reward and a guide are both called '{name}', and 'reward/{name}' is logged "
+                    "for each: give one of them another name"
+                )
         for server in http_configs(self.guide) if self.guide is not None else []:
             if server.budget.then == "unguided" and self.algorithm.unguided is None:
                 raise ValueError(
@@ -172,18 +180,27 @@ def load_config(*sources: str | Path | Mapping[str, Any]) -> Config:
     """
     merged: dict[str, Any] = {}
     for source in sources:
-        part = _spelled_out(_read(source))
+        part = _spelled_out(read_source(source))
         if _whole_algorithm(part.get("algorithm")):
             merged.pop("algorithm", None)
         if isinstance(part.get("guide"), dict) and isinstance(merged.get("guide"), dict):
             merged["guide"] = fit_for(merged["guide"], part["guide"])
-        try:
-            merged = OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[assignment]  # a mapping
-        except OmegaConfBaseException as error:
-            raise UserError(
-                f"a value is no valid YAML for a recipe: {' '.join(str(error).split())}."
-            ) from error
+        if isinstance(part.get("reward"), dict) and isinstance(merged.get("reward"), dict):
+            merged["reward"] = fit_reward(merged["reward"], part["reward"])
+        merged = laid_over(merged, part)
     return validated(Config, merged)
+
+
+def laid_over(merged: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe over earlier ones, key by key.
+
+    Raises:
+        UserError: a value cannot be read.
+    """
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[return-value]  # a mapping
+    except OmegaConfBaseException as error:
+        raise UserError(f"a value is no valid YAML for a recipe: {' '.join(str(error).split())}.") from error
 
 
 def _whole_algorithm(algorithm: Any) -> bool:
@@ -256,12 +273,17 @@ def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+    if get_origin(annotation) in (Union, types.UnionType, Annotated, dict):
         return [model for argument in get_args(annotation) for model in _models(argument)]
     return []
 
 
-def _read(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """What one recipe, override or mapping says.
+
+    Raises:
+        UserError: there is no such recipe, or it is no YAML.
+    """
     if isinstance(source, Mapping):
         return dict(source)
     path = Path(source)

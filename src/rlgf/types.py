@@ -96,6 +96,10 @@ class Rollout:
         return [sample.prompt for sample in self.samples]
 
     @property
+    def references(self) -> list[tuple[str, ...]]:
+        return [sample.references for sample in self.samples]
+
+    @property
     def columns(self) -> dict[str, list[Any]]:
         """Further columns of the samples, one list entry an episode; None where a sample lacks one."""
         names = dict.fromkeys(name for sample in self.samples for name in sample.columns)
@@ -111,9 +115,9 @@ class Experience:
 
     rollout: Rollout
     rewards: Float[Tensor, "B"]
-    """What the reward function said of each finished text."""
+    """What the reward function said of each finished text, before it is normalized and clipped."""
     token_rewards: Float[Tensor, "B T"]
-    """The reward at the last token, less the KL penalty at each policy token."""
+    """What is paid: the scaled reward at the last token, less the KL penalty at each policy token."""
     reference_logprobs: Float[Tensor, "B T"]
     values: Float[Tensor, "B T"]
     advantages: Float[Tensor, "B T"]
@@ -124,6 +128,8 @@ class Experience:
     """The roll-in tokens of others that the roll-in loss reads."""
     value_mask: Bool[Tensor, "B T"]
     """The states that the value loss reads."""
+    terms: Mapping[str, Float[Tensor, "B"]] = field(default_factory=dict)
+    """What each term of a composed reward said, without its weight."""
 
     def __len__(self) -> int:
         return len(self.rollout)
@@ -144,6 +150,8 @@ def take(record: Record, rows: Int[Tensor, "N"]) -> Record:
             return value[rows]
         if isinstance(value, Sequence):
             return tuple(value[i] for i in index)
+        if isinstance(value, Mapping):
+            return {name: entry[rows] for name, entry in value.items()}
         return value
 
     picked = {f.name: pick(getattr(record, f.name)) for f in fields(record)}
@@ -159,6 +167,8 @@ def concatenate(records: Sequence[Record]) -> Record:
         first = values[0]
         if isinstance(first, Rollout):
             return concatenate(values)
+        if isinstance(first, Mapping):
+            return {key: torch.cat([value[key] for value in values]) for key in first}
         if not isinstance(first, Tensor):
             return tuple(entry for value in values for entry in value)
         if first.dim() == 1:

@@ -43,14 +43,13 @@ def trainer(
         }
     )
     guide = FavouringGuide("a", 0.6)
-    parts = build_parts(
-        config, task=LetterTask(), reward=share_of_a, guide=guide, policy=policy or letter_gpt()
-    )
+    reward = None if "reward" in options else share_of_a
+    parts = build_parts(config, task=LetterTask(), reward=reward, guide=guide, policy=policy or letter_gpt())
     return Trainer(config, parts, QUIET)
 
 
-# `distill` learns its guide, not the reward: see test_distillation.py.
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - {"distill"}))
+# `distill` learns its guide, not the reward: see test_distillation.py. `gail` brings its own reward.
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - {"distill", "gail"}))
 def test_learns_to_write_the_rewarded_letter(tmp_path: Path, algorithm: str) -> None:
     """Reward is the share of the letter a: about 0.25 at the start, 0.6 for the guide, 1 at best."""
     learner = trainer(tmp_path, algorithm)
@@ -65,3 +64,17 @@ def test_an_encoder_decoder_model_learns_it_too(tmp_path: Path, algorithm: str) 
     learner = trainer(tmp_path, algorithm, letter_t5())
     assert learner.evaluate().totals["reward"] < 0.4
     assert learner.train()["policy"]["reward"] > 0.9
+
+
+def test_gail_learns_to_write_as_the_references_do(tmp_path: Path) -> None:
+    """The references are all of the letter a; nothing else says that it is good."""
+    learner = trainer(
+        tmp_path,
+        "gail",
+        reward={"name": "discriminator", "options": {"learning_rate": 1e-3}},
+        evaluation={"every": 1000, "samples": 64, "test_samples": 64, "judge": "toys:share_of_a"},
+    )
+    start = learner.evaluate().totals["judge"]
+    end = learner.train()["policy"]["judge"]
+    assert start < 0.4
+    assert end > 0.9

@@ -19,7 +19,7 @@ class Signals:
     token_rewards: Float[Tensor, "B T"]
     """With the KL penalty."""
     rewards: Float[Tensor, "B"]
-    """Of each episode, without it."""
+    """What is paid for each episode, without it."""
     values: Float[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
     group: Int[Tensor, "B"]

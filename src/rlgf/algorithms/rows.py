@@ -72,6 +72,8 @@ class Algorithm(BaseModel):
     such as 'nll' or 'shaped_importance'."""
     rollin_coef: Schedule = constant(1.0)
     """Weight of the `rollin_loss`."""
+    learned_reward: bool = False
+    """Whether it is meant for a reward that learns beside the policy, and refused with another."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     distill_coef: Schedule = constant(0.0)
     """Weight of the divergence from the guide at the tokens that the policy loss reads."""

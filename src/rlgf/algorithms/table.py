@@ -121,6 +121,15 @@ REVERSE_CURRICULUM = DR_PO.model_copy(
         "paper": "Xi et al., arXiv 2402.05808",
     }
 )
+GAIL = PPO.model_copy(
+    update={
+        "name": "gail",
+        "summary": "PPO on a discriminator that learns to tell the policy's texts from the references",
+        "learned_reward": True,
+        "equation": f"{PPO.equation}, R = log D - log(1 - D), D trained on -log D(reference) - log(1 - D(y))",
+        "paper": "Ho and Ermon, arXiv 1606.03476",
+    }
+)
 LOLS = Mixture(
     name="lols",
     summary="each update PPO++ with probability 0.8, else AggreVaTeD; two critics",
@@ -157,6 +166,7 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         RLOO,
         GUIDED_RLOO,
         DISTILL,
+        GAIL,
     )
 }
 

@@ -1,4 +1,4 @@
-"""An encoder-decoder model started from MiniLM (Wang et al. 2020, arXiv 2002.10957)."""
+"""The encoder all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957), and an encoder-decoder model started from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlgf.cachedir import cached_folder
 from rlgf.errors import UserError
 
 
-def packaged_encoder() -> Path:
+def folder() -> Path:
     """The folder of the encoder all-MiniLM-L6-v2 (22.7 million parameters).
 
     Raises:
@@ -33,7 +33,7 @@ def encoder_decoder_folder() -> Path:
     Raises:
         UserError: the encoder's package is not installed.
     """
-    package = packaged_encoder()
+    package = folder()
     return cached_folder("minilm-encoder-decoder-v1", lambda target: _build(package, target))
 
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgf.cachedir import cached_folder
+from rlgf.models import minilm
 from rlgf.models.loading import device
-from rlgf.models.minilm import packaged_encoder
 from rlgf.seeding import derive
 from rlgf.tasks.imdb import Review, labelled_reviews, snippets
 from rlgf.types import pad
@@ -149,7 +149,7 @@ class _Classifier(torch.nn.Module):
 
 
 def _untrained(layers: int) -> tuple[_Classifier, PreTrainedTokenizerBase]:
-    package = packaged_encoder()
+    package = minilm.folder()
     encoder = AutoModel.from_pretrained(package)
     encoder.encoder.layer = encoder.encoder.layer[:layers]
     encoder.config.num_hidden_layers = layers

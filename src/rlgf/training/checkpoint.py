@@ -19,6 +19,7 @@ from safetensors.torch import load_model, save_model
 
 from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel
+from rlgf.training.experience import Assessor
 from rlgf.training.update import Updater
 
 _FORMAT = "rlgf-checkpoint-1"
@@ -43,8 +44,17 @@ class Progress:
     """Whether the guide's budget is spent and the run goes on without it."""
 
 
-def save_checkpoint(root: Path, updater: Updater, progress: Progress, config: Mapping[str, Any]) -> Path:
+def save_checkpoint(
+    root: Path,
+    updater: Updater,
+    progress: Progress,
+    config: Mapping[str, Any],
+    reward: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint of everything that a resumed run needs, then drop all but the newest two.
+
+    Args:
+        reward: the state of the run's `Assessor`.
 
     Raises:
         UserError: The disk is full; earlier checkpoints are untouched.
@@ -58,6 +68,7 @@ def save_checkpoint(root: Path, updater: Updater, progress: Progress, config: Ma
         for name, critic in updater.critics.items():
             save_model(critic, str(aside / f"critic-{name}.safetensors"))
         torch.save(updater.optimizer.state_dict(), aside / "optimizer.pt")
+        torch.save(reward or {}, aside / "reward.pt")
         (aside / "progress.json").write_text(json.dumps(asdict(progress)))
         (aside / "config.json").write_text(json.dumps(config))
         manifest = {"format": _FORMAT, "files": _digests(aside)}
@@ -112,8 +123,10 @@ def latest_checkpoint(root: Path) -> Path | None:
     return folders[-1] if folders else None
 
 
-def load_checkpoint(folder: Path, updater: Updater, config: Mapping[str, Any]) -> Progress:
-    """Read a checkpoint into the updater's policy, critics and optimizer.
+def load_checkpoint(
+    folder: Path, updater: Updater, config: Mapping[str, Any], assessor: Assessor | None = None
+) -> Progress:
+    """Read a checkpoint into the updater's policy, critics and optimizer, and the assessor's reward.
 
     Raises:
         UserError: It is corrupt, not one of ours, or of a run with another configuration.
@@ -129,6 +142,8 @@ def load_checkpoint(folder: Path, updater: Updater, config: Mapping[str, Any]) -
     for name, critic in updater.critics.items():
         load_model(critic, folder / f"critic-{name}.safetensors")
     updater.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+    if assessor is not None:
+        assessor.load_state_dict(torch.load(folder / "reward.pt", weights_only=True))
     return Progress(**json.loads((folder / "progress.json").read_text()))
 
 

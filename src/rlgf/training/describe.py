@@ -30,6 +30,8 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
             "learned_tokens": float(experience.policy_mask.sum()),
             "guide_altered": float(rollout.altered.sum()),
         }
+        for term, values in experience.terms.items():
+            found[f"reward/{term}"] = float(values.mean())
         for guide in sorted({name for name in rollout.guides if name is not None}):
             wrote = torch.tensor([name == guide for name in rollout.guides])
             found[f"reward/{guide}"] = float(experience.rewards[wrote].mean())

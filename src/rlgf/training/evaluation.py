@@ -15,7 +15,7 @@ from rlgf.losses import kl_estimate
 from rlgf.metrics import TEXT_METRICS, Metric
 from rlgf.metrics.perplexity import perplexities, perplexity, text_nll
 from rlgf.models.loading import LanguageModel, ModelConfig
-from rlgf.rewards import Reward, checked_rewards
+from rlgf.rewards import Reward, score
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.rollout.scoring import score_logprobs
 from rlgf.types import Author, Rollout, Sample
@@ -78,17 +78,18 @@ class Evaluator:
         found: dict[str, list[float] | float] = {}
         for name, scorer in self.scorers.items():
             if scorer is not None:
-                found[name] = checked_rewards(
-                    scorer, rollout.prompts, rollout.texts, rollout.columns
-                ).tolist()
+                values, terms = score(
+                    scorer, rollout.prompts, rollout.texts, rollout.columns, rollout.references
+                )
+                found[name] = values.tolist()
+                found.update({f"{name}/{term}": of_term.tolist() for term, of_term in terms.items()})
         found.update(
             self._perplexity("output_perplexity", self.language_model, rollout.prompts, rollout.texts)
         )
         if author is Author.POLICY:
             found.update(self._policy_metrics(rollout))
-        references = [sample.references for sample in rollout.samples]
         for metric in self.metrics.values():
-            found.update(metric(rollout.prompts, rollout.texts, references))
+            found.update(metric(rollout.prompts, rollout.texts, rollout.references))
         return _evaluation(rollout, found)
 
     def _policy_metrics(self, rollout: Rollout) -> dict[str, list[float] | float]:

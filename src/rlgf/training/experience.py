@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,9 @@ from rlgf.algorithms import ESTIMATORS, Algorithm, Estimator, Part, Signals
 from rlgf.errors import resolve
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
-from rlgf.rewards import Reward, checked_rewards
+from rlgf.rewards import Reward, Scale, score
+from rlgf.rewards.base import LearnedReward, StatefulReward
+from rlgf.rewards.composed import Scores
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs, score_values
 from rlgf.training import processes
@@ -34,6 +37,8 @@ class Assessor:
     sampling: Sampling
     gamma: float
     max_batch_tokens: int
+    scale: Scale = field(default_factory=Scale)
+    """From what the reward says to what is paid; counts in the rewards of every `assess`."""
 
     def assess(self, rollout: Rollout, row: Algorithm, kl_coefficient: float) -> Experience:
         """Score a rollout as the row's losses need it.
@@ -44,18 +49,17 @@ class Assessor:
         Raises:
             UserError: The reward function returned something other than one finite number a text.
         """
-        scored = concatenate(processes.gathered(self._score(rollout, row, kl_coefficient)))
-        return self._estimate(scored, row)
+        scored = concatenate(processes.gathered(self._score(rollout, row)))
+        return self._estimate(scored, row, kl_coefficient)
 
-    def _score(self, rollout: Rollout, row: Algorithm, kl_coefficient: float) -> Experience:
+    def _score(self, rollout: Rollout, row: Algorithm) -> Experience:
         """What concerns each episode by itself."""
         zeros = torch.zeros(rollout.response_ids.shape)
-        rewards = torch.zeros(len(rollout))
-        reference_logprobs = token_rewards = values = zeros
+        rewards, terms = Scores(torch.zeros(len(rollout)), {})
+        reference_logprobs = values = zeros
         if row.advantage is not None:
-            rewards = self.rewards(rollout)
+            rewards, terms = self._scores(rollout)
             reference_logprobs = self._reference_logprobs(rollout)
-            token_rewards = shape_rewards(rewards, rollout, reference_logprobs, kl_coefficient)
             if row.critic is not None:
                 critic = self.critics[row.critic]
                 values = score_values(critic, self.policy.model, rollout, self.max_batch_tokens)
@@ -64,7 +68,7 @@ class Assessor:
         return Experience(
             rollout=rollout,
             rewards=rewards,
-            token_rewards=token_rewards,
+            token_rewards=zeros,
             reference_logprobs=reference_logprobs,
             values=values,
             advantages=zeros,
@@ -74,16 +78,19 @@ class Assessor:
             value_mask=(
                 nothing if row.value_loss_on is None else rollout.written_by(row.author(row.value_loss_on))
             ),
+            terms=terms,
         )
 
-    def _estimate(self, scored: Experience, row: Algorithm) -> Experience:
-        """Advantages and returns, which look at groups and at the whole batch."""
+    def _estimate(self, scored: Experience, row: Algorithm, kl_coefficient: float) -> Experience:
+        """What is paid, advantages and returns, which look at groups and at the whole batch."""
         if row.advantage is None:
             return scored
         rollout = scored.rollout
+        paid = self.scale.pay(scored.rewards)
+        token_rewards = shape_rewards(paid, rollout, scored.reference_logprobs, kl_coefficient)
         signals = Signals(
-            scored.token_rewards,
-            scored.rewards,
+            token_rewards,
+            paid,
             scored.values,
             rollout.response_mask,
             rollout.group,
@@ -94,16 +101,35 @@ class Assessor:
         advantages, returns = estimator.estimate(signals)
         if row.whiten:
             advantages = whiten(advantages, scored.policy_mask | scored.rollin_mask)
-        return replace(scored, advantages=advantages, returns=returns)
+        return replace(scored, token_rewards=token_rewards, advantages=advantages, returns=returns)
 
     def rewards(self, rollout: Rollout) -> Float[Tensor, "B"]:
-        """What the reward function says of each text.
+        """What the reward function says of each text, before it is scaled.
 
         Raises:
             UserError: see `assess`.
         """
+        return self._scores(rollout)[0]
+
+    def learn_reward(self, rollout: Rollout) -> dict[str, float]:
+        """Let a reward that learns do so; its metrics."""
+        return dict(self.reward.update(rollout)) if isinstance(self.reward, LearnedReward) else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes over a run: the scale, and a reward that has a state."""
+        state: dict[str, Any] = {"scale": self.scale.state_dict()}
+        if isinstance(self.reward, StatefulReward):
+            state["reward"] = self.reward.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.scale.load_state_dict(state["scale"])
+        if isinstance(self.reward, StatefulReward):
+            self.reward.load_state_dict(state["reward"])
+
+    def _scores(self, rollout: Rollout) -> Scores:
         assert self.reward is not None, "checked when the run was set up"
-        return checked_rewards(self.reward, rollout.prompts, rollout.texts, rollout.columns)
+        return score(self.reward, rollout.prompts, rollout.texts, rollout.columns, rollout.references)
 
     def _reference_logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         assert self.reference is not None, "an algorithm with an advantage has a reference"

@@ -22,7 +22,9 @@ from rlgf.models.loading import (
 )
 from rlgf.models.lora import Adapters
 from rlgf.models.scratch import ScratchConfig
-from rlgf.rewards import Reward, build_reward
+from rlgf.rewards import Reward, Scale, build_reward, score
+from rlgf.rewards.base import LearnedReward, PolicyReadingReward
+from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.tasks import Task, build_task
 from rlgf.training import processes
@@ -85,12 +87,19 @@ def build_parts(
             prompt = max((sample.prompt for sample in itertools.islice(train, 256)), key=len)
             guide.write([Request(prompt, config.rollout.max_response_tokens, seed=0)])
     if reward is None and config.reward is not None:
-        reward = build_reward(config.reward.name, config.reward.options)
+        reward = config.reward.build()
+        if not any(isinstance(one, PolicyReadingReward) for one in single_rewards(reward)):
+            _try(reward, train[0])
     judge_name = config.evaluation.judge
+    _check_reward(reward, config, train)
     judge = build_reward(judge_name, {}) if judge_name else None
+    if judge is not None:
+        _try(judge, train[0])
     if policy is None:
         texts = [s.prompt + "".join(s.references[:1]) for s in train] if config.policy.scratch else None
         policy = load_language_model(config.policy.source, texts)
+    if isinstance(reward, PolicyReadingReward):
+        reward.attach(policy, config.rollout, config.seed)
     if config.policy.lora is not None:
         policy = replace(policy, adapters=Adapters(policy.model, config.policy.lora))
         reference = replace(policy, without_adapter=True)
@@ -117,7 +126,14 @@ def build_parts(
         policy=policy,
         collector=collector,
         assessor=Assessor(
-            policy, reference, critics, reward, config.rollout.sampling, config.training.gamma, budget
+            policy,
+            reference,
+            critics,
+            reward,
+            config.rollout.sampling,
+            config.training.gamma,
+            budget,
+            config.reward.scale if config.reward is not None else Scale(),
         ),
         updater=Updater(policy, critics, config.rollout.sampling, config.update, config.seed, scorer),
         evaluator=Evaluator(measured, reference, judge_model, reward, judge, config.rollout),
@@ -126,6 +142,39 @@ def build_parts(
 
 def _budgets(config: Config) -> list[BudgetConfig]:
     return [server.budget for server in http_configs(config.guide)] if config.guide is not None else []
+
+
+def _try(reward: Reward, sample: Sample) -> None:
+    """Call a reward once on a sample's own text: what it cannot take or give shows before models load.
+
+    Raises:
+        UserError: see `checked_rewards`.
+    """
+    columns = {name: [value] for name, value in sample.columns.items()}
+    text = sample.references[0] if sample.references else sample.prompt
+    score(reward, [sample.prompt], [text], columns, [sample.references])
+
+
+def _check_reward(reward: Reward | None, config: Config, train: Sequence[Sample]) -> None:
+    """Refuse a reward that the algorithm or the data cannot serve, before any weights load.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    singles = [] if reward is None else single_rewards(reward)
+    for row in config.algorithm.rows:
+        if row.learned_reward and not any(isinstance(one, LearnedReward) for one in singles):
+            raise UserError(
+                f"algorithm '{config.algorithm.name}' needs a reward that learns beside the policy: set "
+                "'reward: discriminator', or name a class of your own with 'update(rollout)', 'state_dict()' "
+                "and 'load_state_dict(state)'."
+            )
+    for one in singles:
+        if getattr(one, "needs_references", False) and not train[0].references:
+            raise UserError(
+                f"the reward '{type(one).__name__}' learns from reference texts, and the first sample of "
+                "'train' has none: give the task's 'reference_field', or choose another reward."
+            )
 
 
 def _check_context(who: str, model: ModelConfig | ScratchConfig, config: RolloutConfig) -> None:

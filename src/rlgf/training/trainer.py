@@ -112,12 +112,17 @@ class Trainer:
         return self.parts.assessor.assess(rollout, row, self.kl.coefficient)
 
     def learn(self, experience: Experience, row: Algorithm) -> dict[str, float]:
-        """The optimizer steps of one update."""
+        """The optimizer steps of one update; a reward that learns does so behind the policy."""
         references = None
         if self.config.update.reference_coef.at(self.done_share):
             samples = experience.rollout.samples
             references = self.parts.collector.answers(Author.REFERENCE, samples, self.progress.update)
-        return self.parts.updater.update(experience, row, self.progress.update, self.done_share, references)
+        metrics = self.parts.updater.update(
+            experience, row, self.progress.update, self.done_share, references
+        )
+        if row.advantage is not None:
+            metrics |= self.parts.assessor.learn_reward(experience.rollout)
+        return metrics
 
     def step(self) -> dict[str, float | str]:
         """One whole update, and its metrics."""
@@ -151,6 +156,7 @@ class Trainer:
             "seconds_assess": gathered.assessed - gathered.collected,
             "seconds_learn": finished - gathered.assessed,
             "tokens_per_second": float(experience.rollout.response_mask.sum()) / seconds,
+            **self.parts.assessor.scale.metrics(),
             **self.accounts.metrics(),
         }
 
@@ -266,7 +272,9 @@ class Trainer:
                 f"{folder} already holds a run: --resume goes on with it, or set another 'output'."
             )
         if checkpoint is not None:
-            self.progress = load_checkpoint(checkpoint, self.parts.updater, self.config.identity)
+            self.progress = load_checkpoint(
+                checkpoint, self.parts.updater, self.config.identity, self.parts.assessor
+            )
             self.kl.coefficient = self.progress.kl_coefficient
             self.accounts.restore(self.progress.guide_accounts)
             self.display.note(f"Resumed from {checkpoint} after update {self.progress.update}.")
@@ -283,7 +291,11 @@ class Trainer:
     def _save(self) -> None:
         if processes.is_main():
             save_checkpoint(
-                self.config.folder / "checkpoints", self.parts.updater, self.progress, self.config.identity
+                self.config.folder / "checkpoints",
+                self.parts.updater,
+                self.progress,
+                self.config.identity,
+                self.parts.assessor.state_dict(),
             )
 
     def _finish(self, folder: Path) -> dict[str, dict[str, float]]:

@@ -1,0 +1,129 @@
+"""From what a recipe says under ``reward:`` to a reward."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from rlgf.errors import UserError, resolve
+from rlgf.rewards.base import Reward
+from rlgf.rewards.composed import Composed, Term
+from rlgf.rewards.discriminator import Discriminator
+from rlgf.rewards.judge import Judge
+from rlgf.rewards.model import ModelReward
+from rlgf.rewards.scale import Scale
+from rlgf.rewards.sentiment import Sentiment
+from rlgf.rewards.texts import Length, MetricReward
+from rlgf.tasks.base import build_from
+
+REWARDS: Mapping[str, Callable[..., Any]] = {
+    "sentiment": Sentiment,
+    "judge": Judge,
+    "length": Length,
+    "metric": MetricReward,
+    "discriminator": Discriminator,
+    "model": ModelReward,
+}
+"""The rewards by name. The judge is for evaluation: a policy trained on it has no held-out judge left."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class TermConfig(BaseModel):
+    """One term of a reward; in a recipe a bare number is short for its weight, a bare word for its name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = None
+    """A reward's name; default: the name that the recipe gives the term."""
+    weight: Finite = 1.0
+    """0 logs a term without paying for it."""
+    options: dict[str, Any] = {}
+
+
+def _term(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    return {"weight": value} if isinstance(value, int | float) else value
+
+
+class RewardConfig(BaseModel):
+    """What is paid for a text: one reward by its name, or several weighted terms.
+
+    A name is one of ours, or your own as `module:attribute` or `file.py:attribute`. In a recipe the
+    bare name is short for a reward without options.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = None
+    options: dict[str, Any] = {}
+    terms: dict[str, Annotated[TermConfig, BeforeValidator(_term)]] | None = Field(default=None, min_length=1)
+    normalize: bool = False
+    """Whether rewards are paid less their running mean, over their running standard deviation."""
+    clip: tuple[Finite, Finite] | None = None
+    """The lowest and the highest reward that is paid, after normalizing."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> RewardConfig:
+        if (self.name is None) == (self.terms is None):
+            raise ValueError("give exactly one of 'name' and 'terms'")
+        if self.terms is not None and self.options:
+            raise ValueError("'options' are those of 'name': give each of the 'terms' its own")
+        if self.clip is not None and self.clip[0] >= self.clip[1]:
+            raise ValueError(f"'clip' must be a lower and a higher number (it is {list(self.clip)})")
+        return self
+
+    def build(self) -> Reward:
+        """The reward, before it is scaled.
+
+        Raises:
+            UserError: there is no such reward, or an option is not known, is missing or does not fit.
+        """
+        if self.terms is None:
+            assert self.name is not None, "checked above"
+            return build_reward(self.name, self.options)
+        return Composed(
+            {
+                key: Term(build_reward(term.name or key, term.options), term.weight)
+                for key, term in self.terms.items()
+            }
+        )
+
+    @property
+    def scale(self) -> Scale:
+        """A new scale, which has seen no rewards."""
+        return Scale(normalize=self.normalize, clip=self.clip)
+
+
+def fit_for(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What stays of a reward section when a later recipe is laid over it: one reward replaces terms, and
+    terms replace one reward.
+    """
+    gone = {"terms"} if "name" in new else {"name", "options"} if "terms" in new else set()
+    return {key: value for key, value in old.items() if key not in gone}
+
+
+def build_reward(name: str, options: Mapping[str, Any]) -> Reward:
+    """The reward of that name: a class is called with a recipe's options, a function is used as it is.
+
+    Args:
+        name: a key of ``REWARDS``, or ``module:attribute`` or ``file.py:attribute`` of your own.
+
+    Raises:
+        UserError: there is no such reward, or an option is not known, is missing or does not fit.
+    """
+    reward = resolve(name, REWARDS, "reward")
+    if inspect.isclass(reward):
+        reward = build_from(reward, options, f"reward '{name}'")
+    elif options:
+        raise UserError(
+            f"reward '{name}' is a function, so it takes no options (given: {', '.join(options)}): "
+            "make it a class with __init__ and __call__."
+        )
+    if not callable(reward):
+        raise UserError(f"reward '{name}' cannot be called: it must be (prompts, completions, **columns).")
+    return reward  # type: ignore[no-any-return]  # a name from a recipe has no static type

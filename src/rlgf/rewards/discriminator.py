@@ -1,0 +1,180 @@
+"""A reward that learns to tell the policy's texts from the references: the discriminator of GAIL."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, validate_call
+from torch import Tensor, nn
+
+from rlgf import seeding
+from rlgf.errors import UserError
+from rlgf.models.batching import length_batches
+from rlgf.models.loading import LanguageModel
+from rlgf.models.scoring import mixed_precision
+from rlgf.rollout.collector import RolloutConfig
+from rlgf.types import Rollout, pad
+
+_MAX_GRADIENT_NORM = 1.0
+_MAX_MICRO_TOKENS = 16_384
+"""Tokens, padding included, of one forward and backward pass; bounds memory, changes no result."""
+
+
+class Discriminator:
+    """How much a text looks like a reference: ``R(x, y) = log D(x, y) - log(1 - D(x, y))``.
+
+    D(x, y) is the probability that completion y of prompt x is a reference text, ``sigmoid`` of the
+    mean of a linear head over the completion's tokens. Beside the policy it minimizes the binary
+    cross-entropy ``-log D(x, reference) - log(1 - D(x, text of the run))`` (Ho and Ermon, arXiv
+    1606.03476, equation 16; the log-odds are the reward of Fu et al., arXiv 1710.11248, section 4).
+    The paper's own reward, ``-log(1 - D)``, is flat at 0 where D knows the policy's texts for sure,
+    which is where a policy starts; the log-odds go on telling a bad text from a worse one.
+
+    Its model is a copy of the policy's trunk at the start: that reads any task's prompts and texts in
+    the policy's own tokens, needs nothing to be downloaded, and costs what a critic costs.
+    Both kinds of text are cut to the same limits, so that their lengths alone give nothing away.
+    """
+
+    needs_references = True
+
+    @validate_call
+    def __init__(
+        self,
+        learning_rate: Annotated[float, Field(gt=0)] = 1e-4,
+        epochs: Annotated[int, Field(ge=1)] = 1,
+        minibatch: Annotated[int, Field(ge=1)] = 32,
+    ) -> None:
+        """
+        Args:
+            epochs: passes over an update's texts.
+            minibatch: episodes an optimizer step, each with a reference and the run's own text.
+        """
+        self.learning_rate = learning_rate
+        self.epochs = epochs
+        self.minibatch = minibatch
+
+    def attach(self, policy: LanguageModel, config: RolloutConfig, seed: int) -> None:
+        """Copy the policy's trunk; see `PolicyReadingReward`."""
+        self._policy = policy
+        self._config = config
+        self._seed = seed
+        self._updates = 0
+        self.classifier = _Classifier(policy).to(policy.model.device, torch.float32)
+        self._optimizer = torch.optim.AdamW(
+            self.classifier.parameters(), lr=self.learning_rate, weight_decay=0.0, fused=True
+        )
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        """The log-odds of being a reference, one a completion; see `Reward`."""
+        texts = self._encoded(prompts, completions)
+        logits = torch.zeros(len(texts))
+        with torch.no_grad():
+            for rows, batch in self._micro_batches(texts, self._config.max_batch_tokens):
+                logits[rows] = self.classifier(*batch).float().cpu()
+        found: list[float] = logits.tolist()
+        return found
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Learn from an update's texts and as many references.
+
+        Returns:
+            Binary cross-entropy in nats and accuracy, each before the step that learns from the texts.
+
+        Raises:
+            UserError: a sample has no reference.
+        """
+        if not all(rollout.references):
+            raise UserError("reward 'discriminator' needs reference texts, and a sample has none.")
+        draw = seeding.generator(self._seed, "discriminator", self._updates)
+        self._updates += 1
+        chosen = [texts[int(torch.randint(len(texts), (), generator=draw))] for texts in rollout.references]
+        real = self._encoded(rollout.prompts, chosen)
+        written = self._encoded(rollout.prompts, rollout.texts)
+        sums: dict[str, float] = defaultdict(float)
+        for _ in range(self.epochs):
+            for rows in torch.randperm(len(rollout), generator=draw).split(self.minibatch):
+                index = rows.tolist()
+                self._step([real[row] for row in index], [written[row] for row in index], sums)
+        seen = 2 * self.epochs * len(rollout)
+        return {f"discriminator_{name}": total / seen for name, total in sums.items()}
+
+    def _step(self, real: list[_Text], written: list[_Text], sums: dict[str, float]) -> None:
+        labels = torch.tensor([1.0] * len(real) + [0.0] * len(written))
+        for rows, batch in self._micro_batches([*real, *written], _MAX_MICRO_TOKENS):
+            logits = self.classifier(*batch)
+            of_rows = labels[rows].to(logits.device)
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, of_rows, reduction="sum")
+            (loss / len(labels)).backward()
+            sums["loss"] += float(loss.detach())
+            sums["accuracy"] += float(((logits > 0) == (of_rows > 0.5)).sum())
+        nn.utils.clip_grad_norm_(self.classifier.parameters(), _MAX_GRADIENT_NORM)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer and the number of updates, from which its random numbers follow."""
+        return {
+            "classifier": self.classifier.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "updates": self._updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.classifier.load_state_dict(state["classifier"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._updates = state["updates"]
+
+    def _encoded(self, prompts: Sequence[str], texts: Sequence[str]) -> list[_Text]:
+        """Prompts and texts in the policy's tokens, cut as its own episodes are."""
+        end = [self._policy.end_id]
+        found = []
+        for prompt, text in zip(prompts, texts, strict=True):
+            before = self._policy.encode(prompt)[-self._config.max_prompt_tokens :] or end
+            found.append((before, self._policy.encode(text)[: self._config.max_response_tokens] or end))
+        return found
+
+    def _micro_batches(
+        self, texts: Sequence[_Text], max_tokens: int
+    ) -> Iterator[tuple[Int[Tensor, "N"], _Batch]]:
+        device = self._policy.model.device
+        lengths = torch.tensor([[len(before), len(ids)] for before, ids in texts], dtype=torch.long).view(
+            -1, 2
+        )
+        for rows in length_batches(lengths[:, 0], lengths[:, 1], max_tokens):
+            chosen = [texts[row] for row in rows.tolist()]
+            whole = pad([torch.tensor(before + ids) for before, ids in chosen], self._policy.end_id)
+            places = torch.arange(whole.shape[1])
+            begins, sizes = lengths[rows, :1], lengths[rows].sum(dim=1, keepdim=True)
+            mask = places < sizes
+            yield rows, (whole.to(device), mask.to(device), (mask & (places >= begins)).to(device))
+
+
+_Text = tuple[list[int], list[int]]
+"""Token ids of a prompt and of its completion."""
+_Batch = tuple[Tensor, Tensor, Tensor]
+"""Ids, which of them are there, and which are the completion's, each (N, L)."""
+
+
+class _Classifier(nn.Module):
+    """A copy of a causal trunk, and a linear head that starts at 0: no reward before there is evidence."""
+
+    def __init__(self, policy: LanguageModel) -> None:
+        super().__init__()
+        self.trunk = copy.deepcopy(policy.model.base_model).eval()
+        self.head = nn.Linear(policy.model.config.get_text_config().hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, ids: Int[Tensor, "N L"], mask: Bool[Tensor, "N L"], read: Bool[Tensor, "N L"]
+    ) -> Float[Tensor, "N"]:
+        """The mean of the head over the completion's tokens."""
+        with mixed_precision(ids.device):
+            output = self.trunk(input_ids=ids, attention_mask=mask.long(), use_cache=False)
+        logits: Tensor = self.head(output.last_hidden_state.to(self.head.weight.dtype)).squeeze(-1)
+        return (logits * read).sum(dim=1) / read.sum(dim=1)

@@ -1,0 +1,124 @@
+"""What a reward model is trained on: pairs of texts of which one is preferred, or texts with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from rlgf.errors import UserError
+from rlgf.tasks.rows import Row, Rows, file_rows, table_rows
+
+Example = TypeVar("Example")
+
+
+class Pair(NamedTuple):
+    """Two completions of one prompt, each behind the prompt."""
+
+    chosen: str
+    rejected: str
+
+
+class Labelled(NamedTuple):
+    """A text, and whether it has the label that is asked for."""
+
+    text: str
+    positive: bool
+
+
+class ExamplesConfig(BaseModel):
+    """Files of JSON lines, CSV or Parquet, or a data set of the hub, and what their columns are called."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: Path | tuple[Path, ...] = ()
+    validation: Path | tuple[Path, ...] = ()
+    """The held-out rows, which accuracy and calibration are measured on."""
+    data: str | None = None
+    """A data set of the hub, instead of files."""
+    subset: str | None = None
+    splits: dict[str, str] = {}
+    """What the hub's data set calls a split, where it is not 'train' or 'validation'."""
+    prompt_field: str | None = "prompt"
+    """None where chosen and rejected hold the whole text."""
+    chosen_field: str = "chosen"
+    rejected_field: str = "rejected"
+    text_field: str = "text"
+    label_field: str = "label"
+
+    @model_validator(mode="after")
+    def _sources(self) -> ExamplesConfig:
+        if (self.data is None) == (self.train == ()):
+            raise ValueError("give either files ('train', 'validation') or 'data', a data set of the hub")
+        if self.data is None and self.validation == ():
+            raise ValueError(
+                "'validation' is missing: a reward model is measured on held-out rows, so give a file of them"
+            )
+        return self
+
+    def pairs(self, split: str) -> list[Pair]:
+        """The preference pairs of 'train' or 'validation'.
+
+        Raises:
+            UserError: the split is not to be had or empty, a field is missing or no text, or the two sides
+                of a pair are the same; it names the file and the line.
+        """
+        return self._examples(split, self._pair)
+
+    def labelled(self, split: str, positive: str) -> list[Labelled]:
+        """The texts of a split, and whether each has the label ``positive``.
+
+        Raises:
+            UserError: as `pairs`; or all texts have the label, or none has it.
+        """
+        labels: set[str] = set()
+
+        def make(row: Row, place: str) -> Labelled:
+            label = str(_field(row, self.label_field, "label_field", place))
+            labels.add(label)
+            return Labelled(_text(row, self.text_field, "text_field", place), label == positive)
+
+        found = self._examples(split, make)
+        if positive not in labels or len(labels) < 2:
+            shown = ", ".join(sorted(labels)[:5])
+            raise UserError(
+                f"'positive' (it is '{positive}') must be one of two or more labels in '{split}'; there: {shown}."
+            )
+        return found
+
+    def _examples(self, split: str, make: Callable[[Row, str], Example]) -> list[Example]:
+        rows = self._rows(split)
+        return [make(rows[number], rows.place(number)) for number in range(len(rows))]
+
+    def _rows(self, split: str) -> Rows:
+        if self.data is not None:
+            return table_rows(self.data, {"name": self.subset, "split": self.splits.get(split, split)})
+        files = getattr(self, split)
+        return file_rows((files,) if isinstance(files, Path) else files)
+
+    def _pair(self, row: Row, place: str) -> Pair:
+        prompt = "" if self.prompt_field is None else _text(row, self.prompt_field, "prompt_field", place)
+        chosen = _text(row, self.chosen_field, "chosen_field", place)
+        rejected = _text(row, self.rejected_field, "rejected_field", place)
+        if chosen == rejected:
+            raise UserError(
+                f"{place}: '{self.chosen_field}' and '{self.rejected_field}' are the same text: a pair must "
+                "differ, so drop the row."
+            )
+        return Pair(prompt + chosen, prompt + rejected)
+
+
+def _field(row: Row, name: str, option: str, place: str) -> Any:
+    if name not in row:
+        there = ", ".join(sorted(row)) or "none"
+        raise UserError(f"{place} has no field '{name}': set 'data.{option}'. Fields: {there}.")
+    return row[name]
+
+
+def _text(row: Row, name: str, option: str, place: str) -> str:
+    value = _field(row, name, option, place)
+    if not isinstance(value, str):
+        raise UserError(f"{place}: '{name}' must be a text (it is {value!r}).")
+    return value

@@ -1,0 +1,179 @@
+"""A reward model from a folder: what `rlgf reward RECIPE` trains, and how it scores."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rlgf.errors import UserError
+from rlgf.models import minilm
+from rlgf.models.batching import length_batches
+from rlgf.models.loading import PACKAGED, device
+from rlgf.models.scoring import mixed_precision
+from rlgf.types import pad
+
+_PACKAGED = {"minilm": minilm.folder, **PACKAGED}
+_MAX_BATCH_TOKENS = 8192
+_NOTES = "reward.json"
+
+Kind = Literal["preference", "classifier"]
+
+
+class Notes(BaseModel):
+    """What stands beside a reward model's weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind
+    max_tokens: int
+    centre: float = 0.0
+    """The mean score of the training texts, which is taken off every score."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model with one output, and its tokenizer; a text over ``max_tokens`` loses its beginning."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        # The end of a long text is the policy's latest writing, so the beginning is what goes.
+        self.tokenizer.truncation_side = "left"
+        options = {"truncation": True, "max_length": self.max_tokens, "verbose": False}
+        ids: list[list[int]] = self.tokenizer(list(texts), **options)["input_ids"]
+        return [row or [self._pad_id] for row in ids]
+
+    def logits(self, ids: Sequence[Sequence[int]]) -> Float[Tensor, "N"]:
+        """One score a text, with a gradient."""
+        rows = pad([torch.tensor(row) for row in ids], self._pad_id).to(self.model.device)
+        mask = pad([torch.ones(len(row), dtype=torch.long) for row in ids], 0).to(self.model.device)
+        with mixed_precision(self.model.device):
+            logits: Tensor = self.model(input_ids=rows, attention_mask=mask).logits
+        return logits[:, 0].float()
+
+    @torch.no_grad()
+    def scores(self, texts: Sequence[str]) -> Float[Tensor, "N"]:
+        """The same without a gradient, on the CPU, in batches of like lengths."""
+        ids = self.encode(texts)
+        found = torch.zeros(len(ids))
+        lengths = torch.tensor([len(row) for row in ids], dtype=torch.long)
+        for rows in length_batches(torch.zeros_like(lengths), lengths, _MAX_BATCH_TOKENS):
+            found[rows] = self.logits([ids[row] for row in rows.tolist()]).cpu()
+        return found
+
+    @property
+    def _pad_id(self) -> int:
+        pad_id = self.tokenizer.pad_token_id
+        assert isinstance(pad_id, int), "made sure of by `load_scorer`"
+        return pad_id
+
+    def save(self, folder: Path, notes: Notes) -> None:
+        """Plain `transformers` files, and what `ModelReward` needs to know."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        (folder / _NOTES).write_text(notes.model_dump_json(indent=1))
+
+
+def load_scorer(model: str, max_tokens: int, layers: int | None = None) -> Scorer:
+    """A model with one output from a packaged, a hub or a folder's encoder or causal model, dropout off.
+
+    Args:
+        layers: how many of its first layers to keep; default: all.
+
+    Raises:
+        UserError: there is no such model, or it is too short for ``max_tokens``.
+    """
+    source = str(_PACKAGED[model]()) if model in _PACKAGED else model
+    kept = {} if layers is None else {"num_hidden_layers": layers}
+    try:
+        config = AutoConfig.from_pretrained(source)
+        length = getattr(config.get_text_config(), "max_position_embeddings", None)
+        if length is not None and max_tokens > length:
+            raise UserError(
+                f"'max_tokens' {max_tokens} is more than the model '{model}' holds: set it to {length} or less."
+            )
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        with warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore", category=FutureWarning)
+            loaded = AutoModelForSequenceClassification.from_pretrained(
+                source, num_labels=1, dtype=torch.float32, **kept
+            )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model '{model}' cannot be loaded as a reward model: give a folder that `save_pretrained` wrote, "
+            f"a hub name, or one of: {', '.join(_PACKAGED)}."
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    loaded.config.pad_token_id = tokenizer.pad_token_id
+    return Scorer(loaded.eval().to(device()), tokenizer, max_tokens)
+
+
+class _quiet:  # noqa: N801  # reads as the function that it stands for
+    """Without the report that a head is new and that layers and another head are left out, which is meant."""
+
+    def __enter__(self) -> None:
+        self._logger = logging.getLogger("transformers")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *error: object) -> None:
+        self._logger.setLevel(self._level)
+
+
+class ModelReward:
+    """What a trained reward model says of a text.
+
+    A preference model reads prompt and completion and pays its score less its mean over the texts that
+    it was trained on; a classifier reads the completion alone and pays the probability of its label.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """
+        Args:
+            folder: what `rlgf reward RECIPE` wrote.
+
+        Raises:
+            UserError: it is no such folder.
+        """
+        place = Path(folder)
+        try:
+            self.notes = Notes.model_validate_json((place / _NOTES).read_text())
+        except (OSError, ValidationError) as error:
+            raise UserError(
+                f"reward 'model', option 'folder' (it is '{folder}'): it holds no reward model; give a folder "
+                "that `rlgf reward RECIPE.yaml` wrote."
+            ) from error
+        report = place / "report.json"
+        self.report: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
+        self._scorer = load_scorer(folder, self.notes.max_tokens)
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        """One number a completion; see `Reward`."""
+        if self.notes.kind == "classifier":
+            probabilities: list[float] = self._scorer.scores(completions).sigmoid().tolist()
+            return probabilities
+        texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+        scores: list[float] = (self._scorer.scores(texts) - self.notes.centre).tolist()
+        return scores

@@ -1,0 +1,70 @@
+"""Rewards that count in the texts themselves: their length, or a metric of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlgf import metrics
+from rlgf.errors import UserError, resolve
+from rlgf.rewards.base import takes
+
+
+class Length(BaseModel):
+    """A penalty on long texts: minus the words over a target, ``-max(0, words - target)``.
+
+    Words are what stands between spaces. They are counted rather than tokens, since a reward reads
+    text, and what a text costs then does not depend on the policy's tokenizer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: int = Field(ge=0)
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        """One number, 0 or less, a completion; see `Reward`."""
+        return [float(-max(0, len(text.split()) - self.target)) for text in completions]
+
+
+class MetricReward:
+    """A metric with a value for each text, paid as it is."""
+
+    def __init__(self, metric: str, key: str | None = None) -> None:
+        """
+        Args:
+            metric: a name among `rlgf.metrics`, or ``module:function`` or ``file.py:function``.
+            key: which of the metric's values, where it has several for each text.
+
+        Raises:
+            UserError: there is no such metric.
+        """
+        # Called by its name in the recipe, where it is looked for among all metrics that there are.
+        table: Mapping[str, Any] = getattr(metrics, "METRICS", metrics.TEXT_METRICS)
+        self._metric = resolve(metric, table, "metric")
+        self.metric = metric
+        self.key = key
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        """The metric's value of each completion; see `Reward`.
+
+        Raises:
+            UserError: the metric has no value for each text, or several and `key` names none of them.
+        """
+        references = columns.pop("references", [()] * len(completions))
+        taken = {name: column for name, column in columns.items() if takes(self._metric, name)}
+        found = self._metric(prompts, completions, references, **taken)
+        of_text = {name: values for name, values in found.items() if isinstance(values, list)}
+        if not of_text:
+            raise UserError(
+                f"the metric '{self.metric}' cannot be a reward: it has totals alone "
+                f"({', '.join(found)}), and a reward needs a value for each text."
+            )
+        key = next(iter(of_text)) if self.key is None and len(of_text) == 1 else self.key
+        if key not in of_text:
+            raise UserError(
+                f"reward 'metric', option 'key' (it is {self.key!r}): it must name one of the values that "
+                f"'{self.metric}' has for each text: {', '.join(of_text)}."
+            )
+        return of_text[key]

@@ -1,0 +1,275 @@
+"""Rewards that change over a run: their protocol, their state, and the discriminator of GAIL."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resume_script import toy_trainer
+from rlgf.config import Config
+from rlgf.errors import UserError
+from rlgf.models.loading import LanguageModel
+from rlgf.rewards import Composed, Term, build_reward
+from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward
+from rlgf.rewards.discriminator import Discriminator
+from rlgf.rollout.collector import RolloutConfig
+from rlgf.training.parts import build_parts
+from rlgf.types import Author, Rollout, Sample
+from toys import LetterTask, letter_gpt, share_of_a
+
+SHORT = RolloutConfig(max_prompt_tokens=4, max_response_tokens=6)
+
+
+class Counting:
+    """Pays the number of episodes that it has learned from."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        return [float(self.seen)] * len(completions)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        self.seen += len(rollout)
+        return {"seen": float(self.seen)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.seen = state["seen"]
+
+
+COUNTING = f"{__name__}:Counting"
+
+
+# The protocol.
+
+
+def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, reward={"name": COUNTING})
+    steps = [trainer.step() for _ in range(3)]
+    assert [step["reward"] for step in steps] == [0, 8, 16], "paid by what it knew before the update"
+    assert [step["seen"] for step in steps] == [8, 16, 24]
+    trainer.evaluate(Author.POLICY, "validation")
+    assert trainer.parts.assessor.state_dict()["reward"] == {"seen": 24}, "evaluation teaches it nothing"
+
+
+def test_terms_that_learn_are_updated_and_kept_under_their_names(tmp_path: Path) -> None:
+    terms = {"a": "toys:share_of_a", "n": COUNTING}
+    trainer = toy_trainer(tmp_path, reward={"terms": terms})
+    assert trainer.step()["n/seen"] == 8
+    state = trainer.parts.assessor.state_dict()
+    assert state["reward"] == {"n": {"seen": 8}}
+    again = toy_trainer(tmp_path, reward={"terms": terms})
+    again.parts.assessor.load_state_dict(state)
+    assert again.parts.assessor.state_dict() == state
+    assert again.step()["reward/n"] == 8
+
+
+def test_a_reward_is_not_taught_where_it_is_not_asked(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, reward={"name": COUNTING}, algorithm="bc")
+    assert "seen" not in trainer.step()
+
+
+def test_what_a_reward_can_do_shows_in_its_methods() -> None:
+    assert isinstance(Counting(), LearnedReward)
+    assert not isinstance(Counting(), PolicyReadingReward)
+    assert not isinstance(share_of_a, StatefulReward)
+    assert isinstance(Discriminator(), LearnedReward)
+    assert isinstance(Discriminator(), PolicyReadingReward)
+
+
+# The discriminator.
+
+
+def attached(policy: LanguageModel | None = None, **options: Any) -> Discriminator:
+    reward = Discriminator(**options)
+    reward.attach(policy or letter_gpt(), SHORT, 0)
+    return reward
+
+
+def episodes(tmp_path: Path, count: int = 8) -> Rollout:
+    trainer = toy_trainer(tmp_path, rollout={"episodes": count})
+    return trainer.collect(trainer.batch(), trainer.row())
+
+
+def moved(reward: Discriminator, scale: float = 0.5) -> Discriminator:
+    with torch.no_grad():
+        reward.classifier.head.weight += scale * torch.randn(
+            1, 32, generator=torch.Generator().manual_seed(1)
+        )
+    return reward
+
+
+def by_hand(reward: Discriminator, policy: LanguageModel, prompt: str, text: str) -> float:
+    """The log-odds of one text from a plain forward pass."""
+    before, ids = policy.encode(prompt)[-4:], policy.encode(text)[:6]
+    with torch.no_grad():
+        states = reward.classifier.trunk(torch.tensor([before + ids])).last_hidden_state[0, len(before) :]
+        return float(reward.classifier.head(states).mean())
+
+
+def test_the_discriminator_starts_without_an_opinion() -> None:
+    assert attached()(["a", "b"], ["abc", "d"]) == [0, 0]
+    assert attached()([], []) == []
+
+
+def test_each_text_has_a_reward_of_its_own() -> None:
+    policy = letter_gpt()
+    reward = moved(attached(policy))
+    prompts = ["ab", "ab", "dcbadc", "c", "a"]
+    texts = ["aaaa", "bcdabcdabcd", "aaaa", "d", "bb"]
+    expected = [by_hand(reward, policy, p, t) for p, t in zip(prompts, texts, strict=True)]
+    assert reward(prompts, texts) == pytest.approx(expected, abs=1e-5)
+    assert len({round(value, 4) for value in expected}) == 5, "the prompt is read too"
+    assert len(reward(["a", ""], ["", ""])) == 2, "an empty text is one that ends at once"
+
+
+def test_texts_are_cut_as_episodes_are() -> None:
+    reward = moved(attached())
+    assert reward(["bcdab", "cdab"], ["abcdabcd", "abcdab"]) == pytest.approx(
+        reward(["cdab"] * 2, ["abcdab"] * 2), abs=1e-6
+    )
+
+
+def test_an_update_descends_the_binary_cross_entropy(tmp_path: Path) -> None:
+    """The loss reported is that of its definition, and the step follows its gradient's sign, as Adam's does."""
+    rollout = episodes(tmp_path)
+    policy = letter_gpt()
+    reward = moved(attached(policy, learning_rate=1e-3))
+    before = copy.deepcopy(reward.classifier)
+    found = reward.update(rollout)
+    real = [by_hand_of(before, policy, p, "aaaaaa") for p in rollout.prompts]
+    written = [by_hand_of(before, policy, p, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]
+    d = [torch.stack(values).sigmoid() for values in (real, written)]
+    loss = -(d[0].log().sum() + (1 - d[1]).log().sum()) / 16
+    right = ((d[0] > 0.5).sum() + (d[1] <= 0.5).sum()) / 16
+    assert found["discriminator_loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert found["discriminator_accuracy"] == pytest.approx(float(right))
+    loss.backward()
+    for old, new in zip(before.head.parameters(), reward.classifier.head.parameters(), strict=True):
+        assert old.grad is not None
+        assert torch.equal((new - old).sign(), -old.grad.sign())
+        torch.testing.assert_close((new - old).abs(), torch.full_like(old, 1e-3), atol=1e-5, rtol=0)
+
+
+def by_hand_of(classifier: Any, policy: LanguageModel, prompt: str, text: str) -> torch.Tensor:
+    before, ids = policy.encode(prompt)[-4:], policy.encode(text)[:6] or [policy.end_id]
+    states = classifier.trunk(torch.tensor([before + ids])).last_hidden_state[0, len(before) :]
+    mean: torch.Tensor = classifier.head(states).mean()
+    return mean
+
+
+def test_it_comes_to_tell_references_from_other_texts(tmp_path: Path) -> None:
+    rollout = episodes(tmp_path)
+    reward = attached(learning_rate=5e-3)
+    losses = [reward.update(rollout)["discriminator_loss"] for _ in range(60)]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
+    assert losses[-1] < 0.1
+    real = reward(rollout.prompts, ["aaaaaa"] * 8)
+    written = reward(rollout.prompts, list(rollout.texts))
+    assert min(real) > 0
+    assert all(value < 0 for value, text in zip(written, rollout.texts, strict=True) if text != "aaaaaa")
+
+
+def test_the_policy_is_left_alone(tmp_path: Path) -> None:
+    policy = letter_gpt()
+    before = copy.deepcopy(policy.model.state_dict())
+    reward = attached(policy, learning_rate=1e-2)
+    reward.update(episodes(tmp_path))
+    assert all(torch.equal(weight, before[name]) for name, weight in policy.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in policy.model.parameters())
+
+
+def test_one_of_several_references_is_drawn(tmp_path: Path) -> None:
+    seen: set[str] = set()
+
+    class Watched(Discriminator):
+        def _encoded(self, prompts: Any, texts: Any) -> Any:
+            seen.update(texts)
+            return super()._encoded(prompts, texts)
+
+    reward = Watched()
+    reward.attach(letter_gpt(), SHORT, 0)
+    rollout = episodes(tmp_path)
+    samples = tuple(Sample(s.prompt, ("cccc", "dddd")) for s in rollout.samples)
+    reward.update(copy.copy(rollout).__class__(**{**vars(rollout), "samples": samples}))
+    assert {"cccc", "dddd"} <= seen
+
+
+# Refusals.
+
+
+def parts_of(reward: Any, samples: list[Sample] | None = None, algorithm: str = "gail") -> None:
+    class Task(LetterTask):
+        def load(self, split: str) -> list[Sample]:
+            return samples or super().load(split)
+
+    config = Config.model_validate(
+        {
+            "task": {"name": "letters"},
+            "policy": {"model": "no such model"},
+            "reward": reward,
+            "algorithm": algorithm,
+        }
+    )
+    build_parts(config, task=Task())
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused is refused before a model loads."""
+    monkeypatch.setattr("rlgf.training.parts._check_context", lambda *arguments: None)
+    monkeypatch.setattr("rlgf.training.parts.load_language_model", lambda *arguments: pytest.fail("loaded"))
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("reward", [{"name": "toys:share_of_a"}, {"terms": {"a": "toys:share_of_a"}}])
+def test_gail_with_a_reward_that_does_not_learn_is_refused(reward: dict[str, Any]) -> None:
+    with pytest.raises(
+        UserError, match=r"'gail' needs a reward that learns .*'reward: discriminator'"
+    ) as caught:
+        parts_of(reward)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    "reward", [{"name": "discriminator"}, {"terms": {"a": "toys:share_of_a", "discriminator": 1.0}}]
+)
+@pytest.mark.parametrize("algorithm", ["ppo", "gail"])
+def test_data_without_references_is_refused(reward: dict[str, Any], algorithm: str) -> None:
+    with pytest.raises(UserError, match=r"'Discriminator' learns from reference texts.*'reference_field'"):
+        parts_of(reward, [Sample("a")], algorithm)
+
+
+def test_a_later_sample_without_references_is_refused(tmp_path: Path) -> None:
+    rollout = episodes(tmp_path)
+    samples = (*rollout.samples[:-1], Sample("a"))
+    with pytest.raises(UserError, match="needs reference texts, and a sample has none"):
+        attached().update(Rollout(**{**vars(rollout), "samples": samples}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0}, r"option 'learning_rate' \(it is 0\)"),
+        ({"epoch": 2}, r"no option 'epoch': did you mean 'epochs'\?"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_sentence(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_reward("discriminator", options)
+
+
+def test_a_composed_reward_attaches_its_terms() -> None:
+    reward = Composed({"real": Term(Discriminator()), "a": Term(share_of_a)})
+    reward.attach(letter_gpt(), SHORT, 0)
+    assert reward(["a"], ["ab"]) == [0.5]

@@ -79,6 +79,32 @@ def evaluate(
 
 
 @app.command()
+def score(
+    file: Annotated[
+        Path, typer.Argument(help="JSON lines with prompt and completion, as `rlgf eval --output` writes.")
+    ],
+    metrics: Annotated[
+        str, typer.Option(help="Names with commas between them, see docs/metrics.md.")
+    ] = "distinct,repetition,words",
+    references: Annotated[
+        Path | None, typer.Option(help="JSON lines with references, one line a text in the same order.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File for the totals and each text's values.")] = None,
+) -> None:
+    """Compute metrics of texts in a file."""
+    from rlgf.metrics import MetricConfig
+    from rlgf.metrics.score import score_file
+    from rlgf.training.display import Display
+
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    evaluation = score_file(file, [MetricConfig(name=name) for name in names], references)
+    if output is not None:
+        evaluation.save(output)
+    title = f"{file}: {len(evaluation.records)} texts"
+    Display().table(title, {"total": evaluation.totals})
+
+
+@app.command()
 def generate(
     model: Annotated[str, typer.Argument(help="A folder, a hub name or a packaged model.")],
     prompts: Annotated[list[str], typer.Argument(help="Texts to continue.")],

@@ -11,7 +11,8 @@ from rlgf.metrics.base import Metric, References, check_needs, measure
 from rlgf.metrics.cider import CiderD
 from rlgf.metrics.learned import BertScore, Bleurt
 from rlgf.metrics.meaning import ConceptCoverage, Spice, SpiceStandIn
-from rlgf.metrics.overlap import Bleu, Meteor, Rouge, Sacrebleu
+from rlgf.metrics.overlap import Bleu, Meteor, Rouge, Sacrebleu, SelfBleu
+from rlgf.metrics.sari import sari
 from rlgf.metrics.text import distinct, entropy, msttr, repetition, words
 from rlgf.tasks.base import build_from
 
@@ -23,6 +24,7 @@ METRICS: Mapping[str, Callable[..., Any]] = {
     "entropy": entropy,
     "bleu": Bleu,
     "sacrebleu": Sacrebleu,
+    "self_bleu": SelfBleu,
     "rouge": Rouge,
     "meteor": Meteor,
     "cider_d": CiderD,
@@ -31,6 +33,7 @@ METRICS: Mapping[str, Callable[..., Any]] = {
     "bertscore": BertScore,
     "bleurt": Bleurt,
     "concept_coverage": ConceptCoverage,
+    "sari": sari,
 }
 """The metrics by name: functions, and classes that are made with a recipe's options."""
 

@@ -27,7 +27,7 @@ class CiderD:
 
     needs = ("references",)
 
-    def __init__(self, corpus: Path | None = None) -> None:
+    def __init__(self, corpus: str | Path | None = None) -> None:
         """
         Args:
             corpus: JSON lines with ``references``, a list of texts; may be packed with gzip.

@@ -64,7 +64,7 @@ class Bleurt:
 
     needs = ("references",)
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: str | Path) -> None:
         """
         Args:
             checkpoint: the folder of an unpacked checkpoint, such as BLEURT-20.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import weakref
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from typing import Any
 
 from rlgf.metrics.base import References, Values, installed
 from rlgf.metrics.ptb import captions, check_java
+
+_SELF_BLEU_TEXTS = 100
 
 
 class Bleu:
@@ -74,6 +77,40 @@ class Sacrebleu:
         }
 
 
+class SelfBleu:
+    """Self-BLEU: how much texts resemble each other, 0 to 100 (Zhu et al. 2018, arXiv 1802.01886).
+
+    The mean of sacreBLEU's sentence BLEU of a text with all the others as its references. Of more than 100
+    texts, 100 are drawn, always the same: the time grows with the square of their number, and so does
+    the value grow with it, so compare sets of one size. Nothing is reported of a single text.
+    """
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            UserError: sacrebleu is missing.
+        """
+        self._library = installed("sacrebleu", "self_bleu", "sacrebleu")
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: References,
+        **columns: list[Any],
+    ) -> Values:
+        texts = list(completions)
+        if len(texts) > _SELF_BLEU_TEXTS:
+            texts = random.Random(0).sample(texts, _SELF_BLEU_TEXTS)
+        if len(texts) < 2:
+            return {}
+        others = ([*texts[:i], *texts[i + 1 :]] for i in range(len(texts)))
+        scores = [
+            self._library.sentence_bleu(text, rest).score for text, rest in zip(texts, others, strict=True)
+        ]
+        return {"self_bleu": sum(scores) / len(scores)}
+
+
 class Rouge:
     """ROUGE-1, -2, -L and -Lsum F1 of rouge-score, 0 to 1: the best of a text's references for each.
 
@@ -133,13 +170,8 @@ class Meteor:
         references: References,
         **columns: list[Any],
     ) -> Values:
-        gold, written = captions(completions, references)
-        # The bars part the fields of the program's input.
-        gold, written = (
-            {i: [text.replace("|||", "") for text in texts] for i, texts in side.items()}
-            for side in (gold, written)
-        )
-        total, of_text = self._scorer.compute_score(gold, written)
+        # Bars part the fields of its input: in PTB tokens they stand apart, so none can be taken for one.
+        total, of_text = self._scorer.compute_score(*captions(completions, references))
         return {"meteor": total, "meteor of text": of_text}
 
 

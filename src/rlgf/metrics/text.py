@@ -24,7 +24,7 @@ def repetition(
     prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
 ) -> Values:
     """The share of a text's word trigrams that stood in it before; 0 where there are none."""
-    trigrams = [_ngrams(_words(completion), 3) for completion in completions]
+    trigrams = [ngrams(_words(completion), 3) for completion in completions]
     return {"repetition": [1 - _distinct_share(grams) if grams else 0.0 for grams in trigrams]}
 
 
@@ -66,13 +66,14 @@ def _words(text: str) -> list[str]:
     return text.lower().split()
 
 
-def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """All runs of n words, in their order."""
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
 def _all_ngrams(texts: Sequence[str], n: int) -> list[tuple[str, ...]]:
     """N-grams that do not reach over the end of a text."""
-    return [gram for text in texts for gram in _ngrams(_words(text), n)]
+    return [gram for text in texts for gram in ngrams(_words(text), n)]
 
 
 def _distinct_share(grams: Sequence[tuple[str, ...]]) -> float:

@@ -95,6 +95,17 @@ def test_meteor_of_equal_sentences_is_1_and_of_nothing_shared_0(meteor: Metric) 
     )
 
 
+def test_a_meteor_whose_process_has_ended_says_so_and_goes() -> None:
+    dead = metric("meteor")
+    process = dead._scorer.meteor_p  # type: ignore[attr-defined]
+    process.kill()
+    process.wait()
+    with pytest.raises(UserError, match="'meteor': its Java process has ended"):
+        dead([""], ["a"], [["b"]])
+    del dead
+    assert process.stdin.closed
+
+
 def test_cider_d_is_that_of_pycocoevalcap(tokenized: Any) -> None:
     from pycocoevalcap.cider.cider import Cider
 
@@ -412,6 +423,9 @@ def test_missing_java_and_jars_are_one_sentence(monkeypatch: pytest.MonkeyPatch,
         build_metrics([MetricConfig(name="spice")])
     with pytest.raises(UserError, match="needs the option 'checkpoint'"):
         build_metrics([MetricConfig(name="bleurt")])
+    monkeypatch.setitem(sys.modules, "bleurt", None)
+    with pytest.raises(UserError, match=r"'bleurt' needs a library: pip install git\+https"):
+        build_metrics([MetricConfig(name="bleurt", options={"checkpoint": str(tmp_path)})])
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in ("bleu", "meteor", "cider_d", "spice"):
         with pytest.raises(UserError, match=f"'{name}' runs a Java program, and there is no 'java'"):

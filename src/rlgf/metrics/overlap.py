@@ -6,9 +6,11 @@ import random
 import subprocess
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Any
 
+from rlgf.errors import UserError
 from rlgf.metrics.base import References, Values, installed
 from rlgf.metrics.ptb import captions, check_java
 
@@ -171,7 +173,14 @@ class Meteor:
         **columns: list[Any],
     ) -> Values:
         # Bars part the fields of its input: in PTB tokens they stand apart, so none can be taken for one.
-        total, of_text = self._scorer.compute_score(*captions(completions, references))
+        try:
+            total, of_text = self._scorer.compute_score(*captions(completions, references))
+        except (OSError, ValueError) as error:
+            # The library fails with its lock held, and would wait for it forever when it goes.
+            self._scorer.lock.release()
+            raise UserError(
+                "the metric 'meteor': its Java process has ended; see that it can have 2 GB of memory, and start again."
+            ) from error
         return {"meteor": total, "meteor of text": of_text}
 
 
@@ -180,4 +189,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            pipe.close()
+            with suppress(OSError):  # what was written to a process that had ended
+                pipe.close()

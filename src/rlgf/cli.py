@@ -79,6 +79,57 @@ def evaluate(
 
 
 @app.command()
+def score(
+    file: Annotated[
+        Path, typer.Argument(help="JSON lines with prompt and completion, as `rlgf eval --output` writes.")
+    ],
+    metrics: Annotated[
+        str, typer.Option(help="Names with commas between them, see docs/metrics.md.")
+    ] = "distinct,repetition,words",
+    references: Annotated[
+        Path | None, typer.Option(help="JSON lines with references, one line a text in the same order.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File for the totals and each text's values.")] = None,
+) -> None:
+    """Compute metrics of texts in a file."""
+    from rlgf.metrics import MetricConfig
+    from rlgf.metrics.score import score_file
+    from rlgf.training.display import Display
+
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    evaluation = score_file(file, [MetricConfig(name=name) for name in names], references)
+    if output is not None:
+        evaluation.save(output)
+    title = f"{file}: {len(evaluation.records)} texts"
+    Display().table(title, {"total": evaluation.totals})
+
+
+@app.command()
+def winrate(
+    file_a: Annotated[Path, typer.Argument(help="JSON lines with prompt and completion.")],
+    file_b: Annotated[
+        Path | None, typer.Argument(help="The same prompts by another model. Default: A's references.")
+    ] = None,
+    reward: Annotated[str | None, typer.Option(help="Prefer by a reward, named as in a recipe.")] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="Prefer by a model: YAML with the keys of an HTTP guide.")
+    ] = None,
+) -> None:
+    """Show how often A's texts are preferred to B's."""
+    from rlgf.report.winrate import by_judge, by_reward, http_judge, read_pairs, winrate_table
+    from rlgf.rewards import build_reward
+
+    pairs = read_pairs(file_a, file_b)
+    if judge is not None and reward is None:
+        found = by_judge(http_judge(judge), *pairs)
+    elif reward is not None and judge is None:
+        found = by_reward(build_reward(reward, {}), *pairs)
+    else:
+        raise UserError("give exactly one of --reward and --judge.")
+    Console().print(winrate_table(found, str(file_a), str(file_b or "its references")))
+
+
+@app.command()
 def generate(
     model: Annotated[str, typer.Argument(help="A folder, a hub name or a packaged model.")],
     prompts: Annotated[list[str], typer.Argument(help="Texts to continue.")],

@@ -1,5 +1,93 @@
 """Numbers over finished texts."""
 
-from rlgf.metrics.text import TEXT_METRICS, Metric
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-__all__ = ["TEXT_METRICS", "Metric"]
+from pydantic import BaseModel, ConfigDict
+
+from rlgf.errors import UserError, resolve
+from rlgf.metrics.base import Metric, References, check_needs, measure
+from rlgf.metrics.cider import CiderD
+from rlgf.metrics.learned import BertScore, Bleurt
+from rlgf.metrics.meaning import ConceptCoverage, Spice, SpiceStandIn
+from rlgf.metrics.overlap import Bleu, Meteor, Rouge, Sacrebleu, SelfBleu
+from rlgf.metrics.sari import sari
+from rlgf.metrics.text import distinct, entropy, msttr, repetition, words
+from rlgf.tasks.base import build_from
+
+METRICS: Mapping[str, Callable[..., Any]] = {
+    "distinct": distinct,
+    "repetition": repetition,
+    "words": words,
+    "msttr": msttr,
+    "entropy": entropy,
+    "bleu": Bleu,
+    "sacrebleu": Sacrebleu,
+    "self_bleu": SelfBleu,
+    "rouge": Rouge,
+    "meteor": Meteor,
+    "cider_d": CiderD,
+    "spice": Spice,
+    "spice_stand_in": SpiceStandIn,
+    "bertscore": BertScore,
+    "bleurt": Bleurt,
+    "concept_coverage": ConceptCoverage,
+    "sari": sari,
+}
+"""The metrics by name: functions, and classes that are made with a recipe's options."""
+
+TEXT_METRICS: Mapping[str, Metric] = {"distinct": distinct, "repetition": repetition, "words": words}
+"""Those that are computed where nothing is said: they need nothing but the texts."""
+
+
+class MetricConfig(BaseModel):
+    """A metric by name, one of ours or your own as `module:attribute` or `file.py:attribute`.
+
+    In a recipe the bare name is short for a metric without options.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+def build_metrics(configs: Sequence[MetricConfig]) -> dict[str, Metric]:
+    """The metrics of a recipe, by name.
+
+    Making one imports its library and looks for what else it needs, and loads no model.
+
+    Raises:
+        UserError: there is no such metric (with the nearest known one), an option is not known, a library
+            or another resource is missing (with what to install).
+    """
+    built = {}
+    for config in configs:
+        metric = resolve(config.name, METRICS, "the metric")
+        if inspect.isclass(metric):
+            metric = build_from(metric, config.options, f"the metric '{config.name}'")
+        elif config.options:
+            raise UserError(
+                f"the metric '{config.name}' is a function, so it takes no options "
+                f"(given: {', '.join(config.options)})."
+            )
+        if not callable(metric):
+            raise UserError(
+                f"the metric '{config.name}' cannot be called: it must be "
+                "(prompts, completions, references, **columns)."
+            )
+        built[config.name] = metric
+    return built
+
+
+__all__ = [
+    "METRICS",
+    "TEXT_METRICS",
+    "Metric",
+    "MetricConfig",
+    "References",
+    "build_metrics",
+    "check_needs",
+    "measure",
+]

@@ -1,56 +1,79 @@
-"""Metrics that need nothing but the texts."""
+"""Metrics that need nothing but the texts. Words are what stands between spaces, in lower case."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
-References = Sequence[Sequence[str]]
+from rlgf.metrics.base import References, Values
 
-
-@runtime_checkable
-class Metric(Protocol):
-    """A metric. A list holds one value a text, and its mean is the total; a number is a total alone."""
-
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References
-    ) -> Mapping[str, list[float] | float]: ...
+SEGMENT = 50
+"""Words of a segment of `msttr`, as is usual."""
 
 
 def distinct(
-    prompts: Sequence[str], completions: Sequence[str], references: References
-) -> Mapping[str, list[float] | float]:
-    """Distinct n-grams over all n-grams of all completions, n = 1 and 2 (Li et al., arXiv 1510.03055).
-
-    Words are what stands between spaces, in lower case.
-    """
-    texts = [completion.lower().split() for completion in completions]
-    return {
-        f"distinct_{n}": _distinct_share([gram for text in texts for gram in _ngrams(text, n)])
-        for n in (1, 2)
-    }
+    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
+) -> Values:
+    """Distinct n-grams over all n-grams of all completions, n = 1, 2, 3 (Li et al., arXiv 1510.03055)."""
+    return {f"distinct_{n}": _distinct_share(_all_ngrams(completions, n)) for n in (1, 2, 3)}
 
 
 def repetition(
-    prompts: Sequence[str], completions: Sequence[str], references: References
-) -> Mapping[str, list[float] | float]:
+    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
+) -> Values:
     """The share of a text's word trigrams that stood in it before; 0 where there are none."""
-    trigrams = [_ngrams(completion.lower().split(), 3) for completion in completions]
+    trigrams = [ngrams(_words(completion), 3) for completion in completions]
     return {"repetition": [1 - _distinct_share(grams) if grams else 0.0 for grams in trigrams]}
 
 
 def words(
-    prompts: Sequence[str], completions: Sequence[str], references: References
-) -> Mapping[str, list[float] | float]:
+    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
+) -> Values:
     """Length in words."""
     return {"words": [float(len(completion.split())) for completion in completions]}
 
 
-TEXT_METRICS: Mapping[str, Metric] = {"distinct": distinct, "repetition": repetition, "words": words}
+def msttr(
+    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
+) -> Values:
+    """Mean segmental type-token ratio (Johnson 1944): distinct words over words, averaged over segments.
+
+    The completions are read one behind another and cut into segments of 50 words; what is left over is
+    dropped. Nothing is reported of fewer than 50 words.
+    """
+    read = [word for completion in completions for word in _words(completion)]
+    segments = [read[i : i + SEGMENT] for i in range(0, len(read) - SEGMENT + 1, SEGMENT)]
+    if not segments:
+        return {}
+    return {"msttr": sum(len(set(segment)) for segment in segments) / (SEGMENT * len(segments))}
 
 
-def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+def entropy(
+    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
+) -> Values:
+    """Shannon entropy of the n-grams of all completions in bits, ``-sum p log2 p``, n = 1, 2, 3."""
+    found = {}
+    for n in (1, 2, 3):
+        grams = _all_ngrams(completions, n)
+        shares = [count / len(grams) for count in Counter(grams).values()]
+        found[f"entropy_{n}"] = 0.0 - sum(share * math.log2(share) for share in shares)
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return text.lower().split()
+
+
+def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """All runs of n words, in their order."""
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+def _all_ngrams(texts: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """N-grams that do not reach over the end of a text."""
+    return [gram for text in texts for gram in ngrams(_words(text), n)]
 
 
 def _distinct_share(grams: Sequence[tuple[str, ...]]) -> float:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rlgf.losses import kl_estimate
-from rlgf.metrics import TEXT_METRICS, Metric
+from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, check_needs, measure
 from rlgf.metrics.perplexity import perplexities, perplexity, text_nll
+from rlgf.metrics.records import Evaluation, summarize
 from rlgf.models.loading import LanguageModel, ModelConfig
 from rlgf.rewards import Reward, score
 from rlgf.rollout.collector import Collector, RolloutConfig
@@ -36,20 +33,25 @@ class EvaluationConfig(BaseModel):
     """A second scorer that no training sees, named like a reward; it shows reward hacking."""
     language_model: ModelConfig | None = None
     """The frozen model whose perplexity of the outputs is reported; default: the policy's start."""
+    metrics: tuple[MetricConfig, ...] = tuple(MetricConfig(name=name) for name in TEXT_METRICS)
+    """Names of metrics, or ``{name: ..., options: {...}}``; see docs/metrics.md."""
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _spelled_out(cls, metrics: Any) -> Any:
+        if not isinstance(metrics, list | tuple):
+            raise ValueError("it must be a list of names, such as [distinct, words]")
+        return tuple({"name": metric} if isinstance(metric, str) else metric for metric in metrics)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Totals of every metric, and for each text what it scored."""
+def check_samples(metrics: Mapping[str, Metric], samples: Sequence[Sample], where: str) -> None:
+    """Refuse samples that lack what a metric needs.
 
-    totals: dict[str, float]
-    records: list[dict[str, Any]]
-
-    def save(self, path: Path) -> None:
-        """Totals on the first line, then one line a text (JSON lines)."""
-        lines = [{"totals": self.totals}, *self.records]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Raises:
+        UserError: names the metric, the sample and what it lacks.
+    """
+    remedy = "let the task give it, or take the metric out of 'evaluation.metrics'"
+    check_needs(metrics, samples, lambda i: f"sample {i} of {where}", remedy)
 
 
 class Evaluator:
@@ -73,7 +75,12 @@ class Evaluator:
         self.metrics = metrics
 
     def evaluate(self, author: Author, samples: Sequence[Sample]) -> Evaluation:
-        """Let an author answer each sample's prompt once; the same noise at every call."""
+        """Let an author answer each sample's prompt once; the same noise at every call.
+
+        Raises:
+            UserError: a sample lacks what a metric needs, or a metric or scorer returned no numbers.
+        """
+        check_samples(self.metrics, samples, "the evaluation")
         rollout = self.collector.answers(author, samples)
         found: dict[str, list[float] | float] = {}
         for name, scorer in self.scorers.items():
@@ -88,9 +95,9 @@ class Evaluator:
         )
         if author is Author.POLICY:
             found.update(self._policy_metrics(rollout))
-        for metric in self.metrics.values():
-            found.update(metric(rollout.prompts, rollout.texts, rollout.references))
-        return _evaluation(rollout, found)
+        found.update(measure(self.metrics, rollout.samples, rollout.texts))
+        found["tokens"] = float(rollout.lengths.float().mean())
+        return summarize(rollout.samples, rollout.texts, found)
 
     def _policy_metrics(self, rollout: Rollout) -> dict[str, list[float] | float]:
         """What needs the policy's own probabilities: KL to its start, perplexity of the references."""
@@ -120,21 +127,3 @@ class Evaluator:
         )
         # The total weighs tokens, so it is no mean of the texts' own perplexities.
         return {name: perplexity(nll, tokens), f"{name} of text": perplexities(nll, tokens)}
-
-
-def _evaluation(rollout: Rollout, found: Mapping[str, list[float] | float]) -> Evaluation:
-    of_text = {name: value for name, value in found.items() if isinstance(value, list)}
-    totals = {name: value for name, value in found.items() if not isinstance(value, list)}
-    for name, values in of_text.items():
-        if not name.endswith(" of text"):
-            totals[name] = float(torch.tensor(values).mean())
-    totals["tokens"] = float(rollout.lengths.float().mean())
-    records = [
-        {
-            "prompt": sample.prompt,
-            "completion": text,
-            **{name.removesuffix(" of text"): values[i] for name, values in of_text.items()},
-        }
-        for i, (sample, text) in enumerate(zip(rollout.samples, rollout.texts, strict=True))
-    ]
-    return Evaluation(totals, records)

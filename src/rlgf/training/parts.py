@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rlgf import seeding
@@ -12,6 +12,7 @@ from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides import Guide, RemoteGuide, Request, build_guide, guide_models, http_configs, scoring_guide
 from rlgf.guides.http import BudgetConfig
+from rlgf.metrics import Metric, build_metrics
 from rlgf.models.critic import build_critic
 from rlgf.models.loading import (
     LanguageModel,
@@ -28,7 +29,7 @@ from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.tasks import Task, build_task
 from rlgf.training import processes
-from rlgf.training.evaluation import Evaluator
+from rlgf.training.evaluation import EvaluationConfig, Evaluator, check_samples
 from rlgf.training.experience import Assessor
 from rlgf.training.update import Updater
 from rlgf.types import Sample
@@ -67,7 +68,8 @@ def build_parts(
 
     Raises:
         UserError: a name is not known, data is empty, a context is too short, a model is not there, a guide
-            that is learned from has no probabilities over the policy's vocabulary.
+            that is learned from has no probabilities over the policy's vocabulary, a metric lacks a library or
+            the held-out samples what it needs.
     """
     if processes.count() > 1 and any(b.limited for b in _budgets(config)):
         raise UserError(
@@ -80,6 +82,8 @@ def build_parts(
             _check_context("guide", model, config.rollout)
     task = task or build_task(config.task.name, config.task.options)
     train = _loaded(task, "train")
+    metrics = build_metrics(config.evaluation.metrics)
+    _check_metrics(metrics, config.evaluation, task)
     if guide is None and config.guide is not None and not guide_models(config.guide):
         guide = build_guide(config.guide)
         if isinstance(guide, RemoteGuide):
@@ -136,7 +140,7 @@ def build_parts(
             config.reward.scale if config.reward is not None else Scale(),
         ),
         updater=Updater(policy, critics, config.rollout.sampling, config.update, config.seed, scorer),
-        evaluator=Evaluator(measured, reference, judge_model, reward, judge, config.rollout),
+        evaluator=Evaluator(measured, reference, judge_model, reward, judge, config.rollout, metrics),
     )
 
 
@@ -175,6 +179,18 @@ def _check_reward(reward: Reward | None, config: Config, train: Sequence[Sample]
                 f"the reward '{type(one).__name__}' learns from reference texts, and the first sample of "
                 "'train' has none: give the task's 'reference_field', or choose another reward."
             )
+
+
+def _check_metrics(metrics: Mapping[str, Metric], config: EvaluationConfig, task: Task) -> None:
+    """Refuse a metric whose references or columns the task does not have, before any model loads.
+
+    Raises:
+        UserError: names the metric and the sample.
+    """
+    needing = {name: metric for name, metric in metrics.items() if hasattr(metric, "needs")}
+    if needing:
+        for split, count in (("validation", config.samples), ("test", config.test_samples)):
+            check_samples(needing, _loaded(task, split)[:count], f"the task's split '{split}'")
 
 
 def _check_context(who: str, model: ModelConfig | ScratchConfig, config: RolloutConfig) -> None:

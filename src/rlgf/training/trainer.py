@@ -17,6 +17,7 @@ from rlgf.algorithms import Algorithm
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides import BudgetSpentError
+from rlgf.metrics.records import Evaluation
 from rlgf.training import processes
 from rlgf.training.accounts import Accounts
 from rlgf.training.checkpoint import (
@@ -29,7 +30,6 @@ from rlgf.training.checkpoint import (
 )
 from rlgf.training.describe import describe, mean_kl
 from rlgf.training.display import Display
-from rlgf.training.evaluation import Evaluation
 from rlgf.training.kl import KLController
 from rlgf.training.logbook import Logbook, read_metrics
 from rlgf.training.modelcard import write_model_card

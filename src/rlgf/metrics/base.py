@@ -1,0 +1,112 @@
+"""What a metric is, what it may ask of the samples, and how several are computed."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from rlgf.errors import UserError
+from rlgf.types import Sample
+
+References = Sequence[Sequence[str]]
+Values = Mapping[str, list[float] | float]
+
+_ARGUMENTS = ("prompts", "completions", "references")
+"""Columns of these names are not passed on."""
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A metric. A list holds one value a text, and its mean is the total; a number is a total alone.
+
+    Where a total is no mean, both are given: ``name`` the total, ``name of text`` the list. The samples'
+    further columns come as keyword arguments, a list with one value a text (None where a sample has none).
+    A metric may have an attribute ``needs``, a tuple of what each sample must have: ``"references"`` or the
+    name of a column, a list of texts in either case.
+    """
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: References,
+        **columns: list[Any],
+    ) -> Values: ...
+
+
+def measure(metrics: Mapping[str, Metric], samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, Any]:
+    """Every metric of the texts, one text a sample.
+
+    Raises:
+        UserError: a metric does not take the samples' columns, or returned another number of values, or one
+            that is not finite.
+    """
+    prompts, references = [s.prompt for s in samples], [s.references for s in samples]
+    names = dict.fromkeys(name for sample in samples for name in sample.columns if name not in _ARGUMENTS)
+    columns = {name: [sample.columns.get(name) for sample in samples] for name in names}
+    found: dict[str, Any] = {}
+    for name, metric in metrics.items():
+        try:
+            call = inspect.signature(metric).bind(prompts, list(texts), references, **columns)
+        except TypeError as error:
+            raise UserError(
+                f"the metric '{name}' cannot be called as (prompts, completions, references, **columns): {error}."
+            ) from error
+        values = metric(*call.args, **call.kwargs)
+        for key, value in values.items():
+            numbers = value if isinstance(value, list) else [value] * len(texts)
+            if len(numbers) != len(texts) or not all(map(math.isfinite, numbers)):
+                raise UserError(
+                    f"the metric '{name}' must return one finite number a text or a finite total under '{key}' "
+                    f"({len(texts)} texts)."
+                )
+        found.update(values)
+    return found
+
+
+def check_needs(
+    metrics: Mapping[str, Metric], samples: Sequence[Sample], place: Callable[[int], str], remedy: str
+) -> None:
+    """Refuse samples that lack what a metric needs.
+
+    Args:
+        place: how a message calls the sample of a number.
+        remedy: what would be right, the end of the message.
+
+    Raises:
+        UserError: names the metric, the sample and what it lacks.
+    """
+    for name, metric in metrics.items():
+        for need in getattr(metric, "needs", ()):
+            for i, sample in enumerate(samples):
+                given = sample.references if need == "references" else sample.columns.get(need)
+                if not _texts(given):
+                    raise UserError(
+                        f"the metric '{name}' needs '{need}', one or more texts that are not blank, and "
+                        f"{place(i)} has {given!r}: {remedy}."
+                    )
+
+
+def installed(module: str, metric: str, packages: str) -> Any:
+    """The module of a library that not everybody has.
+
+    Raises:
+        UserError: it is not installed; says what to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"the metric '{metric}' needs a library: pip install {packages} ({error})."
+        ) from error
+
+
+def _texts(given: Any) -> bool:
+    return (
+        isinstance(given, list | tuple)
+        and bool(given)
+        and all(isinstance(text, str) and text.strip() for text in given)
+    )

@@ -1,0 +1,193 @@
+"""Overlap with references: BLEU, ROUGE and METEOR of the libraries that papers report."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import zip_longest
+from typing import Any
+
+from rlgf.errors import UserError
+from rlgf.metrics.base import References, Values, installed
+from rlgf.metrics.ptb import captions, check_java
+
+_SELF_BLEU_TEXTS = 100
+
+
+class Bleu:
+    """BLEU-1 to BLEU-4 of pycocoevalcap over PTB tokens, 0 to 1, as CommonGen results report them.
+
+    Papineni et al. 2002. Totals are of the corpus, closest reference length; a text's own value is its
+    unsmoothed sentence BLEU.
+    """
+
+    needs = ("references",)
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            UserError: pycocoevalcap or Java is missing.
+        """
+        check_java("bleu")
+        self._scorer = installed("pycocoevalcap.bleu.bleu", "bleu", "pycocoevalcap").Bleu(4)
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: References,
+        **columns: list[Any],
+    ) -> Values:
+        totals, of_text = self._scorer.compute_score(*captions(completions, references), verbose=0)
+        found: dict[str, list[float] | float] = {}
+        for n, (total, values) in enumerate(zip(totals, of_text, strict=True), start=1):
+            found |= {f"bleu_{n}": float(total), f"bleu_{n} of text": [float(value) for value in values]}
+        return found
+
+
+class Sacrebleu:
+    """BLEU of sacreBLEU (Post 2018, arXiv 1804.08771) with its own tokenizer (13a), 0 to 100.
+
+    The total is of the corpus; a text's own value is sentence BLEU over the orders it is long enough for.
+    """
+
+    needs = ("references",)
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            UserError: sacrebleu is missing.
+        """
+        self._library = installed("sacrebleu", "sacrebleu", "sacrebleu")
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: References,
+        **columns: list[Any],
+    ) -> Values:
+        # The library wants the first references of all texts, then the second ones, None where there is none.
+        streams = [list(stream) for stream in zip_longest(*references)]
+        pairs = zip(completions, references, strict=True)
+        return {
+            "sacrebleu": self._library.corpus_bleu(list(completions), streams).score,
+            "sacrebleu of text": [self._library.sentence_bleu(t, list(refs)).score for t, refs in pairs],
+        }
+
+
+class SelfBleu:
+    """Self-BLEU: how much texts resemble each other, 0 to 100 (Zhu et al. 2018, arXiv 1802.01886).
+
+    The mean of sacreBLEU's sentence BLEU of a text with all the others as its references. Of more than 100
+    texts, 100 are drawn, always the same: the time grows with the square of their number, and so does
+    the value grow with it, so compare sets of one size. Nothing is reported of a single text.
+    """
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            UserError: sacrebleu is missing.
+        """
+        self._library = installed("sacrebleu", "self_bleu", "sacrebleu")
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: References,
+        **columns: list[Any],
+    ) -> Values:
+        texts = list(completions)
+        if len(texts) > _SELF_BLEU_TEXTS:
+            texts = random.Random(0).sample(texts, _SELF_BLEU_TEXTS)
+        if len(texts) < 2:
+            return {}
+        others = ([*texts[:i], *texts[i + 1 :]] for i in range(len(texts)))
+        scores = [
+            self._library.sentence_bleu(text, rest).score for text, rest in zip(texts, others, strict=True)
+        ]
+        return {"self_bleu": sum(scores) / len(scores)}
+
+
+class Rouge:
+    """ROUGE-1, -2, -L and -Lsum F1 of rouge-score, 0 to 1: the best of a text's references for each.
+
+    Lin 2004. Without stemming; for Lsum sentences are lines, as in that library.
+    """
+
+    needs = ("references",)
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            UserError: rouge-score is missing.
+        """
+        library = installed("rouge_score.rouge_scorer", "rouge", "rouge-score")
+        self._names = {
+            "rouge1": "rouge_1",
+            "rouge2": "rouge_2",
+            "rougeL": "rouge_l",
+            "rougeLsum": "rouge_lsum",
+        }
+        self._scorer = library.RougeScorer(list(self._names))
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: References,
+        **columns: list[Any],
+    ) -> Values:
+        pairs = zip(completions, references, strict=True)
+        scores = [self._scorer.score_multi(list(refs), text) for text, refs in pairs]
+        return {ours: [float(s[name].fmeasure) for s in scores] for name, ours in self._names.items()}
+
+
+class Meteor:
+    """METEOR 1.5 of pycocoevalcap over PTB tokens, 0 to 1 (Denkowski and Lavie 2014).
+
+    One Java process serves all texts and stays until the metric goes: it takes several seconds to start
+    (it reads its paraphrases while models load) and up to 2 GB of memory. The total is of the corpus.
+    """
+
+    needs = ("references",)
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            UserError: pycocoevalcap or Java is missing.
+        """
+        check_java("meteor")
+        self._scorer = installed("pycocoevalcap.meteor.meteor", "meteor", "pycocoevalcap").Meteor()
+        weakref.finalize(self, _end, self._scorer.meteor_p)
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: References,
+        **columns: list[Any],
+    ) -> Values:
+        # Bars part the fields of its input: in PTB tokens they stand apart, so none can be taken for one.
+        try:
+            total, of_text = self._scorer.compute_score(*captions(completions, references))
+        except (OSError, ValueError) as error:
+            # The library fails with its lock held, and would wait for it forever when it goes.
+            self._scorer.lock.release()
+            raise UserError(
+                "the metric 'meteor': its Java process has ended; see that it can have 2 GB of memory, and start again."
+            ) from error
+        return {"meteor": total, "meteor of text": of_text}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):  # what was written to a process that had ended
+                pipe.close()

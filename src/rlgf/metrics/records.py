@@ -1,0 +1,141 @@
+"""Evaluated texts: what they scored, and the files that hold them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlgf.errors import UserError
+from rlgf.tasks.rows import JsonLines, Row
+from rlgf.types import Sample
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Totals of every metric, and for each text what it scored.
+
+    A record holds ``prompt``, ``completion``, ``references``, ``columns`` and the text's values: enough to
+    score the texts again without the task.
+    """
+
+    totals: dict[str, float]
+    records: list[dict[str, Any]]
+
+    def save(self, path: Path) -> None:
+        """Totals on the first line, then one line a text (JSON lines)."""
+        lines = [{"totals": self.totals}, *self.records]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A data set's columns may hold what JSON has no word for, such as dates.
+        path.write_text("".join(json.dumps(line, default=str) + "\n" for line in lines))
+
+
+def summarize(
+    samples: Sequence[Sample], texts: Sequence[str], found: Mapping[str, list[float] | float]
+) -> Evaluation:
+    """Totals and records of what was found: see `Metric` for lists, numbers and names with ``of text``."""
+    of_text = {name: value for name, value in found.items() if isinstance(value, list)}
+    totals = {name: value for name, value in found.items() if not isinstance(value, list)}
+    for name, values in of_text.items():
+        if not name.endswith(" of text"):
+            totals[name] = sum(values) / len(values)
+    records = [
+        {
+            "prompt": sample.prompt,
+            "completion": text,
+            "references": list(sample.references),
+            "columns": dict(sample.columns),
+            **{name.removesuffix(" of text"): values[i] for name, values in of_text.items()},
+        }
+        for i, (sample, text) in enumerate(zip(samples, texts, strict=True))
+    ]
+    return Evaluation(totals, records)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Finished texts of a file, each with its sample."""
+
+    samples: list[Sample]
+    texts: list[str]
+    places: list[str]
+    """File and line of each, for messages."""
+
+
+def read_texts(file: Path, references: Path | None = None) -> Texts:
+    """Texts from JSON lines such as `Evaluation.save` writes.
+
+    Args:
+        file: each line with ``prompt`` and ``completion``, and perhaps ``references`` (a text or a list of
+            texts), ``concepts`` (a list of texts) and ``columns`` (a mapping).
+        references: takes the place of references and concepts: JSON lines with these, one for each text and in
+            the same order. Where a line has a ``prompt``, it must be the text's.
+
+    Raises:
+        UserError: a file or a line is not what it must be; names the file, the line and the field.
+    """
+    rows = _rows(file)
+    samples = [_sample(row, place) for row, place in rows]
+    texts = [_text(row, "completion", place) for row, place in rows]
+    if references is not None:
+        given = _rows(references)
+        if len(given) != len(rows):
+            raise UserError(
+                f"--references {references} has {len(given)} lines for {len(rows)} texts in {file}: it must have one "
+                "line a text, in the same order."
+            )
+        samples = [_with(sample, *row) for sample, row in zip(samples, given, strict=True)]
+    return Texts(samples, texts, [place for _, place in rows])
+
+
+def _rows(file: Path) -> list[tuple[Row, str]]:
+    lines = JsonLines([file])
+    rows = [(lines[number], lines.place(number)) for number in range(len(lines))]
+    if "totals" in rows[0][0]:
+        rows = rows[1:]
+    if not rows:
+        raise UserError(f"{file} holds no texts: it needs at least one line with 'prompt' and 'completion'.")
+    return rows
+
+
+def _sample(row: Row, place: str) -> Sample:
+    columns = row.get("columns", {})
+    if not isinstance(columns, dict):
+        raise UserError(f"{place}: 'columns' must be a mapping of names to values (it is {columns!r}).")
+    return Sample(
+        _text(row, "prompt", place), _list(row, "references", place), columns | _concepts(row, place)
+    )
+
+
+def _with(sample: Sample, row: Row, place: str) -> Sample:
+    """The sample with the references and concepts of another file's line."""
+    if row.get("prompt", sample.prompt) != sample.prompt:
+        raise UserError(
+            f"{place}: its 'prompt' is not that of the text on the same line ({sample.prompt[:60]!r}): the files "
+            "must be in the same order."
+        )
+    if "references" not in row:
+        raise UserError(f"{place} has no field 'references': it must hold a text or a list of texts.")
+    columns = {**sample.columns, **_concepts(row, place)}
+    return Sample(sample.prompt, _list(row, "references", place), columns)
+
+
+def _text(row: Row, name: str, place: str) -> str:
+    if not isinstance(row.get(name), str):
+        there = ", ".join(row) or "none"
+        raise UserError(f"{place} must have the text '{name}'. Fields: {there}.")
+    return str(row[name])
+
+
+def _list(row: Row, name: str, place: str) -> tuple[str, ...]:
+    given = row.get(name, [])
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{place}: '{name}' must be a text or a list of texts (it is {given!r}).")
+    return tuple(texts)
+
+
+def _concepts(row: Row, place: str) -> dict[str, list[str]]:
+    return {"concepts": list(_list(row, "concepts", place))} if "concepts" in row else {}

@@ -32,6 +32,9 @@ class Sample:
     prompt: str
     references: tuple[str, ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
+    cue: str = ""
+    """The end of the prompt that asks for the response, such as "TL;DR:". Where it is set, a prompt that is
+    too long loses the end of what stands before the cue; otherwise it loses its beginning."""
 
 
 @dataclass(frozen=True)

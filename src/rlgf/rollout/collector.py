@@ -15,7 +15,7 @@ from rlgf.algorithms import Algorithm, RollinLength
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.loading import LanguageModel
-from rlgf.rollout.authors import Draft, GuideWriter, PolicyWriter, ReferenceWriter, Writer
+from rlgf.rollout.authors import Draft, GuideWriter, PolicyWriter, ReferenceWriter, Writer, prompt_tokens
 from rlgf.rollout.sampling import Sampling
 from rlgf.types import Author, Rollout, Sample, pad
 
@@ -30,7 +30,8 @@ class RolloutConfig(BaseModel):
     group_size: int = Field(default=1, ge=1)
     """Episodes that share a prompt and a roll-in; group-relative algorithms need two or more."""
     max_prompt_tokens: int = Field(default=64, ge=1)
-    """Longer prompts lose their beginning, so that what stands next to the response stays."""
+    """Longer prompts lose their beginning, so that what stands next to the response stays; those of a
+    sample with a cue lose the end of what stands before the cue."""
     min_response_tokens: int = Field(default=0, ge=0)
     max_response_tokens: int = Field(default=48, ge=1)
     temperature: float = Field(default=1.0, gt=0)
@@ -220,7 +221,7 @@ class Collector:
         )
 
     def _open(self, sample: Sample, update: int, index: int) -> Draft:
-        ids = self.policy.encode(sample.prompt)[-self.config.max_prompt_tokens :]
+        ids = prompt_tokens(self.policy, sample, self.config.max_prompt_tokens)
         # A model cannot start from nothing; end-of-text is what stands before a text in training.
         return Draft(sample, ids or [self.policy.end_id], seeding.derive(self.seed, "episode", update, index))
 

@@ -35,6 +35,8 @@ CASES: dict[str, dict[str, Any]] = {
     "lols": LOLS,
     "lols, critics as heads": LOLS | HEAD,
     "guided-grpo": {"algorithm": "guided-grpo", "rollout": {"group_size": 4}},
+    "guided-rebel": {"algorithm": "guided-rebel", "rollout": {"group_size": 4}},
+    "offline-dpo": {"algorithm": "offline-dpo", "rollout": {"group_size": 2}},
     "adaptive KL": {"training": {"kl": {"coefficient": 0.1, "target": 0.01, "horizon": 2.0}}},
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -157,6 +158,8 @@ class Collector:
         self, drafts: Sequence[Draft], row: Algorithm, progress: float, group_size: int
     ) -> list[Draft]:
         """Finished episodes, ``group_size`` in a row for each draft."""
+        if row.from_pairs:
+            return self._given_pairs(drafts)
         if not row.rollin_shared:
             drafts, group_size = _members(drafts, group_size), 1
         if row.rollin is not None:
@@ -168,6 +171,18 @@ class Collector:
         limits = [0 if e.finished else self.config.max_response_tokens - len(e.ids) for e in episodes]
         self._add(row.rollout, episodes, limits)
         return episodes
+
+    def _given_pairs(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """The preferred and the rejected text of each draft's sample, one behind the other."""
+        episodes = _members(drafts, 2)
+        given = [episode.branch(episode.seed) for episode in episodes]
+        for rejected in given[1::2]:
+            rejected.sample = replace(rejected.sample, references=(str(rejected.sample.rejected),))
+        self._add(Author.REFERENCE, given, [self.config.max_response_tokens] * len(given))
+        for episode, side in zip(episodes, given, strict=True):
+            # The sample stays that of the data: its reference is the preferred text.
+            side.sample = episode.sample
+        return given
 
     def prefetch(
         self,
@@ -207,6 +222,8 @@ class Collector:
             raise UserError(f"algorithm '{row.name}' needs a guide: give the recipe a 'guide:' section.")
         if Author.REFERENCE in row.authors and not all(sample.references for sample in samples):
             raise UserError(f"algorithm '{row.name}' needs reference texts, and a sample has none.")
+        if row.from_pairs and any(sample.rejected is None for sample in samples):
+            raise UserError(f"algorithm '{row.name}' needs pairs, and a sample has no rejected text.")
 
     def _drafts(self, samples: Sequence[Sample], update: int, numbers: Sequence[int]) -> list[Draft]:
         return [self._open(sample, update, n) for n, sample in zip(numbers, samples, strict=True)]

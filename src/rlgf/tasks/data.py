@@ -18,7 +18,8 @@ class DataTask(Source):
 
     ``prompt_field`` holds a text, or the messages of a chat, which the chat template of ``chat_model``
     turns into one; or ``template`` makes the prompt from several columns. ``reference_field`` holds a
-    text or a list of texts, or is None where there are no references. All other columns become the
+    text or a list of texts, or is None where there are no references; with ``rejected_field`` the two are a
+    preference pair. All other columns become the
     sample's. Rows are read when they are needed, so a data set need not fit into memory.
     """
 
@@ -26,6 +27,8 @@ class DataTask(Source):
     template: str | None = None
     """Such as ``{title}: {post} TL;DR:``, instead of a prompt field."""
     reference_field: str | None = "references"
+    rejected_field: str | None = None
+    """Holds the worse text of a preference pair, of which ``reference_field`` holds the better one."""
     chat_model: str | None = None
 
     def load(self, split: str) -> Samples:
@@ -44,7 +47,27 @@ class DataTask(Source):
             value = field(row, self.reference_field, place, "set the option 'reference_field'")
             references = texts(value, self.reference_field, place)
             used = used | {self.reference_field}
-        return Sample(prompt, references, {k: v for k, v in row.items() if k not in used})
+        rejected = None
+        if self.rejected_field is not None:
+            rejected = self._rejected(row, references, place)
+            used = used | {self.rejected_field}
+        return Sample(prompt, references, {k: v for k, v in row.items() if k not in used}, rejected)
+
+    def _rejected(self, row: Row, chosen: tuple[str, ...], place: str) -> str:
+        name = self.rejected_field
+        assert name is not None, "asked for where it is set"
+        rejected = field(row, name, place, "set the option 'rejected_field'")
+        if not isinstance(rejected, str):
+            raise UserError(f"{place}: '{name}' must be a text (it is {rejected!r}).")
+        if len(chosen) != 1:
+            raise UserError(
+                f"{place}: a pair needs one text to compare with '{name}' (there are {len(chosen)})."
+            )
+        if rejected == chosen[0]:
+            raise UserError(
+                f"{place}: '{self.reference_field}' and '{name}' are identical: a pair must have two sides."
+            )
+        return rejected
 
     def _prompt(self, row: Row, place: str) -> tuple[str, set[str]]:
         """The prompt, and the columns that are in it."""

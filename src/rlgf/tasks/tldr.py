@@ -139,7 +139,7 @@ def write_verdict_pairs(folder: Path) -> dict[str, int]:
 def _summary_sample(post: str, summary: str, columns: Row) -> Sample:
     """A post and its summary in one format, whatever spaces the source has at their borders."""
     cue = post[len(post.rstrip()) :] + CUE
-    return Sample(post.rstrip() + cue, (" " + summary.strip(),), columns, cue)
+    return Sample(post.rstrip() + cue, (" " + summary.strip(),), columns, cue=cue)
 
 
 def _closing(text: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlgf.advantages import whiten
 from rlgf.algorithms import ESTIMATORS, Algorithm, Estimator, Part, Signals
-from rlgf.errors import resolve
+from rlgf.errors import UserError, resolve
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
 from rlgf.rewards import Reward, checked_rewards
@@ -27,10 +27,10 @@ class Assessor:
 
     policy: LanguageModel
     reference: LanguageModel | None
-    """The frozen start of the policy; None where no row of the algorithm has a KL penalty."""
+    """The frozen start of the policy; None where no row of the algorithm has rewards or pairs."""
     critics: Mapping[str, Critic]
     reward: Reward | None
-    """None for algorithms without an advantage."""
+    """None for algorithms that need none."""
     sampling: Sampling
     gamma: float
     max_batch_tokens: int
@@ -52,20 +52,25 @@ class Assessor:
         zeros = torch.zeros(rollout.response_ids.shape)
         rewards = torch.zeros(len(rollout))
         reference_logprobs = token_rewards = values = zeros
-        if row.advantage is not None:
-            rewards = self.rewards(rollout)
+        if row.needs_reward or row.paired:
             reference_logprobs = self._reference_logprobs(rollout)
+        if row.needs_reward:
+            rewards = self.rewards(rollout)
             token_rewards = shape_rewards(rewards, rollout, reference_logprobs, kl_coefficient)
             if row.critic is not None:
                 critic = self.critics[row.critic]
                 values = score_values(critic, self.policy.model, rollout, self.max_batch_tokens)
-        policy_mask = rollout.written_by(row.author(row.policy_loss_on))
+        if row.policy_loss_on is Part.WHOLE:
+            policy_mask = rollout.response_mask
+        else:
+            policy_mask = rollout.written_by(row.author(row.policy_loss_on))
         nothing = torch.zeros_like(policy_mask)
         return Experience(
             rollout=rollout,
             rewards=rewards,
             token_rewards=token_rewards,
             reference_logprobs=reference_logprobs,
+            old_logprobs=self._old_logprobs(rollout, row),
             values=values,
             advantages=zeros,
             returns=zeros,
@@ -94,7 +99,9 @@ class Assessor:
         advantages, returns = estimator.estimate(signals)
         if row.whiten:
             advantages = whiten(advantages, scored.policy_mask | scored.rollin_mask)
-        return replace(scored, advantages=advantages, returns=returns)
+        # Of a group only the pair that was picked is learned from.
+        read = scored.policy_mask & (advantages != 0) if row.paired else scored.policy_mask
+        return replace(scored, advantages=advantages, returns=returns, policy_mask=read)
 
     def rewards(self, rollout: Rollout) -> Float[Tensor, "B"]:
         """What the reward function says of each text.
@@ -106,10 +113,21 @@ class Assessor:
         return checked_rewards(self.reward, rollout.prompts, rollout.texts, rollout.columns)
 
     def _reference_logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
-        assert self.reference is not None, "an algorithm with an advantage has a reference"
-        return score_logprobs(
-            self.reference.model, rollout, self.sampling, self.reference.end_id, self.max_batch_tokens
-        )
+        if self.reference is None:
+            raise UserError(
+                "an algorithm with rewards or pairs needs the policy's frozen start as 'reference'."
+            )
+        return self._logprobs(self.reference, rollout)
+
+    def _old_logprobs(self, rollout: Rollout, row: Algorithm) -> Float[Tensor, "B T"]:
+        """What the policy itself sampled is known; what others wrote is scored where a loss asks for it."""
+        reads_old = row.pair_loss is not None and row.pair_loss.reads_old
+        if reads_old and (rollout.response_mask & ~rollout.written_by(Author.POLICY)).any():
+            return self._logprobs(self.policy, rollout)
+        return rollout.sampled_logprobs
+
+    def _logprobs(self, model: LanguageModel, rollout: Rollout) -> Float[Tensor, "B T"]:
+        return score_logprobs(model.model, rollout, self.sampling, model.end_id, self.max_batch_tokens)
 
 
 def shape_rewards(

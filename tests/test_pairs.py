@@ -23,6 +23,7 @@ from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.rollout.authors import Draft
 from rlgf.rollout.sampling import Sampling
+from rlgf.schedules import constant
 from rlgf.tasks import Task, build_task
 from rlgf.training.display import Display
 from rlgf.training.experience import Assessor
@@ -148,11 +149,12 @@ def assessed(found: Algorithm, drafts: list[Draft], kl: float = KL) -> Experienc
 
 
 def library_gradient(
-    found: Algorithm, experience: Experience, micro_tokens: int = 10**6
+    found: Algorithm, experience: Experience, micro_tokens: int = 10**6, entropy_coef: float = 0.0
 ) -> tuple[Tensor, dict[str, float]]:
     """Of the loss over all pairs, at a policy that has moved from where the update began."""
     policy = table_language_model(MOVED)
-    updater = Updater(policy, {}, Sampling(), UpdateConfig(max_micro_tokens=micro_tokens), seed=0)
+    config = UpdateConfig(max_micro_tokens=micro_tokens, entropy_coef=constant(entropy_coef))
+    updater = Updater(policy, {}, Sampling(), config, seed=0)
     metrics = updater.backward(experience[learning_units(experience, found).flatten()], found)
     assert isinstance(policy.model, TableModel)
     assert policy.model.table.grad is not None
@@ -209,9 +211,9 @@ def test_micro_batches_change_nothing_and_part_no_pair(name: str) -> None:
     found = row(name)
     texts = episodes(guided=found.rollin is not None)
     experience = assessed(found, [draft(found, response, switch) for response, switch in texts])
-    whole, metrics = library_gradient(found, experience)
+    whole, metrics = library_gradient(found, experience, entropy_coef=0.1)
     for micro_tokens in (1, 8, 20):
-        cut, again = library_gradient(found, experience, micro_tokens)
+        cut, again = library_gradient(found, experience, micro_tokens, entropy_coef=0.1)
         torch.testing.assert_close(cut, whole, atol=1e-7, rtol=1e-5)
         assert again == pytest.approx(metrics, rel=1e-5, abs=1e-6)
 

@@ -490,6 +490,7 @@ def test_what_a_pair_algorithm_needs_is_asked_for(changes: dict[str, Any], messa
         ({"base": "dpo", "whiten": True}, "no critic and no whitening"),
         ({"base": "dpo", "advantage": "given_order"}, "set 'rollout: reference'"),
         ({"base": "offline-dpo", "rollin": "reference"}, "leave 'rollin' out"),
+        ({"base": "ppo", "value_loss_on": "whole"}, "'value_loss_on' must be 'rollout'"),
         ({"base": "dpo", "pair_beta": 0}, "greater than 0"),
     ],
 )

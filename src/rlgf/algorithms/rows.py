@@ -94,9 +94,9 @@ class Algorithm(BaseModel):
                 "the policy loss 'clipped_surrogate' weighs tokens by an advantage: set 'advantage' to "
                 f"{', '.join(ESTIMATORS)} or your own"
             )
-        if self.policy_loss is not None and not self.paired:
-            resolve(self.policy_loss, POLICY_LOSSES, "algorithm.policy_loss")
-        elif self.policy_loss is None and not self.distills:
+        if self.policy_loss is not None:
+            resolve(self.policy_loss, {**POLICY_LOSSES, **PAIR_LOSSES}, "algorithm.policy_loss")
+        elif not self.distills:
             raise ValueError(
                 "without a 'policy_loss' it learns from its guide alone: set 'distill_coef' above 0"
             )
@@ -121,7 +121,7 @@ class Algorithm(BaseModel):
                 f"the policy loss weighs tokens of the {self.policy_loss_on} by an advantage, so "
                 "the policy must have written them"
             )
-        if self.value_loss_on is Part.ROLLIN:
+        if self.value_loss_on not in (None, Part.ROLLOUT):
             raise ValueError("'value_loss_on' must be 'rollout': a value is that of who finishes the text")
         if self.advantage == "gae" and self.value_loss_on is None:
             raise ValueError("the advantage 'gae' needs a critic: set 'value_loss_on: rollout'")

@@ -30,7 +30,7 @@ from rlgf.schedules import Schedule, constant
 from rlgf.types import Author
 
 POLICY, GUIDE, REFERENCE = Author.POLICY, Author.GUIDE, Author.REFERENCE
-ROLLIN, ROLLOUT = Part.ROLLIN, Part.ROLLOUT
+ROLLIN, ROLLOUT, WHOLE = Part.ROLLIN, Part.ROLLOUT, Part.WHOLE
 
 # (roll-in, roll-out, policy loss, it reads, value loss reads, advantage, grouped, rollin_prob)
 TABLE: dict[str, tuple[Any, ...]] = {
@@ -47,6 +47,11 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "reverse-curriculum": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "guided-rloo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.6),
     "gail": (None, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 0.0),
+    "dpo": (None, POLICY, "dpo", WHOLE, None, "preference", True, 0.0),
+    "guided-dpo": (GUIDE, POLICY, "dpo", WHOLE, None, "preference", True, 0.5),
+    "offline-dpo": (None, REFERENCE, "dpo", WHOLE, None, "given_order", True, 0.0),
+    "rebel": (None, POLICY, "rebel", WHOLE, None, "reward_difference", True, 0.0),
+    "guided-rebel": (GUIDE, POLICY, "rebel", WHOLE, None, "reward_difference", True, 0.5),
     "distill": (None, POLICY, None, ROLLOUT, None, None, False, 0.0),
 }
 MIXTURES = {"lols": ("aggrevated", "ppo++"), "d2lols": ("aggrevated", "ppo++")}

@@ -45,6 +45,8 @@ CASES: dict[str, dict[str, Any]] = {
             "normalize": True,
         },
     },
+    "guided-rebel": {"algorithm": "guided-rebel", "rollout": {"group_size": 4}},
+    "offline-dpo": {"algorithm": "offline-dpo", "rollout": {"group_size": 2}},
     "adaptive KL": {"training": {"kl": {"coefficient": 0.1, "target": 0.01, "horizon": 2.0}}},
 }
 

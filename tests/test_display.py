@@ -54,7 +54,7 @@ def experience(language_model: LanguageModel, prompt: str, parts: list[tuple[Aut
     zeros = torch.zeros(rollout.response_ids.shape)
     mask = rollout.response_mask
     rewards = torch.tensor([0.25, 0.0])
-    return Experience(rollout, rewards, zeros, zeros, zeros, zeros, zeros, mask, ~mask, mask)
+    return Experience(rollout, rewards, zeros, zeros, zeros, zeros, zeros, zeros, mask, ~mask, mask)
 
 
 def shown(language_model: LanguageModel, prompt: str, parts: list[tuple[Author, str]]) -> str:

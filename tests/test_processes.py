@@ -83,14 +83,16 @@ def test_a_run_of_one_process_goes_on_in_two(folders: dict[int, Path], tmp_path:
             torch.testing.assert_close(resumed[name], weight, atol=1e-4, rtol=1e-3)
 
 
-def test_concatenated_shares_are_the_whole() -> None:
-    trainer = build("guided-grpo", rollout={"group_size": 4})
-    whole = experience_of(trainer, ROWS["guided-grpo"])
+@pytest.mark.parametrize("name", ["guided-grpo", "guided-rebel"])
+def test_concatenated_shares_are_the_whole(name: str) -> None:
+    trainer = build(name, rollout={"group_size": 4})
+    whole = experience_of(trainer, ROWS[name])
     rows = torch.arange(len(whole))
     parts = [whole[rows[:4]], whole[rows[4:]]]
     again: Experience = concatenate(parts)
     assert torch.equal(again.rollout.response_ids, whole.rollout.response_ids)
     assert torch.equal(again.advantages, whole.advantages)
+    assert torch.equal(again.old_logprobs, whole.old_logprobs)
     assert again.rollout.texts == whole.rollout.texts
     assert torch.equal(again.rollout.group, whole.rollout.group)
 

@@ -160,7 +160,7 @@ def test_snippets_come_from_all_over_the_review() -> None:
 
 
 def test_tasks_say_what_they_are() -> None:
-    assert set(TASKS) == {"imdb", "data"}
+    assert set(TASKS) == {"imdb", "commongen", "tldr", "review-verdicts", "data"}
     assert all((task.__doc__ or "").splitlines()[0].endswith(".") for task in TASKS.values())
 
 
@@ -263,6 +263,8 @@ GOOD = {"prompt": "x", "references": "y"}
         ([["x"]], r"line 1 must hold a JSON object"),
         ([{"prompt": 3, "references": "y"}], r"line 1: 'prompt' must be a text \(it is 3\)"),
         ([{"prompt": "x", "references": [4]}], r"line 1: 'references' must be a text or a list of texts"),
+        ([GOOD, {"prompt": "x", "references": []}], r"line 2: 'references' has an empty reference"),
+        ([{"prompt": "x", "references": ["a", " "]}], r"line 1: 'references' has an empty reference"),
     ],
 )
 def test_data_says_which_line_is_wrong(tmp_path: Path, lines: list[Any], message: str) -> None:

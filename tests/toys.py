@@ -170,11 +170,14 @@ def table_language_model(probabilities: Tensor) -> LanguageModel:
 
 
 class LetterTask:
-    """Short prompts of letters; the reference text is the letter a, six times."""
+    """Short prompts of letters; the reference text is the letter a, six times, the rejected one has none."""
 
     def load(self, split: str) -> list[Sample]:
         offset = {"train": 0, "validation": 1, "test": 2}[split]
-        return [Sample("abcd"[i % 4] + "dcba"[(i // 4 + offset) % 4], ("aaaaaa",)) for i in range(64)]
+        return [
+            Sample("abcd"[i % 4] + "dcba"[(i // 4 + offset) % 4], ("aaaaaa",), rejected="bcdbcd")
+            for i in range(64)
+        ]
 
 
 def share_of_a(prompts: list[str], completions: list[str], **columns: object) -> list[float]:

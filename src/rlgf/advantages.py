@@ -84,6 +84,20 @@ def leave_one_out(scores: Float[Tensor, "B"], groups: Int[Tensor, "B"]) -> Float
     return (scores - mean) * size / (size - 1).clamp(min=1)
 
 
+def best_and_worst(scores: Float[Tensor, "B"], groups: Int[Tensor, "B"]) -> Int[Tensor, "N 2"]:
+    """The episodes that scored highest and lowest in each group, in the order of the groups' numbers.
+
+    Of equals the first counts; a group whose members all scored alike has no such pair.
+    """
+    pairs = []
+    for group in torch.unique(groups):
+        members = (groups == group).nonzero().squeeze(1)
+        best, worst = members[scores[members].argmax()], members[scores[members].argmin()]
+        if scores[best] > scores[worst]:
+            pairs.append(torch.stack([best, worst]))
+    return torch.stack(pairs) if pairs else torch.zeros(0, 2, dtype=torch.long)
+
+
 def whiten(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """Shift and scale to mean 0 and variance 1 over the masked tokens of the whole batch."""
     count = mask.sum().clamp(min=1)

@@ -239,6 +239,17 @@ def tasks() -> None:
 
 
 @app.command()
+def pairs(
+    folder: Annotated[Path, typer.Argument(help="Where to write a JSON-lines file a split.")],
+) -> None:
+    """Write preference pairs (prompt, chosen, rejected) of the task review-verdicts."""
+    from rlgf.tasks.tldr import write_verdict_pairs
+
+    for split, count in write_verdict_pairs(folder).items():
+        Console().print(Text(f"{folder / split}.jsonl: {count:,} pairs"))
+
+
+@app.command()
 def info() -> None:
     """Print versions and what this machine offers."""
     import torch

@@ -108,7 +108,7 @@ class Config(_Strict):
     @model_validator(mode="after")
     def _coherent(self) -> Config:
         check_algorithm(self.algorithm, self.rollout, self.guide)
-        if self.reward is None and any(row.advantage is not None for row in self.algorithm.rows):
+        if self.reward is None and any(row.needs_reward for row in self.algorithm.rows):
             raise ValueError(f"algorithm '{self.algorithm.name}' needs a reward: give a 'reward:' section")
         if self.reward is not None and isinstance(self.guide, EnsembleConfig):
             for name in (self.reward.terms or {}).keys() & self.guide.guides.keys():
@@ -165,6 +165,12 @@ def check_algorithm(algorithm: AnyAlgorithm, rollout: RolloutConfig, guide: Guid
             raise ValueError(
                 f"algorithm '{row.name}' compares the members of a group: 'rollout.group_size' must be 2 or "
                 f"more (it is {rollout.group_size}), and a divisor of 'rollout.episodes' {rollout.episodes}"
+            )
+        if row.from_pairs and (rollout.group_size != 2 or rollout.min_response_tokens):
+            raise ValueError(
+                f"algorithm '{row.name}' learns from given pairs, two texts of any length: set "
+                "'rollout.group_size: 2' and 'rollout.min_response_tokens: 0' (they are "
+                f"{rollout.group_size} and {rollout.min_response_tokens})"
             )
 
 

@@ -71,6 +71,51 @@ def shaped_importance(
     return loss, {"shaped_weight": torch.where(mask, weight, 0.0).sum().detach() / normalizer}
 
 
+def dpo(
+    log_ratios: Float[Tensor, "N 2"], beta: float, normalizer: float
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """The loss of direct preference optimization, summed over pairs.
+
+    ``-sum of log sigmoid(beta (log pi(y+) / ref(y+) - log pi(y-) / ref(y-))) / normalizer`` (Rafailov et
+    al., arXiv 2305.18290, equation 7).
+
+    Metrics, means over the step's pairs: ``margin``, the argument of the sigmoid, and ``pair_accuracy``,
+    the share of pairs whose margin is above 0.
+
+    Args:
+        log_ratios: log pi(y) / ref(y) of whole texts, in nats, the better text first.
+        normalizer: the pairs of the whole optimizer step.
+    """
+    margin = beta * (log_ratios[:, 0] - log_ratios[:, 1])
+    loss = -torch.nn.functional.logsigmoid(margin).sum() / normalizer
+    return loss, _pair_metrics(margin, normalizer)
+
+
+def rebel(
+    log_ratios: Float[Tensor, "N 2"], difference: Float[Tensor, "N"], beta: float, normalizer: float
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """The loss of REBEL: regress the difference of two rewards on the policy's own change, summed over pairs.
+
+    ``sum of (beta (log pi(y) / old(y) - log pi(y') / old(y')) - (R(y) - R(y')))^2 / normalizer`` (Gao et
+    al., arXiv 2404.16767, equation 1; its ``1 / eta`` is ``beta``).
+
+    Metrics: as `dpo`, the margin being what is regressed.
+
+    Args:
+        log_ratios: log pi(y) / old(y) of whole texts, in nats; old is the policy before the update.
+        difference: R(y) - R(y').
+        normalizer: the pairs of the whole optimizer step.
+    """
+    margin = beta * (log_ratios[:, 0] - log_ratios[:, 1])
+    loss = ((margin - difference) ** 2).sum() / normalizer
+    return loss, _pair_metrics(margin, normalizer)
+
+
+def _pair_metrics(margin: Float[Tensor, "N"], normalizer: float) -> Metrics:
+    margin = margin.detach()
+    return {"margin": margin.sum() / normalizer, "pair_accuracy": (margin > 0).sum() / normalizer}
+
+
 def clipped_value(
     values: Float[Tensor, "B T"],
     old_values: Float[Tensor, "B T"],

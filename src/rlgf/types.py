@@ -32,6 +32,11 @@ class Sample:
     prompt: str
     references: tuple[str, ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
+    rejected: str | None = None
+    """The text of a preference pair that is ranked below the reference."""
+    cue: str = ""
+    """The end of the prompt that asks for the response, such as "TL;DR:". Where it is set, a prompt that is
+    too long loses the end of what stands before the cue; otherwise it loses its beginning."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,8 @@ class Experience:
     token_rewards: Float[Tensor, "B T"]
     """What is paid: the scaled reward at the last token, less the KL penalty at each policy token."""
     reference_logprobs: Float[Tensor, "B T"]
+    old_logprobs: Float[Tensor, "B T"]
+    """Log-probability of each token under the policy before the update, where a loss reads it."""
     values: Float[Tensor, "B T"]
     advantages: Float[Tensor, "B T"]
     returns: Float[Tensor, "B T"]

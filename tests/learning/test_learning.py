@@ -48,8 +48,9 @@ def trainer(
     return Trainer(config, parts, QUIET)
 
 
-# `distill` learns its guide, not the reward: see test_distillation.py. `gail` brings its own reward.
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - {"distill", "gail"}))
+# Some learn from something else than the reward: `distill` (test_distillation.py), `offline-dpo` (test_pairs.py)
+# and `gail`, below.
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - {"distill", "gail", "offline-dpo"}))
 def test_learns_to_write_the_rewarded_letter(tmp_path: Path, algorithm: str) -> None:
     """Reward is the share of the letter a: about 0.25 at the start, 0.6 for the guide, 1 at best."""
     learner = trainer(tmp_path, algorithm)

@@ -38,6 +38,9 @@ class Estimator:
     estimate: Callable[[Signals], Estimates]
     grouped: bool = False
     """Whether it compares the members of a group, which then needs two or more."""
+    paired: bool = False
+    """Whether it picks a pair of each group: above 0 for the better text, below for the worse, else 0."""
+    needs_reward: bool = True
 
 
 def _gae(signals: Signals) -> Estimates:
@@ -56,12 +59,33 @@ def _within_group(score: Callable[..., Tensor]) -> Estimator:
     return Estimator(estimate, grouped=True)
 
 
+def _pairing(rank: Callable[[Signals], Tensor], *, scaled: bool, needs_reward: bool = True) -> Estimator:
+    """An estimator that pairs the best and the worst of each group: 1 and -1, or scaled by their distance."""
+
+    def estimate(signals: Signals) -> Estimates:
+        scores = rank(signals)
+        better, worse = advantages.best_and_worst(scores, signals.group).unbind(dim=1)
+        distance = scores[better] - scores[worse] if scaled else torch.ones(len(better))
+        advantage = torch.zeros_like(scores)
+        advantage[better], advantage[worse] = distance, -distance
+        return advantage[:, None] * signals.mask, torch.zeros_like(signals.values)
+
+    return Estimator(estimate, grouped=True, paired=True, needs_reward=needs_reward)
+
+
 ESTIMATORS: Mapping[str, Estimator] = {
     "gae": Estimator(_gae),
     "group_relative": _within_group(
         lambda scores, signals: advantages.group_relative(scores, signals.group, rewards=signals.rewards)
     ),
     "leave_one_out": _within_group(lambda scores, signals: advantages.leave_one_out(scores, signals.group)),
+    "preference": _pairing(lambda signals: signals.rewards, scaled=False),
+    "reward_difference": _pairing(lambda signals: signals.token_rewards.sum(dim=1), scaled=True),
+    "given_order": _pairing(
+        lambda signals: -torch.arange(len(signals.group), dtype=torch.float32),
+        scaled=False,
+        needs_reward=False,
+    ),
 }
 
 
@@ -85,4 +109,33 @@ POLICY_LOSSES: Mapping[str, PolicyLoss] = {
     ),
     "nll": lambda x: losses.negative_log_likelihood(x.logprobs, x.mask, x.normalizer),
     "shaped_importance": lambda x: losses.shaped_importance(x.logprobs, x.advantages, x.mask, x.normalizer),
+}
+
+
+@dataclass(frozen=True)
+class PairTerms:
+    """What a pair loss may read, for the N pairs of one micro-batch; the better text comes first."""
+
+    to_reference: Float[Tensor, "N 2"]
+    """log pi(y) / reference(y) of whole texts."""
+    to_old: Float[Tensor, "N 2"]
+    """log pi(y) / old(y); old is the policy before the update."""
+    difference: Float[Tensor, "N"]
+    """How much better the first text is, as the estimator says."""
+    beta: float
+    normalizer: float
+
+
+@dataclass(frozen=True)
+class PairLoss:
+    """A policy loss over pairs of whole texts."""
+
+    compute: Callable[[PairTerms], tuple[Tensor, losses.Metrics]]
+    reads_old: bool = False
+    """Whether it compares with the policy before the update, which then scores what others wrote."""
+
+
+PAIR_LOSSES: Mapping[str, PairLoss] = {
+    "dpo": PairLoss(lambda x: losses.dpo(x.to_reference, x.beta, x.normalizer)),
+    "rebel": PairLoss(lambda x: losses.rebel(x.to_old, x.difference, x.beta, x.normalizer), reads_old=True),
 }

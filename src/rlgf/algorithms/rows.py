@@ -8,17 +8,18 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from rlgf import seeding
-from rlgf.algorithms.pieces import ESTIMATORS, POLICY_LOSSES, Estimator
+from rlgf.algorithms.pieces import ESTIMATORS, PAIR_LOSSES, POLICY_LOSSES, Estimator, PairLoss
 from rlgf.errors import resolve
 from rlgf.schedules import Schedule, Share, constant
 from rlgf.types import Author
 
 
 class Part(StrEnum):
-    """The two parts of a response: before the switch and behind it."""
+    """The two parts of a response, before the switch and behind it; or both, for losses over pairs."""
 
     ROLLIN = "rollin"
     ROLLOUT = "rollout"
+    WHOLE = "whole"
 
 
 def _author(value: Any) -> Any:
@@ -74,6 +75,8 @@ class Algorithm(BaseModel):
     """Weight of the `rollin_loss`."""
     learned_reward: bool = False
     """Whether it is meant for a reward that learns beside the policy, and refused with another."""
+    pair_beta: float = Field(default=0.1, gt=0)
+    """Factor of the log-ratios in a loss over pairs: DPO's beta, REBEL's 1 / eta."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     distill_coef: Schedule = constant(0.0)
     """Weight of the divergence from the guide at the tokens that the policy loss reads."""
@@ -94,7 +97,7 @@ class Algorithm(BaseModel):
                 f"{', '.join(ESTIMATORS)} or your own"
             )
         if self.policy_loss is not None:
-            resolve(self.policy_loss, POLICY_LOSSES, "algorithm.policy_loss")
+            resolve(self.policy_loss, {**POLICY_LOSSES, **PAIR_LOSSES}, "algorithm.policy_loss")
         elif not self.distills:
             raise ValueError(
                 "without a 'policy_loss' it learns from its guide alone: set 'distill_coef' above 0"
@@ -110,12 +113,17 @@ class Algorithm(BaseModel):
                 "'rollin_below' asks for help where a reward is missed: it needs a 'rollin' by the guide or the reference, and an 'advantage'"
             )
         self._check_rollin_loss()
-        if self.advantage is not None and self.author(self.policy_loss_on) is not Author.POLICY:
+        self._check_pairs()
+        if (
+            self.advantage is not None
+            and not self.paired
+            and self.author(self.policy_loss_on) is not Author.POLICY
+        ):
             raise ValueError(
                 f"the policy loss weighs tokens of the {self.policy_loss_on} by an advantage, so "
                 "the policy must have written them"
             )
-        if self.value_loss_on is Part.ROLLIN:
+        if self.value_loss_on not in (None, Part.ROLLOUT):
             raise ValueError("'value_loss_on' must be 'rollout': a value is that of who finishes the text")
         if self.advantage == "gae" and self.value_loss_on is None:
             raise ValueError("the advantage 'gae' needs a critic: set 'value_loss_on: rollout'")
@@ -138,6 +146,31 @@ class Algorithm(BaseModel):
                 "'rollin_shared: false', or 'rollin_loss: nll'"
             )
 
+    def _check_pairs(self) -> None:
+        pairing = self.advantage is not None and self._estimator.paired
+        if self.paired != pairing:
+            pairings = ", ".join(name for name, e in ESTIMATORS.items() if e.paired)
+            raise ValueError(
+                f"pairs are picked by the advantages {pairings} and learned from by the policy losses "
+                f"{', '.join(PAIR_LOSSES)}: set one of each, or neither"
+            )
+        if self.paired != (self.policy_loss_on is Part.WHOLE):
+            raise ValueError(
+                "a loss over pairs, and no other, reads whole texts: set 'policy_loss_on: whole' for "
+                f"{', '.join(PAIR_LOSSES)} alone"
+            )
+        if self.paired and (self.whiten or self.value_loss_on is not None):
+            raise ValueError(
+                "a loss over pairs needs no critic and no whitening: leave 'value_loss_on' and 'whiten' out"
+            )
+        if self.from_pairs and self.rollin is not None:
+            raise ValueError("pairs of the data are whole texts: leave 'rollin' out")
+        if pairing and not self.needs_reward and not self.from_pairs:
+            raise ValueError(
+                f"the advantage '{self.advantage}' takes pairs as the data ranks them: set 'rollout: reference', or "
+                "'advantage: preference' to rank by a reward"
+            )
+
     def author(self, part: Part) -> Author:
         """Who writes a part of the response."""
         author = self.rollin if part is Part.ROLLIN else self.rollout
@@ -150,9 +183,35 @@ class Algorithm(BaseModel):
         return None if self.value_loss_on is None else self.author(self.value_loss_on).name.lower()
 
     @property
+    def _estimator(self) -> Estimator:
+        assert self.advantage is not None, "asked for where it is set"
+        found: Estimator = resolve(self.advantage, ESTIMATORS, "algorithm.advantage")
+        return found
+
+    @property
     def grouped(self) -> bool:
         """Whether the advantage compares the members of a group."""
-        return self.advantage is not None and resolve(self.advantage, ESTIMATORS, "advantage").grouped
+        return self.advantage is not None and self._estimator.grouped
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether episodes are scored by a reward."""
+        return self.advantage is not None and self._estimator.needs_reward
+
+    @property
+    def pair_loss(self) -> PairLoss | None:
+        """The policy loss, where it is one over pairs."""
+        return PAIR_LOSSES.get(self.policy_loss or "")
+
+    @property
+    def paired(self) -> bool:
+        """Whether the policy loss is one over pairs of whole texts."""
+        return self.pair_loss is not None
+
+    @property
+    def from_pairs(self) -> bool:
+        """Whether the episodes are the preferred and the rejected texts of the data."""
+        return self.paired and self.rollout is Author.REFERENCE
 
     @property
     def authors(self) -> set[Author]:

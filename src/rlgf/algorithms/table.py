@@ -104,6 +104,51 @@ LUFFY = GUIDED_GRPO.model_copy(
 GUIDED_RLOO = RLOO.model_copy(
     update={"name": "guided-rloo", "summary": "RLOO; a group shares the guide's roll-in", **_GUIDED}
 )
+DPO = Algorithm(
+    name="dpo",
+    summary="online direct preference optimization: the best text of a group over its worst",
+    policy_loss="dpo",
+    policy_loss_on=Part.WHOLE,
+    advantage="preference",
+    equation="-log sigmoid(beta (log pi(y+) / ref(y+) - log pi(y-) / ref(y-)))",
+    paper="Rafailov et al., arXiv 2305.18290; Guo et al., arXiv 2402.04792",
+)
+OFFLINE_DPO = DPO.model_copy(
+    update={
+        "name": "offline-dpo",
+        "summary": "direct preference optimization on the data's pairs, no reward",
+        "rollout": Author.REFERENCE,
+        "advantage": "given_order",
+        "paper": "Rafailov et al., arXiv 2305.18290",
+    }
+)
+REBEL = DPO.model_copy(
+    update={
+        "name": "rebel",
+        "summary": "regression of reward differences on the change of the policy, best and worst of a group",
+        "policy_loss": "rebel",
+        "advantage": "reward_difference",
+        "pair_beta": 1.0,
+        "equation": "(beta (log pi(y) / old(y) - log pi(y') / old(y')) - (R(y) - R(y')))^2",
+        "paper": "Gao et al., arXiv 2404.16767",
+    }
+)
+# Half of a group's texts are begun by the guide, each to its own length, so that pairs are of both kinds.
+_BEGUN = {"rollin": Author.GUIDE, "rollin_prob": constant(0.5), "rollin_shared": False}
+GUIDED_DPO = DPO.model_copy(
+    update={
+        "name": "guided-dpo",
+        "summary": "online DPO over groups in which the guide began some of the texts",
+        **_BEGUN,
+    }
+)
+GUIDED_REBEL = REBEL.model_copy(
+    update={
+        "name": "guided-rebel",
+        "summary": "REBEL over groups in which the guide began some of the texts",
+        **_BEGUN,
+    }
+)
 DR_PO = PPO_PLUS_PLUS.model_copy(
     update={
         "name": "dr-po",
@@ -167,6 +212,11 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         GUIDED_RLOO,
         DISTILL,
         GAIL,
+        DPO,
+        GUIDED_DPO,
+        OFFLINE_DPO,
+        REBEL,
+        GUIDED_REBEL,
     )
 }
 

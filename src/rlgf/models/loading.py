@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,19 +90,30 @@ class LanguageModel:
         return ids
 
     def encode_prompt(self, text: str, limit: int) -> list[int]:
-        """Token ids of a prompt, its last ones where it has more than ``limit``; at least one.
+        """Token ids of a prompt, its last ones where it has more than ``limit``; at least one."""
+        return self.as_prompt(self.encode(text), limit)
 
-        An encoder reads prompts with the special tokens that its tokenizer puts around a text.
-        """
-        ids = self.encode(text)
+    def as_prompt(self, ids: Sequence[int], limit: int) -> list[int]:
+        """The last token ids that fit, between what an encoder's tokenizer puts around a text; at least one."""
+        before, behind = self._surroundings
+        room = self.prompt_room(limit)
+        kept = [*before, *ids[len(ids) - min(room, len(ids)) :], *behind]
+        # A model cannot start from nothing; end-of-text is what stands before a text in training.
+        return kept[:limit] or [self.end_id]
+
+    def prompt_room(self, limit: int) -> int:
+        """How many of a prompt's ``limit`` tokens are the text's own."""
+        return max(limit - sum(map(len, self._surroundings)), 0)
+
+    @cached_property
+    def _surroundings(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and behind a text that an encoder reads."""
         if not is_encoder_decoder(self.model):
-            # A model cannot start from nothing; end-of-text is what stands before a text in training.
-            return ids[-limit:] or [self.end_id]
-        whole: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
-        before = next(i for i in range(len(whole) + 1) if whole[i : i + len(ids)] == ids)
-        room = max(limit - (len(whole) - len(ids)), 0)
-        kept = ids[len(ids) - min(room, len(ids)) :]
-        return [*whole[:before], *kept, *whole[before + len(ids) :]][:limit] or [self.end_id]
+            return [], []
+        text = self.encode("a")
+        whole: list[int] = self.tokenizer("a", verbose=False)["input_ids"]
+        first = next(i for i in range(len(whole) + 1) if whole[i : i + len(text)] == text)
+        return whole[:first], whole[first + len(text) :]
 
     def prefixes(
         self, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]

@@ -44,7 +44,10 @@ def _cells(row: Algorithm) -> list[str]:
         "" if row.value_loss_on is None else f"{row.value_loss_on}: V of {row.critic}",
         " + ".join(
             name
-            for name in (row.advantage or row.policy_loss, "distillation" if row.distills else None)
+            for name in (
+                f"{row.policy_loss} by {row.advantage}" if row.paired else row.advantage or row.policy_loss,
+                "distillation" if row.distills else None,
+            )
             if name is not None
         ),
     ]

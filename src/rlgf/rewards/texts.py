@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlgf import metrics
-from rlgf.errors import UserError, resolve
+from rlgf.errors import UserError
+from rlgf.metrics import MetricConfig, build_metrics
 from rlgf.rewards.base import takes
 
 
@@ -31,18 +30,17 @@ class Length(BaseModel):
 class MetricReward:
     """A metric with a value for each text, paid as it is."""
 
-    def __init__(self, metric: str, key: str | None = None) -> None:
+    def __init__(self, metric: str, key: str | None = None, options: dict[str, Any] | None = None) -> None:
         """
         Args:
-            metric: a name among `rlgf.metrics`, or ``module:function`` or ``file.py:function``.
+            metric: a name among `rlgf.metrics.METRICS`, or ``module:attribute`` or ``file.py:attribute``.
             key: which of the metric's values, where it has several for each text.
+            options: of the metric.
 
         Raises:
-            UserError: there is no such metric.
+            UserError: there is no such metric, or something that it needs is missing.
         """
-        # Called by its name in the recipe, where it is looked for among all metrics that there are.
-        table: Mapping[str, Any] = getattr(metrics, "METRICS", metrics.TEXT_METRICS)
-        self._metric = resolve(metric, table, "metric")
+        self._metric = build_metrics([MetricConfig(name=metric, options=options or {})])[metric]
         self.metric = metric
         self.key = key
 

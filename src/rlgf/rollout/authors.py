@@ -137,6 +137,20 @@ class ReferenceWriter:
         return parts
 
 
+def prompt_tokens(policy: LanguageModel, sample: Sample, limit: int) -> list[int]:
+    """A sample's prompt as at most ``limit`` tokens of the policy.
+
+    Of a longer prompt the last ``limit`` tokens are kept; or, where the sample has a cue, the first
+    tokens of what stands before the cue, and the cue.
+    """
+    ids, room = policy.encode(sample.prompt), policy.prompt_room(limit)
+    if len(ids) > room and sample.cue:
+        before = policy.encode(sample.prompt.removesuffix(sample.cue))
+        cue, _ = _tokenized(policy, sample.cue, before)
+        ids = before[: max(0, room - len(cue))] + cue
+    return policy.as_prompt(ids, limit)
+
+
 def splice(policy: LanguageModel, completion: Completion, limit: int, before: Sequence[int] = ()) -> Part:
     """A completion as at most ``limit`` tokens of the policy, the end-of-text token included.
 

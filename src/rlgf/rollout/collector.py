@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from rlgf.algorithms import Algorithm, RollinLength
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.loading import LanguageModel
-from rlgf.rollout.authors import Draft, GuideWriter, PolicyWriter, ReferenceWriter, Writer
+from rlgf.rollout.authors import Draft, GuideWriter, PolicyWriter, ReferenceWriter, Writer, prompt_tokens
 from rlgf.rollout.sampling import Sampling
 from rlgf.types import Author, Rollout, Sample, pad
 
@@ -30,7 +31,8 @@ class RolloutConfig(BaseModel):
     group_size: int = Field(default=1, ge=1)
     """Episodes that share a prompt and a roll-in; group-relative algorithms need two or more."""
     max_prompt_tokens: int = Field(default=64, ge=1)
-    """Longer prompts lose their beginning, so that what stands next to the response stays."""
+    """Longer prompts lose their beginning, so that what stands next to the response stays; those of a
+    sample with a cue lose the end of what stands before the cue."""
     min_response_tokens: int = Field(default=0, ge=0)
     max_response_tokens: int = Field(default=48, ge=1)
     temperature: float = Field(default=1.0, gt=0)
@@ -156,6 +158,8 @@ class Collector:
         self, drafts: Sequence[Draft], row: Algorithm, progress: float, group_size: int
     ) -> list[Draft]:
         """Finished episodes, ``group_size`` in a row for each draft."""
+        if row.from_pairs:
+            return self._given_pairs(drafts)
         if not row.rollin_shared:
             drafts, group_size = _members(drafts, group_size), 1
         if row.rollin is not None:
@@ -167,6 +171,18 @@ class Collector:
         limits = [0 if e.finished else self.config.max_response_tokens - len(e.ids) for e in episodes]
         self._add(row.rollout, episodes, limits)
         return episodes
+
+    def _given_pairs(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """The preferred and the rejected text of each draft's sample, one behind the other."""
+        episodes = _members(drafts, 2)
+        given = [episode.branch(episode.seed) for episode in episodes]
+        for rejected in given[1::2]:
+            rejected.sample = replace(rejected.sample, references=(str(rejected.sample.rejected),))
+        self._add(Author.REFERENCE, given, [self.config.max_response_tokens] * len(given))
+        for episode, side in zip(episodes, given, strict=True):
+            # The sample stays that of the data: its reference is the preferred text.
+            side.sample = episode.sample
+        return given
 
     def prefetch(
         self,
@@ -206,6 +222,8 @@ class Collector:
             raise UserError(f"algorithm '{row.name}' needs a guide: give the recipe a 'guide:' section.")
         if Author.REFERENCE in row.authors and not all(sample.references for sample in samples):
             raise UserError(f"algorithm '{row.name}' needs reference texts, and a sample has none.")
+        if row.from_pairs and any(sample.rejected is None for sample in samples):
+            raise UserError(f"algorithm '{row.name}' needs pairs, and a sample has no rejected text.")
 
     def _drafts(self, samples: Sequence[Sample], update: int, numbers: Sequence[int]) -> list[Draft]:
         return [self._open(sample, update, n) for n, sample in zip(numbers, samples, strict=True)]
@@ -220,7 +238,7 @@ class Collector:
         )
 
     def _open(self, sample: Sample, update: int, index: int) -> Draft:
-        ids = self.policy.encode_prompt(sample.prompt, self.config.max_prompt_tokens)
+        ids = prompt_tokens(self.policy, sample, self.config.max_prompt_tokens)
         return Draft(sample, ids, seeding.derive(self.seed, "episode", update, index))
 
     def _add(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> None:

@@ -5,10 +5,18 @@ from typing import Any
 
 from rlgf.errors import UserError, resolve
 from rlgf.tasks.base import Task, build_from
+from rlgf.tasks.commongen import CommonGenTask
 from rlgf.tasks.data import DataTask
 from rlgf.tasks.imdb import ImdbTask
+from rlgf.tasks.tldr import ReviewVerdictsTask, TldrTask
 
-TASKS: Mapping[str, Callable[..., Task]] = {"imdb": ImdbTask, "data": DataTask}
+TASKS: Mapping[str, Callable[..., Task]] = {
+    "imdb": ImdbTask,
+    "commongen": CommonGenTask,
+    "tldr": TldrTask,
+    "review-verdicts": ReviewVerdictsTask,
+    "data": DataTask,
+}
 """The tasks by name; the first line of each one's docstring says what it is."""
 
 
@@ -30,4 +38,13 @@ def build_task(name: str, options: Mapping[str, Any]) -> Task:
     return task
 
 
-__all__ = ["TASKS", "DataTask", "ImdbTask", "Task", "build_task"]
+__all__ = [
+    "TASKS",
+    "CommonGenTask",
+    "DataTask",
+    "ImdbTask",
+    "ReviewVerdictsTask",
+    "Task",
+    "TldrTask",
+    "build_task",
+]

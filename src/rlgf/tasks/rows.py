@@ -5,11 +5,14 @@ from __future__ import annotations
 import bisect
 import gzip
 import json
+import shutil
+import tempfile
+import weakref
+import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import IO, Any, Protocol, overload, runtime_checkable
 
 from rlgf.errors import UserError
 from rlgf.types import Sample
@@ -79,7 +82,11 @@ class TableRows:
 
 
 class JsonLines:
-    """Objects of JSON-lines files; only where each line begins is held in memory, 8 bytes a line."""
+    """Objects of JSON-lines files; only where each line begins is held in memory, 8 bytes a line.
+
+    A packed file is unpacked once into a temporary one: to reach a line in the middle of it, all that
+    stands before would have to be unpacked each time.
+    """
 
     def __init__(self, files: Sequence[Path]) -> None:
         """
@@ -87,6 +94,7 @@ class JsonLines:
             UserError: a file is not there or has no lines.
         """
         self._files = list(files)
+        self._opened: list[IO[bytes]] = []
         self._begins = array("Q")
         self._ends: list[int] = []
         self._blanks: list[list[int]] = []
@@ -106,9 +114,9 @@ class JsonLines:
         Raises:
             UserError: the line is not in UTF-8, no JSON, or no object.
         """
-        with _opened(self._file(number)) as lines:
-            lines.seek(self._begins[number])
-            line = lines.readline()
+        lines = self._opened[bisect.bisect_right(self._ends, number)]
+        lines.seek(self._begins[number])
+        line = lines.readline()
         try:
             row = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
@@ -124,26 +132,35 @@ class JsonLines:
         row = number - (self._ends[file - 1] if file else 0)
         return f"{self._files[file]}, line {row + 1 + bisect.bisect_right(self._blanks[file], row)}"
 
-    def _file(self, number: int) -> Path:
-        return self._files[bisect.bisect_right(self._ends, number)]
-
     def _scan(self, file: Path) -> None:
         try:
-            with _opened(file) as lines:
-                begin, first, blanks = 0, len(self._begins), []
-                for line in lines:
-                    if line.strip():
-                        self._begins.append(begin)
-                    else:
-                        blanks.append(len(self._begins) - first)
-                    begin += len(line)
-                self._blanks.append(blanks)
-        except OSError as error:
+            lines = _seekable(file)
+        except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{file} cannot be read as a JSON-lines file: {error}.") from error
+        weakref.finalize(self, lines.close)
+        self._opened.append(lines)
+        begin, first, blanks = 0, len(self._begins), []
+        for line in lines:
+            if line.strip():
+                self._begins.append(begin)
+            else:
+                blanks.append(len(self._begins) - first)
+            begin += len(line)
+        self._blanks.append(blanks)
 
 
-def _opened(file: Path) -> gzip.GzipFile | BufferedReader:
-    return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
+def _seekable(file: Path) -> IO[bytes]:
+    if file.suffix != ".gz":
+        return file.open("rb")
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115  # the rows keep it open
+    try:
+        with gzip.open(file) as packed:
+            shutil.copyfileobj(packed, unpacked)
+        unpacked.seek(0)
+    except BaseException:
+        unpacked.close()
+        raise
+    return unpacked
 
 
 class Samples(Sequence[Sample]):

@@ -21,7 +21,7 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
     """What the episodes of an update looked like."""
     rollout = experience.rollout
     found = {"response_tokens": float(rollout.lengths.float().mean())}
-    if row.advantage is not None:
+    if row.needs_reward:
         by_policy = rollout.written_by(Author.POLICY)
         found |= {
             "reward": float(experience.rewards.mean()),

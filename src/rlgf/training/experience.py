@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlgf.advantages import whiten
 from rlgf.algorithms import ESTIMATORS, Algorithm, Estimator, Part, Signals
-from rlgf.errors import resolve
+from rlgf.errors import UserError, resolve
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
 from rlgf.rewards import Reward, Scale, score
@@ -30,10 +30,10 @@ class Assessor:
 
     policy: LanguageModel
     reference: LanguageModel | None
-    """The frozen start of the policy; None where no row of the algorithm has a KL penalty."""
+    """The frozen start of the policy; None where no row of the algorithm has rewards or pairs."""
     critics: Mapping[str, Critic]
     reward: Reward | None
-    """None for algorithms without an advantage."""
+    """None for algorithms that need none."""
     sampling: Sampling
     gamma: float
     max_batch_tokens: int
@@ -57,19 +57,24 @@ class Assessor:
         zeros = torch.zeros(rollout.response_ids.shape)
         rewards, terms = Scores(torch.zeros(len(rollout)), {})
         reference_logprobs = values = zeros
-        if row.advantage is not None:
-            rewards, terms = self._scores(rollout)
+        if row.needs_reward or row.paired:
             reference_logprobs = self._reference_logprobs(rollout)
+        if row.needs_reward:
+            rewards, terms = self._scores(rollout)
             if row.critic is not None:
                 critic = self.critics[row.critic]
                 values = score_values(critic, self.policy.model, rollout, self.max_batch_tokens)
-        policy_mask = rollout.written_by(row.author(row.policy_loss_on))
+        if row.policy_loss_on is Part.WHOLE:
+            policy_mask = rollout.response_mask
+        else:
+            policy_mask = rollout.written_by(row.author(row.policy_loss_on))
         nothing = torch.zeros_like(policy_mask)
         return Experience(
             rollout=rollout,
             rewards=rewards,
             token_rewards=zeros,
             reference_logprobs=reference_logprobs,
+            old_logprobs=self._old_logprobs(rollout, row),
             values=values,
             advantages=zeros,
             returns=zeros,
@@ -101,7 +106,11 @@ class Assessor:
         advantages, returns = estimator.estimate(signals)
         if row.whiten:
             advantages = whiten(advantages, scored.policy_mask | scored.rollin_mask)
-        return replace(scored, token_rewards=token_rewards, advantages=advantages, returns=returns)
+        # Of a group only the pair that was picked is learned from.
+        read = scored.policy_mask & (advantages != 0) if row.paired else scored.policy_mask
+        return replace(
+            scored, token_rewards=token_rewards, advantages=advantages, returns=returns, policy_mask=read
+        )
 
     def rewards(self, rollout: Rollout) -> Float[Tensor, "B"]:
         """What the reward function says of each text, before it is scaled.
@@ -132,9 +141,22 @@ class Assessor:
         return score(self.reward, rollout.prompts, rollout.texts, rollout.columns, rollout.references)
 
     def _reference_logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
-        assert self.reference is not None, "an algorithm with an advantage has a reference"
-        with self.reference.running() as model:
-            return score_logprobs(model, rollout, self.sampling, self.reference.end_id, self.max_batch_tokens)
+        if self.reference is None:
+            raise UserError(
+                "an algorithm with rewards or pairs needs the policy's frozen start as 'reference'."
+            )
+        return self._logprobs(self.reference, rollout)
+
+    def _old_logprobs(self, rollout: Rollout, row: Algorithm) -> Float[Tensor, "B T"]:
+        """What the policy itself sampled is known; what others wrote is scored where a loss asks for it."""
+        reads_old = row.pair_loss is not None and row.pair_loss.reads_old
+        if reads_old and (rollout.response_mask & ~rollout.written_by(Author.POLICY)).any():
+            return self._logprobs(self.policy, rollout)
+        return rollout.sampled_logprobs
+
+    def _logprobs(self, model: LanguageModel, rollout: Rollout) -> Float[Tensor, "B T"]:
+        with model.running() as running:
+            return score_logprobs(running, rollout, self.sampling, model.end_id, self.max_batch_tokens)
 
 
 def shape_rewards(

@@ -82,6 +82,11 @@ def build_parts(
             _check_context("guide", model, config.rollout)
     task = task or build_task(config.task.name, config.task.options)
     train = _loaded(task, "train")
+    if any(row.from_pairs for row in config.algorithm.rows) and train[0].rejected is None:
+        raise UserError(
+            f"algorithm '{config.algorithm.name}' learns from pairs, and the task's samples have no rejected text: "
+            "use the task 'data' with the options 'reference_field: chosen' and 'rejected_field: rejected'."
+        )
     metrics = build_metrics(config.evaluation.metrics)
     _check_metrics(metrics, config.evaluation, task)
     if guide is None and config.guide is not None and not guide_models(config.guide):

@@ -142,7 +142,7 @@ class Trainer:
         finished = time.perf_counter()
         seconds = finished - gathered.started
         self._account(experience, row, seconds)
-        if self.progress.update % self.config.training.sample_every == 0 and row.advantage is not None:
+        if self.progress.update % self.config.training.sample_every == 0 and row.needs_reward:
             self.display.sample(experience, self.parts.policy)
         return {
             "algorithm": row.name,
@@ -250,7 +250,7 @@ class Trainer:
         self.progress.guide_tokens += int(rollout.written_by(Author.GUIDE).sum())
         self.progress.seconds += seconds
         self.progress.guide_accounts = self.accounts.dump()
-        if row.advantage is not None:
+        if row.needs_reward:
             self.kl.observe(mean_kl(experience))
         self.progress.kl_coefficient = self.kl.coefficient
 

@@ -23,6 +23,7 @@ from rlgf.models.scoring import Tokens, response_outputs
 from rlgf.rollout.sampling import Sampling, entropy, log_distribution, token_logprobs
 from rlgf.schedules import Schedule, constant
 from rlgf.training import processes
+from rlgf.training.pairs import learning_units, pair_terms
 from rlgf.types import Experience, Rollout
 
 
@@ -96,11 +97,17 @@ class Updater:
         """
         self._set_learning_rates(progress)
         gathered: dict[str, list[float]] = defaultdict(list)
+        units = learning_units(experience, row)
+        if row.paired:
+            gathered["pairs"].append(float(len(units)))
+        if not len(units):
+            return _means(gathered)
         for epoch in range(self.config.epochs):
             order = torch.randperm(
-                len(experience), generator=seeding.generator(self.seed, "minibatches", update, epoch)
+                len(units), generator=seeding.generator(self.seed, "minibatches", update, epoch)
             )
-            for rows in order.split(self.config.minibatch):
+            for chosen in order.split(max(1, self.config.minibatch // units.shape[1])):
+                rows = units[chosen].flatten()
                 minibatch = references[rows] if references is not None else None
                 metrics = self.backward(experience[rows], row, progress, minibatch)
                 metrics["gradient_norm"] = self._step()
@@ -129,6 +136,9 @@ class Updater:
         + value_coef * value loss - entropy_coef * entropy + reference_coef * NLL of the references``,
         each averaged over the tokens that it reads.
 
+        Args:
+            batch: of a row of pairs, pair behind pair with the better text first (`learning_units`).
+
         Returns:
             The losses and what they report.
         """
@@ -140,7 +150,7 @@ class Updater:
         if shared:
             policy_reads = policy_reads | batch.value_mask
 
-        for micro, tokens in self._micro_batches(batch, policy_reads):
+        for micro, tokens in self._micro_batches(batch, policy_reads, 2 if row.paired else 1):
             logits, hidden = response_outputs(self.policy.model, tokens, hidden=shared)
             loss = self._policy_loss(micro, tokens, logits, row, counts, progress, metrics)
             if critic is not None and shared:
@@ -209,10 +219,16 @@ class Updater:
             return total
         length, device = logits.shape[1], logits.device
         logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_id)
-        old_logprobs = micro.rollout.sampled_logprobs[:, :length].to(device)
+        old_logprobs = micro.old_logprobs[:, :length].to(device)
         advantages = micro.advantages[:, :length].to(device)
+        policy_loss = row.policy_loss
+        if row.pair_loss is not None:
+            pairs = pair_terms(micro, logprobs, row.pair_beta, counts.pairs)
+            total, found = row.pair_loss.compute(pairs)
+            _accumulate(metrics, {"policy_loss": total.detach(), **found})
+            policy_loss = None
         for prefix, name, mask, count, weight in (
-            ("", row.policy_loss, micro.policy_mask, counts.policy, 1.0),
+            ("", policy_loss, micro.policy_mask, counts.policy, 1.0),
             ("rollin_", row.rollin_loss, micro.rollin_mask, counts.rollin, row.rollin_coef.at(progress)),
         ):
             if name is not None:
@@ -266,36 +282,42 @@ class Updater:
             (self.config.reference_coef.at(progress) * loss).backward()
 
     def _micro_batches(
-        self, batch: Experience, reads: Bool[Tensor, "B T"]
+        self, batch: Experience, reads: Bool[Tensor, "B T"], together: int = 1
     ) -> Iterator[tuple[Experience, Tokens]]:
         """Micro-batches of the rows that a loss reads, each cut behind the last token it reads.
 
         A causal model's output does not depend on later tokens, so the rest need not be run.
+
+        Args:
+            together: how many rows, one behind the other, must not be parted.
         """
-        chosen = processes.every_nth(reads.any(dim=1).nonzero().squeeze(1))
+        units = torch.arange(len(batch)).view(-1, together)
+        chosen = units[processes.every_nth(reads[units].any(dim=2).any(dim=1).nonzero().squeeze(1))]
         if not len(chosen):
             return
         positions = torch.arange(1, reads.shape[1] + 1)
-        ends = (reads[chosen] * positions).amax(dim=1)
-        prompts = batch.rollout.prompt_mask[chosen].sum(dim=1)
-        for rows in length_batches(prompts, ends, self.config.max_micro_tokens):
-            micro = batch[chosen[rows]]
-            tokens = Tokens.of(micro.rollout).cut(int(ends[rows].max()))
+        ends = (reads * positions).amax(dim=1)[chosen].amax(dim=1)
+        prompts = batch.rollout.prompt_mask.sum(dim=1)[chosen].amax(dim=1)
+        for picked in length_batches(prompts, ends, self.config.max_micro_tokens // together):
+            micro = batch[chosen[picked].flatten()]
+            tokens = Tokens.of(micro.rollout).cut(int(ends[picked].max()))
             yield micro, tokens.to(self.policy.model.device)
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """How many tokens each loss reads in a whole optimizer step; 1 where it reads none."""
+    """How many tokens each loss reads in a whole optimizer step, 1 where it reads none; and its pairs."""
 
     policy: float
     rollin: float
     value: float
+    pairs: float
 
     @staticmethod
     def of(batch: Experience) -> _Counts:
         masks = (batch.policy_mask, batch.rollin_mask, batch.value_mask)
-        return _Counts(*(max(float(mask.sum()), 1.0) for mask in masks))
+        policy, rollin, value = (max(float(mask.sum()), 1.0) for mask in masks)
+        return _Counts(policy, rollin, value, pairs=len(batch) / 2)
 
 
 def _accumulate(metrics: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:

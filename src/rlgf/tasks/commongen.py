@@ -1,0 +1,85 @@
+"""CommonGen (Lin et al., arXiv 1911.03705): write a sentence of everyday life that uses given words."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from rlgf.errors import UserError
+from rlgf.tasks.base import check_split
+from rlgf.tasks.rows import JsonLines, Row, Rows, table_rows
+from rlgf.tasks.source import field, texts
+from rlgf.types import Sample
+
+_HUB = "allenai/common_gen"
+_HUB_SPLITS = {"train": "train", "validation": "validation", "test": "validation"}
+
+
+class CommonGenTask(BaseModel):
+    """CommonGen: write one sentence that uses three to five given concepts.
+
+    A sample is a set of concepts with all its reference sentences; the concepts are also its column
+    ``concepts``. ``folder`` holds ``train``, ``validation`` and ``test`` as ``.jsonl`` or ``.jsonl.gz``, a
+    line such as ``{"concepts": ["field", "stand"], "references": ["He stands in the field."]}``. Without a
+    folder the data comes from the hub, which keeps back the references of its test split: 'validation'
+    and 'test' are then both its validation split, as most papers report it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Path | None = None
+    template: str = "generate a sentence with: {concepts}."
+    """The prompt; a causal model may need a space or a line break at its end."""
+
+    @field_validator("template")
+    @classmethod
+    def _with_concepts(cls, template: str) -> str:
+        if [name for _, name, _, _ in string.Formatter().parse(template) if name is not None] != ["concepts"]:
+            raise ValueError("it must hold {concepts} once and no other braces")
+        return template
+
+    def load(self, split: str) -> list[Sample]:
+        """The samples of 'train', 'validation' or 'test', always in the same order.
+
+        Raises:
+            UserError: the split is not to be had, or a line or row does not hold concepts and references.
+        """
+        check_split(split, "commongen")
+        if self.folder is None:
+            table = table_rows(_HUB, {"split": _HUB_SPLITS[split]})
+            return [self._sample(*row) for row in _by_concept_set(table)]
+        rows = JsonLines([self._file(self.folder, split)])
+        return [self._sample(rows[i], rows.place(i)) for i in range(len(rows))]
+
+    def _sample(self, row: Row, place: str) -> Sample:
+        concepts = field(row, "concepts", place)
+        if not isinstance(concepts, list) or not concepts or not all(isinstance(c, str) for c in concepts):
+            raise UserError(f"{place}: 'concepts' must be a list of words (it is {concepts!r}).")
+        references = texts(field(row, "references", place), "references", place)
+        prompt = self.template.format(concepts=" ".join(concepts))
+        return Sample(prompt, references, {"concepts": concepts})
+
+    @staticmethod
+    def _file(folder: Path, split: str) -> Path:
+        for file in (folder / f"{split}.jsonl.gz", folder / f"{split}.jsonl"):
+            if file.is_file():
+                return file
+        raise UserError(
+            f"task 'commongen' has no split '{split}': {folder} holds neither {split}.jsonl.gz nor {split}.jsonl."
+        )
+
+
+def _by_concept_set(rows: Rows) -> list[tuple[Row, str]]:
+    """The hub's rows, one a reference, as one record a set of concepts, with what a message calls it."""
+    sets: dict[Any, tuple[Row, str]] = {}
+    for i in range(len(rows)):
+        row, place = rows[i], rows.place(i)
+        number, concepts, target = (
+            field(row, name, place) for name in ("concept_set_idx", "concepts", "target")
+        )
+        record, _ = sets.setdefault(number, ({"concepts": concepts, "references": []}, place))
+        record["references"].append(target)
+    return list(sets.values())

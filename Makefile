@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export HF_HUB_DISABLE_PROGRESS_BARS ?= 1
 
-.PHONY: demo test lint types unit results clean
+.PHONY: demo test lint types unit matrix results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -29,6 +29,9 @@ types: $(INSTALLED)
 
 unit: $(INSTALLED)
 	$(PYTHON) -m pytest
+
+matrix: $(INSTALLED)
+	$(PYTHON) benchmarks/matrix.py
 
 results: $(INSTALLED)
 	$(VENV)/bin/rlgf compare recipes/compare/imdb.yaml

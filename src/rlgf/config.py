@@ -18,6 +18,7 @@ from rlgf.guides.build import TAG, EnsembleConfig, GuideConfig, fit_for, http_co
 from rlgf.guides.http import HTTPGuideConfig
 from rlgf.models.loading import ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
+from rlgf.models.quantization import Quantization
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards.build import RewardConfig
 from rlgf.rewards.build import fit_for as fit_reward
@@ -53,6 +54,8 @@ class PolicyConfig(_Strict):
     """The value function: a network of its own, or a head on the policy's trunk."""
     lora: LoRAConfig | None = None
     """Train an adapter and leave the model's own weights as they are; ``{}`` takes the defaults."""
+    quantization: Quantization | None = None
+    """Keep the model's own weights in 4 or 8 bits, under an adapter."""
 
     @model_validator(mode="after")
     def _one_source(self) -> PolicyConfig:
@@ -60,6 +63,10 @@ class PolicyConfig(_Strict):
             raise ValueError("give exactly one of 'model' and 'scratch'")
         if self.lora is not None:
             check_installed("'policy.lora'")
+        if self.quantization is not None and (self.lora is None or self.scratch is not None):
+            raise ValueError(
+                "'quantization' keeps a model's weights as they are: give 'model' and 'lora' with it"
+            )
         return self
 
     @property
@@ -71,6 +78,7 @@ class PolicyConfig(_Strict):
             model=self.model,
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
+            quantization=self.quantization,
             dtype="float32",  # small updates vanish in the rounding of half-precision weights
         )
 

@@ -28,6 +28,7 @@ from rlgf.errors import UserError
 from rlgf.models import lora, minilm, smollm2
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
+from rlgf.models.quantization import Quantization, quantized
 from rlgf.models.scratch import ScratchConfig, build_scratch
 
 PACKAGED = {"smollm2-135m": smollm2.folder, "minilm-encoder-decoder": minilm.encoder_decoder_folder}
@@ -44,6 +45,8 @@ class ModelConfig(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Default: float32 on a CPU, bfloat16 on a GPU."""
     trust_remote_code: bool = False
+    quantization: Quantization | None = None
+    """Keep the weights in 4 or 8 bits; they are then not trained."""
 
     @property
     def source(self) -> str:
@@ -149,7 +152,7 @@ def context_length(config: ModelConfig | ScratchConfig) -> int | None:
         UserError: There is no model of that name.
     """
     if isinstance(config, ScratchConfig):
-        return config.context
+        return None if config.encoder_layers else config.context
     loaded = load_model_config(config).get_text_config(decoder=True)
     length = getattr(loaded, "max_position_embeddings", None)
     return int(length) if length else None
@@ -202,7 +205,10 @@ def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | 
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
     # Dropout would make the probability ratio of an unchanged policy differ from 1.
-    return LanguageModel(model.eval().to(device()), tokenizer)
+    model.eval()
+    if isinstance(config, ScratchConfig) or config.quantization is None:
+        model.to(device())  # type: ignore[arg-type]  # the stub knows strings alone
+    return LanguageModel(model, tokenizer)
 
 
 def _load_model(config: ModelConfig) -> PreTrainedModel:
@@ -212,7 +218,10 @@ def _load_model(config: ModelConfig) -> PreTrainedModel:
     dtype = config.dtype or ("float32" if device().type == "cpu" else "bfloat16")
     encoder_decoder = load_model_config(config).is_encoder_decoder
     factory = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
-    model: PreTrainedModel = _from_pretrained(factory, config, dtype=getattr(torch, dtype))
+    options = {"dtype": getattr(torch, dtype)}
+    if config.quantization is not None:
+        options |= quantized(config.quantization, options["dtype"], device())
+    model: PreTrainedModel = _from_pretrained(factory, config, **options)
     return model
 
 

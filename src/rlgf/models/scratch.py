@@ -1,25 +1,35 @@
-"""A small GPT from nothing: random weights and a byte-level BPE tokenizer fitted to the task's text."""
+"""A small model from nothing: random weights and a byte-level BPE tokenizer fitted to the task's text."""
 
 from __future__ import annotations
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 END_OF_TEXT = "<|endoftext|>"
 
 
 class ScratchConfig(BaseModel):
-    """Sizes of a GPT-2 that starts from random weights."""
+    """Sizes of a GPT-2, or of a T5, that starts from random weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     vocabulary: int = Field(default=4096, ge=258)
     layers: int = Field(default=4, ge=1)
+    encoder_layers: int = Field(default=0, ge=0)
+    """0 is a GPT-2; more is a T5 with that many layers in its encoder and `layers` in its decoder."""
     heads: int = Field(default=4, ge=1)
     width: int = Field(default=256, ge=1)
     context: int = Field(default=128, ge=2)
+    """Tokens that a GPT-2 can hold; a T5 has no such limit."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -29,8 +39,8 @@ class ScratchConfig(BaseModel):
         return self
 
 
-def build_scratch(config: ScratchConfig, texts: list[str]) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
-    """A GPT-2 of the given sizes and its tokenizer, the same for the same seed and texts."""
+def build_scratch(config: ScratchConfig, texts: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A model of the given sizes and its tokenizer, the same for the same seed and texts."""
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(
         texts, vocab_size=config.vocabulary, special_tokens=[END_OF_TEXT], show_progress=False
@@ -42,22 +52,44 @@ def build_scratch(config: ScratchConfig, texts: list[str]) -> tuple[GPT2LMHeadMo
         pad_token=END_OF_TEXT,
         model_max_length=config.context,
     )
-    end_id = trained.token_to_id(END_OF_TEXT)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        model = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=len(tokenizer),
-                n_layer=config.layers,
-                n_head=config.heads,
-                n_embd=config.width,
-                n_positions=config.context,
-                bos_token_id=end_id,
-                eos_token_id=end_id,
-                pad_token_id=end_id,
-                attn_pdrop=0.0,
-                embd_pdrop=0.0,
-                resid_pdrop=0.0,
-            )
+        build = _t5 if config.encoder_layers else _gpt2
+        return build(config, len(tokenizer), trained.token_to_id(END_OF_TEXT)), tokenizer
+
+
+def _gpt2(config: ScratchConfig, vocabulary: int, end_id: int) -> PreTrainedModel:
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocabulary,
+            n_layer=config.layers,
+            n_head=config.heads,
+            n_embd=config.width,
+            n_positions=config.context,
+            bos_token_id=end_id,
+            eos_token_id=end_id,
+            pad_token_id=end_id,
+            attn_pdrop=0.0,
+            embd_pdrop=0.0,
+            resid_pdrop=0.0,
         )
-    return model, tokenizer
+    )
+
+
+def _t5(config: ScratchConfig, vocabulary: int, end_id: int) -> PreTrainedModel:
+    model = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=vocabulary,
+            num_layers=config.encoder_layers,
+            num_decoder_layers=config.layers,
+            num_heads=config.heads,
+            d_model=config.width,
+            d_kv=config.width // config.heads,
+            d_ff=4 * config.width,
+            eos_token_id=end_id,
+            pad_token_id=end_id,
+            dropout_rate=0.0,
+        )
+    )
+    model.generation_config.decoder_start_token_id = end_id
+    return model

@@ -1,0 +1,78 @@
+"""Weights in 4 and 8 bits: what is loaded, what is trained over them, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes import functional
+
+from rlgf.config import load_config
+from rlgf.errors import UserError
+from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
+from rlgf.models.lora import Adapters, LoRAConfig
+from rlgf.models.quantization import Quantization
+from rlgf.training.checkpoint import save_policy
+from toys import letter_gpt
+
+IDS = torch.tensor([[0, 1, 2, 3]])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    save_policy(letter_gpt(width=64), tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def logits(model: LanguageModel) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.model(IDS).logits
+    return found
+
+
+@pytest.mark.parametrize(("kind", "bytes_a_weight"), [("4bit", 0.5), ("8bit", 1.0)])
+def test_weights_take_fewer_bits_and_say_almost_the_same(
+    folder: str, kind: Quantization, bytes_a_weight: float
+) -> None:
+    whole = load_language_model(ModelConfig(model=folder))
+    small = load_language_model(ModelConfig(model=folder, quantization=kind))
+    weight = small.model.get_submodule("transformer.h.0.mlp.c_fc").weight
+    assert weight.nbytes == bytes_a_weight * 64 * 256
+    assert not torch.equal(logits(small), logits(whole))
+    torch.testing.assert_close(logits(small), logits(whole), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+def test_an_adapter_is_trained_over_them(folder: str, kind: Quantization) -> None:
+    policy = load_language_model(ModelConfig(model=folder, quantization=kind, dtype="float32"))
+    start = logits(policy)
+    policy = replace(policy, adapters=Adapters(policy.model, LoRAConfig()))
+    torch.testing.assert_close(logits(policy), start)
+    policy.model(IDS).logits.square().sum().backward()
+    assert policy.trained
+    assert all(p.grad is not None and p.dtype == torch.float32 for p in policy.trained)
+    assert all(p.grad is None for p in policy.model.parameters() if not p.requires_grad)
+
+
+def test_a_policy_without_an_adapter_is_refused() -> None:
+    with pytest.raises(UserError, match="give 'model' and 'lora' with it"):
+        load_config({"task": "imdb", "algorithm": "bc", "policy": {"model": "x", "quantization": "4bit"}})
+
+
+def test_a_device_without_support_is_named_before_loading(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object, **__: object) -> None:
+        raise NotImplementedError("no kernel")
+
+    monkeypatch.setattr(functional, "quantize_4bit", unsupported)
+    with pytest.raises(UserError, match=r"no support for the device 'cpu' \(no kernel\)"):
+        load_language_model(ModelConfig(model=folder, quantization="8bit"))
+
+
+def test_a_missing_library_is_named(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"pip install 'rlgf\[quantization\]'"):
+        load_language_model(ModelConfig(model=folder, quantization="4bit"))

@@ -240,6 +240,22 @@ def test_gail_with_a_reward_that_does_not_learn_is_refused(reward: dict[str, Any
     assert "\n" not in str(caught.value)
 
 
+class Forgetful:
+    """Learns, and keeps nothing of it."""
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        return [0.0] * len(completions)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        return {}
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_reward_that_learns_without_a_state_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'Forgetful' has 'update'.*give it 'state_dict\(\)'"):
+        parts_of({"name": f"{__name__}:Forgetful"}, algorithm="ppo")
+
+
 @pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize(
     "reward", [{"name": "discriminator"}, {"terms": {"a": "toys:share_of_a", "discriminator": 1.0}}]

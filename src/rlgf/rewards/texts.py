@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,8 @@ class MetricReward:
         """
         # Called by its name in the recipe, where it is looked for among all metrics that there are.
         table: Mapping[str, Any] = getattr(metrics, "METRICS", metrics.TEXT_METRICS)
-        self._metric = resolve(metric, table, "metric")
+        found = resolve(metric, table, "metric")
+        self._metric = found() if inspect.isclass(found) else found
         self.metric = metric
         self.key = key
 
@@ -55,7 +57,11 @@ class MetricReward:
         references = columns.pop("references", [()] * len(completions))
         taken = {name: column for name, column in columns.items() if takes(self._metric, name)}
         found = self._metric(prompts, completions, references, **taken)
-        of_text = {name: values for name, values in found.items() if isinstance(values, list)}
+        of_text = {
+            name.removesuffix(" of text"): values
+            for name, values in found.items()
+            if isinstance(values, list)
+        }
         if not of_text:
             raise UserError(
                 f"the metric '{self.metric}' cannot be a reward: it has totals alone "

@@ -182,7 +182,8 @@ def test_it_comes_to_tell_references_from_other_texts(tmp_path: Path) -> None:
 def test_the_policy_is_left_alone(tmp_path: Path) -> None:
     policy = letter_gpt()
     before = copy.deepcopy(policy.model.state_dict())
-    reward = attached(policy, learning_rate=1e-2)
+    # Behind a head of zeros the trunk would have no gradient in the first update.
+    reward = moved(attached(policy, learning_rate=1e-2))
     reward.update(episodes(tmp_path))
     assert all(torch.equal(weight, before[name]) for name, weight in policy.model.state_dict().items())
     assert all(parameter.grad is None for parameter in policy.model.parameters())
@@ -238,6 +239,22 @@ def test_gail_with_a_reward_that_does_not_learn_is_refused(reward: dict[str, Any
     ) as caught:
         parts_of(reward)
     assert "\n" not in str(caught.value)
+
+
+class Forgetful:
+    """Learns, and keeps nothing of it."""
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        return [0.0] * len(completions)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        return {}
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_reward_that_learns_without_a_state_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'Forgetful' has 'update'.*give it 'state_dict\(\)'"):
+        parts_of({"name": f"{__name__}:Forgetful"}, algorithm="ppo")
 
 
 @pytest.mark.usefixtures("no_model")

@@ -179,6 +179,11 @@ def _check_reward(reward: Reward | None, config: Config, train: Sequence[Sample]
                 "and 'load_state_dict(state)'."
             )
     for one in singles:
+        if hasattr(one, "update") and not isinstance(one, LearnedReward):
+            raise UserError(
+                f"the reward '{type(one).__name__}' has 'update', and what it learns would be lost with the run: "
+                "give it 'state_dict()' and 'load_state_dict(state)' too."
+            )
         if getattr(one, "needs_references", False) and not train[0].references:
             raise UserError(
                 f"the reward '{type(one).__name__}' learns from reference texts, and the first sample of "

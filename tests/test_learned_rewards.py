@@ -102,7 +102,7 @@ def episodes(tmp_path: Path, count: int = 8) -> Rollout:
 
 def moved(reward: Discriminator, scale: float = 0.5) -> Discriminator:
     with torch.no_grad():
-        reward.classifier.head.weight += scale * torch.randn(
+        reward.classifier.states.head.weight += scale * torch.randn(
             1, 32, generator=torch.Generator().manual_seed(1)
         )
     return reward
@@ -112,8 +112,10 @@ def by_hand(reward: Discriminator, policy: LanguageModel, prompt: str, text: str
     """The log-odds of one text from a plain forward pass."""
     before, ids = policy.encode(prompt)[-4:], policy.encode(text)[:6]
     with torch.no_grad():
-        states = reward.classifier.trunk(torch.tensor([before + ids])).last_hidden_state[0, len(before) :]
-        return float(reward.classifier.head(states).mean())
+        states = reward.classifier.states.trunk(torch.tensor([before + ids])).last_hidden_state[
+            0, len(before) :
+        ]
+        return float(reward.classifier.states.head(states).mean())
 
 
 def test_the_discriminator_starts_without_an_opinion() -> None:
@@ -154,7 +156,9 @@ def test_an_update_descends_the_binary_cross_entropy(tmp_path: Path) -> None:
     assert found["discriminator_loss"] == pytest.approx(loss.item(), abs=1e-5)
     assert found["discriminator_accuracy"] == pytest.approx(float(right))
     loss.backward()
-    for old, new in zip(before.head.parameters(), reward.classifier.head.parameters(), strict=True):
+    for old, new in zip(
+        before.states.head.parameters(), reward.classifier.states.head.parameters(), strict=True
+    ):
         assert old.grad is not None
         assert torch.equal((new - old).sign(), -old.grad.sign())
         torch.testing.assert_close((new - old).abs(), torch.full_like(old, 1e-3), atol=1e-5, rtol=0)
@@ -162,8 +166,8 @@ def test_an_update_descends_the_binary_cross_entropy(tmp_path: Path) -> None:
 
 def by_hand_of(classifier: Any, policy: LanguageModel, prompt: str, text: str) -> torch.Tensor:
     before, ids = policy.encode(prompt)[-4:], policy.encode(text)[:6] or [policy.end_id]
-    states = classifier.trunk(torch.tensor([before + ids])).last_hidden_state[0, len(before) :]
-    mean: torch.Tensor = classifier.head(states).mean()
+    states = classifier.states.trunk(torch.tensor([before + ids])).last_hidden_state[0, len(before) :]
+    mean: torch.Tensor = classifier.states.head(states).mean()
     return mean
 
 

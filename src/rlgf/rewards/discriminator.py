@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
 from rlgf import seeding
 from rlgf.errors import UserError
 from rlgf.models.batching import length_batches
+from rlgf.models.critic import SeparateCritic
 from rlgf.models.loading import LanguageModel
-from rlgf.models.scoring import mixed_precision
+from rlgf.models.scoring import Tokens
 from rlgf.rollout.collector import RolloutConfig
 from rlgf.types import Rollout, pad
 
@@ -75,7 +75,7 @@ class Discriminator:
         logits = torch.zeros(len(texts))
         with torch.no_grad():
             for rows, batch in self._micro_batches(texts, self._config.max_batch_tokens):
-                logits[rows] = self.classifier(*batch).float().cpu()
+                logits[rows] = self.classifier(batch).float().cpu()
         found: list[float] = logits.tolist()
         return found
 
@@ -106,7 +106,7 @@ class Discriminator:
     def _step(self, real: list[_Text], written: list[_Text], sums: dict[str, float]) -> None:
         labels = torch.tensor([1.0] * len(real) + [0.0] * len(written))
         for rows, batch in self._micro_batches([*real, *written], _MAX_MICRO_TOKENS):
-            logits = self.classifier(*batch)
+            logits = self.classifier(batch)
             of_rows = labels[rows].to(logits.device)
             loss = nn.functional.binary_cross_entropy_with_logits(logits, of_rows, reduction="sum")
             (loss / len(labels)).backward()
@@ -131,50 +131,55 @@ class Discriminator:
 
     def _encoded(self, prompts: Sequence[str], texts: Sequence[str]) -> list[_Text]:
         """Prompts and texts in the policy's tokens, cut as its own episodes are."""
-        end = [self._policy.end_id]
-        found = []
-        for prompt, text in zip(prompts, texts, strict=True):
-            before = self._policy.encode(prompt)[-self._config.max_prompt_tokens :] or end
-            found.append((before, self._policy.encode(text)[: self._config.max_response_tokens] or end))
-        return found
+        policy, config = self._policy, self._config
+        return [
+            (
+                policy.encode_prompt(prompt, config.max_prompt_tokens),
+                policy.encode(text)[: config.max_response_tokens] or [policy.end_id],
+            )
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
 
     def _micro_batches(
         self, texts: Sequence[_Text], max_tokens: int
-    ) -> Iterator[tuple[Int[Tensor, "N"], _Batch]]:
-        device = self._policy.model.device
+    ) -> Iterator[tuple[Int[Tensor, "N"], Tokens]]:
         lengths = torch.tensor([[len(before), len(ids)] for before, ids in texts], dtype=torch.long).view(
             -1, 2
         )
         for rows in length_batches(lengths[:, 0], lengths[:, 1], max_tokens):
             chosen = [texts[row] for row in rows.tolist()]
-            whole = pad([torch.tensor(before + ids) for before, ids in chosen], self._policy.end_id)
-            places = torch.arange(whole.shape[1])
-            begins, sizes = lengths[rows, :1], lengths[rows].sum(dim=1, keepdim=True)
-            mask = places < sizes
-            yield rows, (whole.to(device), mask.to(device), (mask & (places >= begins)).to(device))
+            yield rows, _tokens(chosen, self._policy.end_id).to(self._policy.model.device)
 
 
 _Text = tuple[list[int], list[int]]
 """Token ids of a prompt and of its completion."""
-_Batch = tuple[Tensor, Tensor, Tensor]
-"""Ids, which of them are there, and which are the completion's, each (N, L)."""
+
+
+def _tokens(texts: Sequence[_Text], end_id: int) -> Tokens:
+    """With one more token behind each completion: the state before it has read all of the completion."""
+    prompts = [torch.tensor(before) for before, _ in texts]
+    completions = [torch.tensor([*ids, end_id]) for _, ids in texts]
+
+    def masks(rows: Sequence[Tensor]) -> list[Tensor]:
+        return [torch.ones(len(row), dtype=torch.bool) for row in rows]
+
+    return Tokens(
+        pad(prompts, end_id, left=True),
+        pad(masks(prompts), False, left=True),
+        pad(completions, end_id),
+        pad(masks(completions), False),
+    )
 
 
 class _Classifier(nn.Module):
-    """A copy of a causal trunk, and a linear head that starts at 0: no reward before there is evidence."""
+    """A copy of the policy's trunk, and a linear head that starts at 0: no reward before there is evidence."""
 
     def __init__(self, policy: LanguageModel) -> None:
         super().__init__()
-        self.trunk = copy.deepcopy(policy.model.base_model).eval()
-        self.head = nn.Linear(policy.model.config.get_text_config().hidden_size, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.states = SeparateCritic(policy.model)
 
-    def forward(
-        self, ids: Int[Tensor, "N L"], mask: Bool[Tensor, "N L"], read: Bool[Tensor, "N L"]
-    ) -> Float[Tensor, "N"]:
-        """The mean of the head over the completion's tokens."""
-        with mixed_precision(ids.device):
-            output = self.trunk(input_ids=ids, attention_mask=mask.long(), use_cache=False)
-        logits: Tensor = self.head(output.last_hidden_state.to(self.head.weight.dtype)).squeeze(-1)
+    def forward(self, tokens: Tokens) -> Float[Tensor, "N"]:
+        """The mean of the head over the states behind each of the completion's tokens."""
+        logits: Tensor = self.states(tokens, None)[:, 1:]
+        read = tokens.response_mask[:, 1:]
         return (logits * read).sum(dim=1) / read.sum(dim=1)

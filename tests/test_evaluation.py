@@ -72,8 +72,9 @@ def test_perplexity_equals_a_plain_forward_pass(language_model: LanguageModel) -
         "He leaves",
         " buys bread and walks home in the rain.",
     ]
+    samples = [Sample(prompt) for prompt in prompts]
     nll, tokens = text_nll(
-        language_model, prompts, texts, max_prompt_tokens=12, max_tokens=14, max_batch_tokens=40
+        language_model, samples, texts, max_prompt_tokens=12, max_tokens=14, max_batch_tokens=40
     )
     expected, counts = [], []
     for prompt, text in zip(prompts, texts, strict=True):
@@ -93,7 +94,7 @@ def test_perplexity_equals_a_plain_forward_pass(language_model: LanguageModel) -
 
 def test_perplexity_of_an_empty_text_is_that_of_ending(language_model: LanguageModel) -> None:
     nll, tokens = text_nll(
-        language_model, ["The film"], [""], max_prompt_tokens=9, max_tokens=9, max_batch_tokens=99
+        language_model, [Sample("The film")], [""], max_prompt_tokens=9, max_tokens=9, max_batch_tokens=99
     )
     with torch.no_grad():
         logits = language_model.model(torch.tensor([language_model.encode("The film")])).logits[0, -1]
@@ -132,8 +133,9 @@ def test_perplexities_are_those_of_the_models_named() -> None:
     found = evaluator(policy).evaluate(Author.POLICY, SAMPLES)
     limits = {"max_prompt_tokens": 4, "max_tokens": 8, "max_batch_tokens": 999}
     prompts, texts = ([record[key] for record in found.records] for key in ("prompt", "completion"))
-    outputs = text_nll(letter_gpt(), prompts, texts, **limits)
-    references = text_nll(policy, prompts, ["aaaaaa"] * len(prompts), **limits)
+    samples = [Sample(prompt) for prompt in prompts]
+    outputs = text_nll(letter_gpt(), samples, texts, **limits)
+    references = text_nll(policy, samples, ["aaaaaa"] * len(prompts), **limits)
     assert found.totals["output_perplexity"] == pytest.approx(perplexity(*outputs), rel=1e-4)
     assert found.totals["reference_perplexity"] == pytest.approx(perplexity(*references), rel=1e-4)
     assert [r["output_perplexity"] for r in found.records] == pytest.approx(perplexities(*outputs), rel=1e-4)

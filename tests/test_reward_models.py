@@ -144,7 +144,7 @@ def test_training_is_repeatable_and_leaves_the_random_state(letter_folder: str, 
 
 def test_an_adapter_is_trained_alone_and_merged(letter_folder: str, tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    changes = {"lora": {"rank": 4}, "epochs": 5}
+    changes = {"lora": {"r": 4}, "epochs": 5}
     told = recipe(letter_folder, tmp_path, letter_pairs(512, 0), letter_pairs(128, 1), **changes)
     assert train_reward_model(load_reward_recipe(told))["accuracy"] > 0.85
     start = letter_gpt(layers=2).model.state_dict()
@@ -255,7 +255,7 @@ def test_empty_files_are_named(tmp_path: Path) -> None:
         ({"positive": "good"}, ["'positive' names the label"]),
         ({"kind": "preferences"}, ["'kind'", "'preference'"]),
         ({"epoch": 2}, ["'epoch' is not a known key: did you mean 'epochs'?"]),
-        ({"lora": {"rank": 0}}, ["'lora.rank'"]),
+        ({"lora": {"r": 0}}, ["'lora.r'"]),
         ({"output": None}, ["'output'"]),
     ],
 )

@@ -155,6 +155,22 @@ def generate(
 
 
 @app.command()
+def merge(
+    adapter: Annotated[str, typer.Argument(help="A folder with an adapter, such as runs/NAME/policy.")],
+    output: Annotated[Path, typer.Argument(help="The folder for the whole model.")],
+) -> None:
+    """Add an adapter to its base's weights, and save the model as if it had been trained whole."""
+    from rlgf.models.loading import ModelConfig, load_language_model
+    from rlgf.models.lora import adapter_base
+    from rlgf.training.checkpoint import save_policy
+
+    if adapter_base(adapter, None) is None:
+        raise UserError(f"{adapter} holds no adapter: give the policy's folder of a run with 'policy.lora'.")
+    save_policy(load_language_model(ModelConfig(model=adapter)), output)
+    Console().print(Text(f"Wrote {output}."))
+
+
+@app.command()
 def compare(
     recipe: Annotated[Path, typer.Argument(help="A comparison, such as recipes/compare/imdb.yaml.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as seeds=2.")] = None,

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgf.models.loading import LanguageModel
-from rlgf.rollout.authors import Draft
+from rlgf.rollout.authors import Draft, prompt_tokens
 from rlgf.rollout.collector import assemble
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs
@@ -19,23 +19,23 @@ from rlgf.types import Author, Sample
 
 def text_nll(
     language_model: LanguageModel,
-    prompts: Sequence[str],
+    samples: Sequence[Sample],
     texts: Sequence[str],
     *,
     max_prompt_tokens: int,
     max_tokens: int,
     max_batch_tokens: int,
 ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-    """Negative log-likelihood of each text behind its prompt, as the model itself would give it.
+    """Negative log-likelihood of each text behind its sample's prompt, as the model itself would give it.
 
     Returns:
         Sums of nats (B,) and numbers of tokens (B,), over at most ``max_tokens`` tokens a text.
     """
     drafts = []
-    for prompt, text in zip(prompts, texts, strict=True):
-        prompt_ids = language_model.encode_prompt(prompt, max_prompt_tokens)
+    for sample, text in zip(samples, texts, strict=True):
+        prompt_ids = prompt_tokens(language_model, sample, max_prompt_tokens)
         ids = language_model.encode(text)[:max_tokens] or [language_model.end_id]
-        draft = Draft(Sample(prompt), prompt_ids, seed=0)
+        draft = Draft(sample, prompt_ids, seed=0)
         draft.ids, draft.authors, draft.logprobs = ids, [Author.REFERENCE] * len(ids), [0.0] * len(ids)
         drafts.append(draft)
     rollout = assemble(drafts, list(range(len(drafts))), language_model)

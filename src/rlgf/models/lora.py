@@ -36,7 +36,12 @@ class LoRAConfig(BaseModel):
     r: int = Field(default=8, ge=1)
     alpha: int = Field(default=16, ge=1)
     targets: tuple[str, ...] | None = None
-    """Names of the layers that get one; default: `peft`'s choice for the architecture."""
+    """Names of the layers that get one; default: every linear layer but the head."""
+
+    @property
+    def layers(self) -> list[str] | str:
+        """The targets as `peft` takes them."""
+        return "all-linear" if self.targets is None else list(self.targets)
 
 
 def check_installed(what: str) -> None:
@@ -60,11 +65,10 @@ class Adapters:
         check_installed("'policy.lora'")
         from peft import LoraConfig, get_peft_model
 
-        targets = list(config.targets) if config.targets is not None else None
         self._config = LoraConfig(
             r=config.r,
             lora_alpha=config.alpha,
-            target_modules=targets,
+            target_modules=config.layers,
             # GPT-2 keeps its matrices the other way round.
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
@@ -74,7 +78,7 @@ class Adapters:
                 self._peft: Any = get_peft_model(model, self._config, POLICY)
         except ValueError as error:
             raise UserError(
-                f"'policy.lora.targets' ({targets}) fits no layer of the model: name some of "
+                f"'policy.lora.targets' ({config.layers}) fits no layer of the model: name some of "
                 f"{', '.join(sorted(_matrices(model)))}."
             ) from error
 

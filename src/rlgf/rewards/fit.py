@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 import warnings
@@ -19,21 +18,12 @@ from torch import Tensor, nn
 
 from rlgf import seeding
 from rlgf.config import laid_over, read_source, validated
-from rlgf.errors import UserError
+from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.rewards.calibration import expected_calibration_error, reliability, save_reliability
 from rlgf.rewards.examples import ExamplesConfig, Labelled, Pair
 from rlgf.rewards.model import Kind, Notes, Scorer, load_scorer
 
 _MAX_GRADIENT_NORM = 1.0
-
-
-class LoraConfig(BaseModel):
-    """A low-rank adapter on every linear layer (Hu et al., arXiv 2106.09685), merged when training ends."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rank: int = Field(default=8, ge=1)
-    alpha: int = Field(default=16, ge=1)
 
 
 class RewardModelConfig(BaseModel):
@@ -51,7 +41,8 @@ class RewardModelConfig(BaseModel):
     """An encoder or a causal model: a packaged name, a hub name or a folder."""
     layers: int | None = Field(default=None, ge=1)
     """How many of its first layers to keep; default: all."""
-    lora: LoraConfig | None = None
+    lora: LoRAConfig | None = None
+    """Train an adapter, which is merged when training ends."""
     max_tokens: int = Field(default=128, ge=1)
     """A longer text loses its beginning."""
     epochs: int = Field(default=1, ge=1)
@@ -96,8 +87,8 @@ def train_reward_model(config: RewardModelConfig) -> dict[str, Any]:
     Raises:
         UserError: data, a model or the package for LoRA is not there or does not fit.
     """
-    if config.lora is not None and importlib.util.find_spec("peft") is None:
-        raise UserError("'lora' needs the package peft: pip install 'rlgf[lora]', or leave 'lora' out.")
+    if config.lora is not None:
+        check_installed("'lora'")
     train, held_out = _examples(config, "train"), _examples(config, "validation")
     start = time.perf_counter()
     with torch.random.fork_rng():
@@ -140,15 +131,13 @@ def _texts(examples: Sequence[Pair | Labelled]) -> list[str]:
     return [text for texts in sides for text in texts]
 
 
-def _adapter(scorer: Scorer, lora: LoraConfig | None) -> Any:
+def _adapter(scorer: Scorer, lora: LoRAConfig | None) -> Any:
     """Puts an adapter into the scorer's model, which is then all of it that is trained beside the head."""
     if lora is None:
         return None
     import peft
 
-    config = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="SEQ_CLS"
-    )
+    config = peft.LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.layers, task_type="SEQ_CLS")
     with warnings.catch_warnings():
         # What peft asks of transformers by an old name, and the layout of GPT-2's weights, which it finds out.
         warnings.simplefilter("ignore", category=FutureWarning)

@@ -91,7 +91,7 @@ class Evaluator:
                 found[name] = values.tolist()
                 found.update({f"{name}/{term}": of_term.tolist() for term, of_term in terms.items()})
         found.update(
-            self._perplexity("output_perplexity", self.language_model, rollout.prompts, rollout.texts)
+            self._perplexity("output_perplexity", self.language_model, rollout.samples, rollout.texts)
         )
         if author is Author.POLICY:
             found.update(self._policy_metrics(rollout))
@@ -111,15 +111,15 @@ class Evaluator:
         if len(with_text) == len(rollout):
             texts = [sample.references[0] for sample in with_text]
             policy = self.collector.policy
-            found.update(self._perplexity("reference_perplexity", policy, rollout.prompts, texts))
+            found.update(self._perplexity("reference_perplexity", policy, rollout.samples, texts))
         return found
 
     def _perplexity(
-        self, name: str, model: LanguageModel, prompts: Sequence[str], texts: Sequence[str]
+        self, name: str, model: LanguageModel, samples: Sequence[Sample], texts: Sequence[str]
     ) -> dict[str, list[float] | float]:
         nll, tokens = text_nll(
             model,
-            prompts,
+            samples,
             texts,
             max_prompt_tokens=self.config.max_prompt_tokens,
             max_tokens=self.config.max_response_tokens,

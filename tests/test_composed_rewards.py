@@ -236,7 +236,7 @@ def test_a_metric_gets_references_and_columns(key: str, expected: list[float]) -
         ({"metric": "wrods"}, "metric 'wrods' is not known: did you mean 'words'?"),
         (
             {"metric": "distinct"},
-            "'distinct' cannot be a reward: it has totals alone (distinct_1, distinct_2)",
+            "'distinct' cannot be a reward: it has totals alone (distinct_1, distinct_2, distinct_3)",
         ),
         ({"metric": f"{__name__}:several"}, "option 'key' (it is None): .*: first, second"),
         (

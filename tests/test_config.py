@@ -103,7 +103,7 @@ def test_yaml_of_a_configuration_loads_to_an_equal_one(tmp_path: Path, algorithm
     config = load_config(
         BASE,
         f"algorithm={algorithm}",
-        "rollout.group_size=4",
+        "rollout.group_size=2",
         "update.learning_rate={start: 1e-5, end: 0, warmup: 0.1}",
         "output=some/where",
         "evaluation.language_model.model=gpt2-xl",

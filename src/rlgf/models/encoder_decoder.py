@@ -20,7 +20,9 @@ def is_encoder_decoder(model: PreTrainedModel) -> bool:
 
 
 def decoder_start(model: PreTrainedModel) -> list[int]:
-    """The tokens that stand before every response: the start token and, as in BART, a forced first one."""
+    """What stands before every response of a decoder: the start token and, as in BART, a forced first one."""
+    if not is_encoder_decoder(model):
+        return []
     found = []
     for name in ("decoder_start_token_id", "forced_bos_token_id"):
         value = getattr(model.generation_config, name, None)

@@ -152,20 +152,21 @@ def collect_runs(comparison: Comparison) -> dict[tuple[str, str, int], Finished]
 
 
 def _measure_authors(comparison: Comparison, setting: str, display: Display) -> None:
-    """The start policy, the data's own texts and each guide on the test split, once a setting."""
+    """The start policy, each guide and the data's own texts on the test split, once a setting."""
     path = comparison.runs / comparison.name / setting / "authors.json"
     if path.exists():
         return
     configs = [comparison.config(setting, name, 0) for name in comparison.algorithms]
     guided = {describe(config.guide): config for config in configs if config.guide is not None}
     measured: dict[str, dict[str, float]] = {}
+    with closing(Trainer(configs[0], display=display)) as trainer:
+        measured["start"] = trainer.evaluate(Author.POLICY).totals
+        reference = trainer.evaluate(Author.REFERENCE).totals
     for guide, config in guided.items():
+        name = "guide" if len(guided) == 1 else f"guide {guide}"
         with closing(Trainer(config, display=display)) as trainer:
-            if not measured:
-                measured["start"] = trainer.evaluate(Author.POLICY).totals
-                measured["reference text"] = trainer.evaluate(Author.REFERENCE).totals
-            name = "guide" if len(guided) == 1 else f"guide {guide}"
             measured[name] = trainer.evaluate(Author.GUIDE).totals
+    measured["reference text"] = reference
     path.write_text(json.dumps(measured, indent=1))
 
 

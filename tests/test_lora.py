@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import Tensor
 
 from conftest import sharpen
+from rlgf import cli
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.models.critic import AdapterCritic, build_critic
@@ -177,9 +178,15 @@ def test_a_saved_adapter_loads_with_peft_and_is_merged_on_loading(tmp_path: Path
     with torch.no_grad():
         torch.testing.assert_close(merged.model(ids).logits, expected, atol=1e-5, rtol=1e-5)
     assert written(merged.model) == written(policy.model) != written(letter_gpt().model)
-    save_policy(merged, tmp_path / "whole")
+    cli.merge(str(tmp_path / "adapter"), tmp_path / "whole")
     again = load_language_model(ModelConfig(model=str(tmp_path / "whole")))
     assert written(again.model) == written(policy.model)
+
+
+def test_a_model_that_is_no_adapter_is_not_merged(tmp_path: Path) -> None:
+    save_policy(letter_gpt(), tmp_path / "base")
+    with pytest.raises(UserError, match="holds no adapter"):
+        cli.merge(str(tmp_path / "base"), tmp_path / "whole")
 
 
 def test_targets_that_are_not_there_are_refused_with_those_that_are() -> None:

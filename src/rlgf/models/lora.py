@@ -6,6 +6,7 @@ Low-rank adaptation (Hu et al., arXiv 2106.09685) through `peft`, which is optio
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -74,7 +75,7 @@ class Adapters:
         )
         try:
             # What it returns wraps the model; the model itself stays usable, adapter and all.
-            with _drawn_for(POLICY):
+            with _injecting(POLICY):
                 self._peft: Any = get_peft_model(model, self._config, POLICY)
         except ValueError as error:
             raise UserError(
@@ -84,7 +85,7 @@ class Adapters:
 
     def add(self, name: str) -> None:
         """Inject one more adapter of the same size."""
-        with _drawn_for(name):
+        with _injecting(name):
             self._peft.add_adapter(name, self._config)
         self._run(POLICY)
 
@@ -122,9 +123,11 @@ class Adapters:
 
 
 @contextmanager
-def _drawn_for(name: str) -> Iterator[None]:
+def _injecting(name: str) -> Iterator[None]:
     """The same random first weights for every adapter of this name, whatever was drawn before."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.24 by an old name.
+        warnings.simplefilter("ignore", category=FutureWarning)
         torch.manual_seed(seeding.derive(0, "adapter", name))
         yield
 

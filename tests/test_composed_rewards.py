@@ -77,6 +77,14 @@ def test_short_forms_of_terms(terms: dict[str, Any], expected: dict[str, Any]) -
     assert {key: (term.name, term.weight) for key, term in config.terms.items()} == expected
 
 
+def test_another_reward_does_not_get_the_options_of_the_one_before() -> None:
+    first = {"task": "imdb", "policy": {"model": "x"}, "reward": {"name": "length", "options": {"target": 4}}}
+    assert load_config(first, "reward.name=sentiment").reward == RewardConfig(name="sentiment")
+    assert load_config(first, {"reward": "length"}, "reward.clip=[-1, 0]").reward == RewardConfig(
+        name="length", options={"target": 4}, clip=(-1, 0)
+    )
+
+
 def test_one_reward_replaces_terms_and_terms_replace_one_reward() -> None:
     terms = {"reward": {"terms": {"sentiment": 1.0}, "normalize": True}}
     later = load_config(BASE, terms).reward

@@ -100,10 +100,14 @@ class RewardConfig(BaseModel):
 
 
 def fit_for(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """What stays of a reward section when a later recipe is laid over it: one reward replaces terms, and
-    terms replace one reward.
+    """What stays of a reward section when a later recipe is laid over it.
+
+    One reward replaces terms, terms replace one reward, and another reward does not get the options of
+    the one before.
     """
     gone = {"terms"} if "name" in new else {"name", "options"} if "terms" in new else set()
+    if old.get("name") not in (None, new.get("name", old.get("name"))):
+        gone |= {"options"}
     return {key: value for key, value in old.items() if key not in gone}
 
 

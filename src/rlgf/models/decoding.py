@@ -119,6 +119,7 @@ class _Batch:
         capacity = self.ids.shape[1] + int(limits.max()) - 1
         self.cache = reserving_cache(model, capacity) if use_cache else None
         self.cache_argument = cache_argument(model)
+        self.gives_positions = encoded is not None and takes_decoder_positions(model)
         self.fed = 0
 
     def next_logits(self) -> Float[Tensor, "N V"]:
@@ -143,7 +144,7 @@ class _Batch:
                 "position_ids": positions,
                 "logits_to_keep": 1,
             }
-        given = {"decoder_position_ids": positions} if takes_decoder_positions(self.model) else {}
+        given = {"decoder_position_ids": positions} if self.gives_positions else {}
         return {
             **encoded_inputs(*self.encoded),
             "decoder_input_ids": ids,

@@ -108,9 +108,14 @@ def trunk_of(model: PreTrainedModel) -> PreTrainedModel:
 
 def base_hidden(trunk: PreTrainedModel, tokens: Tokens, start: Sequence[int]) -> Float[Tensor, "B T D"]:
     """The last hidden states of a trunk at response positions; ``start`` as `decoder_start` of its model."""
+    # Models without a base of their own, such as T5's, run with their head and keep every layer's states.
+    headless = trunk.get_output_embeddings() is None
     with mixed_precision(trunk.device):
-        output = trunk(**tokens.model_inputs(trunk, start), use_cache=False, output_hidden_states=True)
-    return _last_states(output)[:, -tokens.response_ids.shape[1] :]
+        output = trunk(
+            **tokens.model_inputs(trunk, start), use_cache=False, output_hidden_states=not headless
+        )
+    states: Tensor = output.last_hidden_state if headless else _last_states(output)
+    return states[:, -tokens.response_ids.shape[1] :]
 
 
 def _last_states(output: Any) -> Float[Tensor, "B L D"]:

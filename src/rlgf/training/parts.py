@@ -10,7 +10,16 @@ from dataclasses import dataclass, replace
 from rlgf import seeding
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.guides import Guide, RemoteGuide, Request, build_guide, guide_models, http_configs, scoring_guide
+from rlgf.guides import (
+    Guide,
+    GuideConfig,
+    RemoteGuide,
+    Request,
+    build_guide,
+    guide_models,
+    http_configs,
+    scoring_guide,
+)
 from rlgf.guides.http import BudgetConfig
 from rlgf.metrics import Metric, build_metrics
 from rlgf.models.critic import build_critic
@@ -90,30 +99,14 @@ def build_parts(
     metrics = build_metrics(config.evaluation.metrics)
     _check_metrics(metrics, config.evaluation, task)
     if guide is None and config.guide is not None and not guide_models(config.guide):
-        guide = build_guide(config.guide)
-        if isinstance(guide, RemoteGuide):
-            # One real request: a wrong address, key, model or context shows before models load.
-            prompt = max((sample.prompt for sample in itertools.islice(train, 256)), key=len)
-            guide.write([Request(prompt, config.rollout.max_response_tokens, seed=0)])
-    if reward is None and config.reward is not None:
-        reward = config.reward.build()
-        if not any(isinstance(one, PolicyReadingReward) for one in single_rewards(reward)):
-            _try(reward, train[0])
-    judge_name = config.evaluation.judge
-    _check_reward(reward, config, train)
-    judge = build_reward(judge_name, {}) if judge_name else None
-    if judge is not None:
-        _try(judge, train[0])
+        guide = _asked_guide(config.guide, config.rollout, train)
+    reward, judge = _scorers(config, reward, train)
     if policy is None:
         texts = [s.prompt + "".join(s.references[:1]) for s in train] if config.policy.scratch else None
         policy = load_language_model(config.policy.source, texts)
     if isinstance(reward, PolicyReadingReward):
         reward.attach(policy, config.rollout, config.seed)
-    if config.policy.lora is not None:
-        policy = replace(policy, adapters=Adapters(policy.model, config.policy.lora))
-        reference = replace(policy, without_adapter=True)
-    else:
-        reference = LanguageModel(copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer)
+    policy, reference = _with_reference(policy, config)
     language_model = config.evaluation.language_model
     judge_model = reference if language_model is None else load_language_model(language_model)
     if guide is None and config.guide is not None:
@@ -147,6 +140,48 @@ def build_parts(
         updater=Updater(policy, critics, config.rollout.sampling, config.update, config.seed, scorer),
         evaluator=Evaluator(measured, reference, judge_model, reward, judge, config.rollout, metrics),
     )
+
+
+def _asked_guide(config: GuideConfig, rollout: RolloutConfig, train: Sequence[Sample]) -> Guide:
+    """A guide that loads no model; a remote one is asked once, so that a wrong address, key, model or
+    context shows before models load.
+
+    Raises:
+        UserError: it cannot be had, or its answer is none.
+    """
+    guide = build_guide(config)
+    if isinstance(guide, RemoteGuide):
+        prompt = max((sample.prompt for sample in itertools.islice(train, 256)), key=len)
+        guide.write([Request(prompt, rollout.max_response_tokens, seed=0)])
+    return guide
+
+
+def _scorers(
+    config: Config, reward: Reward | None, train: Sequence[Sample]
+) -> tuple[Reward | None, Reward | None]:
+    """The reward and the judge, each tried on a sample.
+
+    Raises:
+        UserError: there is no such scorer, or it does not fit the data or the algorithm.
+    """
+    if reward is None and config.reward is not None:
+        reward = config.reward.build()
+        if not any(isinstance(one, PolicyReadingReward) for one in single_rewards(reward)):
+            _try(reward, train[0])
+    _check_reward(reward, config, train)
+    judge = build_reward(config.evaluation.judge, {}) if config.evaluation.judge else None
+    if judge is not None:
+        _try(judge, train[0])
+    return reward, judge
+
+
+def _with_reference(policy: LanguageModel, config: Config) -> tuple[LanguageModel, LanguageModel]:
+    """The policy as it is trained, and its frozen start: the same model without its adapter, or a copy."""
+    if config.policy.lora is not None:
+        policy = replace(policy, adapters=Adapters(policy.model, config.policy.lora))
+        return policy, replace(policy, without_adapter=True)
+    frozen = copy.deepcopy(policy.model).requires_grad_(False)
+    return policy, LanguageModel(frozen, policy.tokenizer)
 
 
 def _budgets(config: Config) -> list[BudgetConfig]:

@@ -89,6 +89,31 @@ def test_what_a_reward_can_do_shows_in_its_methods() -> None:
 # The discriminator.
 
 
+def test_the_discriminator_of_an_adapter_is_one_too_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "algorithm": "gail",
+        "policy": {"model": "made by hand", "lora": {"r": 2}},
+        "reward": {"name": "discriminator", "options": {"learning_rate": 1e-2}},
+    }
+    whole = toy_trainer(tmp_path / "whole", **changes)
+    base = {n: p.clone() for n, p in whole.parts.policy.model.named_parameters() if "lora" not in n}
+    whole.train()
+    for name, parameter in whole.parts.policy.model.named_parameters():
+        assert name not in base or torch.equal(parameter, base[name]), "the base is the reference too"
+    half = toy_trainer(tmp_path / "half", **changes)
+    half._prepare(half.config.folder, False)
+    for _ in range(2):
+        half.step()
+    half._save()
+    resumed = toy_trainer(tmp_path / "half", **changes)
+    resumed.train(resume=True)
+    expected, found = (t.parts.assessor.state_dict()["reward"]["classifier"] for t in (whole, resumed))
+    assert len(expected) == 2 * 4 + 2, "an adapter's two matrices for each of four layers, and a head"
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert any(weight.abs().max() > 1e-3 for name, weight in expected.items() if "head" in name)
+
+
 def attached(policy: LanguageModel | None = None, **options: Any) -> Discriminator:
     reward = Discriminator(**options)
     reward.attach(policy or letter_gpt(), SHORT, 0)

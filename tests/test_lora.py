@@ -183,6 +183,18 @@ def test_a_saved_adapter_loads_with_peft_and_is_merged_on_loading(tmp_path: Path
     assert written(again.model) == written(policy.model)
 
 
+def test_an_adapter_over_an_adapter_names_the_first_as_its_base(tmp_path: Path) -> None:
+    save_policy(letter_gpt(), tmp_path / "base")
+    source = tmp_path / "base"
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        policy = adapted(load_language_model(ModelConfig(model=str(source))))
+        trained_a_little(policy)
+        save_policy(policy, folder)
+        source = folder
+    again = load_language_model(ModelConfig(model=str(tmp_path / "second")))
+    torch.testing.assert_close(logits(again), logits(policy), atol=1e-4, rtol=1e-4)
+
+
 def test_a_model_that_is_no_adapter_is_not_merged(tmp_path: Path) -> None:
     save_policy(letter_gpt(), tmp_path / "base")
     with pytest.raises(UserError, match="holds no adapter"):

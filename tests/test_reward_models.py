@@ -6,20 +6,33 @@ import importlib.util
 import json
 import math
 import random
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
+from rlgf import cli
 from rlgf.cli import app
+from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.rewards import build_reward, score
+from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
+from rlgf.models.lora import Adapters, LoRAConfig
+from rlgf.rewards import Reward, build_reward, score
+from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.calibration import Bin, expected_calibration_error, reliability
 from rlgf.rewards.fit import load_reward_recipe, train_reward_model
+from rlgf.rollout.collector import RolloutConfig
 from rlgf.tasks.imdb import labelled_reviews
+from rlgf.training.checkpoint import save_policy
+from rlgf.training.display import Display
+from rlgf.training.parts import build_parts
+from rlgf.training.trainer import Trainer
 from toys import letter_gpt
 
 Rows = list[dict[str, Any]]
@@ -142,19 +155,109 @@ def test_training_is_repeatable_and_leaves_the_random_state(letter_folder: str, 
     assert found[0] == found[1]
 
 
-def test_an_adapter_is_trained_alone_and_merged(letter_folder: str, tmp_path: Path) -> None:
-    pytest.importorskip("peft")
+@pytest.fixture(scope="module")
+def adapter(letter_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapter")
     changes = {"lora": {"r": 4}, "epochs": 5}
-    told = recipe(letter_folder, tmp_path, letter_pairs(512, 0), letter_pairs(128, 1), **changes)
+    told = recipe(letter_folder, folder, letter_pairs(512, 0), letter_pairs(128, 1), **changes)
     assert train_reward_model(load_reward_recipe(told))["accuracy"] > 0.85
+    return folder / "model"
+
+
+def test_an_adapter_is_trained_alone_and_merged_on_request(adapter: Path, tmp_path: Path) -> None:
+    assert not (adapter / "model.safetensors").exists()
+    assert (adapter / "adapter_model.safetensors").stat().st_size < 60_000
+    cli.merge(str(adapter), tmp_path / "whole")
+    assert not list((tmp_path / "whole").glob("adapter*"))
     start = letter_gpt(layers=2).model.state_dict()
-    trained = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").state_dict()
+    trained = AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole").state_dict()
     for name in ("transformer.wte.weight", "transformer.ln_f.weight"):
         assert torch.equal(trained[name], start[name]), "only linear layers have an adapter"
     name = "transformer.h.0.attn.c_attn.weight"
     moved = torch.linalg.matrix_rank(trained[name] - start[name], atol=1e-4)
     assert 0 < moved <= 4
-    assert not list((tmp_path / "model").glob("adapter*"))
+    whole, over_base = (build_reward("model", {"folder": str(f)}) for f in (tmp_path / "whole", adapter))
+    assert whole(*TEXTS) == pytest.approx(over_base(*TEXTS), abs=1e-5)
+
+
+TEXTS = (["ab", "cd", "a"], ["aaaa", "b", "dcbadcba"])
+
+
+def adapted(folder: str, **sizes: int) -> LanguageModel:
+    policy = load_language_model(ModelConfig(model=folder))
+    return replace(policy, adapters=Adapters(policy.model, LoRAConfig(**sizes)))
+
+
+def attached(folder: Path, policy: LanguageModel) -> Reward:
+    reward = build_reward("adapter", {"folder": str(folder)})
+    assert isinstance(reward, PolicyReadingReward)
+    reward.attach(policy, RolloutConfig(), 0)
+    return reward
+
+
+def test_an_adapter_on_the_policys_base_pays_what_a_model_of_its_own_would(
+    adapter: Path, letter_folder: str
+) -> None:
+    expected = build_reward("model", {"folder": str(adapter)})(*TEXTS)
+    assert max(expected) - min(expected) > 1
+    policy = adapted(letter_folder, r=2)
+    ids = torch.tensor([[0, 1, 2]])
+    with torch.no_grad():
+        before = policy.model(ids).logits
+        reward, other = attached(adapter, policy), attached(adapter, policy)
+        assert reward(*TEXTS) == pytest.approx(expected, abs=1e-5)
+        assert torch.equal(policy.model(ids).logits, before), "the policy runs with its own adapter alone"
+        for parameter in policy.trained:
+            parameter.add_(1.0)
+        assert not torch.allclose(policy.model(ids).logits, before, atol=1e-2)
+        assert reward(*TEXTS) == pytest.approx(expected, abs=1e-5), "what the policy learns moves no reward"
+        assert other(*TEXTS) == reward(*TEXTS)
+
+
+def test_a_run_with_a_reward_over_its_own_base(adapter: Path, letter_folder: str, tmp_path: Path) -> None:
+    config = load_config(
+        {
+            "task": "toys:LetterTask",
+            "policy": {"model": letter_folder, "lora": {"r": 2}},
+            "reward": {"name": "adapter", "options": {"folder": str(adapter)}},
+            "algorithm": "ppo",
+            "output": str(tmp_path),
+            "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
+            "update": {"minibatch": 8},
+            "training": {"updates": 1, "kl": {"coefficient": 0.0}, "trackers": []},
+        }
+    )
+    trainer = Trainer(config, build_parts(config), Display(Console(quiet=True)))
+    rollout = trainer.collect(trainer.batch(), trainer.row())
+    expected = build_reward("model", {"folder": str(adapter)})(list(rollout.prompts), list(rollout.texts))
+    assert trainer.step()["reward"] == pytest.approx(sum(expected) / len(expected), abs=1e-4)
+
+
+def test_an_adapter_that_cannot_stand_on_the_policy_is_refused(
+    adapter: Path, letter_folder: str, preference: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"it holds a whole model; pay by it with 'reward.name: model'"):
+        build_reward("adapter", {"folder": str(preference / "model")})
+    with pytest.raises(UserError, match=r"set 'policy.lora'"):
+        attached(adapter, load_language_model(ModelConfig(model=letter_folder)))
+    save_policy(letter_gpt(layers=2), tmp_path / "other")
+    with pytest.raises(UserError, match=r"belongs to the base '.*', and the policy's is '.*other'"):
+        attached(adapter, adapted(str(tmp_path / "other")))
+    notes = json.loads((adapter / "reward.json").read_text())
+    shallow = tmp_path / "shallow"
+    shutil.copytree(adapter, shallow)
+    (shallow / "reward.json").write_text(json.dumps({**notes, "layers": 1}))
+    with pytest.raises(UserError, match="an adapter on 1 layers of its base"):
+        build_reward("adapter", {"folder": str(shallow)})
+
+
+def test_an_adapter_keeps_how_many_layers_it_is_for(letter_folder: str, tmp_path: Path) -> None:
+    changes = {"lora": {"r": 2}, "layers": 1, "epochs": 1}
+    told = recipe(letter_folder, tmp_path, letter_pairs(16, 0), letter_pairs(8, 1), **changes)
+    train_reward_model(load_reward_recipe(told))
+    cli.merge(str(tmp_path / "model"), tmp_path / "whole")
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole").config.num_hidden_layers == 1
+    assert len(build_reward("model", {"folder": str(tmp_path / "model")})(*TEXTS)) == 3
 
 
 def test_a_classifier_gives_the_probability_of_its_label(letter_folder: str, tmp_path: Path) -> None:

@@ -156,17 +156,26 @@ def generate(
 
 @app.command()
 def merge(
-    adapter: Annotated[str, typer.Argument(help="A folder with an adapter, such as runs/NAME/policy.")],
+    adapter: Annotated[
+        str, typer.Argument(help="A folder with an adapter, such as runs/NAME/policy or runs/reward/NAME.")
+    ],
     output: Annotated[Path, typer.Argument(help="The folder for the whole model.")],
 ) -> None:
     """Add an adapter to its base's weights, and save the model as if it had been trained whole."""
     from rlgf.models.loading import ModelConfig, load_language_model
     from rlgf.models.lora import adapter_base
+    from rlgf.rewards.model import ModelReward, holds_reward_model
     from rlgf.training.checkpoint import save_policy
 
     if adapter_base(adapter, None) is None:
-        raise UserError(f"{adapter} holds no adapter: give the policy's folder of a run with 'policy.lora'.")
-    save_policy(load_language_model(ModelConfig(model=adapter)), output)
+        raise UserError(
+            f"{adapter} holds no adapter: give the policy's folder of a run with 'policy.lora', or a reward model's "
+            "that was trained with 'lora'."
+        )
+    if holds_reward_model(adapter):
+        ModelReward(adapter).save(output)
+    else:
+        save_policy(load_language_model(ModelConfig(model=adapter)), output)
     Console().print(Text(f"Wrote {output}."))
 
 

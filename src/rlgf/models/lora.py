@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -89,6 +89,35 @@ class Adapters:
             self._peft.add_adapter(name, self._config)
         self._run(POLICY)
 
+    def add_saved(self, folder: Path) -> tuple[str, dict[str, Tensor]]:
+        """Inject an adapter that `peft` saved, for another use of the same base.
+
+        Returns:
+            The name to run it by, and the weights that were saved with it and belong to no layer of the
+            base, such as a head's.
+
+        Raises:
+            UserError: it belongs to other layers than this model has.
+        """
+        from peft import PeftConfig, set_peft_model_state_dict
+
+        config = PeftConfig.from_pretrained(str(folder))
+        # Heads are left to who asked: this model has its own, or none.
+        config.task_type = config.modules_to_save = None
+        weights = load_file(folder / "adapter_model.safetensors")
+        of_layers = {path: weight for path, weight in weights.items() if ".lora_" in path}
+        name = f"{folder.name} {len(self._peft.peft_config)}".replace(".", "_")
+        try:
+            with _injecting(name):
+                self._peft.add_adapter(name, config)
+            set_peft_model_state_dict(self._peft, of_layers, adapter_name=name)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"the adapter {folder} does not fit the policy's base: {_line(error)}."
+            ) from error
+        self._run(POLICY)
+        return name, {path: weight for path, weight in weights.items() if path not in of_layers}
+
     def parameters(self, name: str) -> Sequence[nn.Parameter]:
         return [p for path, p in self._peft.named_parameters() if f".{name}." in path]
 
@@ -112,7 +141,8 @@ class Adapters:
 
     def save(self, folder: Path) -> None:
         """Write the policy's adapter as `peft` does."""
-        self._peft.save_pretrained(folder, selected_adapters=[POLICY])
+        # No embedding is trained, so none has to be looked for.
+        self._peft.save_pretrained(folder, selected_adapters=[POLICY], save_embedding_layers=False)
 
     def load(self, folder: Path) -> None:
         """Read the policy's adapter from what `save` wrote."""
@@ -120,6 +150,10 @@ class Adapters:
 
         weights = load_file(folder / "adapter_model.safetensors")
         set_peft_model_state_dict(self._peft, weights, adapter_name=POLICY)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).removesuffix(".")
 
 
 @contextmanager
@@ -164,4 +198,6 @@ def merged(base: PreTrainedModel, source: str, revision: str | None) -> PreTrain
     from peft import PeftModel
 
     whole: PreTrainedModel = PeftModel.from_pretrained(base, source, revision=revision).merge_and_unload()
+    # It is not its base any more, and no other adapter of that base fits it.
+    whole.name_or_path = source
     return whole.requires_grad_(True)

@@ -63,7 +63,10 @@ class PolicyReadingReward(Reward, Protocol):
     """A reward that is made from the policy that it is to pay."""
 
     def attach(self, policy: LanguageModel, config: RolloutConfig, seed: int, /) -> None:
-        """Called once, when the policy is loaded and before anything is scored; it must copy what it keeps."""
+        """Called once, when the policy is loaded, its adapter included, and before anything is scored.
+
+        It must copy the weights that it keeps, or inject an adapter of its own into ``policy.adapters``.
+        """
         ...
 
 

@@ -13,7 +13,7 @@ from rlgf.rewards.base import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.rewards.discriminator import Discriminator
 from rlgf.rewards.judge import Judge
-from rlgf.rewards.model import ModelReward
+from rlgf.rewards.model import AdapterReward, ModelReward
 from rlgf.rewards.scale import Scale
 from rlgf.rewards.sentiment import Sentiment
 from rlgf.rewards.texts import Length, MetricReward
@@ -26,6 +26,7 @@ REWARDS: Mapping[str, Callable[..., Any]] = {
     "metric": MetricReward,
     "discriminator": Discriminator,
     "model": ModelReward,
+    "adapter": AdapterReward,
 }
 """The rewards by name. The judge is for evaluation: a policy trained on it has no held-out judge left."""
 

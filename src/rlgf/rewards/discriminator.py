@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rlgf import seeding
 from rlgf.errors import UserError
 from rlgf.models.batching import length_batches
-from rlgf.models.critic import SeparateCritic
+from rlgf.models.critic import build_critic
 from rlgf.models.loading import LanguageModel
 from rlgf.models.scoring import Tokens
 from rlgf.rollout.collector import RolloutConfig
@@ -35,8 +35,9 @@ class Discriminator:
     The paper's own reward, ``-log(1 - D)``, is flat at 0 where D knows the policy's texts for sure,
     which is where a policy starts; the log-odds go on telling a bad text from a worse one.
 
-    Its model is a copy of the policy's trunk at the start: that reads any task's prompts and texts in
-    the policy's own tokens, needs nothing to be downloaded, and costs what a critic costs.
+    Its model is a copy of the policy's trunk at the start, or an adapter on it where the policy is one: that
+    reads any task's prompts and texts in the policy's own tokens, needs nothing to be downloaded, and costs
+    what a critic costs.
     Both kinds of text are cut to the same limits, so that their lengths alone give nothing away.
     """
 
@@ -59,12 +60,12 @@ class Discriminator:
         self.minibatch = minibatch
 
     def attach(self, policy: LanguageModel, config: RolloutConfig, seed: int) -> None:
-        """Copy the policy's trunk; see `PolicyReadingReward`."""
+        """Make the classifier from the policy's trunk; see `PolicyReadingReward`."""
         self._policy = policy
         self._config = config
         self._seed = seed
         self._updates = 0
-        self.classifier = _Classifier(policy).to(policy.model.device, torch.float32)
+        self.classifier = _Classifier(policy)
         self._optimizer = torch.optim.AdamW(
             self.classifier.parameters(), lr=self.learning_rate, weight_decay=0.0, fused=True
         )
@@ -172,11 +173,12 @@ def _tokens(texts: Sequence[_Text], end_id: int) -> Tokens:
 
 
 class _Classifier(nn.Module):
-    """A copy of the policy's trunk, and a linear head that starts at 0: no reward before there is evidence."""
+    """A copy of the policy's trunk, or an adapter on it where the policy is one, and a linear head that
+    starts at 0: no reward before there is evidence."""
 
     def __init__(self, policy: LanguageModel) -> None:
         super().__init__()
-        self.states = SeparateCritic(policy.model)
+        self.states = build_critic("separate", policy.model, policy.adapters, "discriminator")
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "N"]:
         """The mean of the head over the states behind each of the completion's tokens."""

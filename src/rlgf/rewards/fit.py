@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.progress import track
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rlgf import seeding
 from rlgf.config import laid_over, read_source, validated
@@ -42,7 +43,7 @@ class RewardModelConfig(BaseModel):
     layers: int | None = Field(default=None, ge=1)
     """How many of its first layers to keep; default: all."""
     lora: LoRAConfig | None = None
-    """Train an adapter, which is merged when training ends."""
+    """Train an adapter alone; `rlgf merge` makes a whole model of it."""
     max_tokens: int = Field(default=128, ge=1)
     """A longer text loses its beginning."""
     epochs: int = Field(default=1, ge=1)
@@ -94,11 +95,9 @@ def train_reward_model(config: RewardModelConfig) -> dict[str, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(seeding.derive(config.seed, "reward model"))
         scorer = load_scorer(config.model, config.max_tokens, config.layers)
-        adapter = _adapter(scorer, config.lora)
+        if config.lora is not None:
+            scorer = replace(scorer, model=_adapted(scorer.model, config.lora))
         _fit(scorer, train, config)
-    if adapter is not None:
-        # The folder then loads without peft.
-        scorer = replace(scorer, model=adapter.merge_and_unload().eval())
     centre = float(scorer.scores(_texts(train)).mean()) if config.kind == "preference" else 0.0
     seconds = time.perf_counter() - start
     probabilities, labels = _predictions(scorer, held_out)
@@ -113,7 +112,9 @@ def train_reward_model(config: RewardModelConfig) -> dict[str, Any]:
         "seconds": round(seconds, 1),
     }
     config.output.mkdir(parents=True, exist_ok=True)
-    scorer.save(config.output, Notes(kind=config.kind, max_tokens=config.max_tokens, centre=centre))
+    layers = None if config.lora is None else config.layers
+    notes = Notes(kind=config.kind, max_tokens=config.max_tokens, layers=layers, centre=centre)
+    scorer.save(config.output, notes)
     save_reliability(config.output / "reliability.png", bins, f"{len(held_out)} held-out rows")
     (config.output / "report.json").write_text(json.dumps(report, indent=1))
     return report
@@ -131,10 +132,8 @@ def _texts(examples: Sequence[Pair | Labelled]) -> list[str]:
     return [text for texts in sides for text in texts]
 
 
-def _adapter(scorer: Scorer, lora: LoRAConfig | None) -> Any:
-    """Puts an adapter into the scorer's model, which is then all of it that is trained beside the head."""
-    if lora is None:
-        return None
+def _adapted(model: PreTrainedModel, lora: LoRAConfig) -> Any:
+    """The model with an adapter, which is then all of it that is trained beside the head."""
     import peft
 
     config = peft.LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.layers, task_type="SEQ_CLS")
@@ -142,7 +141,7 @@ def _adapter(scorer: Scorer, lora: LoRAConfig | None) -> Any:
         # What peft asks of transformers by an old name, and the layout of GPT-2's weights, which it finds out.
         warnings.simplefilter("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
-        return peft.get_peft_model(scorer.model, config)
+        return peft.get_peft_model(model, config).eval()
 
 
 def _fit(scorer: Scorer, examples: Sequence[Pair | Labelled], config: RewardModelConfig) -> None:

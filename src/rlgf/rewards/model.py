@@ -11,22 +11,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from rlgf.errors import UserError
-from rlgf.models import minilm
+from rlgf.models import lora, minilm
 from rlgf.models.batching import length_batches
-from rlgf.models.loading import PACKAGED, device
-from rlgf.models.scoring import mixed_precision
+from rlgf.models.encoder_decoder import is_encoder_decoder
+from rlgf.models.loading import PACKAGED, LanguageModel, device
+from rlgf.models.lora import Adapters
+from rlgf.models.scoring import mixed_precision, trunk_of
+from rlgf.rollout.collector import RolloutConfig
 from rlgf.types import pad
 
 _PACKAGED = {"minilm": minilm.folder, **PACKAGED}
@@ -43,6 +45,8 @@ class Notes(BaseModel):
 
     kind: Kind
     max_tokens: int
+    layers: int | None = None
+    """How many of the base's first layers an adapter is for; default: all."""
     centre: float = 0.0
     """The mean score of the training texts, which is taken off every score."""
 
@@ -51,7 +55,8 @@ class Notes(BaseModel):
 class Scorer:
     """A model with one output, and its tokenizer; a text over ``max_tokens`` loses its beginning."""
 
-    model: PreTrainedModel
+    model: Any
+    """A `PreTrainedModel`, or `peft`'s around one."""
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
 
@@ -69,8 +74,12 @@ class Scorer:
         rows = pad([torch.tensor(row) for row in ids], self._pad_id).to(self.model.device)
         mask = pad([torch.ones(len(row), dtype=torch.long) for row in ids], 0).to(self.model.device)
         with mixed_precision(self.model.device):
-            logits: Tensor = self.model(input_ids=rows, attention_mask=mask).logits
-        return logits[:, 0].float()
+            return self._outputs(rows, mask).float()
+
+    def _outputs(self, ids: Int[Tensor, "N L"], mask: Int[Tensor, "N L"]) -> Float[Tensor, "N"]:
+        """The model's one output for each row, which is padded on the right."""
+        logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits
+        return logits[:, 0]
 
     @torch.no_grad()
     def scores(self, texts: Sequence[str]) -> Float[Tensor, "N"]:
@@ -89,7 +98,7 @@ class Scorer:
         return pad_id
 
     def save(self, folder: Path, notes: Notes) -> None:
-        """Plain `transformers` files, and what `ModelReward` needs to know."""
+        """Plain `transformers` files, or `peft`'s of an adapter, and what is needed to score with them."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         (folder / _NOTES).write_text(notes.model_dump_json(indent=1))
@@ -97,6 +106,8 @@ class Scorer:
 
 def load_scorer(model: str, max_tokens: int, layers: int | None = None) -> Scorer:
     """A model with one output from a packaged, a hub or a folder's encoder or causal model, dropout off.
+
+    A folder's adapter is merged into its base.
 
     Args:
         layers: how many of its first layers to keep; default: all.
@@ -107,7 +118,8 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None) -> Score
     source = str(_PACKAGED[model]()) if model in _PACKAGED else model
     kept = {} if layers is None else {"num_hidden_layers": layers}
     try:
-        config = AutoConfig.from_pretrained(source)
+        base = lora.adapter_base(source, None) or source
+        config = AutoConfig.from_pretrained(base)
         length = getattr(config.get_text_config(), "max_position_embeddings", None)
         if length is not None and max_tokens > length:
             raise UserError(
@@ -117,8 +129,10 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None) -> Score
         with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore", category=FutureWarning)
             loaded = AutoModelForSequenceClassification.from_pretrained(
-                source, num_labels=1, dtype=torch.float32, **kept
+                base, num_labels=1, dtype=torch.float32, **kept
             )
+            if base != source:
+                loaded = lora.merged(loaded, source, None)
     except (OSError, ValueError) as error:
         raise UserError(
             f"model '{model}' cannot be loaded as a reward model: give a folder that `save_pretrained` wrote, "
@@ -157,23 +171,119 @@ class ModelReward:
         Raises:
             UserError: it is no such folder.
         """
-        place = Path(folder)
-        try:
-            self.notes = Notes.model_validate_json((place / _NOTES).read_text())
-        except (OSError, ValidationError) as error:
-            raise UserError(
-                f"reward 'model', option 'folder' (it is '{folder}'): it holds no reward model; give a folder "
-                "that `rlgf reward RECIPE.yaml` wrote."
-            ) from error
-        report = place / "report.json"
+        self.notes = read_notes(folder, "model")
+        report = Path(folder) / "report.json"
         self.report: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
-        self._scorer = load_scorer(folder, self.notes.max_tokens)
+        self._scorer = load_scorer(folder, self.notes.max_tokens, self.notes.layers)
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
         """One number a completion; see `Reward`."""
-        if self.notes.kind == "classifier":
-            probabilities: list[float] = self._scorer.scores(completions).sigmoid().tolist()
-            return probabilities
-        texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-        scores: list[float] = (self._scorer.scores(texts) - self.notes.centre).tolist()
-        return scores
+        return paid(self._scorer, self.notes, prompts, completions)
+
+    def save(self, folder: Path) -> None:
+        """Write it whole, an adapter merged into its base."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._scorer.save(folder, self.notes.model_copy(update={"layers": None}))
+
+
+class AdapterReward:
+    """What a reward model says that is an adapter on the policy's own base, over the base that is loaded already.
+
+    Its values are those of `ModelReward` of the same folder; what it adds to memory is the adapter and a head.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """
+        Args:
+            folder: what `rlgf reward RECIPE` wrote, with the policy's base as its ``model`` and with ``lora``.
+
+        Raises:
+            UserError: it is no such folder.
+        """
+        self.notes = read_notes(folder, "adapter")
+        self._folder = Path(folder)
+        base = lora.adapter_base(folder, None)
+        if base is None or self.notes.layers is not None:
+            what = (
+                "a whole model" if base is None else f"an adapter on {self.notes.layers} layers of its base"
+            )
+            raise UserError(
+                f"reward 'adapter', option 'folder' (it is '{folder}'): it holds {what}; "
+                "pay by it with 'reward.name: model'."
+            )
+        self._base = base
+
+    def attach(self, policy: LanguageModel, config: RolloutConfig, seed: int) -> None:
+        """Inject the adapter beside the policy's; see `PolicyReadingReward`.
+
+        Raises:
+            UserError: the policy is no adapter, or one on another base.
+        """
+        if policy.adapters is None or is_encoder_decoder(policy.model):
+            raise UserError(
+                "reward 'adapter' stands on a base that does not move, of a causal model: set 'policy.lora', "
+                "or pay by it with 'reward.name: model'."
+            )
+        if self._base != policy.model.name_or_path:
+            raise UserError(
+                f"reward 'adapter': {self._folder} belongs to the base '{self._base}', and the policy's is "
+                f"'{policy.model.name_or_path}': pay by it with 'reward.name: model'."
+            )
+        name, rest = policy.adapters.add_saved(self._folder)
+        (head,) = rest.values()
+        self._scorer = _SharedScorer(
+            policy.model,
+            policy.tokenizer,
+            self.notes.max_tokens,
+            policy.adapters,
+            name,
+            head.to(policy.model.device),
+        )
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        """One number a completion; see `Reward`."""
+        return paid(self._scorer, self.notes, prompts, completions)
+
+
+@dataclass(frozen=True)
+class _SharedScorer(Scorer):
+    """A scorer over the policy's base, run with an adapter and a head of its own."""
+
+    adapters: Adapters
+    name: str
+    head: Float[Tensor, "1 D"]
+
+    def _outputs(self, ids: Int[Tensor, "N L"], mask: Int[Tensor, "N L"]) -> Float[Tensor, "N"]:
+        with self.adapters.running(self.name):
+            output = trunk_of(self.model)(input_ids=ids, attention_mask=mask, use_cache=False)
+        last: Tensor = output.last_hidden_state[torch.arange(len(ids)), mask.sum(dim=1) - 1]
+        return last.to(self.head.dtype) @ self.head[0]
+
+
+def holds_reward_model(folder: str) -> bool:
+    return (Path(folder) / _NOTES).is_file()
+
+
+def read_notes(folder: str, reward: str) -> Notes:
+    """What stands beside a reward model's weights.
+
+    Raises:
+        UserError: there is nothing; names the reward that was to be built.
+    """
+    try:
+        return Notes.model_validate_json((Path(folder) / _NOTES).read_text())
+    except (OSError, ValidationError) as error:
+        raise UserError(
+            f"reward '{reward}', option 'folder' (it is '{folder}'): it holds no reward model; give a folder "
+            "that `rlgf reward RECIPE.yaml` wrote."
+        ) from error
+
+
+def paid(scorer: Scorer, notes: Notes, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+    """What a preference model or a classifier pays; see `ModelReward`."""
+    if notes.kind == "classifier":
+        probabilities: list[float] = scorer.scores(completions).sigmoid().tolist()
+        return probabilities
+    texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+    scores: list[float] = (scorer.scores(texts) - notes.centre).tolist()
+    return scores

@@ -104,9 +104,9 @@ def build_parts(
     if policy is None:
         texts = [s.prompt + "".join(s.references[:1]) for s in train] if config.policy.scratch else None
         policy = load_language_model(config.policy.source, texts)
+    policy, reference = _with_reference(policy, config)
     if isinstance(reward, PolicyReadingReward):
         reward.attach(policy, config.rollout, config.seed)
-    policy, reference = _with_reference(policy, config)
     language_model = config.evaluation.language_model
     judge_model = reference if language_model is None else load_language_model(language_model)
     if guide is None and config.guide is not None:

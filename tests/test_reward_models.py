@@ -256,7 +256,9 @@ def test_an_adapter_keeps_how_many_layers_it_is_for(letter_folder: str, tmp_path
     told = recipe(letter_folder, tmp_path, letter_pairs(16, 0), letter_pairs(8, 1), **changes)
     train_reward_model(load_reward_recipe(told))
     cli.merge(str(tmp_path / "model"), tmp_path / "whole")
-    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole").config.num_hidden_layers == 1
+    assert (
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole").config.num_hidden_layers == 1
+    )
     assert len(build_reward("model", {"folder": str(tmp_path / "model")})(*TEXTS)) == 3
 
 

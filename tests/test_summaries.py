@@ -112,6 +112,15 @@ def test_a_template_without_the_concepts_is_refused(template: str) -> None:
         build_task("commongen", {"template": template})
 
 
+def test_small_sets_can_be_left_out(tmp_path: Path) -> None:
+    sets = [["run"], ["run", "team", "field"], ["dog", "run"]]
+    write(tmp_path / "train.jsonl", *[RECORD | {"concepts": concepts} for concepts in sets])
+    samples = build_task("commongen", {"folder": str(tmp_path), "min_concepts": 2}).load("train")
+    assert [sample.columns["concepts"] for sample in samples] == sets[1:]
+    with pytest.raises(UserError, match="'min_concepts'"):
+        build_task("commongen", {"min_concepts": 0})
+
+
 def test_a_packed_file_that_is_torn_is_one_sentence(tmp_path: Path) -> None:
     file = write(tmp_path / "train.jsonl.gz", *[RECORD] * 50)
     file.write_bytes(file.read_bytes()[:-20])
@@ -259,8 +268,9 @@ def test_verdict_pairs_are_disjoint_between_splits_and_of_opposite_labels(tmp_pa
     labels = {s.references[0]: s.columns["label"] for s in ReviewVerdictsTask().load("validation")}
     prompts = {s.prompt: s for s in ReviewVerdictsTask().load("validation")}
     for record in records["validation"]:
-        assert prompts[record["prompt"]].references == (record["chosen"],)
-        assert labels[record["chosen"]] != labels[record["rejected"]]
+        own = prompts[record["prompt"]]
+        assert own.references[0] == record["chosen" if own.columns["label"] == "positive" else "rejected"]
+        assert (labels[record["chosen"]], labels[record["rejected"]]) == ("positive", "negative")
     assert counts["validation"] == len(prompts)
     seen = [record["prompt"] for found in records.values() for record in found]
     assert len(seen) == len(set(seen))

@@ -6,7 +6,7 @@ import string
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rlgf.errors import UserError
 from rlgf.tasks.base import check_split
@@ -33,6 +33,9 @@ class CommonGenTask(BaseModel):
     folder: Path | None = None
     template: str = "generate a sentence with: {concepts}."
     """The prompt; a causal model may need a space or a line break at its end."""
+    min_concepts: int = Field(default=1, ge=1)
+    """Smaller sets are left out of every split. Three quarters of the training sets have three concepts, and
+    all test sets four or five: what is learned on the first may be to write too little for the second."""
 
     @field_validator("template")
     @classmethod
@@ -48,11 +51,15 @@ class CommonGenTask(BaseModel):
             UserError: the split is not to be had, or a line or row does not hold concepts and references.
         """
         check_split(split, "commongen")
+        samples = (self._sample(row, place) for row, place in self._records(split))
+        return [sample for sample in samples if len(sample.columns["concepts"]) >= self.min_concepts]
+
+    def _records(self, split: str) -> list[tuple[Row, str]]:
+        """A record a set of concepts, with what a message calls it."""
         if self.folder is None:
-            table = table_rows(_HUB, {"split": _HUB_SPLITS[split]})
-            return [self._sample(*row) for row in _by_concept_set(table)]
+            return _by_concept_set(table_rows(_HUB, {"split": _HUB_SPLITS[split]}))
         rows = JsonLines([self._file(self.folder, split)])
-        return [self._sample(rows[i], rows.place(i)) for i in range(len(rows))]
+        return [(rows[i], rows.place(i)) for i in range(len(rows))]
 
     def _sample(self, row: Row, place: str) -> Sample:
         concepts = field(row, "concepts", place)

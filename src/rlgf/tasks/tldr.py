@@ -77,7 +77,8 @@ class ReviewVerdictsTask(BaseModel):
         return self._verdicts(split)
 
     def pairs(self, split: str) -> list[dict[str, str]]:
-        """Preference pairs: a review's own verdict against that of a review with the opposite label.
+        """Preference pairs: of a review's own verdict and that of a review with the opposite label, the
+        positive one is preferred, whichever the review says.
 
         Args:
             split: of the reviews. 'reward' and 'judge' share no review with what policies are trained,
@@ -97,11 +98,11 @@ class ReviewVerdictsTask(BaseModel):
         records = []
         for i, sample in enumerate(samples):
             others = by_label["negative" if sample.columns["label"] == "positive" else "positive"]
-            rejected = others[seeding.derive(0, "verdict pairs", split, i) % len(others)]
-            if rejected != sample.references[0]:
-                records.append(
-                    {"prompt": sample.prompt, "chosen": sample.references[0], "rejected": rejected}
-                )
+            own = sample.references[0]
+            other = others[seeding.derive(0, "verdict pairs", split, i) % len(others)]
+            chosen, rejected = (own, other) if sample.columns["label"] == "positive" else (other, own)
+            if chosen != rejected:
+                records.append({"prompt": sample.prompt, "chosen": chosen, "rejected": rejected})
         return records
 
     def _verdicts(self, split: str) -> list[Sample]:

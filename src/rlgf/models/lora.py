@@ -95,9 +95,6 @@ class Adapters:
         Returns:
             The name to run it by, and the weights that were saved with it and belong to no layer of the
             base, such as a head's.
-
-        Raises:
-            UserError: it belongs to other layers than this model has.
         """
         from peft import PeftConfig, set_peft_model_state_dict
 
@@ -106,15 +103,10 @@ class Adapters:
         config.task_type = config.modules_to_save = None
         weights = load_file(folder / "adapter_model.safetensors")
         of_layers = {path: weight for path, weight in weights.items() if ".lora_" in path}
-        name = f"{folder.name} {len(self._peft.peft_config)}".replace(".", "_")
-        try:
-            with _injecting(name):
-                self._peft.add_adapter(name, config)
-            set_peft_model_state_dict(self._peft, of_layers, adapter_name=name)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(
-                f"the adapter {folder} does not fit the policy's base: {_line(error)}."
-            ) from error
+        name = f"saved_{len(self._peft.peft_config)}"
+        with _injecting(name):
+            self._peft.add_adapter(name, config)
+        set_peft_model_state_dict(self._peft, of_layers, adapter_name=name)
         self._run(POLICY)
         return name, {path: weight for path, weight in weights.items() if path not in of_layers}
 
@@ -150,10 +142,6 @@ class Adapters:
 
         weights = load_file(folder / "adapter_model.safetensors")
         set_peft_model_state_dict(self._peft, weights, adapter_name=POLICY)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).removesuffix(".")
 
 
 @contextmanager

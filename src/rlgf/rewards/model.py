@@ -171,14 +171,14 @@ class ModelReward:
         Raises:
             UserError: it is no such folder.
         """
-        self.notes = read_notes(folder, "model")
+        self.notes = _read_notes(folder, "model")
         report = Path(folder) / "report.json"
         self.report: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
         self._scorer = load_scorer(folder, self.notes.max_tokens, self.notes.layers)
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
         """One number a completion; see `Reward`."""
-        return paid(self._scorer, self.notes, prompts, completions)
+        return _paid(self._scorer, self.notes, prompts, completions)
 
     def save(self, folder: Path) -> None:
         """Write it whole, an adapter merged into its base."""
@@ -200,7 +200,7 @@ class AdapterReward:
         Raises:
             UserError: it is no such folder.
         """
-        self.notes = read_notes(folder, "adapter")
+        self.notes = _read_notes(folder, "adapter")
         self._folder = Path(folder)
         base = lora.adapter_base(folder, None)
         if base is None or self.notes.layers is not None:
@@ -242,7 +242,7 @@ class AdapterReward:
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
         """One number a completion; see `Reward`."""
-        return paid(self._scorer, self.notes, prompts, completions)
+        return _paid(self._scorer, self.notes, prompts, completions)
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def holds_reward_model(folder: str) -> bool:
     return (Path(folder) / _NOTES).is_file()
 
 
-def read_notes(folder: str, reward: str) -> Notes:
+def _read_notes(folder: str, reward: str) -> Notes:
     """What stands beside a reward model's weights.
 
     Raises:
@@ -279,7 +279,7 @@ def read_notes(folder: str, reward: str) -> Notes:
         ) from error
 
 
-def paid(scorer: Scorer, notes: Notes, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+def _paid(scorer: Scorer, notes: Notes, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
     """What a preference model or a classifier pays; see `ModelReward`."""
     if notes.kind == "classifier":
         probabilities: list[float] = scorer.scores(completions).sigmoid().tolist()

@@ -20,7 +20,6 @@ from rlgf.guides import (
     http_configs,
     scoring_guide,
 )
-from rlgf.guides.http import BudgetConfig
 from rlgf.metrics import Metric, build_metrics
 from rlgf.models.critic import build_critic
 from rlgf.models.loading import (
@@ -80,10 +79,7 @@ def build_parts(
             that is learned from has no probabilities over the policy's vocabulary, a metric lacks a library or
             the held-out samples what it needs.
     """
-    if processes.count() > 1 and any(b.limited for b in _budgets(config)):
-        raise UserError(
-            "'guide.budget' is kept by one process alone: start one process, or set a limit at the provider."
-        )
+    _check_budget(config)
     if policy is None:
         _check_context("policy", config.policy.source, config.rollout)
     if guide is None and config.guide is not None:
@@ -91,11 +87,7 @@ def build_parts(
             _check_context("guide", model, config.rollout)
     task = task or build_task(config.task.name, config.task.options)
     train = _loaded(task, "train")
-    if any(row.from_pairs for row in config.algorithm.rows) and train[0].rejected is None:
-        raise UserError(
-            f"algorithm '{config.algorithm.name}' learns from pairs, and the task's samples have no rejected text: "
-            "use the task 'data' with the options 'reference_field: chosen' and 'rejected_field: rejected'."
-        )
+    _check_pairs(config, train)
     metrics = build_metrics(config.evaluation.metrics)
     _check_metrics(metrics, config.evaluation, task)
     if guide is None and config.guide is not None and not guide_models(config.guide):
@@ -184,8 +176,28 @@ def _with_reference(policy: LanguageModel, config: Config) -> tuple[LanguageMode
     return policy, LanguageModel(frozen, policy.tokenizer)
 
 
-def _budgets(config: Config) -> list[BudgetConfig]:
-    return [server.budget for server in http_configs(config.guide)] if config.guide is not None else []
+def _check_budget(config: Config) -> None:
+    """
+    Raises:
+        UserError: a guide has a budget, and there are several processes.
+    """
+    servers = http_configs(config.guide) if config.guide is not None else []
+    if processes.count() > 1 and any(server.budget.limited for server in servers):
+        raise UserError(
+            "'guide.budget' is kept by one process alone: start one process, or set a limit at the provider."
+        )
+
+
+def _check_pairs(config: Config, train: Sequence[Sample]) -> None:
+    """
+    Raises:
+        UserError: the algorithm learns from given pairs, and the data has none.
+    """
+    if any(row.from_pairs for row in config.algorithm.rows) and train[0].rejected is None:
+        raise UserError(
+            f"algorithm '{config.algorithm.name}' learns from pairs, and the task's samples have no rejected text: "
+            "use the task 'data' with the options 'reference_field: chosen' and 'rejected_field: rejected'."
+        )
 
 
 def _try(reward: Reward, sample: Sample) -> None:

@@ -19,13 +19,19 @@ from test_training import ROWS, build, experience_of
 SCRIPT = Path(__file__).with_name("resume_script.py")
 
 
-def run(folder: Path, processes: int, *arguments: str) -> None:
+def launch(processes: int, script: Path, *arguments: str) -> str:
+    """What a script prints, run in several processes."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(SCRIPT), str(folder), *arguments]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(script), *arguments]
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def run(folder: Path, processes: int, *arguments: str) -> None:
+    launch(processes, SCRIPT, str(folder), *arguments)
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -116,3 +122,18 @@ def test_a_reward_with_a_state_sees_the_episodes_of_all_processes(tmp_path: Path
         for name in ("reward", "running_reward_mean", "running_reward_std", "real/discriminator_loss"):
             assert (name in mine) == ("seconds" in mine)
             assert other.get(name) == pytest.approx(mine.get(name), abs=1e-3), name
+
+
+def test_the_processes_part_before_the_interpreter_ends(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import atexit, sys, torch\n"
+        "from rlgf.training import processes\n"
+        "def tell(when):\n"
+        "    sys.stdout.write(f'{when}: {torch.distributed.is_initialized()}\\n')\n"
+        "atexit.register(tell, 'at the end')\n"
+        "assert processes.gathered(1) == [1, 1]\n"
+        "tell('while it runs')\n"
+    )
+    said = launch(2, script).splitlines()
+    assert sorted(said) == 2 * ["at the end: False"] + 2 * ["while it runs: True"]

@@ -6,8 +6,10 @@ update learns does not depend on how many there are.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,9 +20,16 @@ from torch import Tensor
 from rlgf.errors import UserError
 
 
+@cache
 def _state() -> PartialState:
+    on_cpu = not torch.cuda.is_available()
     # Without a GPU the launcher's processes are joined only where the CPU is asked for.
-    return PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=on_cpu)
+    if on_cpu:
+        # A thread of gloo that still holds a tensor while the interpreter ends aborts the process:
+        # https://github.com/pytorch/pytorch/issues/190489.
+        atexit.register(state.destroy_process_group)
+    return state
 
 
 def count() -> int:

@@ -1,6 +1,6 @@
 """How much of a policy gradient is signal: the cosine between the gradients of two sets of episodes.
 
-    python benchmarks/gradient_signal.py RECIPE [OVERRIDES] [--episodes 256]
+    python benchmarks/gradient_signal.py RECIPE [OVERRIDES] [--episodes 256] [--algorithm guided-rloo]
 
 Other prompts, other noise, the same start and the same reward: what the two gradients share is what
 training can go by, and the rest is noise that only more episodes take away. The cosine of two gradients
@@ -35,9 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sources", nargs="+", help="recipes and overrides")
     parser.add_argument("--episodes", type=int, default=256)
+    parser.add_argument("--algorithm", choices=("rloo", "guided-rloo"), default="rloo")
     arguments = parser.parse_args()
-    rloo = {"algorithm": "rloo", "rollout": {"episodes": arguments.episodes, "group_size": 4}}
-    trainer = Trainer(load_config(*arguments.sources, rloo))
+    groups = {"algorithm": arguments.algorithm, "rollout": {"episodes": arguments.episodes, "group_size": 4}}
+    trainer = Trainer(load_config(*arguments.sources, groups))
     (one, reward), (other, other_reward) = gradient(trainer, 0), gradient(trainer, 1)
     cosine = float(torch.cosine_similarity(one, other, dim=0))
     print(f"reward {reward:.3f} and {other_reward:.3f}; cosine {cosine:.3f}")

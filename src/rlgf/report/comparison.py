@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ def run_comparison(
 ) -> None:
     """Train what has not been trained yet, evaluate start and guide, and write the tables.
 
-    Every configuration is checked before the first run starts.
+    Every configuration is checked before the first run starts. A finished run keeps its policy, metrics and
+    texts; its checkpoints are deleted.
 
     Raises:
         UserError: a run's recipe does not fit, or nothing has finished to report on.
@@ -115,6 +117,8 @@ def run_comparison(
         for number, (cell, config) in enumerate(configs.items(), start=1):
             display.note(f"[{number}/{len(configs)}] {' '.join(map(str, cell))}")
             train_once(config, display)
+            # Nothing goes on with a finished run, and the optimizers of a whole grid would fill the disk.
+            shutil.rmtree(config.folder / "checkpoints", ignore_errors=True)
         for setting in comparison.settings:
             _measure_authors(comparison, setting, display)
     runs = collect_runs(comparison)

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("sources", nargs="+", help="recipes and overrides")
     parser.add_argument("--episodes", type=int, default=256)
     parser.add_argument("--algorithm", choices=("rloo", "guided-rloo"), default="rloo")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     groups = {"algorithm": arguments.algorithm, "rollout": {"episodes": arguments.episodes, "group_size": 4}}
     trainer = Trainer(load_config(*arguments.sources, groups))
     (one, reward), (other, other_reward) = gradient(trainer, 0), gradient(trainer, 1)

@@ -150,7 +150,7 @@ def test_no_server_is_one_sentence_within_the_patience(server: FaultyServer) -> 
     started = time.perf_counter()
     with pytest.raises(UserError, match=r"Start the server or mend the address, then --resume"):
         writer.write(requests(3))
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 60
 
 
 def test_a_server_that_comes_back_is_waited_for() -> None:

@@ -48,6 +48,7 @@ class FaultyServer(ThreadingHTTPServer):
         share: float = 0.0,
         latency: float = 0.0,
         hang: float = 1.0,
+        retry_after: float = 0.02,
         letters: str = "abcd",
         key: str | None = None,
         model: str = "letters",
@@ -61,13 +62,14 @@ class FaultyServer(ThreadingHTTPServer):
             share: how many of the attempts fail.
             latency: seconds that each answer takes.
             hang: seconds that a hanging attempt lasts; longer than the client waits.
+            retry_after: seconds that a rate limit asks for.
             replies: texts to give in turns, instead of letters.
             keep: remember the bodies of requests.
         """
         super().__init__(address, _Handler)
         self.faults, self.share, self.latency, self.hang = faults, share, latency, hang
         self.letters, self.key, self.model, self.context = letters, key, model, context
-        self.replies, self.keep = replies, keep
+        self.replies, self.keep, self.retry_after = replies, keep, retry_after
         self.seen: Counter[str] = Counter()
         """Attempts by what they ask."""
         self.answered: Counter[str] = Counter()
@@ -146,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _misbehaves(self, fault: str | None, reply: dict[str, Any]) -> bool:
         """Do what a fault says; False where the answer is still to be sent."""
         if fault == "rate limit":
-            self._send(429, {"error": {"message": "slow down"}}, {"retry-after": "0.02"})
+            self._send(429, {"error": {"message": "slow down"}}, {"retry-after": str(self.server.retry_after)})
         elif fault == "server error":
             self._send(500, {"error": {"message": "out of order"}})
         elif fault == "drop":

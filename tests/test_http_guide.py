@@ -150,7 +150,16 @@ def test_no_server_is_one_sentence_within_the_patience(server: FaultyServer) -> 
     started = time.perf_counter()
     with pytest.raises(UserError, match=r"Start the server or mend the address, then --resume"):
         writer.write(requests(3))
-    assert time.perf_counter() - started < 60
+    assert time.perf_counter() - started < 5
+
+
+def test_no_wait_goes_beyond_the_patience() -> None:
+    """Neither one that the server asks for, nor one that has grown long."""
+    with serving(FaultyServer(faults=["rate limit"], share=1.0, retry_after=30.0)) as server:
+        started = time.perf_counter()
+        with pytest.raises(UserError, match="slow down"):
+            guide(server, patience=1.0).write(requests(3))
+    assert 1 <= time.perf_counter() - started < 5
 
 
 def test_a_server_that_comes_back_is_waited_for() -> None:

@@ -185,7 +185,7 @@ class Endpoint:
         retrying = Retrying(
             retry=retry_if_exception_type(_TRANSIENT),
             stop=stop_after_delay(self.config.patience) | stop_when_event_set(self._closed),
-            wait=_wait,
+            wait=lambda state: min(_wait(state), self._patience_left(state)),
             sleep=sleep_using_event(self._closed),
             reraise=True,
         )
@@ -214,6 +214,9 @@ class Endpoint:
         """Give up on whatever is being asked."""
         self._closed.set()
         self._client.close()
+
+    def _patience_left(self, state: RetryCallState) -> float:
+        return max(self.config.patience - (state.seconds_since_start or 0.0), 0.0)
 
     def _attempt(self, request: Request) -> tuple[str, str | None, bool, Any]:
         config = self.config

@@ -146,6 +146,7 @@ def test_the_rows_of_the_mixture_take_turns(tmp_path: Path) -> None:
 
 def test_a_resume_without_a_checkpoint_starts_from_the_beginning(finished: Trainer, run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
+    (run / "summary.json").unlink()
     again = toy_trainer(run)
     again.train(resume=True)
     assert equal(state(again), state(finished))
@@ -273,9 +274,12 @@ def test_a_folder_that_holds_a_run_is_left_alone(run: Path) -> None:
     assert digests(run) == before
 
 
-def test_a_finished_run_without_its_checkpoints_is_left_alone(run: Path) -> None:
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_finished_run_without_its_checkpoints_is_left_alone(run: Path, resume: bool) -> None:
     shutil.rmtree(run / "checkpoints")
-    assert "already holds a run" in refusal(toy_trainer(run), resume=False)
+    before = digests(run)
+    assert "holds a finished run without checkpoints" in refusal(toy_trainer(run), resume=resume)
+    assert digests(run) == before
 
 
 def test_a_checkpoint_that_was_being_written_is_ignored(finished: Trainer, run: Path) -> None:

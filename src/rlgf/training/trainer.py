@@ -267,7 +267,11 @@ class Trainer:
 
     def _prepare(self, folder: Path, resume: bool) -> None:
         checkpoint = latest_checkpoint(folder / "checkpoints")
-        if (checkpoint is not None or (folder / "summary.json").exists()) and not resume:
+        if checkpoint is None and (folder / "summary.json").exists():
+            raise UserError(
+                f"{folder} holds a finished run without checkpoints, which cannot go on: set another 'output'."
+            )
+        if checkpoint is not None and not resume:
             raise UserError(
                 f"{folder} already holds a run: --resume goes on with it, or set another 'output'."
             )

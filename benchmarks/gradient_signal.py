@@ -1,19 +1,22 @@
-"""How much of a policy gradient is signal: the cosine between the gradients of two sets of episodes.
+"""How much of a policy gradient is signal: the cosines between the gradients of sets of episodes.
 
-    python benchmarks/gradient_signal.py RECIPE [OVERRIDES] [--episodes 256] [--algorithm guided-rloo]
+    python benchmarks/gradient_signal.py RECIPE [OVERRIDES] [--episodes 256] [--sets 6] [--algorithm guided-rloo]
 
-Other prompts, other noise, the same start and the same reward: what the two gradients share is what
-training can go by, and the rest is noise that only more episodes take away. The cosine of two gradients
-with a share ``s`` of signal in their squared norm is about ``s``; ``n`` times as many episodes have a share
-of ``n s / (1 + (n - 1) s)``. Advantages are those of RLOO in groups of four, which need no critic.
+Other prompts, other noise, the same start and the same reward: what the gradients share is what training
+can go by, and the rest is noise that only more episodes take away. The mean cosine of gradients with a share
+``s`` of signal in their squared norm is about ``s``; ``n`` times as many episodes have a share of
+``n s / (1 + (n - 1) s)``. Advantages are those of RLOO in groups of four, which need no critic.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import statistics
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from rlgf.config import load_config
 from rlgf.training.trainer import Trainer
@@ -34,14 +37,17 @@ def gradient(trainer: Trainer, update: int) -> tuple[Tensor, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sources", nargs="+", help="recipes and overrides")
-    parser.add_argument("--episodes", type=int, default=256)
+    parser.add_argument("--episodes", type=int, default=256, help="of a set")
+    parser.add_argument("--sets", type=int, default=6)
     parser.add_argument("--algorithm", choices=("rloo", "guided-rloo"), default="rloo")
     arguments = parser.parse_intermixed_args()
     groups = {"algorithm": arguments.algorithm, "rollout": {"episodes": arguments.episodes, "group_size": 4}}
     trainer = Trainer(load_config(*arguments.sources, groups))
-    (one, reward), (other, other_reward) = gradient(trainer, 0), gradient(trainer, 1)
-    cosine = float(torch.cosine_similarity(one, other, dim=0))
-    print(f"reward {reward:.3f} and {other_reward:.3f}; cosine {cosine:.3f}")
+    found, rewards = zip(*(gradient(trainer, update) for update in range(arguments.sets)), strict=True)
+    directions = normalize(torch.stack(found))
+    cosines = [float(one @ other) for one, other in itertools.combinations(directions, 2)]
+    spread = f"{len(cosines)} pairs between {min(cosines):.3f} and {max(cosines):.3f}"
+    print(f"reward {statistics.mean(rewards):.3f}; mean cosine {statistics.mean(cosines):.3f}, {spread}")
 
 
 if __name__ == "__main__":

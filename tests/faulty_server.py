@@ -148,7 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _misbehaves(self, fault: str | None, reply: dict[str, Any]) -> bool:
         """Do what a fault says; False where the answer is still to be sent."""
         if fault == "rate limit":
-            self._send(429, {"error": {"message": "slow down"}}, {"retry-after": str(self.server.retry_after)})
+            self._send(
+                429, {"error": {"message": "slow down"}}, {"retry-after": str(self.server.retry_after)}
+            )
         elif fault == "server error":
             self._send(500, {"error": {"message": "out of order"}})
         elif fault == "drop":

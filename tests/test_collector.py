@@ -164,7 +164,7 @@ def test_log_probabilities_of_sampling_equal_a_scoring_pass(
 ) -> None:
     maker = collector(policy, FavouringGuide("b", 0.7), temperature=temperature, min_response_tokens=4)
     rollout = maker.collect(SAMPLES, PPO_PLUS_PLUS)
-    scored = score_logprobs(policy.model, rollout, maker.config.sampling, policy.end_id, 10**6)
+    scored = score_logprobs(policy.model, rollout, maker.config.sampling, policy.end_ids, 10**6)
     by_policy = rollout.written_by(Author.POLICY)
     torch.testing.assert_close(rollout.sampled_logprobs[by_policy], scored[by_policy], atol=1e-5, rtol=1e-4)
     assert not rollout.sampled_logprobs[~by_policy].any()
@@ -173,10 +173,10 @@ def test_log_probabilities_of_sampling_equal_a_scoring_pass(
 def test_scores_do_not_depend_on_batching_or_order(policy: LanguageModel) -> None:
     rollout = collector(policy).collect(SAMPLES, PPO)
     sampling = Sampling()
-    whole = score_logprobs(policy.model, rollout, sampling, policy.end_id, 10**6)
+    whole = score_logprobs(policy.model, rollout, sampling, policy.end_ids, 10**6)
     order = torch.randperm(len(rollout), generator=torch.Generator().manual_seed(1))
-    shuffled = score_logprobs(policy.model, rollout[order], sampling, policy.end_id, 10**6)
-    small = score_logprobs(policy.model, rollout, sampling, policy.end_id, 20)
+    shuffled = score_logprobs(policy.model, rollout[order], sampling, policy.end_ids, 10**6)
+    small = score_logprobs(policy.model, rollout, sampling, policy.end_ids, 20)
     torch.testing.assert_close(shuffled, whole[order], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(small, whole, atol=1e-5, rtol=1e-5)
 

@@ -5,7 +5,7 @@ Log-probabilities agree to 1e-4 in float32; tokens agree exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,7 +54,7 @@ class Task:
         model: PreTrainedModel,
         sampling: Sampling | None = None,
         rows: list[int] | None = None,
-        end_id: int | None = END,
+        end_ids: Collection[int] = (END,),
         max_batch_tokens: int = 32_768,
         use_cache: bool = True,
     ) -> list[Continuation]:
@@ -65,14 +65,14 @@ class Task:
             self.limits[rows],
             self.uniforms[rows],
             sampling or Sampling(),
-            end_id,
+            end_ids,
             first_positions=self.first_positions[rows],
             max_batch_tokens=max_batch_tokens,
             use_cache=use_cache,
         )
 
     def slowly(
-        self, model: PreTrainedModel, row: int, sampling: Sampling, end_id: int | None
+        self, model: PreTrainedModel, row: int, sampling: Sampling, end_ids: Collection[int]
     ) -> Continuation:
         """The whole text through a plain forward pass for every token."""
         text, logprobs = self.prefixes[row], []
@@ -80,14 +80,14 @@ class Task:
         for step in range(int(self.limits[row])):
             with torch.no_grad():
                 logits = model(text[None]).logits[:, -1]
-            warped = sampling_logits(logits, torch.tensor([first + step]), sampling, end_id)
+            warped = sampling_logits(logits, torch.tensor([first + step]), sampling, end_ids)
             token, logprob = draw(warped, self.uniforms[row, step : step + 1])
             text = torch.cat([text, token])
             logprobs.append(logprob.item())
-            if token == end_id:
+            if token in end_ids:
                 break
         ids = text[len(self.prefixes[row]) :]
-        return Continuation(ids, torch.tensor(logprobs), bool(ids[-1] == end_id))
+        return Continuation(ids, torch.tensor(logprobs), int(ids[-1]) in end_ids)
 
 
 def assert_same(actual: list[Continuation], expected: list[Continuation]) -> None:
@@ -129,15 +129,15 @@ def test_a_batch_equals_plain_forward_passes_row_by_row(
     any_model: PreTrainedModel, sampling: Sampling
 ) -> None:
     task = Task()
-    slow = [task.slowly(any_model, row, sampling, END) for row in range(len(task.prefixes))]
+    slow = [task.slowly(any_model, row, sampling, (END,)) for row in range(len(task.prefixes))]
     assert_same(task.run(any_model, sampling), slow)
     assert_same(task.run(any_model, sampling, use_cache=False), slow)
 
 
 def test_without_an_end_of_text_every_row_runs_to_its_limit(any_model: PreTrainedModel) -> None:
     task = Task()
-    results = task.run(any_model, end_id=None)
-    assert_same(results, [task.slowly(any_model, row, Sampling(), None) for row in range(len(task.prefixes))])
+    results = task.run(any_model, end_ids=())
+    assert_same(results, [task.slowly(any_model, row, Sampling(), ()) for row in range(len(task.prefixes))])
     assert [len(c.token_ids) for c in results] == task.limits.tolist()
     assert not any(c.finished for c in results)
     assert any(END in c.token_ids for c in results)
@@ -192,7 +192,7 @@ def test_rows_that_have_ended_leave_the_batch(tiny_gpt2: PreTrainedModel) -> Non
     task = Task(rows=8, seed=1)
     task.limits = torch.tensor([1, 1, 1, 1, 1, 4, 4, 9])
     with passes(tiny_gpt2) as seen:
-        task.run(tiny_gpt2, end_id=None)
+        task.run(tiny_gpt2, end_ids=())
     assert [rows for rows, _, _ in seen] == [8, 3, 3, 3, 1, 1, 1, 1, 1]
 
 
@@ -201,14 +201,14 @@ def test_one_prefill_then_one_token_a_step(tiny_gpt2: PreTrainedModel) -> None:
     task.limits[:] = 5
     longest = max(len(p) for p in task.prefixes)
     with passes(tiny_gpt2) as seen:
-        task.run(tiny_gpt2, end_id=None)
+        task.run(tiny_gpt2, end_ids=())
     assert [width for _, width, _ in seen] == [longest, 1, 1, 1, 1]
 
 
 def test_a_batch_without_padding_of_equal_prefixes(any_model: PreTrainedModel) -> None:
     task = Task(rows=5)
     task.prefixes = [torch.randint(16, (6,), generator=torch.Generator().manual_seed(i)) for i in range(5)]
-    slow = [task.slowly(any_model, row, Sampling(), END) for row in range(5)]
+    slow = [task.slowly(any_model, row, Sampling(), (END,)) for row in range(5)]
     assert_same(task.run(any_model), slow)
 
 
@@ -237,7 +237,12 @@ def test_the_minimum_length_counts_from_the_first_position(tiny_gpt2: PreTrained
 
 def test_first_positions_are_0_where_none_are_given(tiny_gpt2: PreTrainedModel) -> None:
     (result,) = sample_continuations(
-        tiny_gpt2, [torch.tensor([5, 6])], torch.tensor([9]), torch.zeros(1, 9), Sampling(min_tokens=3), END
+        tiny_gpt2,
+        [torch.tensor([5, 6])],
+        torch.tensor([9]),
+        torch.zeros(1, 9),
+        Sampling(min_tokens=3),
+        (END,),
     )
     assert result.token_ids.tolist() == [1, 1, 1, END]
 
@@ -266,7 +271,7 @@ def test_log_probs_kept_from_sampling_equal_a_scoring_pass(
     task.first_positions[:] = 0
     results = task.run(any_model, sampling)
     tokens, logits = teacher_forced(any_model, task.prefixes, results, filler)
-    scored = token_logprobs(logits, tokens.response_ids, sampling, END)
+    scored = token_logprobs(logits, tokens.response_ids, sampling, (END,))
     for row, result in enumerate(results):
         kept = scored[row, : len(result.token_ids)]
         torch.testing.assert_close(kept, result.logprobs, atol=TOLERANCE, rtol=0)
@@ -294,9 +299,9 @@ def test_a_model_whose_pad_token_is_its_end_of_text(language_model: LanguageMode
     limits = torch.tensor([12, 7, 12, 9])
     uniforms = torch.rand(4, 12, generator=torch.Generator().manual_seed(0))
     uniforms[:, 5] = 0.0
-    results = sample_continuations(model, prefixes, limits, uniforms, Sampling(), end_id)
+    results = sample_continuations(model, prefixes, limits, uniforms, Sampling(), (end_id,))
     alone = [
-        sample_continuations(model, [p], limits[i : i + 1], uniforms[i : i + 1], Sampling(), end_id)[0]
+        sample_continuations(model, [p], limits[i : i + 1], uniforms[i : i + 1], Sampling(), (end_id,))[0]
         for i, p in enumerate(prefixes)
     ]
     assert_same(results, alone)
@@ -304,7 +309,7 @@ def test_a_model_whose_pad_token_is_its_end_of_text(language_model: LanguageMode
     assert all(c.token_ids[-1] == end_id for c in results)
 
     tokens, logits = teacher_forced(model, prefixes, results, end_id)
-    scored = token_logprobs(logits, tokens.response_ids, Sampling(), end_id)
+    scored = token_logprobs(logits, tokens.response_ids, Sampling(), (end_id,))
     for row, result in enumerate(results):
         kept = scored[row, : len(result.token_ids)]
         torch.testing.assert_close(kept, result.logprobs, atol=TOLERANCE, rtol=0)
@@ -349,7 +354,7 @@ def test_rows_of_unequal_limits_fit_the_context_that_each_of_them_fits(tiny_gpt2
     context = 64
     prefixes = [torch.ones(60, dtype=torch.long)] + [torch.ones(4, dtype=torch.long)] * 5
     limits = context - torch.tensor([len(p) for p in prefixes])
-    results = sample_continuations(tiny_gpt2, prefixes, limits, torch.full((6, 60), 0.5), Sampling(), None)
+    results = sample_continuations(tiny_gpt2, prefixes, limits, torch.full((6, 60), 0.5), Sampling(), ())
     assert [len(c.token_ids) for c in results] == limits.tolist()
 
 
@@ -358,9 +363,7 @@ def test_a_row_may_fill_the_context(tiny_gpt2: PreTrainedModel, use_cache: bool)
     prefixes = [torch.ones(30, dtype=torch.long)] * 2
     limits = torch.tensor([34, 34])
     uniforms = torch.full((2, 34), 0.5)
-    results = sample_continuations(
-        tiny_gpt2, prefixes, limits, uniforms, Sampling(), None, use_cache=use_cache
-    )
+    results = sample_continuations(tiny_gpt2, prefixes, limits, uniforms, Sampling(), (), use_cache=use_cache)
     assert [len(c.token_ids) for c in results] == [34, 34]
 
 
@@ -369,7 +372,7 @@ def test_a_decoding_batch_keeps_to_its_token_budget(tiny_gpt2: PreTrainedModel) 
     limits = torch.tensor([2, 28, 28, 28, 28])
     with passes(tiny_gpt2) as seen:
         sample_continuations(
-            tiny_gpt2, prefixes, limits, torch.full((5, 28), 0.5), Sampling(), None, max_batch_tokens=150
+            tiny_gpt2, prefixes, limits, torch.full((5, 28), 0.5), Sampling(), (), max_batch_tokens=150
         )
     assert max(rows * attended for rows, _, attended in seen) <= 150
 
@@ -383,7 +386,7 @@ def test_equal_rows_keep_to_the_token_budget(tiny_gpt2: PreTrainedModel) -> None
             torch.full((9,), 5),
             torch.full((9, 5), 0.5),
             Sampling(),
-            None,
+            (),
             max_batch_tokens=60,
         )
     assert [rows for rows, width, _ in seen if width > 1] == [4, 4, 1]
@@ -394,3 +397,11 @@ def test_a_row_over_the_token_budget_is_decoded_alone(tiny_gpt2: PreTrainedModel
     with passes(tiny_gpt2) as seen:
         Task(rows=3).run(tiny_gpt2, max_batch_tokens=1)
     assert {rows for rows, _, _ in seen} == {1}
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(min_tokens=7)])
+def test_any_of_several_ends_ends_a_row(any_model: PreTrainedModel, sampling: Sampling) -> None:
+    task, ends = Task(), (END, 5, 11)
+    slow = [task.slowly(any_model, row, sampling, ends) for row in range(len(task.prefixes))]
+    assert_same(task.run(any_model, sampling, end_ids=ends), slow)
+    assert len({int(c.token_ids[-1]) for c in slow if c.finished}) > 1

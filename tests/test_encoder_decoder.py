@@ -121,7 +121,7 @@ class Task:
             self.limits[rows],
             self.uniforms[rows],
             options.pop("sampling", Sampling()),
-            END,
+            (END,),
             prompts=[self.prompts[i] for i in rows],
             **options,
         )
@@ -131,7 +131,7 @@ class Task:
         for step in range(int(self.limits[row])):
             with torch.no_grad():
                 logits = model(input_ids=self.prompts[row][None], decoder_input_ids=text[None]).logits[:, -1]
-            warped = sampling_logits(logits, torch.tensor([step]), Sampling(), END)
+            warped = sampling_logits(logits, torch.tensor([step]), Sampling(), (END,))
             token, logprob = draw(warped, self.uniforms[row, step : step + 1])
             text = torch.cat([text, token])
             logprobs.append(logprob.item())
@@ -250,7 +250,7 @@ def test_scores_equal_plain_forward_passes_for_every_padding_and_order(
         tokens = tokens_of([task.prompts[i] for i in order], [responses[i] for i in order], filler, extra)
         with torch.no_grad():
             logits, hidden = response_outputs(model, tokens, hidden=True)
-        scored = token_logprobs(logits, tokens.response_ids, Sampling(), END)
+        scored = token_logprobs(logits, tokens.response_ids, Sampling(), (END,))
         assert hidden is not None
         for row, i in enumerate(order):
             n = len(responses[i])
@@ -265,7 +265,7 @@ def test_log_probs_kept_from_sampling_equal_a_scoring_pass(model: PreTrainedMode
     tokens = tokens_of(task.prompts, [c.token_ids for c in results], 9, 2)
     with torch.no_grad():
         logits, _ = response_outputs(model, tokens)
-    scored = token_logprobs(logits, tokens.response_ids, Sampling(), END)
+    scored = token_logprobs(logits, tokens.response_ids, Sampling(), (END,))
     for row, result in enumerate(results):
         torch.testing.assert_close(
             scored[row, : len(result.token_ids)], result.logprobs, atol=TOLERANCE, rtol=0

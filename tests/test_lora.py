@@ -154,7 +154,7 @@ def written(model: object) -> list[int]:
         torch.tensor([12]),
         torch.rand(1, 12, generator=torch.Generator().manual_seed(0)),
         Sampling(),
-        None,
+        (),
     )
     return result.token_ids.tolist()
 

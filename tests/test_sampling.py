@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import pytest
 import scipy.stats
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from rlgf.rollout.sampling import Sampling, draw, entropy, sampling_logits, token_logprobs
 
-END = 2
+ENDS = (2,)
 JUST_UNDER_1 = 1 - 2**-24
 
 SAMPLINGS = [
@@ -28,10 +29,10 @@ SAMPLINGS = [
 
 
 def slow_probabilities(
-    logits: list[float], position: int, sampling: Sampling, end_id: int | None
+    logits: list[float], position: int, sampling: Sampling, end_ids: Collection[int]
 ) -> list[float]:
     """Token by token, from the words of `Sampling`'s docstring."""
-    allowed = [i for i in range(len(logits)) if i != end_id or position >= sampling.min_tokens]
+    allowed = [i for i in range(len(logits)) if i not in end_ids or position >= sampling.min_tokens]
     weights = {i: math.exp(logits[i] / sampling.temperature) for i in allowed}
     ranked = sorted(allowed, key=lambda i: -weights[i])[: sampling.top_k]
     total = sum(weights[i] for i in ranked)
@@ -54,7 +55,7 @@ def random_logits(*shape: int, seed: int = 0) -> Tensor:
     top_k=st.none() | st.integers(1, 10),
     top_p=st.just(1.0) | st.floats(0.05, 1),
     min_tokens=st.integers(0, 4),
-    end_id=st.none() | st.integers(0, 2),
+    end_ids=st.sets(st.integers(0, 2), max_size=2),
 )
 def test_sampling_logits_equal_slow_python(
     logits: list[int],
@@ -63,17 +64,17 @@ def test_sampling_logits_equal_slow_python(
     top_k: int | None,
     top_p: float,
     min_tokens: int,
-    end_id: int | None,
+    end_ids: set[int],
 ) -> None:
     numbers = [x / 10 for x in logits]
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_tokens=min_tokens)
-    untruncated = slow_probabilities(numbers, position, sampling.model_copy(update={"top_p": 1.0}), end_id)
+    untruncated = slow_probabilities(numbers, position, sampling.model_copy(update={"top_p": 1.0}), end_ids)
     sums = torch.tensor(sorted(untruncated, reverse=True), dtype=torch.float64).cumsum(0)
     assume(top_p == 1 or (sums - top_p).abs().min() > 1e-5)
     warped = sampling_logits(
-        torch.tensor([numbers], dtype=torch.float64), torch.tensor([position]), sampling, end_id
+        torch.tensor([numbers], dtype=torch.float64), torch.tensor([position]), sampling, end_ids
     )
-    slow = slow_probabilities(numbers, position, sampling, end_id)
+    slow = slow_probabilities(numbers, position, sampling, end_ids)
     assert warped.softmax(dim=-1)[0].tolist() == pytest.approx(slow, abs=1e-5)
 
 
@@ -81,7 +82,7 @@ def test_order_is_temperature_then_top_k_then_top_p() -> None:
     probabilities = torch.tensor([[0.4, 0.3, 0.2, 0.1]])
 
     def kept(sampling: Sampling) -> list[int]:
-        warped = sampling_logits(probabilities.log(), torch.tensor([0]), sampling, None)
+        warped = sampling_logits(probabilities.log(), torch.tensor([0]), sampling, ())
         return warped[0].isfinite().nonzero().flatten().tolist()
 
     assert kept(Sampling(top_p=0.55)) == [0, 1]
@@ -92,26 +93,26 @@ def test_order_is_temperature_then_top_k_then_top_p() -> None:
 
 def test_the_end_of_text_waits_row_by_row_and_top_k_does_not_count_it() -> None:
     logits = torch.tensor([[0.0, 1.0, 5.0], [0.0, 1.0, 5.0]])
-    warped = sampling_logits(logits, torch.tensor([1, 2]), Sampling(min_tokens=2, top_k=1), END)
+    warped = sampling_logits(logits, torch.tensor([1, 2]), Sampling(min_tokens=2, top_k=1), ENDS)
     assert warped.argmax(dim=-1).tolist() == [1, 2]
     assert warped.isfinite().sum(dim=-1).tolist() == [1, 1]
 
 
 def test_default_sampling_leaves_the_logits_alone() -> None:
     logits = random_logits(4, 6)
-    assert torch.equal(sampling_logits(logits, torch.zeros(4, dtype=torch.long), Sampling(), END), logits)
+    assert torch.equal(sampling_logits(logits, torch.zeros(4, dtype=torch.long), Sampling(), ENDS), logits)
 
 
 def test_a_minimum_length_means_nothing_without_an_end_of_text() -> None:
     logits = random_logits(4, 6)
     positions = torch.zeros(4, dtype=torch.long)
-    assert torch.equal(sampling_logits(logits, positions, Sampling(min_tokens=3), None), logits)
+    assert torch.equal(sampling_logits(logits, positions, Sampling(min_tokens=3), ()), logits)
 
 
 def test_the_given_logits_are_not_written_to() -> None:
     logits = random_logits(4, 6)
     before = logits.clone()
-    sampling_logits(logits, torch.zeros(4, dtype=torch.long), SAMPLINGS[-1], END)
+    sampling_logits(logits, torch.zeros(4, dtype=torch.long), SAMPLINGS[-1], ENDS)
     assert torch.equal(logits, before)
 
 
@@ -186,7 +187,7 @@ def draw_sequence(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     drawn = []
     for t in range(logits.shape[1]):
         positions = torch.full((logits.shape[0],), t)
-        drawn.append(draw(sampling_logits(logits[:, t], positions, sampling, END), uniforms[:, t]))
+        drawn.append(draw(sampling_logits(logits[:, t], positions, sampling, ENDS), uniforms[:, t]))
     ids, logprobs = zip(*drawn, strict=True)
     return torch.stack(ids, dim=1), torch.stack(logprobs, dim=1)
 
@@ -195,40 +196,40 @@ def draw_sequence(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
 def test_token_logprobs_equal_those_of_sampling(sampling: Sampling) -> None:
     logits = random_logits(12, 6, 9)
     ids, logprobs = draw_sequence(logits, sampling)
-    torch.testing.assert_close(token_logprobs(logits, ids, sampling, END), logprobs)
+    torch.testing.assert_close(token_logprobs(logits, ids, sampling, ENDS), logprobs)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.7), Sampling(top_p=0.9)], ids=str)
 def test_token_logprobs_equal_those_of_sampling_in_bfloat16(sampling: Sampling) -> None:
     logits = random_logits(12, 6, 300).bfloat16()
     ids, logprobs = draw_sequence(logits, sampling)
-    torch.testing.assert_close(token_logprobs(logits, ids, sampling, END), logprobs)
+    torch.testing.assert_close(token_logprobs(logits, ids, sampling, ENDS), logprobs)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_token_logprobs_are_those_of_the_slow_distribution(sampling: Sampling) -> None:
     logits = random_logits(2, 5, 7)
     for token in range(7):
-        actual = token_logprobs(logits, torch.full((2, 5), token), sampling, END).exp()
+        actual = token_logprobs(logits, torch.full((2, 5), token), sampling, ENDS).exp()
         for row in range(2):
             for t in range(5):
-                slow = slow_probabilities(logits[row, t].tolist(), t, sampling, END)
+                slow = slow_probabilities(logits[row, t].tolist(), t, sampling, ENDS)
                 assert actual[row, t].item() == pytest.approx(slow[token], abs=1e-6)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_entropy_equals_scipys(sampling: Sampling) -> None:
     logits = random_logits(3, 5, 7)
-    actual = entropy(logits, sampling, END)
+    actual = entropy(logits, sampling, ENDS)
     for row in range(3):
         for t in range(5):
-            slow = slow_probabilities(logits[row, t].tolist(), t, sampling, END)
+            slow = slow_probabilities(logits[row, t].tolist(), t, sampling, ENDS)
             assert actual[row, t].item() == pytest.approx(scipy.stats.entropy(slow), abs=1e-5)
 
 
 def test_entropy_is_log_v_for_even_logits_and_0_for_one_token() -> None:
-    assert entropy(torch.zeros(1, 1, 8), Sampling(), END).item() == pytest.approx(math.log(8))
-    assert entropy(random_logits(2, 3, 8), Sampling(top_k=1), END).tolist() == [[0.0] * 3] * 2
+    assert entropy(torch.zeros(1, 1, 8), Sampling(), ENDS).item() == pytest.approx(math.log(8))
+    assert entropy(random_logits(2, 3, 8), Sampling(top_k=1), ENDS).tolist() == [[0.0] * 3] * 2
 
 
 @pytest.mark.parametrize("sampling", [*SAMPLINGS, Sampling(top_k=1)], ids=str)
@@ -236,11 +237,11 @@ def test_the_gradient_of_entropy_is_finite_and_right_with_impossible_tokens(samp
     logits = random_logits(3, 5, 7)
     logits[:, :, 0] = -math.inf
     logits.requires_grad_()
-    value = entropy(logits, sampling, END)
+    value = entropy(logits, sampling, ENDS)
     (actual,) = torch.autograd.grad(value.sum(), logits)
 
     positions = torch.arange(5).expand(3, 5)
-    logprobs = sampling_logits(logits.detach(), positions, sampling, END).log_softmax(dim=-1)
+    logprobs = sampling_logits(logits.detach(), positions, sampling, ENDS).log_softmax(dim=-1)
     probabilities = logprobs.exp()
     shifted = torch.where(probabilities > 0, logprobs, 0.0) + value.detach()[..., None]
     torch.testing.assert_close(actual, -probabilities * shifted / sampling.temperature, atol=1e-6, rtol=1e-4)
@@ -251,6 +252,6 @@ def test_the_gradient_of_token_logprobs_is_finite(sampling: Sampling) -> None:
     logits = random_logits(3, 5, 7)
     ids, _ = draw_sequence(logits, sampling)
     logits.requires_grad_()
-    (gradient,) = torch.autograd.grad(token_logprobs(logits, ids, sampling, END).sum(), logits)
+    (gradient,) = torch.autograd.grad(token_logprobs(logits, ids, sampling, ENDS).sum(), logits)
     assert gradient.isfinite().all()
     assert gradient.sum(dim=-1).abs().max() < 1e-5

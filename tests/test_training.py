@@ -203,7 +203,7 @@ def test_an_update_ends_in_the_same_policy_whatever_the_micro_batches() -> None:
         episodes = experience.rollout
         ends.append(
             (
-                score_logprobs(parts.policy.model, episodes, Sampling(), parts.policy.end_id, 10_000),
+                score_logprobs(parts.policy.model, episodes, Sampling(), parts.policy.end_ids, 10_000),
                 score_values(parts.updater.critics["policy"], parts.policy.model, episodes, 10_000),
             )
         )

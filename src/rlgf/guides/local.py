@@ -67,7 +67,7 @@ class LocalGuide:
             limits,
             uniforms,
             self.sampling,
-            self.language_model.end_id,
+            self.language_model.end_ids,
             prompts=prompts,
             max_batch_tokens=self.max_batch_tokens,
         )
@@ -91,7 +91,7 @@ class LocalGuide:
         model = self.language_model.model
         logits, _ = response_outputs(model, tokens.to(model.device))
         untruncated = Sampling(temperature=self.sampling.temperature)
-        return log_distribution(logits, untruncated, None).to(tokens.response_ids.device)
+        return log_distribution(logits, untruncated, ()).to(tokens.response_ids.device)
 
     def check_vocabulary(self) -> None:
         """Refuse to score tokens of another vocabulary.

@@ -40,7 +40,7 @@ def text_nll(
         drafts.append(draft)
     rollout = assemble(drafts, list(range(len(drafts))), language_model)
     with language_model.running() as model:
-        logprobs = score_logprobs(model, rollout, Sampling(), language_model.end_id, max_batch_tokens)
+        logprobs = score_logprobs(model, rollout, Sampling(), language_model.end_ids, max_batch_tokens)
     return -logprobs.sum(dim=1), rollout.lengths.float()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +29,13 @@ _COMPACT_BELOW = 0.75
 
 @dataclass(frozen=True)
 class Continuation:
-    """The tokens that a model wrote behind one prefix, end-of-text token included."""
+    """The tokens that a model wrote behind one prefix, the one that ended it included."""
 
     token_ids: Int[Tensor, "N"]
     logprobs: Float[Tensor, "N"]
     """Under the distribution they were drawn from."""
     finished: bool
-    """Whether it ended in the end-of-text token."""
+    """Whether it ended in a token that ends a text."""
 
 
 @torch.no_grad()
@@ -45,20 +45,21 @@ def sample_continuations(
     max_new_tokens: Int[Tensor, "N"],
     uniforms: Float[Tensor, "N T"],
     sampling: Sampling,
-    end_id: int | None,
+    end_ids: Collection[int],
     *,
     prompts: Sequence[Int[Tensor, "_"]] | None = None,
     first_positions: Int[Tensor, "N"] | None = None,
     max_batch_tokens: int = 32_768,
     use_cache: bool = True,
 ) -> list[Continuation]:
-    """Continue each prefix until its end-of-text token or its own length limit.
+    """Continue each prefix until a token that ends the text or its own length limit.
 
     Args:
         prefixes: token ids, without padding; at least one token each. See `LanguageModel.prefixes`.
         max_new_tokens: the limit of each row, at least 1.
         uniforms: numbers in [0, 1); row i, column j decides token j of continuation i. The result
             depends on nothing else that is random, so it is the same for any batching.
+        end_ids: the tokens that end a text, see `LanguageModel.end_ids`.
         prompts: what an encoder-decoder model's encoder reads; the prefixes are then its decoder's.
         first_positions: response position of each row's first token (default 0), for the
             minimum length.
@@ -73,7 +74,7 @@ def sample_continuations(
         chosen = rows.tolist()
         encoded = None if prompts is None else encode(model, [prompts[i] for i in chosen])
         batch = _Batch(model, [prefixes[i] for i in chosen], max_new_tokens[rows], encoded, use_cache)
-        _run(batch, rows, max_new_tokens, first_positions, uniforms, sampling, end_id, results)
+        _run(batch, rows, max_new_tokens, first_positions, uniforms, sampling, end_ids, results)
     return [result for result in results if result is not None]
 
 
@@ -176,21 +177,22 @@ def _run(
     first_positions: Tensor,
     uniforms: Tensor,
     sampling: Sampling,
-    end_id: int | None,
+    end_ids: Collection[int],
     results: list[Continuation | None],
 ) -> None:
     """Decode one batch. ``rows`` names the rows still in it by their place in the call."""
     ids: list[list[int]] = [[] for _ in results]
     logprobs: list[list[float]] = [[] for _ in results]
     active = torch.ones(len(rows), dtype=torch.bool)
+    ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=batch.ids.device)
     step = 0
     while True:
         positions = (first_positions[rows] + step).to(batch.ids.device)
-        logits = sampling_logits(batch.next_logits(), positions, sampling, end_id)
+        logits = sampling_logits(batch.next_logits(), positions, sampling, end_ids)
         drawn, drawn_logprobs = draw(logits, uniforms[rows, step].to(logits.device))
         ended = step + 1 >= max_new_tokens[rows]
-        if end_id is not None:
-            ended |= (drawn == end_id).cpu()
+        if end_ids:
+            ended |= torch.isin(drawn, ends).cpu()
         for row, alive, done, token, logprob in zip(
             rows.tolist(),
             active.tolist(),
@@ -205,7 +207,7 @@ def _run(
             logprobs[row].append(logprob)
             if done:
                 results[row] = Continuation(
-                    torch.tensor(ids[row]), torch.tensor(logprobs[row]), token == end_id
+                    torch.tensor(ids[row]), torch.tensor(logprobs[row]), token in end_ids
                 )
         active &= ~ended
         step += 1

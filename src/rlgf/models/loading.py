@@ -82,10 +82,23 @@ class LanguageModel:
 
     @property
     def end_id(self) -> int:
-        """The end-of-text token, which `load_language_model` makes sure of."""
+        """The token that is written where a text is to end, which `load_language_model` makes sure of."""
         end = self.tokenizer.eos_token_id
         assert isinstance(end, int)
         return end
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Every token that ends a text of this model's, ascending.
+
+        They are those that `transformers`' own ``generate`` stops at, and the tokenizer's: a chat model often ends
+        its turn in another token than a document. An id that the tokenizer does not have is left out.
+        """
+        ends = {self.end_id}
+        for config in (self.model.generation_config, self.model.config.get_text_config(decoder=True)):
+            found = getattr(config, "eos_token_id", None)
+            ends.update([found] if isinstance(found, int) else found or [])
+        return tuple(sorted(end for end in ends if 0 <= end < len(self.tokenizer)))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text as it stands, without special tokens."""

@@ -82,7 +82,7 @@ class PolicyWriter:
             torch.tensor(list(limits)),
             torch.stack(uniforms),
             self.sampling,
-            self.policy.end_id,
+            self.policy.end_ids,
             prompts=prompts,
             first_positions=torch.tensor([len(draft.ids) for draft in drafts]),
             max_batch_tokens=self.max_batch_tokens,

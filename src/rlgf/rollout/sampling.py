@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,7 +24,7 @@ class Sampling(BaseModel):
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Keep the most probable tokens whose probability sums to at least p (arXiv 1904.09751), and their equals."""
     min_tokens: int = Field(default=0, ge=0)
-    """Response positions below this one cannot hold the end-of-text token."""
+    """Response positions below this one cannot hold a token that ends the text."""
 
     @property
     def truncates(self) -> bool:
@@ -34,23 +36,23 @@ def sampling_logits(
     logits: Float[Tensor, "*batch V"],
     positions: Int[Tensor, "*batch"],
     sampling: Sampling,
-    end_id: int | None,
+    end_ids: Collection[int],
 ) -> Float[Tensor, "*batch V"]:
     """Unnormalized log-probabilities of the sampled distribution.
 
     Args:
         logits: a model's raw output.
         positions: response position of each token, which the minimum length looks at.
-        end_id: the end-of-text token, or None where the model has none.
+        end_ids: the tokens that end a text, none where the model has none.
     """
     # One precision for sampling and scoring, whatever the model's.
     logits = logits.float()
-    if sampling.min_tokens and end_id is not None:
+    if sampling.min_tokens and end_ids:
         too_early = positions < sampling.min_tokens
         if too_early.any():
             # Adding a column mask copies once; index_put on a clone would copy and scatter.
             block = torch.zeros(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-            block[end_id] = float("-inf")
+            block[list(end_ids)] = float("-inf")
             logits = torch.where(too_early[..., None], logits + block, logits)
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
@@ -100,30 +102,32 @@ def token_logprobs(
     logits: Float[Tensor, "B T V"],
     ids: Int[Tensor, "B T"],
     sampling: Sampling,
-    end_id: int | None,
+    end_ids: Collection[int],
 ) -> Float[Tensor, "B T"]:
     """Log-probabilities of given tokens under the distribution that would have been sampled."""
-    warped = _warp_sequence(logits, sampling, end_id)
+    warped = _warp_sequence(logits, sampling, end_ids)
     chosen = warped.gather(-1, ids[..., None]).squeeze(-1)
     return chosen - warped.logsumexp(dim=-1)
 
 
 def log_distribution(
-    logits: Float[Tensor, "B T V"], sampling: Sampling, end_id: int | None
+    logits: Float[Tensor, "B T V"], sampling: Sampling, end_ids: Collection[int]
 ) -> Float[Tensor, "B T V"]:
     """Log-probabilities of the sampled distribution at each position, -inf where none can be drawn."""
-    return _warp_sequence(logits, sampling, end_id).log_softmax(dim=-1)
+    return _warp_sequence(logits, sampling, end_ids).log_softmax(dim=-1)
 
 
-def entropy(logits: Float[Tensor, "B T V"], sampling: Sampling, end_id: int | None) -> Float[Tensor, "B T"]:
+def entropy(
+    logits: Float[Tensor, "B T V"], sampling: Sampling, end_ids: Collection[int]
+) -> Float[Tensor, "B T"]:
     """Entropy of the sampled distribution in nats, at each position."""
-    logprobs = log_distribution(logits, sampling, end_id)
+    logprobs = log_distribution(logits, sampling, end_ids)
     # A token that cannot be drawn adds nothing; 0 * -inf would be NaN, in the gradient too.
     return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1)
 
 
 def _warp_sequence(
-    logits: Float[Tensor, "B T V"], sampling: Sampling, end_id: int | None
+    logits: Float[Tensor, "B T V"], sampling: Sampling, end_ids: Collection[int]
 ) -> Float[Tensor, "B T V"]:
     positions = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
-    return sampling_logits(logits, positions, sampling, end_id)
+    return sampling_logits(logits, positions, sampling, end_ids)

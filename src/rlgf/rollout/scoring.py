@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,11 @@ from rlgf.types import Rollout
 
 
 def score_logprobs(
-    model: PreTrainedModel, rollout: Rollout, sampling: Sampling, end_id: int, max_batch_tokens: int
+    model: PreTrainedModel,
+    rollout: Rollout,
+    sampling: Sampling,
+    end_ids: Collection[int],
+    max_batch_tokens: int,
 ) -> Float[Tensor, "B T"]:
     """Log-probability of every response token, under the distribution that would have been sampled.
 
@@ -28,7 +32,7 @@ def score_logprobs(
 
     def score(tokens: Tokens) -> Tensor:
         logits, _ = response_outputs(model, tokens)
-        return token_logprobs(logits, tokens.response_ids, sampling, end_id)
+        return token_logprobs(logits, tokens.response_ids, sampling, end_ids)
 
     return _over_batches(score, rollout, model.device, max_batch_tokens)
 

@@ -103,7 +103,11 @@ class Evaluator:
         """What needs the policy's own probabilities: KL to its start, perplexity of the references."""
         with self.reference.running() as model:
             reference_logprobs = score_logprobs(
-                model, rollout, self.config.sampling, self.reference.end_id, self.config.max_batch_tokens
+                model,
+                rollout,
+                self.config.sampling,
+                self.collector.policy.end_ids,
+                self.config.max_batch_tokens,
             )
         kl = kl_estimate(rollout.sampled_logprobs, reference_logprobs) * rollout.response_mask
         found: dict[str, list[float] | float] = {"kl": (kl.sum(dim=1) / rollout.lengths).tolist()}

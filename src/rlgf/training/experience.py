@@ -156,7 +156,7 @@ class Assessor:
 
     def _logprobs(self, model: LanguageModel, rollout: Rollout) -> Float[Tensor, "B T"]:
         with model.running() as running:
-            return score_logprobs(running, rollout, self.sampling, model.end_id, self.max_batch_tokens)
+            return score_logprobs(running, rollout, self.sampling, self.policy.end_ids, self.max_batch_tokens)
 
 
 def shape_rewards(

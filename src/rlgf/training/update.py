@@ -197,7 +197,7 @@ class Updater:
         entropy_coef = self.config.entropy_coef.at(progress)
         if entropy_coef:
             bonus, found = losses.entropy_bonus(
-                entropy(logits, self.sampling, self.policy.end_id), mask, counts.policy
+                entropy(logits, self.sampling, self.policy.end_ids), mask, counts.policy
             )
             _accumulate(metrics, found)
             loss = loss - entropy_coef * bonus
@@ -218,7 +218,7 @@ class Updater:
         if row.policy_loss is None and row.rollin_loss is None:
             return total
         length, device = logits.shape[1], logits.device
-        logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_id)
+        logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_ids)
         old_logprobs = micro.old_logprobs[:, :length].to(device)
         advantages = micro.advantages[:, :length].to(device)
         policy_loss = row.policy_loss
@@ -245,13 +245,13 @@ class Updater:
     ) -> tuple[Tensor, losses.Metrics]:
         """The divergence between what the policy samples from and the guide, over the same tokens."""
         assert self.guide is not None, "checked when the run was set up"
-        end_id = self.policy.end_id
+        end_ids = self.policy.end_ids
         # A token that the policy may not draw yet is none that the guide could ask it for.
         possible = Sampling(min_tokens=self.sampling.min_tokens)
         guide = log_distribution(
-            self.guide.log_distribution(tokens)[..., : self.vocabulary], possible, end_id
+            self.guide.log_distribution(tokens)[..., : self.vocabulary], possible, end_ids
         )
-        policy = log_distribution(logits[..., : self.vocabulary], self.sampling, end_id)
+        policy = log_distribution(logits[..., : self.vocabulary], self.sampling, end_ids)
         return losses.distillation(policy, guide, mask, jsd_beta, count)
 
     def _value_loss(
@@ -276,7 +276,7 @@ class Updater:
         for rows in length_batches(prompts, references.lengths, self.config.max_micro_tokens):
             tokens = Tokens.of(references[rows]).to(self.policy.model.device)
             logits, _ = response_outputs(self.policy.model, tokens)
-            logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_id)
+            logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_ids)
             loss, found = losses.negative_log_likelihood(logprobs, tokens.response_mask, count)
             _accumulate(metrics, {"reference_nll": found["nll"]})
             (self.config.reference_coef.at(progress) * loss).backward()

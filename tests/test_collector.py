@@ -248,8 +248,8 @@ def test_missing_guide_and_references_are_named(policy: LanguageModel) -> None:
     [
         ({"episodes": 10, "group_size": 4}, "multiple of 'group_size'"),
         ({"min_response_tokens": 9, "max_response_tokens": 8}, "must not exceed"),
-        ({"top_k": 5}, "top-k or top-p"),
-        ({"top_p": 0.9}, "top-k or top-p"),
+        ({"top_k": 1}, "top_k"),
+        ({"top_p": 1.5}, "top_p"),
     ],
 )
 def test_impossible_rollouts_are_refused(options: dict[str, float], message: str) -> None:

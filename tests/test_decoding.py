@@ -69,6 +69,7 @@ class Task:
             first_positions=self.first_positions[rows],
             max_batch_tokens=max_batch_tokens,
             use_cache=use_cache,
+            keep_sets=True,
         )
 
     def slowly(
@@ -256,6 +257,7 @@ def teacher_forced(
         pad([torch.ones_like(p, dtype=torch.bool) for p in prefixes], False, left=True),
         pad([c.token_ids for c in results], filler),
         pad([torch.ones_like(c.token_ids, dtype=torch.bool) for c in results], False),
+        tuple(c.kept for c in results),
     )
     with torch.no_grad():
         logits, _ = response_outputs(model, tokens)
@@ -271,7 +273,9 @@ def test_log_probs_kept_from_sampling_equal_a_scoring_pass(
     task.first_positions[:] = 0
     results = task.run(any_model, sampling)
     tokens, logits = teacher_forced(any_model, task.prefixes, results, filler)
-    scored = token_logprobs(logits, tokens.response_ids, sampling, (END,))
+    cut = tokens.kept_mask(logits.shape[-1])
+    assert (cut is not None) == sampling.truncates
+    scored = token_logprobs(logits, tokens.response_ids, sampling, (END,), cut)
     for row, result in enumerate(results):
         kept = scored[row, : len(result.token_ids)]
         torch.testing.assert_close(kept, result.logprobs, atol=TOLERANCE, rtol=0)

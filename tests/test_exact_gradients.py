@@ -27,6 +27,7 @@ from rlgf.algorithms import (
     Mixture,
 )
 from rlgf.guides import LocalGuide
+from rlgf.models.decoding import sample_continuations
 from rlgf.rollout.authors import Draft
 from rlgf.rollout.collector import assemble
 from rlgf.rollout.sampling import Sampling
@@ -99,16 +100,23 @@ def whole_distribution(row: Algorithm) -> Rollout:
 
 
 def expected_gradient(
-    row: Algorithm, rollout: Rollout, values: Tensor | None = None, kl: float = KL, micro_tokens: int = 10**6
+    row: Algorithm,
+    rollout: Rollout,
+    values: Tensor | None = None,
+    kl: float = KL,
+    micro_tokens: int = 10**6,
+    sampling: Sampling | None = None,
+    start: Tensor = POLICY,
 ) -> Tensor:
     """The library's gradient, summed over tokens and averaged over episodes, (states, 3)."""
-    policy = table_language_model(POLICY)
+    sampling = sampling or Sampling()
+    policy = table_language_model(start)
     critics = {} if row.critic is None or values is None else {row.critic: TableCritic(values.clone())}
-    assessor = Assessor(policy, table_language_model(REFERENCE), critics, reward, Sampling(), 1.0, 10**6)
+    assessor = Assessor(policy, table_language_model(REFERENCE), critics, reward, sampling, 1.0, 10**6)
     experience = assessor.assess(rollout, row, kl)
     config = UpdateConfig(max_micro_tokens=micro_tokens)
     guide = LocalGuide(table_language_model(GUIDE), policy.tokenizer, Sampling())
-    updater = Updater(policy, critics, Sampling(), config, seed=0, guide=guide)
+    updater = Updater(policy, critics, sampling, config, seed=0, guide=guide)
     updater.backward(experience, row)
     assert isinstance(policy.model, TableModel)
     gradient = policy.model.table.grad
@@ -242,6 +250,72 @@ def test_aggrevated_advantage_at_the_switch_is_the_guides(gae_lambda: float) -> 
             found = experience.advantages[rows, switch - 1].mean()
             exact = values[state_index(prefix)] - values[state_index(prefix[:-1])]
             torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-4)
+
+
+# Of each state's three letters the less likely ones are cut off; what is left has a probability of 1/2 or 1.
+SKEWED = torch.tensor(
+    [[[0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [0.7, 0.2, 0.1]][i % 3] for i in range(len(STATES))]
+)
+TRUNCATED = [Sampling(top_k=2), Sampling(top_p=0.6), Sampling(top_k=2, top_p=0.6)]
+KEPT = {
+    TRUNCATED[0]: [[1, 1, 0], [0, 1, 1], [1, 1, 0]],
+    TRUNCATED[1]: [[1, 1, 0], [0, 1, 1], [1, 0, 0]],
+    TRUNCATED[2]: [[1, 1, 0], [0, 1, 1], [1, 0, 0]],
+}
+
+
+def truncated_distribution(sampling: Sampling, start: Tensor) -> Rollout:
+    """What the decoder writes for every combination of 18 even uniform numbers a position."""
+    grid = (torch.arange(18) + 0.5) / 18
+    uniforms = torch.cartesian_prod(*[grid] * LENGTH)
+    written = sample_continuations(
+        table_language_model(start).model,
+        [torch.tensor([3])] * len(uniforms),
+        torch.full((len(uniforms),), LENGTH),
+        uniforms,
+        sampling,
+        (),
+        use_cache=False,
+        keep_sets=True,
+    )
+    drafts = []
+    for continuation in written:
+        made = Draft(Sample(""), [3], seed=0)
+        made.ids, made.logprobs = continuation.token_ids.tolist(), continuation.logprobs.tolist()
+        made.authors = [Author.POLICY] * LENGTH
+        assert continuation.kept is not None
+        made.kept = [continuation.kept]
+        drafts.append(made)
+    return rollout_of(drafts)
+
+
+@pytest.mark.parametrize("sampling", TRUNCATED, ids=["top-k 2 of 3", "top-p 0.6", "both"])
+def test_truncated_samples_follow_the_gradient_of_what_was_sampled(sampling: Sampling) -> None:
+    """The objective of a policy and a reference that both draw from the sets that sampling kept."""
+    kept = torch.tensor([KEPT[sampling][i % 3] for i in range(len(STATES))])
+
+    def truncated(probabilities: Tensor) -> Tensor:
+        cut = probabilities * kept
+        return cut / cut.sum(dim=1, keepdim=True)
+
+    reference = truncated(REFERENCE)
+
+    def value(logits: Tensor) -> Tensor:
+        policy = truncated(logits.softmax(dim=1))
+        total = torch.tensor(0.0)
+        for response in RESPONSES:
+            at = [(state_index(response[:t]), response[t]) for t in range(LENGTH)]
+            if all(kept[place] for place in at):
+                penalty = sum(policy[place].log() - reference[place].log() for place in at)
+                total = total + likelihood(policy, response, 0, LENGTH) * (score(response) - KL * penalty)
+        return total
+
+    logits = SKEWED.log().clone().requires_grad_()
+    (exact,) = torch.autograd.grad(value(logits), logits)
+    row = PPO.model_copy(update={"gae_lambda": 1.0, "whiten": False})
+    rollout = truncated_distribution(sampling, SKEWED)
+    found = expected_gradient(row, rollout, ANY_VALUES, sampling=sampling, start=SKEWED)
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-4)
 
 
 def pairs(row: Algorithm) -> Rollout:

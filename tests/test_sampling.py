@@ -181,6 +181,12 @@ def test_draws_log_prob_is_that_of_the_softmax() -> None:
     torch.testing.assert_close(logprobs, logits.log_softmax(dim=-1)[range(30), ids])
 
 
+def kept_by(logits: Tensor, sampling: Sampling) -> Tensor:
+    """What can be drawn at each position of a sequence."""
+    positions = torch.arange(logits.shape[1]).expand(logits.shape[:2])
+    return sampling_logits(logits, positions, sampling, ENDS).isfinite()
+
+
 def draw_sequence(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Draw each position as decoding does."""
     uniforms = torch.rand(logits.shape[:2], generator=torch.Generator().manual_seed(3))
@@ -196,21 +202,26 @@ def draw_sequence(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
 def test_token_logprobs_equal_those_of_sampling(sampling: Sampling) -> None:
     logits = random_logits(12, 6, 9)
     ids, logprobs = draw_sequence(logits, sampling)
-    torch.testing.assert_close(token_logprobs(logits, ids, sampling, ENDS), logprobs)
+    torch.testing.assert_close(
+        token_logprobs(logits, ids, sampling, ENDS, kept_by(logits, sampling)), logprobs
+    )
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.7), Sampling(top_p=0.9)], ids=str)
 def test_token_logprobs_equal_those_of_sampling_in_bfloat16(sampling: Sampling) -> None:
     logits = random_logits(12, 6, 300).bfloat16()
     ids, logprobs = draw_sequence(logits, sampling)
-    torch.testing.assert_close(token_logprobs(logits, ids, sampling, ENDS), logprobs)
+    torch.testing.assert_close(
+        token_logprobs(logits, ids, sampling, ENDS, kept_by(logits, sampling)), logprobs
+    )
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_token_logprobs_are_those_of_the_slow_distribution(sampling: Sampling) -> None:
     logits = random_logits(2, 5, 7)
     for token in range(7):
-        actual = token_logprobs(logits, torch.full((2, 5), token), sampling, ENDS).exp()
+        kept = kept_by(logits, sampling)
+        actual = token_logprobs(logits, torch.full((2, 5), token), sampling, ENDS, kept).exp()
         for row in range(2):
             for t in range(5):
                 slow = slow_probabilities(logits[row, t].tolist(), t, sampling, ENDS)
@@ -220,7 +231,7 @@ def test_token_logprobs_are_those_of_the_slow_distribution(sampling: Sampling) -
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_entropy_equals_scipys(sampling: Sampling) -> None:
     logits = random_logits(3, 5, 7)
-    actual = entropy(logits, sampling, ENDS)
+    actual = entropy(logits, sampling, ENDS, kept_by(logits, sampling))
     for row in range(3):
         for t in range(5):
             slow = slow_probabilities(logits[row, t].tolist(), t, sampling, ENDS)
@@ -229,7 +240,8 @@ def test_entropy_equals_scipys(sampling: Sampling) -> None:
 
 def test_entropy_is_log_v_for_even_logits_and_0_for_one_token() -> None:
     assert entropy(torch.zeros(1, 1, 8), Sampling(), ENDS).item() == pytest.approx(math.log(8))
-    assert entropy(random_logits(2, 3, 8), Sampling(top_k=1), ENDS).tolist() == [[0.0] * 3] * 2
+    logits, greedy = random_logits(2, 3, 8), Sampling(top_k=1)
+    assert entropy(logits, greedy, ENDS, kept_by(logits, greedy)).tolist() == [[0.0] * 3] * 2
 
 
 @pytest.mark.parametrize("sampling", [*SAMPLINGS, Sampling(top_k=1)], ids=str)
@@ -237,7 +249,7 @@ def test_the_gradient_of_entropy_is_finite_and_right_with_impossible_tokens(samp
     logits = random_logits(3, 5, 7)
     logits[:, :, 0] = -math.inf
     logits.requires_grad_()
-    value = entropy(logits, sampling, ENDS)
+    value = entropy(logits, sampling, ENDS, kept_by(logits.detach(), sampling))
     (actual,) = torch.autograd.grad(value.sum(), logits)
 
     positions = torch.arange(5).expand(3, 5)
@@ -252,6 +264,17 @@ def test_the_gradient_of_token_logprobs_is_finite(sampling: Sampling) -> None:
     logits = random_logits(3, 5, 7)
     ids, _ = draw_sequence(logits, sampling)
     logits.requires_grad_()
-    (gradient,) = torch.autograd.grad(token_logprobs(logits, ids, sampling, ENDS).sum(), logits)
+    (gradient,) = torch.autograd.grad(
+        token_logprobs(logits, ids, sampling, ENDS, kept_by(logits.detach(), sampling)).sum(), logits
+    )
     assert gradient.isfinite().all()
     assert gradient.sum(dim=-1).abs().max() < 1e-5
+
+
+def test_a_token_keeps_the_set_that_it_was_drawn_from() -> None:
+    """Later weights would cut it off themselves, and its probability is defined all the same."""
+    logits = torch.tensor([[[3.0, 2.0, 1.0, 0.0]]])
+    kept = kept_by(logits, Sampling(top_k=2))
+    later = torch.tensor([[[0.0, 0.5, 4.0, 4.0]]])
+    found = token_logprobs(later, torch.tensor([[0]]), Sampling(top_k=2), ENDS, kept).item()
+    assert found == pytest.approx(-math.log1p(math.exp(0.5)))

@@ -119,7 +119,10 @@ def test_kl_penalty_reaches_the_rewards_of_every_algorithm(name: str) -> None:
     assert not experience.token_rewards[~rollout.response_mask].any()
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "min_response_tokens": 4}])
+TRUNCATIONS = [{"top_k": 3}, {"top_p": 0.8}, {"top_k": 4, "top_p": 0.9, "temperature": 1.3}]
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "min_response_tokens": 4}, *TRUNCATIONS])
 @pytest.mark.parametrize("name", ["ppo", "ppo++", "aggrevated"])
 def test_kl_of_an_untrained_policy_is_zero(name: str, options: dict[str, float]) -> None:
     trainer = build(name, rollout=options, training={"kl": {"coefficient": 1.0}})
@@ -129,6 +132,32 @@ def test_kl_of_an_untrained_policy_is_zero(name: str, options: dict[str, float])
         experience.token_rewards.sum(dim=1), experience.rewards, atol=1e-5, rtol=0, check_dtype=False
     )
     assert trainer.step()["kl"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("options", TRUNCATIONS)
+@pytest.mark.parametrize("critic", ["separate", "head"])
+def test_ratios_of_truncated_samples_are_1_before_the_first_step_and_finite_after(
+    options: dict[str, float], critic: str
+) -> None:
+    trainer = build("ppo", critic=critic, rollout=options, update={"learning_rate": 3e-3})
+    row = ROWS["ppo"]
+    experience = trainer.assess(trainer.collect(trainer.batch(), row), row)
+    assert any(sets is not None for sets in experience.rollout.kept)
+    unchanged = trainer.parts.updater.backward(experience, row)
+    assert unchanged["update_kl"].item() == pytest.approx(0, abs=1e-6)
+    trainer.parts.updater.optimizer.zero_grad()
+    for _ in range(3):
+        metrics = trainer.step()
+    assert float(metrics["kl"]) > 1e-4
+    assert all(math.isfinite(value) for value in metrics.values() if not isinstance(value, str))
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_every_algorithm_learns_from_truncated_samples(name: str) -> None:
+    row = ALGORITHMS[name].rows[0]
+    options = {"top_k": 3, "group_size": 2 if row.grouped or row.from_pairs else 1}
+    metrics = build(name, rollout=options).step()
+    assert all(math.isfinite(value) for value in metrics.values() if not isinstance(value, str))
 
 
 def test_kl_controller_follows_its_closed_form() -> None:

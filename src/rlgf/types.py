@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from rlgf.kept import KeptTokens
+
 
 class Author(IntEnum):
     """Who wrote a token. ``NOBODY`` marks padding behind the end of a response."""
@@ -71,6 +73,8 @@ class Rollout:
     author: UInt8[Tensor, "B T"]
     sampled_logprobs: Float[Tensor, "B T"]
     """Log-probability of each policy token under the distribution it was drawn from; else 0."""
+    kept: tuple[KeptTokens | None, ...]
+    """What top-k and top-p left to draw each policy token from; None for an episode of which they cut nothing."""
     finished: Bool[Tensor, "B"]
     """Whether the response ends in the end-of-text token rather than at the length limit."""
     group: Int[Tensor, "B"]

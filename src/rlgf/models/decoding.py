@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlgf.kept import KeptTokens
 from rlgf.models.batching import length_batches
 from rlgf.models.cache import cache_argument, reserving_cache
 from rlgf.models.encoder_decoder import (
@@ -36,6 +37,8 @@ class Continuation:
     """Under the distribution they were drawn from."""
     finished: bool
     """Whether it ended in a token that ends a text."""
+    kept: KeptTokens | None = None
+    """What each token was drawn from, where that was asked for and something was cut off."""
 
 
 @torch.no_grad()
@@ -51,6 +54,7 @@ def sample_continuations(
     first_positions: Int[Tensor, "N"] | None = None,
     max_batch_tokens: int = 32_768,
     use_cache: bool = True,
+    keep_sets: bool = False,
 ) -> list[Continuation]:
     """Continue each prefix until a token that ends the text or its own length limit.
 
@@ -65,6 +69,7 @@ def sample_continuations(
             minimum length.
         max_batch_tokens: rows times positions of one decoding batch.
         use_cache: False runs the whole text at every step; slow, kept to check the cache against.
+        keep_sets: whether to return what top-k and top-p left of the vocabulary at each token.
     """
     lengths = torch.tensor([len(prefix) for prefix in prefixes])
     if first_positions is None:
@@ -74,7 +79,7 @@ def sample_continuations(
         chosen = rows.tolist()
         encoded = None if prompts is None else encode(model, [prompts[i] for i in chosen])
         batch = _Batch(model, [prefixes[i] for i in chosen], max_new_tokens[rows], encoded, use_cache)
-        _run(batch, rows, max_new_tokens, first_positions, uniforms, sampling, end_ids, results)
+        _run(batch, rows, max_new_tokens, first_positions, uniforms, sampling, end_ids, keep_sets, results)
     return [result for result in results if result is not None]
 
 
@@ -178,11 +183,14 @@ def _run(
     uniforms: Tensor,
     sampling: Sampling,
     end_ids: Collection[int],
+    keep_sets: bool,
     results: list[Continuation | None],
 ) -> None:
     """Decode one batch. ``rows`` names the rows still in it by their place in the call."""
     ids: list[list[int]] = [[] for _ in results]
     logprobs: list[list[float]] = [[] for _ in results]
+    sets: list[list[KeptTokens]] = [[] for _ in results]
+    keep_sets &= sampling.truncates
     active = torch.ones(len(rows), dtype=torch.bool)
     ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=batch.ids.device)
     step = 0
@@ -190,6 +198,10 @@ def _run(
         positions = (first_positions[rows] + step).to(batch.ids.device)
         logits = sampling_logits(batch.next_logits(), positions, sampling, end_ids)
         drawn, drawn_logprobs = draw(logits, uniforms[rows, step].to(logits.device))
+        if keep_sets:
+            drawn_from = KeptTokens.of(logits[active.to(logits.device)].isfinite()).rows()
+            for row, one in zip(rows[active].tolist(), drawn_from, strict=True):
+                sets[row].append(one)
         ended = step + 1 >= max_new_tokens[rows]
         if end_ids:
             ended |= torch.isin(drawn, ends).cpu()
@@ -207,7 +219,10 @@ def _run(
             logprobs[row].append(logprob)
             if done:
                 results[row] = Continuation(
-                    torch.tensor(ids[row]), torch.tensor(logprobs[row]), token in end_ids
+                    torch.tensor(ids[row]),
+                    torch.tensor(logprobs[row]),
+                    token in end_ids,
+                    KeptTokens.join(sets[row]) if keep_sets else None,
                 )
         active &= ~ended
         step += 1

@@ -95,7 +95,8 @@ class LanguageModel:
         its turn in another token than a document. An id that the tokenizer does not have is left out.
         """
         ends = {self.end_id}
-        for config in (self.model.generation_config, self.model.config.get_text_config(decoder=True)):
+        generation = getattr(self.model, "generation_config", None)
+        for config in (generation, self.model.config.get_text_config(decoder=True)):
             found = getattr(config, "eos_token_id", None)
             ends.update([found] if isinstance(found, int) else found or [])
         return tuple(sorted(end for end in ends if 0 <= end < len(self.tokenizer)))

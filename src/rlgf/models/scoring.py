@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlgf.kept import KeptTokens, kept_mask
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
 from rlgf.types import Rollout
 
@@ -31,6 +32,8 @@ class Tokens:
     prompt_mask: Bool[Tensor, "B P"]
     response_ids: Int[Tensor, "B T"]
     response_mask: Bool[Tensor, "B T"]
+    kept: tuple[KeptTokens | None, ...] = ()
+    """What each token was drawn from, see `Rollout`; empty where nothing was cut off."""
 
     @staticmethod
     def of(rollout: Rollout) -> Tokens:
@@ -41,16 +44,22 @@ class Tokens:
             rollout.prompt_mask[:, -prompt:],
             rollout.response_ids[:, :response],
             rollout.response_mask[:, :response],
+            rollout.kept,
         )
 
     def cut(self, length: int) -> Tokens:
         """The same without response columns from ``length`` on."""
-        return Tokens(
-            self.prompt_ids, self.prompt_mask, self.response_ids[:, :length], self.response_mask[:, :length]
+        return replace(
+            self, response_ids=self.response_ids[:, :length], response_mask=self.response_mask[:, :length]
         )
 
     def to(self, device: torch.device) -> Tokens:
-        return Tokens(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        names = ("prompt_ids", "prompt_mask", "response_ids", "response_mask")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    def kept_mask(self, width: int) -> Bool[Tensor, "B T V"] | None:
+        """What each response token was drawn from, over ``width`` logits; None where nothing was cut off."""
+        return kept_mask(self.kept, self.response_ids.shape[1], width, self.response_ids.device)
 
     def model_inputs(self, model: PreTrainedModel, start: Sequence[int] = ()) -> dict[str, Any]:
         """Arguments of a model's forward pass over all but the last response token.

@@ -10,6 +10,7 @@ import torch
 
 from rlgf import seeding
 from rlgf.guides.base import Guide, Request
+from rlgf.kept import KeptTokens
 from rlgf.models.decoding import sample_continuations
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.sampling import Sampling
@@ -27,6 +28,8 @@ class Draft:
     ids: list[int] = field(default_factory=list)
     authors: list[Author] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    kept: list[KeptTokens] = field(default_factory=list)
+    """What truncated sampling left to draw from, at the policy's tokens alone."""
     finished: bool = False
     guide: str | None = None
     altered: bool = False
@@ -40,6 +43,7 @@ class Draft:
             list(self.ids),
             list(self.authors),
             list(self.logprobs),
+            list(self.kept),
             self.finished,
             self.guide,
             self.altered,
@@ -56,6 +60,8 @@ class Part:
     guide: str | None = None
     altered: bool = False
     """Whether the tokens say something else than the author's text."""
+    kept: KeptTokens | None = None
+    """What each token was drawn from, where truncated sampling cut something off."""
 
 
 @runtime_checkable
@@ -86,8 +92,11 @@ class PolicyWriter:
             prompts=prompts,
             first_positions=torch.tensor([len(draft.ids) for draft in drafts]),
             max_batch_tokens=self.max_batch_tokens,
+            keep_sets=True,
         )
-        return [Part(c.token_ids.tolist(), c.logprobs.tolist(), c.finished) for c in continuations]
+        return [
+            Part(c.token_ids.tolist(), c.logprobs.tolist(), c.finished, kept=c.kept) for c in continuations
+        ]
 
 
 class GuideWriter:

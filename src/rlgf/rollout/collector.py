@@ -15,6 +15,7 @@ from rlgf import seeding
 from rlgf.algorithms import Algorithm, RollinLength
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
+from rlgf.kept import KeptTokens
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.authors import Draft, GuideWriter, PolicyWriter, ReferenceWriter, Writer, prompt_tokens
 from rlgf.rollout.sampling import Sampling
@@ -36,8 +37,10 @@ class RolloutConfig(BaseModel):
     min_response_tokens: int = Field(default=0, ge=0)
     max_response_tokens: int = Field(default=48, ge=1)
     temperature: float = Field(default=1.0, gt=0)
-    top_k: int | None = None
-    top_p: float = 1.0
+    top_k: int | None = Field(default=None, ge=2)
+    """Draw from the k most probable tokens alone; with 1 nothing could be learned."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draw from the most probable tokens that together reach this probability."""
     max_batch_tokens: int = Field(default=32_768, ge=1)
     """Tokens, padding included, that one decoding or scoring pass may hold."""
 
@@ -51,12 +54,6 @@ class RolloutConfig(BaseModel):
             raise ValueError(
                 f"'min_response_tokens' {self.min_response_tokens} must not exceed "
                 f"'max_response_tokens' {self.max_response_tokens}"
-            )
-        if self.sampling.truncates:
-            raise ValueError(
-                "the policy cannot be trained on top-k or top-p samples: a token can leave the truncated "
-                "set while the policy trains, and its probability ratio and KL are then undefined; set "
-                "'top_k: null' and 'top_p: 1' (a guide may use both)"
             )
         return self
 
@@ -251,6 +248,7 @@ class Collector:
             draft.ids += part.ids
             draft.authors += [author] * len(part.ids)
             draft.logprobs += part.logprobs
+            draft.kept += [part.kept] if part.kept is not None else []
             draft.finished = part.finished
             draft.guide = part.guide or draft.guide
             draft.altered |= part.altered
@@ -290,9 +288,17 @@ def assemble(drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageMod
         response_ids=pad([torch.tensor(draft.ids) for draft in drafts], policy.end_id),
         author=pad([torch.tensor(draft.authors, dtype=torch.uint8) for draft in drafts], Author.NOBODY),
         sampled_logprobs=pad([torch.tensor(draft.logprobs) for draft in drafts], 0.0),
+        kept=tuple(_kept(draft) for draft in drafts),
         finished=torch.tensor([draft.finished for draft in drafts]),
         group=torch.tensor(groups),
         texts=tuple(policy.decode(draft.ids) for draft in drafts),
         guides=tuple(draft.guide for draft in drafts),
         altered=torch.tensor([draft.altered for draft in drafts]),
     )
+
+
+def _kept(draft: Draft) -> KeptTokens | None:
+    """What each token of a draft was drawn from; tokens of others were not drawn by the policy."""
+    if not draft.kept:
+        return None
+    return KeptTokens.join(draft.kept).spread(torch.tensor(draft.authors) == Author.POLICY)

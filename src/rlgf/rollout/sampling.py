@@ -1,11 +1,15 @@
-"""The distribution that tokens are drawn from, defined once for sampling and for training."""
+"""The distribution that tokens are drawn from, defined once for sampling and for training.
+
+Top-k and top-p look at the logits of the moment, so which tokens they keep changes as a model trains. They
+are applied when a token is drawn; whoever scores it later applies the set that was kept then.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -30,6 +34,11 @@ class Sampling(BaseModel):
     def truncates(self) -> bool:
         """Whether some tokens get probability 0 depending on the logits themselves."""
         return self.top_k is not None or self.top_p < 1
+
+    @property
+    def untruncated(self) -> Sampling:
+        """The same without top-k and top-p."""
+        return self.model_copy(update={"top_k": None, "top_p": 1.0})
 
 
 def sampling_logits(
@@ -103,31 +112,50 @@ def token_logprobs(
     ids: Int[Tensor, "B T"],
     sampling: Sampling,
     end_ids: Collection[int],
+    kept: Bool[Tensor, "B T V"] | None = None,
 ) -> Float[Tensor, "B T"]:
-    """Log-probabilities of given tokens under the distribution that would have been sampled."""
-    warped = _warp_sequence(logits, sampling, end_ids)
+    """Log-probabilities of given tokens under the distribution that they were drawn from.
+
+    ``log p(y_t) = z_t[y_t] - log sum over kept v of exp z_t[v]``, with z the logits after temperature and
+    minimum length. Under the weights of the moment of drawing this is what `draw` said; under other weights it
+    is never undefined, since a drawn token is in its own set.
+
+    Args:
+        kept: what top-k and top-p left when each token was drawn, see `rlgf.kept`; None where they cut nothing.
+    """
+    warped = _warp_sequence(logits, sampling, end_ids, kept)
     chosen = warped.gather(-1, ids[..., None]).squeeze(-1)
     return chosen - warped.logsumexp(dim=-1)
 
 
 def log_distribution(
-    logits: Float[Tensor, "B T V"], sampling: Sampling, end_ids: Collection[int]
+    logits: Float[Tensor, "B T V"],
+    sampling: Sampling,
+    end_ids: Collection[int],
+    kept: Bool[Tensor, "B T V"] | None = None,
 ) -> Float[Tensor, "B T V"]:
-    """Log-probabilities of the sampled distribution at each position, -inf where none can be drawn."""
-    return _warp_sequence(logits, sampling, end_ids).log_softmax(dim=-1)
+    """Log-probabilities at each position, -inf where none can be drawn; ``kept`` as for `token_logprobs`."""
+    return _warp_sequence(logits, sampling, end_ids, kept).log_softmax(dim=-1)
 
 
 def entropy(
-    logits: Float[Tensor, "B T V"], sampling: Sampling, end_ids: Collection[int]
+    logits: Float[Tensor, "B T V"],
+    sampling: Sampling,
+    end_ids: Collection[int],
+    kept: Bool[Tensor, "B T V"] | None = None,
 ) -> Float[Tensor, "B T"]:
-    """Entropy of the sampled distribution in nats, at each position."""
-    logprobs = log_distribution(logits, sampling, end_ids)
+    """Entropy of the sampled distribution in nats, at each position; ``kept`` as for `token_logprobs`."""
+    logprobs = log_distribution(logits, sampling, end_ids, kept)
     # A token that cannot be drawn adds nothing; 0 * -inf would be NaN, in the gradient too.
     return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1)
 
 
 def _warp_sequence(
-    logits: Float[Tensor, "B T V"], sampling: Sampling, end_ids: Collection[int]
+    logits: Float[Tensor, "B T V"],
+    sampling: Sampling,
+    end_ids: Collection[int],
+    kept: Bool[Tensor, "B T V"] | None,
 ) -> Float[Tensor, "B T V"]:
     positions = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
-    return sampling_logits(logits, positions, sampling, end_ids)
+    warped = sampling_logits(logits, positions, sampling.untruncated, end_ids)
+    return warped if kept is None else warped.masked_fill(~kept, float("-inf"))

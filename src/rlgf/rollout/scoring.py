@@ -24,7 +24,7 @@ def score_logprobs(
     end_ids: Collection[int],
     max_batch_tokens: int,
 ) -> Float[Tensor, "B T"]:
-    """Log-probability of every response token, under the distribution that would have been sampled.
+    """Log-probability of every response token, under the distribution that it was drawn from.
 
     Returns:
         (B, T) on the CPU, 0 at padding.
@@ -32,7 +32,9 @@ def score_logprobs(
 
     def score(tokens: Tokens) -> Tensor:
         logits, _ = response_outputs(model, tokens)
-        return token_logprobs(logits, tokens.response_ids, sampling, end_ids)
+        return token_logprobs(
+            logits, tokens.response_ids, sampling, end_ids, tokens.kept_mask(logits.shape[-1])
+        )
 
     return _over_batches(score, rollout, model.device, max_batch_tokens)
 

@@ -197,7 +197,9 @@ class Updater:
         entropy_coef = self.config.entropy_coef.at(progress)
         if entropy_coef:
             bonus, found = losses.entropy_bonus(
-                entropy(logits, self.sampling, self.policy.end_ids), mask, counts.policy
+                entropy(logits, self.sampling, self.policy.end_ids, tokens.kept_mask(logits.shape[-1])),
+                mask,
+                counts.policy,
             )
             _accumulate(metrics, found)
             loss = loss - entropy_coef * bonus
@@ -218,7 +220,8 @@ class Updater:
         if row.policy_loss is None and row.rollin_loss is None:
             return total
         length, device = logits.shape[1], logits.device
-        logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_ids)
+        kept = tokens.kept_mask(logits.shape[-1])
+        logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_ids, kept)
         old_logprobs = micro.old_logprobs[:, :length].to(device)
         advantages = micro.advantages[:, :length].to(device)
         policy_loss = row.policy_loss
@@ -243,7 +246,7 @@ class Updater:
     def _distillation(
         self, tokens: Tokens, logits: Tensor, jsd_beta: float, mask: Tensor, count: float
     ) -> tuple[Tensor, losses.Metrics]:
-        """The divergence between what the policy samples from and the guide, over the same tokens."""
+        """The divergence of the policy from the guide, both without top-k and top-p."""
         assert self.guide is not None, "checked when the run was set up"
         end_ids = self.policy.end_ids
         # A token that the policy may not draw yet is none that the guide could ask it for.

@@ -19,6 +19,7 @@ from rlgf.models.decoding import sample_continuations
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.loading import LanguageModel, ModelConfig
 from rlgf.models.scoring import Tokens, response_outputs
+from rlgf.models.text import Codec
 from rlgf.rollout.sampling import Sampling, log_distribution
 from rlgf.types import Completion
 
@@ -47,6 +48,7 @@ class LocalGuide:
         self.language_model = language_model
         self.sampling = sampling
         self.max_batch_tokens = max_batch_tokens
+        self.policy_codec = Codec(policy_tokenizer)
         self.shares_tokenizer = language_model.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
@@ -73,11 +75,11 @@ class LocalGuide:
         )
         return [
             Completion(
-                text=self.language_model.decode(c.token_ids.tolist()),
+                text=self.language_model.decode(c.token_ids.tolist(), self.language_model.context(*before)),
                 finished=c.finished,
                 token_ids=tuple(c.token_ids.tolist()) if self.shares_tokenizer else None,
             )
-            for c in continuations
+            for c, before in zip(continuations, read, strict=True)
         ]
 
     @torch.no_grad()
@@ -108,16 +110,17 @@ class LocalGuide:
 
     def _read(self, request: Request, limit: int) -> tuple[list[int], list[int]]:
         """The prompt, without its beginning where it is too long for the model, and what stands behind it."""
-        model, written = self.language_model.model, list(request.written_ids)
+        language_model, written = self.language_model, list(request.written_ids)
+        codec, model = language_model.codec, language_model.model
         context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        room = context or sys.maxsize
         if self.shares_tokenizer and request.prompt_ids is not None:
-            # Not the ids themselves: an encoder reads special tokens that a causal model does not.
-            prompt = self.language_model.encode_prompt(request.prompt, len(request.prompt_ids))
+            # What the policy reads, which may be cut, in between what this model's tokenizer puts around it.
+            prompt = self.policy_codec.inner(request.prompt_ids)
         elif is_encoder_decoder(model):
-            written = self.language_model.encode(request.written)
-            return self.language_model.encode_prompt(request.prompt, context or sys.maxsize), written
+            prompt, written = codec.encode_prompt(request.prompt), codec.encode(request.written)
         else:
-            prompt, written = self.language_model.encode(request.prefix), []
-        if context is not None and not is_encoder_decoder(model):
-            prompt = prompt[-max(context - limit - len(written), 1) :]
-        return prompt or [self.language_model.end_id], written
+            prompt, written = codec.encode_both(request.prompt, request.written), []
+        if not is_encoder_decoder(model):
+            room = max(room - limit - len(written), 1)
+        return language_model.as_prompt(prompt, room), written

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgf.models.loading import LanguageModel
-from rlgf.rollout.authors import Draft, prompt_tokens
+from rlgf.rollout.authors import Draft, prompt_tokens, splice
 from rlgf.rollout.collector import assemble
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs
-from rlgf.types import Author, Sample
+from rlgf.types import Author, Completion, Sample
 
 
 def text_nll(
@@ -34,7 +34,9 @@ def text_nll(
     drafts = []
     for sample, text in zip(samples, texts, strict=True):
         prompt_ids = prompt_tokens(language_model, sample, max_prompt_tokens)
-        ids = language_model.encode(text)[:max_tokens] or [language_model.end_id]
+        ids = splice(
+            language_model, Completion(text, False), max_tokens, language_model.context(prompt_ids)
+        ).ids
         draft = Draft(sample, prompt_ids, seed=0)
         draft.ids, draft.authors, draft.logprobs = ids, [Author.REFERENCE] * len(ids), [0.0] * len(ids)
         drafts.append(draft)

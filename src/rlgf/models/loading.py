@@ -30,6 +30,7 @@ from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
 from rlgf.models.quantization import Quantization, quantized
 from rlgf.models.scratch import ScratchConfig, build_scratch
+from rlgf.models.text import Codec
 
 PACKAGED = {"smollm2-135m": smollm2.folder, "minilm-encoder-decoder": minilm.encoder_decoder_folder}
 """Models that come in a Python package: a name for `model:` and the function that unpacks it."""
@@ -101,36 +102,38 @@ class LanguageModel:
             ends.update([found] if isinstance(found, int) else found or [])
         return tuple(sorted(end for end in ends if 0 <= end < len(self.tokenizer)))
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text as it stands, without special tokens."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
+    @cached_property
+    def codec(self) -> Codec:
+        return Codec(self.tokenizer)
 
-    def encode_prompt(self, text: str, limit: int) -> list[int]:
-        """Token ids of a prompt, its last ones where it has more than ``limit``; at least one."""
-        return self.as_prompt(self.encode(text), limit)
+    def encode(self, text: str) -> list[int]:
+        """See `Codec.encode`."""
+        return self.codec.encode(text)
+
+    def encode_prompt(self, text: str, limit: int, cue: str = "") -> list[int]:
+        """A prompt as at most ``limit`` tokens, as the model was trained to read it.
+
+        They are those of ``tokenizer(text)``, so a beginning-of-text token stands where the tokenizer puts one,
+        once. What the tokenizer puts behind a text is for an encoder alone: a causal model goes on from there.
+
+        Args:
+            cue: the end of a text that loses the end of what stands before its cue where it is too long;
+                without a cue it loses its beginning.
+        """
+        ids, room = self.codec.encode_prompt(text), self._room(limit)
+        if len(ids) > room and cue:
+            first = self.codec.encode_prompt(text.removesuffix(cue))
+            last, _ = self.codec.continuation(cue, first, prompt=True)
+            ids = first[: max(0, room - len(last))] + last
+        return self.as_prompt(ids, limit)
 
     def as_prompt(self, ids: Sequence[int], limit: int) -> list[int]:
-        """The last token ids that fit, between what an encoder's tokenizer puts around a text; at least one."""
-        before, behind = self._surroundings
-        room = self.prompt_room(limit)
-        kept = [*before, *ids[len(ids) - min(room, len(ids)) :], *behind]
+        """The last of a prompt's own tokens that fit, and what the tokenizer puts around them; at least one."""
         # A model cannot start from nothing; end-of-text is what stands before a text in training.
-        return kept[:limit] or [self.end_id]
+        return self.codec.surround(ids, limit, ends=is_encoder_decoder(self.model)) or [self.end_id]
 
-    def prompt_room(self, limit: int) -> int:
-        """How many of a prompt's ``limit`` tokens are the text's own."""
-        return max(limit - sum(map(len, self._surroundings)), 0)
-
-    @cached_property
-    def _surroundings(self) -> tuple[list[int], list[int]]:
-        """The special tokens before and behind a text that an encoder reads."""
-        if not is_encoder_decoder(self.model):
-            return [], []
-        text = self.encode("a")
-        whole: list[int] = self.tokenizer("a", verbose=False)["input_ids"]
-        first = next(i for i in range(len(whole) + 1) if whole[i : i + len(text)] == text)
-        return whole[:first], whole[first + len(text) :]
+    def _room(self, limit: int) -> int:
+        return self.codec.room(limit, ends=is_encoder_decoder(self.model))
 
     def prefixes(
         self, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
@@ -145,11 +148,26 @@ class LanguageModel:
         start = decoder_start(self.model)
         return [torch.tensor([*start, *ids]) for ids in written], [torch.tensor(list(ids)) for ids in prompts]
 
-    def decode(self, ids: list[int]) -> str:
-        """The text of token ids, without special tokens and without tidying up spaces."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text
+    def context(self, prompt: Sequence[int], written: Sequence[int] = ()) -> list[int]:
+        """The tokens that a response goes on from: a decoder's text begins anew, a causal model's does not."""
+        return list(written) if is_encoder_decoder(self.model) else [*prompt, *written]
+
+    def decode(self, ids: Sequence[int], before: Sequence[int] = ()) -> str:
+        """The text of token ids behind others, such as a response's behind its `context`; see `Codec.decode`."""
+        return self.codec.decode(ids, before)
+
+    def continuation(self, text: str, before: Sequence[int]) -> tuple[list[int], bool]:
+        """See `Codec.continuation`."""
+        ids, altered = self.codec.continuation(text, before)
+        if altered and not before and is_encoder_decoder(self.model):
+            # The space that would join a text to its prompt: there is nothing before it to be apart from.
+            return self.codec.continuation(text.lstrip(" "), before)
+        return ids, altered
+
+    def until_end(self, text: str) -> str:
+        """A text up to the first token that ends one, where such a token is written out in it."""
+        found = self.codec.named(self.end_ids).search(text)
+        return text if found is None else text[: found.start()]
 
 
 def device() -> torch.device:

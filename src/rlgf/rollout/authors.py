@@ -109,23 +109,25 @@ class GuideWriter:
     def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
         completions = self.guide.write(self.requests(drafts, limits))
         return [
-            splice(self.policy, completion, limit, draft.prompt_ids + draft.ids)
+            splice(self.policy, completion, limit, self.policy.context(draft.prompt_ids, draft.ids))
             for draft, completion, limit in zip(drafts, completions, limits, strict=True)
         ]
 
     def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:
         """What `write` asks the guide."""
+        texts = [self.policy.decode(d.ids, self.policy.context(d.prompt_ids)) for d in drafts]
         return [
             Request(
-                # The prompt's own text, not its tokens decoded: those may have lost its beginning.
-                prefix=draft.sample.prompt + self.policy.decode(draft.ids),
+                # The prompt's own text, not its tokens decoded: those may have lost its beginning. Of a
+                # character that is written in half there is no text to go on from.
+                prefix=draft.sample.prompt + written.rstrip("\ufffd"),
                 max_new_tokens=limit,
                 seed=seeding.derive(draft.seed, "guide"),
                 prompt_ids=tuple(draft.prompt_ids),
                 written_ids=tuple(draft.ids),
                 prompt_length=len(draft.sample.prompt),
             )
-            for draft, limit in zip(drafts, limits, strict=True)
+            for draft, limit, written in zip(drafts, limits, texts, strict=True)
         ]
 
 
@@ -140,66 +142,43 @@ class ReferenceWriter:
         for draft, limit in zip(drafts, limits, strict=True):
             references = draft.sample.references
             pick = seeding.derive(draft.seed, "reference") % len(references)
-            whole = splice(self.policy, Completion(references[pick], finished=True), len(draft.ids) + limit)
+            reference = Completion(references[pick], finished=True)
+            before = self.policy.context(draft.prompt_ids)
+            whole = splice(self.policy, reference, len(draft.ids) + limit, before)
             rest = whole.ids[len(draft.ids) :]
             parts.append(Part(rest, [0.0] * len(rest), whole.finished))
         return parts
 
 
 def prompt_tokens(policy: LanguageModel, sample: Sample, limit: int) -> list[int]:
-    """A sample's prompt as at most ``limit`` tokens of the policy.
-
-    Of a longer prompt the last ``limit`` tokens are kept; or, where the sample has a cue, the first
-    tokens of what stands before the cue, and the cue.
-    """
-    ids, room = policy.encode(sample.prompt), policy.prompt_room(limit)
-    if len(ids) > room and sample.cue:
-        before = policy.encode(sample.prompt.removesuffix(sample.cue))
-        cue, _ = _tokenized(policy, sample.cue, before)
-        ids = before[: max(0, room - len(cue))] + cue
-    return policy.as_prompt(ids, limit)
+    """A sample's prompt as at most ``limit`` tokens of the policy; see `LanguageModel.encode_prompt`."""
+    return policy.encode_prompt(sample.prompt, limit, sample.cue)
 
 
 def splice(policy: LanguageModel, completion: Completion, limit: int, before: Sequence[int] = ()) -> Part:
-    """A completion as at most ``limit`` tokens of the policy, the end-of-text token included.
+    """A completion as at most ``limit`` tokens of the policy, the one that ends a text included.
 
     The continuation is tokenized apart from what stands before it, so the ids before it never
     change; a text cut by its author's limit loses a half-written character. An empty text is one
     that ends here, whatever its author says, since nothing can follow it.
 
+    What ends its author's text becomes the policy's end; and where a token that ends the policy's texts stands in
+    the completion, as a token or written out, the completion ends there.
+
     Args:
-        before: tokens that the completion follows.
+        before: tokens that the completion follows, see `LanguageModel.context`.
     """
-    altered = False
+    ends, altered, finished = set(policy.end_ids), False, completion.finished
     if completion.token_ids is not None:
-        ids, finished = list(completion.token_ids), completion.finished
+        ids = list(completion.token_ids)
+        if finished and ids and ids[-1] not in ends:
+            ids[-1] = policy.end_id
     else:
-        ids, altered = _tokenized(policy, completion.text.rstrip("\ufffd"), list(before))
-        finished = completion.finished or not ids
-        if finished:
+        text = policy.until_end(completion.text)
+        ids, altered = policy.continuation(text.rstrip("\ufffd"), before)
+        if finished or text != completion.text:
             ids.append(policy.end_id)
-    return Part(
-        ids[:limit], [0.0] * min(len(ids), limit), finished and len(ids) <= limit, completion.guide, altered
-    )
-
-
-def _tokenized(policy: LanguageModel, text: str, before: list[int]) -> tuple[list[int], bool]:
-    """Tokens that say ``text`` behind ``before``, and whether what they say differs from it.
-
-    Some tokenizers put a space before the first word of whatever they are given. Where that happens
-    the text is tokenized behind a line break, whose tokens are then taken off.
-    """
-    plain = policy.encode(text)
-    if _says(policy, before, plain, text):
-        return plain, False
-    anchor = policy.encode("\n")
-    anchored = policy.encode("\n" + text)
-    if anchored[: len(anchor)] == anchor and _says(policy, before, anchored[len(anchor) :], text):
-        return anchored[len(anchor) :], False
-    return plain, True
-
-
-def _says(policy: LanguageModel, before: list[int], ids: list[int], text: str) -> bool:
-    # The end of what stands before is enough, and a whole prompt takes long to decode.
-    tail = before[-8:]
-    return policy.decode(tail + ids) == policy.decode(tail) + text
+    ids = ids or [policy.end_id]
+    end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    ids = ids[: min(end + 1, limit)]
+    return Part(ids, [0.0] * len(ids), ids[-1] in ends, completion.guide, altered)

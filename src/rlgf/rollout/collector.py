@@ -235,6 +235,10 @@ class Collector:
         )
 
     def _open(self, sample: Sample, update: int, index: int) -> Draft:
+        # Here, so that rewards and metrics read the same text that is learned from.
+        references = tuple(self.policy.until_end(text) for text in sample.references)
+        rejected = None if sample.rejected is None else self.policy.until_end(sample.rejected)
+        sample = replace(sample, references=references, rejected=rejected)
         ids = prompt_tokens(self.policy, sample, self.config.max_prompt_tokens)
         return Draft(sample, ids, seeding.derive(self.seed, "episode", update, index))
 
@@ -291,7 +295,7 @@ def assemble(drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageMod
         kept=tuple(_kept(draft) for draft in drafts),
         finished=torch.tensor([draft.finished for draft in drafts]),
         group=torch.tensor(groups),
-        texts=tuple(policy.decode(draft.ids) for draft in drafts),
+        texts=tuple(policy.decode(draft.ids, policy.context(draft.prompt_ids)) for draft in drafts),
         guides=tuple(draft.guide for draft in drafts),
         altered=torch.tensor([draft.altered for draft in drafts]),
     )

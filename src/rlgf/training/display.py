@@ -65,13 +65,17 @@ class Display:
         line = Text("      ")
         line.append(printable(" ".join(rollout.samples[0].prompt.split()[-15:])) + " ", style="dim")
         ids, authors = rollout.response_ids[0].tolist(), rollout.author[0].tolist()
+        before = policy.context(rollout.prompt_ids[0][rollout.prompt_mask[0]].tolist())
         start = 0
         for end in range(1, len(ids) + 1):
             if end == len(ids) or authors[end] != authors[start]:
                 author = Author(authors[start])
                 if author is not Author.NOBODY:
                     line.append(f"[{author.name.lower()}] ", style=f"bold {_STYLES[author]}")
-                    line.append(printable(policy.decode(ids[start:end])) + " ", style=_STYLES[author])
+                    line.append(
+                        printable(policy.decode(ids[start:end], before + ids[:start])) + " ",
+                        style=_STYLES[author],
+                    )
                 start = end
         line.append(f"(reward {experience.rewards[0]:.3f})", style="dim")
         self.console.print(line, soft_wrap=True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from resume_script import toy_trainer
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
-from rlgf.rewards import Composed, RewardConfig, Scale, Term, build_reward, score
+from rlgf.rewards import Composed, RewardConfig, RewardInput, Scale, Term, build_reward, score
 from rlgf.training.parts import build_parts
 from rlgf.types import Author
 from test_config import BASE, refusal
@@ -40,7 +40,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_composed_reward_is_the_weighted_sum_of_its_terms() -> None:
     reward = RewardConfig.model_validate({"terms": TERMS}).build()
-    found = score(reward, TEXTS, TEXTS, {}, [()] * 3)
+    found = score(reward, RewardInput(TEXTS, TEXTS, {}, [()] * 3))
     assert found.terms["a"].tolist() == pytest.approx([2 / 3, 0, 1])
     assert found.terms["b"].tolist() == [1, 1, 0]
     assert found.total.tolist() == pytest.approx([2 * 2 / 3 - 0.5, -0.5, 2])
@@ -52,14 +52,18 @@ def test_only_the_terms_that_take_references_get_them() -> None:
         return [float(text in texts) for text, texts in zip(completions, references, strict=True)]
 
     reward = Composed({"overlap": Term(overlap), "b": Term(count_b)})  # type: ignore[arg-type]
-    assert score(reward, TEXTS, TEXTS, {}, [("aab",), ("x",), ()]).terms["overlap"].tolist() == [1, 0, 0]
+    assert score(reward, RewardInput(TEXTS, TEXTS, {}, [("aab",), ("x",), ()])).terms["overlap"].tolist() == [
+        1,
+        0,
+        0,
+    ]
     assert reward(TEXTS, TEXTS, references=[("aab",), ("x",), ()]) == [2, 1, 0]
 
 
 def test_a_term_that_answers_wrongly_is_named() -> None:
     reward = Composed({"bad": Term(lambda prompts, completions, **columns: [1.0]), "b": Term(count_b)})  # type: ignore[arg-type]
     with pytest.raises(UserError, match="returned 1 values for 3 completions"):
-        score(reward, TEXTS, TEXTS, {}, [()] * 3)
+        score(reward, RewardInput(TEXTS, TEXTS, {}, [()] * 3))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +223,9 @@ def test_length_counts_the_words_over_the_target() -> None:
 
 def test_a_metric_pays_what_it_says_of_each_text() -> None:
     reward = build_reward("metric", {"metric": "words"})
-    assert score(reward, ["", ""], ["one two", "one"], {"label": [1, 2]}, [(), ()]).total.tolist() == [2, 1]
+    assert score(
+        reward, RewardInput(["", ""], ["one two", "one"], {"label": [1, 2]}, [(), ()])
+    ).total.tolist() == [2, 1]
 
 
 def several(
@@ -235,7 +241,9 @@ def several(
 @pytest.mark.parametrize(("key", "expected"), [("first", [1, 0]), ("second", [5, 6])])
 def test_a_metric_gets_references_and_columns(key: str, expected: list[float]) -> None:
     reward = build_reward("metric", {"metric": f"{__name__}:several", "key": key})
-    assert score(reward, ["", ""], ["", ""], {"n": [5, 6]}, [("r",), ()]).total.tolist() == expected
+    assert (
+        score(reward, RewardInput(["", ""], ["", ""], {"n": [5, 6]}, [("r",), ()])).total.tolist() == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -256,7 +264,7 @@ def test_a_metric_gets_references_and_columns(key: str, expected: list[float]) -
 )
 def test_a_metric_that_cannot_be_paid_is_one_sentence(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        score(build_reward("metric", options), [""], [""], {"n": [1]}, [()])
+        score(build_reward("metric", options), RewardInput([""], [""], {"n": [1]}, [()]))
     start, _, end = message.partition(".*")
     assert start in str(caught.value)
     assert end in str(caught.value)

@@ -19,7 +19,7 @@ import pytest
 
 from rlgf.errors import UserError
 from rlgf.metrics import METRICS, Metric, MetricConfig, build_metrics, check_needs, measure
-from rlgf.rewards import checked_rewards
+from rlgf.rewards import RewardInput, checked_rewards
 from rlgf.tasks.data import DataTask
 from rlgf.types import Sample
 
@@ -235,7 +235,7 @@ def test_cider_d_with_a_corpus_is_a_reward_of_references_in_a_column(tmp_path: P
     (tmp_path / "train.jsonl").write_text(FILE.read_text())
     rows = DataTask(train=tmp_path / "train.jsonl", reference_field=None).load("train")[:2]
     columns = {"references": [row.columns["references"] for row in rows]}
-    paid = checked_rewards(reward, [row.prompt for row in rows], TEXTS[:2], columns)
+    paid = checked_rewards(reward, RewardInput([row.prompt for row in rows], TEXTS[:2], columns))
     whole = of("cider_d", TEXTS, REFERENCES)["cider_d"]
     assert paid.tolist() == pytest.approx(whole[:2], rel=1e-6)
 

@@ -23,7 +23,7 @@ from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
 from rlgf.models.lora import Adapters, LoRAConfig
-from rlgf.rewards import Reward, build_reward, score
+from rlgf.rewards import Reward, RewardInput, build_reward, score
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.calibration import Bin, expected_calibration_error, reliability
 from rlgf.rewards.fit import load_reward_recipe, train_reward_model
@@ -98,7 +98,7 @@ def test_a_preference_model_learns_what_is_preferred(preference: Path) -> None:
 
 def test_a_folder_is_a_reward_and_its_scores_are_centred(preference: Path) -> None:
     reward = build_reward("model", {"folder": str(preference / "model")})
-    good, bad = score(reward, ["bc", "bc"], ["aaaaaa", "dddddd"], {}, [(), ()]).total.tolist()
+    good, bad = score(reward, RewardInput(["bc", "bc"], ["aaaaaa", "dddddd"], {}, [(), ()])).total.tolist()
     assert good > 0 > bad
     rows = [json.loads(line) for line in (preference / "train.jsonl").read_text().splitlines()]
     prompts = [row["prompt"] for row in rows for _ in range(2)]

@@ -12,7 +12,18 @@ import torch
 from safetensors.torch import load_file
 
 from rlgf.errors import UserError
-from rlgf.rewards import REWARDS, Judge, Reward, Sentiment, build_reward, checked_rewards, judge, sentiment
+from rlgf.rewards import (
+    REWARDS,
+    Judge,
+    Logged,
+    Reward,
+    RewardInput,
+    Sentiment,
+    build_reward,
+    checked_rewards,
+    judge,
+    sentiment,
+)
 from rlgf.rewards.judge import train_judge
 from rlgf.rewards.sentiment import train_sentiment
 from rlgf.tasks.imdb import labelled_reviews
@@ -47,7 +58,7 @@ NO_REWARD = 3
     "answer", [[1.0, -2.5, 0.0], [1, True, 0.5], torch.tensor([1.0, 2, 3]), np.array([1, 2, 3])]
 )
 def test_good_answers_become_float32(answer: Any) -> None:
-    found = checked_rewards(Returns(answer), TEXTS, TEXTS, {})
+    found = checked_rewards(Returns(answer), RewardInput(TEXTS, TEXTS, {}))
     assert found.dtype == torch.float32
     assert found.tolist() == [float(value) for value in answer]
 
@@ -63,13 +74,17 @@ def test_good_answers_become_float32(answer: Any) -> None:
         ([1.0, 2.0, float("-inf")], r"returned -inf for completion 2"),
         ([1.0, 2.0, 1e39], r"returned 1e\+39 for completion 2"),
         (["good", 2.0, 3.0], r"returned 'good' for completion 0"),
-        ([1.0, None, 3.0], r"returned None for completion 1"),
-        (torch.tensor([[1.0], [2.0], [3.0]]), r"returned \[1\.0\] for completion 0"),
+        (torch.tensor([[1.0, 2.0]] * 3), r"returned \[1\.0, 2\.0\] for completion 0"),
+        ({"a": 1.0, "b": 2.0, "c": 3.0}, r"returned \{.*\} for 3 completions"),
+        ("abc", r"returned 'abc' for 3 completions"),
+        (np.array(["a", "b", "c"]), r"returned 'a' for completion 0"),
+        ([1.0, 2.0, 1j], r"returned 1j for completion 2"),
+        ([1.0, 2.0, 10**400], r"returned 1000+ for completion 2"),
     ],
 )
 def test_bad_answers_are_one_sentence(answer: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        checked_rewards(Returns(answer), TEXTS, TEXTS, {})
+        checked_rewards(Returns(answer), RewardInput(TEXTS, TEXTS, {}))
     assert "\n" not in str(caught.value)
 
 
@@ -82,23 +97,21 @@ def test_columns_come_as_keywords() -> None:
         seen.update(prompts=prompts, completions=completions, label=label, rest=rest)
         return [1.0, 2.0]
 
-    checked_rewards(reward, ["p", "q"], ["c", "d"], {"label": ["x", "y"], "n": [1, 2]})
+    logged = Logged()
+    checked_rewards(reward, RewardInput(["p", "q"], ["c", "d"], {"label": ["x", "y"], "n": [1, 2]}), logged)
     assert seen == {
         "prompts": ["p", "q"],
         "completions": ["c", "d"],
         "label": ["x", "y"],
-        "rest": {"n": [1, 2]},
+        "rest": {"n": [1, 2], "log_extra": logged.log_extra, "log_metric": logged.log_metric},
     }
 
 
-@pytest.mark.parametrize("columns", [{"label": ["x"] * 3}, {"prompts": ["x"] * 3}])
-def test_columns_that_a_reward_does_not_take_are_named(columns: dict[str, list[Any]]) -> None:
-    reward: Any = without_columns
-    with pytest.raises(
-        UserError, match=rf"'without_columns' cannot be called.*columns: {next(iter(columns))}"
-    ):
-        checked_rewards(reward, TEXTS, TEXTS, columns)
-    assert checked_rewards(reward, TEXTS, TEXTS, {}).tolist() == [0.0] * 3
+def test_columns_that_a_reward_does_not_take_are_kept_from_it() -> None:
+    assert (
+        checked_rewards(without_columns, RewardInput(TEXTS, TEXTS, {"label": ["x"] * 3})).tolist()
+        == [0.0] * 3
+    )
 
 
 REFERENCES = [("r",), ("s", "t"), ()]
@@ -116,18 +129,15 @@ def test_references_come_to_a_reward_that_takes_them() -> None:
         return [0.0] * 3
 
     for reward in (by_name, among_columns):
-        checked_rewards(reward, TEXTS, TEXTS, {}, REFERENCES)  # type: ignore[arg-type]
+        checked_rewards(reward, RewardInput(TEXTS, TEXTS, {}, REFERENCES))  # type: ignore[arg-type]
     assert seen == [REFERENCES, REFERENCES]
     own: dict[str, Any] = {"references": ["x", "y", "z"]}
-    checked_rewards(among_columns, TEXTS, TEXTS, own, [(), (), ()])
+    checked_rewards(among_columns, RewardInput(TEXTS, TEXTS, own, [(), (), ()]))
     assert seen[-1] == ["x", "y", "z"], "a column of that name goes before"
 
 
 def test_a_reward_that_takes_no_references_works_without_them() -> None:
-    reward: Any = without_columns
-    assert checked_rewards(reward, TEXTS, TEXTS, {}, REFERENCES).tolist() == [0.0] * 3
-    with pytest.raises(UserError, match=r"'without_columns' cannot be called.*\(columns: label\)"):
-        checked_rewards(reward, TEXTS, TEXTS, {"label": ["x"] * 3}, REFERENCES)
+    assert checked_rewards(without_columns, RewardInput(TEXTS, TEXTS, {}, REFERENCES)).tolist() == [0.0] * 3
 
 
 def test_a_reward_that_fails_inside_is_not_blamed_on_its_columns() -> None:
@@ -135,13 +145,13 @@ def test_a_reward_that_fails_inside_is_not_blamed_on_its_columns() -> None:
         raise TypeError("a bug of its own")
 
     with pytest.raises(TypeError, match="a bug of its own"):
-        checked_rewards(reward, TEXTS, TEXTS, {})
+        checked_rewards(reward, RewardInput(TEXTS, TEXTS, {}))
 
 
 def test_functions_are_used_as_they_are_and_classes_are_built() -> None:
     function = build_reward(f"{__name__}:lengths", {})
     assert isinstance(function, Reward)
-    assert checked_rewards(function, TEXTS, TEXTS, {}).tolist() == [1.0, 2.0, 3.0]
+    assert checked_rewards(function, RewardInput(TEXTS, TEXTS, {})).tolist() == [1.0, 2.0, 3.0]
     built = build_reward(f"{__name__}:Returns", {"answer": [4.0]})
     assert built(["x"], ["y"]) == [4.0]
 

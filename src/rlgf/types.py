@@ -140,7 +140,9 @@ class Experience:
     value_mask: Bool[Tensor, "B T"]
     """The states that the value loss reads."""
     terms: Mapping[str, Float[Tensor, "B"]] = field(default_factory=dict)
-    """What each term of a composed reward said, without its weight."""
+    """What each term of a composed reward said, without its weight; NaN where it does not apply."""
+    logged: Mapping[str, Float[Tensor, "B"]] = field(default_factory=dict)
+    """What the reward logged beside its numbers, the same for all episodes that it scored together."""
 
     def __len__(self) -> int:
         return len(self.rollout)
@@ -179,7 +181,12 @@ def concatenate(records: Sequence[Record]) -> Record:
         if isinstance(first, Rollout):
             return concatenate(values)
         if isinstance(first, Mapping):
-            return {key: torch.cat([value[key] for value in values]) for key in first}
+            keys = dict.fromkeys(key for value in values for key in value)
+            missing = [torch.full((len(record),), torch.nan) for record in records]
+            return {
+                key: torch.cat([value.get(key, gap) for value, gap in zip(values, missing, strict=True)])
+                for key in keys
+            }
         if not isinstance(first, Tensor):
             return tuple(entry for value in values for entry in value)
         if first.dim() == 1:

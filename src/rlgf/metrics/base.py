@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
+from rlgf.calls import awaited, call
 from rlgf.errors import UserError
 from rlgf.types import Sample
 
 References = Sequence[Sequence[str]]
 Values = Mapping[str, list[float] | float]
 
-_ARGUMENTS = ("prompts", "completions", "references")
-"""Columns of these names are not passed on."""
+ARGUMENTS = ("prompts", "completions", "references")
+"""What every metric is given. Columns of these names are not passed on."""
 
 
 @runtime_checkable
@@ -23,7 +24,8 @@ class Metric(Protocol):
     """A metric. A list holds one value a text, and its mean is the total; a number is a total alone.
 
     Where a total is no mean, both are given: ``name`` the total, ``name of text`` the list. The samples'
-    further columns come as keyword arguments, a list with one value a text (None where a sample has none).
+    further columns come as keyword arguments, a list with one value a text (None where a sample has none). It is
+    called by keyword, with what it takes of these.
     A metric may have an attribute ``needs``, a tuple of what each sample must have: ``"references"`` or the
     name of a column, a list of texts in either case.
     """
@@ -33,7 +35,7 @@ class Metric(Protocol):
         prompts: Sequence[str],
         completions: Sequence[str],
         references: References,
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values: ...
 
 
@@ -41,30 +43,49 @@ def measure(metrics: Mapping[str, Metric], samples: Sequence[Sample], texts: Seq
     """Every metric of the texts, one text a sample.
 
     Raises:
-        UserError: a metric does not take the samples' columns, or returned another number of values, or one
+        UserError: a metric takes what the samples do not have, or returned another number of values, or one
             that is not finite.
     """
     prompts, references = [s.prompt for s in samples], [s.references for s in samples]
-    names = dict.fromkeys(name for sample in samples for name in sample.columns if name not in _ARGUMENTS)
+    names = dict.fromkeys(name for sample in samples for name in sample.columns if name not in ARGUMENTS)
     columns = {name: [sample.columns.get(name) for sample in samples] for name in names}
+    given = {"prompts": prompts, "completions": list(texts), "references": references, **columns}
     found: dict[str, Any] = {}
     for name, metric in metrics.items():
-        try:
-            call = inspect.signature(metric).bind(prompts, list(texts), references, **columns)
-        except TypeError as error:
-            raise UserError(
-                f"the metric '{name}' cannot be called as (prompts, completions, references, **columns): {error}."
-            ) from error
-        values = metric(*call.args, **call.kwargs)
-        for key, value in values.items():
-            numbers = value if isinstance(value, list) else [value] * len(texts)
-            if len(numbers) != len(texts) or not all(map(math.isfinite, numbers)):
-                raise UserError(
-                    f"the metric '{name}' must return one finite number a text or a finite total under '{key}' "
-                    f"({len(texts)} texts)."
-                )
-        found.update(values)
+        found.update(metric_values(metric, given, name))
     return found
+
+
+def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[str, list[float] | float]:
+    """Call a metric and make sure of its answer.
+
+    Args:
+        given: what it may take, by name: `ARGUMENTS` and columns.
+
+    Raises:
+        UserError: it takes something that is not given, or it returned another number of values than texts, or
+            one that is not finite.
+    """
+    (answer,) = awaited([call(metric, given, ARGUMENTS, f"the metric '{name}'")])
+    count = len(given["completions"])
+    found: dict[str, list[float] | float] = {}
+    # What is no mapping is the values under the metric's own name.
+    for key, value in (answer if isinstance(answer, Mapping) else {name: answer}).items():
+        plain = value.tolist() if hasattr(value, "tolist") else value
+        numbers = list(plain) if isinstance(plain, list | tuple) else [plain]
+        if len(numbers) != (count if isinstance(plain, list | tuple) else 1) or not all(
+            map(_finite, numbers)
+        ):
+            raise UserError(
+                f"the metric '{name}' must return one finite number a text or a finite total under '{key}' "
+                f"({count} texts)."
+            )
+        found[key] = [float(number) for number in numbers] if isinstance(plain, list | tuple) else plain
+    return found
+
+
+def _finite(number: Any) -> bool:
+    return isinstance(number, Real) and math.isfinite(number)
 
 
 def check_needs(

@@ -44,7 +44,7 @@ class CiderD:
         prompts: Sequence[str],
         completions: Sequence[str],
         references: References,
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values:
         gold, written = captions(completions, references)
         frequencies, samples = self._corpus or self._frequencies(list(gold.values()))

@@ -40,7 +40,7 @@ class BertScore:
         prompts: Sequence[str],
         completions: Sequence[str],
         references: References,
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values:
         values = [0.0] * len(completions)
         # The library cannot encode an empty text.
@@ -82,7 +82,7 @@ class Bleurt:
         prompts: Sequence[str],
         completions: Sequence[str],
         references: References,
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values:
         pairs = [(text, gold) for text, texts in zip(completions, references, strict=True) for gold in texts]
         scores = iter(

@@ -36,7 +36,7 @@ class ConceptCoverage:
         references: References,
         *,
         concepts: list[list[str]],
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values:
         values = []
         for text, wanted in zip(parse(completions), concepts, strict=True):
@@ -73,7 +73,7 @@ class SpiceStandIn:
         prompts: Sequence[str],
         completions: Sequence[str],
         references: References,
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values:
         parse([*completions, *(text for texts in references for text in texts)])
         values = []
@@ -113,7 +113,7 @@ class Spice:
         prompts: Sequence[str],
         completions: Sequence[str],
         references: References,
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values:
         _, scores = self._scorer.compute_score(*captions(completions, references))
         values = [float(score["All"]["f"]) for score in scores]

@@ -39,7 +39,7 @@ class Bleu:
         prompts: Sequence[str],
         completions: Sequence[str],
         references: References,
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values:
         totals, of_text = self._scorer.compute_score(*captions(completions, references), verbose=0)
         found: dict[str, list[float] | float] = {}
@@ -68,7 +68,7 @@ class Sacrebleu:
         prompts: Sequence[str],
         completions: Sequence[str],
         references: References,
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values:
         # The library wants the first references of all texts, then the second ones, None where there is none.
         streams = [list(stream) for stream in zip_longest(*references)]
@@ -99,7 +99,7 @@ class SelfBleu:
         prompts: Sequence[str],
         completions: Sequence[str],
         references: References,
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values:
         texts = list(completions)
         if len(texts) > _SELF_BLEU_TEXTS:
@@ -140,7 +140,7 @@ class Rouge:
         prompts: Sequence[str],
         completions: Sequence[str],
         references: References,
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values:
         pairs = zip(completions, references, strict=True)
         scores = [self._scorer.score_multi(list(refs), text) for text, refs in pairs]
@@ -170,7 +170,7 @@ class Meteor:
         prompts: Sequence[str],
         completions: Sequence[str],
         references: References,
-        **columns: list[Any],
+        **columns: Any,
     ) -> Values:
         # Bars part the fields of its input: in PTB tokens they stand apart, so none can be taken for one.
         try:

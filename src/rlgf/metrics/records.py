@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from rlgf.errors import UserError
 from rlgf.tasks.rows import JsonLines, Row
 from rlgf.types import Sample
+
+Found = dict[str, list[float | None] | list[float] | float]
+"""Values by name: one for each text, or a total alone."""
 
 
 @dataclass(frozen=True)
@@ -26,27 +30,56 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Totals on the first line, then one line a text (JSON lines)."""
-        lines = [{"totals": self.totals}, *self.records]
+        lines = [{"totals": self.totals}, *map(_plain, self.records)]
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A data set's columns may hold what JSON has no word for, such as dates.
         path.write_text("".join(json.dumps(line, default=str) + "\n" for line in lines))
 
 
+def _plain(value: Any) -> Any:
+    """What JSON has words for, of a data set's columns: numbers that are not finite become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
 def summarize(
-    samples: Sequence[Sample], texts: Sequence[str], found: Mapping[str, list[float] | float]
+    samples: Sequence[Sample],
+    texts: Sequence[str],
+    found: Found,
+    extra: Mapping[str, Sequence[Any]] | None = None,
 ) -> Evaluation:
-    """Totals and records of what was found: see `Metric` for lists, numbers and names with ``of text``."""
+    """Totals and records of what was found: see `Metric` for lists, numbers and names with ``of text``.
+
+    Args:
+        found: a value that is None is no part of its total.
+        extra: what else is known about each text, by name; it goes into the records alone.
+
+    Raises:
+        UserError: ``extra`` has not one value for each text.
+    """
+    for name, column in (extra or {}).items():
+        if len(column) != len(texts):
+            raise UserError(
+                f"log_extra('{name}', values) was given {len(column)} values for {len(texts)} texts."
+            )
     of_text = {name: value for name, value in found.items() if isinstance(value, list)}
     totals = {name: value for name, value in found.items() if not isinstance(value, list)}
     for name, values in of_text.items():
         if not name.endswith(" of text"):
-            totals[name] = sum(values) / len(values)
+            said = [value for value in values if value is not None]
+            if said:
+                totals[name] = sum(said) / len(said)
     records = [
         {
             "prompt": sample.prompt,
             "completion": text,
             "references": list(sample.references),
             "columns": dict(sample.columns),
+            **{name: column[i] for name, column in (extra or {}).items()},
             **{name.removesuffix(" of text"): values[i] for name, values in of_text.items()},
         }
         for i, (sample, text) in enumerate(zip(samples, texts, strict=True))

@@ -13,7 +13,7 @@ Counts = Counter[tuple[str, ...]]
 
 
 def sari(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
+    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
 ) -> Values:
     """SARI of simplifications, 0 to 1 (Xu et al. 2016, "Optimizing Statistical Machine Translation for Text
     Simplification", section 4), with the prompt as the text that is simplified.

@@ -14,14 +14,14 @@ SEGMENT = 50
 
 
 def distinct(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
+    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
 ) -> Values:
     """Distinct n-grams over all n-grams of all completions, n = 1, 2, 3 (Li et al., arXiv 1510.03055)."""
     return {f"distinct_{n}": _distinct_share(_all_ngrams(completions, n)) for n in (1, 2, 3)}
 
 
 def repetition(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
+    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
 ) -> Values:
     """The share of a text's word trigrams that stood in it before; 0 where there are none."""
     trigrams = [ngrams(_words(completion), 3) for completion in completions]
@@ -29,14 +29,14 @@ def repetition(
 
 
 def words(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
+    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
 ) -> Values:
     """Length in words."""
     return {"words": [float(len(completion.split())) for completion in completions]}
 
 
 def msttr(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
+    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
 ) -> Values:
     """Mean segmental type-token ratio (Johnson 1944): distinct words over words, averaged over segments.
 
@@ -51,7 +51,7 @@ def msttr(
 
 
 def entropy(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: list[Any]
+    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
 ) -> Values:
     """Shannon entropy of the n-grams of all completions in bits, ``-sum p log2 p``, n = 1, 2, 3."""
     found = {}

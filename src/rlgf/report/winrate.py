@@ -17,7 +17,7 @@ from rlgf.errors import UserError
 from rlgf.guides import HTTPGuide, HTTPGuideConfig, Request
 from rlgf.metrics.records import Texts, read_texts
 from rlgf.report.statistics import Interval, interval
-from rlgf.rewards import Reward, checked_rewards
+from rlgf.rewards import Reward, RewardInput, checked_rewards
 
 QUESTION = """Two texts answer the same prompt.
 
@@ -85,12 +85,20 @@ def by_reward(reward: Reward, a: Texts, others: Sequence[str]) -> WinRate:
     """A text wins where its reward is the higher one.
 
     Raises:
-        UserError: see `checked_rewards`.
+        UserError: see `checked_rewards`; or the reward does not apply to a text.
     """
     prompts = [sample.prompt for sample in a.samples]
     names = dict.fromkeys(name for sample in a.samples for name in sample.columns)
     columns = {name: [sample.columns.get(name) for sample in a.samples] for name in names}
-    mine, theirs = (checked_rewards(reward, prompts, texts, columns) for texts in (a.texts, others))
+    references = [sample.references for sample in a.samples]
+    mine, theirs = (
+        checked_rewards(reward, RewardInput(prompts, texts, columns, references))
+        for texts in (a.texts, others)
+    )
+    if (mine.isnan() | theirs.isnan()).any():
+        raise UserError(
+            "the reward said None of a text: texts are compared by a reward that applies to all of them."
+        )
     return _rate(((mine > theirs).float() + (mine == theirs).float() / 2).tolist())
 
 

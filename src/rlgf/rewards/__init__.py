@@ -1,6 +1,6 @@
 """Rewards: functions over finished texts."""
 
-from rlgf.rewards.base import Reward, checked_rewards
+from rlgf.rewards.base import Logged, Reward, RewardInput, checked_rewards
 from rlgf.rewards.build import REWARDS, RewardConfig, TermConfig, build_reward
 from rlgf.rewards.composed import Composed, Term, score
 from rlgf.rewards.judge import Judge
@@ -11,8 +11,10 @@ __all__ = [
     "REWARDS",
     "Composed",
     "Judge",
+    "Logged",
     "Reward",
     "RewardConfig",
+    "RewardInput",
     "Scale",
     "Sentiment",
     "Term",

@@ -1,17 +1,21 @@
-"""What a reward is: a function from prompts and completions to numbers."""
+"""What a reward is: a function from finished texts to numbers."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
 from numbers import Real
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import TrainerState
 
+from rlgf.calls import awaited, call
 from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.collector import RolloutConfig
@@ -20,14 +24,23 @@ from rlgf.types import Rollout
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores finished texts: one number a completion, higher is better.
+    """Scores finished texts: one number a completion, higher is better, or None where it does not apply.
 
-    The samples' further columns come as keyword arguments, a list with one value a completion, so
-    reward functions written for TRL work as they are. A reward that takes ``references`` (by that name,
-    or among ``**columns``) gets a tuple of reference texts a completion.
+    It is called by keyword, as TRL calls it, with those of these that it takes, or with all of them where it
+    takes ``**kwargs``; each is a list with one entry a completion:
+
+    - ``prompts`` and ``completions``: texts; where a sample's prompt is a chat, its messages and a list with one
+      assistant's message, unless the reward has an attribute ``plain_text`` that is true;
+    - ``prompt_ids`` and ``completion_ids``: token ids of the policy, the end-of-text token included;
+    - ``finished``: whether the text ended by itself, and not at the length limit;
+    - ``references``: a tuple of texts for each;
+    - every further column of the samples by its name;
+
+    and with ``trainer_state``, ``log_extra(column, values)`` and ``log_metric(name, value)`` as in TRL. It may be
+    ``async def``. Numbers come as any sequence, an array or a tensor of one number for each completion.
     """
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 @runtime_checkable
@@ -70,54 +83,154 @@ class PolicyReadingReward(Reward, Protocol):
         ...
 
 
-def checked_rewards(
-    reward: Reward,
-    prompts: Sequence[str],
-    completions: Sequence[str],
-    columns: Mapping[str, list[Any]],
-    references: Sequence[Sequence[str]] | None = None,
-) -> Float[Tensor, "B"]:
-    """Call a reward and make sure of its answer: float32, one value a completion.
+@dataclass(frozen=True)
+class RewardInput:
+    """Finished texts and what a reward may ask about them, one entry a text. None is not to be had."""
 
-    Args:
-        references: the reference texts of each completion's sample, for a reward that takes them; a
-            column of that name goes before them.
+    prompts: Sequence[str]
+    completions: Sequence[str]
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    references: Sequence[Sequence[str]] | None = None
+    prompt_ids: Sequence[Sequence[int]] | None = None
+    completion_ids: Sequence[Sequence[int]] | None = None
+    finished: Sequence[bool] | None = None
+    trainer_state: TrainerState | None = None
+    """How far the run is: ``global_step`` updates of ``max_steps``."""
+
+    @classmethod
+    def of(cls, rollout: Rollout, trainer_state: TrainerState | None = None) -> RewardInput:
+        """What is known about a rollout's texts."""
+        prompts = zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)
+        responses = zip(rollout.response_ids, rollout.response_mask, strict=True)
+        return cls(
+            rollout.prompts,
+            rollout.texts,
+            rollout.columns,
+            rollout.references,
+            prompt_ids=[ids[mask].tolist() for ids, mask in prompts],
+            completion_ids=[ids[mask].tolist() for ids, mask in responses],
+            finished=rollout.finished.tolist(),
+            trainer_state=trainer_state,
+        )
+
+    def arguments(self, logged: Logged) -> dict[str, Any]:
+        """Everything by the name that a reward has for it.
+
+        A column called ``references`` or ``finished`` goes before what is meant here; one with another of these
+        names is hidden by it, as in TRL.
+        """
+        own = {"references": self.references, "finished": self.finished}
+        over = {
+            "prompt_ids": self.prompt_ids,
+            "completion_ids": self.completion_ids,
+            "trainer_state": self.trainer_state,
+        }
+        return {
+            "prompts": list(self.prompts),
+            "completions": list(self.completions),
+            **_there(own),
+            **_there({name: column for name, column in self.columns.items() if name not in _FIRST}),
+            **_there(over),
+            "log_extra": logged.log_extra,
+            "log_metric": logged.log_metric,
+        }
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What rewards say beside their numbers."""
+
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    extra: dict[str, list[Any]] = field(default_factory=dict)
+    """One entry a text."""
+
+    def log_metric(self, name: str, value: SupportsFloat) -> None:
+        """Log a number beside the run's own metrics; several values of one update are averaged."""
+        self.metrics.setdefault(name, []).append(float(value))
+
+    def log_extra(self, column: str, values: Iterable[Any]) -> None:
+        """Keep one value for each text; evaluations write them beside the text."""
+        self.extra[column] = list(values)
+
+
+_FIRST = ("prompts", "completions")
+_LARGEST = torch.finfo(torch.float32).max
+
+
+def checked_rewards(reward: Reward, given: RewardInput, logged: Logged | None = None) -> Float[Tensor, "B"]:
+    """Call a reward and make sure of its answer: float32, one value a completion, NaN where it says None.
 
     Raises:
-        UserError: the reward does not take these columns, or it returned another number of values, or
-            one that is no finite number; says which and what would be right.
+        UserError: the reward takes something that is not given, or it returned another number of values, or
+            one that is neither a finite number nor None; says which and what would be right.
     """
-    name = f"the reward '{getattr(reward, '__name__', type(reward).__name__)}'"
-    if references is not None and takes(reward, "references"):
-        columns = {"references": list(references), **columns}
+    return all_checked_rewards({"": reward}, given, logged or Logged())[""]
+
+
+def all_checked_rewards(
+    rewards: Mapping[str, Reward], given: RewardInput, logged: Logged
+) -> dict[str, Float[Tensor, "B"]]:
+    """The same for several rewards; those that are coroutines are awaited side by side."""
+    answers: list[Any] = []
     try:
-        call = inspect.signature(reward).bind(list(prompts), list(completions), **columns)
-    except TypeError as error:
-        given = ", ".join(columns) or "none"
-        raise UserError(
-            f"{name} cannot be called as (prompts, completions, **columns): {error} (columns: {given})."
-        ) from error
-    answer: Any = reward(*call.args, **call.kwargs)
-    # Tensors and arrays become plain numbers.
+        for reward in rewards.values():
+            answers.append(_asked(reward, given, logged))
+        answers = awaited(answers)
+    finally:
+        for answer in answers:
+            if inspect.iscoroutine(answer):
+                answer.close()  # one before it failed
+    checked = zip(rewards.items(), answers, strict=True)
+    return {key: _checked(answer, len(given.completions), _name(reward)) for (key, reward), answer in checked}
+
+
+def _asked(reward: Reward, given: RewardInput, logged: Logged) -> Any:
+    if inspect.isclass(reward):
+        raise UserError(f"{_name(reward)} is a class: give an object of it.")
+    return call(reward, given.arguments(logged), _FIRST, _name(reward))
+
+
+def _name(reward: Any) -> str:
+    reward = getattr(reward, "func", reward)  # of a partial
+    return f"the reward '{getattr(reward, '__name__', type(reward).__name__)}'"
+
+
+def _there(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, Sequence) else value
+        for name, value in arguments.items()
+        if value is not None
+    }
+
+
+def _checked(answer: Any, count: int, name: str) -> Float[Tensor, "B"]:
     values = answer.tolist() if hasattr(answer, "tolist") else answer
-    if not isinstance(values, Sequence) or len(values) != len(completions):
-        returned = f"{len(values)} values" if isinstance(values, Sequence) else repr(values)
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping | set | frozenset):
+        values = list(values)
+    if not isinstance(values, list) or len(values) != count:
+        returned = f"{len(values)} values" if isinstance(values, list) else repr(values)
         raise UserError(
-            f"{name} returned {returned} for {len(completions)} completions: "
-            "it must return a list with one number a completion."
+            f"{name} returned {returned} for {count} completions: it must return a list with one number a completion."
         )
-    for i, value in enumerate(values):
-        if not isinstance(value, Real) or not math.isfinite(value) or abs(float(value)) > _LARGEST:
+    numbers = [_number(value) for value in values]
+    for i, number in enumerate(numbers):
+        if number is not None and not (math.isfinite(number) and abs(number) <= _LARGEST):
             raise UserError(
-                f"{name} returned {value!r} for completion {i}: it must return finite float32 numbers."
+                f"{name} returned {values[i]!r} for completion {i}: it must return finite float32 numbers, or None "
+                "where it does not apply."
             )
-    return torch.tensor([float(value) for value in values], dtype=torch.float32)
+    return torch.tensor([math.nan if number is None else number for number in numbers], dtype=torch.float32)
 
 
-def takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether a function takes an argument of that name, or any keyword."""
-    parameters = inspect.signature(function).parameters
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
-_LARGEST = torch.finfo(torch.float32).max
+def _number(value: Any) -> float | None:
+    """One completion's value, also as an array or a list of a single number; NaN for what is none."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return _number(value[0])
+    if value is None:
+        return None
+    try:
+        return float(value) if isinstance(value, Real | Decimal) else math.nan
+    except OverflowError:
+        return math.inf

@@ -130,5 +130,7 @@ def build_reward(name: str, options: Mapping[str, Any]) -> Reward:
             "make it a class with __init__ and __call__."
         )
     if not callable(reward):
-        raise UserError(f"reward '{name}' cannot be called: it must be (prompts, completions, **columns).")
+        raise UserError(
+            f"reward '{name}' cannot be called: it must be a function such as f(completions, **kwargs)."
+        )
     return reward  # type: ignore[no-any-return]  # a name from a recipe has no static type

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,7 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgf.models.loading import LanguageModel
-from rlgf.rewards.base import LearnedReward, PolicyReadingReward, Reward, StatefulReward, checked_rewards
+from rlgf.rewards.base import (
+    LearnedReward,
+    Logged,
+    PolicyReadingReward,
+    Reward,
+    RewardInput,
+    StatefulReward,
+    all_checked_rewards,
+    checked_rewards,
+)
 from rlgf.rollout.collector import RolloutConfig
 from rlgf.types import Rollout
 
@@ -25,33 +36,25 @@ class Term:
 
 
 class Composed:
-    """The weighted sum ``R = sum_k weight_k R_k``, a reward itself."""
+    """The weighted sum ``R = sum_k weight_k R_k`` over the terms that apply to a text, a reward itself."""
 
     def __init__(self, terms: Mapping[str, Term]) -> None:
         self.terms = terms
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
-        """One number a completion; see `Reward`."""
-        references = columns.pop("references", None)
-        total: list[float] = self.total(self.by_term(prompts, completions, columns, references)).tolist()
-        return total
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **given: Any
+    ) -> list[float | None]:
+        """One number a completion, None where no term applies; see `Reward`."""
+        total = self.total(self.by_term(RewardInput(prompts, completions, given), Logged()))
+        return [None if value != value else value for value in total.tolist()]
 
-    def by_term(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        columns: Mapping[str, list[Any]],
-        references: Sequence[Sequence[str]] | None,
-    ) -> dict[str, Float[Tensor, "B"]]:
-        """What each term says, without its weight.
+    def by_term(self, given: RewardInput, logged: Logged) -> dict[str, Float[Tensor, "B"]]:
+        """What each term says, without its weight; NaN where it does not apply.
 
         Raises:
             UserError: see `checked_rewards`.
         """
-        return {
-            name: checked_rewards(term.reward, prompts, completions, columns, references)
-            for name, term in self.terms.items()
-        }
+        return all_checked_rewards(self.rewards, given, logged)
 
     @property
     def rewards(self) -> dict[str, Reward]:
@@ -85,8 +88,10 @@ class Composed:
                 reward.attach(policy, config, seed)
 
     def total(self, values: Mapping[str, Float[Tensor, "B"]]) -> Float[Tensor, "B"]:
-        """The weighted sum of the terms' values."""
-        return torch.stack([term.weight * values[name] for name, term in self.terms.items()]).sum(dim=0)
+        """The weighted sum of those terms that apply to a text; NaN where none does."""
+        weighted = torch.stack([term.weight * values[name] for name, term in self.terms.items()])
+        nothing = weighted.isnan().all(dim=0)
+        return weighted.nansum(dim=0).masked_fill(nothing, math.nan)
 
 
 def single_rewards(reward: Reward) -> list[Reward]:
@@ -98,23 +103,29 @@ class Scores(NamedTuple):
     """What was said of B texts."""
 
     total: Float[Tensor, "B"]
+    """0 where no term applies."""
     terms: dict[str, Float[Tensor, "B"]]
-    """What each term of a composed reward said, without its weight."""
+    """What each term of a composed reward said, without its weight; NaN where it does not apply."""
+    logged: Logged
 
 
-def score(
-    reward: Reward,
-    prompts: Sequence[str],
-    completions: Sequence[str],
-    columns: Mapping[str, list[Any]],
-    references: Sequence[Sequence[str]],
-) -> Scores:
+def score(reward: Reward, given: RewardInput) -> Scores:
     """What a reward says of texts, and what each of its terms says.
+
+    A text that no term applies to is paid 0, and a warning says so.
 
     Raises:
         UserError: see `checked_rewards`.
     """
-    if isinstance(reward, Composed):
-        values = reward.by_term(prompts, completions, columns, references)
-        return Scores(reward.total(values), values)
-    return Scores(checked_rewards(reward, prompts, completions, columns, references), {})
+    logged = Logged()
+    terms = reward.by_term(given, logged) if isinstance(reward, Composed) else {}
+    total = reward.total(terms) if isinstance(reward, Composed) else checked_rewards(reward, given, logged)
+    if total.isnan().any():
+        warnings.warn(_UNPAID, stacklevel=2)
+    return Scores(total.nan_to_num(0.0), terms, logged)
+
+
+_UNPAID = (
+    "the reward said None of a text, and so did each of its terms where it has several: such a text is paid 0. Let "
+    "one term apply to every row of the data."
+)

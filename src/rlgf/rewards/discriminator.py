@@ -42,6 +42,7 @@ class Discriminator:
     """
 
     needs_references = True
+    plain_text = True
 
     @validate_call
     def __init__(
@@ -70,7 +71,7 @@ class Discriminator:
             self.classifier.parameters(), lr=self.learning_rate, weight_decay=0.0, fused=True
         )
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """The log-odds of being a reference, one a completion; see `Reward`."""
         texts = self._encoded(prompts, completions)
         logits = torch.zeros(len(texts))

@@ -31,6 +31,8 @@ class Judge:
     TF-IDF of single words and pairs, and logistic regression. The prompt is not read.
     """
 
+    plain_text = True
+
     def __init__(self, folder: Path | None = None) -> None:
         """
         Args:
@@ -45,7 +47,7 @@ class Judge:
             self._vectorizer = _vectorizer({word: i for i, word in enumerate(words)})
             self._vectorizer.idf_ = weights["idf"]
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """One number in [0, 1] a completion; see `Reward`."""
         if not completions:
             return []

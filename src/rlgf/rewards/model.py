@@ -163,6 +163,8 @@ class ModelReward:
     it was trained on; a classifier reads the completion alone and pays the probability of its label.
     """
 
+    plain_text = True
+
     def __init__(self, folder: str) -> None:
         """
         Args:
@@ -176,7 +178,7 @@ class ModelReward:
         self.report: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
         self._scorer = load_scorer(folder, self.notes.max_tokens, self.notes.layers)
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """One number a completion; see `Reward`."""
         return _paid(self._scorer, self.notes, prompts, completions)
 
@@ -191,6 +193,8 @@ class AdapterReward:
 
     Its values are those of `ModelReward` of the same folder; what it adds to memory is the adapter and a head.
     """
+
+    plain_text = True
 
     def __init__(self, folder: str) -> None:
         """
@@ -240,7 +244,7 @@ class AdapterReward:
             head.to(policy.model.device),
         )
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """One number a completion; see `Reward`."""
         return _paid(self._scorer, self.notes, prompts, completions)
 

@@ -49,6 +49,8 @@ class Sentiment:
     A text over 128 tokens loses its beginning.
     """
 
+    plain_text = True
+
     @validate_call
     def __init__(
         self,
@@ -71,7 +73,7 @@ class Sentiment:
         self._classifier.head.load_state_dict(load_file(folder / "head.safetensors"))
         self._classifier.eval().to(device())
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """One number in [0, 1] a completion; see `Reward`."""
         texts = completions
         if self.with_prompt:

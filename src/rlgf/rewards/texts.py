@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlgf.errors import UserError
 from rlgf.metrics import MetricConfig, build_metrics
-from rlgf.rewards.base import takes
+from rlgf.metrics.base import metric_values
 
 
 class Length(BaseModel):
@@ -20,15 +20,18 @@ class Length(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    plain_text: ClassVar = True
     target: int = Field(ge=0)
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """One number, 0 or less, a completion; see `Reward`."""
         return [float(-max(0, len(text.split()) - self.target)) for text in completions]
 
 
 class MetricReward:
     """A metric with a value for each text, paid as it is."""
+
+    plain_text = True
 
     def __init__(self, metric: str, key: str | None = None, options: dict[str, Any] | None = None) -> None:
         """
@@ -44,15 +47,15 @@ class MetricReward:
         self.metric = metric
         self.key = key
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """The metric's value of each completion; see `Reward`.
 
         Raises:
             UserError: the metric has no value for each text, or several and `key` names none of them.
         """
-        references = columns.pop("references", [()] * len(completions))
-        taken = {name: column for name, column in columns.items() if takes(self._metric, name)}
-        found = self._metric(prompts, completions, references, **taken)
+        columns.setdefault("references", [()] * len(completions))
+        given = {**columns, "prompts": prompts, "completions": completions}
+        found = metric_values(self._metric, given, self.metric)
         of_text = {name: values for name, values in found.items() if isinstance(values, list)}
         if not of_text:
             raise UserError(

@@ -30,8 +30,12 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
             "learned_tokens": float(experience.policy_mask.sum()),
             "guide_altered": float(rollout.altered.sum()),
         }
+        for name, values in experience.logged.items():
+            found.setdefault(name, float(values.nanmean()))
         for term, values in experience.terms.items():
-            found[f"reward/{term}"] = float(values.mean())
+            # Where a term applies to no text of the update there is nothing to say.
+            if not values.isnan().all():
+                found[f"reward/{term}"] = float(values.nanmean())
         for guide in sorted({name for name in rollout.guides if name is not None}):
             wrote = torch.tensor([name == guide for name in rollout.guides])
             found[f"reward/{guide}"] = float(experience.rewards[wrote].mean())

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from transformers import TrainerState
 
 from rlgf.losses import kl_estimate
 from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, check_needs, measure
 from rlgf.metrics.perplexity import perplexities, perplexity, text_nll
-from rlgf.metrics.records import Evaluation, summarize
+from rlgf.metrics.records import Evaluation, Found, summarize
 from rlgf.models.loading import LanguageModel, ModelConfig
-from rlgf.rewards import Reward, score
+from rlgf.rewards import Reward, RewardInput, score
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.rollout.scoring import score_logprobs
 from rlgf.types import Author, Rollout, Sample
@@ -66,6 +67,7 @@ class Evaluator:
         judge: Reward | None,
         config: RolloutConfig,
         metrics: Mapping[str, Metric] = TEXT_METRICS,
+        trainer_state: TrainerState | None = None,
     ) -> None:
         self.collector = collector
         self.reference = reference
@@ -73,6 +75,7 @@ class Evaluator:
         self.scorers = {"reward": reward, "judge": judge}
         self.config = config
         self.metrics = metrics
+        self.trainer_state = trainer_state or TrainerState()
 
     def evaluate(self, author: Author, samples: Sequence[Sample]) -> Evaluation:
         """Let an author answer each sample's prompt once; the same noise at every call.
@@ -82,14 +85,16 @@ class Evaluator:
         """
         check_samples(self.metrics, samples, "the evaluation")
         rollout = self.collector.answers(author, samples)
-        found: dict[str, list[float] | float] = {}
+        found: Found = {}
+        extra: dict[str, list[Any]] = {}
         for name, scorer in self.scorers.items():
             if scorer is not None:
-                values, terms = score(
-                    scorer, rollout.prompts, rollout.texts, rollout.columns, rollout.references
-                )
+                values, terms, logged = score(scorer, RewardInput.of(rollout, self.trainer_state))
+                found |= {key: sum(said) / len(said) for key, said in logged.metrics.items()}
+                extra |= logged.extra
                 found[name] = values.tolist()
-                found.update({f"{name}/{term}": of_term.tolist() for term, of_term in terms.items()})
+                for term, of_term in terms.items():
+                    found[f"{name}/{term}"] = [None if v != v else v for v in of_term.tolist()]
         found.update(
             self._perplexity("output_perplexity", self.language_model, rollout.samples, rollout.texts)
         )
@@ -97,9 +102,9 @@ class Evaluator:
             found.update(self._policy_metrics(rollout))
         found.update(measure(self.metrics, rollout.samples, rollout.texts))
         found["tokens"] = float(rollout.lengths.float().mean())
-        return summarize(rollout.samples, rollout.texts, found)
+        return summarize(rollout.samples, rollout.texts, found, extra)
 
-    def _policy_metrics(self, rollout: Rollout) -> dict[str, list[float] | float]:
+    def _policy_metrics(self, rollout: Rollout) -> Found:
         """What needs the policy's own probabilities: KL to its start, perplexity of the references."""
         with self.reference.running() as model:
             reference_logprobs = score_logprobs(
@@ -110,7 +115,7 @@ class Evaluator:
                 self.config.max_batch_tokens,
             )
         kl = kl_estimate(rollout.sampled_logprobs, reference_logprobs) * rollout.response_mask
-        found: dict[str, list[float] | float] = {"kl": (kl.sum(dim=1) / rollout.lengths).tolist()}
+        found: Found = {"kl": (kl.sum(dim=1) / rollout.lengths).tolist()}
         with_text = [sample for sample in rollout.samples if sample.references]
         if len(with_text) == len(rollout):
             texts = [sample.references[0] for sample in with_text]
@@ -120,7 +125,7 @@ class Evaluator:
 
     def _perplexity(
         self, name: str, model: LanguageModel, samples: Sequence[Sample], texts: Sequence[str]
-    ) -> dict[str, list[float] | float]:
+    ) -> Found:
         nll, tokens = text_nll(
             model,
             samples,

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import TrainerState
 
 from rlgf.advantages import whiten
 from rlgf.algorithms import ESTIMATORS, Algorithm, Estimator, Part, Signals
 from rlgf.errors import UserError, resolve
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
-from rlgf.rewards import Reward, Scale, score
+from rlgf.rewards import Logged, Reward, RewardInput, Scale, score
 from rlgf.rewards.base import LearnedReward, StatefulReward
 from rlgf.rewards.composed import Scores
 from rlgf.rollout.sampling import Sampling
@@ -39,6 +40,8 @@ class Assessor:
     max_batch_tokens: int
     scale: Scale = field(default_factory=Scale)
     """From what the reward says to what is paid; counts in the rewards of every `assess`."""
+    trainer_state: TrainerState = field(default_factory=TrainerState)
+    """How far the run is, for rewards that ask; the trainer counts its updates in it."""
 
     def assess(self, rollout: Rollout, row: Algorithm, kl_coefficient: float) -> Experience:
         """Score a rollout as the row's losses need it.
@@ -55,12 +58,12 @@ class Assessor:
     def _score(self, rollout: Rollout, row: Algorithm) -> Experience:
         """What concerns each episode by itself."""
         zeros = torch.zeros(rollout.response_ids.shape)
-        rewards, terms = Scores(torch.zeros(len(rollout)), {})
+        rewards, terms, logged = Scores(torch.zeros(len(rollout)), {}, Logged())
         reference_logprobs = values = zeros
         if row.needs_reward or row.paired:
             reference_logprobs = self._reference_logprobs(rollout)
         if row.needs_reward:
-            rewards, terms = self._scores(rollout)
+            rewards, terms, logged = self._scores(rollout)
             if row.critic is not None:
                 critic = self.critics[row.critic]
                 values = score_values(critic, self.policy.model, rollout, self.max_batch_tokens)
@@ -84,6 +87,10 @@ class Assessor:
                 nothing if row.value_loss_on is None else rollout.written_by(row.author(row.value_loss_on))
             ),
             terms=terms,
+            logged={
+                name: torch.full((len(rollout),), sum(values) / len(values))
+                for name, values in logged.metrics.items()
+            },
         )
 
     def _estimate(self, scored: Experience, row: Algorithm, kl_coefficient: float) -> Experience:
@@ -138,7 +145,7 @@ class Assessor:
 
     def _scores(self, rollout: Rollout) -> Scores:
         assert self.reward is not None, "checked when the run was set up"
-        return score(self.reward, rollout.prompts, rollout.texts, rollout.columns, rollout.references)
+        return score(self.reward, RewardInput.of(rollout, self.trainer_state))
 
     def _reference_logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         if self.reference is None:

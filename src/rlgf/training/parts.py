@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from transformers import TrainerState
 
 from rlgf import seeding
 from rlgf.config import Config
@@ -31,7 +34,7 @@ from rlgf.models.loading import (
 )
 from rlgf.models.lora import Adapters
 from rlgf.models.scratch import ScratchConfig
-from rlgf.rewards import Reward, Scale, build_reward, score
+from rlgf.rewards import Reward, RewardInput, Scale, build_reward, score
 from rlgf.rewards.base import LearnedReward, PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.collector import Collector, RolloutConfig
@@ -114,6 +117,7 @@ def build_parts(
     # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
     measured = Collector(policy, guide, config.rollout, seeding.derive(0, "evaluation"))
     budget = config.rollout.max_batch_tokens
+    state = TrainerState(max_steps=config.training.updates)
     return Parts(
         task=task,
         train=train,
@@ -128,9 +132,10 @@ def build_parts(
             config.training.gamma,
             budget,
             config.reward.scale if config.reward is not None else Scale(),
+            state,
         ),
         updater=Updater(policy, critics, config.rollout.sampling, config.update, config.seed, scorer),
-        evaluator=Evaluator(measured, reference, judge_model, reward, judge, config.rollout, metrics),
+        evaluator=Evaluator(measured, reference, judge_model, reward, judge, config.rollout, metrics, state),
     )
 
 
@@ -203,12 +208,26 @@ def _check_pairs(config: Config, train: Sequence[Sample]) -> None:
 def _try(reward: Reward, sample: Sample) -> None:
     """Call a reward once on a sample's own text: what it cannot take or give shows before models load.
 
+    There are no tokens yet, so the text's bytes stand in for them.
+
     Raises:
         UserError: see `checked_rewards`.
     """
-    columns = {name: [value] for name, value in sample.columns.items()}
     text = sample.references[0] if sample.references else sample.prompt
-    score(reward, [sample.prompt], [text], columns, [sample.references])
+    given = RewardInput(
+        [sample.prompt],
+        [text],
+        {name: [value] for name, value in sample.columns.items()},
+        [sample.references],
+        prompt_ids=[list(sample.prompt.encode())],
+        completion_ids=[list(text.encode())],
+        finished=[True],
+        trainer_state=TrainerState(),
+    )
+    # One sample alone says little of which rows a reward does not apply to.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        score(reward, given)
 
 
 def _check_reward(reward: Reward | None, config: Config, train: Sequence[Sample]) -> None:

@@ -97,6 +97,7 @@ class Trainer:
     def collect(self, samples: Sequence[Sample], row: Algorithm) -> Rollout:
         """Episodes for the samples, written as the row says; of several processes each writes its share."""
         mine = processes.share(len(samples))
+        self._tell_rewards()
         return self.parts.collector.collect(
             [samples[number] for number in mine],
             row,
@@ -236,12 +237,19 @@ class Trainer:
         """Every metric of what an author writes for held-out prompts."""
         evaluation = self.config.evaluation
         count = evaluation.test_samples if split == "test" else evaluation.samples
+        self._tell_rewards()
         return self.parts.evaluator.evaluate(author, self.parts.held_out(split)[:count])
 
     def close(self) -> None:
         """Let go of a remote guide; what it is being asked is given up."""
         if self.parts.collector.remote is not None:
             self.parts.collector.remote.close()
+
+    def _tell_rewards(self) -> None:
+        """How far the run is, for rewards that ask."""
+        for state in (self.parts.assessor.trainer_state, self.parts.evaluator.trainer_state):
+            state.global_step = self.progress.update
+            state.epoch = self.progress.update * self.config.rollout.prompts / len(self.parts.train)
 
     def _account(self, experience: Experience, row: Algorithm, seconds: float) -> None:
         rollout = experience.rollout

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from rlgf.algorithms import PPO
+from rlgf.algorithms import PPO, PPO_PLUS_PLUS
+from rlgf.guides import LocalGuide
+from rlgf.metrics.perplexity import text_nll
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
+from rlgf.models.scoring import Tokens, response_outputs
+from rlgf.rollout.authors import splice
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs
+from rlgf.schedules import constant
 from rlgf.training.checkpoint import save_policy
-from rlgf.types import Author
+from rlgf.training.update import UpdateConfig, Updater
+from rlgf.types import Author, Completion, Sample
 from toys import LetterTask, letter_gpt, letter_t5
 
 SAMPLES = LetterTask().load("train")
@@ -69,3 +77,135 @@ def test_no_end_comes_before_the_minimum_length(minimum: int) -> None:
     torch.testing.assert_close(scored, rollout.sampled_logprobs, atol=1e-4, rtol=1e-4)
     early = score_logprobs(policy.model, rollout, Sampling(), policy.end_ids, 10**6)
     assert (early < scored - 1e-3).any(), "the mass of both ends went to the letters that may come"
+
+
+# A guide of the same family that ends its texts in another token.
+
+
+def instructed(policy: LanguageModel, ends: list[int], seed: int = 7) -> LocalGuide:
+    """A guide with the policy's letters whose own tokenizer ends texts in the first of these."""
+    model = letter_gpt(seed=seed)
+    model.tokenizer.eos_token = model.tokenizer.convert_ids_to_tokens(ends[0])
+    model.model.config.eos_token_id = None
+    guide = LocalGuide(chatty(ends, model), policy.tokenizer, Sampling())
+    assert guide.shares_tokenizer
+    assert guide.end_ids == tuple(sorted(ends))
+    return guide
+
+
+@pytest.mark.parametrize("ends", [[D], [D, END], [C, D]])
+def test_a_guides_end_becomes_the_policys(ends: list[int]) -> None:
+    policy = letter_gpt()
+    guide = instructed(policy, ends)
+    config = RolloutConfig.model_validate({"max_prompt_tokens": 6, "max_response_tokens": 8})
+    maker = Collector(policy, guide, config, seed=0)
+    whole = maker.answers(Author.GUIDE, SAMPLES)
+    for ids, mask, finished, text in zip(
+        whole.response_ids, whole.response_mask, whole.finished.tolist(), whole.texts, strict=True
+    ):
+        written = ids[mask].tolist()
+        assert not {*ends, END} & set(written[:-1])
+        assert finished == (written[-1] == END)
+        assert not {"abcd"[end] for end in ends if end != END} & set(text)
+    assert whole.finished.sum() > 10
+    always = PPO_PLUS_PLUS.model_copy(update={"rollin_prob": constant(1.0)})
+    rollout = maker.collect(SAMPLES, always)
+    of_guide = rollout.response_ids[rollout.written_by(Author.GUIDE)]
+    assert not set(of_guide.tolist()) & {*ends, END}, "the policy goes on from no end"
+
+
+def test_the_policys_end_ends_a_guides_text() -> None:
+    """Also where the guide itself goes on, and as one of several."""
+    policy = chatty([C, END])
+    for ids, finished, expected in [
+        ((0, 1, END, 0), False, [0, 1, END]),
+        ((0, C, 1, D), True, [0, C]),
+        ((0, 1, D), True, [0, 1, END]),
+        ((0, 1), False, [0, 1]),
+        ((D,), True, [END]),
+        ((), False, [END]),
+    ]:
+        part = splice(policy, Completion("", finished, token_ids=ids), 9)
+        assert (part.ids, part.finished) == (expected, expected[-1] in policy.end_ids)
+    assert not splice(policy, Completion("", True, token_ids=(0, 1, D)), 2).finished
+
+
+@pytest.mark.parametrize("text", ["ab<end>", "ab<end>ba", "ab<end><end>"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_end_that_is_written_out_ends_the_text(text: str, finished: bool) -> None:
+    policy = letter_gpt()
+    part = splice(policy, Completion(text, finished), 9)
+    assert (part.ids, part.finished, part.altered) == ([0, 1, END], True, False)
+    sample = Sample("abc", (text,), rejected="b" + text)
+    rollout = collector(policy).answers(Author.REFERENCE, [sample] * 3)
+    assert rollout.references == [("ab",)] * 3
+    assert rollout.samples[0].rejected == "bab"
+    assert rollout.texts == ("ab",) * 3
+    assert rollout.response_ids[rollout.response_mask].tolist() == [0, 1, END] * 3
+    found = [
+        text_nll(policy, [Sample("abc")], [one], max_prompt_tokens=9, max_tokens=9, max_batch_tokens=99)
+        for one in (text, "ab<end>")
+    ]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize(
+    ("policy_ends", "guide_ends"), [([END], [D]), ([C, END], [END]), ([END], [C, END]), ([C, END], [D])]
+)
+def test_distillation_compares_the_probabilities_of_ending(
+    policy_ends: list[int], guide_ends: list[int], beta: float
+) -> None:
+    policy = chatty(policy_ends)
+    guide = instructed(policy, guide_ends)
+    updater = Updater(policy, {}, Sampling(), UpdateConfig(), 0, guide)
+    rollout = collector(policy).collect(SAMPLES[:6], PPO)
+    tokens = Tokens.of(rollout)
+    logits, _ = response_outputs(policy.model, tokens)
+    found, _ = updater._distillation(tokens, logits, beta, tokens.response_mask, 1.0)
+
+    def outcomes(logprobs: Tensor, ends: set[int]) -> list[float]:
+        """The probability of each token that both can go on from, and of ending, given one of these."""
+        p = logprobs.double().exp().tolist()
+        shared = [i for i in range(5) if i not in {*policy_ends, *guide_ends}]
+        kept = [*(p[i] for i in shared), sum(p[i] for i in ends)]
+        return [x / sum(kept) for x in kept]
+
+    def kl(p: list[float], q: list[float]) -> float:
+        return sum(x * math.log(x / y) for x, y in zip(p, q, strict=True))
+
+    expected = 0.0
+    of_guide = guide.log_distribution(tokens)
+    for b, t in rollout.response_mask.nonzero().tolist():
+        q = outcomes(logits[b, t].log_softmax(-1), set(policy_ends))
+        p = outcomes(of_guide[b, t], {*guide_ends, *policy_ends})
+        m = [beta * x + (1 - beta) * y for x, y in zip(p, q, strict=True)]
+        expected += {0.0: kl(p, q), 1.0: kl(q, p)}.get(beta, beta * kl(p, m) + (1 - beta) * kl(q, m))
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+    (gradient,) = torch.autograd.grad(found, policy.model.get_input_embeddings().weight)
+    assert gradient.isfinite().all()
+
+
+def test_a_policy_learns_to_end_where_its_guide_ends() -> None:
+    """The guide ends in d, which the policy writes for its own: it learns to end in its own token instead."""
+    policy = chatty([END])
+    guide = instructed(policy, [D])
+    with torch.no_grad():
+        bias = torch.zeros(5)
+        bias[D] = 3.0
+        head = guide.language_model.model.get_output_embeddings()
+        head.bias = torch.nn.Parameter(bias)
+    updater = Updater(policy, {}, Sampling(), UpdateConfig(), 0, guide)
+    tokens = Tokens.of(collector(policy).collect(SAMPLES[:6], PPO))
+    optimizer = torch.optim.Adam(policy.model.parameters(), lr=0.01)
+    for _ in range(60):
+        logits, _ = response_outputs(policy.model, tokens)
+        loss, _ = updater._distillation(
+            tokens, logits, 1.0, tokens.response_mask, float(tokens.response_mask.sum())
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    p = response_outputs(policy.model, tokens)[0][tokens.response_mask].softmax(dim=-1).mean(dim=0)
+    assert p[END] > 0.6
+    assert p[D] < 0.3

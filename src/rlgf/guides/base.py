@@ -55,7 +55,11 @@ class Guide(Protocol):
 
 @runtime_checkable
 class ScoringGuide(Guide, Protocol):
-    """A guide that also says how probable each token would be: what distillation learns from."""
+    """A guide that also says how probable each token would be: what distillation learns from.
+
+    One whose texts end in other tokens than the policy's says so with an attribute ``end_ids``, the tokens that end
+    its texts; the probabilities of ending are then compared, whichever token ends a text.
+    """
 
     def log_distribution(self, tokens: Tokens) -> Float[Tensor, "B T V"]:
         """The guide's log-probabilities over the policy's vocabulary before each response token.

@@ -51,6 +51,11 @@ class LocalGuide:
         self.policy_codec = Codec(policy_tokenizer)
         self.shares_tokenizer = language_model.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end its texts, in its own vocabulary."""
+        return self.language_model.end_ids
+
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """See `Guide.write`. A prefix that is too long for the model loses its beginning."""
         if not requests:

@@ -150,6 +150,25 @@ def entropy(
     return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1)
 
 
+def one_end(
+    logprobs: Float[Tensor, "B T V"], ends: Collection[int], end_id: int, others: Collection[int] = ()
+) -> Float[Tensor, "B T V"]:
+    """Log-probabilities with that of ending, by whichever token, at ``end_id`` alone.
+
+    So two authors can be compared that end their texts in different tokens.
+
+    Args:
+        ends: what ends this author's texts, ``end_id`` or not.
+        others: tokens to leave out of the comparison, whose probability is then missing.
+    """
+    if set(ends) == {end_id} and not others:
+        return logprobs
+    ending = logprobs[..., list(ends)].logsumexp(dim=-1, keepdim=True)
+    column = torch.arange(logprobs.shape[-1], device=logprobs.device)
+    left_out = torch.isin(column, torch.tensor([*ends, *others], device=logprobs.device))
+    return torch.where(column == end_id, ending, logprobs.masked_fill(left_out, float("-inf")))
+
+
 def _warp_sequence(
     logits: Float[Tensor, "B T V"],
     sampling: Sampling,

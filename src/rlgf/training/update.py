@@ -20,7 +20,7 @@ from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
 from rlgf.models.scoring import Tokens, response_outputs
-from rlgf.rollout.sampling import Sampling, entropy, log_distribution, token_logprobs
+from rlgf.rollout.sampling import Sampling, entropy, log_distribution, one_end, token_logprobs
 from rlgf.schedules import Schedule, constant
 from rlgf.training import processes
 from rlgf.training.pairs import learning_units, pair_terms
@@ -248,13 +248,18 @@ class Updater:
     ) -> tuple[Tensor, losses.Metrics]:
         """The divergence of the policy from the guide, both without top-k and top-p."""
         assert self.guide is not None, "checked when the run was set up"
-        end_ids = self.policy.end_ids
+        ends, end_id = self.policy.end_ids, self.policy.end_id
+        guide_ends = set(getattr(self.guide, "end_ids", ends))
+        # A token that ends the guide's texts alone is none that the guide could have the policy go on from.
+        policy = log_distribution(
+            logits[..., : self.vocabulary], Sampling(temperature=self.sampling.temperature), ()
+        )
+        policy = one_end(policy, ends, end_id, guide_ends - set(ends))
+        guide = self.guide.log_distribution(tokens)[..., : self.vocabulary]
+        guide = one_end(guide, guide_ends.union(ends), end_id)
         # A token that the policy may not draw yet is none that the guide could ask it for.
         possible = Sampling(min_tokens=self.sampling.min_tokens)
-        guide = log_distribution(
-            self.guide.log_distribution(tokens)[..., : self.vocabulary], possible, end_ids
-        )
-        policy = log_distribution(logits[..., : self.vocabulary], self.sampling, end_ids)
+        policy, guide = (log_distribution(side, possible, (end_id,)) for side in (policy, guide))
         return losses.distillation(policy, guide, mask, jsd_beta, count)
 
     def _value_loss(

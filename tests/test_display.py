@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
+from rlgf.cli import app
+from rlgf.guides import LocalGuide, Request
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.authors import Draft
 from rlgf.rollout.collector import assemble
-from rlgf.training.display import Display, printable
+from rlgf.rollout.sampling import Sampling
+from rlgf.seeding import derive
+from rlgf.training.checkpoint import save_policy
+from rlgf.training.display import Display, printable, visible
 from rlgf.types import Author, Experience, Sample
+from tokenizer_kinds import byte_bpe, llama_legacy, speaker
 
 
 @pytest.mark.parametrize(
@@ -91,3 +99,21 @@ def test_an_update_is_one_line_of_what_was_measured() -> None:
         display.update(3, 12, {"algorithm": "ppo++", "reward": 0.51239, "nll": 2.0, "seconds": 1.5})
     (line,) = screen.getvalue().splitlines()
     assert line.split() == ["3/12", "ppo++", "reward", "0.5124", "nll", "2", "1.5s"]
+
+
+def test_generated_text_is_shown_as_it_is(tmp_path: Path) -> None:
+    """No space is put before it or taken from it, whichever way the tokenizer marks words."""
+    for kind in (byte_bpe, llama_legacy):
+        model = speaker(kind())
+        save_policy(model, tmp_path / kind.__name__)
+        arguments = ["generate", str(tmp_path / kind.__name__), "The fil", "--max-tokens", "12"]
+        found = set()
+        for seed in range(6):
+            shown = CliRunner().invoke(app, [*arguments, "--seed", str(seed)])
+            assert shown.exit_code == 0
+            guide = LocalGuide(model, model.tokenizer, Sampling())
+            request = Request("The fil", 12, derive(seed, "generate", 0))
+            (completion,) = guide.write([request])
+            assert shown.stdout == "The fil" + visible(completion.text) + "\n"
+            found.add(completion.text[:1] == " ")
+        assert False in found

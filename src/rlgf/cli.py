@@ -140,18 +140,22 @@ def generate(
 ) -> None:
     """Let a model continue texts."""
     from rlgf.guides import LocalGuide, Request
+    from rlgf.models.encoder_decoder import is_encoder_decoder
     from rlgf.models.loading import ModelConfig, load_language_model
     from rlgf.rollout.sampling import Sampling
     from rlgf.seeding import derive
-    from rlgf.training.display import printable
+    from rlgf.training.display import visible
 
     language_model = load_language_model(ModelConfig(model=model))
     writer = LocalGuide(
         language_model, language_model.tokenizer, Sampling(temperature=temperature, top_p=top_p)
     )
     requests = [Request(p, max_tokens, derive(seed, "generate", i)) for i, p in enumerate(prompts)]
+    # An encoder-decoder's text does not go on from its prompt, so it begins a line.
+    between = "\n" if is_encoder_decoder(language_model.model) else ""
     for prompt, completion in zip(prompts, writer.write(requests), strict=True):
-        Console().print(Text(printable(prompt), style="dim") + Text(" " + printable(completion.text)))
+        line = Text(visible(prompt), style="dim") + Text(between + visible(completion.text))
+        Console().print(line, soft_wrap=True)
 
 
 @app.command()

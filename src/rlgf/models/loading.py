@@ -166,8 +166,7 @@ class LanguageModel:
 
     def until_end(self, text: str) -> str:
         """A text up to the first token that ends one, where such a token is written out in it."""
-        found = self.codec.named(self.end_ids).search(text)
-        return text if found is None else text[: found.start()]
+        return self.codec.until_end(text, self.end_ids)
 
 
 def device() -> torch.device:

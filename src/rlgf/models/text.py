@@ -118,10 +118,11 @@ class Codec:
                 return ids, False
         return plain, True
 
-    def named(self, ids: Iterable[int]) -> re.Pattern[str]:
-        """What finds these special tokens where they are written out in a text; other tokens are no names."""
-        names = self.tokenizer.convert_ids_to_tokens(sorted(ids))
-        return _any_of(name for name in names if self._special.fullmatch(name))
+    def until_end(self, text: str, ends: Iterable[int]) -> str:
+        """A text up to the first of these special tokens that is written out in it."""
+        names = {self.tokenizer.convert_ids_to_tokens(end) for end in ends if end in self._special_ids}
+        found = (name.start() for name in self._special.finditer(text) if name.group() in names)
+        return text[: next(found, len(text))]
 
     def _ids(self, text: str, **options: bool) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False, **options)["input_ids"]

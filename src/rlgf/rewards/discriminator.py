@@ -133,14 +133,12 @@ class Discriminator:
 
     def _encoded(self, prompts: Sequence[str], texts: Sequence[str]) -> list[_Text]:
         """Prompts and texts in the policy's tokens, cut as its own episodes are."""
-        policy, config = self._policy, self._config
-        return [
-            (
-                policy.encode_prompt(prompt, config.max_prompt_tokens),
-                policy.encode(text)[: config.max_response_tokens] or [policy.end_id],
-            )
-            for prompt, text in zip(prompts, texts, strict=True)
-        ]
+        policy, config, found = self._policy, self._config, []
+        for prompt, text in zip(prompts, texts, strict=True):
+            before = policy.encode_prompt(prompt, config.max_prompt_tokens)
+            ids, _ = policy.continuation(policy.until_end(text), policy.context(before))
+            found.append((before, ids[: config.max_response_tokens] or [policy.end_id]))
+        return found
 
     def _micro_batches(
         self, texts: Sequence[_Text], max_tokens: int

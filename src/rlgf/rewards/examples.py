@@ -14,11 +14,18 @@ from rlgf.tasks.rows import Row, Rows, file_rows, table_rows
 Example = TypeVar("Example")
 
 
-class Pair(NamedTuple):
-    """Two completions of one prompt, each behind the prompt."""
+class Text(NamedTuple):
+    """A completion and its prompt; a text that is both in one has no completion."""
 
-    chosen: str
-    rejected: str
+    prompt: str
+    completion: str
+
+
+class Pair(NamedTuple):
+    """Two completions of one prompt."""
+
+    chosen: Text
+    rejected: Text
 
 
 class Labelled(NamedTuple):
@@ -99,7 +106,6 @@ class ExamplesConfig(BaseModel):
         return file_rows((files,) if isinstance(files, Path) else files)
 
     def _pair(self, row: Row, place: str) -> Pair:
-        prompt = "" if self.prompt_field is None else _text(row, self.prompt_field, "prompt_field", place)
         chosen = _text(row, self.chosen_field, "chosen_field", place)
         rejected = _text(row, self.rejected_field, "rejected_field", place)
         if chosen == rejected:
@@ -107,7 +113,10 @@ class ExamplesConfig(BaseModel):
                 f"{place}: '{self.chosen_field}' and '{self.rejected_field}' are the same text: a pair must "
                 "differ, so drop the row."
             )
-        return Pair(prompt + chosen, prompt + rejected)
+        if self.prompt_field is None:
+            return Pair(Text(chosen, ""), Text(rejected, ""))
+        prompt = _text(row, self.prompt_field, "prompt_field", place)
+        return Pair(Text(prompt, chosen), Text(prompt, rejected))
 
 
 def _field(row: Row, name: str, option: str, place: str) -> Any:

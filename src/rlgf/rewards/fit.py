@@ -21,7 +21,7 @@ from rlgf import seeding
 from rlgf.config import laid_over, read_source, validated
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.rewards.calibration import expected_calibration_error, reliability, save_reliability
-from rlgf.rewards.examples import ExamplesConfig, Labelled, Pair
+from rlgf.rewards.examples import ExamplesConfig, Labelled, Pair, Text
 from rlgf.rewards.model import Kind, Notes, Scorer, load_scorer
 
 _MAX_GRADIENT_NORM = 1.0
@@ -98,7 +98,7 @@ def train_reward_model(config: RewardModelConfig) -> dict[str, Any]:
         if config.lora is not None:
             scorer = replace(scorer, model=_adapted(scorer.model, config.lora))
         _fit(scorer, train, config)
-    centre = float(scorer.scores(_texts(train)).mean()) if config.kind == "preference" else 0.0
+    centre = float(scorer.scores(*_texts(train)).mean()) if config.kind == "preference" else 0.0
     seconds = time.perf_counter() - start
     probabilities, labels = _predictions(scorer, held_out)
     bins = reliability(probabilities, labels)
@@ -126,10 +126,11 @@ def _examples(config: RewardModelConfig, split: str) -> Sequence[Pair | Labelled
     return config.data.labelled(split, config.positive)
 
 
-def _texts(examples: Sequence[Pair | Labelled]) -> list[str]:
-    """Chosen and rejected texts in turn, or the labelled texts."""
-    sides = ([e.text] if isinstance(e, Labelled) else [e.chosen, e.rejected] for e in examples)
-    return [text for texts in sides for text in texts]
+def _texts(examples: Sequence[Pair | Labelled]) -> tuple[list[str], list[str]]:
+    """Prompts and completions: the chosen and the rejected one in turn, or the labelled texts."""
+    sides = ([Text("", e.text)] if isinstance(e, Labelled) else [e.chosen, e.rejected] for e in examples)
+    texts = [text for of_one in sides for text in of_one]
+    return [text.prompt for text in texts], [text.completion for text in texts]
 
 
 def _adapted(model: PreTrainedModel, lora: LoRAConfig) -> Any:
@@ -145,7 +146,7 @@ def _adapted(model: PreTrainedModel, lora: LoRAConfig) -> Any:
 
 
 def _fit(scorer: Scorer, examples: Sequence[Pair | Labelled], config: RewardModelConfig) -> None:
-    ids = scorer.encode(_texts(examples))
+    ids = scorer.encode(*_texts(examples))
     sides = len(ids) // len(examples)
     rows = [ids[i * sides : (i + 1) * sides] for i in range(len(examples))]
     batches = [batch for epoch in range(config.epochs) for batch in _batches(rows, config, epoch)]
@@ -159,7 +160,7 @@ def _fit(scorer: Scorer, examples: Sequence[Pair | Labelled], config: RewardMode
         if config.kind == "preference":
             loss = -nn.functional.logsigmoid(logits[:, 0] - logits[:, 1]).mean()
         else:
-            labels = torch.tensor([float(examples[row][1]) for row in batch], device=logits.device)
+            labels = torch.tensor([float(bool(examples[row][1])) for row in batch], device=logits.device)
             loss = nn.functional.binary_cross_entropy_with_logits(logits[:, 0], labels)
         loss.backward()
         nn.utils.clip_grad_norm_(trained, _MAX_GRADIENT_NORM)
@@ -184,7 +185,7 @@ def _predictions(
     scorer: Scorer, examples: Sequence[Pair | Labelled]
 ) -> tuple[Float[Tensor, "N"], Bool[Tensor, "N"]]:
     """The probability that the chosen text wins or that the label is there, and what is true."""
-    scores = scorer.scores(_texts(examples)).view(len(examples), -1)
+    scores = scorer.scores(*_texts(examples)).view(len(examples), -1)
     if scores.shape[1] == 2:
         return (scores[:, 0] - scores[:, 1]).sigmoid(), torch.ones(len(examples), dtype=torch.bool)
     return scores[:, 0].sigmoid(), torch.tensor([bool(example[1]) for example in examples])

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.loading import PACKAGED, LanguageModel, device
 from rlgf.models.lora import Adapters
 from rlgf.models.scoring import mixed_precision, trunk_of
+from rlgf.models.text import Codec
 from rlgf.rollout.collector import RolloutConfig
 from rlgf.types import pad
 
@@ -60,14 +62,24 @@ class Scorer:
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        # The end of a long text is the policy's latest writing, so the beginning is what goes.
-        self.tokenizer.truncation_side = "left"
-        options = {"truncation": True, "max_length": self.max_tokens, "verbose": False}
-        ids: list[list[int]] = self.tokenizer(list(texts), **options)["input_ids"]
-        return [row or [self._pad_id] for row in ids]
+    def encode(self, prompts: Sequence[str], completions: Sequence[str]) -> list[list[int]]:
+        """Token ids of each completion behind its prompt, as ``tokenizer(prompt + completion)`` gives them.
+
+        A completion ends where it holds the name of the end-of-text token, and the names of other special tokens are
+        plain text in it: a text cannot steer its reward by them.
+        """
+        codec, end = self.codec, self.tokenizer.eos_token_id
+        ends = () if end is None else (end,)
+        found = []
+        for prompt, completion in zip(prompts, completions, strict=True):
+            ids = codec.encode_both(prompt, codec.until_end(completion, ends))
+            # The end of a long text is the policy's latest writing, so the beginning is what goes.
+            found.append(codec.surround(ids, self.max_tokens, ends=True) or [self._pad_id])
+        return found
+
+    @cached_property
+    def codec(self) -> Codec:
+        return Codec(self.tokenizer)
 
     def logits(self, ids: Sequence[Sequence[int]]) -> Float[Tensor, "N"]:
         """One score a text, with a gradient."""
@@ -82,9 +94,9 @@ class Scorer:
         return logits[:, 0]
 
     @torch.no_grad()
-    def scores(self, texts: Sequence[str]) -> Float[Tensor, "N"]:
+    def scores(self, prompts: Sequence[str], completions: Sequence[str]) -> Float[Tensor, "N"]:
         """The same without a gradient, on the CPU, in batches of like lengths."""
-        ids = self.encode(texts)
+        ids = self.encode(prompts, completions)
         found = torch.zeros(len(ids))
         lengths = torch.tensor([len(row) for row in ids], dtype=torch.long)
         for rows in length_batches(torch.zeros_like(lengths), lengths, _MAX_BATCH_TOKENS):
@@ -286,8 +298,7 @@ def _read_notes(folder: str, reward: str) -> Notes:
 def _paid(scorer: Scorer, notes: Notes, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
     """What a preference model or a classifier pays; see `ModelReward`."""
     if notes.kind == "classifier":
-        probabilities: list[float] = scorer.scores(completions).sigmoid().tolist()
+        probabilities: list[float] = scorer.scores([""] * len(completions), completions).sigmoid().tolist()
         return probabilities
-    texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-    scores: list[float] = (scorer.scores(texts) - notes.centre).tolist()
+    scores: list[float] = (scorer.scores(prompts, completions) - notes.centre).tolist()
     return scores

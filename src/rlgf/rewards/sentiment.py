@@ -24,6 +24,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from rlgf.cachedir import cached_folder
 from rlgf.models import minilm
 from rlgf.models.loading import device
+from rlgf.models.text import Codec
 from rlgf.seeding import derive
 from rlgf.tasks.imdb import Review, labelled_reviews, snippets
 from rlgf.types import pad
@@ -158,8 +159,7 @@ def _untrained(layers: int) -> tuple[_Classifier, PreTrainedTokenizerBase]:
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # costs a quarter of the time; few snippets are seen twice
-    # The end of a long text is the policy's latest writing, so the beginning is what goes.
-    return _Classifier(encoder), AutoTokenizer.from_pretrained(package, truncation_side="left")
+    return _Classifier(encoder), AutoTokenizer.from_pretrained(package)
 
 
 def _fit(
@@ -219,10 +219,9 @@ def _probabilities(
 
 
 def _tokenized(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    if not texts:
-        return []
-    ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=_MAX_TOKENS)["input_ids"]
-    return ids
+    # The end of a long text is the policy's latest writing, so the beginning is what goes.
+    codec = Codec(tokenizer)
+    return [codec.surround(codec.encode(text), _MAX_TOKENS, ends=True) for text in texts]
 
 
 def _batches(ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:

@@ -16,10 +16,14 @@ from rlgf.types import Author, Experience
 _STYLES = {Author.POLICY: "cyan", Author.GUIDE: "yellow", Author.REFERENCE: "green"}
 
 
+def visible(text: str) -> str:
+    """A text as it is, lines and spaces included, that cannot steer a terminal: control characters are escaped."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def printable(text: str) -> str:
-    """A text that cannot steer a terminal: control characters become visible escapes, lines one."""
-    flat = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in flat)
+    """The same in one line, with one space where there are several."""
+    return visible(" ".join(text.split()))
 
 
 class Display:

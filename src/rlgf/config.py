@@ -174,6 +174,11 @@ def check_algorithm(algorithm: AnyAlgorithm, rollout: RolloutConfig, guide: Guid
                 f"algorithm '{row.name}' compares the members of a group: 'rollout.group_size' must be 2 or "
                 f"more (it is {rollout.group_size}), and a divisor of 'rollout.episodes' {rollout.episodes}"
             )
+        if (row.rollin_members or 0) > rollout.group_size:
+            raise ValueError(
+                f"algorithm '{row.name}' begins 'rollin_members' {row.rollin_members} of the "
+                f"'rollout.group_size' {rollout.group_size} members of a group: lower it, or make groups larger"
+            )
         if row.from_pairs and (rollout.group_size != 2 or rollout.min_response_tokens):
             raise ValueError(
                 f"algorithm '{row.name}' learns from given pairs, two texts of any length: set "

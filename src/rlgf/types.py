@@ -55,6 +55,8 @@ class Completion:
     token_ids: tuple[int, ...] | None = None
     guide: str | None = None
     """Which guide wrote it, where there are several."""
+    sampled: int | None = None
+    """How many tokens its author sampled for it, in its own tokens; None where it does not say."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ The trainer reads rows and knows no algorithm by name. To add one, write a row: 
 recipe under ``algorithm:``, or in Python.
 """
 
+from rlgf.algorithms.law import RollinLength
 from rlgf.algorithms.pieces import (
     ESTIMATORS,
     PAIR_LOSSES,
@@ -16,7 +17,7 @@ from rlgf.algorithms.pieces import (
     PolicyTerms,
     Signals,
 )
-from rlgf.algorithms.rows import Algorithm, AnyAlgorithm, Mixture, Part, RollinLength
+from rlgf.algorithms.rows import Algorithm, AnyAlgorithm, Mixture, Part
 from rlgf.algorithms.table import (
     AGGREVATED,
     ALGORITHMS,

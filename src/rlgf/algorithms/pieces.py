@@ -112,6 +112,10 @@ POLICY_LOSSES: Mapping[str, PolicyLoss] = {
 }
 
 
+POLICY_GRADIENTS = frozenset({"clipped_surrogate", "shaped_importance"})
+"""The policy losses that weigh tokens by their advantage: of the tokens of different authors they make one sum."""
+
+
 @dataclass(frozen=True)
 class PairTerms:
     """What a pair loss may read, for the N pairs of one micro-batch; the better text comes first."""

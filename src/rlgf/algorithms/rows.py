@@ -8,7 +8,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from rlgf import seeding
-from rlgf.algorithms.pieces import ESTIMATORS, PAIR_LOSSES, POLICY_LOSSES, Estimator, PairLoss
+from rlgf.algorithms.law import RollinLength
+from rlgf.algorithms.pieces import (
+    ESTIMATORS,
+    PAIR_LOSSES,
+    POLICY_GRADIENTS,
+    POLICY_LOSSES,
+    Estimator,
+    PairLoss,
+)
 from rlgf.errors import resolve
 from rlgf.schedules import Schedule, Share, constant
 from rlgf.types import Author
@@ -31,19 +39,6 @@ AuthorName = Annotated[
 ]
 
 
-class RollinLength(BaseModel):
-    """The switch law: a roll-in's length is uniform between two shares of the response limit T.
-
-    ``h ~ Uniform{max(1, ceil(low * T)), ..., min(T - 1, floor(high * T))}``; the default is the
-    paper's uniform law over 1..T-1 (arXiv 2306.11816). Where ``high * T`` is below 1 there is no roll-in.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    low: Share = constant(0.0)
-    high: Share = constant(1.0)
-
-
 class Algorithm(BaseModel):
     """One row of the table. The defaults are those of the PPO family."""
 
@@ -62,6 +57,8 @@ class Algorithm(BaseModel):
     """Whether advantages are whitened over the tokens that the policy loss reads."""
     rollin_prob: Share = constant(0.0)
     """Probability that an episode has a roll-in (the paper's beta)."""
+    rollin_members: int | None = Field(default=None, ge=1)
+    """Where set, exactly so many members of each group have a roll-in, whatever `rollin_prob`."""
     rollin_length: RollinLength = RollinLength()
     rollin_below: float | None = None
     """Where set, only those groups get a roll-in, and are written again, whose every member on its
@@ -69,8 +66,9 @@ class Algorithm(BaseModel):
     rollin_shared: bool = True
     """Whether the members of a group share one roll-in, or each draws its own."""
     rollin_loss: str | None = None
-    """What the policy learns from roll-in tokens that others wrote: nothing, or by this policy loss,
-    such as 'nll' or 'shaped_importance'."""
+    """What the policy learns from roll-in tokens that others wrote: nothing, or by this policy loss.
+    'nll' is a mean of its own beside the policy loss; 'shaped_importance' makes one mean with it over the
+    tokens of both."""
     rollin_coef: Schedule = constant(1.0)
     """Weight of the `rollin_loss`."""
     learned_reward: bool = False
@@ -106,6 +104,7 @@ class Algorithm(BaseModel):
             self.policy_loss_on is Part.ROLLIN or max(self.rollin_prob.start, self.rollin_prob.end) > 0
         ):
             raise ValueError("it reads or draws a roll-in, so 'rollin' must name who writes it")
+        self._check_rollin_members()
         if self.rollin_below is not None and (
             self.rollin is None or self.advantage is None or self.rollin is Author.POLICY
         ):
@@ -129,6 +128,24 @@ class Algorithm(BaseModel):
             raise ValueError("the advantage 'gae' needs a critic: set 'value_loss_on: rollout'")
         return self
 
+    def _check_rollin_members(self) -> None:
+        if self.rollin_members is not None and (
+            self.rollin is None or self.rollin_shared or max(self.rollin_prob.start, self.rollin_prob.end) > 0
+        ):
+            raise ValueError(
+                "'rollin_members' says how many members of a group have a roll-in of their own: set 'rollin' to who "
+                "writes it, 'rollin_shared: false', and no 'rollin_prob'; or 'rollin_members: null'"
+            )
+        if self.rollin_length.whole and (self.rollin in (None, Author.POLICY) or self._members_alike):
+            raise ValueError(
+                "'rollin_length.whole' gives an episode to the author of its roll-in: set 'rollin' to guide or "
+                "reference, and in groups 'rollin_shared: false', so that members differ"
+            )
+
+    @property
+    def _members_alike(self) -> bool:
+        return self.grouped and self.rollin_shared
+
     def _check_rollin_loss(self) -> None:
         if self.rollin_loss is None:
             return
@@ -140,7 +157,7 @@ class Algorithm(BaseModel):
                 "'rollin_loss' cannot be 'clipped_surrogate', which needs the writer's probabilities: "
                 "set 'nll' or 'shaped_importance'"
             )
-        if self.rollin_loss == "shaped_importance" and self.grouped and self.rollin_shared:
+        if self.rollin_loss == "shaped_importance" and self._members_alike:
             raise ValueError(
                 "the advantages of a group cancel over a roll-in that its members share: set "
                 "'rollin_shared: false', or 'rollin_loss: nll'"
@@ -209,6 +226,11 @@ class Algorithm(BaseModel):
         return self.pair_loss is not None
 
     @property
+    def learns_as_one(self) -> bool:
+        """Whether the policy loss and the roll-in loss are one sum over one number of tokens."""
+        return {self.policy_loss, self.rollin_loss} <= POLICY_GRADIENTS
+
+    @property
     def from_pairs(self) -> bool:
         """Whether the episodes are the preferred and the rejected texts of the data."""
         return self.paired and self.rollout is Author.REFERENCE
@@ -241,7 +263,14 @@ class Algorithm(BaseModel):
     @property
     def alone(self) -> Algorithm:
         """The same without roll-ins."""
-        return self.model_copy(update={"rollin": None, "rollin_prob": constant(0.0), "rollin_below": None})
+        without = ("rollin", "rollin_members", "rollin_below", "rollin_loss")
+        return self.model_copy(
+            update={
+                **dict.fromkeys(without),
+                "rollin_prob": constant(0.0),
+                "rollin_length": RollinLength(),
+            }
+        )
 
     @property
     def rows(self) -> tuple[Algorithm, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlgf.algorithms.rows import Algorithm, AnyAlgorithm, Mixture, Part, RollinLength
+from rlgf.algorithms.law import RollinLength
+from rlgf.algorithms.rows import Algorithm, AnyAlgorithm, Mixture, Part
 from rlgf.errors import UserError, nearest
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author
@@ -92,12 +93,14 @@ BREAD = GUIDED_GRPO.model_copy(
 LUFFY = GUIDED_GRPO.model_copy(
     update={
         "name": "luffy",
-        "summary": "GRPO over groups in which the guide wrote almost all of some texts, and learns from these too",
-        "rollin_prob": constant(0.25),
-        "rollin_length": RollinLength(low=constant(1.0)),
+        "summary": "GRPO over groups of which the guide wrote one text whole, and learns from that one too",
+        "rollin_prob": constant(0.0),
+        "rollin_members": 1,
+        "rollin_length": RollinLength(whole=True),
         "rollin_shared": False,
         "rollin_loss": "shaped_importance",
-        "equation": "GRPO, and f(pi) A with f(x) = x / (x + 0.1) where the guide wrote",
+        "equation": "GRPO's sum over the policy's tokens and that of f(pi) A over the guide's, f(x) = x / (x + 0.1), "
+        "over the number of both",
         "paper": "Yan et al., arXiv 2504.14945",
     }
 )
@@ -154,6 +157,7 @@ DR_PO = PPO_PLUS_PLUS.model_copy(
         "name": "dr-po",
         "summary": "data-set reset: PPO from states in the middle of the reference texts as well",
         "rollin": Author.REFERENCE,
+        "rollin_prob": constant(1.0),
         "paper": "Chang et al., arXiv 2404.08495",
     }
 )
@@ -161,7 +165,6 @@ REVERSE_CURRICULUM = DR_PO.model_copy(
     update={
         "name": "reverse-curriculum",
         "summary": "PPO from near the end of the reference texts, then from ever earlier",
-        "rollin_prob": constant(1.0),
         "rollin_length": RollinLength(low=Schedule(start=0.9, end=0.0), high=Schedule(start=1.0, end=0.0)),
         "paper": "Xi et al., arXiv 2402.05808",
     }
@@ -179,7 +182,7 @@ LOLS = Mixture(
     name="lols",
     summary="each update PPO++ with probability 0.8, else AggreVaTeD; two critics",
     imitate=AGGREVATED,
-    explore=PPO_PLUS_PLUS,
+    explore=PPO_PLUS_PLUS.model_copy(update={"rollin_prob": constant(0.8)}),
     explore_prob=constant(0.8),
     equation="as its parts",
     paper=f"{_RLGF}; Chang et al., arXiv 1502.02206",

@@ -1,6 +1,14 @@
 """Guides: models that write text for the policy and are not trained."""
 
-from rlgf.guides.base import BudgetSpentError, Guide, RemoteGuide, Request, ScoringGuide, Usage
+from rlgf.guides.base import (
+    BudgetSpentError,
+    Guide,
+    RecordedGuide,
+    RemoteGuide,
+    Request,
+    ScoringGuide,
+    Usage,
+)
 from rlgf.guides.build import (
     EnsembleConfig,
     GuideConfig,
@@ -27,6 +35,7 @@ __all__ = [
     "LocalGuide",
     "LocalGuideConfig",
     "OwnGuideConfig",
+    "RecordedGuide",
     "RemoteGuide",
     "ReplayGuide",
     "ReplayGuideConfig",

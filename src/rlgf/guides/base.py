@@ -78,6 +78,15 @@ class ScoringGuide(Guide, Protocol):
         ...
 
 
+@runtime_checkable
+class RecordedGuide(Guide, Protocol):
+    """A guide whose texts are written down already, so that their lengths are known before it is asked."""
+
+    def recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
+        """The whole text that answers each request, whatever its limit; None where it has yet to be written."""
+        ...
+
+
 @dataclass
 class Usage:
     """What a guide has answered and what it was paid for, since the run began."""

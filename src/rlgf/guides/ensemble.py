@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rlgf import seeding
-from rlgf.guides.base import Guide, RemoteGuide, Request, Usage
+from rlgf.guides.base import Guide, RecordedGuide, RemoteGuide, Request, Usage
 from rlgf.types import Completion
 
 
@@ -36,6 +36,16 @@ class EnsembleGuide:
                 for i, completion in zip(chosen, guide.write([requests[i] for i in chosen]), strict=True):
                     answers[i] = replace(completion, guide=name)
         return [answer for answer in answers if answer is not None]
+
+    def recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
+        """See `RecordedGuide.recorded`; None for a guide that writes as it is asked."""
+        texts: list[Completion | None] = [None] * len(requests)
+        for number, guide in enumerate(self.guides):
+            chosen = [i for i, request in enumerate(requests) if self._choice(request) == number]
+            if chosen and isinstance(guide, RecordedGuide):
+                for i, text in zip(chosen, guide.recorded([requests[i] for i in chosen]), strict=True):
+                    texts[i] = text
+        return texts
 
     def prefetch(self, requests: Sequence[Request]) -> None:
         """See `RemoteGuide.prefetch`; guides that cannot be asked ahead are not."""

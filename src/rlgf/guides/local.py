@@ -83,6 +83,7 @@ class LocalGuide:
                 text=self.language_model.decode(c.token_ids.tolist(), self.language_model.context(*before)),
                 finished=c.finished,
                 token_ids=tuple(c.token_ids.tolist()) if self.shares_tokenizer else None,
+                sampled=len(c.token_ids),
             )
             for c, before in zip(continuations, read, strict=True)
         ]

@@ -162,7 +162,8 @@ class HTTPGuide:
         assert answer is not None, "kept, or just asked for"
         self.usage.empty += not answer.text.strip()
         self.usage.refused += answer.refused
-        return Completion(answer.text, answer.finished)
+        # Some servers do not say what they used.
+        return Completion(answer.text, answer.finished, sampled=answer.completion_tokens or None)
 
     def _book(self, answer: Answer, most: Usage) -> None:
         tokens = (answer.prompt_tokens, answer.completion_tokens)

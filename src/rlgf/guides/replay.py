@@ -58,7 +58,7 @@ class ReplayGuide:
         Raises:
             UserError: the file has nothing for a prefix.
         """
-        answers = []
+        answers: list[Completion] = []
         for request in requests:
             recorded = self._completions.get(request.prefix)
             if not recorded:
@@ -68,6 +68,14 @@ class ReplayGuide:
                 )
             answers.append(recorded[request.seed % len(recorded)])
         return answers
+
+    def recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
+        """See `RecordedGuide.recorded`.
+
+        Raises:
+            UserError: see `write`.
+        """
+        return list(self.write(requests))
 
 
 def _parse(row: Any) -> tuple[str, Completion]:

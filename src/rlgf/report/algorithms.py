@@ -36,9 +36,11 @@ def algorithm_table() -> Group:
 
 
 def _cells(row: Algorithm) -> list[str]:
-    rollin = "" if row.rollin is None else f"{row.rollin.name.lower()}, p = {row.rollin_prob.start:g}"
+    often = (
+        f"p = {row.rollin_prob.start:g}" if row.rollin_members is None else f"{row.rollin_members} a group"
+    )
     return [
-        rollin,
+        "" if row.rollin is None else f"{row.rollin.name.lower()}, {often}",
         row.rollout.name.lower(),
         ", ".join([str(row.policy_loss_on), *([f"rollin: {row.rollin_loss}"] if row.rollin_loss else [])]),
         "" if row.value_loss_on is None else f"{row.value_loss_on}: V of {row.critic}",

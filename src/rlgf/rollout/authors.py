@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 
 from rlgf import seeding
-from rlgf.guides.base import Guide, Request
+from rlgf.guides.base import Guide, RecordedGuide, Request
 from rlgf.kept import KeptTokens
 from rlgf.models.decoding import sample_continuations
 from rlgf.models.loading import LanguageModel
@@ -49,6 +49,13 @@ class Draft:
             self.altered,
         )
 
+    def cut(self, length: int) -> None:
+        """Take back what another than the policy wrote behind the first ``length`` tokens."""
+        if length < len(self.ids):
+            for tokens in (self.ids, self.authors, self.logprobs):
+                del tokens[length:]
+            self.finished = False
+
 
 @dataclass(frozen=True)
 class Part:
@@ -62,6 +69,9 @@ class Part:
     """Whether the tokens say something else than the author's text."""
     kept: KeptTokens | None = None
     """What each token was drawn from, where truncated sampling cut something off."""
+    sampled: int | None = None
+    """How many tokens the author sampled for it, in its own tokens and with those that were cut off;
+    None: these ``ids`` and no others."""
 
 
 @runtime_checkable
@@ -69,6 +79,15 @@ class Writer(Protocol):
     """Continues drafts, each by at most its limit in policy tokens (1 or more)."""
 
     def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]: ...
+
+
+@runtime_checkable
+class ForeseeingWriter(Writer, Protocol):
+    """A writer who can have its texts at hand before it is asked for them."""
+
+    def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
+        """How many tokens `write` would add to each draft, the end included; None where nobody knows yet."""
+        ...
 
 
 class PolicyWriter:
@@ -107,11 +126,32 @@ class GuideWriter:
         self.policy = policy
 
     def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
-        completions = self.guide.write(self.requests(drafts, limits))
+        requests = self.requests(drafts, limits)
+        completions = self.guide.write(requests)
+        parts = []
+        for draft, completion, limit, recorded in zip(
+            drafts, completions, limits, self._recorded(requests), strict=True
+        ):
+            part = self._spliced(draft, completion, limit)
+            # Of a text that is at hand no more is taken than is used.
+            parts.append(part if recorded is None else replace(part, sampled=None))
+        return parts
+
+    def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
+        """See `ForeseeingWriter.lengths`; what a guide has yet to write has no length."""
+        recorded = self._recorded(self.requests(drafts, limits))
         return [
-            splice(self.policy, completion, limit, self.policy.context(draft.prompt_ids, draft.ids))
-            for draft, completion, limit in zip(drafts, completions, limits, strict=True)
+            None if completion is None else len(self._spliced(draft, completion, limit).ids)
+            for draft, completion, limit in zip(drafts, recorded, limits, strict=True)
         ]
+
+    def _spliced(self, draft: Draft, completion: Completion, limit: int) -> Part:
+        return splice(self.policy, completion, limit, self.policy.context(draft.prompt_ids, draft.ids))
+
+    def _recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
+        if isinstance(self.guide, RecordedGuide):
+            return self.guide.recorded(requests)
+        return [None] * len(requests)
 
     def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:
         """What `write` asks the guide."""
@@ -149,6 +189,10 @@ class ReferenceWriter:
             parts.append(Part(rest, [0.0] * len(rest), whole.finished))
         return parts
 
+    def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
+        """See `ForeseeingWriter.lengths`."""
+        return [len(part.ids) for part in self.write(drafts, limits)]
+
 
 def prompt_tokens(policy: LanguageModel, sample: Sample, limit: int) -> list[int]:
     """A sample's prompt as at most ``limit`` tokens of the policy; see `LanguageModel.encode_prompt`."""
@@ -168,7 +212,7 @@ def splice(policy: LanguageModel, completion: Completion, limit: int, before: Se
     Args:
         before: tokens that the completion follows, see `LanguageModel.context`.
     """
-    ends, altered, finished = set(policy.end_ids), False, completion.finished
+    ends, altered, finished, sampled = set(policy.end_ids), False, completion.finished, 0
     if completion.token_ids is not None:
         ids = list(completion.token_ids)
         if finished and ids and ids[-1] not in ends:
@@ -176,9 +220,18 @@ def splice(policy: LanguageModel, completion: Completion, limit: int, before: Se
     else:
         text = policy.until_end(completion.text)
         ids, altered = policy.continuation(text.rstrip("\ufffd"), before)
+        sampled = len(policy.encode(completion.text[len(text) :]))
         if finished or text != completion.text:
             ids.append(policy.end_id)
     ids = ids or [policy.end_id]
+    sampled += len(ids)
     end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
     ids = ids[: min(end + 1, limit)]
-    return Part(ids, [0.0] * len(ids), ids[-1] in ends, completion.guide, altered)
+    return Part(
+        ids,
+        [0.0] * len(ids),
+        ids[-1] in ends,
+        completion.guide,
+        altered,
+        sampled=sampled if completion.sampled is None else completion.sampled,
+    )

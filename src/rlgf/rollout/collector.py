@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -12,13 +13,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from rlgf import seeding
-from rlgf.algorithms import Algorithm, RollinLength
+from rlgf.algorithms import Algorithm
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.kept import KeptTokens
 from rlgf.models.loading import LanguageModel
-from rlgf.rollout.authors import Draft, GuideWriter, PolicyWriter, ReferenceWriter, Writer, prompt_tokens
+from rlgf.rollout.authors import (
+    Draft,
+    ForeseeingWriter,
+    GuideWriter,
+    PolicyWriter,
+    ReferenceWriter,
+    Writer,
+    prompt_tokens,
+)
 from rlgf.rollout.sampling import Sampling
+from rlgf.rollout.switch import draw_again, draw_switches
 from rlgf.types import Author, Rollout, Sample, pad
 
 
@@ -36,6 +46,8 @@ class RolloutConfig(BaseModel):
     sample with a cue lose the end of what stands before the cue."""
     min_response_tokens: int = Field(default=0, ge=0)
     max_response_tokens: int = Field(default=48, ge=1)
+    max_guide_tokens: int | None = Field(default=None, ge=1)
+    """How many tokens of a response the guide may write; default: all of them."""
     temperature: float = Field(default=1.0, gt=0)
     top_k: int | None = Field(default=None, ge=2)
     """Draw from the k most probable tokens alone; with 1 nothing could be learned."""
@@ -73,26 +85,6 @@ class RolloutConfig(BaseModel):
         return self.episodes // self.group_size
 
 
-def draw_switches(
-    law: RollinLength, probability: float, seeds: Sequence[int], length: int, progress: float
-) -> list[int]:
-    """How many roll-in tokens each episode is to have; 0 where it has no roll-in.
-
-    Args:
-        seeds: one an episode.
-        length: the response limit T.
-        progress: the share of the run that is over.
-    """
-    high = min(length - 1, math.floor(law.high.at(progress) * length))
-    low = min(max(1, math.ceil(law.low.at(progress) * length)), high)
-    switches = []
-    for seed in seeds:
-        whether, where = seeding.uniforms(1, 2, seed, "switch")[0].tolist()
-        has_rollin = whether < probability and high > 0
-        switches.append(low + int(where * (high - low + 1)) if has_rollin else 0)
-    return switches
-
-
 class Collector:
     """Makes rollouts with a policy and, where the algorithm asks for one, a guide."""
 
@@ -102,6 +94,9 @@ class Collector:
         """The guide, where it can be asked ahead and keeps account."""
         self.config = config
         self.seed = seed
+        self.sampled: Counter[Author] = Counter()
+        """How many tokens the policy and the guide have sampled here so far, whatever became of them: a
+        roll-in that a group shares counts once, a text that was dropped or cut off counts whole."""
         self.writers: Mapping[Author, Writer] = {
             Author.POLICY: PolicyWriter(policy, config.sampling, config.max_batch_tokens),
             Author.REFERENCE: ReferenceWriter(policy),
@@ -157,17 +152,26 @@ class Collector:
         """Finished episodes, ``group_size`` in a row for each draft."""
         if row.from_pairs:
             return self._given_pairs(drafts)
-        if not row.rollin_shared:
-            drafts, group_size = _members(drafts, group_size), 1
+        begun = self._begun(drafts, row, group_size)
         if row.rollin is not None:
-            self._add(row.rollin, drafts, self._switches(drafts, row, progress))
-            if row.rollin is not Author.POLICY:
-                for draft in drafts:
-                    _reopen(draft)
-        episodes = _members(drafts, group_size)
-        limits = [0 if e.finished else self.config.max_response_tokens - len(e.ids) for e in episodes]
+            switches = self._switches(begun, row, progress, group_size)
+            self._add(row.rollin, begun, switches)
+            # A roll-in of the policy's stays ended, since its choice to end is what the loss is to judge.
+            if row.rollin is not Author.POLICY and not row.rollin_length.whole:
+                draw_again(begun, switches, row, progress)
+        episodes = _members(begun, group_size if row.rollin_shared else 1)
+        # Nothing is written behind a whole text, also where the limit cut off its end.
+        over = [e.finished or (row.rollin_length.whole and bool(e.ids)) for e in episodes]
+        limits = [
+            0 if ended else self.config.max_response_tokens - len(episode.ids)
+            for episode, ended in zip(episodes, over, strict=True)
+        ]
         self._add(row.rollout, episodes, limits)
         return episodes
+
+    def _begun(self, drafts: Sequence[Draft], row: Algorithm, group_size: int) -> Sequence[Draft]:
+        """What has a beginning of its own: each group, or each of its members."""
+        return drafts if row.rollin_shared else _members(drafts, group_size)
 
     def _given_pairs(self, drafts: Sequence[Draft]) -> list[Draft]:
         """The preferred and the rejected text of each draft's sample, one behind the other."""
@@ -198,9 +202,8 @@ class Collector:
         ahead = row.rollin_below is None
         if ahead and isinstance(writer, GuideWriter) and self.remote is not None:
             drafts = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
-            if not row.rollin_shared:
-                drafts = _members(drafts, group_size)
-            switches = self._switches(drafts, row, progress)
+            drafts = self._begun(drafts, row, group_size)
+            switches = self._switches(drafts, row, progress, group_size)
             chosen = [(draft, switch) for draft, switch in zip(drafts, switches, strict=True) if switch > 0]
             self.remote.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
 
@@ -225,14 +228,24 @@ class Collector:
     def _drafts(self, samples: Sequence[Sample], update: int, numbers: Sequence[int]) -> list[Draft]:
         return [self._open(sample, update, n) for n, sample in zip(numbers, samples, strict=True)]
 
-    def _switches(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[int]:
-        return draw_switches(
-            row.rollin_length,
-            row.rollin_prob.at(progress),
-            [draft.seed for draft in drafts],
-            self.config.max_response_tokens,
-            progress,
-        )
+    def _switches(
+        self, drafts: Sequence[Draft], row: Algorithm, progress: float, group_size: int
+    ) -> list[int]:
+        assert row.rollin is not None, "asked for where it is set"
+        return draw_switches(drafts, row, progress, group_size, partial(self._lengths, row.rollin))
+
+    def _lengths(self, author: Author, drafts: Sequence[Draft]) -> list[int]:
+        """How many tokens each text of an author has, or may have where that is not known yet."""
+        limit, writer = self._limit(author), self.writers[author]
+        if not isinstance(writer, ForeseeingWriter):
+            return [limit] * len(drafts)
+        known = writer.lengths(drafts, [limit] * len(drafts))
+        return [limit if length is None else length for length in known]
+
+    def _limit(self, author: Author) -> int:
+        """The most tokens of a response that an author may write."""
+        limit = self.config.max_response_tokens
+        return min(limit, self.config.max_guide_tokens or limit) if author is Author.GUIDE else limit
 
     def _open(self, sample: Sample, update: int, index: int) -> Draft:
         # Here, so that rewards and metrics read the same text that is learned from.
@@ -244,11 +257,14 @@ class Collector:
 
     def _add(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> None:
         """Let one author continue those drafts that have a limit above 0."""
-        chosen = [(draft, limit) for draft, limit in zip(drafts, limits, strict=True) if limit > 0]
+        most = self._limit(author)
+        chosen = [(draft, min(limit, most)) for draft, limit in zip(drafts, limits, strict=True) if limit > 0]
         if not chosen:
             return
         parts = self.writers[author].write([draft for draft, _ in chosen], [limit for _, limit in chosen])
         for (draft, _), part in zip(chosen, parts, strict=True):
+            if author is not Author.REFERENCE:
+                self.sampled[author] += len(part.ids) if part.sampled is None else part.sampled
             draft.ids += part.ids
             draft.authors += [author] * len(part.ids)
             draft.logprobs += part.logprobs
@@ -265,20 +281,6 @@ def _members(drafts: Sequence[Draft], group_size: int) -> list[Draft]:
         for draft in drafts
         for member in range(group_size)
     ]
-
-
-def _reopen(draft: Draft) -> None:
-    """Take back the end of a text that its roll-in author ended before the switch.
-
-    The switch is to be a state that the author's text passed through, and the one behind its end
-    is none: the policy goes on from the last state before it. A roll-in of the policy's stays
-    ended, since its choice to end is what the loss is to judge.
-    """
-    if draft.finished:
-        draft.ids.pop()
-        draft.authors.pop()
-        draft.logprobs.pop()
-        draft.finished = False
 
 
 def assemble(drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageModel) -> Rollout:

@@ -34,9 +34,10 @@ class Progress:
     """Updates that are done."""
     kl_coefficient: float = 0.0
     policy_tokens: int = 0
-    """Tokens that the policy sampled in training."""
+    """Tokens that the policy sampled in training, also for texts that were dropped."""
     guide_tokens: int = 0
-    """Tokens of the guide in training episodes."""
+    """Tokens that the guide wrote in training, with those that were cut off; its own where it counts them,
+    else the policy's."""
     seconds: float = 0.0
     guide_accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each remote guide was asked, see `rlgf.guides.Usage`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class _Gathered:
 
     row: Algorithm
     experience: Experience
+    sampled: Counter[Author]
+    """How many tokens this process let each author sample for it."""
     started: float
     collected: float
     assessed: float
@@ -131,18 +134,20 @@ class Trainer:
 
     def _gathered(self) -> _Gathered:
         started = time.perf_counter()
+        before = Counter(self.parts.collector.sampled)
         row, rollout = self._collect_within_budget()
+        sampled = self.parts.collector.sampled - before
         collected = time.perf_counter()
         self.prefetch()
         experience = self.assess(rollout, row)
-        return _Gathered(row, experience, started, collected, time.perf_counter())
+        return _Gathered(row, experience, sampled, started, collected, time.perf_counter())
 
     def _learned(self, gathered: _Gathered) -> dict[str, float | str]:
         row, experience = gathered.row, gathered.experience
         losses = self.learn(experience, row)
         finished = time.perf_counter()
         seconds = finished - gathered.started
-        self._account(experience, row, seconds)
+        self._account(gathered, seconds)
         if self.progress.update % self.config.training.sample_every == 0 and row.needs_reward:
             self.display.sample(experience, self.parts.policy)
         return {
@@ -251,15 +256,15 @@ class Trainer:
             state.global_step = self.progress.update
             state.epoch = self.progress.update * self.config.rollout.prompts / len(self.parts.train)
 
-    def _account(self, experience: Experience, row: Algorithm, seconds: float) -> None:
-        rollout = experience.rollout
+    def _account(self, gathered: _Gathered, seconds: float) -> None:
         self.progress.update += 1
-        self.progress.policy_tokens += int(rollout.written_by(Author.POLICY).sum())
-        self.progress.guide_tokens += int(rollout.written_by(Author.GUIDE).sum())
+        for sampled in processes.gathered(gathered.sampled):
+            self.progress.policy_tokens += sampled[Author.POLICY]
+            self.progress.guide_tokens += sampled[Author.GUIDE]
         self.progress.seconds += seconds
         self.progress.guide_accounts = self.accounts.dump()
-        if row.needs_reward:
-            self.kl.observe(mean_kl(experience))
+        if gathered.row.needs_reward:
+            self.kl.observe(mean_kl(gathered.experience))
         self.progress.kl_coefficient = self.kl.coefficient
 
     def _validate(self, logbook: Logbook) -> None:

@@ -134,7 +134,8 @@ class Updater:
 
         The loss is ``policy loss + rollin_coef * roll-in loss + distill_coef * divergence from the guide
         + value_coef * value loss - entropy_coef * entropy + reference_coef * NLL of the references``,
-        each averaged over the tokens that it reads.
+        each averaged over the tokens that it reads; a policy loss and a roll-in loss that both weigh by an
+        advantage are averaged together, over the tokens of both.
 
         Args:
             batch: of a row of pairs, pair behind pair with the better text first (`learning_units`).
@@ -230,9 +231,10 @@ class Updater:
             total, found = row.pair_loss.compute(pairs)
             _accumulate(metrics, {"policy_loss": total.detach(), **found})
             policy_loss = None
+        rollin_coef = row.rollin_coef.at(progress)
         for prefix, name, mask, count, weight in (
             ("", policy_loss, micro.policy_mask, counts.policy, 1.0),
-            ("rollin_", row.rollin_loss, micro.rollin_mask, counts.rollin, row.rollin_coef.at(progress)),
+            ("rollin_", row.rollin_loss, micro.rollin_mask, counts.rollin, rollin_coef),
         ):
             if name is not None:
                 mask = mask[:, :length].to(device)
@@ -240,7 +242,7 @@ class Updater:
                 loss, found = resolve(name, POLICY_LOSSES, f"algorithm.{prefix or 'policy_'}loss")(terms)
                 metrics[f"{prefix or 'policy_'}loss"] += loss.detach().cpu()
                 _accumulate(metrics, {prefix + key: value for key, value in found.items()})
-                total = total + weight * loss
+                total = total + (weight * count / counts.learned if row.learns_as_one else weight) * loss
         return total
 
     def _distillation(
@@ -318,14 +320,17 @@ class _Counts:
 
     policy: float
     rollin: float
+    learned: float
+    """By the policy loss and the roll-in loss together."""
     value: float
     pairs: float
 
     @staticmethod
     def of(batch: Experience) -> _Counts:
-        masks = (batch.policy_mask, batch.rollin_mask, batch.value_mask)
-        policy, rollin, value = (max(float(mask.sum()), 1.0) for mask in masks)
-        return _Counts(policy, rollin, value, pairs=len(batch) / 2)
+        learned = batch.policy_mask | batch.rollin_mask
+        masks = (batch.policy_mask, batch.rollin_mask, learned, batch.value_mask)
+        policy, rollin, both, value = (max(float(mask.sum()), 1.0) for mask in masks)
+        return _Counts(policy, rollin, both, value, pairs=len(batch) / 2)
 
 
 def _accumulate(metrics: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:

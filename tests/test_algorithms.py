@@ -42,8 +42,8 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "guided-grpo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.6),
     "rloo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.0),
     "bread": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
-    "luffy": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.25),
-    "dr-po": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 0.6),
+    "luffy": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
+    "dr-po": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "reverse-curriculum": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "guided-rloo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.6),
     "gail": (None, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 0.0),
@@ -87,6 +87,8 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert found.whiten == (found.advantage == "gae")
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
     assert (found.rollin_length == whole) == (name not in ("reverse-curriculum", "luffy"))
+    assert found.rollin_members == (1 if name == "luffy" else None)
+    assert found.learns_as_one == (name == "luffy")
     assert found.distill_coef == constant(float(name == "distill"))
     assert found.learned_reward == (name == "gail")
     assert found.rows == (found,)
@@ -96,7 +98,10 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
 @pytest.mark.parametrize("name", MIXTURES)
 def test_each_mixture_is_the_one_of_the_design(name: str) -> None:
     found = mixture(name)
-    assert (found.imitate, found.explore) == tuple(row(part) for part in MIXTURES[name])
+    imitate, explore = (row(part) for part in MIXTURES[name])
+    assert found.imitate == imitate
+    # The original's PPO++ rolls in more often inside a mixture than alone.
+    assert found.explore == explore.model_copy(update={"rollin_prob": constant(0.8)})
     assert found.rows == (found.imitate, found.explore)
 
 
@@ -138,6 +143,18 @@ def test_every_row_survives_its_own_dump(name: str) -> None:
     assert algorithm_from(found.model_dump()) == found
     assert algorithm_from(json.loads(found.model_dump_json())) == found
     assert algorithm_from(name) == algorithm_from({"base": name}) == algorithm_from(found) == found
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if row(name).unguided is not None])
+def test_without_its_guide_a_row_is_a_whole_one(name: str) -> None:
+    unguided = row(name).unguided
+    assert unguided is not None
+    assert algorithm_from(unguided.model_dump()) == unguided
+    assert not unguided.needs_guide
+    # What only a roll-in of the guide's has a meaning for is gone with it.
+    if row(name).rollin is GUIDE:
+        assert (unguided.rollin_loss, unguided.rollin_members, unguided.rollin_below) == (None, None, None)
+        assert unguided.rollin_length == RollinLength()
 
 
 def test_a_dump_names_authors_in_words() -> None:
@@ -272,7 +289,7 @@ def test_base_reaches_into_the_parts_of_a_mixture() -> None:
     )
     assert changed.imitate == lols.imitate.model_copy(update={"gae_lambda": 1.0})
     assert changed.explore_prob == Schedule(start=0.1, end=0.9)
-    assert mixture("lols").explore == row("ppo++")
+    assert mixture("lols").explore == row("ppo++").model_copy(update={"rollin_prob": constant(0.8)})
 
 
 def test_the_parts_of_a_changed_mixture_are_checked() -> None:

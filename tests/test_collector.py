@@ -20,10 +20,10 @@ from rlgf.errors import UserError
 from rlgf.guides import Guide, LocalGuide
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.authors import splice
-from rlgf.rollout.collector import Collector, RolloutConfig, draw_switches
+from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs
-from rlgf.schedules import Schedule, constant
+from rlgf.schedules import constant
 from rlgf.types import Author, Completion, Rollout, Sample
 from toys import FavouringGuide, letter_gpt
 
@@ -47,24 +47,6 @@ def authors(rollout: Rollout, row: int) -> list[Author]:
 
 def sure(row: Algorithm) -> Algorithm:
     return row.model_copy(update={"rollin_prob": constant(1.0)})
-
-
-def test_switch_law_is_uniform_over_the_inner_positions() -> None:
-    switches = draw_switches(RollinLength(), 0.6, range(6000), 5, 0.0)
-    counts = torch.bincount(torch.tensor(switches), minlength=6).tolist()
-    assert counts[5] == 0
-    assert counts[0] == pytest.approx(2400, abs=150)
-    assert all(counts[h] == pytest.approx(900, abs=120) for h in range(1, 5))
-
-
-def test_switch_law_follows_its_schedule() -> None:
-    law = RollinLength(low=Schedule(start=0.8, end=0.0), high=Schedule(start=1.0, end=0.4))
-    assert set(draw_switches(law, 1.0, range(500), 10, 0.0)) == {8, 9}
-    assert set(draw_switches(law, 1.0, range(500), 10, 1.0)) == {1, 2, 3, 4}
-
-
-def test_a_response_of_one_token_has_no_rollin() -> None:
-    assert draw_switches(RollinLength(), 1.0, range(20), 1, 0.0) == [0] * 20
 
 
 def test_ppo_plus_plus_puts_the_guides_text_first(policy: LanguageModel) -> None:

@@ -352,22 +352,17 @@ def test_each_update_of_a_mixture_trains_the_critic_of_its_row() -> None:
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
-def test_a_step_reports_finite_numbers_and_the_tokens_it_used(algorithm: str) -> None:
+def test_a_step_reports_finite_numbers(algorithm: str) -> None:
     given = algorithm == "offline-dpo"
     trainer = build(
         algorithm, rollout={"group_size": 2} if given else {"group_size": 4, "min_response_tokens": 3}
     )
-    written = dict.fromkeys(Author, 0)
     for _ in range(2):
         row = trainer.row()
         episodes = trainer.collect(trainer.batch(), row)
-        for author in Author:
-            written[author] += int(episodes.written_by(author).sum())
         metrics = trainer.step()
     assert metrics.pop("algorithm") == row.name
     assert all(isinstance(value, float | int) and math.isfinite(value) for value in metrics.values())
-    assert metrics["policy_tokens"] == written[Author.POLICY]
-    assert metrics["guide_tokens"] == written[Author.GUIDE]
     assert metrics["response_tokens"] == pytest.approx(float(episodes.lengths.float().mean()))
     assert 0 < metrics["seconds_learn"] < metrics["seconds"]
     if row.needs_reward:

@@ -201,8 +201,8 @@ class Collector:
         writer = self.writers.get(row.rollin) if row.rollin is not None else None
         ahead = row.rollin_below is None
         if ahead and isinstance(writer, GuideWriter) and self.remote is not None:
-            drafts = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
-            drafts = self._begun(drafts, row, group_size)
+            opened = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
+            drafts = self._begun(opened, row, group_size)
             switches = self._switches(drafts, row, progress, group_size)
             chosen = [(draft, switch) for draft, switch in zip(drafts, switches, strict=True) if switch > 0]
             self.remote.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))

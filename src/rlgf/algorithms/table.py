@@ -56,7 +56,7 @@ GRPO = Algorithm(
     name="grpo",
     summary="group-relative policy optimization, no critic",
     advantage="group_relative",
-    equation="min(rho A, clip(rho) A), A = (R - mean_group R) / std_group R",
+    equation="min(rho A, clip(rho) A) - c KL(pi || ref), A = (R - mean_group R) / std_group R",
     paper="Shao et al., arXiv 2402.03300",
 )
 RLOO = GRPO.model_copy(

@@ -132,7 +132,8 @@ class Updater:
     ) -> dict[str, Tensor]:
         """Add the gradient of one optimizer step's loss to the parameters, micro-batch by micro-batch.
 
-        The loss is ``policy loss + rollin_coef * roll-in loss + distill_coef * divergence from the guide
+        The loss is ``policy loss + rollin_coef * roll-in loss + KL coefficient * KL penalty (where the row has
+        it in the loss) + distill_coef * divergence from the guide
         + value_coef * value loss - entropy_coef * entropy + reference_coef * NLL of the references``,
         each averaged over the tokens that it reads; a policy loss and a roll-in loss that both weigh by an
         advantage are averaged together, over the tokens of both.
@@ -216,7 +217,7 @@ class Updater:
         progress: float,
         metrics: dict[str, Tensor],
     ) -> Tensor:
-        """The row's policy loss and its roll-in loss, each over the tokens that it reads."""
+        """The row's policy loss, its roll-in loss and the KL penalty, each over the tokens that it reads."""
         total = torch.zeros((), device=logits.device)
         if row.policy_loss is None and row.rollin_loss is None:
             return total
@@ -243,6 +244,12 @@ class Updater:
                 metrics[f"{prefix or 'policy_'}loss"] += loss.detach().cpu()
                 _accumulate(metrics, {prefix + key: value for key, value in found.items()})
                 total = total + (weight * count / counts.learned if row.learns_as_one else weight) * loss
+        if micro.kl_coefficient:
+            mask = micro.policy_mask[:, :length].to(device)
+            reference = micro.reference_logprobs[:, :length].to(device)
+            penalty, found = losses.kl_to_reference(logprobs, old_logprobs, reference, mask, counts.policy)
+            _accumulate(metrics, found)
+            total = total + micro.kl_coefficient * penalty
         return total
 
     def _distillation(

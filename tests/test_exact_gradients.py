@@ -208,10 +208,22 @@ def test_gradient_does_not_depend_on_micro_batches() -> None:
     torch.testing.assert_close(cut, whole, atol=1e-6, rtol=1e-5)
 
 
-def test_aggrevated_improves_on_the_guide_by_one_step() -> None:
-    """Sum over t < h of E[grad log pi(a|s) A^g(s, a)] with A^g = r + V^g(s') - V^g(s)."""
+@pytest.mark.parametrize("gae_lambda", [0.0, AGGREVATED.gae_lambda], ids=["lambda 0", "as shipped"])
+def test_aggrevated_improves_on_the_guide_by_one_step(gae_lambda: float) -> None:
+    """Sum over t < h of E[grad log pi(a|s) A(s, a)], A = A^g + lambda times the next step's up to the switch, and
+    A^g = r + V^g(s') - V^g(s): with lambda 0 one step, with the lambda that is shipped what its equation says.
+    """
     values = state_values(GUIDE, 0.0)
-    row = AGGREVATED.model_copy(update={"gae_lambda": 0.0, "whiten": False})
+    row = AGGREVATED.model_copy(update={"gae_lambda": gae_lambda, "whiten": False})
+
+    def advantage(state: tuple[int, ...], token: int, switch: int) -> Tensor:
+        at, following = (state_index(state), token), (*state, token)
+        penalty = KL * (POLICY[at].log() - REFERENCE[at].log())
+        found = values[state_index(following)] - penalty - values[at[0]]
+        if len(following) < switch:
+            later = [POLICY[state_index(following), a] * advantage(following, a, switch) for a in range(3)]
+            found = found + gae_lambda * torch.stack(later).sum()
+        return found
 
     def surrogate(probabilities: Tensor) -> Tensor:
         total = torch.tensor(0.0)
@@ -220,14 +232,15 @@ def test_aggrevated_improves_on_the_guide_by_one_step() -> None:
                 reach = likelihood(POLICY, state, 0, len(state))
                 for token in range(3):
                     at = state_index(state), token
-                    following = values[state_index((*state, token))]
-                    penalty = KL * (POLICY[at].log() - REFERENCE[at].log())
-                    advantage = following - penalty - values[at[0]]
-                    total = total + 0.25 * reach * probabilities[at] * advantage
+                    total = total + 0.25 * reach * probabilities[at] * advantage(state, token, switch)
         return total
 
     found = expected_gradient(row, whole_distribution(row), values)
     torch.testing.assert_close(found, gradient_of(surrogate), atol=1e-5, rtol=1e-4)
+
+
+def test_what_is_printed_of_aggrevated_is_what_is_shipped() -> None:
+    assert f"lambda {AGGREVATED.gae_lambda:g}," in AGGREVATED.equation
 
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 1.0])

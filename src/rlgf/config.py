@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rlgf.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm, Mixture, algorithm_from
 from rlgf.errors import UserError, nearest
 from rlgf.guides.build import TAG, EnsembleConfig, GuideConfig, fit_for, http_configs, scoreless_key
-from rlgf.guides.http import HTTPGuideConfig
+from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.models.loading import ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.models.quantization import Quantization

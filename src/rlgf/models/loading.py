@@ -25,7 +25,9 @@ from transformers import (
 )
 
 from rlgf.errors import UserError
+from rlgf.finite import require_finite_weights
 from rlgf.models import lora, minilm, smollm2
+from rlgf.models.dropout import without_dropout
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
 from rlgf.models.quantization import Quantization, quantized
@@ -64,6 +66,9 @@ class LanguageModel:
     """Where adapters are trained and not the model's own weights."""
     without_adapter: bool = False
     """Whether this is what the model is without them."""
+
+    def __post_init__(self) -> None:
+        without_dropout(self.model)
 
     @contextmanager
     def running(self) -> Iterator[PreTrainedModel]:
@@ -230,13 +235,12 @@ def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | 
         model, tokenizer = build_scratch(config, texts)
     else:
         model = _load_model(config)
+        require_finite_weights(f"model '{config.model}'", model.named_parameters())
         tokenizer = load_tokenizer(config)
         if tokenizer.eos_token_id is None:
             raise UserError(f"model '{config.model}': its tokenizer has no end-of-text token (eos_token).")
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-    # Dropout would make the probability ratio of an unchanged policy differ from 1.
-    model.eval()
     if isinstance(config, ScratchConfig) or config.quantization is None:
         model.to(device())  # type: ignore[arg-type]  # the stub knows strings alone
     return LanguageModel(model, tokenizer)

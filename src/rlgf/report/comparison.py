@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rlgf.config import Config, load_config, validated
 from rlgf.errors import UserError, nearest
 from rlgf.guides.build import describe
+from rlgf.jsontext import to_json
 from rlgf.report.curves import draw_curves, read_curve
 from rlgf.report.tables import write_tables
 from rlgf.training.checkpoint import latest_checkpoint
@@ -171,7 +172,7 @@ def _measure_authors(comparison: Comparison, setting: str, display: Display) -> 
         with closing(Trainer(config, display=display)) as trainer:
             measured[name] = trainer.evaluate(Author.GUIDE).totals
     measured["reference text"] = reference
-    path.write_text(json.dumps(measured, indent=1))
+    path.write_text(to_json(measured, indent=1))
 
 
 def _read_authors(comparison: Comparison, setting: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from rlgf.errors import UserError
+from rlgf.finite import require_finite_weights
 from rlgf.models import lora, minilm
 from rlgf.models.batching import length_batches
 from rlgf.models.encoder_decoder import is_encoder_decoder
@@ -150,6 +151,7 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None) -> Score
             f"model '{model}' cannot be loaded as a reward model: give a folder that `save_pretrained` wrote, "
             f"a hub name, or one of: {', '.join(_PACKAGED)}."
         ) from error
+    require_finite_weights(f"model '{model}'", loaded.named_parameters())
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     loaded.config.pad_token_id = tokenizer.pad_token_id

@@ -20,6 +20,7 @@ from safetensors.torch import load_model, save_model
 from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel
 from rlgf.training.experience import Assessor
+from rlgf.training.start import write_start
 from rlgf.training.update import Updater
 
 _FORMAT = "rlgf-checkpoint-1"
@@ -66,6 +67,7 @@ def save_checkpoint(
     with _removed_on_failure(aside), full_disk_named(root, f"the checkpoint of update {progress.update}"):
         aside.mkdir(parents=True)
         save_policy(updater.policy, aside / "policy")
+        write_start(aside / "policy", config.get("policy", {}))
         for name, critic in updater.critics.items():
             save_model(critic, str(aside / f"critic-{name}.safetensors"))
         torch.save(updater.optimizer.state_dict(), aside / "optimizer.pt")

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from rlgf.errors import UserError
+from rlgf.jsontext import to_json
 
 
 class Logbook:
@@ -42,7 +43,7 @@ class Logbook:
         if not self.accelerator.is_main_process:
             return
         with self.path.open("a") as file:
-            file.write(json.dumps({"update": update, **metrics}) + "\n")
+            file.write(to_json({"update": update, **metrics}) + "\n")
         self.accelerator.log({k: v for k, v in metrics.items() if isinstance(v, float | int)}, step=update)
 
     def close(self) -> None:

@@ -1,14 +1,17 @@
-"""A run ends at the first number that is not finite, names it, and saves none of it."""
+"""Numbers that are not finite end a run before they are saved; where finite ones are right, they are given."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from rlgf import cli
 from rlgf.config import Config
@@ -23,6 +26,7 @@ from rlgf.training.checkpoint import latest_checkpoint, save_policy
 from rlgf.training.display import Display
 from rlgf.training.parts import build_parts
 from rlgf.training.trainer import Trainer
+from rlgf.types import Sample
 from toys import LetterTask, letter_gpt, share_of_a
 
 
@@ -39,7 +43,7 @@ def trainer(
             "output": str(folder),
             "rollout": {
                 "episodes": 8,
-                "group_size": 4 if "grpo" in algorithm else 2 if "dpo" in algorithm else 1,
+                "group_size": 4 if "grpo" in algorithm else 2 if algorithm.endswith(("dpo", "rebel")) else 1,
                 "max_prompt_tokens": 4,
                 "max_response_tokens": 6,
             },
@@ -196,3 +200,134 @@ def test_json_has_no_word_for_infinity() -> None:
 
 def test_the_perplexity_of_what_is_all_but_impossible_is_infinite() -> None:
     assert perplexity(torch.tensor([5000.0]), torch.tensor([2.0])) == float("inf")
+
+
+# Texts shorter than the policy's minimum.
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    def refuse(word: str) -> Any:
+        pytest.fail(f"{word} is no JSON")
+
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+def likelihood(policy: LanguageModel, samples: Sequence[Sample], limit: int) -> float:
+    """Nats per token of the reference texts with their ends, by a plain forward pass."""
+    nats, count = 0.0, 0
+    for sample in samples:
+        prompt = policy.encode_prompt(sample.prompt, 4)
+        ids = [*policy.encode(sample.references[0]), policy.end_id][:limit]
+        with torch.no_grad():
+            logits = policy.model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+        nats -= float(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum())
+        count += len(ids)
+    return nats / count
+
+
+class ShortTask(LetterTask):
+    """References of three letters."""
+
+    def load(self, split: str) -> list[Sample]:
+        return [replace(sample, references=("aaa",)) for sample in super().load(split)]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name", "update"),
+    [("bc", "nll", {}), ("ppo", "reference_nll", {"reference_coef": 0.1}), ("luffy", "rollin_loss", {})],
+)
+def test_a_reference_may_be_shorter_than_what_the_policy_must_write(
+    tmp_path: Path, algorithm: str, name: str, update: dict[str, Any]
+) -> None:
+    config = Config.model_validate(
+        {
+            "task": {"name": "letters"},
+            "policy": {"model": "made by hand"},
+            "guide": {"model": "made by hand"},
+            "reward": {"name": "share_of_a"},
+            "algorithm": algorithm,
+            "output": str(tmp_path / "run"),
+            "rollout": {
+                "episodes": 8,
+                "group_size": 4 if algorithm == "luffy" else 1,
+                "max_prompt_tokens": 4,
+                "min_response_tokens": 6,
+                "max_response_tokens": 6,
+            },
+            "update": {"minibatch": 8, "epochs": 1, **update},
+            "training": {"updates": 1, "trackers": []},
+            "evaluation": {"samples": 4, "test_samples": 4},
+        }
+    )
+    policy, task = letter_gpt(), ShortTask()
+    guide = LocalGuide(letter_gpt(seed=7), policy.tokenizer, Sampling())
+    parts = build_parts(config, task=task, reward=share_of_a, guide=guide, policy=policy)
+    run = Trainer(config, parts, Display(Console(quiet=True)))
+    expected = likelihood(policy, run.batch(), limit=6)
+    run.train()
+    found = next(line[name] for line in metrics(tmp_path / "run") if name in line)
+    if name != "rollin_loss":
+        assert found == pytest.approx(expected, rel=1e-4)
+    assert found is not None
+
+
+# Dropout.
+
+
+def test_a_policy_given_in_training_mode_has_no_dropout(tmp_path: Path) -> None:
+    class Restless(GPT2LMHeadModel):
+        """Puts itself into training mode whenever it runs."""
+
+        def forward(self, *given: Any, **options: Any) -> Any:
+            self.train()
+            return super().forward(*given, **options)
+
+    start = letter_gpt()
+    config = GPT2Config(
+        **{**start.model.config.to_dict(), "attn_pdrop": 0.3, "resid_pdrop": 0.3, "embd_pdrop": 0.3}
+    )
+    for kind in (GPT2LMHeadModel, Restless):
+        model = kind(config)
+        model.load_state_dict(start.model.state_dict())
+        run = trainer(tmp_path / kind.__name__, policy=LanguageModel(model.train(), start.tokenizer))
+        assert run.evaluate(split="validation").totals["kl"] == pytest.approx(0, abs=1e-6)
+        assert run.step()["kl"] == pytest.approx(0, abs=1e-6)
+        assert model.config.resid_pdrop == 0.3, "what is saved stays as it was given"
+
+
+# The first update counts.
+
+
+def test_the_first_update_of_a_warm_up_moves_the_policy(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", learning_rate={"start": 1e-2, "warmup": 0.9})
+    before = [weight.clone() for weight in run.parts.policy.model.parameters()]
+    run.step()
+    assert any(
+        not torch.equal(*pair) for pair in zip(before, run.parts.policy.model.parameters(), strict=True)
+    )
+
+
+# An update ends early, whatever the loss.
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["dpo", "rebel", "guided-dpo", "guided-rebel", "offline-dpo", "bc", "distill"]
+)
+def test_max_update_kl_ends_an_update_of_every_loss(tmp_path: Path, algorithm: str) -> None:
+    steps = {}
+    for limit in (None, 1e-5):
+        run = trainer(
+            tmp_path / f"run {limit}",
+            algorithm,
+            epochs=4,
+            minibatch=4,
+            learning_rate=1e-2,
+            max_update_kl=limit,
+        )
+        run.step()
+        updater = run.parts.updater
+        state = updater.optimizer.state[next(iter(updater.policy.model.parameters()))]
+        steps[limit] = int(state["step"])
+    assert steps[None] >= 4
+    assert 1 <= steps[1e-5] < steps[None]

@@ -218,7 +218,7 @@ def laid_over(merged: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, A
     """
     try:
         return OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[return-value]  # a mapping
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
         raise UserError(f"a value is no valid YAML for a recipe: {' '.join(str(error).split())}.") from error
 
 

@@ -20,7 +20,14 @@ from rlgf.errors import UserError
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".h5", ".msgpack")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json")
-_MODEL_FILES = ("config.json", "adapter_config.json", "model.safetensors", "adapter_model.safetensors")
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "adapter_config.json",
+    "model.safetensors",
+    "adapter_model.safetensors",
+)
 
 
 @contextmanager
@@ -33,7 +40,7 @@ def loading(what: str, where: str | Path, remedy: str = "") -> Iterator[None]:
     Args:
         what: how a message calls it, such as "model 'gpt2'".
         where: the folder, file or hub name that is read.
-        remedy: what a message ends in.
+        remedy: what a message ends in where there is nothing of that name, such as "give a folder".
 
     Raises:
         UserError: the block failed.
@@ -45,14 +52,14 @@ def loading(what: str, where: str | Path, remedy: str = "") -> Iterator[None]:
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # libraries raise whatever their parsers and their readers do
-        cause = _cause(str(where), error).rstrip(".")
-        raise UserError(f"{what} cannot be loaded: {cause}{'. ' + remedy if remedy else ''}.") from error
+        cause = _cause(str(where), error, f"; {remedy}" if remedy else "").rstrip(".")
+        raise UserError(f"{what} cannot be loaded: {cause}.") from error
 
 
 def damage(folder: Path) -> str | None:
     """What is wrong with the files of a folder that a model, tokenizer or adapter is read from."""
     for file in sorted(folder.iterdir()):
-        found = _file_damage(file)
+        found = file_damage(file)
         if found is not None:
             return found
     return None
@@ -65,25 +72,24 @@ def plain(error: BaseException) -> str:
     return f"{name}: {words[:300]}" if words else name
 
 
-def _cause(where: str, error: Exception) -> str:
+def _cause(where: str, error: Exception, remedy: str) -> str:
     path = Path(where)
     if path.is_dir():
         return damage(path) or _missing(path) or _told(path, error)
     if path.exists():
-        return _file_damage(path) or f"{path} is a file, and a folder is needed"
+        return file_damage(path) or f"{path} is a file, and a folder is needed"
     if where.startswith((".", "/", "~")) or where.count("/") > 1:
-        return f"there is no folder {where}"
+        return f"there is no folder {where}{remedy}"
     told = _told(path, error)
-    if isinstance(error, OSError) and "trust_remote_code" not in str(error):
-        if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-            return (
-                f"there is no folder {where}, and the hub was not asked for it, since HF_HUB_OFFLINE is set"
-            )
-        return f"there is no folder {where}, and the hub did not give it ({told})"
-    return told
+    if not isinstance(error, OSError) or "trust_remote_code" in str(error):
+        return told
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        return f"there is no folder {where}, and the hub was not asked, since HF_HUB_OFFLINE is set{remedy}"
+    return f"there is no folder {where}, and the hub did not give it ({told}){remedy}"
 
 
-def _file_damage(file: Path) -> str | None:
+def file_damage(file: Path) -> str | None:
+    """What is wrong with a file by itself; None where nothing is, or where there is no such file."""
     if file.is_dir():
         return (
             f"{file} is a folder, and a file is needed"
@@ -92,7 +98,9 @@ def _file_damage(file: Path) -> str | None:
         )
     if file.suffix not in (".json", ".model", *_WEIGHTS):
         return None
-    if file.is_symlink() and not file.exists():
+    if not file.exists() and not file.is_symlink():
+        return None
+    if not file.exists():
         return f"{file} is a link to nothing: the file itself was not downloaded"
     try:
         with file.open("rb") as opened:
@@ -158,14 +166,14 @@ def _told(where: Path, error: Exception) -> str:
             if kind is None
             else f"its architecture '{kind}' is none that {version} knows, or none that is asked for here"
         )
-    if "size mismatch" in text or "mismatched" in text or ("shape" in text and "config" not in text):
-        return f"its weights have other shapes than its config.json says ({plain(error)})"
-    if (
-        isinstance(error, OSError)
-        and where.is_dir()
-        and not any((where / name).is_file() for name in _TOKENIZERS)
-    ):
+    if "ignore_mismatched_sizes" in text:
+        return f"its weights have other shapes than {where / 'config.json'} says: the files do not belong together"
+    if "size mismatch" in text:
+        return f"its weights have other shapes than what they are loaded into ({plain(error)})"
+    if where.is_dir() and "tokenizer" in text.lower() and not any((where / n).is_file() for n in _TOKENIZERS):
         return f"{where} has no tokenizer, such as tokenizer.json"
+    if config and not isinstance(error, OSError):
+        return f"{where / 'config.json'} or another file there does not fit ({plain(error)})"
     return plain(error)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -24,7 +25,7 @@ from transformers import (
 
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
-from rlgf.loads import loading
+from rlgf.loads import file_damage, loading
 from rlgf.models import lora, minilm, smollm2
 from rlgf.models.dropout import without_dropout
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
@@ -258,6 +259,12 @@ def check_vocabulary(what: str, model: PreTrainedModel, tokenizer: PreTrainedTok
     if largest < 0:
         raise UserError(f"{what}: its tokenizer has no tokens: its files do not belong together.")
     rows = int(model.get_input_embeddings().weight.shape[0])
+    folder = Path(tokenizer.name_or_path)
+    if largest >= rows and folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
+        raise UserError(
+            f"{what}: {folder} has no tokenizer_config.json, and without it its tokenizer has tokens that the model "
+            "does not know."
+        )
     if largest >= rows:
         raise UserError(
             f"{what}: its tokenizer's largest token id is {largest}, and the model has embeddings for {rows} tokens: "
@@ -276,6 +283,10 @@ def _load_model(config: ModelConfig) -> PreTrainedModel:
     if config.quantization is not None:
         options |= quantized(config.quantization, options["dtype"], device())
     model: PreTrainedModel = _from_pretrained(factory, config, **options)
+    # What it names ends texts, and the library goes on without it where it cannot be read.
+    found = file_damage(Path(config.source) / "generation_config.json")
+    if found is not None:
+        raise UserError(f"model '{config.model}' cannot be loaded: {found}.")
     return model
 
 
@@ -295,4 +306,4 @@ def _from_pretrained(factory: Any, config: ModelConfig, **options: Any) -> Any:
         )
 
 
-_REMEDY = "Give a folder that `save_pretrained` wrote, a hub name, or one of: " + ", ".join(PACKAGED)
+_REMEDY = "give a folder that `save_pretrained` wrote, a hub name, or one of: " + ", ".join(PACKAGED)

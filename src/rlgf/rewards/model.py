@@ -160,7 +160,7 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, train
     return Scorer(loaded.eval().to(device()), tokenizer, max_tokens)
 
 
-_REMEDY = f"Give a folder that `save_pretrained` wrote, a hub name, or one of: {', '.join(_PACKAGED)}"
+_REMEDY = f"give a folder that `save_pretrained` wrote, a hub name, or one of: {', '.join(_PACKAGED)}"
 
 
 class ModelReward:

@@ -156,11 +156,11 @@ def _read(folder: Path, updater: Updater, assessor: Assessor | None) -> Progress
     return Progress(**json.loads((folder / "progress.json").read_text()))
 
 
-_ADVICE = "Delete {folder} to go back to the checkpoint before it, or start over in another output folder"
+_ADVICE = "delete {folder} to go back to the checkpoint before it, or start over in another output folder"
 
 
 def _verify(folder: Path) -> None:
-    advice = _ADVICE.format(folder=folder).replace("Delete", "delete")
+    advice = _ADVICE.format(folder=folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError) as error:

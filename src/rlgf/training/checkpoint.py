@@ -135,7 +135,7 @@ def load_checkpoint(
     Raises:
         UserError: It is corrupt, not one of ours, or of a run with another configuration.
     """
-    with loading(f"checkpoint {folder}", folder, _ADVICE.format(folder=folder)):
+    with loading(f"checkpoint {folder}", folder):
         _verify(folder)
         _same_config(folder, json.loads((folder / "config.json").read_text()), config)
         return _read(folder, updater, assessor)

@@ -67,7 +67,7 @@ def evaluate(
     config = load_config(*sources)
     names = author or ["policy", *(["guide"] if config.guide else []), "reference"]
     rows = {}
-    with closing(Trainer(config)) as trainer:
+    with closing(Trainer(config, evaluates=True)) as trainer:
         for name in names:
             if name.upper() not in Who.__members__ or name == "nobody":
                 raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")
@@ -170,6 +170,7 @@ def merge(
     from rlgf.models.lora import adapter_base
     from rlgf.rewards.model import ModelReward, holds_reward_model
     from rlgf.training.checkpoint import save_policy
+    from rlgf.training.start import carry_start
 
     if adapter_base(adapter, None) is None:
         raise UserError(
@@ -180,6 +181,7 @@ def merge(
         ModelReward(adapter).save(output)
     else:
         save_policy(load_language_model(ModelConfig(model=adapter)), output)
+        carry_start(adapter, output)
     Console().print(Text(f"Wrote {output}."))
 
 

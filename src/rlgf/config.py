@@ -218,7 +218,7 @@ def laid_over(merged: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, A
     """
     try:
         return OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[return-value]  # a mapping
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
         raise UserError(f"a value is no valid YAML for a recipe: {' '.join(str(error).split())}.") from error
 
 
@@ -308,6 +308,8 @@ def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     path = Path(source)
     override = isinstance(source, str) and "=" in source and not path.is_file()
     what = f"the override {source}" if override else f"the recipe {path}"
+    if not override and path.is_dir():
+        raise UserError(f"{path} is a folder; give the path of a YAML file in it.")
     if not override and not path.is_file():
         raise UserError(
             f"there is no recipe {path}; give the path of a YAML file, or an override such as seed=1."
@@ -316,7 +318,7 @@ def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         plain = OmegaConf.to_container(
             OmegaConf.from_dotlist([str(source)]) if override else OmegaConf.load(path)
         )
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{what} is no valid YAML: {reason}.") from error
     if not isinstance(plain, dict):

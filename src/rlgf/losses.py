@@ -40,9 +40,23 @@ def clipped_surrogate(
     with torch.no_grad():
         metrics = {
             "clip_fraction": (((ratio - 1).abs() > clip) & mask).sum() / normalizer,
-            "update_kl": torch.where(mask, kl_estimate(old_logprobs, logprobs), 0.0).sum() / normalizer,
+            "update_kl": update_kl(logprobs, old_logprobs, mask, normalizer),
         }
     return loss, metrics
+
+
+@torch.no_grad()
+def update_kl(
+    logprobs: Float[Tensor, "B T"],
+    old_logprobs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    normalizer: float,
+) -> Float[Tensor, ""]:
+    """How far an update has gone: ``sum of (rho - 1) - log rho / normalizer``, rho the probability ratio.
+
+    In nats per token and never negative; where the old policy drew the tokens, an estimate of KL(old || new).
+    """
+    return torch.where(mask, kl_estimate(old_logprobs, logprobs), 0.0).sum() / normalizer
 
 
 def negative_log_likelihood(

@@ -14,6 +14,7 @@ from transformers import TrainerState
 from rlgf.advantages import rewarded_share, whiten
 from rlgf.algorithms import ESTIMATORS, Algorithm, Estimator, Part, Signals
 from rlgf.errors import UserError, resolve
+from rlgf.finite import require_finite
 from rlgf.losses import log_ratio
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
@@ -51,7 +52,8 @@ class Assessor:
         get the experience of all.
 
         Raises:
-            UserError: The reward function returned something other than one finite number a text.
+            UserError: The reward function returned something other than one finite number a text, or a model's
+                log-probabilities or values, or what became of them, are not finite.
         """
         scored = concatenate(processes.gathered(self._score(rollout, row)))
         return self._estimate(scored, row, kl_coefficient)
@@ -73,12 +75,18 @@ class Assessor:
         else:
             policy_mask = rollout.written_by(row.author(row.policy_loss_on))
         nothing = torch.zeros_like(policy_mask)
+        by_policy = rollout.written_by(Author.POLICY)
+        old_logprobs = self._old_logprobs(rollout, row)
+        require_finite("the policy's log-probabilities of its own texts", rollout.sampled_logprobs, by_policy)
+        require_finite("the policy's log-probabilities before the update", old_logprobs, policy_mask)
+        require_finite("the reference's log-probabilities", reference_logprobs, policy_mask | by_policy)
+        require_finite("the critic's values", values)
         return Experience(
             rollout=rollout,
             rewards=rewards,
             token_rewards=zeros,
             reference_logprobs=reference_logprobs,
-            old_logprobs=self._old_logprobs(rollout, row),
+            old_logprobs=old_logprobs,
             values=values,
             advantages=zeros,
             returns=zeros,
@@ -126,6 +134,8 @@ class Assessor:
                     signals, token_rewards=penalties, rewards=nothing, values=torch.zeros_like(scored.values)
                 )
                 advantages, _ = estimator.estimate(unpaid)
+        require_finite("the advantages", advantages, scored.policy_mask | scored.rollin_mask)
+        require_finite("the returns", returns, scored.value_mask)
         # Of a group only the pair that was picked is learned from.
         read = scored.policy_mask & (advantages != 0) if row.paired else scored.policy_mask
         return replace(

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import openai
@@ -26,6 +26,7 @@ from tenacity import (
 from rlgf.errors import UserError, nearest
 from rlgf.guides.base import Request
 from rlgf.guides.cache import DEFAULT_CACHE
+from rlgf.identity import FREE, identity
 
 CONTINUE = (
     "Continue the following text exactly where it stops, in the same voice. Answer with the "
@@ -57,17 +58,13 @@ class BudgetConfig(BaseModel):
     then: Literal["stop", "unguided"] = "stop"
     """At the limit: stop with a checkpoint, or train on without the guide."""
 
-    @property
-    def limited(self) -> bool:
-        return any(limit is not None for limit in (self.calls, self.tokens, self.cost))
-
 
 class HTTPGuideConfig(BaseModel):
     """A model on an OpenAI-compatible server, such as OpenAI, vLLM, llama.cpp, Ollama or TGI."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str
+    url: Annotated[str, FREE]
     """Up to and with the version: http://127.0.0.1:8080/v1."""
     model: str
     style: Literal["completions", "chat"] = "completions"
@@ -79,19 +76,19 @@ class HTTPGuideConfig(BaseModel):
     which the server continues (vLLM, llama.cpp), and the prompt alone as ``{text}``."""
     temperature: float = Field(default=1.0, ge=0, le=2)
     top_p: float = Field(default=0.92, gt=0, le=1)
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: Annotated[str, FREE] = "OPENAI_API_KEY"
     """The environment variable that holds the key; servers without keys need none."""
     token_ratio: float = Field(default=1.5, ge=1)
     """Tokens asked for per token of the policy: tokens of another vocabulary hold more or less text."""
-    concurrency: int = Field(default=8, ge=1)
+    concurrency: Annotated[int, FREE] = Field(default=8, ge=1)
     """Requests under way at a time."""
-    timeout: float = Field(default=60.0, gt=0)
+    timeout: Annotated[float, FREE] = Field(default=60.0, gt=0)
     """Seconds that one attempt may take."""
-    patience: float = Field(default=300.0, gt=0)
+    patience: Annotated[float, FREE] = Field(default=300.0, gt=0)
     """Seconds that one request is tried again before the run stops with a checkpoint."""
-    prices: Prices = Prices()
-    budget: BudgetConfig = BudgetConfig()
-    cache: str | None = DEFAULT_CACHE
+    prices: Annotated[Prices, FREE] = Prices()
+    budget: Annotated[BudgetConfig, FREE] = BudgetConfig()
+    cache: Annotated[str | None, FREE] = DEFAULT_CACHE
     """Folder of the answers, or null for none; the default is in the library's cache folder."""
 
     @field_validator("url")
@@ -116,23 +113,11 @@ class HTTPGuideConfig(BaseModel):
             raise ValueError("'continue_message' belongs to 'style: chat'")
         return self
 
-    TRANSPORT: ClassVar = {
-        "url",
-        "key_variable",
-        "concurrency",
-        "timeout",
-        "patience",
-        "prices",
-        "budget",
-        "cache",
-    }
-    """Fields that change what answers cost, not what they are: a resumed run may change them."""
-
     @property
     def identity(self) -> dict[str, Any]:
         """What answers depend on, besides the request: the same guide at another address is the same."""
-        names = self.TRANSPORT | (set() if self.style == "chat" else {"template", "continue_message"})
-        return self.model_dump(mode="json", exclude=names)
+        unread = set() if self.style == "chat" else {"template", "continue_message"}
+        return {name: value for name, value in identity(self).items() if name not in unread}
 
 
 @dataclass(frozen=True)

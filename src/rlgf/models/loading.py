@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from accelerate import PartialState
@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from rlgf.errors import UserError
+from rlgf.identity import FREE
 from rlgf.models import lora, minilm, smollm2
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
@@ -45,7 +46,7 @@ class ModelConfig(BaseModel):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Default: float32 on a CPU, bfloat16 on a GPU."""
-    trust_remote_code: bool = False
+    trust_remote_code: Annotated[bool, FREE] = False
     quantization: Quantization | None = None
     """Keep the weights in 4 or 8 bits; they are then not trained."""
 

@@ -22,6 +22,9 @@ from rlgf.training import processes
 from rlgf.types import Rollout, pad
 
 _MAX_GRADIENT_NORM = 1.0
+_EPSILON = 1e-6
+"""Of Adam. Some first gradients are 0 but for rounding, since the head starts at 0 and labels are balanced; the
+usual 1e-8 makes whole steps of that rounding, which differs with the number of processes."""
 _MAX_MICRO_TOKENS = 16_384
 """Tokens, padding included, of one forward and backward pass; bounds memory, changes no result."""
 
@@ -69,7 +72,7 @@ class Discriminator:
         self._updates = 0
         self.classifier = _Classifier(policy)
         self._optimizer = torch.optim.AdamW(
-            self.classifier.parameters(), lr=self.learning_rate, weight_decay=0.0, fused=True
+            self.classifier.parameters(), lr=self.learning_rate, eps=_EPSILON, weight_decay=0.0, fused=True
         )
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:

@@ -131,10 +131,10 @@ def tell(error: BaseException) -> None:
         return
     _link.told = error
     said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    failures = [failure for failure, _ in _exchange(None, " ".join(said.split())[:500])]
-    first = next(number for number, failure in enumerate(failures) if failure is not None)
+    found = _exchange(None, " ".join(said.split())[:500])
+    first, reason = next((number, failure) for number, (failure, _) in enumerate(found) if failure is not None)
     if first != rank():
-        raise FailedElsewhereError(_failed(first, failures[first])) from error
+        raise FailedElsewhereError(_failed(first, reason)) from error
 
 
 @contextmanager

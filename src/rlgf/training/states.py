@@ -43,7 +43,7 @@ def _pieces(state: Any) -> Iterator[bytes | memoryview]:
     if isinstance(state, Tensor):
         yield f"{state.dtype} {tuple(state.shape)}".encode()
         flat = state.detach().to("cpu").contiguous().flatten()
-        yield memoryview(flat.view(torch.uint8).numpy())
+        yield flat.view(torch.uint8).numpy().data
     elif isinstance(state, Mapping):
         for key, value in state.items():
             yield repr(key).encode()

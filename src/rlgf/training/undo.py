@@ -58,4 +58,4 @@ def fits(updater: Updater) -> bool:
     """Whether copies of weights and optimizer take no more than a quarter of the memory that is free."""
     weights = sum(p.numel() * p.element_size() for p in updater.trained)
     # And two moments of each.
-    return 3 * weights <= _SHARE_OF_MEMORY * psutil.virtual_memory().available
+    return 3 * weights <= _SHARE_OF_MEMORY * int(psutil.virtual_memory().available)

@@ -132,7 +132,9 @@ def tell(error: BaseException) -> None:
     _link.told = error
     said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     found = _exchange(None, " ".join(said.split())[:500])
-    first, reason = next((number, failure) for number, (failure, _) in enumerate(found) if failure is not None)
+    first, reason = next(
+        (number, failure) for number, (failure, _) in enumerate(found) if failure is not None
+    )
     if first != rank():
         raise FailedElsewhereError(_failed(first, reason)) from error
 

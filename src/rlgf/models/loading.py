@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from accelerate import PartialState
@@ -25,6 +25,7 @@ from transformers import (
 
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
+from rlgf.identity import FREE
 from rlgf.loads import file_damage, loading
 from rlgf.models import lora, minilm, smollm2
 from rlgf.models.dropout import without_dropout
@@ -47,7 +48,7 @@ class ModelConfig(BaseModel):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Default: float32 on a CPU, bfloat16 on a GPU."""
-    trust_remote_code: bool = False
+    trust_remote_code: Annotated[bool, FREE] = False
     quantization: Quantization | None = None
     """Keep the weights in 4 or 8 bits; they are then not trained."""
 
@@ -258,7 +259,9 @@ def check_vocabulary(what: str, model: PreTrainedModel, tokenizer: PreTrainedTok
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest < 0:
         raise UserError(f"{what}: its tokenizer has no tokens: its files do not belong together.")
-    rows = int(model.get_input_embeddings().weight.shape[0])
+    embeddings = model.get_input_embeddings().weight
+    assert isinstance(embeddings, Tensor)
+    rows = embeddings.shape[0]
     folder = Path(tokenizer.name_or_path)
     if largest >= rows and folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
         raise UserError(

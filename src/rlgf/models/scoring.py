@@ -61,7 +61,8 @@ class Tokens:
 
     def _with(self, names: Sequence[str], change: Callable[[Tensor], Tensor]) -> Tokens:
         there = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: change(value) for name, value in there.items() if value is not None})
+        changed: dict[str, Any] = {name: change(value) for name, value in there.items() if value is not None}
+        return replace(self, **changed)
 
     def kept_mask(self, width: int) -> Bool[Tensor, "B T V"] | None:
         """What each response token was drawn from, over ``width`` logits; None where nothing was cut off."""

@@ -21,7 +21,6 @@ from rlgf.guides import (
     Request,
     build_guide,
     guide_models,
-    http_configs,
     scoring_guide,
 )
 from rlgf.metrics import Metric, build_metrics
@@ -88,7 +87,6 @@ def build_parts(
             that is learned from has no probabilities over the policy's vocabulary, a metric lacks a library or
             the held-out samples what it needs.
     """
-    _check_budget(config)
     if policy is None:
         _check_context("policy", config.policy.source, config.rollout)
     if guide is None and config.guide is not None:
@@ -165,7 +163,8 @@ def _asked_guide(config: GuideConfig, rollout: RolloutConfig, train: Sequence[Sa
         UserError: it cannot be had, or its answer is none.
     """
     guide = build_guide(config)
-    if isinstance(guide, RemoteGuide):
+    # By one process, since a limit is one of the run: it may allow no second request.
+    if isinstance(guide, RemoteGuide) and processes.is_main():
         prompt = max((sample.prompt for sample in itertools.islice(train, 256)), key=len)
         guide.write([Request(prompt, rollout.max_response_tokens, seed=0)])
     return guide
@@ -215,18 +214,6 @@ def _measured_against(
     if found is not None:
         check_comparable(policy, found)
     return found
-
-
-def _check_budget(config: Config) -> None:
-    """
-    Raises:
-        UserError: a guide has a budget, and there are several processes.
-    """
-    servers = http_configs(config.guide) if config.guide is not None else []
-    if processes.count() > 1 and any(server.budget.limited for server in servers):
-        raise UserError(
-            "'guide.budget' is kept by one process alone: start one process, or set a limit at the provider."
-        )
 
 
 def _check_pairs(config: Config, train: Sequence[Sample]) -> None:

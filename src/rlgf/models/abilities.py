@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -51,14 +53,15 @@ def declare(model: PreTrainedModel, able: Abilities | None) -> None:
 
 def takes(model: nn.Module, name: str) -> bool:
     """Whether ``model.forward`` knows an argument of that name."""
-    return name in _arguments(type(model), type(getattr(model, "base_model", model)))
+    trunk: Any = getattr(model, "base_model", model)
+    return name in _arguments(type(model).forward, type(trunk).forward)
 
 
 @lru_cache
-def _arguments(kind: type[nn.Module], trunk: type[nn.Module]) -> frozenset[str]:
+def _arguments(forward: Callable[..., Any], trunk: Callable[..., Any]) -> frozenset[str]:
     """Names of a forward pass's arguments; those that it hands on to its trunk are the trunk's."""
-    found = inspect.signature(kind.forward).parameters
+    found = inspect.signature(forward).parameters
     names = {name for name, one in found.items() if one.kind is not one.VAR_KEYWORD}
-    if len(names) < len(found) and trunk is not kind:
+    if len(names) < len(found) and trunk is not forward:
         names |= _arguments(trunk, trunk)
     return frozenset(names)

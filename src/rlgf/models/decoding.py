@@ -12,11 +12,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.kept import KeptTokens
-from rlgf.models.batching import length_batches
 from rlgf.models.abilities import abilities, takes
+from rlgf.models.batching import length_batches
 from rlgf.models.cache import cache_argument, keep_rows, reserving_cache
 from rlgf.models.encoder_decoder import encode, encoded_inputs
-from rlgf.models.scoring import mixed_precision, read_logits
+from rlgf.models.scoring import mixed_precision
+from rlgf.models.vocabulary import read_logits
 from rlgf.rollout.sampling import Sampling, draw, sampling_logits
 from rlgf.types import pad
 
@@ -127,7 +128,9 @@ class _Batch:
         # The last sampled token is never fed back.
         capacity = self.ids.shape[1] + int(limits.max()) - 1
         name = cache_argument(model)
-        self.cache = reserving_cache(model, capacity) if use_cache and able.cache and name is not None else None
+        self.cache = (
+            reserving_cache(model, capacity) if use_cache and able.cache and name is not None else None
+        )
         self.cache_inputs: dict[str, Any] = {} if name is None else {name: self.cache}
         if takes(model, "use_cache"):
             self.cache_inputs["use_cache"] = self.cache is not None

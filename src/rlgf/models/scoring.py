@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from rlgf.kept import KeptTokens, kept_mask
 from rlgf.models.abilities import abilities, takes
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
+from rlgf.models.vocabulary import read_logits
 from rlgf.types import Rollout
 
 
@@ -123,7 +124,9 @@ def response_outputs(
     """
     length = tokens.response_ids.shape[1]
     # A decoder's few columns before the response cost nothing; a causal model's are the whole prompt.
-    keep = {"logits_to_keep": length} if takes(model, "logits_to_keep") and not is_encoder_decoder(model) else {}
+    keep = (
+        {"logits_to_keep": length} if takes(model, "logits_to_keep") and not is_encoder_decoder(model) else {}
+    )
 
     def run(alike: Tokens) -> tuple[Tensor, ...]:
         with mixed_precision(model.device), _last_states(model) as states:
@@ -133,11 +136,6 @@ def response_outputs(
 
     found = _by_likeness(model, tokens, run)
     return found[0], found[1] if hidden else None
-
-
-def read_logits(model: PreTrainedModel, logits: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch V"]:
-    """Logits of the tokens that the model's tokenizer has."""
-    return logits
 
 
 def trunk_of(model: PreTrainedModel) -> PreTrainedModel:

@@ -16,7 +16,8 @@ from rlgf.errors import UserError
 from rlgf.models.abilities import Abilities, declare, takes
 from rlgf.models.decoding import sample_continuations
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder, takes_decoder_positions
-from rlgf.models.scoring import Tokens, mixed_precision, read_logits, response_outputs
+from rlgf.models.scoring import Tokens, mixed_precision, response_outputs
+from rlgf.models.vocabulary import read_logits
 from rlgf.rollout.sampling import Sampling
 from rlgf.types import pad
 
@@ -92,9 +93,10 @@ class _Trial:
                     return able
             except Exception as error:
                 failure = error
-        raise _refusal(self.model, 
+        raise _refusal(
+            self.model,
             "gives other log-probabilities where it writes a text than where it reads it"
-            + (f" ({_first_line(failure)})" if failure is not None else "")
+            + (f" ({_first_line(failure)})" if failure is not None else ""),
         )
 
     def _check_plain(self) -> None:
@@ -110,13 +112,16 @@ class _Trial:
         except Exception as error:
             raise _refusal(self.model, f"cannot be run on text alone ({_first_line(error)})") from error
         if first.isnan().any():
-            raise _refusal(self.model, "gives numbers that are not finite: its weights are damaged or too large")
+            raise _refusal(
+                self.model, "gives numbers that are not finite: its weights are damaged or too large"
+            )
         if not self._equal(second, first):
             raise _refusal(self.model, "gives other log-probabilities each time that it reads the same text")
         if not self._equal(before, first[:-2]):
-            raise _refusal(self.model, 
+            raise _refusal(
+                self.model,
                 "sees the tokens that follow, as encoders do, so it cannot write text token by token: choose a "
-                "causal or an encoder-decoder model"
+                "causal or an encoder-decoder model",
             )
 
     def _ways(self) -> Iterator[Abilities]:
@@ -155,7 +160,7 @@ class _Trial:
             torch.tensor(_LIMITS),
             torch.linspace(0.05, 0.95, len(_LIMITS) * max(_LIMITS)).view(len(_LIMITS), -1),
             Sampling(),
-            None,
+            (),
             prompts=self._prompts(),
         )
         written = [torch.cat([text.begun, r.token_ids]) for text, r in zip(self.texts, results, strict=True)]
@@ -179,7 +184,10 @@ class _Trial:
             return [torch.ones_like(row, dtype=torch.bool) for row in rows]
 
         return Tokens(
-            pad(prompts, 0, left=True), pad(masks(prompts), False, left=True), pad(written, 0), pad(masks(written), False)
+            pad(prompts, 0, left=True),
+            pad(masks(prompts), False, left=True),
+            pad(written, 0),
+            pad(masks(written), False),
         ).to(self.model.device)
 
     def _prompts(self) -> list[Tensor] | None:
@@ -189,7 +197,11 @@ class _Trial:
     def _plain(self, text: _Text, ids: Int[Tensor, "L"], **more: Any) -> Float[Tensor, "L V"]:
         """Log-probabilities behind each of ``ids`` from a plain pass over them."""
         device = self.model.device
-        given = {"input_ids": ids} if text.prompt is None else {"input_ids": text.prompt, "decoder_input_ids": ids}
+        given = (
+            {"input_ids": ids}
+            if text.prompt is None
+            else {"input_ids": text.prompt, "decoder_input_ids": ids}
+        )
         if takes(self.model, "use_cache"):
             more["use_cache"] = False
         with mixed_precision(device):
@@ -229,7 +241,9 @@ def _ordinary_ids(model: PreTrainedModel) -> Int[Tensor, "N"]:
     embeddings = model.get_input_embeddings()
     assert embeddings is not None, "it has no embeddings of tokens"
     special = {value for name, value in _settings(model.config.to_dict()) if "token" in name}
-    count = min(int(embeddings.weight.shape[0]), 1024)  # type: ignore[union-attr,arg-type]
+    weight = embeddings.weight
+    assert isinstance(weight, Tensor)
+    count = min(len(weight), 1024)
     return torch.tensor([i for i in range(count) if i not in special])
 
 

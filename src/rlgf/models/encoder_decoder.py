@@ -44,7 +44,7 @@ def decoder_start(model: PreTrainedModel) -> list[int]:
 
 def _generation_setting(model: PreTrainedModel, name: str) -> int | None:
     """A token id from the generation configuration or, in older models, from the model's own."""
-    for config in (model.generation_config, model.config):
+    for config in (getattr(model, "generation_config", None), model.config):
         value = getattr(config, name, None)
         if isinstance(value, list | tuple):
             value = value[0] if len(value) == 1 else None

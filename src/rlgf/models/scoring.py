@@ -180,12 +180,10 @@ def _last_states(model: PreTrainedModel) -> Iterator[list[Float[Tensor, "B L D"]
     They are taken from there since ``hidden_states[-1]`` is, of some models, before the last
     normalization or a projection.
     """
-    module: Any = model
-    if is_encoder_decoder(model) and model.base_model is model:
-        # T5's head belongs to the model itself, and an `EncoderDecoderModel`'s to its decoder.
-        module = model.get_decoder()
     states: list[Tensor] = []
-    handle = module.base_model.register_forward_hook(lambda _module, _args, output: states.append(output[0]))
+    # The decoder of an `EncoderDecoderModel` has a head of its own.
+    network = model.get_decoder().base_model
+    handle = network.register_forward_hook(lambda _module, _args, output: states.append(output[0]))
     try:
         yield states
     finally:

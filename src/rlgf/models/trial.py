@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from rlgf.errors import UserError
 from rlgf.models.abilities import Abilities, declare, takes
+from rlgf.models.cache import cache_argument
 from rlgf.models.decoding import sample_continuations
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder, takes_decoder_positions
 from rlgf.models.scoring import Tokens, mixed_precision, response_outputs
@@ -127,8 +128,9 @@ class _Trial:
     def _ways(self) -> Iterator[Abilities]:
         """Ways to run the model, the fastest first."""
         encoders = (True, False) if is_encoder_decoder(self.model) else (True,)
+        caches = (False,) if cache_argument(self.model) is None else (True, False)
         first = self._first_position()
-        for cache, prompts, padding in itertools.product((True, False), encoders, (True, False)):
+        for cache, prompts, padding in itertools.product(caches, encoders, (True, False)):
             yield Abilities(padding=padding, prompt_padding=prompts, cache=cache, first_position=first)
 
     def _first_position(self) -> int | None:

@@ -35,7 +35,7 @@ def restrict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None
 
 
 def _forbidden(model: PreTrainedModel) -> Iterator[int]:
-    config = model.generation_config
+    config = getattr(model, "generation_config", None)
     for sequence in getattr(config, "bad_words_ids", None) or []:
         if len(sequence) == 1:
             yield sequence[0]

@@ -25,6 +25,8 @@ class Abilities:
     """An encoder can read prompts of unequal length together, padded on the right."""
     cache: bool = True
     """It can go on with a text without reading it again."""
+    step_mask: bool = True
+    """With a cache it wants the mask of the whole text; Mamba, which has no keys to mask, wants none."""
     first_position: int | None = 0
     """The number of a text's first position; None if the model counts positions itself."""
 

@@ -135,6 +135,7 @@ class _Batch:
         if takes(model, "use_cache"):
             self.cache_inputs["use_cache"] = self.cache is not None
         self.gives_positions = able.first_position is not None
+        self.step_mask = able.step_mask
         self.fed = 0
 
     def next_logits(self) -> Float[Tensor, "N V"]:
@@ -148,7 +149,9 @@ class _Batch:
     def _inputs(self, ids: Int[Tensor, "N W"], positions: Int[Tensor, "N W"]) -> dict[str, Any]:
         """Arguments of a forward pass over new tokens, without the cache."""
         if self.encoded is None:
-            inputs = {"input_ids": ids, "attention_mask": self.mask, "logits_to_keep": 1}
+            inputs = {"input_ids": ids, "logits_to_keep": 1}
+            if self.step_mask or not self.fed:
+                inputs["attention_mask"] = self.mask
             if self.gives_positions:
                 inputs["position_ids"] = positions
             return {name: value for name, value in inputs.items() if takes(self.model, name)}

@@ -22,8 +22,9 @@ from rlgf.models.vocabulary import read_logits
 from rlgf.rollout.sampling import Sampling
 from rlgf.types import pad
 
-_PROMPTS = (5, 2, 3)
-"""Tokens of each text before what is written."""
+_PROMPTS = (5, 2, 2)
+"""Tokens of each text before what is written: unequal, and two alike, so that a row leaves another also where only
+such are run together."""
 _LIMITS = (2, 4, 3)
 """Tokens that are written: one row leaves the batch before the others."""
 _EXACT, _ROUNDED = 1e-3, 0.1
@@ -130,8 +131,11 @@ class _Trial:
         encoders = (True, False) if is_encoder_decoder(self.model) else (True,)
         caches = (False,) if cache_argument(self.model) is None else (True, False)
         first = self._first_position()
-        for cache, prompts, padding in itertools.product(caches, encoders, (True, False)):
-            yield Abilities(padding=padding, prompt_padding=prompts, cache=cache, first_position=first)
+        for cache, step_mask, prompts, padding in itertools.product(
+            caches, (True, False), encoders, (True, False)
+        ):
+            if step_mask or (cache and prompts):
+                yield Abilities(padding, prompts, cache, step_mask, first)
 
     def _first_position(self) -> int | None:
         """The position at which a text begins for the model, where it can be told."""
@@ -186,7 +190,8 @@ class _Trial:
             return [torch.ones_like(row, dtype=torch.bool) for row in rows]
 
         return Tokens(
-            pad(prompts, 0, left=True),
+            # What stands in the padding must not matter, and a padding token's own embedding may be 0.
+            pad(prompts, int(self.more[0]), left=True),
             pad(masks(prompts), False, left=True),
             pad(written, 0),
             pad(masks(written), False),
@@ -234,7 +239,7 @@ def _texts(model: PreTrainedModel) -> tuple[list[_Text], Int[Tensor, "_"]]:
         return [_Text(prompt, nothing, None) for prompt in prompts], more
     start = torch.tensor(decoder_start(model))
     return [
-        _Text(start, prompt[:begun], prompt) for begun, prompt in zip((0, 2, 1), prompts, strict=True)
+        _Text(start, prompt[:begun], prompt) for begun, prompt in zip((0, 1, 1), prompts, strict=True)
     ], more
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,13 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from rlgf.errors import UserError
 from rlgf.types import pad
+
+
+@dataclass
+class _Encoded(BaseModelOutput):
+    """What an encoder says; decoders of Switch and NLLB look for what its experts were asked too."""
+
+    router_logits: tuple[Tensor, ...] | None = None
 
 
 def is_encoder_decoder(model: PreTrainedModel) -> bool:
@@ -74,7 +82,7 @@ def encode(
 def encoded_inputs(states: Float[Tensor, "N P D"], mask: Bool[Tensor, "N P"]) -> dict[str, Any]:
     """The arguments of a forward pass that say what the encoder has read."""
     return {
-        "encoder_outputs": BaseModelOutput(last_hidden_state=states),
+        "encoder_outputs": _Encoded(last_hidden_state=states),
         "attention_mask": mask.long(),
     }
 

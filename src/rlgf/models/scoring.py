@@ -181,8 +181,11 @@ def _last_states(model: PreTrainedModel) -> Iterator[list[Float[Tensor, "B L D"]
     normalization or a projection.
     """
     states: list[Tensor] = []
+    network: Any = model.get_decoder()
+    if not is_encoder_decoder(model) and not isinstance(network, PreTrainedModel):
+        network = model.base_model  # ModernBERT calls its head a decoder
     # The decoder of an `EncoderDecoderModel` has a head of its own.
-    network = model.get_decoder().base_model
+    network = getattr(network, "base_model", network)
     handle = network.register_forward_hook(lambda _module, _args, output: states.append(output[0]))
     try:
         yield states

@@ -27,7 +27,7 @@ _PROMPTS = (5, 2, 2)
 such are run together."""
 _LIMITS = (2, 4, 3)
 """Tokens that are written: one row leaves the batch before the others."""
-_EXACT, _ROUNDED = 1e-3, 0.1
+_EXACT, _ROUNDED = 2e-4, 0.1
 """How far log-probabilities may be off, as a share of their spread over the vocabulary, in float32 and in
 lower precision. Rounding is off by 1e-5 and 0.02, a text that is padded wrongly by 0.1 to 1."""
 _LEAST = -50.0
@@ -55,6 +55,24 @@ def try_out(model: PreTrainedModel) -> Abilities:
         model.train(training)
     declare(model, able)
     return able
+
+
+def check_trainable(model: PreTrainedModel) -> None:
+    """Try out whether gradients flow back to a model's weights; it has none afterwards.
+
+    Raises:
+        UserError: its backward pass fails, as Reformer's does where dropout is off.
+    """
+    texts, more = _texts(model)
+    prompt = (texts[0].before if texts[0].prompt is None else texts[0].prompt)[None]
+    tokens = Tokens(prompt, torch.ones_like(prompt).bool(), more[None], torch.ones_like(more).bool()[None])
+    try:
+        logits, _ = response_outputs(model, tokens.to(model.device))
+        logits.float().logsumexp(dim=-1).sum().backward()
+    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+        raise _refusal(model, f"cannot be trained ({_first_line(error)})") from error
+    finally:
+        model.zero_grad()
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from rlgf.models.loading import (
 )
 from rlgf.models.lora import Adapters
 from rlgf.models.scratch import ScratchConfig
+from rlgf.models.trial import check_trainable
 from rlgf.rewards import Reward, RewardInput, Scale, build_reward, score
 from rlgf.rewards.base import LearnedReward, PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
@@ -100,6 +101,8 @@ def build_parts(
         texts = [s.prompt + "".join(s.references[:1]) for s in train] if config.policy.scratch else None
         policy = load_language_model(config.policy.source, texts)
     policy, reference = _with_reference(policy, config)
+    if config.policy.scratch is None and policy.trained:
+        check_trainable(policy.model)
     if isinstance(reward, PolicyReadingReward):
         reward.attach(policy, config.rollout, config.seed)
     language_model = config.evaluation.language_model

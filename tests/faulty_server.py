@@ -11,9 +11,10 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 
 FAULTS = (
@@ -25,7 +26,12 @@ FAULTS = (
     "no choices",
     "no text",
     "slow",
+    "request timeout",
+    "overloaded",
+    "error in a reply",
+    "a proxy's page",
 )
+PAGE = "<!DOCTYPE html><html><body><h1>Bad gateway</h1></body></html>"
 
 
 def answer_to(prompt: str, seed: int, letters: str, length: int) -> str:
@@ -54,6 +60,8 @@ class FaultyServer(ThreadingHTTPServer):
         model: str = "letters",
         context: int = 10_000,
         replies: Sequence[str] | None = None,
+        always: tuple[int, Any] | None = None,
+        listed: Mapping[str, Any] | int = MappingProxyType({}),
         keep: bool = True,
     ) -> None:
         """
@@ -64,17 +72,22 @@ class FaultyServer(ThreadingHTTPServer):
             hang: seconds that a hanging attempt lasts; longer than the client waits.
             retry_after: seconds that a rate limit asks for.
             replies: texts to give in turns, instead of letters.
+            always: a status and what is sent with it, whatever is asked: text as a page, anything else as JSON.
+            listed: what the list of models says besides the name, or the status where there is no such list.
             keep: remember the bodies of requests.
         """
         super().__init__(address, _Handler)
         self.faults, self.share, self.latency, self.hang = faults, share, latency, hang
         self.letters, self.key, self.model, self.context = letters, key, model, context
         self.replies, self.keep, self.retry_after = replies, keep, retry_after
+        self.always: tuple[int, Any] | None = always
+        self.listed: Mapping[str, Any] | int = listed
         self.seen: Counter[str] = Counter()
         """Attempts by what they ask."""
         self.answered: Counter[str] = Counter()
         """Whole answers by what they answer."""
         self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.lock = threading.Lock()
 
     @property
@@ -99,7 +112,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Silence."""
 
     def do_GET(self) -> None:
-        self._send(200, {"object": "list", "data": [{"id": self.server.model, "object": "model"}]})
+        listed = self.server.listed
+        if isinstance(listed, int):
+            return self._send(listed, {"error": {"message": "no such route"}})
+        model = {"id": self.server.model, "object": "model", **listed}
+        return self._send(200, {"object": "list", "data": [model]})
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["content-length"]))
@@ -111,6 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
             server.seen[asked] += 1
             if server.keep:
                 server.bodies.append(body)
+                server.headers.append(dict(self.headers))
+        if server.always is not None:
+            return self._send(*server.always)
         if server.key is not None and self.headers.get("authorization") != f"Bearer {server.key}":
             given = self.headers.get("authorization", "")
             return self._send(401, {"error": {"message": f"wrong key: {given}"}})
@@ -118,7 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         if body["model"] != server.model or not self.path.startswith("/v1/"):
             return self._send(404, {"error": {"message": f"no model {body['model']} at {self.path}"}})
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
-        if len(prompt) + body["max_tokens"] > server.context:
+        length = body.get("max_tokens", body.get("max_completion_tokens"))
+        if len(prompt) + length > server.context:
             return self._send(400, {"error": {"message": f"the context holds {server.context} tokens"}})
         time.sleep(server.latency)
         reply = self._reply(body, prompt, chat)
@@ -133,7 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
         if server.replies is not None:
             text, reason = server.replies[len(server.bodies) % len(server.replies)], "stop"
         else:
-            text, reason = answer_to(prompt, body["seed"], server.letters, body["max_tokens"]), "length"
+            length = body.get("max_tokens", body.get("max_completion_tokens"))
+            text, reason = answer_to(prompt, body.get("seed", 0), server.letters, length), "length"
         content = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         used = {"prompt_tokens": len(prompt), "completion_tokens": len(text)}
         return {
@@ -167,6 +189,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {**reply, "choices": []})
         elif fault == "no text":
             self._send(200, {**reply, "choices": [{"index": 0, "finish_reason": "stop"}]})
+        elif fault in ("request timeout", "overloaded"):
+            self._send({"request timeout": 408, "overloaded": 529}[fault], {"error": {"message": fault}})
+        elif fault == "error in a reply":
+            self._send(200, {"error": {"message": "the model is loading", "code": 503}})
+        elif fault == "a proxy's page":
+            self._send(502, PAGE)
         elif fault == "slow":
             text = json.dumps(reply).encode()
             self._head(200, len(text), {})
@@ -179,9 +207,10 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _send(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        text = json.dumps(body).encode()
-        self._head(status, len(text), headers or {})
+    def _send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        page = isinstance(body, str)
+        text = (body if page else json.dumps(body)).encode()
+        self._head(status, len(text), (headers or {}) | ({"content-type": "text/html"} if page else {}))
         self.wfile.write(text)
 
     def _head(self, status: int, length: int, headers: dict[str, str]) -> None:

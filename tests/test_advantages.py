@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlgf.advantages import gae, group_relative, leave_one_out, whiten
+from rlgf.advantages import gae, group_relative, leave_one_out, rewarded_share, whiten
 
 NUMBERS = st.floats(-10, 10)
 SHARES = st.floats(0, 1)
@@ -132,14 +132,6 @@ def test_group_relative_of_two_groups_worked_by_hand() -> None:
     assert group_relative(scores, groups).tolist() == pytest.approx(expected, abs=1e-5)
 
 
-def test_penalties_do_not_decide_the_scale_of_a_group() -> None:
-    rewards, groups = torch.tensor([0.0, 0.0, 0.0, 4.0]), torch.tensor([0, 0, 1, 1])
-    scores = rewards - torch.tensor([0.001, 0.003, 0.5, 0.7])
-    assert group_relative(scores, groups, rewards=rewards).tolist() == pytest.approx(
-        [0.0, 0.0, -3.8 / 4, 3.8 / 4], abs=1e-5
-    )
-
-
 @given(GROUPED_SCORES)
 def test_leave_one_out_equals_a_loop_over_the_others(pairs: list[tuple[int, float]]) -> None:
     advantages = leave_one_out(*split(pairs))
@@ -163,10 +155,15 @@ def test_a_constant_group_has_no_advantage(estimate: Estimate, score: float) -> 
     assert estimate(scores, groups).tolist() == [0.0] * 7
 
 
-@pytest.mark.parametrize(("score", "size"), [(100.1, 7), (-33.3, 10), (1000.1, 3)])
-def test_a_constant_group_has_no_advantage_where_the_mean_is_rounded(score: float, size: int) -> None:
+@pytest.mark.parametrize("estimate", [group_relative, leave_one_out])
+@pytest.mark.parametrize(("score", "size"), [(100.1, 7), (-33.3, 10), (1000.1, 3), (0.1, 7)])
+def test_a_constant_group_has_no_advantage_where_the_mean_is_rounded(
+    estimate: Estimate, score: float, size: int
+) -> None:
     scores, groups = torch.full((size,), score), torch.zeros(size, dtype=torch.long)
-    assert group_relative(scores, groups).abs().max() < 1e-2
+    assert not estimate(scores, groups).any()
+    scores[0] = scores[0].nextafter(torch.tensor(math.inf))
+    assert not estimate(scores, groups).any(), "one unit in the last place is rounding too"
 
 
 @pytest.mark.parametrize("estimate", [group_relative, leave_one_out])
@@ -216,3 +213,54 @@ def test_whiten_of_one_token_or_none_is_0() -> None:
     values, mask = torch.tensor([[3.0, 5.0]]), torch.tensor([[True, False]])
     assert whiten(values, mask).tolist() == [[0.0, 0.0]]
     assert whiten(values, torch.zeros_like(mask)).tolist() == [[0.0, 0.0]]
+
+
+@given(EPISODES, st.lists(NUMBERS, min_size=4, max_size=4))
+def test_the_rewarded_share_is_the_spread_of_rewards_over_that_of_advantages(
+    episodes: Episodes, rewards: list[float]
+) -> None:
+    advantages, _, mask = padded(episodes, garbage=1e6, extra=1)
+    found = [advantage for row in episodes for advantage, _ in row]
+    paid = [reward for reward, row in zip(rewards, episodes, strict=False) for _ in row]
+    share = rewarded_share(advantages, torch.tensor(rewards[: len(episodes)], dtype=torch.float64), mask)
+    if statistics.pstdev(paid) < 1e-9:
+        assert share < 1e-6 or statistics.pstdev(found) < 1e-6
+    elif statistics.pstdev(found) > 1e-9:
+        assert share == pytest.approx(min(1, statistics.pstdev(paid) / statistics.pstdev(found)), rel=1e-6)
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0, 0.1, -1000.1])
+def test_where_all_are_paid_alike_nothing_is_the_rewards(reward: float) -> None:
+    advantages, mask = torch.randn(7, 5), torch.ones(7, 5, dtype=torch.bool)
+    rewards = torch.full((7,), reward)
+    assert rewarded_share(advantages, rewards, mask) == 0
+    assert rewarded_share(0 * advantages, rewards, mask) == 0
+    rewards[2] = rewards[2].nextafter(torch.tensor(-math.inf))
+    assert rewarded_share(advantages, rewards, mask) < 1e-6
+    assert rewarded_share(advantages, rewards, torch.zeros_like(mask)) == 0, "no token is read"
+
+
+def test_one_text_of_112_that_is_paid_teaches_all_there_is_to_learn() -> None:
+    """The critic has not learned anything yet, so that the advantages are the rewards."""
+    rewards = torch.zeros(112)
+    rewards[17] = 1.0
+    mask = torch.ones(112, 48, dtype=torch.bool)
+    rows = torch.zeros(112, 48)
+    rows[:, -1] = rewards
+    advantages, _ = gae(rows, torch.zeros_like(rows), mask, 1.0, 0.95)
+    assert rewarded_share(advantages, rewards, mask) == 1
+    assert rewarded_share(advantages, rewards + 5, mask) == pytest.approx(1, rel=1e-5)
+    # Nine tenths of what a critic of no use adds are not scaled up.
+    noise = torch.randn(112, 48, generator=torch.Generator().manual_seed(0))
+    assert rewarded_share(noise, rewards, mask) == pytest.approx(0.094, abs=0.005)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 3.0, 1e4])
+def test_the_unit_of_rewards_does_not_matter(scale: float) -> None:
+    random = torch.Generator().manual_seed(1)
+    advantages, rewards = torch.randn(9, 5, generator=random), 0.3 * torch.randn(9, generator=random)
+    mask = torch.rand(9, 5, generator=random) < 0.7
+    share = rewarded_share(advantages, rewards, mask)
+    assert 0 < share < 1
+    assert rewarded_share(scale * advantages, scale * rewards, mask) == pytest.approx(share, rel=1e-5)
+    assert rewarded_share(advantages, rewards + 2, mask) == pytest.approx(share, rel=1e-4)

@@ -28,6 +28,7 @@ from rlgf.algorithms import (
 )
 from rlgf.guides import LocalGuide
 from rlgf.models.decoding import sample_continuations
+from rlgf.rewards import Reward
 from rlgf.rollout.authors import Draft
 from rlgf.rollout.collector import assemble
 from rlgf.rollout.sampling import Sampling
@@ -107,12 +108,16 @@ def expected_gradient(
     micro_tokens: int = 10**6,
     sampling: Sampling | None = None,
     start: Tensor = POLICY,
+    pay: Reward = reward,
 ) -> Tensor:
-    """The library's gradient, summed over tokens and averaged over episodes, (states, 3)."""
+    """The library's gradient, summed over tokens and averaged over episodes, (states, 3).
+
+    ``start`` is where the policy stands: where it sampled, or where it has come to since.
+    """
     sampling = sampling or Sampling()
     policy = table_language_model(start)
     critics = {} if row.critic is None or values is None else {row.critic: TableCritic(values.clone())}
-    assessor = Assessor(policy, table_language_model(REFERENCE), critics, reward, sampling, 1.0, 10**6)
+    assessor = Assessor(policy, table_language_model(REFERENCE), critics, pay, sampling, 1.0, 10**6)
     experience = assessor.assess(rollout, row, kl)
     config = UpdateConfig(max_micro_tokens=micro_tokens)
     guide = LocalGuide(table_language_model(GUIDE), policy.tokenizer, Sampling())
@@ -125,9 +130,9 @@ def expected_gradient(
     return -gradient[:, :3] * experience.policy_mask.sum() / len(rollout)
 
 
-def gradient_of(objective: Callable[[Tensor], Tensor]) -> Tensor:
-    """Exact gradient at the policy's logits of an objective of its probabilities, (states, 3)."""
-    logits = POLICY.log().clone().requires_grad_()
+def gradient_of(objective: Callable[[Tensor], Tensor], at: Tensor = POLICY) -> Tensor:
+    """Exact gradient at a policy's logits of an objective of its probabilities, (states, 3)."""
+    logits = at.log().clone().requires_grad_()
     objective(logits.softmax(dim=-1)).backward()
     assert logits.grad is not None
     return logits.grad
@@ -203,10 +208,22 @@ def test_gradient_does_not_depend_on_micro_batches() -> None:
     torch.testing.assert_close(cut, whole, atol=1e-6, rtol=1e-5)
 
 
-def test_aggrevated_improves_on_the_guide_by_one_step() -> None:
-    """Sum over t < h of E[grad log pi(a|s) A^g(s, a)] with A^g = r + V^g(s') - V^g(s)."""
+@pytest.mark.parametrize("gae_lambda", [0.0, AGGREVATED.gae_lambda], ids=["lambda 0", "as shipped"])
+def test_aggrevated_improves_on_the_guide_by_one_step(gae_lambda: float) -> None:
+    """Sum over t < h of E[grad log pi(a|s) A(s, a)], A = A^g + lambda times the next step's up to the switch, and
+    A^g = r + V^g(s') - V^g(s): with lambda 0 one step, with the lambda that is shipped what its equation says.
+    """
     values = state_values(GUIDE, 0.0)
-    row = AGGREVATED.model_copy(update={"gae_lambda": 0.0, "whiten": False})
+    row = AGGREVATED.model_copy(update={"gae_lambda": gae_lambda, "whiten": False})
+
+    def advantage(state: tuple[int, ...], token: int, switch: int) -> Tensor:
+        at, following = (state_index(state), token), (*state, token)
+        penalty = KL * (POLICY[at].log() - REFERENCE[at].log())
+        found = values[state_index(following)] - penalty - values[at[0]]
+        if len(following) < switch:
+            later = [POLICY[state_index(following), a] * advantage(following, a, switch) for a in range(3)]
+            found = found + gae_lambda * torch.stack(later).sum()
+        return found
 
     def surrogate(probabilities: Tensor) -> Tensor:
         total = torch.tensor(0.0)
@@ -215,14 +232,15 @@ def test_aggrevated_improves_on_the_guide_by_one_step() -> None:
                 reach = likelihood(POLICY, state, 0, len(state))
                 for token in range(3):
                     at = state_index(state), token
-                    following = values[state_index((*state, token))]
-                    penalty = KL * (POLICY[at].log() - REFERENCE[at].log())
-                    advantage = following - penalty - values[at[0]]
-                    total = total + 0.25 * reach * probabilities[at] * advantage
+                    total = total + 0.25 * reach * probabilities[at] * advantage(state, token, switch)
         return total
 
     found = expected_gradient(row, whole_distribution(row), values)
     torch.testing.assert_close(found, gradient_of(surrogate), atol=1e-5, rtol=1e-4)
+
+
+def test_what_is_printed_of_aggrevated_is_what_is_shipped() -> None:
+    assert f"lambda {AGGREVATED.gae_lambda:g}," in AGGREVATED.equation
 
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 1.0])
@@ -348,9 +366,7 @@ def test_rloo_follows_the_gradient_of_its_objective(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["grpo", "guided-grpo"])
 def test_grpo_pushes_the_better_of_two_up_and_the_other_down(name: str) -> None:
-    """In a group of two the advantage is the distance of the penalized rewards over that of the rewards, so
-    +1 and -1 but for the penalty, and 0 where the rewards are equal.
-    """
+    """In a group of two the advantage is +1 and -1, and 0 where the rewards are equal; the penalty is apart."""
     row = ALGORITHMS[name]
     assert isinstance(row, Algorithm)
 
@@ -364,18 +380,80 @@ def test_grpo_pushes_the_better_of_two_up_and_the_other_down(name: str) -> None:
                 start = likelihood(GUIDE, one, 0, switch)
                 weight = chance * start
                 ratio = torch.tensor(0.0)
-                difference = penalized(POLICY, one, switch, KL) - penalized(POLICY, other, switch, KL)
-                distance = (penalized(POLICY, one, switch, 0.0) - penalized(POLICY, other, switch, 0.0)).abs()
+                difference = penalized(POLICY, one, switch, 0.0) - penalized(POLICY, other, switch, 0.0)
                 for response, sign in ((one, 1.0), (other, -1.0)):
                     weight = weight * likelihood(POLICY, response, switch, LENGTH)
                     log_likelihood = likelihood(probabilities, response, switch, LENGTH).log()
-                    ratio = ratio + sign * difference / distance.clamp(min=1e-5) * log_likelihood
-                if distance > 1e-5:
+                    ratio = ratio + sign * difference.sign() * log_likelihood
+                if difference.abs() > 1e-5:
                     total = total + weight * ratio / 2
-        return total
+        return total - KL * total_kl(row)(probabilities)
 
     found = expected_gradient(row, pairs(row))
     torch.testing.assert_close(found, gradient_of(surrogate), atol=1e-4, rtol=1e-3)
+
+
+def total_kl(row: Algorithm, *, forward: bool = False) -> Callable[[Tensor], Tensor]:
+    """KL(policy || reference), or the other way round, summed over the states that the old policy visits."""
+
+    def value(probabilities: Tensor) -> Tensor:
+        total = torch.tensor(0.0)
+        for state in STATES:
+            at = state_index(state)
+            p, q = (REFERENCE, probabilities) if forward else (probabilities, REFERENCE)
+            divergence = (p[at] * (p[at] / q[at]).log()).sum()
+            for switch in range(len(state) + 1) if row.rollin is not None else [0]:
+                chance = 1.0 if row.rollin is None else 0.5 if switch == 0 else 0.25
+                reach = likelihood(GUIDE, state, 0, switch) * likelihood(POLICY, state, switch, len(state))
+                total = total + chance * reach * divergence
+        return total
+
+    return value
+
+
+def paid_alike(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
+    return [0.7] * len(completions)
+
+
+@pytest.mark.parametrize("moved", [POLICY, table(1), table(3)], ids=["on policy", "moved", "moved elsewhere"])
+@pytest.mark.parametrize("name", ["grpo", "guided-grpo"])
+def test_grpo_is_held_by_the_kl_where_all_are_paid_alike(name: str, moved: Tensor) -> None:
+    """Its penalty has the gradient of KL(policy || reference), wherever the policy has come to meanwhile."""
+    row = ALGORITHMS[name]
+    assert isinstance(row, Algorithm)
+    found = expected_gradient(row, pairs(row), kl=1.0, pay=paid_alike, start=moved)
+    exact = -gradient_of(total_kl(row), at=moved)
+    assert exact.norm() > 0.1
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-4)
+    # The estimator k3 has another gradient when it is differentiated alone.
+    assert (exact + gradient_of(total_kl(row, forward=True), at=moved)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
+def test_the_spread_of_rewards_does_not_weigh_grpos_penalty(scale: float) -> None:
+    row = ALGORITHMS["grpo"]
+    assert isinstance(row, Algorithm)
+
+    def pay(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
+        return [scale * r for r in reward(prompts, completions)]
+
+    rollout = pairs(row)
+    penalty = expected_gradient(row, rollout, kl=1.0, pay=pay) - expected_gradient(
+        row, rollout, kl=0.0, pay=pay
+    )
+    torch.testing.assert_close(penalty, -gradient_of(total_kl(row)), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kl", [0.0, KL])
+@pytest.mark.parametrize("base", [PPO, PPO_PLUS_PLUS], ids=lambda row: row.name)
+def test_ppo_learns_the_penalty_alone_where_all_are_paid_alike(base: Algorithm, kl: float) -> None:
+    """Whitened, and with a critic that is wrong at each state."""
+    row = base.model_copy(update={"gae_lambda": 1.0})
+    found = expected_gradient(row, whole_distribution(row), ANY_VALUES, kl, pay=paid_alike)
+    # The reward is constant, so the objective's gradient is that of the penalty.
+    exact = gradient_of(objective(row, kl)) - gradient_of(objective(row, 0.0))
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-4)
+    assert bool(found.any()) == bool(kl)
 
 
 def test_behaviour_cloning_follows_the_likelihood_of_the_references() -> None:

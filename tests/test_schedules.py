@@ -135,3 +135,12 @@ def test_a_share_lies_between_0_and_1(written: Any) -> None:
 def test_a_share_above_1_is_refused(written: Any) -> None:
     with pytest.raises(ValidationError, match="between 0 and 1"):
         Recipe.model_validate({"coefficient": 3, "probability": written})
+
+
+def test_a_warm_up_of_the_learning_rate_begins_above_0_and_arrives_in_time() -> None:
+    """Ten updates, four of them warm-up."""
+    schedule = Schedule(start=1.0, end=1.0, warmup=0.4)
+    rates = [schedule.at(update / 10, step=1 / 10) for update in range(10)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1])
+    short = Schedule(start=1.0, end=1.0, warmup=0.01)
+    assert short.at(0.0, step=1 / 10) == 1.0

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from conftest import SENTENCES
-from rlgf.models.loading import LanguageModel
 from rlgf.models.text import Codec
 from rlgf.rollout.authors import prompt_tokens
 from rlgf.types import Sample
@@ -20,11 +19,11 @@ from tokenizer_kinds import (
     WITH_BEGINNING,
     byte_bpe,
     encoder_pieces,
+    encoder_speaker,
     llama_legacy,
     speaker,
     word_pieces,
 )
-from toys import letter_t5
 
 TEXTS = st.one_of(
     st.text(max_size=40), st.sampled_from(SENTENCES), st.text("aé日🙂 \n.▁T", max_size=12).map("The ".__add__)
@@ -122,7 +121,7 @@ def test_a_beginning_of_text_stands_there_once_and_stays(kind: Kind) -> None:
 
 
 def test_an_encoder_reads_an_end_once_and_a_causal_model_none() -> None:
-    causal, encoder = speaker(encoder_pieces()), LanguageModel(letter_t5().model, encoder_pieces())
+    causal, encoder = speaker(encoder_pieces()), encoder_speaker(encoder_pieces())
     ids = causal.encode("the film")
     assert causal.encode_prompt("the film", 99) == ids
     for text in ("the film", "the film<end>"):
@@ -132,7 +131,7 @@ def test_an_encoder_reads_an_end_once_and_a_causal_model_none() -> None:
 
 def test_a_decoders_text_begins_anew() -> None:
     """What stands in the encoder is not what a response goes on from."""
-    encoder = LanguageModel(letter_t5().model, encoder_pieces())
+    encoder = encoder_speaker(encoder_pieces())
     prompt, ids = encoder.encode_prompt("the film", 99), encoder.encode("was a joy")
     assert encoder.decode(ids, encoder.context(prompt)) == "was a joy"
     assert (

@@ -20,6 +20,7 @@ from rlgf.rewards import Reward
 from rlgf.rewards.discriminator import Discriminator
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs, score_values
+from rlgf.training.describe import mean_kl
 from rlgf.training.display import Display
 from rlgf.training.kl import KLConfig, KLController
 from rlgf.training.order import shuffled_passes
@@ -101,22 +102,77 @@ def no_reward(prompts: list[str], completions: list[str], **columns: object) -> 
 
 
 @pytest.mark.parametrize("name", WITH_REWARD)
-def test_kl_penalty_reaches_the_rewards_of_every_algorithm(name: str) -> None:
+def test_kl_penalty_reaches_every_algorithm(name: str) -> None:
+    """In the rewards, in the loss, or as DPO's own beta."""
     trainer = build(name, training={"kl": {"coefficient": 0.3}})
-    experience = experience_of(trainer, ROWS[name])
+    row = ROWS[name]
+    experience = experience_of(trainer, row)
     rollout = experience.rollout
     by_policy = rollout.written_by(Author.POLICY)
     assert by_policy.any()
     ratios = (rollout.sampled_logprobs - experience.reference_logprobs) * by_policy
     assert ratios[by_policy].abs().min() > 0
+    assert row.kl_penalty == (
+        "loss" if row.advantage == "group_relative" else None if row.policy_loss == "dpo" else "reward"
+    )
+    assert experience.kl_coefficient == (0.3 if row.kl_penalty == "loss" else 0.0)
 
-    expected = experience.rewards - 0.3 * ratios.sum(dim=1)
+    in_reward = 0.3 if row.kl_penalty == "reward" else 0.0
+    expected = experience.rewards - in_reward * ratios.sum(dim=1)
     torch.testing.assert_close(experience.token_rewards.sum(dim=1), expected, atol=1e-5, rtol=1e-5)
     before_last = torch.arange(by_policy.shape[1]) < rollout.lengths[:, None] - 1
     paying = experience.token_rewards[before_last & by_policy]
-    torch.testing.assert_close(paying, -0.3 * ratios[before_last & by_policy])
+    torch.testing.assert_close(paying, -in_reward * ratios[before_last & by_policy])
     assert not experience.token_rewards[before_last & ~by_policy].any(), "others pay nothing"
     assert not experience.token_rewards[~rollout.response_mask].any()
+    reported = trainer.parts.updater.update(experience, row)
+    assert ("kl_loss" in reported) == (row.kl_penalty == "loss")
+
+
+def test_the_kl_in_the_loss_is_reported_as_the_kl_of_the_moment() -> None:
+    trainer = build("grpo", update={"epochs": 1, "minibatch": 16}, training={"kl": {"coefficient": 0.3}})
+    experience = experience_of(trainer, ROWS["grpo"])
+    reported = trainer.parts.updater.update(experience, ROWS["grpo"])
+    assert reported["kl_loss"] == pytest.approx(mean_kl(experience), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo", "rloo"])
+def test_a_policy_whose_texts_are_all_paid_alike_is_pulled_back_to_its_reference(name: str) -> None:
+    trainer = build(
+        name,
+        update={"learning_rate": 3e-3},
+        training={"updates": 12, "kl": {"coefficient": 1.0}},
+        reward=lambda prompts, completions, **columns: [1.0] * len(completions),
+    )
+    perturb(trainer.parts.policy.model)
+    kl = [float(trainer.step()["kl"]) for _ in range(12)]
+    assert kl[0] > 0.1
+    assert kl[-1] < 0.7 * kl[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "paid"),
+    [
+        ("ppo", 0),
+        ("ppo", 1),
+        ("ppo++", 1),
+        ("aggrevated", 1),
+        ("lols", 0),
+        ("bread", 0),
+        ("rloo", 0.1),
+        ("rebel", 0.1),
+    ],
+)
+def test_a_policy_that_is_never_told_better_from_worse_stays_where_it_is(name: str, paid: float) -> None:
+    """40 updates at a rate at which a reward of any kind would have changed it for good."""
+    trainer = build(
+        name,
+        rollout={"group_size": 4 if ALGORITHMS[name].rows[0].grouped else 1},
+        update={"learning_rate": 5e-3},
+        training={"updates": 40, "kl": {"coefficient": 0.001}},
+        reward=lambda prompts, completions, **columns: [paid] * len(completions),
+    )
+    assert max(float(trainer.step()["kl"]) for _ in range(40)) < 1e-6
 
 
 TRUNCATIONS = [{"top_k": 3}, {"top_p": 0.8}, {"top_k": 4, "top_p": 0.9, "temperature": 1.3}]
@@ -173,8 +229,9 @@ def test_without_a_target_the_coefficient_stays() -> None:
     assert controller.coefficient == 0.1
 
 
-def test_an_adaptive_coefficient_follows_the_kl_of_the_run() -> None:
-    trainer = build(training={"kl": {"coefficient": 0.1, "target": 1e-6, "horizon": 2}})
+@pytest.mark.parametrize("name", ["ppo", "grpo"])
+def test_an_adaptive_coefficient_follows_the_kl_of_the_run(name: str) -> None:
+    trainer = build(name, training={"kl": {"coefficient": 0.1, "target": 1e-6, "horizon": 2}})
     steps = [trainer.step() for _ in range(3)]
     assert steps[0]["kl_coefficient"] == pytest.approx(0.1 * 0.9), "the start has no KL"
     assert steps[2]["kl_coefficient"] == pytest.approx(0.1 * 0.9 * 1.1 * 1.1)

@@ -14,6 +14,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from conftest import SENTENCES
@@ -148,5 +150,26 @@ def speaker(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> LanguageModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
+    tokenizer.pad_token = tokenizer.eos_token
+    return LanguageModel(model.eval(), tokenizer)
+
+
+def encoder_speaker(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> LanguageModel:
+    """A random T5 over the tokens of a tokenizer."""
+    end = tokenizer.eos_token_id
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        eos_token_id=end,
+        pad_token_id=end,
+        decoder_start_token_id=end,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = T5ForConditionalGeneration(config)
     tokenizer.pad_token = tokenizer.eos_token
     return LanguageModel(model.eval(), tokenizer)

@@ -42,13 +42,9 @@ def gae(
 
 
 def group_relative(
-    scores: Float[Tensor, "B"],
-    groups: Int[Tensor, "B"],
-    *,
-    scale: bool = True,
-    rewards: Float[Tensor, "B"] | None = None,
+    rewards: Float[Tensor, "B"], groups: Int[Tensor, "B"], *, scale: bool = True
 ) -> Float[Tensor, "B"]:
-    """How much better an episode did than its group: ``S_i - mean(S)``, over ``std(R)``.
+    """How much better an episode did than its group: ``(R_i - mean(R)) / std(R)``.
 
     Groups share a prompt and a roll-in, so the mean is a baseline of one state. The standard
     deviation is that of the group's members (n in the denominator); a group whose members all
@@ -56,21 +52,11 @@ def group_relative(
     the variant of arXiv 2503.20783).
 
     Args:
-        scores: S, with penalties.
-        rewards: R, without them; default: the scores. In a group that fails or succeeds as a whole the
-            penalties are all that differs, and over their own spread they would count as much as a
-            reward does elsewhere.
+        rewards: R, without penalties. In a group that fails or succeeds as a whole the penalties would be
+            all that differs, and over their own spread they would count as much as a reward does elsewhere.
     """
-    rewards = scores if rewards is None else rewards
-    mean, _ = _group_moments(scores, groups)
-    rewards_mean, variance = _group_moments(rewards, groups)
-    centred = scores - mean
-    if not scale:
-        return centred
-    deviation = variance.sqrt()
-    # Where members differ by no more than the mean's rounding, scaling would make noise an advantage.
-    rounding = 16 * torch.finfo(scores.dtype).eps * rewards_mean.abs()
-    return torch.where(deviation > rounding, centred / (deviation + 1e-6), 0.0)
+    centred, deviation, _ = _within_groups(rewards, groups)
+    return (centred / (deviation + 1e-6) if scale else centred).to(rewards.dtype)
 
 
 def leave_one_out(scores: Float[Tensor, "B"], groups: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
@@ -79,9 +65,8 @@ def leave_one_out(scores: Float[Tensor, "B"], groups: Int[Tensor, "B"]) -> Float
     ``A_i = R_i - 1 / (k - 1) * sum over j != i of R_j = k / (k - 1) * (R_i - mean(R))``
     (RLOO: Ahmadian et al., arXiv 2402.14740). A group of one gets 0.
     """
-    mean, _ = _group_moments(scores, groups)
-    size = (groups[:, None] == groups[None, :]).sum(dim=1)
-    return (scores - mean) * size / (size - 1).clamp(min=1)
+    centred, _, size = _within_groups(scores, groups)
+    return (centred * size / (size - 1).clamp(min=1)).to(scores.dtype)
 
 
 def best_and_worst(scores: Float[Tensor, "B"], groups: Int[Tensor, "B"]) -> Int[Tensor, "N 2"]:
@@ -106,13 +91,42 @@ def whiten(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Ten
     return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
 
 
-def _group_moments(
+def rewarded_share(
+    advantages: Float[Tensor, "B T"], rewards: Float[Tensor, "B"], mask: Bool[Tensor, "B T"]
+) -> float:
+    """How much of the advantages' spread the rewards can account for: ``min(1, std(R) / std(A))``.
+
+    Both standard deviations are over the masked tokens, each token with the reward of its episode. An exact
+    critic leaves advantages that vary no more than the rewards do. What goes beyond is the critic's error or the
+    penalties, and whitening would make a lesson of it; whitened advantages are multiplied by this share.
+
+    Returns:
+        A number from 0 to 1; 0 where the rewards are alike.
+    """
+    paid, found = rewards[:, None].expand_as(advantages)[mask].double(), advantages[mask].double()
+    if not len(paid) or _alike(paid.std(correction=0), paid.mean(), rewards.dtype):
+        return 0.0
+    return min(1.0, float(paid.std(correction=0) / found.std(correction=0).clamp(min=1e-300)))
+
+
+def _within_groups(
     scores: Float[Tensor, "B"], groups: Int[Tensor, "B"]
-) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-    """Mean and variance of each episode's group, one value an episode."""
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"], Int[Tensor, "B"]]:
+    """Each episode's distance from its group's mean, and the group's deviation and size.
+
+    Distance and deviation are in double precision, and 0 where the members scored alike.
+    """
     _, index = torch.unique(groups, return_inverse=True)
-    size = torch.bincount(index).to(scores.dtype)
-    mean = torch.zeros_like(size).index_add(0, index, scores) / size
-    centred = scores - mean[index]
-    variance = torch.zeros_like(size).index_add(0, index, centred**2) / size
-    return mean[index], variance[index]
+    size = torch.bincount(index)
+    exact = scores.double()
+    sums = torch.zeros(len(size), dtype=exact.dtype)
+    mean = sums.index_add(0, index, exact) / size
+    centred = exact - mean[index]
+    deviation = (sums.index_add(0, index, centred**2) / size).sqrt()
+    differ = ~_alike(deviation, mean, scores.dtype)
+    return centred * differ[index], (deviation * differ)[index], size[index]
+
+
+def _alike(deviation: Tensor, mean: Tensor, dtype: torch.dtype) -> Tensor:
+    """Whether numbers of a precision differ by no more than rounding, which no scaling may make a signal."""
+    return deviation <= 16 * torch.finfo(dtype).eps * mean.abs()

@@ -67,7 +67,7 @@ def evaluate(
     config = load_config(*sources)
     names = author or ["policy", *(["guide"] if config.guide else []), "reference"]
     rows = {}
-    with closing(Trainer(config)) as trainer:
+    with closing(Trainer(config, evaluates=True)) as trainer:
         for name in names:
             if name.upper() not in Who.__members__ or name == "nobody":
                 raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")
@@ -170,6 +170,7 @@ def merge(
     from rlgf.models.lora import adapter_base
     from rlgf.rewards.model import ModelReward, holds_reward_model
     from rlgf.training.checkpoint import save_policy
+    from rlgf.training.start import carry_start
 
     if adapter_base(adapter, None) is None:
         raise UserError(
@@ -180,6 +181,7 @@ def merge(
         ModelReward(adapter).save(output)
     else:
         save_policy(load_language_model(ModelConfig(model=adapter)), output)
+        carry_start(adapter, output)
     Console().print(Text(f"Wrote {output}."))
 
 
@@ -228,7 +230,10 @@ def _guide() -> None:
 def guide_cache(
     folder: Annotated[str, typer.Option(help="As 'guide.cache' in the recipe.")] = "guide",
     export: Annotated[
-        Path | None, typer.Option(help="Write every answer to a file that a replay guide reads.")
+        Path | None, typer.Option(help="Write a guide's answers to a file that a replay guide reads.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Whose answers to write, as this command names it.")
     ] = None,
     clear: Annotated[bool, typer.Option(help="Delete every answer.")] = False,
 ) -> None:
@@ -237,13 +242,13 @@ def guide_cache(
 
     with closing(GuideCache(folder)) as cache:
         if export is not None:
-            Console().print(Text(f"Wrote {cache.export(export)} answers to {export}."))
+            Console().print(Text(f"Wrote {cache.export(export, model)} answers to {export}."))
         if clear:
             cache.clear()
         table = Table("guide", "answers", "tokens", "hits", "tokens saved")
-        for model, row in cache.summary().items():
-            cells = (f"{row[name]:,}" for name in ("answers", "tokens", "hits", "tokens saved"))
-            table.add_row(Text(model), *cells)
+        for name, row in cache.summary().items():
+            cells = (f"{row[column]:,}" for column in ("answers", "tokens", "hits", "tokens saved"))
+            table.add_row(Text(name), *cells)
         Console().print(table)
         Console().print(Text(f"{cache.folder}: {cache.size / 1e6:.1f} MB"))
 

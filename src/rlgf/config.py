@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rlgf.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm, Mixture, algorithm_from
 from rlgf.errors import UserError, nearest
 from rlgf.guides.build import TAG, EnsembleConfig, GuideConfig, fit_for, http_configs, scoreless_key
-from rlgf.guides.http import HTTPGuideConfig
+from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.models.loading import ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.models.quantization import Quantization
@@ -218,7 +218,7 @@ def laid_over(merged: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, A
     """
     try:
         return OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[return-value]  # a mapping
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
         raise UserError(f"a value is no valid YAML for a recipe: {' '.join(str(error).split())}.") from error
 
 
@@ -308,6 +308,8 @@ def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     path = Path(source)
     override = isinstance(source, str) and "=" in source and not path.is_file()
     what = f"the override {source}" if override else f"the recipe {path}"
+    if not override and path.is_dir():
+        raise UserError(f"{path} is a folder; give the path of a YAML file in it.")
     if not override and not path.is_file():
         raise UserError(
             f"there is no recipe {path}; give the path of a YAML file, or an override such as seed=1."
@@ -316,7 +318,7 @@ def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         plain = OmegaConf.to_container(
             OmegaConf.from_dotlist([str(source)]) if override else OmegaConf.load(path)
         )
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{what} is no valid YAML: {reason}.") from error
     if not isinstance(plain, dict):

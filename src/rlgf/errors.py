@@ -37,6 +37,9 @@ def resolve(name: str, table: Mapping[str, Any], what: str) -> Any:
             f"{what} '{name}' is not known: {nearest(name, table)} "
             "Your own is named as module:attribute or file.py:attribute."
         )
+    importable = place.endswith(".py") or all(part.isidentifier() for part in place.split("."))
+    if not importable:
+        raise UserError(f"{what} '{name}': '{place}' is neither a file that ends in .py nor a module's name.")
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except (ImportError, FileNotFoundError) as error:

@@ -40,9 +40,23 @@ def clipped_surrogate(
     with torch.no_grad():
         metrics = {
             "clip_fraction": (((ratio - 1).abs() > clip) & mask).sum() / normalizer,
-            "update_kl": torch.where(mask, kl_estimate(old_logprobs, logprobs), 0.0).sum() / normalizer,
+            "update_kl": update_kl(logprobs, old_logprobs, mask, normalizer),
         }
     return loss, metrics
+
+
+@torch.no_grad()
+def update_kl(
+    logprobs: Float[Tensor, "B T"],
+    old_logprobs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    normalizer: float,
+) -> Float[Tensor, ""]:
+    """How far an update has gone: ``sum of (rho - 1) - log rho / normalizer``, rho the probability ratio.
+
+    In nats per token and never negative; where the old policy drew the tokens, an estimate of KL(old || new).
+    """
+    return torch.where(mask, kl_estimate(old_logprobs, logprobs), 0.0).sum() / normalizer
 
 
 def negative_log_likelihood(
@@ -179,6 +193,32 @@ def distillation(
     return loss, {"distillation": loss.detach()}
 
 
+def kl_to_reference(
+    logprobs: Float[Tensor, "B T"],
+    old_logprobs: Float[Tensor, "B T"],
+    reference_logprobs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    normalizer: float,
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """The KL penalty as a term of the loss, for tokens that the policy sampled before the update.
+
+    ``1/2 sum of rho d^2 / normalizer`` with ``d = log pi - log reference`` and ``rho = pi / old``, of which only d is
+    differentiated. The gradient at a token is ``rho d grad log pi``; over what old samples at a state that is the
+    gradient of KL(pi || reference) there, for any pi. The states are given, as in GRPO's own penalty (Shao et al.,
+    arXiv 2402.03300, equation 4). That one is the estimator k3 = `kl_estimate`; differentiated alone, k3 has the gradient
+    of KL(reference || pi) and k2 = d^2 / 2 this one (J. Schulman, "Approximating KL Divergence", 2020). Weighted by a
+    rho that is differentiated too, k3 has the same gradient as here.
+
+    Metrics: ``kl_loss``, the mean of rho k3, which estimates KL(pi || reference) without bias and is never negative.
+    """
+    ratio = torch.where(mask, logprobs - old_logprobs, 0.0).exp().detach()
+    difference = torch.where(mask, log_ratio(logprobs, reference_logprobs), 0.0)
+    loss = 0.5 * (ratio * difference**2).sum() / normalizer
+    with torch.no_grad():
+        estimate = torch.where(mask, kl_estimate(logprobs, reference_logprobs), 0.0)
+        return loss, {"kl_loss": (ratio * estimate).sum() / normalizer}
+
+
 def _kl(p: Float[Tensor, "B T V"], q: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:
     """KL of distributions given by their logarithms."""
     return (p.exp() * (p - q)).sum(dim=-1)
@@ -195,3 +235,19 @@ def kl_estimate(
     difference = reference_logprobs - logprobs
     # exp(d) - 1 cancels near 0, and what is left of the rounding is no KL.
     return (torch.expm1(difference) - difference).clamp(min=0)
+
+
+ROUNDING = 1e-4
+"""Nats. Two passes of one model in float32, token by token and all at once, differed by up to 3e-5 at 30 layers."""
+
+
+def log_ratio(
+    logprobs: Float[Tensor, "B T"], reference_logprobs: Float[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """``log policy - log reference`` at each token, 0 where rounding alone can make the difference.
+
+    An optimizer that divides by the size of past gradients turns ever so small a gradient into a whole step, so
+    a policy that is its reference must not get one.
+    """
+    difference = logprobs - reference_logprobs
+    return torch.where(difference.abs() > ROUNDING, difference, 0.0)

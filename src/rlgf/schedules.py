@@ -24,7 +24,8 @@ class Schedule(BaseModel):
     over: float = Field(default=1.0, gt=0, le=1)
     """The share of the run after which ``end`` is reached."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
-    """The share of the run during which the number first rises from 0."""
+    """The share of the run during which the number first rises from 0; a learning rate reaches its first
+    step of the rise in the first update."""
 
     @model_validator(mode="before")
     @classmethod
@@ -35,8 +36,13 @@ class Schedule(BaseModel):
             return {**data, "end": data["start"]}
         return data
 
-    def at(self, progress: float) -> float:
-        """The number at ``progress``, the share of the run that is over, from 0 to 1."""
+    def at(self, progress: float, step: float = 0.0) -> float:
+        """The number at ``progress``, the share of the run that is over, from 0 to 1.
+
+        Args:
+            step: the share of the run that the update under way is, where a warm-up is to count it: a learning
+                rate of 0 would waste all that the first update collects.
+        """
         done = min(progress / self.over, 1.0)
         weight = {
             "linear": done,
@@ -44,7 +50,7 @@ class Schedule(BaseModel):
             "step": float(done >= 1),
         }[self.shape]
         value = self.start + (self.end - self.start) * weight
-        return value * min(progress / self.warmup, 1.0) if self.warmup else value
+        return value * min((progress + step) / self.warmup, 1.0) if self.warmup else value
 
 
 def _at_most_one(schedule: Schedule) -> Schedule:

@@ -128,7 +128,8 @@ class Experience:
     rewards: Float[Tensor, "B"]
     """What the reward function said of each finished text, before it is normalized and clipped."""
     token_rewards: Float[Tensor, "B T"]
-    """What is paid: the scaled reward at the last token, less the KL penalty at each policy token."""
+    """What is paid: the scaled reward at the last token, less the KL penalty at each policy token, where that
+    belongs in the rewards."""
     reference_logprobs: Float[Tensor, "B T"]
     old_logprobs: Float[Tensor, "B T"]
     """Log-probability of each token under the policy before the update, where a loss reads it."""
@@ -145,6 +146,8 @@ class Experience:
     """What each term of a composed reward said, without its weight; NaN where it does not apply."""
     logged: Mapping[str, Float[Tensor, "B"]] = field(default_factory=dict)
     """What the reward logged beside its numbers, the same for all episodes that it scored together."""
+    kl_coefficient: float = 0.0
+    """Weight of the KL penalty where that is a term of the policy loss, else 0."""
 
     def __len__(self) -> int:
         return len(self.rollout)
@@ -189,6 +192,8 @@ def concatenate(records: Sequence[Record]) -> Record:
                 key: torch.cat([value.get(key, gap) for value, gap in zip(values, missing, strict=True)])
                 for key in keys
             }
+        if isinstance(first, float):
+            return first
         if not isinstance(first, Tensor):
             return tuple(entry for value in values for entry in value)
         if first.dim() == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,9 +18,9 @@ class Signals:
     """What an advantage estimator may read."""
 
     token_rewards: Float[Tensor, "B T"]
-    """With the KL penalty."""
+    """With the KL penalty, where it belongs in the rewards."""
     rewards: Float[Tensor, "B"]
-    """What is paid for each episode, without it."""
+    """What is paid for each episode, without the penalty."""
     values: Float[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
     group: Int[Tensor, "B"]
@@ -41,6 +42,9 @@ class Estimator:
     paired: bool = False
     """Whether it picks a pair of each group: above 0 for the better text, below for the worse, else 0."""
     needs_reward: bool = True
+    kl_penalty: Literal["reward", "loss"] | None = "reward"
+    """Where the KL penalty goes: into the reward of each of the policy's tokens, as a term into the loss, where this
+    estimator would divide it by the spread of a group's rewards, or nowhere."""
 
 
 def _gae(signals: Signals) -> Estimates:
@@ -49,17 +53,25 @@ def _gae(signals: Signals) -> Estimates:
     )
 
 
-def _within_group(score: Callable[..., Tensor]) -> Estimator:
+def _within_group(
+    score: Callable[[Tensor, Tensor], Tensor], kl_penalty: Literal["reward", "loss"]
+) -> Estimator:
     """An estimator that gives every token of an episode its advantage over its group."""
 
     def estimate(signals: Signals) -> Estimates:
-        advantage = score(signals.token_rewards.sum(dim=1), signals)
+        advantage = score(signals.token_rewards.sum(dim=1), signals.group)
         return advantage[:, None] * signals.mask, torch.zeros_like(signals.values)
 
-    return Estimator(estimate, grouped=True)
+    return Estimator(estimate, grouped=True, kl_penalty=kl_penalty)
 
 
-def _pairing(rank: Callable[[Signals], Tensor], *, scaled: bool, needs_reward: bool = True) -> Estimator:
+def _pairing(
+    rank: Callable[[Signals], Tensor],
+    *,
+    scaled: bool,
+    needs_reward: bool = True,
+    kl_penalty: Literal["reward", "loss"] | None = None,
+) -> Estimator:
     """An estimator that pairs the best and the worst of each group: 1 and -1, or scaled by their distance."""
 
     def estimate(signals: Signals) -> Estimates:
@@ -70,17 +82,17 @@ def _pairing(rank: Callable[[Signals], Tensor], *, scaled: bool, needs_reward: b
         advantage[better], advantage[worse] = distance, -distance
         return advantage[:, None] * signals.mask, torch.zeros_like(signals.values)
 
-    return Estimator(estimate, grouped=True, paired=True, needs_reward=needs_reward)
+    return Estimator(estimate, grouped=True, paired=True, needs_reward=needs_reward, kl_penalty=kl_penalty)
 
 
 ESTIMATORS: Mapping[str, Estimator] = {
     "gae": Estimator(_gae),
-    "group_relative": _within_group(
-        lambda scores, signals: advantages.group_relative(scores, signals.group, rewards=signals.rewards)
-    ),
-    "leave_one_out": _within_group(lambda scores, signals: advantages.leave_one_out(scores, signals.group)),
+    "group_relative": _within_group(advantages.group_relative, kl_penalty="loss"),
+    "leave_one_out": _within_group(advantages.leave_one_out, kl_penalty="reward"),
     "preference": _pairing(lambda signals: signals.rewards, scaled=False),
-    "reward_difference": _pairing(lambda signals: signals.token_rewards.sum(dim=1), scaled=True),
+    "reward_difference": _pairing(
+        lambda signals: signals.token_rewards.sum(dim=1), scaled=True, kl_penalty="reward"
+    ),
     "given_order": _pairing(
         lambda signals: -torch.arange(len(signals.group), dtype=torch.float32),
         scaled=False,

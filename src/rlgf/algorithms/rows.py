@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -214,6 +214,11 @@ class Algorithm(BaseModel):
     def needs_reward(self) -> bool:
         """Whether episodes are scored by a reward."""
         return self.advantage is not None and self._estimator.needs_reward
+
+    @property
+    def kl_penalty(self) -> Literal["reward", "loss"] | None:
+        """Where the KL penalty goes: into the rewards, into the loss, or nowhere."""
+        return None if self.advantage is None else self._estimator.kl_penalty
 
     @property
     def pair_loss(self) -> PairLoss | None:

@@ -48,7 +48,8 @@ AGGREVATED = PPO.model_copy(
         "rollout": Author.GUIDE,
         "policy_loss_on": Part.ROLLIN,
         "rollin_prob": constant(0.8),
-        "equation": "min(rho A, clip(rho) A), A^g = r_t + gamma V^g(s_t+1) - V^g(s_t)",
+        "equation": f"min(rho A, clip(rho) A), {_GAE}, V = V^g; lambda {PPO.gae_lambda:g}, "
+        "at lambda 0: A^g = r_t + gamma V^g(s_t+1) - V^g(s_t)",
         "paper": f"{_RLGF}; Sun et al., arXiv 1703.01030",
     }
 )
@@ -56,7 +57,7 @@ GRPO = Algorithm(
     name="grpo",
     summary="group-relative policy optimization, no critic",
     advantage="group_relative",
-    equation="min(rho A, clip(rho) A), A = (R - mean_group R) / std_group R",
+    equation="min(rho A, clip(rho) A) - c KL(pi || ref), A = (R - mean_group R) / std_group R",
     paper="Shao et al., arXiv 2402.03300",
 )
 RLOO = GRPO.model_copy(

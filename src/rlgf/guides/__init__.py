@@ -19,7 +19,7 @@ from rlgf.guides.build import (
     scoring_guide,
 )
 from rlgf.guides.ensemble import EnsembleGuide
-from rlgf.guides.http import HTTPGuideConfig
+from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig
 from rlgf.guides.remote import HTTPGuide
 from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig

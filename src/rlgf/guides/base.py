@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -104,13 +105,20 @@ class Usage:
     empty: int = 0
     """Answers without text, refusals among them."""
     refused: int = 0
+    thought_only: int = 0
+    """Answers of a model that thought until its limit."""
+    mended: int = 0
+    """Answers with half a character in them, which was replaced."""
     waited_seconds: float = 0.0
     """How long training stood still for answers."""
     busy_seconds: float = 0.0
     """How long at least one request was under way."""
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Usage(*map(operator.add, vars(self).values(), vars(other).values()))
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*map(operator.sub, vars(self).values(), vars(other).values()))
 
 
 @runtime_checkable
@@ -131,7 +139,7 @@ class RemoteGuide(Guide, Protocol):
         ...
 
     def close(self) -> None:
-        """Give up on requests that are under way; the guide is not asked again."""
+        """Send nothing more; what is under way is let come, since it is paid for."""
         ...
 
 

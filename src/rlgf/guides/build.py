@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from rlgf.errors import UserError, nearest, resolve
 from rlgf.guides.base import Guide, ScoringGuide
 from rlgf.guides.ensemble import EnsembleGuide
-from rlgf.guides.http import HTTPGuideConfig
+from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig
 from rlgf.guides.remote import HTTPGuide
 from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig

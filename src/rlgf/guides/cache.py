@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import diskcache
 
 from rlgf.cachedir import cache_root
-from rlgf.errors import UserError
+from rlgf.errors import UserError, nearest
 from rlgf.guides.base import Request
 
 DEFAULT_CACHE = "guide"
@@ -34,14 +34,15 @@ class GuideCache:
         try:
             # JSON, since the default would unpickle whatever somebody put there. Never evicts: paid for.
             self._store = diskcache.Cache(str(self.folder), disk=diskcache.JSONDisk, eviction_policy="none")
-            written_by = self._store.get("format")
+            with self._store.transact():  # of two processes that make it at once
+                if len(self._store) == 0:
+                    self._store["format"] = _FORMAT
+                written_by = self._store.get("format")
         except Exception as error:
             raise UserError(
                 f"the guide cache {self.folder} cannot be read ({error}); "
                 "move it away or set 'guide.cache' to another folder."
             ) from error
-        if written_by is None and len(self._store) == 0:
-            self._store["format"] = written_by = _FORMAT
         if written_by != _FORMAT:
             raise UserError(
                 f"the guide cache {self.folder} has the format {written_by!r}, and this version reads "
@@ -63,10 +64,23 @@ class GuideCache:
             "answer": dict(answer),
         }
 
+    def last_served(self, url: str, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What a server said of a guide's model when it last did; of another address, where this one never has."""
+        for key in _served_keys(url, identity):
+            found = self._store.get(key)
+            if found is not None:
+                return dict(found)
+        return None
+
+    def remember_served(self, url: str, identity: Mapping[str, Any], served: Mapping[str, Any]) -> None:
+        for key in _served_keys(url, identity):
+            if self._store.get(key) != dict(served):
+                self._store[key] = dict(served)
+
     def count_hits(self, identity: Mapping[str, Any], number: int) -> None:
         """Remember that answers were of use once more, for `summary`."""
         if number:
-            key = f"{_HITS} {identity['model']}"
+            key = _hits_key(identity)
             with self._store.transact():
                 self._store[key] = self._store.get(key, 0) + number
 
@@ -79,25 +93,60 @@ class GuideCache:
                     yield entry
 
     def summary(self) -> dict[str, dict[str, int]]:
-        """For each guide: answers, hits, tokens paid for, and tokens that hits have saved on average."""
+        """For each guide: answers, hits, tokens paid for, and tokens that hits have saved on average.
+
+        A guide is called by its model and by the settings in which it differs from others with that model.
+        """
         found: dict[str, dict[str, int]] = {}
+        guides: dict[str, dict[str, Any]] = {}
         for entry in self.entries():
-            row = found.setdefault(entry["guide"]["model"], {"answers": 0, "tokens": 0})
+            key = _hits_key(entry["guide"])
+            guides[key] = entry["guide"]
+            row = found.setdefault(key, {"answers": 0, "tokens": 0})
             row["answers"] += 1
             row["tokens"] += entry["answer"]["prompt_tokens"] + entry["answer"]["completion_tokens"]
-        for model, row in found.items():
-            row["hits"] = self._store.get(f"{_HITS} {model}", 0)
+        for key, row in found.items():
+            row["hits"] = self._store.get(key, 0)
             row["tokens saved"] = row["hits"] * row["tokens"] // row["answers"]
-        return found
+        names = guide_names(list(guides.values()))
+        return dict(zip(names, found.values(), strict=True))
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
         return int(self._store.volume())
 
-    def export(self, path: Path) -> int:
-        """Write every answer as JSON lines, which a replay guide reads; returns how many."""
-        lines = [json.dumps(entry) + "\n" for entry in self.entries()]
+    def export(self, path: Path, model: str | None = None) -> int:
+        """Write the answers of one guide as JSON lines, which a replay guide reads.
+
+        Args:
+            model: the guide's name in `summary`, or its model alone where no other guide has that model; may be
+                left out where there is one guide alone.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            UserError: there are several guides and none of them is named, or none of that name.
+        """
+        entries = list(self.entries())
+        by_key = {_hits_key(entry["guide"]): entry["guide"] for entry in entries}
+        names = guide_names(list(by_key.values()))
+        keys = dict(zip(names, by_key, strict=True))
+        chosen = [name for name in names if model in (None, name)] or [
+            name for name in names if by_key[keys[name]]["model"] == model
+        ]
+        if len(chosen) > 1:
+            raise UserError(
+                f"the cache {self.folder} holds answers of several guides, which a file must not mix: give --model "
+                f"and one of: {', '.join(repr(name) for name in sorted(chosen))}."
+            )
+        if not chosen:
+            asked, said = ("any guide", "it is empty.") if model is None else (model, nearest(model, names))
+            raise UserError(f"the cache {self.folder} has no answers of '{asked}': {said}")
+        lines = [
+            json.dumps(entry) + "\n" for entry in entries if _hits_key(entry["guide"]) == keys[chosen[0]]
+        ]
         path.write_text("".join(lines))
         return len(lines)
 
@@ -107,6 +156,26 @@ class GuideCache:
 
     def close(self) -> None:
         self._store.close()
+
+
+def guide_names(guides: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A name for each of several guides: its model, and the settings in which those of that model differ."""
+    names = []
+    for guide in guides:
+        same = [other for other in guides if other["model"] == guide["model"]]
+        settings = sorted({key for other in same for key in other})
+        told = [key for key in settings if any(other.get(key) != guide.get(key) for other in same)]
+        names.append(" ".join([guide["model"], *(f"{key}={json.dumps(guide.get(key))}" for key in told)]))
+    return names
+
+
+def _hits_key(identity: Mapping[str, Any]) -> str:
+    return f"{_HITS} {json.dumps(dict(identity), sort_keys=True)}"
+
+
+def _served_keys(url: str, identity: Mapping[str, Any]) -> tuple[str, str]:
+    said = json.dumps(dict(identity), sort_keys=True)
+    return f"served {url} {said}", f"served {said}"
 
 
 def _key(identity: Mapping[str, Any], request: Request) -> str:

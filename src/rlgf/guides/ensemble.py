@@ -30,8 +30,9 @@ class EnsembleGuide:
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """See `Guide.write`."""
         answers: list[Completion | None] = [None] * len(requests)
+        choices = list(map(self._choice, requests))
         for number, (name, guide) in enumerate(zip(self.names, self.guides, strict=True)):
-            chosen = [i for i, request in enumerate(requests) if self._choice(request) == number]
+            chosen = [i for i, choice in enumerate(choices) if choice == number]
             if chosen:
                 for i, completion in zip(chosen, guide.write([requests[i] for i in chosen]), strict=True):
                     answers[i] = replace(completion, guide=name)
@@ -49,9 +50,13 @@ class EnsembleGuide:
 
     def prefetch(self, requests: Sequence[Request]) -> None:
         """See `RemoteGuide.prefetch`; guides that cannot be asked ahead are not."""
+        choices = list(map(self._choice, requests))
         for number, guide in enumerate(self.guides):
             if isinstance(guide, RemoteGuide):
-                guide.prefetch([request for request in requests if self._choice(request) == number])
+                chosen = [
+                    request for request, choice in zip(requests, choices, strict=True) if choice == number
+                ]
+                guide.prefetch(chosen)
 
     @property
     def accounts(self) -> dict[str, Usage]:

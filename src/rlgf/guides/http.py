@@ -1,22 +1,24 @@
-"""A guide behind an OpenAI-compatible HTTP server."""
+"""Asks an OpenAI-compatible HTTP server for completions, again and again while it fails."""
 
 from __future__ import annotations
 
 import email.utils
+import json
 import math
-import os
+import re
+import socket
+import ssl
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import openai
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from tenacity import (
     RetryCallState,
     Retrying,
-    retry_if_exception_type,
+    retry_if_exception,
     sleep_using_event,
     stop_after_delay,
     stop_when_event_set,
@@ -25,155 +27,75 @@ from tenacity import (
 
 from rlgf.errors import UserError, nearest
 from rlgf.guides.base import Request
-from rlgf.guides.cache import DEFAULT_CACHE
+from rlgf.guides.http_config import HTTPGuideConfig
+from rlgf.guides.reply import Answer, UnusableAnswerError, read_reply
 
-CONTINUE = (
-    "Continue the following text exactly where it stops, in the same voice. Answer with the "
-    "continuation alone, without repeating any of the text.\n\n{text}"
-)
+_TELLING = ("id", "root", "parent", "owned_by", "created", "revision", "version", "digest", "sha", "meta")
+"""What a list of models may say of the model behind a name; its other fields change from day to day."""
+_LISTING_SECONDS = 5.0
+"""That a server's list of models may take."""
 _ECHO = 15
 """Characters of the prefix that an answer must begin with to count as an echo of it."""
-
-
-class Prices(BaseModel):
-    """In any currency, for a million tokens."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    prompt: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    completion: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-
-
-class BudgetConfig(BaseModel):
-    """What a run may ask for at most. A limit that is not set is none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    calls: int | None = Field(default=None, ge=1)
-    tokens: int | None = Field(default=None, ge=1)
-    """Of prompts and completions together."""
-    cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """In the currency of the prices."""
-    then: Literal["stop", "unguided"] = "stop"
-    """At the limit: stop with a checkpoint, or train on without the guide."""
-
-    @property
-    def limited(self) -> bool:
-        return any(limit is not None for limit in (self.calls, self.tokens, self.cost))
-
-
-class HTTPGuideConfig(BaseModel):
-    """A model on an OpenAI-compatible server, such as OpenAI, vLLM, llama.cpp, Ollama or TGI."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    url: str
-    """Up to and with the version: http://127.0.0.1:8080/v1."""
-    model: str
-    style: Literal["completions", "chat"] = "completions"
-    """``completions`` sends the text so far as the prompt, ``chat`` sends an instruction."""
-    template: str = CONTINUE
-    """The user's message in chat style; ``{text}`` stands for the text so far."""
-    continue_message: bool = False
-    """In chat style: send what is written of the response as the beginning of the assistant's message,
-    which the server continues (vLLM, llama.cpp), and the prompt alone as ``{text}``."""
-    temperature: float = Field(default=1.0, ge=0, le=2)
-    top_p: float = Field(default=0.92, gt=0, le=1)
-    key_variable: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key; servers without keys need none."""
-    token_ratio: float = Field(default=1.5, ge=1)
-    """Tokens asked for per token of the policy: tokens of another vocabulary hold more or less text."""
-    concurrency: int = Field(default=8, ge=1)
-    """Requests under way at a time."""
-    timeout: float = Field(default=60.0, gt=0)
-    """Seconds that one attempt may take."""
-    patience: float = Field(default=300.0, gt=0)
-    """Seconds that one request is tried again before the run stops with a checkpoint."""
-    prices: Prices = Prices()
-    budget: BudgetConfig = BudgetConfig()
-    cache: str | None = DEFAULT_CACHE
-    """Folder of the answers, or null for none; the default is in the library's cache folder."""
-
-    @field_validator("url")
-    @classmethod
-    def _plain_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("it must be an address such as http://127.0.0.1:8080/v1")
-        if parts.username or parts.password or parts.query:
-            raise ValueError(
-                "a key belongs in the environment variable that 'key_variable' names, never in a recipe"
-            )
-        return url.rstrip("/")
-
-    @model_validator(mode="after")
-    def _coherent(self) -> HTTPGuideConfig:
-        if "{text}" not in self.template:
-            raise ValueError("'template' needs a place for the text: write {text} in it")
-        if self.budget.cost is not None and not (self.prices.prompt or self.prices.completion):
-            raise ValueError("'budget.cost' needs 'prices', in units of currency for a million tokens")
-        if self.continue_message and self.style == "completions":
-            raise ValueError("'continue_message' belongs to 'style: chat'")
-        return self
-
-    TRANSPORT: ClassVar = {
-        "url",
-        "key_variable",
-        "concurrency",
-        "timeout",
-        "patience",
-        "prices",
-        "budget",
-        "cache",
-    }
-    """Fields that change what answers cost, not what they are: a resumed run may change them."""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What answers depend on, besides the request: the same guide at another address is the same."""
-        names = self.TRANSPORT | (set() if self.style == "chat" else {"template", "continue_message"})
-        return self.model_dump(mode="json", exclude=names)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a server said, and what it charges."""
-
-    text: str
-    finished: bool
-    refused: bool
-    prompt_tokens: int
-    completion_tokens: int
-    retries: int
-
-
-class UnusableAnswerError(Exception):
-    """A reply without a completion in it; asked for again."""
-
-
-_TRANSIENT = (
-    openai.APIConnectionError,  # time-outs too
-    openai.RateLimitError,
-    openai.InternalServerError,
-    openai.ConflictError,
-    openai.APIResponseValidationError,
-    UnusableAnswerError,
+_TRANSIENT = (408, 409, 425, 429)
+"""Statuses after which every client asks again; those from 500 on are others."""
+_SPENT = re.compile(
+    r"insufficient_quota|exceeded your current quota(?!.*(retry in|retryDelay))|billing_(hard_limit|not_active)|"
+    r"credit balance|insufficient (funds|credits|balance)",
+    re.I | re.S,
 )
+"""What servers say where waiting is of no use; a quota per minute says when to come back."""
+_REMEDIES = {
+    "max_completion_tokens": "set 'guide.length_parameter: max_tokens'",
+    "max_tokens": "set 'guide.length_parameter: max_completion_tokens'",
+    "temperature": "leave it out with 'guide.temperature: null'",
+    "top_p": "leave it out with 'guide.top_p: null'",
+    "seed": "leave it out with 'guide.send_seed: false'",
+    "stop": "leave it out with 'guide.stop: []'",
+}
+"""What to write into a recipe for a server that does not take a parameter."""
+
+
+_NOT_TAKEN = re.compile(
+    r"unsupported|not support|not permitted|not allowed|unexpected|unrecognized|unknown|extra|cannot both|invalid|"
+    r"only the default|deprecated|removed",
+    re.I,
+)
+_TOO_LONG = re.compile(r"too (large|long|big|many)|at most|at least|minimum|maximum|exceed|context", re.I)
+"""What servers say of a number of tokens that they could not give, whatever the parameter's name."""
+_FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
+"""Codes of a prompt that a server does not answer, whoever asks."""
+
+
+class _RefusedError(Exception):
+    """An error that a server reports with status 200, and that asking again does not mend."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(said)
+        self.status_code = status
 
 
 class Endpoint:
     """Asks a server for one completion at a time, again and again while it fails. Safe for threads."""
 
     def __init__(self, config: HTTPGuideConfig) -> None:
+        """
+        Raises:
+            UserError: a header's environment variable is not set, or a header cannot hold its value.
+        """
         self.config = config
         self._closed = threading.Event()
-        self._key = os.environ.get(config.key_variable)
+        self._key = config.key
         self._client = openai.OpenAI(
             base_url=config.url,
             api_key=self._key or "none",
+            default_headers=config.resolved_headers(),
             timeout=config.timeout,
             max_retries=0,  # retried here, where an answer without a completion is retried too
         )
+
+    @property
+    def closed(self) -> bool:
+        return self._closed.is_set()
 
     def ask(self, request: Request) -> Answer:
         """The server's continuation.
@@ -183,7 +105,7 @@ class Endpoint:
                 within the configured patience.
         """
         retrying = Retrying(
-            retry=retry_if_exception_type(_TRANSIENT),
+            retry=retry_if_exception(_passes),
             stop=stop_after_delay(self.config.patience) | stop_when_event_set(self._closed),
             wait=lambda state: min(_wait(state), self._patience_left(state)),
             sleep=sleep_using_event(self._closed),
@@ -192,66 +114,78 @@ class Endpoint:
         try:
             for attempt in retrying:
                 with attempt:
-                    text, reason, refused, usage = self._attempt(request)
-        except _TRANSIENT as error:
-            raise UserError(
-                f"'guide.url' {self.config.url}: no usable answer within {self.config.patience:.0f} s "
-                f"('guide.patience'); the last attempt ended with: {self._said(error)}. Start the server or "
-                "mend the address, then --resume."
-            ) from None
+                    answer = self._attempt(request)
+        except (openai.OpenAIError, UnusableAnswerError, _RefusedError) as error:
+            if _passes(error):
+                raise UserError(
+                    f"'guide.url' {self.config.url}: no usable answer within {self.config.patience:.0f} s "
+                    f"('guide.patience'); the last attempt ended with: {self._said(error)}. Start the server or "
+                    "mend the address, then --resume."
+                ) from None
+            raise UserError(self._refusal(error, request)) from None
+        retries = retrying.statistics["attempt_number"] - 1
+        return replace(answer, text=self._without_echo(request, answer.text), retries=retries)
+
+    def describe(self) -> dict[str, Any] | None:
+        """What the server says of the model behind its name, in its list of models; None where it does not answer."""
+        client = self._client.with_options(timeout=min(self.config.timeout, _LISTING_SECONDS))
+        try:
+            raw = client.models.with_raw_response.list()
+            listed = json.loads(raw.text)
         except openai.APIStatusError as error:
-            raise UserError(self._refusal(error)) from None
-        return Answer(
-            text=self._without_echo(request, text),
-            finished=reason == "stop",
-            refused=refused,
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
-            retries=retrying.statistics["attempt_number"] - 1,
-        )
+            return None if _passes(error) else {}
+        except openai.OpenAIError:
+            return None
+        except (ValueError, RecursionError):
+            return {}
+        models = listed.get("data") if isinstance(listed, Mapping) else None
+        models = [one for one in models if isinstance(one, Mapping)] if isinstance(models, list) else []
+        # Some servers have one model and take every name for it.
+        named = [one for one in models if one.get("id") == self.config.model] or models
+        found = {name: named[0][name] for name in _TELLING if named[0].get(name)} if len(named) == 1 else {}
+        if _is_now(found.get("created"), raw.headers.get("date")):
+            del found["created"]
+        return {name: value for name, value in found.items() if (name, value) != ("id", self.config.model)}
+
+    def stop(self) -> None:
+        """Ask no more: an attempt that is under way is the last one of its request."""
+        self._closed.set()
 
     def close(self) -> None:
-        """Give up on whatever is being asked."""
-        self._closed.set()
+        """Close the connections. A thread that still waits at one would not notice, so stop and wait for those first."""
+        self.stop()
         self._client.close()
 
     def _patience_left(self, state: RetryCallState) -> float:
         return max(self.config.patience - (state.seconds_since_start or 0.0), 0.0)
 
-    def _attempt(self, request: Request) -> tuple[str, str | None, bool, Any]:
+    def _attempt(self, request: Request) -> Answer:
         config = self.config
-        settings: dict[str, Any] = {
-            "model": config.model,
-            "max_tokens": math.ceil(request.max_new_tokens * config.token_ratio),
-            "temperature": config.temperature,
-            "top_p": config.top_p,
-            "seed": request.seed % 2**31,
-        }
+        length = math.ceil(request.max_new_tokens * config.token_ratio)
+        parameters = config.parameters(length, request.seed)
+        # The raw text: servers differ in more than the client's types allow.
         try:
             if config.style == "completions":
-                reply = self._client.completions.create(prompt=request.prefix, **settings)
+                raw = self._client.completions.with_raw_response.create(prompt=request.prefix, **parameters)
             else:
-                reply = self._client.chat.completions.create(messages=self._messages(request), **settings)  # type: ignore[arg-type]  # plain mappings
-        except ValueError as error:  # half a JSON document
-            raise UnusableAnswerError(f"a reply that is no JSON ({error})") from error
-        choices = getattr(reply, "choices", None)
-        if not choices:
-            raise UnusableAnswerError("a reply without choices")
-        choice: Any = choices[0]
-        refused = choice.finish_reason == "content_filter"
-        if config.style == "completions":
-            text = choice.text
-        else:
-            message = choice.message
-            refused = refused or bool(getattr(message, "refusal", None))
-            text = message.content if message is not None else None
-        if text is None and not refused:
-            raise UnusableAnswerError("a choice without text")
-        return "" if refused else str(text), choice.finish_reason, refused, reply.usage
+                raw = self._client.chat.completions.with_raw_response.create(
+                    messages=self._messages(request),  # type: ignore[arg-type]  # plain mappings
+                    **parameters,
+                )
+        except openai.BadRequestError as error:
+            if error.code in _FILTERED:
+                return Answer("", finished=False, refused=True, prompt_tokens=0, completion_tokens=0)
+            raise
+        reply = _parsed(raw.text)
+        if isinstance(reply, Mapping) and reply.get("error"):
+            raise _reported(reply["error"])
+        return read_reply(reply, config.style)
 
     def _messages(self, request: Request) -> list[dict[str, str]]:
         asked = request.prompt if self.config.continue_message else request.prefix
         messages = [{"role": "user", "content": self.config.template.replace("{text}", asked)}]
+        if self.config.system is not None:
+            messages.insert(0, {"role": "system", "content": self.config.system})
         if self.config.continue_message and request.written:
             messages.append({"role": "assistant", "content": request.written})
         return messages
@@ -275,28 +209,163 @@ class Endpoint:
             return " " + text
         return text
 
-    def _refusal(self, error: openai.APIStatusError) -> str:
-        config = self.config
-        where = f"'guide.url' {config.url}"
-        if error.status_code in (401, 403):
+    def _refusal(self, error: Exception, request: Request) -> str:
+        """Why asking again is of no use, and what to do."""
+        config, said = self.config, self._said(error)
+        where, status = f"'guide.url' {config.url}", getattr(error, "status_code", 0)
+        if isinstance(error, openai.APIConnectionError):
+            return f"{where} cannot be reached: {_unreachable(error)} ({said})."
+        if status == 401 or (status == 403 and not self._key):
             what = "is set, and was refused" if self._key else "is not set"
             return f"{where}: the server wants a key; the environment variable {config.key_variable} {what}."
-        if error.status_code == 404:
-            return f"{where} has no {config.style} for the model '{config.model}' ({self._said(error)}): {self._models()}"
-        return f"{where}: the server refuses the request ({self._said(error)}); see 'guide.model' and the rollout's lengths."
+        if status == 403:
+            return f"{where}: the server refuses this key or this model ({said})."
+        if _spent(error):
+            return f"{where}: the account's quota is spent ({said}): pay for more, then --resume."
+        if status == 404:
+            return f"{where} has no {config.style} for the model '{config.model}' ({said}): {self._models()}"
+        refused = self._refused(error)
+        if refused:
+            remedies = [_REMEDIES.get(name, f"take '{name}' out of 'guide.extra_body'") for name in refused]
+            sent = " or ".join(remedies)
+            return f"{where}: the server refuses '{refused[0]}' ({said}): {sent}."
+        if not request.prefix.strip() and status in (400, 422):
+            return (
+                f"{where}: the server refuses an empty prompt ({said}): give the task's prompts some text, or set "
+                "'guide.style: chat'."
+            )
+        hint = ", 'guide.extra_body'" if config.extra_body else ""
+        return f"{where}: the server refuses the request ({said}); see 'guide.model'{hint} and the rollout's lengths."
+
+    def _refused(self, error: Exception) -> list[str]:
+        """The parameters of a request that an error names, the one that it names as the cause first."""
+        body = getattr(error, "body", None)
+        named = body.get("param") if isinstance(body, Mapping) else None
+        sent = self.config.parameters(1, 0)
+        said = _words(error)
+        names = [name for name in (*sent, *self.config.extra_body) if name not in ("model", "extra_body")]
+        if not _NOT_TAKEN.search(said):
+            return []
+        if _TOO_LONG.search(said):
+            names.remove(self.config.length_parameter)
+        found = [name for name in names if re.search(rf"\b{re.escape(name)}\b", said)]
+        return sorted(found, key=lambda name: name != named)
 
     def _models(self) -> str:
         try:
             names = [model.id for model in self._client.models.list()]
-        except openai.OpenAIError:
+        except (openai.OpenAIError, ValueError, AttributeError, TypeError):
             return "check that the address ends in the API's version, such as /v1, or set 'guide.style'."
         return f"set 'guide.model' or 'guide.style'. {nearest(self.config.model, names)}"
 
     def _said(self, error: Exception) -> str:
-        """The reason in one line, without the key, which some servers repeat."""
-        cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
-        said = " ".join(f"{error} {f'({cause})' if cause else ''}".split())[:300].rstrip(".")
-        return said.replace(self._key, "***") if self._key else said
+        """The reason in one line, without secrets, which some servers repeat."""
+        cause = _causes(error)[-1] if isinstance(error, openai.APIConnectionError) else None
+        cause = None if cause is error else cause
+        text = _words(error)
+        if isinstance(error, openai.APIStatusError) and _is_page(error.response.text):
+            text = f"status {error.status_code} with a web page, as a proxy sends it"
+        said = " ".join(f"{text} {f'({cause})' if cause else ''}".split())
+        for secret in self.config.secrets:
+            said = said.replace(secret, "***")
+        return said[:300].rstrip(".")
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether a failure may be gone when the same is asked again."""
+    if isinstance(error, openai.APIStatusError | _RefusedError):
+        return not _spent(error) and (error.status_code in _TRANSIENT or error.status_code >= 500)
+    if isinstance(error, openai.APIConnectionError):  # time-outs too
+        return _unreachable(error) is None
+    return isinstance(error, UnusableAnswerError)
+
+
+def _spent(error: BaseException) -> bool:
+    """Whether there is no money left, which waiting does not bring."""
+    status = getattr(error, "status_code", 0)
+    details = [getattr(error, name, None) for name in ("code", "type")]
+    return status == 402 or (status in (400, 403, 429) and bool(_SPENT.search(f"{_words(error)} {details}")))
+
+
+def _words(error: BaseException) -> str:
+    """What a server said of an error: its message, or all that it sent where there is none."""
+    if not isinstance(error, openai.APIStatusError):
+        return str(error)
+    message = error.body.get("message") if isinstance(error.body, Mapping) else None
+    return f"status {error.status_code}: {message or error.response.text}"
+
+
+def _unreachable(error: BaseException) -> str | None:
+    """Why no connection can be had however often it is tried; None where one may be had later."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "its certificate is not trusted; name the authority's file in the environment variable SSL_CERT_FILE"
+        if isinstance(cause, ssl.SSLError) and cause.reason in (
+            "WRONG_VERSION_NUMBER",
+            "RECORD_LAYER_FAILURE",
+        ):
+            return "it does not speak TLS; write http:// for https://"
+        if isinstance(cause, socket.gaierror) and cause.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
+            return "no such host is known; mend the address"
+    return None
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and what it came of, the first cause last."""
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+        found.append(cause)
+    return found
+
+
+def _is_now(created: Any, date: str | None) -> bool:
+    """Whether a model's time is that of the answer: some servers tell the hour where others tell a model's age."""
+    now = _seconds_of(date) if date else None
+    return isinstance(created, int | float) and abs(created - (now or time.time())) < 60
+
+
+def _seconds_of(date: str) -> float | None:
+    """A date of HTTP in seconds since 1970."""
+    try:
+        parts = email.utils.parsedate_tz(date)
+        return None if parts is None else float(email.utils.mktime_tz(parts))
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def _parsed(text: str) -> Any:
+    """
+    Raises:
+        UnusableAnswerError: half of a JSON document.
+        _RefusedError: something else than JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if _is_page(text):
+            raise _RefusedError(
+                200,
+                "a web page instead of JSON: is there a proxy, or does the address lack its version, /v1?",
+            ) from error
+        if text.lstrip().startswith(("data:", "event:")):
+            raise _RefusedError(
+                200, "a stream instead of one answer: set 'guide.extra_body: {stream: false}'"
+            ) from error
+        raise UnusableAnswerError(f"a reply that is no JSON ({error})") from error
+
+
+def _is_page(text: str) -> bool:
+    return bool(re.match(r"\s*<(!doctype|html|head|body|\?xml)", text, re.I))
+
+
+def _reported(error: Any) -> Exception:
+    """An error that came with status 200, as the status in it would have been."""
+    said = str(error.get("message", error)) if isinstance(error, Mapping) else str(error)
+    code = error.get("code", error.get("status")) if isinstance(error, Mapping) else None
+    status = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()) else 0
+    if 400 <= status < 500 or _SPENT.search(f"{said} {code}"):
+        return _RefusedError(status or 402, said)
+    return UnusableAnswerError(f"an error: {said}")
 
 
 _backoff = wait_random_exponential(multiplier=0.5, max=20)
@@ -308,9 +377,9 @@ def _wait(state: RetryCallState) -> float:
     if isinstance(error, openai.APIStatusError):
         asked = error.response.headers.get("retry-after", "")
         try:
-            return max(float(asked), 0.0)
+            seconds = float(asked)
         except ValueError:
-            date = email.utils.parsedate_tz(asked)
-            if date is not None:
-                return max(email.utils.mktime_tz(date) - time.time(), 0.0)
+            seconds = (_seconds_of(asked) or 0.0) - time.time()
+        if seconds > 0:  # neither in the past nor no number
+            return seconds
     return float(_backoff(state))

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from rlgf.errors import UserError
 from rlgf.guides.base import BudgetSpentError, Request, Usage
 from rlgf.guides.cache import GuideCache
-from rlgf.guides.http import Answer, Endpoint, HTTPGuideConfig
+from rlgf.guides.http import Endpoint
+from rlgf.guides.http_config import HTTPGuideConfig
+from rlgf.guides.reply import Answer, whole_characters
 from rlgf.types import Completion
 
+_MANY = 8
+"""Answers that can hardly all be cut off in thought by chance."""
 _CHARACTERS_A_TOKEN = 2.0
 """A low guess, so that what is set aside for a request before it is answered is rarely too little."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Found:
+    answer: Answer
+    cached: bool
+    """Whether it was there already."""
+
+
+@dataclass(slots=True)
 class _UnderWay:
-    future: Future[Answer]
-    aside: Usage
-    """The most that it may cost, set aside until it is answered."""
+    """Small, since there may be tens of thousands."""
+
+    request: Request
+    outcome: _Found | BaseException | None = None
+    set_aside: bool = True
+    """Whether the most that it may cost is set aside until it is answered."""
 
 
 class _Stopwatch:
@@ -75,7 +91,14 @@ class HTTPGuide:
         self._endpoint = Endpoint(config)
         self._cache = GuideCache(config.cache) if config.cache is not None else None
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="guide")
+        self._arrived = threading.Condition()
         self._under_way: dict[Request, _UnderWay] = {}
+        self._aside = Usage()
+        """What is set aside for all that is under way."""
+        self._has_spoken = False
+        self._describing = threading.Lock()
+        self._served: dict[str, Any] | None = None
+        self._described = False
         self._busy = _Stopwatch()
 
     @property
@@ -86,12 +109,19 @@ class HTTPGuide:
     def restore(self, accounts: Mapping[str, Usage]) -> None:
         """See `RemoteGuide.restore`."""
         self.usage = accounts.get(self.config.model, Usage())
+        self._has_spoken |= self.usage.calls + self.usage.cached > self.usage.thought_only
 
     def prefetch(self, requests: Sequence[Request]) -> None:
-        """See `RemoteGuide.prefetch`. What the budget does not allow is left to `write` to refuse."""
-        for request in map(_plain, requests):
-            if request not in self._under_way and self._kept(request) is None and self._affords([request]):
-                self._submit(request)
+        """See `RemoteGuide.prefetch`. What the budget does not allow is left to `write` to refuse.
+
+        What is in the cache is found where requests are sent, so that the caller does not wait for the disk.
+        """
+        new = [request for request in dict.fromkeys(map(_plain, requests)) if request not in self._under_way]
+        if not self._affords(new):
+            # The first number of requests that would be too many.
+            counts = range(1, len(new) + 1)
+            new = new[: bisect.bisect_left(counts, True, key=lambda count: not self._affords(new[:count]))]
+        self._submit(new)
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """See `Guide.write`.
@@ -100,98 +130,186 @@ class HTTPGuide:
 
         Raises:
             BudgetSpentError: the budget does not allow these requests; none of the new ones was sent.
-            UserError: the server gives no usable answer; see `Endpoint.ask`.
+            UserError: the server gives no usable answer, see `Endpoint.ask`; or a model thinks until its limit and
+                has not answered yet.
         """
         requests = [_plain(request) for request in requests]
         kept = {request: self._kept(request) for request in requests if request not in self._under_way}
         new = [request for request, answer in kept.items() if answer is None]
         if not self._affords(new):
-            raise BudgetSpentError(self._over_budget(), go_on=self.config.budget.then == "unguided")
-        for request in new:
-            self._submit(request)
+            self._release_cached()
+            if not self._affords(new):
+                raise BudgetSpentError(self._over_budget(), go_on=self.config.budget.then == "unguided")
+        self._submit(new)
         started = time.perf_counter()
         fresh = self._settle([request for request in dict.fromkeys(requests) if request in self._under_way])
         self.usage.waited_seconds += time.perf_counter() - started
         self.usage.busy_seconds += self._busy.take()
-        hits = [request for request in requests if request not in fresh]
-        self.usage.cached += len(hits)
+        paid = {request for request, found in fresh.items() if not found.cached}
+        hits = len([request for request in requests if request not in paid])
+        self.usage.cached += hits
         if self._cache is not None:
-            self._cache.count_hits(self.config.identity, len(hits))
-        answers = {**kept, **fresh}
-        return [self._completion(answers[request]) for request in requests]
+            self._cache.count_hits(self._identity(), hits)
+        answers = {**kept, **{request: found.answer for request, found in fresh.items()}}
+        completions = [self._completion(answers[request]) for request in requests]
+        self._check_it_speaks([answer for answer in answers.values() if answer is not None])
+        return completions
 
     def close(self) -> None:
-        """Give up on what is under way; the guide cannot be asked again."""
-        self._endpoint.close()
+        """See `RemoteGuide.close`. Waits for as long as one attempt may take."""
+        self._endpoint.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._endpoint.close()
         if self._cache is not None:
             self._cache.close()
 
-    def _settle(self, requests: Sequence[Request]) -> dict[Request, Answer]:
+    def _settle(self, requests: Sequence[Request]) -> dict[Request, _Found]:
         """Wait for what is under way and book it, in the order of the requests."""
-        answers: dict[Request, Answer] = {}
+        answers: dict[Request, _Found] = {}
         failed: UserError | None = None
         for request in requests:
             under_way = self._under_way.pop(request)
-            try:
-                answer = under_way.future.result()
-            except UserError as error:
-                failed = failed or error
+            self._release(under_way)
+            found = self._outcome(under_way)
+            if isinstance(found, UserError):
+                failed = failed or found
                 continue
-            answers[request] = answer
-            self._book(answer, under_way.aside)
+            if isinstance(found, BaseException):
+                raise found
+            answers[request] = found
+            if not found.cached:
+                self._book(found.answer, self._most([request]))
         if failed is not None:
             raise failed
         return answers
 
-    def _submit(self, request: Request) -> None:
-        self._under_way[request] = _UnderWay(self._pool.submit(self._ask, request), self._most(request))
+    def _release_cached(self) -> None:
+        """Set nothing aside any more for what turns out to be in the cache."""
+        for under_way in self._under_way.values():
+            found = self._outcome(under_way)
+            if isinstance(found, _Found) and found.cached:
+                self._release(under_way)
 
-    def _ask(self, request: Request) -> Answer:
+    def _outcome(self, under_way: _UnderWay) -> _Found | BaseException:
+        with self._arrived:
+            self._arrived.wait_for(lambda: under_way.outcome is not None)
+        assert under_way.outcome is not None
+        return under_way.outcome
+
+    def _release(self, under_way: _UnderWay) -> None:
+        if under_way.set_aside:
+            self._aside -= self._most([under_way.request])
+            under_way.set_aside = False
+
+    def _submit(self, requests: Sequence[Request]) -> None:
+        added = list(map(_UnderWay, requests))
+        self._under_way.update(zip(requests, added, strict=True))
+        self._aside += self._most(requests)
+        # As many jobs as can run, each of which takes what is next: handing over thousands of requests costs no more.
+        queue = iter(added)
+        for _ in range(min(self.config.concurrency, len(added))):
+            self._pool.submit(self._work, queue)
+
+    def _work(self, queue: Iterator[_UnderWay]) -> None:
+        for under_way in queue:
+            try:
+                outcome: _Found | BaseException = self._find(under_way.request)
+            except BaseException as error:  # the one who waits for it raises it
+                outcome = error
+            with self._arrived:
+                under_way.outcome = outcome
+                self._arrived.notify_all()
+
+    def _find(self, request: Request) -> _Found:
+        if self._endpoint.closed:
+            raise UserError("the guide was closed while it was asked.")
+        kept = self._kept(request)
+        if kept is not None:
+            return _Found(kept, cached=True)
         with self._busy:
             answer = self._endpoint.ask(request)
         if self._cache is not None:
-            self._cache.put(self.config.identity, request, asdict(answer))
-        return answer
+            self._cache.put(self._identity(reached=True), request, asdict(answer))
+        return _Found(answer, cached=False)
 
     def _kept(self, request: Request) -> Answer | None:
-        found = self._cache.get(self.config.identity, request) if self._cache is not None else None
+        found = self._cache.get(self._identity(), request) if self._cache is not None else None
         return None if found is None else Answer(**found)
+
+    def _identity(self, *, reached: bool = False) -> dict[str, Any]:
+        """What answers are kept by: the settings, and the recipe's revision or else what the server says of its model.
+
+        A server that is off is taken for what it was last; one that is ``reached`` after all is asked once more.
+        """
+        config, cache = self.config, self._cache
+        if cache is None or config.revision is not None:
+            return config.identity
+        with self._describing:
+            if self._served is None or (reached and not self._described):
+                said = self._endpoint.describe()
+                self._described = said is not None or reached
+                if said is not None:
+                    cache.remember_served(config.url, config.identity, said)
+                self._served = (
+                    said if said is not None else cache.last_served(config.url, config.identity) or {}
+                )
+            return config.identity | ({"served": self._served} if self._served else {})
 
     def _completion(self, answer: Answer | None) -> Completion:
         assert answer is not None, "kept, or just asked for"
         self.usage.empty += not answer.text.strip()
         self.usage.refused += answer.refused
+        self.usage.thought_only += answer.thought_only
+        self.usage.mended += answer.mended
         # Some servers do not say what they used.
         return Completion(answer.text, answer.finished, sampled=answer.completion_tokens or None)
 
     def _book(self, answer: Answer, most: Usage) -> None:
         tokens = (answer.prompt_tokens, answer.completion_tokens)
         # Some servers do not say what they used.
-        used = self._price(*tokens) if any(tokens) else most
+        used = self._price(1, *tokens) if any(tokens) else most
         self.usage += replace(used, retries=answer.retries)
 
-    def _most(self, request: Request) -> Usage:
-        """What a request costs at most, before its answer says what it did cost."""
-        around = len(self.config.template) if self.config.style == "chat" else 0
-        prompt = (len(request.prefix) + around) / _CHARACTERS_A_TOKEN
-        return self._price(math.ceil(prompt), math.ceil(request.max_new_tokens * self.config.token_ratio))
+    def _most(self, requests: Sequence[Request]) -> Usage:
+        """What requests cost at most together, before their answers say what they did cost."""
+        config = self.config
+        around = len(config.template) + len(config.system or "") if config.style == "chat" else 0
+        prompt = sum(math.ceil((len(one.prefix) + around) / _CHARACTERS_A_TOKEN) for one in requests)
+        completion = sum(math.ceil(one.max_new_tokens * config.token_ratio) for one in requests)
+        return self._price(len(requests), prompt, completion)
 
-    def _price(self, prompt: int, completion: int) -> Usage:
+    def _price(self, calls: int, prompt: int, completion: int) -> Usage:
         prices = self.config.prices
         cost = (prompt * prices.prompt + completion * prices.completion) / 1e6
-        return Usage(calls=1, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+        return Usage(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
 
     def _affords(self, requests: Sequence[Request]) -> bool:
         """Whether the budget allows all of them on top of what is booked and set aside."""
-        aside = [under_way.aside for under_way in self._under_way.values()]
-        total = sum([*aside, *map(self._most, requests)], self.usage)
+        return not self.config.budget.limited or self._within(self.usage + self._aside + self._most(requests))
+
+    def _within(self, total: Usage) -> bool:
         budget = self.config.budget
         return (
             total.calls <= (budget.calls or math.inf)
             and total.prompt_tokens + total.completion_tokens <= (budget.tokens or math.inf)
-            and total.cost <= (budget.cost or math.inf)
+            # A running sum of floats may be off by its last digit.
+            and total.cost <= (budget.cost or math.inf) * (1 + 1e-9)
         )
+
+    def _check_it_speaks(self, answers: Sequence[Answer]) -> None:
+        """Refuse a model that does nothing but think; one that does so now and then gives an empty text.
+
+        Raises:
+            UserError: all of these were cut off in thought, and they are many or none before them was not.
+        """
+        silent = bool(answers) and all(answer.thought_only for answer in answers)
+        self._has_spoken |= bool(answers) and not silent
+        if silent and (len(answers) >= _MANY or not self._has_spoken):
+            raise UserError(
+                f"'guide.model' {self.config.model} spent all of its tokens on thinking and gave no answer: raise "
+                f"'guide.token_ratio' (it is {self.config.token_ratio:g}), or turn its thinking off, with "
+                "'guide.extra_body: {chat_template_kwargs: {enable_thinking: false}}' on vLLM, then --resume."
+            )
 
     def _over_budget(self) -> str:
         used, budget = self.usage, self.config.budget
@@ -204,5 +322,6 @@ class HTTPGuide:
 
 
 def _plain(request: Request) -> Request:
-    """The request as a server sees it: text alone."""
-    return replace(request, prompt_ids=None, written_ids=())
+    """The request as a server sees it: text alone, of whole characters."""
+    prefix = request.prefix if request.prefix.isascii() else whole_characters(request.prefix)
+    return replace(request, prefix=prefix, prompt_ids=None, written_ids=())

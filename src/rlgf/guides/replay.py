@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
+from rlgf.guides.cache import guide_names
+from rlgf.guides.reply import whole_characters
 from rlgf.types import Completion
 
 
@@ -36,6 +38,7 @@ class ReplayGuide:
         """
         self.config = config
         self._completions: dict[str, list[Completion]] = {}
+        guides: list[dict[str, Any]] = []
         if not config.file.is_file():
             raise UserError(f"'guide.file' {config.file} is not there: give a file of JSON lines.")
         with config.file.open(encoding="utf-8") as file:
@@ -51,6 +54,13 @@ class ReplayGuide:
                         f"'prompt' and 'completion' ({error})."
                     ) from error
                 self._completions.setdefault(prefix, []).append(completion)
+                if isinstance(row.get("guide"), dict) and row["guide"] not in guides:
+                    guides.append(row["guide"])
+        if len(guides) > 1:
+            raise UserError(
+                f"'guide.file' {config.file} mixes the answers of several guides ({', '.join(guide_names(guides))}): "
+                "write one guide's with `rlgf guide cache --export FILE --model NAME`."
+            )
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """See `Guide.write`.
@@ -60,7 +70,7 @@ class ReplayGuide:
         """
         answers: list[Completion] = []
         for request in requests:
-            recorded = self._completions.get(request.prefix)
+            recorded = self._completions.get(whole_characters(request.prefix))
             if not recorded:
                 raise UserError(
                     f"'guide.file' {self.config.file} has no completion of {request.prefix[-60:]!r}: a recorded "
@@ -83,4 +93,4 @@ def _parse(row: Any) -> tuple[str, Completion]:
     text, finished = answer.get("completion", answer.get("text")), bool(answer.get("finished", False))
     if not isinstance(prefix, str) or not isinstance(text, str):
         raise TypeError("one of them is no text")
-    return prefix, Completion(text, finished)
+    return whole_characters(prefix), Completion(whole_characters(text), finished)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -48,7 +47,8 @@ def text_nll(
 
 def perplexity(nll: Float[Tensor, "B"], tokens: Float[Tensor, "B"]) -> float:
     """``exp(sum of nats / number of tokens)`` over all texts."""
-    return math.exp(float(nll.sum() / tokens.sum().clamp(min=1)))
+    # Infinite, and no error, where texts are too improbable for a number.
+    return float(torch.exp(nll.double().sum() / tokens.sum().clamp(min=1)))
 
 
 def perplexities(nll: Float[Tensor, "B"], tokens: Float[Tensor, "B"]) -> list[float]:

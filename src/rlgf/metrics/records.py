@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlgf.errors import UserError
+from rlgf.jsontext import to_json
 from rlgf.tasks.rows import JsonLines, Row
 from rlgf.types import Sample
 
@@ -30,20 +29,9 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Totals on the first line, then one line a text (JSON lines)."""
-        lines = [{"totals": self.totals}, *map(_plain, self.records)]
+        lines = [{"totals": self.totals}, *self.records]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(line, default=str) + "\n" for line in lines))
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has words for, of a data set's columns: numbers that are not finite become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+        path.write_text("".join(to_json(line) + "\n" for line in lines))
 
 
 def summarize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +24,11 @@ from transformers import (
 )
 
 from rlgf.errors import UserError
+from rlgf.finite import require_finite_weights
+from rlgf.loads import file_damage, loading
 from rlgf.models import lora, minilm, smollm2, weights
 from rlgf.models.abilities import abilities
+from rlgf.models.dropout import without_dropout
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
 from rlgf.models.quantization import Quantization, quantized
@@ -68,6 +70,7 @@ class LanguageModel:
     """Whether this is what the model is without them."""
 
     def __post_init__(self) -> None:
+        without_dropout(self.model)
         restrict(self.model, self.tokenizer)
         weights.hold_still(self.model)
 
@@ -236,19 +239,44 @@ def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | 
         model, tokenizer = build_scratch(config, texts)
     else:
         model = _load_model(config)
+        require_finite_weights(f"model '{config.model}'", model.named_parameters())
         tokenizer = load_tokenizer(config)
+        check_vocabulary(f"model '{config.model}'", model, tokenizer)
         if tokenizer.eos_token_id is None:
             raise UserError(f"model '{config.model}': its tokenizer has no end-of-text token (eos_token).")
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-    # Dropout would make the probability ratio of an unchanged policy differ from 1.
-    model.eval()
     if isinstance(config, ScratchConfig) or config.quantization is None:
         model.to(device())  # type: ignore[arg-type]  # the stub knows strings alone
     language_model = LanguageModel(model, tokenizer)
     # Now, and not hours into a run, is the time to find that it cannot do what is asked.
     abilities(model)
     return language_model
+
+
+def check_vocabulary(what: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Args:
+        what: how a message calls the model.
+
+    Raises:
+        UserError: the tokenizer writes ids that the model has no embedding for.
+    """
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest < 0:
+        raise UserError(f"{what}: its tokenizer has no tokens: its files do not belong together.")
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    folder = Path(tokenizer.name_or_path)
+    if largest >= rows and folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
+        raise UserError(
+            f"{what}: {folder} has no tokenizer_config.json, and without it its tokenizer has tokens that the model "
+            "does not know."
+        )
+    if largest >= rows:
+        raise UserError(
+            f"{what}: its tokenizer's largest token id is {largest}, and the model has embeddings for {rows} tokens: "
+            "the tokenizer is not the model's, or the embeddings were not resized with it."
+        )
 
 
 def _load_model(config: ModelConfig) -> PreTrainedModel:
@@ -263,6 +291,10 @@ def _load_model(config: ModelConfig) -> PreTrainedModel:
     model: PreTrainedModel
     model, report = _from_pretrained(factory, config, **options, **weights.REPORTED)
     weights.check_complete(config.model, model, report)
+    # What it names ends texts, and the library goes on without it where it cannot be read.
+    found = file_damage(Path(config.source) / "generation_config.json")
+    if found is not None:
+        raise UserError(f"model '{config.model}' cannot be loaded: {found}.")
     return model
 
 
@@ -295,20 +327,13 @@ def _adapter_base(config: ModelConfig) -> ModelConfig | None:
 
 
 def _from_pretrained(factory: Any, config: ModelConfig, **options: Any) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=FutureWarning)
-            return factory.from_pretrained(
-                config.source,
-                revision=config.revision or "main",
-                trust_remote_code=config.trust_remote_code,
-                **options,
-            )
-    except (OSError, ValueError) as error:
-        hint = "Give a folder that `save_pretrained` wrote, a hub name, or one of: " + ", ".join(PACKAGED)
-        where = (
-            "has no model in it"
-            if Path(config.source).is_dir()
-            else "is no folder, and the hub did not give it"
+    with loading(f"model '{config.model}'", config.source, _REMEDY):
+        return factory.from_pretrained(
+            config.source,
+            revision=config.revision or "main",
+            trust_remote_code=config.trust_remote_code,
+            **options,
         )
-        raise UserError(f"model '{config.model}' cannot be loaded: it {where}. {hint}.") from error
+
+
+_REMEDY = "give a folder that `save_pretrained` wrote, a hub name, or one of: " + ", ".join(PACKAGED)

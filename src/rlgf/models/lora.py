@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rlgf import seeding
 from rlgf.errors import UserError
+from rlgf.loads import loading
 
 POLICY = "default"
 """The policy's adapter; `peft` loads an adapter of this name without being told."""
@@ -98,15 +99,17 @@ class Adapters:
         """
         from peft import PeftConfig, set_peft_model_state_dict
 
-        config = PeftConfig.from_pretrained(str(folder))
+        with loading(f"the adapter {folder}", folder):
+            config = PeftConfig.from_pretrained(str(folder))
+            weights = load_file(folder / "adapter_model.safetensors")
         # Heads are left to who asked: this model has its own, or none.
         config.task_type = config.modules_to_save = None
-        weights = load_file(folder / "adapter_model.safetensors")
         of_layers = {path: weight for path, weight in weights.items() if ".lora_" in path}
         name = f"saved_{len(self._peft.peft_config)}"
-        with _injecting(name):
-            self._peft.add_adapter(name, config)
-        set_peft_model_state_dict(self._peft, of_layers, adapter_name=name)
+        with loading(f"the adapter {folder}", folder):
+            with _injecting(name):
+                self._peft.add_adapter(name, config)
+            set_peft_model_state_dict(self._peft, of_layers, adapter_name=name)
         self._run(POLICY)
         return name, {path: weight for path, weight in weights.items() if path not in of_layers}
 
@@ -173,19 +176,28 @@ def adapter_base(source: str, revision: str | None) -> str | None:
     """
     from transformers.utils.peft_utils import find_adapter_config_file
 
-    if find_adapter_config_file(source, revision=revision) is None:
-        return None
+    with loading(f"model '{source}'", source):
+        if find_adapter_config_file(source, revision=revision) is None:
+            return None
     check_installed(f"the adapter '{source}'")
     from peft import PeftConfig
 
-    return str(PeftConfig.from_pretrained(source, revision=revision).base_model_name_or_path)
+    with loading(f"the adapter '{source}'", source):
+        base = PeftConfig.from_pretrained(source, revision=revision).base_model_name_or_path
+    if not isinstance(base, str) or not base:
+        raise UserError(
+            f"the adapter '{source}': its adapter_config.json names no 'base_model_name_or_path'."
+        )
+    return base
 
 
 def merged(base: PreTrainedModel, source: str, revision: str | None) -> PreTrainedModel:
     """A base with an adapter added to its weights, as if it had been trained whole."""
     from peft import PeftModel
 
-    whole: PreTrainedModel = PeftModel.from_pretrained(base, source, revision=revision).merge_and_unload()
+    whole: PreTrainedModel
+    with loading(f"the adapter '{source}'", source):
+        whole = PeftModel.from_pretrained(base, source, revision=revision).merge_and_unload()
     # It is not its base any more, and no other adapter of that base fits it.
     whole.name_or_path = source
     return whole.requires_grad_(True)

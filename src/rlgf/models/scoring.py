@@ -16,7 +16,9 @@ from rlgf.kept import KeptTokens, kept_mask
 from rlgf.models.abilities import abilities, takes
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
 from rlgf.models.vocabulary import read_logits
-from rlgf.types import Rollout
+from rlgf.types import Author, Rollout
+
+_OF_RESPONSE = ("response_ids", "response_mask", "given")
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
@@ -37,6 +39,8 @@ class Tokens:
     response_mask: Bool[Tensor, "B T"]
     kept: tuple[KeptTokens | None, ...] = ()
     """What each token was drawn from, see `Rollout`; empty where nothing was cut off."""
+    given: Bool[Tensor, "B T"] | None = None
+    """Which response tokens the policy did not draw itself; None where that makes no difference."""
 
     @staticmethod
     def of(rollout: Rollout) -> Tokens:
@@ -48,17 +52,19 @@ class Tokens:
             rollout.response_ids[:, :response],
             rollout.response_mask[:, :response],
             rollout.kept,
+            ~rollout.written_by(Author.POLICY)[:, :response],
         )
 
     def cut(self, length: int) -> Tokens:
         """The same without response columns from ``length`` on."""
-        return replace(
-            self, response_ids=self.response_ids[:, :length], response_mask=self.response_mask[:, :length]
-        )
+        return self._with(_OF_RESPONSE, lambda tensor: tensor[:, :length])
 
     def to(self, device: torch.device) -> Tokens:
-        names = ("prompt_ids", "prompt_mask", "response_ids", "response_mask")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        return self._with(("prompt_ids", "prompt_mask", *_OF_RESPONSE), lambda tensor: tensor.to(device))
+
+    def _with(self, names: Sequence[str], change: Callable[[Tensor], Tensor]) -> Tokens:
+        there = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: change(value) for name, value in there.items() if value is not None})
 
     def kept_mask(self, width: int) -> Bool[Tensor, "B T V"] | None:
         """What each response token was drawn from, over ``width`` logits; None where nothing was cut off."""

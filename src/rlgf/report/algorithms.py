@@ -18,6 +18,7 @@ def algorithm_table() -> Group:
         "roll-out",
         "policy loss reads",
         "value loss reads",
+        "KL penalty in the",
         "advantage or loss",
     ):
         rows.add_column(column, overflow="fold")
@@ -44,6 +45,7 @@ def _cells(row: Algorithm) -> list[str]:
         row.rollout.name.lower(),
         ", ".join([str(row.policy_loss_on), *([f"rollin: {row.rollin_loss}"] if row.rollin_loss else [])]),
         "" if row.value_loss_on is None else f"{row.value_loss_on}: V of {row.critic}",
+        row.kl_penalty or "",
         " + ".join(
             name
             for name in (

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlgf.config import Config, load_config, validated
+from rlgf.config import Config, laid_over, load_config, read_source, validated
 from rlgf.errors import UserError, nearest
 from rlgf.guides.build import describe
+from rlgf.jsontext import to_json
 from rlgf.report.curves import draw_curves, read_curve
 from rlgf.report.tables import write_tables
 from rlgf.training.checkpoint import latest_checkpoint
@@ -94,8 +94,10 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Comparison:
     """
     if not path.is_file():
         raise UserError(f"there is no comparison {path}; give the path of a YAML file.")
-    merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-    return validated(Comparison, OmegaConf.to_container(merged))  # type: ignore[arg-type]  # a mapping, or refused
+    merged = read_source(path)
+    for override in overrides:
+        merged = laid_over(merged, read_source(override))
+    return validated(Comparison, merged)
 
 
 def run_comparison(
@@ -171,7 +173,7 @@ def _measure_authors(comparison: Comparison, setting: str, display: Display) -> 
         with closing(Trainer(config, display=display)) as trainer:
             measured[name] = trainer.evaluate(Author.GUIDE).totals
     measured["reference text"] = reference
-    path.write_text(json.dumps(measured, indent=1))
+    path.write_text(to_json(measured, indent=1))
 
 
 def _read_authors(comparison: Comparison, setting: str) -> dict[str, Any]:

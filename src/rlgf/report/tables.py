@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlgf.jsontext import to_json
 from rlgf.report.statistics import Interval, first_at, interval, paired_difference
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def write_tables(comparison: Comparison, runs: Runs, authors: Authors) -> list[P
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    base.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    base.with_suffix(".json").write_text(to_json(rows, indent=1) + "\n")
     return [markdown, base.with_suffix(".csv"), base.with_suffix(".json")]
 
 

@@ -88,7 +88,7 @@ class Discriminator:
             Binary cross-entropy in nats and accuracy, each before the step that learns from the texts.
 
         Raises:
-            UserError: a sample has no reference.
+            UserError: a sample has no reference, or a gradient is not finite.
         """
         if not all(rollout.references):
             raise UserError("reward 'discriminator' needs reference texts, and a sample has none.")
@@ -114,7 +114,12 @@ class Discriminator:
             (loss / len(labels)).backward()
             sums["loss"] += float(loss.detach())
             sums["accuracy"] += float(((logits > 0) == (of_rows > 0.5)).sum())
-        nn.utils.clip_grad_norm_(self.classifier.parameters(), _MAX_GRADIENT_NORM)
+        norm = nn.utils.clip_grad_norm_(self.classifier.parameters(), _MAX_GRADIENT_NORM)
+        if not bool(torch.isfinite(norm)):
+            raise UserError(
+                f"the gradient of the reward 'discriminator' must be finite, and it is {norm.item()}: lower its "
+                f"'learning_rate' (it is {self.learning_rate:g})."
+            )
         self._optimizer.step()
         self._optimizer.zero_grad()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from transformers import PreTrainedModel
 
 from rlgf import seeding
 from rlgf.config import laid_over, read_source, validated
+from rlgf.errors import UserError
+from rlgf.jsontext import to_json
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.rewards.calibration import expected_calibration_error, reliability, save_reliability
 from rlgf.rewards.examples import ExamplesConfig, Labelled, Pair, Text
@@ -86,7 +87,8 @@ def train_reward_model(config: RewardModelConfig) -> dict[str, Any]:
         and that of the training rows, and the seconds that training took.
 
     Raises:
-        UserError: data, a model or the package for LoRA is not there or does not fit.
+        UserError: data, a model or the package for LoRA is not there or does not fit, or a loss, a gradient or a
+            score is not finite.
     """
     if config.lora is not None:
         check_installed("'lora'")
@@ -101,6 +103,11 @@ def train_reward_model(config: RewardModelConfig) -> dict[str, Any]:
     centre = float(scorer.scores(*_texts(train)).mean()) if config.kind == "preference" else 0.0
     seconds = time.perf_counter() - start
     probabilities, labels = _predictions(scorer, held_out)
+    if not bool(probabilities.isfinite().all()):
+        raise UserError(
+            f"the trained {config.kind} model gives scores that are not finite: lower 'learning_rate' (it is "
+            f"{config.learning_rate:g}); nothing was saved."
+        )
     bins = reliability(probabilities, labels)
     report = {
         "kind": config.kind,
@@ -116,7 +123,7 @@ def train_reward_model(config: RewardModelConfig) -> dict[str, Any]:
     notes = Notes(kind=config.kind, max_tokens=config.max_tokens, layers=layers, centre=centre)
     scorer.save(config.output, notes)
     save_reliability(config.output / "reliability.png", bins, f"{len(held_out)} held-out rows")
-    (config.output / "report.json").write_text(json.dumps(report, indent=1))
+    (config.output / "report.json").write_text(to_json(report, indent=1))
     return report
 
 
@@ -163,7 +170,12 @@ def _fit(scorer: Scorer, examples: Sequence[Pair | Labelled], config: RewardMode
             labels = torch.tensor([float(bool(examples[row][1])) for row in batch], device=logits.device)
             loss = nn.functional.binary_cross_entropy_with_logits(logits[:, 0], labels)
         loss.backward()
-        nn.utils.clip_grad_norm_(trained, _MAX_GRADIENT_NORM)
+        norm = nn.utils.clip_grad_norm_(trained, _MAX_GRADIENT_NORM)
+        if not bool(torch.isfinite(loss + norm)):
+            raise UserError(
+                f"the training of the {config.kind} model has left the finite numbers (loss {loss.item()}, gradient "
+                f"{norm.item()}): lower 'learning_rate' (it is {config.learning_rate:g}); nothing was saved."
+            )
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()

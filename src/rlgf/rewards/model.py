@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -23,10 +21,12 @@ from transformers import (
 )
 
 from rlgf.errors import UserError
+from rlgf.finite import require_finite_weights
+from rlgf.loads import damage, loading, plain
 from rlgf.models import lora, minilm
 from rlgf.models.batching import length_batches
 from rlgf.models.encoder_decoder import is_encoder_decoder
-from rlgf.models.loading import PACKAGED, LanguageModel, device
+from rlgf.models.loading import PACKAGED, LanguageModel, check_vocabulary, device
 from rlgf.models.lora import Adapters
 from rlgf.models.scoring import mixed_precision, trunk_of
 from rlgf.models.text import Codec
@@ -116,56 +116,51 @@ class Scorer:
         (folder / _NOTES).write_text(notes.model_dump_json(indent=1))
 
 
-def load_scorer(model: str, max_tokens: int, layers: int | None = None) -> Scorer:
+def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, trained: bool = False) -> Scorer:
     """A model with one output from a packaged, a hub or a folder's encoder or causal model, dropout off.
 
     A folder's adapter is merged into its base.
 
     Args:
         layers: how many of its first layers to keep; default: all.
+        trained: whether the folder must hold the head that scores too, and not the model alone.
 
     Raises:
-        UserError: there is no such model, or it is too short for ``max_tokens``.
+        UserError: there is no such model, or it is too short for ``max_tokens``, or it has no such head.
     """
     source = str(_PACKAGED[model]()) if model in _PACKAGED else model
     kept = {} if layers is None else {"num_hidden_layers": layers}
-    try:
-        base = lora.adapter_base(source, None) or source
+    base = lora.adapter_base(source, None) or source
+    with loading(f"model '{model}'", base, _REMEDY):
         config = AutoConfig.from_pretrained(base)
-        length = getattr(config.get_text_config(), "max_position_embeddings", None)
-        if length is not None and max_tokens > length:
-            raise UserError(
-                f"'max_tokens' {max_tokens} is more than the model '{model}' holds: set it to {length} or less."
-            )
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        with warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore", category=FutureWarning)
-            loaded = AutoModelForSequenceClassification.from_pretrained(
-                base, num_labels=1, dtype=torch.float32, **kept
-            )
-            if base != source:
-                loaded = lora.merged(loaded, source, None)
-    except (OSError, ValueError) as error:
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if length is not None and max_tokens > length:
         raise UserError(
-            f"model '{model}' cannot be loaded as a reward model: give a folder that `save_pretrained` wrote, "
-            f"a hub name, or one of: {', '.join(_PACKAGED)}."
-        ) from error
+            f"'max_tokens' {max_tokens} is more than the model '{model}' holds: set it to {length} or less."
+        )
+    with loading(f"model '{model}'", source, _REMEDY):
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    with loading(f"model '{model}'", base, _REMEDY):
+        loaded, report = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=1, dtype=torch.float32, output_loading_info=True, **kept
+        )
+    missing = sorted(report["missing_keys"])
+    if base != source:
+        loaded = lora.merged(loaded, source, None)
+    elif trained and missing:
+        raise UserError(
+            f"model '{model}' has no weights for '{missing[0]}', so it was never trained as a reward model: give a "
+            "folder that `rlgf reward RECIPE.yaml` wrote."
+        )
+    check_vocabulary(f"model '{model}'", loaded, tokenizer)
+    require_finite_weights(f"model '{model}'", loaded.named_parameters())
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     loaded.config.pad_token_id = tokenizer.pad_token_id
     return Scorer(loaded.eval().to(device()), tokenizer, max_tokens)
 
 
-class _quiet:  # noqa: N801  # reads as the function that it stands for
-    """Without the report that a head is new and that layers and another head are left out, which is meant."""
-
-    def __enter__(self) -> None:
-        self._logger = logging.getLogger("transformers")
-        self._level = self._logger.level
-        self._logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *error: object) -> None:
-        self._logger.setLevel(self._level)
+_REMEDY = f"give a folder that `save_pretrained` wrote, a hub name, or one of: {', '.join(_PACKAGED)}"
 
 
 class ModelReward:
@@ -187,8 +182,9 @@ class ModelReward:
         """
         self.notes = _read_notes(folder, "model")
         report = Path(folder) / "report.json"
-        self.report: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
-        self._scorer = load_scorer(folder, self.notes.max_tokens, self.notes.layers)
+        with loading(f"reward 'model', its {report}", report):
+            self.report: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
+        self._scorer = load_scorer(folder, self.notes.max_tokens, self.notes.layers, trained=True)
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """One number a completion; see `Reward`."""
@@ -286,12 +282,17 @@ def _read_notes(folder: str, reward: str) -> Notes:
     Raises:
         UserError: there is nothing; names the reward that was to be built.
     """
-    try:
-        return Notes.model_validate_json((Path(folder) / _NOTES).read_text())
-    except (OSError, ValidationError) as error:
+    place = f"reward '{reward}', option 'folder' (it is '{folder}')"
+    notes = Path(folder) / _NOTES
+    if not notes.is_file():
         raise UserError(
-            f"reward '{reward}', option 'folder' (it is '{folder}'): it holds no reward model; give a folder "
-            "that `rlgf reward RECIPE.yaml` wrote."
+            f"{place}: it holds no reward model; give a folder that `rlgf reward RECIPE.yaml` wrote."
+        )
+    try:
+        return Notes.model_validate_json(notes.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{place} holds a damaged reward model: {damage(notes.parent) or f'{notes} ({plain(error)})'}."
         ) from error
 
 

@@ -113,8 +113,9 @@ def token_logprobs(
     sampling: Sampling,
     end_ids: Collection[int],
     kept: Bool[Tensor, "B T V"] | None = None,
+    given: Bool[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T"]:
-    """Log-probabilities of given tokens under the distribution that they were drawn from.
+    """Log-probabilities of tokens under the distribution that they were drawn from.
 
     ``log p(y_t) = z_t[y_t] - log sum over kept v of exp z_t[v]``, with z the logits after temperature and
     minimum length. Under the weights of the moment of drawing this is what `draw` said; under other weights it
@@ -122,8 +123,10 @@ def token_logprobs(
 
     Args:
         kept: what top-k and top-p left when each token was drawn, see `rlgf.kept`; None where they cut nothing.
+        given: tokens that somebody else wrote, whose text may end before the minimum length: there the minimum
+            does not count.
     """
-    warped = _warp_sequence(logits, sampling, end_ids, kept)
+    warped = _warp_sequence(logits, sampling, end_ids, kept, given)
     chosen = warped.gather(-1, ids[..., None]).squeeze(-1)
     return chosen - warped.logsumexp(dim=-1)
 
@@ -174,7 +177,10 @@ def _warp_sequence(
     sampling: Sampling,
     end_ids: Collection[int],
     kept: Bool[Tensor, "B T V"] | None,
+    given: Bool[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T V"]:
     positions = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
+    if given is not None:
+        positions = positions.masked_fill(given, sampling.min_tokens)
     warped = sampling_logits(logits, positions, sampling.untruncated, end_ids)
     return warped if kept is None else warped.masked_fill(~kept, float("-inf"))

@@ -33,7 +33,12 @@ def score_logprobs(
     def score(tokens: Tokens) -> Tensor:
         logits, _ = response_outputs(model, tokens)
         return token_logprobs(
-            logits, tokens.response_ids, sampling, end_ids, tokens.kept_mask(logits.shape[-1])
+            logits,
+            tokens.response_ids,
+            sampling,
+            end_ids,
+            tokens.kept_mask(logits.shape[-1]),
+            tokens.given,
         )
 
     return _over_batches(score, rollout, model.device, max_batch_tokens)

@@ -18,8 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from rlgf.errors import UserError
+from rlgf.loads import loading
 from rlgf.models.loading import LanguageModel
 from rlgf.training.experience import Assessor
+from rlgf.training.start import write_start
 from rlgf.training.update import Updater
 
 _FORMAT = "rlgf-checkpoint-1"
@@ -66,6 +68,7 @@ def save_checkpoint(
     with _removed_on_failure(aside), full_disk_named(root, f"the checkpoint of update {progress.update}"):
         aside.mkdir(parents=True)
         save_policy(updater.policy, aside / "policy")
+        write_start(aside / "policy", config.get("policy", {}))
         for name, critic in updater.critics.items():
             save_model(critic, str(aside / f"critic-{name}.safetensors"))
         torch.save(updater.optimizer.state_dict(), aside / "optimizer.pt")
@@ -132,8 +135,13 @@ def load_checkpoint(
     Raises:
         UserError: It is corrupt, not one of ours, or of a run with another configuration.
     """
-    _verify(folder)
-    _same_config(folder, json.loads((folder / "config.json").read_text()), config)
+    with loading(f"checkpoint {folder}", folder):
+        _verify(folder)
+        _same_config(folder, json.loads((folder / "config.json").read_text()), config)
+        return _read(folder, updater, assessor)
+
+
+def _read(folder: Path, updater: Updater, assessor: Assessor | None) -> Progress:
     model, adapters = updater.policy.model, updater.policy.adapters
     if adapters is not None:
         adapters.load(folder / "policy")
@@ -148,15 +156,22 @@ def load_checkpoint(
     return Progress(**json.loads((folder / "progress.json").read_text()))
 
 
+_ADVICE = "delete {folder} to go back to the checkpoint before it, or start over in another output folder"
+
+
 def _verify(folder: Path) -> None:
-    advice = f"delete {folder} to go back to the checkpoint before it, or start over in another output folder"
+    advice = _ADVICE.format(folder=folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder} is no checkpoint that rlgf wrote (no readable manifest); {advice}."
         ) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT or "files" not in manifest:
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("format") != _FORMAT
+        or not isinstance(manifest.get("files"), dict)
+    ):
         raise UserError(f"{folder} is no checkpoint of this version ({_FORMAT}); {advice}.")
     found = _digests(folder)
     for name, digest in manifest["files"].items():

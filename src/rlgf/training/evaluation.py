@@ -34,6 +34,8 @@ class EvaluationConfig(BaseModel):
     """A second scorer that no training sees, named like a reward; it shows reward hacking."""
     language_model: ModelConfig | None = None
     """The frozen model whose perplexity of the outputs is reported; default: the policy's start."""
+    reference: ModelConfig | None = None
+    """The model that KL is measured against; default: the one that the policy's run started from."""
     metrics: tuple[MetricConfig, ...] = tuple(MetricConfig(name=name) for name in TEXT_METRICS)
     """Names of metrics, or ``{name: ..., options: {...}}``; see docs/metrics.md."""
 

@@ -11,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import TrainerState
 
-from rlgf.advantages import whiten
+from rlgf.advantages import rewarded_share, whiten
 from rlgf.algorithms import ESTIMATORS, Algorithm, Estimator, Part, Signals
 from rlgf.errors import UserError, resolve
+from rlgf.finite import require_finite
+from rlgf.losses import log_ratio
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
 from rlgf.rewards import Logged, Reward, RewardInput, Scale, score
@@ -50,7 +52,8 @@ class Assessor:
         get the experience of all.
 
         Raises:
-            UserError: The reward function returned something other than one finite number a text.
+            UserError: The reward function returned something other than one finite number a text, or a model's
+                log-probabilities or values, or what became of them, are not finite.
         """
         scored = concatenate(processes.gathered(self._score(rollout, row)))
         return self._estimate(scored, row, kl_coefficient)
@@ -72,12 +75,18 @@ class Assessor:
         else:
             policy_mask = rollout.written_by(row.author(row.policy_loss_on))
         nothing = torch.zeros_like(policy_mask)
+        by_policy = rollout.written_by(Author.POLICY)
+        old_logprobs = self._old_logprobs(rollout, row)
+        require_finite("the policy's log-probabilities of its own texts", rollout.sampled_logprobs, by_policy)
+        require_finite("the policy's log-probabilities before the update", old_logprobs, policy_mask)
+        require_finite("the reference's log-probabilities", reference_logprobs, policy_mask | by_policy)
+        require_finite("the critic's values", values)
         return Experience(
             rollout=rollout,
             rewards=rewards,
             token_rewards=zeros,
             reference_logprobs=reference_logprobs,
-            old_logprobs=self._old_logprobs(rollout, row),
+            old_logprobs=old_logprobs,
             values=values,
             advantages=zeros,
             returns=zeros,
@@ -99,7 +108,8 @@ class Assessor:
             return scored
         rollout = scored.rollout
         paid = self.scale.pay(scored.rewards)
-        token_rewards = shape_rewards(paid, rollout, scored.reference_logprobs, kl_coefficient)
+        penalty = kl_coefficient if row.kl_penalty == "reward" else 0.0
+        token_rewards = shape_rewards(paid, rollout, scored.reference_logprobs, penalty)
         signals = Signals(
             token_rewards,
             paid,
@@ -112,11 +122,29 @@ class Assessor:
         estimator: Estimator = resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
         advantages, returns = estimator.estimate(signals)
         if row.whiten:
-            advantages = whiten(advantages, scored.policy_mask | scored.rollin_mask)
+            read = scored.policy_mask | scored.rollin_mask
+            share = rewarded_share(advantages, paid, read)
+            if share:
+                advantages = share * whiten(advantages, read)
+            else:
+                # Paid alike, nothing tells one text from another: what is left is the penalty itself.
+                nothing = torch.zeros_like(paid)
+                penalties = shape_rewards(nothing, rollout, scored.reference_logprobs, penalty)
+                unpaid = replace(
+                    signals, token_rewards=penalties, rewards=nothing, values=torch.zeros_like(scored.values)
+                )
+                advantages, _ = estimator.estimate(unpaid)
+        require_finite("the advantages", advantages, scored.policy_mask | scored.rollin_mask)
+        require_finite("the returns", returns, scored.value_mask)
         # Of a group only the pair that was picked is learned from.
         read = scored.policy_mask & (advantages != 0) if row.paired else scored.policy_mask
         return replace(
-            scored, token_rewards=token_rewards, advantages=advantages, returns=returns, policy_mask=read
+            scored,
+            token_rewards=token_rewards,
+            advantages=advantages,
+            returns=returns,
+            policy_mask=read,
+            kl_coefficient=kl_coefficient if row.kl_penalty == "loss" else 0.0,
         )
 
     def rewards(self, rollout: Rollout) -> Float[Tensor, "B"]:
@@ -176,9 +204,10 @@ def shape_rewards(
 
     ``r_t = R [t = last] - c (log pi(y_t | s_t) - log reference(y_t | s_t)) [policy wrote y_t]``
     (Stiennon et al., arXiv 2009.01325, section 3.4). Tokens of others pay nothing: the policy did
-    not choose them.
+    not choose them. Nor does a difference of rounding (`losses.log_ratio`).
     """
     by_policy = rollout.written_by(Author.POLICY)
-    shaped = -kl_coefficient * torch.where(by_policy, rollout.sampled_logprobs - reference_logprobs, 0.0)
+    ratio = log_ratio(rollout.sampled_logprobs, reference_logprobs)
+    shaped = -kl_coefficient * torch.where(by_policy, ratio, 0.0)
     last = (rollout.lengths - 1)[:, None]
     return shaped.scatter_add(1, last, rewards[:, None])

@@ -6,7 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class KLConfig(BaseModel):
-    """The penalty ``coefficient * (log pi - log reference)`` at each policy token."""
+    """The penalty for leaving the reference, in each algorithm that has a reward.
+
+    Either ``coefficient * (log pi - log reference)`` comes off the reward of each of the policy's tokens, or
+    ``coefficient * KL(pi || reference)`` is a term of its loss, see `Algorithm.kl_penalty`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

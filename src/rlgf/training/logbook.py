@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from rlgf.errors import UserError
+from rlgf.jsontext import to_json
 
 
 class Logbook:
@@ -27,10 +28,11 @@ class Logbook:
         """Drop lines of updates that a resumed run is going to repeat."""
         if not self.path.exists() or not self.accelerator.is_main_process:
             return
-        lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
         try:
+            text = self.path.read_text(encoding="utf-8")
+            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in lines if json.loads(line)["update"] <= update]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self.path} has a line that rlgf did not write ({error}): mend or move the file."
             ) from error
@@ -42,7 +44,7 @@ class Logbook:
         if not self.accelerator.is_main_process:
             return
         with self.path.open("a") as file:
-            file.write(json.dumps({"update": update, **metrics}) + "\n")
+            file.write(to_json({"update": update, **metrics}) + "\n")
         self.accelerator.log({k: v for k, v in metrics.items() if isinstance(v, float | int)}, step=update)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from transformers import TrainerState
 from rlgf import seeding
 from rlgf.config import Config
 from rlgf.errors import UserError
+from rlgf.finite import require_finite_weights
 from rlgf.guides import (
     Guide,
     GuideConfig,
@@ -43,6 +44,7 @@ from rlgf.tasks import Task, build_task
 from rlgf.training import processes
 from rlgf.training.evaluation import EvaluationConfig, Evaluator, check_samples
 from rlgf.training.experience import Assessor
+from rlgf.training.start import check_comparable, load_start, scratch_texts
 from rlgf.training.update import Updater
 from rlgf.types import Sample
 
@@ -75,8 +77,12 @@ def build_parts(
     reward: Reward | None = None,
     guide: Guide | None = None,
     policy: LanguageModel | None = None,
+    evaluates: bool = False,
 ) -> Parts:
     """Build every part that the configuration names; those given here are used as they are.
+
+    Args:
+        evaluates: the policy is measured and not trained, so its KL is that to what its own run started from.
 
     Raises:
         UserError: a name is not known, data is empty, a context is too short, a model is not there, a guide
@@ -98,15 +104,17 @@ def build_parts(
         guide = _asked_guide(config.guide, config.rollout, train)
     reward, judge = _scorers(config, reward, train)
     if policy is None:
-        texts = [s.prompt + "".join(s.references[:1]) for s in train] if config.policy.scratch else None
+        texts = scratch_texts(train) if config.policy.scratch else None
         policy = load_language_model(config.policy.source, texts)
+    require_finite_weights("the policy", policy.model.named_parameters())
     policy, reference = _with_reference(policy, config)
     if config.policy.scratch is None and policy.trained:
         check_trainable(policy.model)
+    measured_against = _measured_against(config, policy, train, evaluates=evaluates) or reference
     if isinstance(reward, PolicyReadingReward):
         reward.attach(policy, config.rollout, config.seed)
     language_model = config.evaluation.language_model
-    judge_model = reference if language_model is None else load_language_model(language_model)
+    judge_model = measured_against if language_model is None else load_language_model(language_model)
     if guide is None and config.guide is not None:
         guide = build_guide(config.guide, policy.tokenizer)
     # Before the first episode is paid for, not in the middle of the first update.
@@ -137,8 +145,18 @@ def build_parts(
             config.reward.scale if config.reward is not None else Scale(),
             state,
         ),
-        updater=Updater(policy, critics, config.rollout.sampling, config.update, config.seed, scorer),
-        evaluator=Evaluator(measured, reference, judge_model, reward, judge, config.rollout, metrics, state),
+        updater=Updater(
+            policy,
+            critics,
+            config.rollout.sampling,
+            config.update,
+            config.seed,
+            scorer,
+            config.training.updates,
+        ),
+        evaluator=Evaluator(
+            measured, measured_against, judge_model, reward, judge, config.rollout, metrics, state
+        ),
     )
 
 
@@ -182,6 +200,24 @@ def _with_reference(policy: LanguageModel, config: Config) -> tuple[LanguageMode
         return policy, replace(policy, without_adapter=True)
     frozen = copy.deepcopy(policy.model).requires_grad_(False)
     return policy, LanguageModel(frozen, policy.tokenizer)
+
+
+def _measured_against(
+    config: Config, policy: LanguageModel, train: Sequence[Sample], *, evaluates: bool
+) -> LanguageModel | None:
+    """What the policy's KL is measured against, where that is not what it is now.
+
+    Raises:
+        UserError: it cannot be loaded, or has other tokens.
+    """
+    given = config.evaluation.reference
+    if given is not None:
+        found: LanguageModel | None = load_language_model(given)
+    else:
+        found = load_start(config, train) if evaluates else None
+    if found is not None:
+        check_comparable(policy, found)
+    return found
 
 
 def _check_budget(config: Config) -> None:

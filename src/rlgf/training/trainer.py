@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from rlgf.algorithms import Algorithm
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides import BudgetSpentError
+from rlgf.jsontext import to_json
 from rlgf.metrics.records import Evaluation
 from rlgf.training import processes
 from rlgf.training.accounts import Accounts
@@ -36,6 +36,7 @@ from rlgf.training.logbook import Logbook, read_metrics
 from rlgf.training.modelcard import write_model_card
 from rlgf.training.order import shuffled_passes
 from rlgf.training.parts import Parts, build_parts
+from rlgf.training.start import write_start
 from rlgf.types import Author, Experience, Rollout, Sample
 
 
@@ -59,11 +60,19 @@ class Trainer:
     own can call them.
     """
 
-    def __init__(self, config: Config, parts: Parts | None = None, display: Display | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        parts: Parts | None = None,
+        display: Display | None = None,
+        *,
+        evaluates: bool = False,
+    ) -> None:
         """Load what the configuration names.
 
         Args:
             parts: models, task, reward and guide made by hand, instead of those of the recipe.
+            evaluates: for `evaluate` alone; a policy that a run saved is then compared with that run's start.
 
         Raises:
             UserError: something that the configuration names cannot be had or does not fit.
@@ -72,7 +81,7 @@ class Trainer:
         self.display = display or Display(Console(quiet=not processes.is_main()))
         if parts is None:
             with processes.main_first():
-                parts = build_parts(config)
+                parts = build_parts(config, evaluates=evaluates)
         self.parts = parts
         self.progress = Progress(kl_coefficient=config.training.kl.coefficient)
         self.kl = KLController(config.training.kl)
@@ -329,10 +338,11 @@ class Trainer:
         }
         with full_disk_named(folder, "the trained policy"):
             save_policy(self.parts.policy, folder / "policy")
+            write_start(folder / "policy", self.config.policy.model_dump(mode="json"))
             write_model_card(folder / "policy", self.config, evaluation.totals, self.progress)
             evaluation.save(folder / "evaluation" / "policy.jsonl")
             # Last, since it says that the run is finished.
-            (folder / "summary.json").write_text(json.dumps(summary, indent=1))
+            (folder / "summary.json").write_text(to_json(summary, indent=1))
         return totals
 
     def _gained(self, folder: Path) -> float | None:

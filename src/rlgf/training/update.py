@@ -5,26 +5,28 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from rlgf import losses, seeding
 from rlgf.algorithms import POLICY_LOSSES, Algorithm, PolicyTerms
 from rlgf.errors import resolve
+from rlgf.finite import require_finite, require_finite_metrics
 from rlgf.guides.base import ScoringGuide
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
 from rlgf.models.scoring import Tokens, response_outputs
 from rlgf.rollout.sampling import Sampling, entropy, log_distribution, one_end, token_logprobs
+from rlgf.rollout.scoring import score_logprobs
 from rlgf.schedules import Schedule, constant
 from rlgf.training import processes
 from rlgf.training.pairs import learning_units, pair_terms
-from rlgf.types import Experience, Rollout
+from rlgf.types import Author, Experience, Rollout
 
 
 class UpdateConfig(BaseModel):
@@ -50,7 +52,7 @@ class UpdateConfig(BaseModel):
     reference_coef: Schedule = constant(0.0)
     """Weight of the negative log-likelihood of the reference texts."""
     max_update_kl: float | None = Field(default=None, gt=0)
-    """End an update early once a minibatch is this far from where the update began, in nats a token."""
+    """End an update early once a minibatch is this far from where the update began, in nats per token."""
 
 
 @dataclass
@@ -64,6 +66,8 @@ class Updater:
     seed: int
     guide: ScoringGuide | None = None
     """Needed by rows that distill."""
+    updates: int | None = None
+    """How many updates the run has, so that a warm-up of the learning rate counts the first one."""
 
     def __post_init__(self) -> None:
         # Models of one tokenizer can be padded to different widths.
@@ -94,6 +98,10 @@ class Updater:
 
         Returns:
             Metrics, averaged over the optimizer steps.
+
+        Raises:
+            UserError: a loss, a gradient, a weight or an output of the trained models is not finite; a step
+                that would have brought it into the weights was not made.
         """
         self._set_learning_rates(progress)
         gathered: dict[str, list[float]] = defaultdict(list)
@@ -102,6 +110,26 @@ class Updater:
             gathered["pairs"].append(float(len(units)))
         if not len(units):
             return _means(gathered)
+        if self.config.max_update_kl is not None:
+            experience = self._with_beginning(experience, row)
+        for metrics in self._steps(experience, row, units, update, progress, references):
+            for name, value in metrics.items():
+                gathered[name].append(float(value))
+            if metrics.get("update_kl", 0.0) > (self.config.max_update_kl or float("inf")):
+                break
+        self._check_result(experience.rollout)
+        return _means(gathered)
+
+    def _steps(
+        self,
+        experience: Experience,
+        row: Algorithm,
+        units: Int[Tensor, "N K"],
+        update: int,
+        progress: float,
+        references: Rollout | None,
+    ) -> Iterator[dict[str, Tensor]]:
+        """One optimizer step after another, with its metrics."""
         for epoch in range(self.config.epochs):
             order = torch.randperm(
                 len(units), generator=seeding.generator(self.seed, "minibatches", update, epoch)
@@ -110,16 +138,45 @@ class Updater:
                 rows = units[chosen].flatten()
                 minibatch = references[rows] if references is not None else None
                 metrics = self.backward(experience[rows], row, progress, minibatch)
+                require_finite_metrics(metrics)
                 metrics["gradient_norm"] = self._step()
-                for name, value in metrics.items():
-                    gathered[name].append(float(value))
-                if metrics.get("update_kl", 0.0) > (self.config.max_update_kl or float("inf")):
-                    return _means(gathered)
-        return _means(gathered)
+                yield metrics
+
+    def _with_beginning(self, experience: Experience, row: Algorithm) -> Experience:
+        """With the log-probabilities before the update of texts that others wrote, which ``max_update_kl``
+        compares with; losses that compare with them themselves have them already."""
+        rollout = experience.rollout
+        others = experience.policy_mask & ~rollout.written_by(Author.POLICY)
+        known = row.pair_loss.reads_old if row.pair_loss is not None else row.policy_loss != "nll"
+        if known or not others.any():
+            return experience
+        scored = score_logprobs(
+            self.policy.model, rollout, self.sampling, self.policy.end_ids, self.config.max_micro_tokens
+        )
+        return replace(experience, old_logprobs=torch.where(others, scored, experience.old_logprobs))
+
+    @torch.no_grad()
+    def _check_result(self, rollout: Rollout) -> None:
+        """Make sure that what an update ends in can write and be saved: weights, and outputs for one text.
+
+        Raises:
+            UserError: names what is not finite.
+        """
+        for name, parameters in self.parameters.items():
+            for parameter in parameters:
+                require_finite(f"the weights of the {name}", parameter)
+        tokens = Tokens.of(rollout[torch.tensor([0])]).to(self.policy.model.device)
+        shared = any(critic.reads_policy_hidden for critic in self.critics.values())
+        logits, hidden = response_outputs(self.policy.model, tokens, hidden=shared)
+        said = token_logprobs(logits, tokens.response_ids, Sampling(), ())
+        require_finite("the trained policy's log-probabilities", said, tokens.response_mask)
+        for name, critic in self.critics.items():
+            require_finite(f"the values of the critic {name}", critic(tokens, hidden), tokens.response_mask)
 
     def _set_learning_rates(self, progress: float) -> None:
-        policy_rate = self.config.learning_rate.at(progress)
-        critic_rate = (self.config.critic_learning_rate or self.config.learning_rate).at(progress)
+        step = 1 / self.updates if self.updates else 0.0
+        policy_rate = self.config.learning_rate.at(progress, step)
+        critic_rate = (self.config.critic_learning_rate or self.config.learning_rate).at(progress, step)
         for group, name in zip(self.optimizer.param_groups, self.parameters, strict=True):
             group["lr"] = policy_rate if name == "policy" else critic_rate
 
@@ -132,7 +189,8 @@ class Updater:
     ) -> dict[str, Tensor]:
         """Add the gradient of one optimizer step's loss to the parameters, micro-batch by micro-batch.
 
-        The loss is ``policy loss + rollin_coef * roll-in loss + distill_coef * divergence from the guide
+        The loss is ``policy loss + rollin_coef * roll-in loss + KL coefficient * KL penalty (where the row has
+        it in the loss) + distill_coef * divergence from the guide
         + value_coef * value loss - entropy_coef * entropy + reference_coef * NLL of the references``,
         each averaged over the tokens that it reads; a policy loss and a roll-in loss that both weigh by an
         advantage are averaged together, over the tokens of both.
@@ -173,6 +231,8 @@ class Updater:
             name: torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
             for name, parameters in self.parameters.items()
         }
+        for name, norm in norms.items():
+            require_finite(f"the gradient of the {name}", norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return norms["policy"]
@@ -216,16 +276,19 @@ class Updater:
         progress: float,
         metrics: dict[str, Tensor],
     ) -> Tensor:
-        """The row's policy loss and its roll-in loss, each over the tokens that it reads."""
+        """The row's policy loss, its roll-in loss and the KL penalty, each over the tokens that it reads."""
         total = torch.zeros((), device=logits.device)
-        if row.policy_loss is None and row.rollin_loss is None:
+        limited = self.config.max_update_kl is not None
+        if row.policy_loss is None and row.rollin_loss is None and not limited:
             return total
         length, device = logits.shape[1], logits.device
         kept = tokens.kept_mask(logits.shape[-1])
-        logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_ids, kept)
+        logprobs = token_logprobs(
+            logits, tokens.response_ids, self.sampling, self.policy.end_ids, kept, tokens.given
+        )
         old_logprobs = micro.old_logprobs[:, :length].to(device)
         advantages = micro.advantages[:, :length].to(device)
-        policy_loss = row.policy_loss
+        policy_loss, reported = row.policy_loss, set[str]()
         if row.pair_loss is not None:
             pairs = pair_terms(micro, logprobs, row.pair_beta, counts.pairs)
             total, found = row.pair_loss.compute(pairs)
@@ -243,6 +306,17 @@ class Updater:
                 metrics[f"{prefix or 'policy_'}loss"] += loss.detach().cpu()
                 _accumulate(metrics, {prefix + key: value for key, value in found.items()})
                 total = total + (weight * count / counts.learned if row.learns_as_one else weight) * loss
+                reported |= {prefix + key for key in found}
+        if micro.kl_coefficient:
+            mask = micro.policy_mask[:, :length].to(device)
+            reference = micro.reference_logprobs[:, :length].to(device)
+            penalty, found = losses.kl_to_reference(logprobs, old_logprobs, reference, mask, counts.policy)
+            _accumulate(metrics, found)
+            total = total + micro.kl_coefficient * penalty
+        if limited and "update_kl" not in reported:
+            mask = micro.policy_mask[:, :length].to(device)
+            gone = losses.update_kl(logprobs, old_logprobs, mask, counts.policy)
+            _accumulate(metrics, {"update_kl": gone})
         return total
 
     def _distillation(
@@ -286,7 +360,9 @@ class Updater:
         for rows in length_batches(prompts, references.lengths, self.config.max_micro_tokens):
             tokens = Tokens.of(references[rows]).to(self.policy.model.device)
             logits, _ = response_outputs(self.policy.model, tokens)
-            logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, self.policy.end_ids)
+            logprobs = token_logprobs(
+                logits, tokens.response_ids, self.sampling, self.policy.end_ids, given=tokens.given
+            )
             loss, found = losses.negative_log_likelihood(logprobs, tokens.response_mask, count)
             _accumulate(metrics, {"reference_nll": found["nll"]})
             (self.config.reference_coef.at(progress) * loss).backward()

@@ -1,0 +1,114 @@
+"""From what a server replies to the text that it means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ENDED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence")
+"""What servers call it when a model ended its text itself."""
+_CUT = ("length", "max_tokens")
+"""And when the limit ended it."""
+_THINKING = ("reasoning_content", "reasoning", "thinking")
+"""Where servers put a model's thinking, beside its answer."""
+_TAG = "(?:think|thinking|thought|reasoning)"
+_BLOCKS = re.compile(rf"(?:\s*<{_TAG}>.*?(?:</{_TAG}>|\Z))+\s*", flags=re.DOTALL)
+_END_OF_BLOCK = re.compile(rf"(?:(?!<{_TAG}>).)*?</{_TAG}>\s*", flags=re.DOTALL)
+"""Of a block that the server's chat template began."""
+
+
+class UnusableAnswerError(Exception):
+    """A reply without a completion in it; asked for again."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server said, and what it charges."""
+
+    text: str
+    finished: bool
+    """Whether the model ended its text itself."""
+    refused: bool
+    prompt_tokens: int
+    completion_tokens: int
+    retries: int = 0
+    thought_only: bool = False
+    """Whether the model thought until its limit and did not come to an answer."""
+    mended: bool = False
+    """Whether the text held half characters, which were replaced."""
+
+
+def read_reply(reply: Any, style: Literal["completions", "chat"]) -> Answer:
+    """The first choice of a reply.
+
+    Raises:
+        UnusableAnswerError: there is no text in it, and no reason why there is none.
+    """
+    choices = reply.get("choices") if isinstance(reply, Mapping) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        raise UnusableAnswerError("a reply without choices")
+    choice, field = choices[0], "text" if style == "completions" else "content"
+    message = choice if style == "completions" else choice.get("message")
+    message = message if isinstance(message, Mapping) else {}
+    reason, content = str(choice.get("finish_reason")).lower(), message.get(field)
+    refused = reason in ("content_filter", "tool_calls", "function_call") or bool(message.get("refusal"))
+    refused |= _has_part(content, "refusal")
+    said = _joined(content)
+    text = _without_thinking(said) if said and style == "chat" else said
+    thought = said != text or _has_part(content, "thinking", "reasoning") or any(map(message.get, _THINKING))
+    # A model whose limit ran out in thought, on some servers without a word of what it thought.
+    usage = reply.get("usage")
+    usage = usage if isinstance(usage, Mapping) else {}
+    cut = reason in _CUT and usage.get("completion_tokens") != 0
+    thought_only = not refused and not text and (thought or cut)
+    said_nothing = field in message and reason in ENDED
+    if text is None and not (refused or thought_only or said_nothing):
+        raise UnusableAnswerError("a choice without text")
+    text = "" if refused or text is None else text
+    whole = whole_characters(text)
+    return Answer(
+        text=whole,
+        finished=reason in ENDED,
+        refused=refused,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        thought_only=thought_only,
+        mended=whole != text,
+    )
+
+
+def _without_thinking(text: str) -> str:
+    """What follows the blocks of thinking at the beginning of an answer."""
+    found = _BLOCKS.match(text) or _END_OF_BLOCK.match(text)
+    return text[found.end() :] if found else text
+
+
+def _has_part(content: Any, *kinds: str) -> bool:
+    parts = content if isinstance(content, list) else []
+    return any(isinstance(part, Mapping) and part.get("type") in kinds for part in parts)
+
+
+def _count(used: Any) -> int:
+    """A number of tokens, or 0 where a server says something else."""
+    return int(used) if isinstance(used, int | float) and 0 < used < 1e12 else 0
+
+
+def _joined(content: Any) -> str | None:
+    """A text, or the text parts of a list; parts of other kinds, such as thinking, are no answer."""
+    content = [content] if isinstance(content, Mapping) else content
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else None
+    parts = [
+        part if isinstance(part, str) else part.get("text", "")
+        for part in content
+        if isinstance(part, str)
+        or (isinstance(part, Mapping) and part.get("type", "text") in ("text", "output_text"))
+    ]
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def whole_characters(text: str) -> str:
+    """The text with halves of surrogate pairs joined, or replaced where the other half is missing."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

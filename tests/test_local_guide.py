@@ -1,0 +1,171 @@
+"""A guide in this process reads what its model was trained to read, and its text is told as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from conftest import SENTENCES
+from rlgf.algorithms import AGGREVATED, PPO, PPO_PLUS_PLUS
+from rlgf.guides import LocalGuide, Request
+from rlgf.models.loading import LanguageModel
+from rlgf.rollout.authors import prompt_tokens
+from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.sampling import Sampling
+from rlgf.schedules import constant
+from rlgf.types import Author, Completion, Sample
+from tokenizer_kinds import (
+    KINDS,
+    SAYS_EVERYTHING,
+    WITH_BEGINNING,
+    byte_bpe,
+    encoder_pieces,
+    encoder_speaker,
+    llama_legacy,
+    sentence_pieces,
+    speaker,
+)
+
+Kind = Callable[[], PreTrainedTokenizerBase]
+POST = Sample(SENTENCES[0].lower() + " so:", cue=" so:")
+SAMPLES = [POST, Sample(SENTENCES[3].lower()), Sample("the film")]
+
+
+class Foreign:
+    """A guide that has text alone, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def write(self, requests: Sequence[Request]) -> list[Completion]:
+        self.requests += requests
+        return [Completion(" was a joy", finished=False) for _ in requests]
+
+
+@contextmanager
+def reading(model: LanguageModel) -> Iterator[list[list[int]]]:
+    """The ids that the first forward pass reads, without padding."""
+    seen: list[list[int]] = []
+
+    def look(module: object, args: object, given: dict[str, object]) -> None:
+        ids, mask = given["input_ids"], given["attention_mask"]
+        if not seen:
+            seen.extend(row[m.bool()].tolist() for row, m in zip(ids, mask, strict=True))  # type: ignore[call-overload]
+
+    part = model.model.get_encoder() if model.model.config.is_encoder_decoder else model.model
+    handle = part.register_forward_pre_hook(look, with_kwargs=True)
+    yield seen
+    handle.remove()
+
+
+def favour(model: LanguageModel, before: list[int], token: int) -> None:
+    """Make a token likely behind given ones, with a logit of 6."""
+    with torch.no_grad():
+        state = model.model.model(torch.tensor([before])).last_hidden_state[0, -1]
+        model.model.get_output_embeddings().weight[token] = 6 * state / state.dot(state)
+
+
+def collector(policy: LanguageModel, guide: object = None) -> Collector:
+    config = RolloutConfig.model_validate({"max_prompt_tokens": 12, "max_response_tokens": 10})
+    return Collector(policy, guide, config, seed=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [byte_bpe, *WITH_BEGINNING], ids=lambda kind: kind.__name__)
+def test_a_guide_with_the_policys_tokenizer_reads_the_policys_prompt(kind: Kind) -> None:
+    """Also one that is cut in its middle."""
+    policy, guide = speaker(kind()), speaker(kind(), seed=1)
+    maker = collector(policy, LocalGuide(guide, policy.tokenizer, Sampling()))
+    with reading(guide) as seen:
+        rollout = maker.answers(Author.GUIDE, SAMPLES)
+    read = [ids[mask].tolist() for ids, mask in zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)]
+    assert read[0] == prompt_tokens(policy, POST, 12)
+    assert policy.decode(read[0]).endswith(" so:")
+    assert sorted(seen) == sorted(read)
+
+
+def test_an_encoder_and_a_causal_guide_read_the_same_text_each_in_its_way() -> None:
+    causal, encoder = speaker(encoder_pieces()), encoder_speaker(encoder_pieces())
+    ids = causal.encode("the film was")
+    for policy, guide, expected in [(encoder, causal, ids), (causal, encoder, [*ids, encoder.end_id])]:
+        maker = collector(policy, LocalGuide(guide, policy.tokenizer, Sampling()))
+        with reading(guide) as seen:
+            maker.answers(Author.GUIDE, [Sample("the film was")])
+        assert seen == [expected]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_prompt_that_is_too_long_for_a_guide_keeps_its_beginning_of_text(shared: bool) -> None:
+    policy, guide = speaker(llama_legacy() if shared else byte_bpe()), speaker(llama_legacy())
+    guide.model.config.max_position_embeddings = 20
+    writer = LocalGuide(guide, policy.tokenizer, Sampling())
+    ids = policy.encode_prompt(SENTENCES[0], 99)
+    with reading(guide) as seen:
+        writer.write([Request(SENTENCES[0], 6, 0, prompt_ids=tuple(ids))])
+    (read,) = seen
+    assert read[0] == guide.tokenizer.bos_token_id
+    assert read[1:] == guide.encode(SENTENCES[0])[-len(read) + 1 :]
+    assert len(read) <= 14
+
+
+@pytest.mark.parametrize("kind", [llama_legacy, sentence_pieces], ids=lambda kind: kind.__name__)
+def test_a_guides_text_keeps_its_first_space(kind: Kind) -> None:
+    """A guide that has the policy's tokens and one that has not write the same text."""
+    guide = speaker(kind())
+    before = guide.encode_prompt("the film", 99)
+    favour(guide, before, guide.encode("the film was")[len(guide.encode("the film"))])
+    foreign = LocalGuide(guide, byte_bpe(), Sampling())
+    assert not foreign.shares_tokenizer
+    beginnings = set()
+    for seed in range(12):
+        (completion,) = foreign.write([Request("the film", 4, seed)])
+        (same,) = LocalGuide(guide, guide.tokenizer, Sampling()).write([Request("the film", 6, seed)])
+        assert same.token_ids is not None
+        whole = guide.tokenizer.decode([*before, *same.token_ids], skip_special_tokens=True)
+        assert completion.text == same.text == whole.removeprefix("the film")
+        beginnings.add(completion.text[:1])
+    assert " " in beginnings
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_what_rewards_read_and_what_guides_are_asked_stands_behind_the_prompt(kind: Kind) -> None:
+    policy, guide = speaker(kind()), Foreign()
+    maker = collector(policy, guide)
+    always = {"rollin_prob": constant(1.0)}
+    rollouts = [
+        maker.collect(SAMPLES * 4, row)
+        for row in (PPO, PPO_PLUS_PLUS.model_copy(update=always), AGGREVATED.model_copy(update=always))
+    ]
+    spaces = 0
+    for rollout in rollouts:
+        for number, text in enumerate(rollout.texts):
+            prompt = rollout.prompt_ids[number][rollout.prompt_mask[number]].tolist()
+            ids = rollout.response_ids[number][rollout.response_mask[number]].tolist()
+            before = policy.tokenizer.decode(prompt, skip_special_tokens=True)
+            whole = policy.tokenizer.decode([*prompt, *ids], skip_special_tokens=True)
+            if whole.startswith(before):  # WordPiece takes back a space before a sign
+                assert before + text == whole
+                spaces += text.startswith(" ")
+    assert spaces > 3
+    asked = [request for request in guide.requests if request.written]
+    assert asked
+    for request in asked:
+        prefix = policy.tokenizer.decode(
+            [*policy.encode_prompt(request.prompt, 999), *request.written_ids], skip_special_tokens=True
+        )
+        if prefix.startswith(request.prompt):
+            assert request.prefix == prefix.rstrip("\ufffd")
+    assert any(request.written.startswith(" ") for request in asked) or kind in SAYS_EVERYTHING
+
+
+@pytest.mark.parametrize("kind", [*WITH_BEGINNING, sentence_pieces], ids=lambda kind: kind.__name__)
+def test_a_reference_has_one_space_before_it(kind: Kind) -> None:
+    policy = speaker(kind())
+    rollout = collector(policy).answers(
+        Author.REFERENCE, [Sample("the film", (" was",)), Sample("the mus", ("ic",))]
+    )
+    assert rollout.texts == (" was", "ic")
+    assert not rollout.altered.any()

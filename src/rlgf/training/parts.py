@@ -34,6 +34,7 @@ from rlgf.models.loading import (
 )
 from rlgf.models.lora import Adapters
 from rlgf.models.scratch import ScratchConfig
+from rlgf.models.trial import check_trainable
 from rlgf.rewards import Reward, RewardInput, Scale, build_reward, score
 from rlgf.rewards.base import LearnedReward, PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
@@ -105,6 +106,8 @@ def build_parts(
         policy = load_language_model(config.policy.source, texts)
     require_finite_weights("the policy", policy.model.named_parameters())
     policy, reference = _with_reference(policy, config)
+    if config.policy.scratch is None and policy.trained:
+        check_trainable(policy.model)
     measured_against = _measured_against(config, policy, train, evaluates=evaluates) or reference
     if isinstance(reward, PolicyReadingReward):
         reward.attach(policy, config.rollout, config.seed)

@@ -334,6 +334,35 @@ def test_messages_of_a_chat_become_one_prompt(tmp_path: Path, language_model: La
         build_task("data", options).load("train")
 
 
+def test_chats_that_cannot_be_rendered_are_one_sentence(
+    tmp_path: Path, language_model: LanguageModel
+) -> None:
+    tokenizer = copy.deepcopy(language_model.tokenizer)
+    language_model.model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    user, system = {"role": "user", "content": "hi"}, {"role": "system", "content": "be nice"}
+
+    def refused(*messages: Any, what: str) -> None:
+        file = str(write(tmp_path / "a", {"prompt": list(messages)}))
+        options = {"train": file, "reference_field": None, "chat_model": str(tmp_path / "model")}
+        with pytest.raises(UserError, match=what) as caught:
+            build_task("data", options).load("train")
+        assert "\n" not in str(caught.value)
+
+    refused(user, what="option 'chat_model'.*has no chat template")
+    tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{{ messages[0].content + '' }}"
+    )
+    tokenizer.save_pretrained(tmp_path / "model")
+    refused(
+        system, user, what=r"line 1: the chat template .* refuses the messages of system, user \(System role"
+    )
+    refused({"role": "user", "content": None}, what="line 1: the chat template .* refuses")
+    refused(what="line 1: 'prompt' must hold one message or more")
+    refused({"text": "hi"}, what="line 1: 'prompt' must hold one message or more, each with 'role'")
+
+
 def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(json.dumps(GOOD).encode() + b'\n{"prompt": "\xff", "references": "y"}\n')

@@ -94,13 +94,39 @@ class DataTask(Source):
         prompt = field(row, self.prompt_field, place, "set the option 'prompt_field'")
         prompt = self.absent if prompt is None and self.absent is not None else prompt
         if isinstance(prompt, list) and self.chat_model is not None:
-            prompt = self._chat.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+            prompt = self._rendered(prompt, place)
         if not isinstance(prompt, str):
             hint = " or set 'chat_model' for the messages of a chat" if isinstance(prompt, list) else ""
             raise UserError(f"{place}: '{self.prompt_field}' must be a text{hint} (it is {prompt!r}).")
         return prompt
 
+    def _rendered(self, messages: list[Any], place: str) -> str:
+        """What the chat template of ``chat_model`` makes of messages, up to where the assistant begins."""
+        if not messages or not all(
+            isinstance(m, dict) and m.get("role") and "content" in m for m in messages
+        ):
+            raise UserError(
+                f"{place}: '{self.prompt_field}' must hold one message or more, each with 'role' and 'content' (it is "
+                f"{messages!r})."
+            )
+        chat = self._chat
+        try:
+            return str(chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a template raises what it likes
+            roles = ", ".join(str(message["role"]) for message in messages)
+            raise UserError(
+                f"{place}: the chat template of '{self.chat_model}' refuses the messages of {roles} "
+                f"({' '.join(str(error).split()).rstrip('.')}): change their roles or their order, such as by putting a "
+                "system's message into the user's, or set another 'chat_model'."
+            ) from error
+
     @cached_property
     def _chat(self) -> Any:
         assert self.chat_model is not None, "asked for where it is set"
-        return load_tokenizer(ModelConfig(model=self.chat_model))
+        tokenizer = load_tokenizer(ModelConfig(model=self.chat_model))
+        if tokenizer.chat_template is None:
+            raise UserError(
+                f"task 'data', option 'chat_model' (it is '{self.chat_model}'): its tokenizer has no chat template; name "
+                "a model that was trained on chats."
+            )
+        return tokenizer

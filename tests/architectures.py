@@ -373,7 +373,8 @@ def architectures() -> dict[str, str]:
     found: dict[str, str] = {}
     for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
         for model_type, name in mapping.items():
-            if name not in found or model_type == f"{found[name]}_text":
+            own = name.lower().startswith(model_type.replace("-", "").replace("_", ""))
+            if name not in found or own or model_type == f"{found[name]}_text":
                 found[name] = model_type
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
@@ -465,8 +466,7 @@ def check(name: str, model_type: str, folder: Path) -> Row:
 def plain_logprobs(policy: LanguageModel, prompt: Tensor, response: Tensor) -> Tensor:
     """(T, V) of what `transformers` itself says of one text alone, over the tokens that there are."""
     model = policy.model
-    # Some cannot build their own cache.
-    whole = {"use_cache": False} if takes(model, "use_cache") else {}
+    whole = uncached(model)
     with torch.no_grad():
         if is_encoder_decoder(model):
             ids = torch.cat([torch.tensor(decoder_start(model)), response])
@@ -476,6 +476,11 @@ def plain_logprobs(policy: LanguageModel, prompt: Tensor, response: Tensor) -> T
     logits = logits[-len(response) - 1 : -1, :VOCABULARY].float()
     logits[:, without_token()] = float("-inf")
     return logits.log_softmax(dim=-1)
+
+
+def uncached(model: PreTrainedModel) -> dict[str, Any]:
+    """Some cannot build their own cache."""
+    return {"use_cache": False} if takes(model, "use_cache") else {}
 
 
 def without_token() -> list[int]:
@@ -491,7 +496,7 @@ def same_model(one: PreTrainedModel, other: PreTrainedModel) -> None:
     """Weights bit for bit; logits too but for where their weights lie in memory, which can change a last digit."""
     others = other.state_dict()
     assert all(torch.equal(weight, others[name]) for name, weight in one.state_dict().items())
-    given = {"input_ids": letters(7)[0][None]}
+    given: dict[str, Any] = {"input_ids": letters(7)[0][None]} | uncached(one)
     if is_encoder_decoder(one):
         given["decoder_input_ids"] = letters(4, seed=1)[0][None]
     with torch.no_grad():

@@ -106,8 +106,6 @@ def build_parts(
         policy = load_language_model(config.policy.source, texts)
     require_finite_weights("the policy", policy.model.named_parameters())
     policy, reference = _with_reference(policy, config)
-    if config.policy.scratch is None and policy.trained:
-        check_trainable(policy.model)
     measured_against = _measured_against(config, policy, train, evaluates=evaluates) or reference
     if isinstance(reward, PolicyReadingReward):
         reward.attach(policy, config.rollout, config.seed)
@@ -122,6 +120,9 @@ def build_parts(
         name: build_critic(config.policy.critic, policy.model, policy.adapters, f"critic_{name}")
         for name in sorted(map(str, names))
     }
+    if config.policy.scratch is None:
+        # After all copies of the model are made: some keep the states of their last pass, gradients and all.
+        check_trainable(policy.model)
     collector = Collector(policy, guide, config.rollout, config.seed)
     # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
     measured = Collector(policy, guide, config.rollout, seeding.derive(0, "evaluation"))

@@ -58,6 +58,9 @@ FILES = {
 HARMLESS = {
     ("model/generation_config.json", "deleted"): "the end is also in config.json",
     ("guide/generation_config.json", "deleted"): "the end is also in config.json",
+    ("data/train.jsonl", "truncated"): "two whole lines are left",
+    ("data/validation.jsonl", "truncated"): "two whole lines are left",
+    ("data/test.jsonl", "truncated"): "two whole lines are left",
 }
 """Damages that a run does not mind, and why."""
 

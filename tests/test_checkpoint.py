@@ -260,7 +260,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, before: Any) -> None:
     finally:
         signal.signal(signal.SIGINT, found)
     assert trainer.progress.update == 1
-    assert latest_checkpoint(tmp_path / "checkpoints") is None
+    assert checkpoints(tmp_path) == ["000001"], "without the update under way, but nothing finished is lost"
 
 
 # Folders and checkpoints that do not fit.
@@ -336,7 +336,7 @@ def test_a_file_that_has_changed_is_named(run: Path, harm: str) -> None:
         "{",
         "[]",
         '{"format": "other"}',
-        '{"format": "rlgf-checkpoint-1", "fibes": {}}',
+        '{"format": "rlgf-checkpoint-2", "fibes": {}}',
     ],
 )
 def test_a_foreign_folder_is_no_checkpoint(run: Path, manifest: str | None) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlgf.models.abilities import abilities
 from rlgf.models.cache import cache_argument
 from rlgf.models.decoding import Continuation, sample_continuations
 from rlgf.models.loading import LanguageModel
@@ -101,11 +102,12 @@ def assert_same(actual: list[Continuation], expected: list[Continuation]) -> Non
 @contextmanager
 def passes(model: PreTrainedModel) -> Iterator[list[tuple[int, int, int]]]:
     """Rows, new positions and attended positions of each forward pass."""
+    abilities(model)  # the trial runs passes of its own
     seen: list[tuple[int, int, int]] = []
 
     def record(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
         rows, width = kwargs["input_ids"].shape
-        cache = kwargs[cache_argument(model)]
+        cache = kwargs[cache_argument(model) or ""]
         seen.append((rows, width, width + (cache.get_seq_length() if cache is not None else 0)))
 
     handle = model.register_forward_pre_hook(record, with_kwargs=True)

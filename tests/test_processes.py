@@ -13,10 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from failing_script import CASES
 from rlgf.types import Experience, concatenate
 from test_training import ROWS, build, experience_of
 
 SCRIPT = Path(__file__).with_name("resume_script.py")
+FAILING = Path(__file__).with_name("failing_script.py")
 
 
 def launch(processes: int, script: Path, *arguments: str) -> str:
@@ -137,3 +139,63 @@ def test_the_processes_part_before_the_interpreter_ends(tmp_path: Path) -> None:
     )
     said = launch(2, script).splitlines()
     assert sorted(said) == 2 * ["at the end: False"] + 2 * ["while it runs: True"]
+
+
+# Failures in one of two processes.
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes says of every case of `failing_script`."""
+    root = tmp_path_factory.mktemp("failures")
+    launch(2, FAILING, str(root))
+    return [json.loads((root / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+FAILED = [name for name, (_, what, _) in CASES.items() if what not in ("", "preempted")]
+
+
+@pytest.mark.parametrize("name", FAILED)
+def test_a_failure_in_one_process_ends_both_with_the_last_finished_update_saved(
+    failures: list[dict[str, Any]], name: str
+) -> None:
+    rank = CASES[name][2]
+    failed, other = failures[rank][name], failures[1 - rank][name]
+    assert not failed["ended"].startswith(("finished", "FailedElsewhereError", "LostProcessError"))
+    reason = failed["ended"].partition(": ")[2]
+    assert other["ended"].startswith(f"FailedElsewhereError: process {rank} of 2 failed: ")
+    assert name == "memory" or reason in other["ended"]
+    assert failed["notes"] == other["notes"] == ["Saved after update 2; --resume goes on."]
+    assert failures[0][name]["saved"] == ["000002"]
+    assert failures[1][name]["saved"] == [], "its disk is its own, and it writes nothing there"
+
+
+@pytest.mark.parametrize("name", [*FAILED, "signal"])
+def test_a_run_that_failed_in_one_process_goes_on_to_the_same_end(
+    failures: list[dict[str, Any]], name: str
+) -> None:
+    """Though the processes share no disk: the main one's checkpoint is everybody's."""
+    clock = ("seconds", "tokens_per_second")
+    for of_process in failures:
+        whole, resumed = of_process["nothing fails"], of_process[name]
+        assert resumed["weights"] == whole["weights"] == failures[0]["nothing fails"]["weights"]
+        if name != "state":  # of the process that could not give it
+            assert resumed["seen"] == whole["seen"], "each process has its own state of the reward again"
+        assert [
+            {key: value for key, value in line.items() if not key.startswith(clock)}
+            for line in resumed["metrics"]
+        ] == [
+            {key: value for key, value in line.items() if not key.startswith(clock)}
+            for line in whole["metrics"]
+        ]
+
+
+def test_a_signal_to_one_process_ends_both_after_the_update(failures: list[dict[str, Any]]) -> None:
+    assert [of_process["signal"]["ended"] for of_process in failures] == 2 * ["SystemExit: 143"]
+    assert failures[0]["signal"]["saved"] == ["000003"]
+
+
+def test_the_reason_for_an_end_without_memory_names_what_to_lower(failures: list[dict[str, Any]]) -> None:
+    said = failures[1]["memory"]["ended"]
+    assert said.startswith("UserError: memory ran out in update 3")
+    assert "set 'update.max_micro_tokens' (it is 16384) or 'rollout.max_batch_tokens'" in said

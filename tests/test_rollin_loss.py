@@ -17,7 +17,10 @@ from rlgf.training.trainer import Trainer
 from rlgf.types import Author, Experience
 from test_training import build, experience_of
 
-OPTIONS = {"rollout": {"episodes": 16, "group_size": 4, "min_response_tokens": 6}}
+OPTIONS = {
+    "rollout": {"episodes": 16, "group_size": 4, "min_response_tokens": 6},
+    "training": {"kl": {"coefficient": 0.0}},  # a term of its own in group-relative losses
+}
 
 
 def gradient(trainer: Trainer, experience: Experience, row: Algorithm) -> Tensor:
@@ -38,8 +41,9 @@ def expected(trainer: Trainer, experience: Experience, loss: str, *, rollin: flo
     tokens = Tokens.of(rollout)
     logits, _ = response_outputs(model, tokens)
     end = trainer.parts.policy.end_id
-    may_end = torch.arange(logits.shape[1]) >= 6
-    logits = torch.where((torch.arange(logits.shape[2]) == end) & ~may_end[:, None], -torch.inf, logits)
+    # The minimum length binds the policy alone.
+    may_end = (torch.arange(logits.shape[1]) >= 6) | (rollout.author != Author.POLICY)
+    logits = torch.where((torch.arange(logits.shape[2]) == end) & ~may_end[..., None], -torch.inf, logits)
     logprobs = logits.log_softmax(dim=-1).gather(2, tokens.response_ids[..., None])[..., 0]
     by_guide = rollout.author == Author.GUIDE
     by_policy = rollout.author == Author.POLICY

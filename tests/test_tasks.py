@@ -243,11 +243,13 @@ def test_data_reads_prompts_references_and_columns(tmp_path: Path) -> None:
 def test_data_fields_have_the_names_that_the_options_give(tmp_path: Path) -> None:
     file = str(write(tmp_path / "a", {"question": "x", "answer": "y"}))
     options = {"train": file, "prompt_field": "question"}
+    columns = {"question": "x", "answer": "y"}
+    # Rewards find columns by their names, also those that prompt and reference are made from.
     assert build_task("data", options | {"reference_field": "answer"}).load("train")[:] == [
-        Sample("x", ("y",))
+        Sample("x", ("y",), columns)
     ]
     without = build_task("data", options | {"reference_field": None}).load("train")[:]
-    assert without == [Sample("x", (), {"answer": "y"})]
+    assert without == [Sample("x", (), columns)]
 
 
 GOOD = {"prompt": "x", "references": "y"}
@@ -300,7 +302,8 @@ def test_data_of_every_kind_gives_the_same_samples(
     else:
         getattr(table, f"to_{kind}")(str(file))
     samples = build_task("data", {"train": str(file)}).load("train")
-    assert list(samples) == [Sample(f"p{i}", (f"r{i}",), {"n": i}) for i in range(5)]
+    number = str if kind == "csv" else int  # a cell of a CSV file is a text
+    assert list(samples) == [Sample(f"p{i}", (f"r{i}",), {"n": number(i)}) for i in range(5)]
     assert samples[-1] == samples[4]
     assert samples[1:3] == [samples[1], samples[2]]
     with pytest.raises(IndexError):
@@ -310,7 +313,8 @@ def test_data_of_every_kind_gives_the_same_samples(
 def test_a_template_makes_the_prompt_from_columns(tmp_path: Path) -> None:
     file = str(write(tmp_path / "a", {"title": "T", "post": "P {x}", "summary": "S", "id": 3}))
     options = {"train": file, "template": "{title}: {post}\nTL;DR:", "reference_field": "summary"}
-    assert build_task("data", options).load("train")[:] == [Sample("T: P {x}\nTL;DR:", ("S",), {"id": 3})]
+    columns = {"title": "T", "post": "P {x}", "summary": "S", "id": 3}
+    assert build_task("data", options).load("train")[:] == [Sample("T: P {x}\nTL;DR:", ("S",), columns)]
     with pytest.raises(
         UserError, match=r"no field 'body': set the option 'template'.*id, post, summary, title"
     ):
@@ -330,6 +334,35 @@ def test_messages_of_a_chat_become_one_prompt(tmp_path: Path, language_model: La
         build_task("data", options).load("train")
 
 
+def test_chats_that_cannot_be_rendered_are_one_sentence(
+    tmp_path: Path, language_model: LanguageModel
+) -> None:
+    tokenizer = copy.deepcopy(language_model.tokenizer)
+    language_model.model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    user, system = {"role": "user", "content": "hi"}, {"role": "system", "content": "be nice"}
+
+    def refused(*messages: Any, what: str) -> None:
+        file = str(write(tmp_path / "a", {"prompt": list(messages)}))
+        options = {"train": file, "reference_field": None, "chat_model": str(tmp_path / "model")}
+        with pytest.raises(UserError, match=what) as caught:
+            build_task("data", options).load("train")
+        assert "\n" not in str(caught.value)
+
+    refused(user, what="option 'chat_model'.*has no chat template")
+    tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{{ messages[0].content + '' }}"
+    )
+    tokenizer.save_pretrained(tmp_path / "model")
+    refused(
+        system, user, what=r"line 1: the chat template .* refuses the messages of system, user \(System role"
+    )
+    refused({"role": "user", "content": None}, what="line 1: the chat template .* refuses")
+    refused(what="line 1: 'prompt' must hold one message or more")
+    refused({"text": "hi"}, what="line 1: 'prompt' must hold one message or more, each with 'role'")
+
+
 def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(json.dumps(GOOD).encode() + b'\n{"prompt": "\xff", "references": "y"}\n')
@@ -339,6 +372,6 @@ def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
 
 def test_a_broken_table_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("no table")
-    with pytest.raises(UserError, match="cannot be loaded") as caught:
+    with pytest.raises(UserError, match=r"a\.parquet cannot be read as a Parquet file: .*magic") as caught:
         build_task("data", {"train": str(tmp_path / "a.parquet")}).load("train")
     assert "\n" not in str(caught.value)

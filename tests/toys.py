@@ -21,6 +21,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from rlgf import seeding
 from rlgf.guides import Request
+from rlgf.models.abilities import Abilities, declare
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
 from rlgf.models.scoring import Tokens
@@ -166,7 +167,10 @@ class TableCritic(Critic):
 
 
 def table_language_model(probabilities: Tensor) -> LanguageModel:
-    return LanguageModel(TableModel(probabilities), letter_tokenizer(LETTERS))
+    model = TableModel(probabilities)
+    # It reads no other texts than those of its table, so nothing can be tried out.
+    declare(model, Abilities(cache=False))
+    return LanguageModel(model, letter_tokenizer(LETTERS))
 
 
 class LetterTask:

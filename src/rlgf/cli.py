@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlgf.errors import UserError
+from rlgf.errors import FailedElsewhereError, UserError, own_traceback
 
 app = typer.Typer(
     name="rlgf",
@@ -61,19 +61,20 @@ def evaluate(
 ) -> None:
     """Measure the recipe's policy (policy.model=FOLDER), its guide and the data's own texts."""
     from rlgf.config import load_config
+    from rlgf.training import processes
     from rlgf.training.trainer import Trainer
     from rlgf.types import Author as Who
 
     config = load_config(*sources)
     names = author or ["policy", *(["guide"] if config.guide else []), "reference"]
     rows = {}
-    with closing(Trainer(config, evaluates=True)) as trainer:
+    with closing(Trainer(config, evaluates=True)) as trainer, processes.one_fate():
         for name in names:
             if name.upper() not in Who.__members__ or name == "nobody":
                 raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")
             evaluation = trainer.evaluate(Who[name.upper()], split)
             rows[name] = evaluation.totals
-            if output is not None:
+            if output is not None and processes.is_main():
                 evaluation.save(output / f"{name}.jsonl")
     trainer.display.table(f"{config.name}: {split} split", rows)
 
@@ -314,11 +315,16 @@ def info() -> None:
 
 
 def main() -> None:
-    """Entry point: what the user can mend is one sentence on standard error, exit code 2."""
+    """Entry point: what the user can mend is one sentence on standard error, exit code 2.
+
+    What the user's own code raises is shown from there on, exit code 1.
+    """
     # Bars for the loading and saving of small files would bury what a run says.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app(standalone_mode=False)
+    except FailedElsewhereError:
+        sys.exit(2)  # the process that failed says why
     except UserError as error:
         Console(stderr=True).print(Text(f"rlgf: {error}", style="bold red"), soft_wrap=True)
         sys.exit(2)
@@ -329,6 +335,7 @@ def main() -> None:
     except Exception as error:
         show = getattr(error, "show", None)
         if show is None:
-            raise
+            sys.stderr.write(own_traceback(error))
+            sys.exit(1)
         show()
         sys.exit(getattr(error, "exit_code", 2))

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rlgf.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm, Mixture, algorithm_from
 from rlgf.errors import UserError, nearest
 from rlgf.guides.build import TAG, EnsembleConfig, GuideConfig, fit_for, http_configs, scoreless_key
-from rlgf.guides.http_config import HTTPGuideConfig
+from rlgf.identity import FREE, identity
 from rlgf.models.loading import ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.models.quantization import Quantization
@@ -49,7 +49,7 @@ class PolicyConfig(_Strict):
     """A hub name, a folder, or the name of a packaged model."""
     scratch: ScratchConfig | None = None
     revision: str | None = None
-    trust_remote_code: bool = False
+    trust_remote_code: Annotated[bool, FREE] = False
     critic: Literal["separate", "head"] = "separate"
     """The value function: a network of its own, or a head on the policy's trunk."""
     lora: LoRAConfig | None = None
@@ -86,22 +86,25 @@ class PolicyConfig(_Strict):
 class TrainingConfig(_Strict):
     """How long a run lasts, what it discounts and what it writes."""
 
-    updates: int = Field(default=50, ge=1)
+    updates: Annotated[int, FREE] = Field(default=50, ge=1)
+    """A resumed run may have more or fewer; schedules then go on as those of a run of the new length."""
     gamma: float = Field(default=1.0, ge=0, le=1)
     kl: KLConfig = KLConfig()
-    checkpoint_every: int = Field(default=10, ge=1)
+    checkpoint_every: Annotated[int, FREE] = Field(default=10, ge=1)
     """Updates between checkpoints."""
-    sample_every: int = Field(default=5, ge=1)
+    sample_every: Annotated[int, FREE] = Field(default=5, ge=1)
     """Updates between sample texts in the terminal."""
-    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], FREE] = ("tensorboard",)
+    process_timeout: Annotated[float, FREE] = Field(default=1800.0, gt=0, allow_inf_nan=False)
+    """Seconds that one process waits for another before it saves and ends the run."""
 
 
 class Config(_Strict):
     """Everything that defines a run."""
 
-    name: str = "run"
+    name: Annotated[str, FREE] = "run"
     seed: int = 0
-    output: Path | None = None
+    output: Annotated[Path | None, FREE] = None
     """Default: runs/<name>."""
     task: PartConfig
     policy: PolicyConfig
@@ -111,7 +114,7 @@ class Config(_Strict):
     rollout: RolloutConfig = RolloutConfig()
     update: UpdateConfig = UpdateConfig()
     training: TrainingConfig = TrainingConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: Annotated[EvaluationConfig, FREE] = EvaluationConfig()
 
     @model_validator(mode="after")
     def _coherent(self) -> Config:
@@ -139,12 +142,7 @@ class Config(_Strict):
     @property
     def identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one that wrote its checkpoint."""
-        transport = HTTPGuideConfig.TRANSPORT
-        exclude: Any = {
-            **dict.fromkeys(("output", "name", "evaluation"), True),
-            "guide": {**dict.fromkeys(transport, True), "guides": {"__all__": transport}},
-        }
-        return self.model_dump(mode="json", exclude=exclude)
+        return identity(self)
 
     def to_yaml(self) -> str:
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import sysconfig
+import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,39 @@ from typing import Any
 
 class UserError(Exception):
     """Something the user can mend: one sentence that says what is wrong and what would be right."""
+
+
+class FailedElsewhereError(UserError):
+    """Another process of the same run failed, and says why; this one only ends with it."""
+
+
+class LostProcessError(UserError):
+    """Another process of the same run has ended without a word, or has not been heard of for too long."""
+
+
+def own_traceback(error: BaseException) -> str:
+    """The traceback from where it reaches the user's own code; all of it where it never does.
+
+    Control characters, which a message may quote from a generated text, are escaped.
+    """
+    found = traceback.TracebackException.from_exception(error)
+    frames = list(found.stack)
+    ours = [i for i, frame in enumerate(frames) if Path(frame.filename).is_relative_to(_PACKAGE)]
+    first = min(ours, default=0)
+    own = [i for i in range(first, len(frames)) if _is_own(frames[i].filename)]
+    if own:
+        found.stack = traceback.StackSummary.from_list(frames[own[0] :])
+    text = "".join(found.format())
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+_PACKAGE = Path(__file__).parent
+_LIBRARIES = [_PACKAGE, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
+
+
+def _is_own(file: str) -> bool:
+    """Whether a file is neither ours nor a library's."""
+    return not file.startswith("<") and not any(Path(file).is_relative_to(place) for place in _LIBRARIES)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

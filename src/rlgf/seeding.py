@@ -8,6 +8,8 @@ depends on which other draws happened before it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -22,6 +24,17 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's own generator of the CPU, where first weights are drawn, seeded for the block and then as it was.
+
+    Other devices are left alone: to save their generators would start every one of them in every process.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def uniforms(rows: int, columns: int, seed: int, *purpose: str | int) -> Float[Tensor, "rows columns"]:

@@ -18,6 +18,7 @@ from rlgf.algorithms.pieces import (
     PairLoss,
 )
 from rlgf.errors import resolve
+from rlgf.identity import FREE
 from rlgf.schedules import Schedule, Share, constant
 from rlgf.types import Author
 
@@ -45,7 +46,7 @@ class Algorithm(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    summary: str = ""
+    summary: Annotated[str, FREE] = ""
     rollin: AuthorName | None = None
     rollout: AuthorName = Author.POLICY
     policy_loss: str | None = "clipped_surrogate"
@@ -80,8 +81,8 @@ class Algorithm(BaseModel):
     """Weight of the divergence from the guide at the tokens that the policy loss reads."""
     jsd_beta: float = Field(default=1.0, ge=0, le=1)
     """Which divergence, see `losses.distillation`: 0 is KL(guide || policy), 1 is KL(policy || guide)."""
-    equation: str = ""
-    paper: str = ""
+    equation: Annotated[str, FREE] = ""
+    paper: Annotated[str, FREE] = ""
 
     @model_validator(mode="after")
     def _coherent(self) -> Algorithm:
@@ -292,12 +293,12 @@ class Mixture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    summary: str = ""
+    summary: Annotated[str, FREE] = ""
     imitate: Algorithm
     explore: Algorithm
     explore_prob: Share
-    equation: str = ""
-    paper: str = ""
+    equation: Annotated[str, FREE] = ""
+    paper: Annotated[str, FREE] = ""
 
     @property
     def unguided(self) -> Algorithm | None:

@@ -1,6 +1,7 @@
 """Guides: models that write text for the policy and are not trained."""
 
 from rlgf.guides.base import (
+    BudgetedGuide,
     BudgetSpentError,
     Guide,
     RecordedGuide,
@@ -26,6 +27,7 @@ from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
 
 __all__ = [
     "BudgetSpentError",
+    "BudgetedGuide",
     "EnsembleConfig",
     "EnsembleGuide",
     "Guide",

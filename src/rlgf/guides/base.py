@@ -143,6 +143,25 @@ class RemoteGuide(Guide, Protocol):
         ...
 
 
+@runtime_checkable
+class BudgetedGuide(RemoteGuide, Protocol):
+    """A remote guide with limits that the processes of a run keep together."""
+
+    @property
+    def aside(self) -> Mapping[str, Usage]:
+        """What requests under way may cost at most, by the name of who was asked."""
+        ...
+
+    def share_budget(self, asides: Sequence[Mapping[str, Usage]], place: int) -> None:
+        """Leave the other processes their part of what the limits still allow, until this is called again.
+
+        Args:
+            asides: the `aside` of every process.
+            place: which of them is this one.
+        """
+        ...
+
+
 class BudgetSpentError(UserError):
     """The guide's budget does not allow what the next update would ask for."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rlgf import seeding
-from rlgf.guides.base import Guide, RecordedGuide, RemoteGuide, Request, Usage
+from rlgf.guides.base import BudgetedGuide, Guide, RecordedGuide, RemoteGuide, Request, Usage
 from rlgf.types import Completion
 
 
@@ -72,12 +72,23 @@ class EnsembleGuide:
         """See `RemoteGuide.restore`."""
         for name, guide in zip(self.names, self.guides, strict=True):
             if isinstance(guide, RemoteGuide):
-                own = {
-                    key.removeprefix(f"{name}/"): u
-                    for key, u in accounts.items()
-                    if key.startswith(f"{name}/")
-                }
-                guide.restore(own)
+                guide.restore(_of_member(name, accounts))
+
+    @property
+    def aside(self) -> dict[str, Usage]:
+        """See `BudgetedGuide.aside`."""
+        return {
+            f"{name}/{key}": usage
+            for name, guide in zip(self.names, self.guides, strict=True)
+            if isinstance(guide, BudgetedGuide)
+            for key, usage in guide.aside.items()
+        }
+
+    def share_budget(self, asides: Sequence[Mapping[str, Usage]], place: int) -> None:
+        """See `BudgetedGuide.share_budget`."""
+        for name, guide in zip(self.names, self.guides, strict=True):
+            if isinstance(guide, BudgetedGuide):
+                guide.share_budget([_of_member(name, one) for one in asides], place)
 
     def close(self) -> None:
         """See `RemoteGuide.close`."""
@@ -88,3 +99,9 @@ class EnsembleGuide:
     def _choice(self, request: Request) -> int:
         draw = seeding.uniforms(1, 1, request.seed, "ensemble").item()
         return next((i for i, bound in enumerate(self._bounds) if draw < bound), len(self._bounds) - 1)
+
+
+def _of_member(name: str, accounts: Mapping[str, Usage]) -> dict[str, Usage]:
+    """The entries of one guide, by the names that it gave them."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): usage for key, usage in accounts.items() if key.startswith(prefix)}

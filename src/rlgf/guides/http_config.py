@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rlgf.errors import UserError
 from rlgf.guides.cache import DEFAULT_CACHE
+from rlgf.identity import FREE, identity
 
 CONTINUE = (
     "Continue the following text exactly where it stops, in the same voice. Answer with the "
@@ -56,7 +57,7 @@ class HTTPGuideConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str
+    url: Annotated[str, FREE]
     """Up to and with the version: http://127.0.0.1:8080/v1."""
     model: str
     revision: str | None = None
@@ -82,21 +83,21 @@ class HTTPGuideConfig(BaseModel):
     """Texts at which the guide ends its own."""
     extra_body: dict[str, Any] = {}
     """Further fields of the request, such as ``chat_template_kwargs: {enable_thinking: false}`` (vLLM)."""
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], FREE] = {}
     """Further headers. ``$NAME`` in a value is read from the environment variable NAME, and is written nowhere."""
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: Annotated[str, FREE] = "OPENAI_API_KEY"
     """The environment variable that holds the key; servers without keys need none."""
     token_ratio: float = Field(default=1.5, ge=1)
     """Tokens asked for per token of the policy: tokens of another vocabulary hold more or less text."""
-    concurrency: int = Field(default=8, ge=1)
+    concurrency: Annotated[int, FREE] = Field(default=8, ge=1)
     """Requests under way at a time."""
-    timeout: float = Field(default=60.0, gt=0)
+    timeout: Annotated[float, FREE] = Field(default=60.0, gt=0)
     """Seconds that one attempt may take."""
-    patience: float = Field(default=300.0, gt=0)
+    patience: Annotated[float, FREE] = Field(default=300.0, gt=0)
     """Seconds that one request is tried again before the run stops with a checkpoint."""
-    prices: Prices = Prices()
-    budget: BudgetConfig = BudgetConfig()
-    cache: str | None = DEFAULT_CACHE
+    prices: Annotated[Prices, FREE] = Prices()
+    budget: Annotated[BudgetConfig, FREE] = BudgetConfig()
+    cache: Annotated[str | None, FREE] = DEFAULT_CACHE
     """Folder of the answers, or null for none; the default is in the library's cache folder."""
 
     @field_validator("url")
@@ -153,30 +154,17 @@ class HTTPGuideConfig(BaseModel):
                 raise ValueError(f"'{name}' belongs to 'style: chat'")
         return self
 
-    TRANSPORT: ClassVar = {
-        "url",
-        "headers",
-        "key_variable",
-        "concurrency",
-        "timeout",
-        "patience",
-        "prices",
-        "budget",
-        "cache",
-    }
-    """Fields that change what answers cost, not what they are: a resumed run may change them."""
-
     _ADDED: ClassVar = ("revision", "system", "send_seed", "length_parameter", "stop", "extra_body")
 
     @property
     def identity(self) -> dict[str, Any]:
         """What answers depend on, besides the request: the same guide at another address is the same."""
-        names = self.TRANSPORT | (set() if self.style == "chat" else {"template", "continue_message"})
+        unread = set() if self.style == "chat" else {"template", "continue_message"}
         # Answers that were paid for before there were these fields are still found.
-        names |= {
+        unread |= {
             name for name in self._ADDED if getattr(self, name) == type(self).model_fields[name].default
         }
-        return self.model_dump(mode="json", exclude=names)
+        return {name: value for name, value in identity(self).items() if name not in unread}
 
     def parameters(self, length: int, seed: int) -> dict[str, Any]:
         """What a request says besides its text.

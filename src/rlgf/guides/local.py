@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from rlgf import seeding
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
+from rlgf.identity import FREE
 from rlgf.models.decoding import sample_continuations
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.loading import LanguageModel, ModelConfig
@@ -28,7 +30,7 @@ class LocalGuideConfig(ModelConfig):
     """A causal model and how it is decoded; the default is the paper's nucleus sampling."""
 
     sampling: Sampling = Sampling(top_p=0.92)
-    max_batch_tokens: int = Field(default=32_768, ge=1)
+    max_batch_tokens: Annotated[int, FREE] = Field(default=32_768, ge=1)
 
 
 class LocalGuide:

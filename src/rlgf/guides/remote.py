@@ -88,6 +88,8 @@ class HTTPGuide:
         """
         self.config = config
         self.usage = Usage()
+        self._others = Usage()
+        """What the limits keep for other processes of the run."""
         self._endpoint = Endpoint(config)
         self._cache = GuideCache(config.cache) if config.cache is not None else None
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="guide")
@@ -110,6 +112,33 @@ class HTTPGuide:
         """See `RemoteGuide.restore`."""
         self.usage = accounts.get(self.config.model, Usage())
         self._has_spoken |= self.usage.calls + self.usage.cached > self.usage.thought_only
+
+    @property
+    def aside(self) -> dict[str, Usage]:
+        """See `BudgetedGuide.aside`."""
+        return {self.config.model: self._aside}
+
+    def share_budget(self, asides: Sequence[Mapping[str, Usage]], place: int) -> None:
+        """See `BudgetedGuide.share_budget`. What is left of each limit is dealt out evenly, so that all
+        processes together never pass it; who gets the odd call changes from call to call."""
+        mine = [one.get(self.config.model, Usage()) for one in asides]
+        total, own, budget = sum(mine, Usage()), mine[place], self.config.budget
+        number, parts = (place + self.usage.calls) % len(mine), len(mine)
+
+        def others(limit: int | None, spent: int, under_way: int) -> int:
+            left = max((limit or 0) - spent, 0)
+            return under_way + left - (left * (number + 1) // parts - left * number // parts)
+
+        spent = self.usage + total
+        tokens_spent = spent.prompt_tokens + spent.completion_tokens
+        tokens_under_way = (
+            total.prompt_tokens + total.completion_tokens - own.prompt_tokens - own.completion_tokens
+        )
+        self._others = Usage(
+            calls=others(budget.calls, spent.calls, total.calls - own.calls),
+            prompt_tokens=others(budget.tokens, tokens_spent, tokens_under_way),
+            cost=total.cost - own.cost + max((budget.cost or 0.0) - spent.cost, 0.0) * (1 - 1 / parts),
+        )
 
     def prefetch(self, requests: Sequence[Request]) -> None:
         """See `RemoteGuide.prefetch`. What the budget does not allow is left to `write` to refuse.
@@ -285,7 +314,9 @@ class HTTPGuide:
 
     def _affords(self, requests: Sequence[Request]) -> bool:
         """Whether the budget allows all of them on top of what is booked and set aside."""
-        return not self.config.budget.limited or self._within(self.usage + self._aside + self._most(requests))
+        return not self.config.budget.limited or self._within(
+            self.usage + self._aside + self._others + self._most(requests)
+        )
 
     def _within(self, total: Usage) -> bool:
         budget = self.config.budget

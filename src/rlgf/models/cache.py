@@ -6,12 +6,13 @@ The cache of `transformers` concatenates, which copies everything kept so far fo
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+
+from rlgf.models.abilities import takes
 
 
 class ReservingLayer(DynamicLayer):
@@ -39,9 +40,10 @@ class ReservingLayer(DynamicLayer):
     def get_seq_length(self) -> int:
         return self.used
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        self._keys, self._values = self._keys[indices], self._values[indices]
-        self._expose()
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        if self.is_initialized:
+            self._keys, self._values = self._keys[beam_idx], self._values[beam_idx]
+            self._expose()
 
     def _reserve(self, states: Tensor) -> Tensor:
         batch, heads, _, width = states.shape
@@ -63,6 +65,15 @@ def reserving_cache(model: PreTrainedModel, capacity: int) -> DynamicCache | Enc
     return EncoderDecoderCache(cache, DynamicCache()) if model.config.is_encoder_decoder else cache
 
 
-def cache_argument(model: nn.Module) -> str:
-    """What ``model.forward`` calls its cache: transformers 5.24 renamed the argument."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+def keep_rows(cache: DynamicCache | EncoderDecoderCache, rows: Tensor) -> None:
+    """Drop all but the given rows.
+
+    Every kind of layer, recurrent states included, can be reordered for a beam search, and only some can
+    select; an order may leave rows out.
+    """
+    cache.reorder_cache(rows)  # type: ignore[arg-type]  # the stub asks for a LongTensor
+
+
+def cache_argument(model: nn.Module) -> str | None:
+    """What ``model.forward`` calls its cache, if it takes one: transformers 5.24 renamed the argument."""
+    return next((name for name in ("cache", "past_key_values") if takes(model, name)), None)

@@ -25,8 +25,12 @@ class Critic(nn.Module):
 
 
 def _width(policy: PreTrainedModel) -> int:
-    """Of the hidden states that write: a decoder's, where there is an encoder too."""
-    return int(policy.config.get_text_config(decoder=True).hidden_size)
+    """Of the last hidden states, which some configurations call otherwise or project."""
+    token = torch.zeros(1, 1, dtype=torch.long, device=policy.device)
+    there = torch.ones_like(token, dtype=torch.bool)
+    with torch.no_grad():
+        states = base_hidden(trunk_of(policy), Tokens(token, there, token, there), decoder_start(policy))
+    return int(states.shape[-1])
 
 
 def _zero_head(width: int) -> nn.Linear:

@@ -12,15 +12,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.kept import KeptTokens
+from rlgf.models.abilities import abilities, takes
 from rlgf.models.batching import length_batches
-from rlgf.models.cache import cache_argument, reserving_cache
-from rlgf.models.encoder_decoder import (
-    counts_decoder_positions,
-    encode,
-    encoded_inputs,
-    takes_decoder_positions,
-)
+from rlgf.models.cache import cache_argument, keep_rows, reserving_cache
+from rlgf.models.encoder_decoder import encode, encoded_inputs
 from rlgf.models.scoring import mixed_precision
+from rlgf.models.vocabulary import read_logits
 from rlgf.rollout.sampling import Sampling, draw, sampling_logits
 from rlgf.types import pad
 
@@ -90,15 +87,20 @@ def _batches(
     prompts: Sequence[Tensor] | None,
     max_batch_tokens: int,
 ) -> Iterator[Int[Tensor, "_"]]:
-    """Rows that are decoded together."""
+    """Rows that are decoded together: of the same length where the model cannot read others together."""
+    able = abilities(model)
     if prompts is None:
-        yield from length_batches(lengths, max_new_tokens, max_batch_tokens)
-        return
-    read = torch.tensor([len(prompt) for prompt in prompts])
-    together = lengths if counts_decoder_positions(model) else torch.zeros_like(lengths)
-    for value in together.unique().tolist():
-        rows = (together == value).nonzero().squeeze(1)
-        for batch in length_batches(read[rows], (lengths + max_new_tokens)[rows], max_batch_tokens):
+        left, right = lengths, max_new_tokens
+    else:
+        left, right = torch.tensor([len(prompt) for prompt in prompts]), lengths + max_new_tokens
+    shape = torch.zeros(len(lengths), 2, dtype=torch.long)
+    if not able.padding:
+        shape[:, 0] = lengths
+    if not able.prompt_padding:
+        shape[:, 1] = left
+    for value in shape.unique(dim=0):
+        rows = (shape == value).all(dim=1).nonzero().squeeze(1)
+        for batch in length_batches(left[rows], right[rows], max_batch_tokens):
             yield rows[batch]
 
 
@@ -118,38 +120,41 @@ class _Batch:
         """The prompts' encoder states and their mask, where the model has an encoder."""
         self.ids = pad(prefixes, 0, left=True).to(model.device)
         self.mask = pad([torch.ones_like(p) for p in prefixes], 0, left=True).to(model.device)
-        self.positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
+        able = abilities(model)
+        first = able.first_position or 0
+        self.positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0) + first
         # A row that has ended stays until rows are dropped; its position must stay in the context.
-        self.last_position = self.mask.sum(dim=1) + limits.to(model.device) - 1
+        self.last_position = self.mask.sum(dim=1) + limits.to(model.device) - 1 + first
         # The last sampled token is never fed back.
         capacity = self.ids.shape[1] + int(limits.max()) - 1
-        self.cache = reserving_cache(model, capacity) if use_cache else None
-        self.cache_argument = cache_argument(model)
-        self.gives_positions = encoded is not None and takes_decoder_positions(model)
+        name = cache_argument(model)
+        self.cache = (
+            reserving_cache(model, capacity) if use_cache and able.cache and name is not None else None
+        )
+        self.cache_inputs: dict[str, Any] = {} if name is None else {name: self.cache}
+        if takes(model, "use_cache"):
+            self.cache_inputs["use_cache"] = self.cache is not None
+        self.gives_positions = able.first_position is not None
+        self.step_mask = able.step_mask
         self.fed = 0
 
     def next_logits(self) -> Float[Tensor, "N V"]:
         new = slice(self.fed, None)
         with mixed_precision(self.model.device):
-            output = self.model(
-                **self._inputs(self.ids[:, new], self.positions[:, new]),
-                use_cache=self.cache is not None,
-                **{self.cache_argument: self.cache},
-            )
+            output = self.model(**self._inputs(self.ids[:, new], self.positions[:, new]), **self.cache_inputs)
         if self.cache is not None:
             self.fed = self.ids.shape[1]
-        logits: Tensor = output.logits[:, -1]
-        return logits
+        return read_logits(self.model, output.logits[:, -1])
 
     def _inputs(self, ids: Int[Tensor, "N W"], positions: Int[Tensor, "N W"]) -> dict[str, Any]:
         """Arguments of a forward pass over new tokens, without the cache."""
         if self.encoded is None:
-            return {
-                "input_ids": ids,
-                "attention_mask": self.mask,
-                "position_ids": positions,
-                "logits_to_keep": 1,
-            }
+            inputs = {"input_ids": ids, "logits_to_keep": 1}
+            if self.step_mask or not self.fed:
+                inputs["attention_mask"] = self.mask
+            if self.gives_positions:
+                inputs["position_ids"] = positions
+            return {name: value for name, value in inputs.items() if takes(self.model, name)}
         given = {"decoder_position_ids": positions} if self.gives_positions else {}
         return {
             **encoded_inputs(*self.encoded),
@@ -172,7 +177,7 @@ class _Batch:
             states, mask = self.encoded
             self.encoded = states[rows], mask[rows]
         if self.cache is not None:
-            self.cache.batch_select_indices(rows)
+            keep_rows(self.cache, rows)
 
 
 def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from rlgf.errors import UserError
 from rlgf.types import pad
+
+
+@dataclass
+class _Encoded(BaseModelOutput):
+    """What an encoder says; decoders of Switch and NLLB look for what its experts were asked too."""
+
+    router_logits: tuple[Tensor, ...] | None = None
 
 
 def is_encoder_decoder(model: PreTrainedModel) -> bool:
@@ -20,16 +29,36 @@ def is_encoder_decoder(model: PreTrainedModel) -> bool:
 
 
 def decoder_start(model: PreTrainedModel) -> list[int]:
-    """What stands before every response of a decoder: the start token and, as in BART, a forced first one."""
+    """What stands before every response of a decoder: the start token and, as in BART, a forced first one.
+
+    As in ``generate`` of `transformers`, the start is the beginning-of-text token where no other is set.
+
+    Raises:
+        UserError: the model says of neither which it is.
+    """
     if not is_encoder_decoder(model):
         return []
-    found = []
-    for name in ("decoder_start_token_id", "forced_bos_token_id"):
-        value = getattr(model.generation_config, name, None)
-        value = getattr(model.config, name, None) if value is None else value
+    start = _generation_setting(model, "decoder_start_token_id")
+    if start is None:
+        start = _generation_setting(model, "bos_token_id")
+    if start is None:
+        raise UserError(
+            f"model '{model.config.name_or_path}' does not say how its decoder starts: set "
+            "'decoder_start_token_id' in its generation_config.json."
+        )
+    forced = _generation_setting(model, "forced_bos_token_id")
+    return [start] if forced is None else [start, forced]
+
+
+def _generation_setting(model: PreTrainedModel, name: str) -> int | None:
+    """A token id from the generation configuration or, in older models, from the model's own."""
+    for config in (getattr(model, "generation_config", None), model.config):
+        value = getattr(config, name, None)
+        if isinstance(value, list | tuple):
+            value = value[0] if len(value) == 1 else None
         if value is not None:
-            found.append(int(value))
-    return found
+            return int(value)
+    return None
 
 
 def encode(
@@ -53,7 +82,7 @@ def encode(
 def encoded_inputs(states: Float[Tensor, "N P D"], mask: Bool[Tensor, "N P"]) -> dict[str, Any]:
     """The arguments of a forward pass that say what the encoder has read."""
     return {
-        "encoder_outputs": BaseModelOutput(last_hidden_state=states),
+        "encoder_outputs": _Encoded(last_hidden_state=states),
         "attention_mask": mask.long(),
     }
 
@@ -61,13 +90,3 @@ def encoded_inputs(states: Float[Tensor, "N P D"], mask: Bool[Tensor, "N P"]) ->
 def takes_decoder_positions(model: PreTrainedModel) -> bool:
     """Whether the decoder can be told which position a token has."""
     return "position_ids" in inspect.signature(model.get_decoder().forward).parameters
-
-
-def counts_decoder_positions(model: PreTrainedModel) -> bool:
-    """Whether the decoder counts positions from the first column, and cannot be told otherwise.
-
-    Rows that are decoded together must then have written equally much. Relative positions, as in T5,
-    and positions that are given do not mind padding on the left.
-    """
-    relative = hasattr(model.config, "relative_attention_num_buckets")
-    return not relative and not takes_decoder_positions(model)

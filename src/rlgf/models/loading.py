@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from accelerate import PartialState
@@ -25,14 +25,17 @@ from transformers import (
 
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
+from rlgf.identity import FREE
 from rlgf.loads import file_damage, loading
-from rlgf.models import lora, minilm, smollm2
+from rlgf.models import lora, minilm, smollm2, weights
+from rlgf.models.abilities import abilities
 from rlgf.models.dropout import without_dropout
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
 from rlgf.models.quantization import Quantization, quantized
 from rlgf.models.scratch import ScratchConfig, build_scratch
 from rlgf.models.text import Codec
+from rlgf.models.vocabulary import restrict
 
 PACKAGED = {"smollm2-135m": smollm2.folder, "minilm-encoder-decoder": minilm.encoder_decoder_folder}
 """Models that come in a Python package: a name for `model:` and the function that unpacks it."""
@@ -47,7 +50,7 @@ class ModelConfig(BaseModel):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Default: float32 on a CPU, bfloat16 on a GPU."""
-    trust_remote_code: bool = False
+    trust_remote_code: Annotated[bool, FREE] = False
     quantization: Quantization | None = None
     """Keep the weights in 4 or 8 bits; they are then not trained."""
 
@@ -69,6 +72,8 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         without_dropout(self.model)
+        restrict(self.model, self.tokenizer)
+        weights.hold_still(self.model)
 
     @contextmanager
     def running(self) -> Iterator[PreTrainedModel]:
@@ -84,7 +89,7 @@ class LanguageModel:
         """The weights that training changes."""
         if self.adapters is not None:
             return self.adapters.parameters(lora.POLICY)
-        return list(self.model.parameters())
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     @property
     def end_id(self) -> int:
@@ -226,7 +231,7 @@ def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | 
         texts: what a model from scratch trains its tokenizer on.
 
     Raises:
-        UserError: There is no such model, or it is none that writes text.
+        UserError: There is no such model, weights are missing, or it cannot write text.
     """
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -244,7 +249,10 @@ def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | 
             tokenizer.pad_token = tokenizer.eos_token
     if isinstance(config, ScratchConfig) or config.quantization is None:
         model.to(device())  # type: ignore[arg-type]  # the stub knows strings alone
-    return LanguageModel(model, tokenizer)
+    language_model = LanguageModel(model, tokenizer)
+    # Now, and not hours into a run, is the time to find that it cannot do what is asked.
+    abilities(model)
+    return language_model
 
 
 def check_vocabulary(what: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -258,7 +266,9 @@ def check_vocabulary(what: str, model: PreTrainedModel, tokenizer: PreTrainedTok
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest < 0:
         raise UserError(f"{what}: its tokenizer has no tokens: its files do not belong together.")
-    rows = int(model.get_input_embeddings().weight.shape[0])
+    embeddings = model.get_input_embeddings().weight
+    assert isinstance(embeddings, Tensor)
+    rows = embeddings.shape[0]
     folder = Path(tokenizer.name_or_path)
     if largest >= rows and folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
         raise UserError(
@@ -277,17 +287,40 @@ def _load_model(config: ModelConfig) -> PreTrainedModel:
     if base is not None:
         return lora.merged(_load_model(base), config.source, config.revision)
     dtype = config.dtype or ("float32" if device().type == "cpu" else "bfloat16")
-    encoder_decoder = load_model_config(config).is_encoder_decoder
-    factory = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
-    options = {"dtype": getattr(torch, dtype)}
+    factory = _factory(config)
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if config.quantization is not None:
         options |= quantized(config.quantization, options["dtype"], device())
-    model: PreTrainedModel = _from_pretrained(factory, config, **options)
+    model: PreTrainedModel
+    model, report = _from_pretrained(factory, config, **options, **weights.REPORTED)
+    weights.check_complete(config.model, model, report)
     # What it names ends texts, and the library goes on without it where it cannot be read.
     found = file_damage(Path(config.source) / "generation_config.json")
     if found is not None:
         raise UserError(f"model '{config.model}' cannot be loaded: {found}.")
     return model
+
+
+def _factory(config: ModelConfig) -> Any:
+    """What loads the model's architecture.
+
+    Raises:
+        UserError: it is no architecture that writes text.
+    """
+    loaded = load_model_config(config)
+    factories: list[Any] = [AutoModelForSeq2SeqLM, AutoModelForCausalLM]
+    if not loaded.is_encoder_decoder:
+        # Some models that write without an encoder, such as speech models, are listed with those that have one.
+        factories.reverse()
+    for factory in factories:
+        if type(loaded) in factory._model_mapping or factory.__name__ in (
+            getattr(loaded, "auto_map", None) or {}
+        ):
+            return factory
+    raise UserError(
+        f"model '{config.model}' is of the architecture '{loaded.model_type}', which writes no text: choose a "
+        "causal or an encoder-decoder language model."
+    )
 
 
 def _adapter_base(config: ModelConfig) -> ModelConfig | None:

@@ -12,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -150,10 +149,9 @@ class Adapters:
 @contextmanager
 def _injecting(name: str) -> Iterator[None]:
     """The same random first weights for every adapter of this name, whatever was drawn before."""
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with seeding.seeded(seeding.derive(0, "adapter", name)), warnings.catch_warnings():
         # peft 0.21 asks transformers 5.24 by an old name.
         warnings.simplefilter("ignore", category=FutureWarning)
-        torch.manual_seed(seeding.derive(0, "adapter", name))
         yield
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import torch
 from transformers import AutoTokenizer, EncoderDecoderModel
 
+from rlgf import seeding
 from rlgf.cachedir import cached_folder
 from rlgf.errors import UserError
 
@@ -41,8 +41,7 @@ def _build(package: Path, target: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(package)
     # A BERT tokenizer has no token of that name; its separator ends every text.
     tokenizer.eos_token, tokenizer.bos_token = tokenizer.sep_token, tokenizer.cls_token
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeding.seeded(0):
         model = EncoderDecoderModel.from_encoder_decoder_pretrained(
             str(package), str(package), decoder_is_decoder=True, decoder_add_cross_attention=True
         )

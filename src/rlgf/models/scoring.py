@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.kept import KeptTokens, kept_mask
+from rlgf.models.abilities import abilities, takes
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
+from rlgf.models.vocabulary import read_logits
 from rlgf.types import Author, Rollout
 
 _OF_RESPONSE = ("response_ids", "response_mask", "given")
@@ -61,7 +64,8 @@ class Tokens:
 
     def _with(self, names: Sequence[str], change: Callable[[Tensor], Tensor]) -> Tokens:
         there = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: change(value) for name, value in there.items() if value is not None})
+        changed: dict[str, Any] = {name: change(value) for name, value in there.items() if value is not None}
+        return replace(self, **changed)
 
     def kept_mask(self, width: int) -> Bool[Tensor, "B T V"] | None:
         """What each response token was drawn from, over ``width`` logits; None where nothing was cut off."""
@@ -86,12 +90,36 @@ class Tokens:
             }
         ids = torch.cat([self.prompt_ids, self.response_ids[:, :-1]], dim=1)
         mask = torch.cat([self.prompt_mask, self.response_mask[:, :-1]], dim=1)
-        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
-        return {
-            "input_ids": ids,
-            "attention_mask": mask.long(),
-            "position_ids": positions,
-        }
+        return {"input_ids": ids, **masked(model, mask)}
+
+    def alike(self, model: PreTrainedModel) -> Iterator[tuple[Int[Tensor, "N"], Tokens]]:
+        """The rows that a model can run together, and their tokens without the padding that they all have."""
+        lengths = self.prompt_mask.sum(dim=1)
+        able = abilities(model)
+        if able.prompt_padding if is_encoder_decoder(model) else able.padding:
+            lengths = lengths.new_full(lengths.shape, int(lengths.max()))
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero().squeeze(1)
+            yield (
+                rows,
+                Tokens(
+                    self.prompt_ids[rows, -max(length, 1) :],
+                    self.prompt_mask[rows, -max(length, 1) :],
+                    self.response_ids[rows],
+                    self.response_mask[rows],
+                ),
+            )
+
+
+def masked(model: PreTrainedModel, mask: Bool[Tensor, "B L"]) -> dict[str, Any]:
+    """The arguments of a causal model's forward pass that say where its texts begin, as far as it knows them."""
+    inputs: dict[str, Any] = {}
+    if takes(model, "attention_mask"):
+        inputs["attention_mask"] = mask.long()
+    first = abilities(model).first_position
+    if first is not None and takes(model, "position_ids"):
+        inputs["position_ids"] = (mask.long().cumsum(dim=1) - 1).clamp(min=0) + first
+    return inputs
 
 
 def response_outputs(
@@ -103,19 +131,23 @@ def response_outputs(
     """
     length = tokens.response_ids.shape[1]
     # A decoder's few columns before the response cost nothing; a causal model's are the whole prompt.
-    keep = {} if is_encoder_decoder(model) else {"logits_to_keep": length}
-    with mixed_precision(model.device):
-        output = model(
-            **tokens.model_inputs(model, decoder_start(model)),
-            **keep,
-            use_cache=False,
-            output_hidden_states=hidden,
-        )
-    return output.logits[:, -length:], _last_states(output)[:, -length:] if hidden else None
+    keep = (
+        {"logits_to_keep": length} if takes(model, "logits_to_keep") and not is_encoder_decoder(model) else {}
+    )
+
+    def run(alike: Tokens) -> tuple[Tensor, ...]:
+        with mixed_precision(model.device), _last_states(model) as states:
+            output = model(**alike.model_inputs(model, decoder_start(model)), **keep, **_uncached(model))
+        logits = read_logits(model, output.logits[:, -length:])
+        return (logits, states[0][:, -length:]) if hidden else (logits,)
+
+    found = _by_likeness(model, tokens, run)
+    return found[0], found[1] if hidden else None
 
 
 def trunk_of(model: PreTrainedModel) -> PreTrainedModel:
     """A model without its head; one that has no such part is its own."""
+    abilities(model)  # which the trunk, that cannot find them out, knows from then on
     trunk = model.base_model
     assert isinstance(trunk, PreTrainedModel)
     return trunk
@@ -123,17 +155,46 @@ def trunk_of(model: PreTrainedModel) -> PreTrainedModel:
 
 def base_hidden(trunk: PreTrainedModel, tokens: Tokens, start: Sequence[int]) -> Float[Tensor, "B T D"]:
     """The last hidden states of a trunk at response positions; ``start`` as `decoder_start` of its model."""
-    # Models without a base of their own, such as T5's, run with their head and keep every layer's states.
-    headless = trunk.get_output_embeddings() is None
-    with mixed_precision(trunk.device):
-        output = trunk(
-            **tokens.model_inputs(trunk, start), use_cache=False, output_hidden_states=not headless
-        )
-    states: Tensor = output.last_hidden_state if headless else _last_states(output)
-    return states[:, -tokens.response_ids.shape[1] :]
+    length = tokens.response_ids.shape[1]
+
+    def run(alike: Tokens) -> tuple[Tensor]:
+        with mixed_precision(trunk.device), _last_states(trunk) as states:
+            trunk(**alike.model_inputs(trunk, start), **_uncached(trunk))
+        return (states[0][:, -length:],)
+
+    return _by_likeness(trunk, tokens, run)[0]
 
 
-def _last_states(output: Any) -> Float[Tensor, "B L D"]:
-    """The last hidden states of a causal model or of a decoder."""
-    states: Tensor = (getattr(output, "decoder_hidden_states", None) or output.hidden_states)[-1]
-    return states
+def _uncached(model: PreTrainedModel) -> dict[str, Any]:
+    return {"use_cache": False} if takes(model, "use_cache") else {}
+
+
+def _by_likeness(
+    model: PreTrainedModel, tokens: Tokens, run: Callable[[Tokens], tuple[Tensor, ...]]
+) -> list[Tensor]:
+    """What ``run`` says of every row, run with rows that the model can read together."""
+    rows, found = zip(*((rows, run(alike)) for rows, alike in tokens.alike(model)), strict=True)
+    if len(found) == 1:
+        return list(found[0])
+    back = torch.cat(rows).argsort()
+    return [torch.cat(parts)[back] for parts in zip(*found, strict=True)]
+
+
+@contextmanager
+def _last_states(model: PreTrainedModel) -> Iterator[list[Float[Tensor, "B L D"]]]:
+    """The last hidden states of a forward pass: what the network under the head returns.
+
+    They are taken from there since ``hidden_states[-1]`` is, of some models, before the last
+    normalization or a projection.
+    """
+    states: list[Tensor] = []
+    network: Any = model.get_decoder()
+    if not is_encoder_decoder(model) and not isinstance(network, PreTrainedModel):
+        network = model.base_model  # ModernBERT calls its head a decoder
+    # The decoder of an `EncoderDecoderModel` has a head of its own.
+    network = getattr(network, "base_model", network)
+    handle = network.register_forward_hook(lambda _module, _args, output: states.append(output[0]))
+    try:
+        yield states
+    finally:
+        handle.remove()

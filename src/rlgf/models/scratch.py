@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
@@ -13,6 +12,8 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+
+from rlgf import seeding
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -52,8 +53,7 @@ def build_scratch(config: ScratchConfig, texts: list[str]) -> tuple[PreTrainedMo
         pad_token=END_OF_TEXT,
         model_max_length=config.context,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with seeding.seeded(config.seed):
         build = _t5 if config.encoder_layers else _gpt2
         return build(config, len(tokenizer), trained.token_to_id(END_OF_TEXT)), tokenizer
 

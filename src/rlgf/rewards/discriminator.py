@@ -18,9 +18,13 @@ from rlgf.models.critic import build_critic
 from rlgf.models.loading import LanguageModel
 from rlgf.models.scoring import Tokens
 from rlgf.rollout.collector import RolloutConfig
+from rlgf.training import processes
 from rlgf.types import Rollout, pad
 
 _MAX_GRADIENT_NORM = 1.0
+_EPSILON = 1e-6
+"""Of Adam. Some first gradients are 0 but for rounding, since the head starts at 0 and labels are balanced; the
+usual 1e-8 makes whole steps of that rounding, which differs with the number of processes."""
 _MAX_MICRO_TOKENS = 16_384
 """Tokens, padding included, of one forward and backward pass; bounds memory, changes no result."""
 
@@ -68,7 +72,7 @@ class Discriminator:
         self._updates = 0
         self.classifier = _Classifier(policy)
         self._optimizer = torch.optim.AdamW(
-            self.classifier.parameters(), lr=self.learning_rate, weight_decay=0.0, fused=True
+            self.classifier.parameters(), lr=self.learning_rate, eps=_EPSILON, weight_decay=0.0, fused=True
         )
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
@@ -83,6 +87,8 @@ class Discriminator:
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Learn from an update's texts and as many references.
+
+        Of several processes each runs a share of the texts, and the gradients are added up.
 
         Returns:
             Binary cross-entropy in nats and accuracy, each before the step that learns from the texts.
@@ -103,17 +109,21 @@ class Discriminator:
                 index = rows.tolist()
                 self._step([real[row] for row in index], [written[row] for row in index], sums)
         seen = 2 * self.epochs * len(rollout)
-        return {f"discriminator_{name}": total / seen for name, total in sums.items()}
+        totals = processes.sum_numbers({name: torch.tensor(total) for name, total in sums.items()})
+        return {f"discriminator_{name}": float(total) / seen for name, total in totals.items()}
 
     def _step(self, real: list[_Text], written: list[_Text], sums: dict[str, float]) -> None:
         labels = torch.tensor([1.0] * len(real) + [0.0] * len(written))
-        for rows, batch in self._micro_batches([*real, *written], _MAX_MICRO_TOKENS):
+        texts = [*real, *written]
+        mine = processes.every_nth(torch.arange(len(texts)))
+        for rows, batch in self._micro_batches([texts[row] for row in mine.tolist()], _MAX_MICRO_TOKENS):
             logits = self.classifier(batch)
-            of_rows = labels[rows].to(logits.device)
+            of_rows = labels[mine[rows]].to(logits.device)
             loss = nn.functional.binary_cross_entropy_with_logits(logits, of_rows, reduction="sum")
             (loss / len(labels)).backward()
             sums["loss"] += float(loss.detach())
             sums["accuracy"] += float(((logits > 0) == (of_rows > 0.5)).sum())
+        processes.sum_gradients(self.classifier.parameters())
         norm = nn.utils.clip_grad_norm_(self.classifier.parameters(), _MAX_GRADIENT_NORM)
         if not bool(torch.isfinite(norm)):
             raise UserError(

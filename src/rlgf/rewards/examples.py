@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from rlgf.errors import UserError
 from rlgf.tasks.rows import Row, Rows, file_rows, table_rows
+from rlgf.tasks.textfiles import known_encoding
 
 Example = TypeVar("Example")
 
@@ -36,7 +37,7 @@ class Labelled(NamedTuple):
 
 
 class ExamplesConfig(BaseModel):
-    """Files of JSON lines, CSV or Parquet, or a data set of the hub, and what their columns are called."""
+    """Files of JSON, CSV, TSV or Parquet, or a data set of the hub, and what their columns are called."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,6 +46,8 @@ class ExamplesConfig(BaseModel):
     """The held-out rows, which accuracy and calibration are measured on."""
     data: str | None = None
     """A data set of the hub, instead of files."""
+    encoding: Annotated[str, AfterValidator(known_encoding)] = "utf-8"
+    """Of text files, such as 'cp1252' or 'utf-16'."""
     subset: str | None = None
     splits: dict[str, str] = {}
     """What the hub's data set calls a split, where it is not 'train' or 'validation'."""
@@ -103,7 +106,7 @@ class ExamplesConfig(BaseModel):
         if self.data is not None:
             return table_rows(self.data, {"name": self.subset, "split": self.splits.get(split, split)})
         files = getattr(self, split)
-        return file_rows((files,) if isinstance(files, Path) else files)
+        return file_rows((files,) if isinstance(files, Path) else files, self.encoding)
 
     def _pair(self, row: Row, place: str) -> Pair:
         chosen = _text(row, self.chosen_field, "chosen_field", place)

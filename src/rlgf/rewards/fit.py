@@ -94,8 +94,7 @@ def train_reward_model(config: RewardModelConfig) -> dict[str, Any]:
         check_installed("'lora'")
     train, held_out = _examples(config, "train"), _examples(config, "validation")
     start = time.perf_counter()
-    with torch.random.fork_rng():
-        torch.manual_seed(seeding.derive(config.seed, "reward model"))
+    with seeding.seeded(seeding.derive(config.seed, "reward model")):
         scorer = load_scorer(config.model, config.max_tokens, config.layers)
         if config.lora is not None:
             scorer = replace(scorer, model=_adapted(scorer.model, config.lora))

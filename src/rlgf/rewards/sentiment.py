@@ -25,7 +25,7 @@ from rlgf.cachedir import cached_folder
 from rlgf.models import minilm
 from rlgf.models.loading import device
 from rlgf.models.text import Codec
-from rlgf.seeding import derive
+from rlgf.seeding import derive, seeded
 from rlgf.tasks.imdb import Review, labelled_reviews, snippets
 from rlgf.types import pad
 
@@ -119,8 +119,7 @@ def train_sentiment(
     held_out, trained_on = reviews[:_HELD_OUT], reviews[_HELD_OUT:]
     examples = snippets(trained_on, -(-count // len(trained_on)), seed)
     random.Random(derive(seed, "sentiment", "examples")).shuffle(examples)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive(seed, "sentiment", "weights"))
+    with seeded(derive(seed, "sentiment", "weights")):
         classifier, tokenizer = _untrained(layers)
         _fit(classifier, tokenizer, examples[:count], seed)
     report: dict[str, Any] = {"snippets": count, "layers": layers, "seed": seed}

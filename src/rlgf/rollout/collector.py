@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from rlgf import seeding
 from rlgf.algorithms import Algorithm
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
+from rlgf.identity import FREE
 from rlgf.kept import KeptTokens
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.authors import (
@@ -53,7 +55,7 @@ class RolloutConfig(BaseModel):
     """Draw from the k most probable tokens alone; with 1 nothing could be learned."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Draw from the most probable tokens that together reach this probability."""
-    max_batch_tokens: int = Field(default=32_768, ge=1)
+    max_batch_tokens: Annotated[int, FREE] = Field(default=32_768, ge=1)
     """Tokens, padding included, that one decoding or scoring pass may hold."""
 
     @model_validator(mode="after")
@@ -207,14 +209,23 @@ class Collector:
             chosen = [(draft, switch) for draft, switch in zip(drafts, switches, strict=True) if switch > 0]
             self.remote.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
 
-    def answers(self, author: Author, samples: Sequence[Sample], update: int = 0) -> Rollout:
+    def answers(
+        self,
+        author: Author,
+        samples: Sequence[Sample],
+        update: int = 0,
+        numbers: Sequence[int] | None = None,
+    ) -> Rollout:
         """One whole response to each sample's prompt, all by one author.
+
+        Args:
+            numbers: see `collect`.
 
         Raises:
             UserError: the author is the guide and there is none, or the reference and a sample has none.
         """
         row = Algorithm(name=author.name.lower(), rollout=author, policy_loss="nll")
-        return self.collect(samples, row, update)
+        return self.collect(samples, row, update, numbers=numbers)
 
     def _check(self, samples: Sequence[Sample], row: Algorithm) -> None:
         missing = row.authors - set(self.writers)

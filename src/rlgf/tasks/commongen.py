@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from rlgf.errors import UserError
 from rlgf.tasks.base import check_split
 from rlgf.tasks.rows import JsonLines, Row, Rows, table_rows
-from rlgf.tasks.source import field, texts
+from rlgf.tasks.source import field, template_parts, texts
 from rlgf.types import Sample
 
 _HUB = "allenai/common_gen"
@@ -40,7 +39,7 @@ class CommonGenTask(BaseModel):
     @field_validator("template")
     @classmethod
     def _with_concepts(cls, template: str) -> str:
-        if [name for _, name, _, _ in string.Formatter().parse(template) if name is not None] != ["concepts"]:
+        if [name for _, name in template_parts(template) if name is not None] != ["concepts"]:
             raise ValueError("it must hold {concepts} once and no other braces")
         return template
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import string
 from functools import cached_property
 from typing import Any
+
+from pydantic import field_validator
 
 from rlgf.errors import UserError
 from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.tasks.rows import Row, Samples
-from rlgf.tasks.source import Source, field, texts
+from rlgf.tasks.source import Source, field, template_parts, texts, value_text
 from rlgf.types import Sample
+
+_REFERENCES = "set the option 'reference_field', to null where the data has none"
 
 
 class DataTask(Source):
-    """Your own data: JSON lines, CSV or Parquet files, or a data set of the hub, by column names.
+    """Your own data: JSON, CSV, TSV or Parquet files, or a data set of the hub, by column names.
 
     ``prompt_field`` holds a text, or the messages of a chat, which the chat template of ``chat_model``
     turns into one; or ``template`` makes the prompt from several columns. ``reference_field`` holds a
     text or a list of texts, or is None where there are no references; with ``rejected_field`` the two are a
-    preference pair. All other columns become the
-    sample's. Rows are read when they are needed, so a data set need not fit into memory.
+    preference pair. Rewards and metrics are given every column by its name. Rows are read when they are needed, so a
+    data set need not fit into memory.
     """
 
     prompt_field: str = "prompt"
@@ -30,6 +33,8 @@ class DataTask(Source):
     rejected_field: str | None = None
     """Holds the worse text of a preference pair, of which ``reference_field`` holds the better one."""
     chat_model: str | None = None
+    absent: str | None = None
+    """What stands for a value that is null, in a template or as a prompt; by default such a row is refused."""
 
     def load(self, split: str) -> Samples:
         """The rows of the split, in their order.
@@ -41,17 +46,14 @@ class DataTask(Source):
         return self.samples(split, "data", self._sample)
 
     def _sample(self, row: Row, place: str) -> Sample:
-        prompt, used = self._prompt(row, place)
+        prompt = self._prompt(row, place)
         references: tuple[str, ...] = ()
         if self.reference_field is not None:
-            value = field(row, self.reference_field, place, "set the option 'reference_field'")
+            value = field(row, self.reference_field, place, _REFERENCES)
             references = texts(value, self.reference_field, place)
-            used = used | {self.reference_field}
-        rejected = None
-        if self.rejected_field is not None:
-            rejected = self._rejected(row, references, place)
-            used = used | {self.rejected_field}
-        return Sample(prompt, references, {k: v for k, v in row.items() if k not in used}, rejected)
+        rejected = None if self.rejected_field is None else self._rejected(row, references, place)
+        given = {"prompt", "references"} & {self.prompt_field, self.reference_field}
+        return Sample(prompt, references, {k: v for k, v in row.items() if k not in given}, rejected)
 
     def _rejected(self, row: Row, chosen: tuple[str, ...], place: str) -> str:
         name = self.rejected_field
@@ -69,21 +71,62 @@ class DataTask(Source):
             )
         return rejected
 
-    def _prompt(self, row: Row, place: str) -> tuple[str, set[str]]:
-        """The prompt, and the columns that are in it."""
+    @field_validator("template")
+    @classmethod
+    def _readable(cls, template: str | None) -> str | None:
+        if template is not None:
+            template_parts(template)
+        return template
+
+    @cached_property
+    def _parts(self) -> list[tuple[str, str | None]]:
+        return template_parts(self.template or "")
+
+    def _value(self, row: Row, name: str, place: str) -> str:
+        hint = "set the option 'template', in which a brace that belongs to the text is written twice"
+        return value_text(field(row, name, place, hint), name, place, self.absent)
+
+    def _prompt(self, row: Row, place: str) -> str:
         if self.template is not None:
-            names = {name for _, name, _, _ in string.Formatter().parse(self.template) if name}
-            values = {name: field(row, name, place, "set the option 'template'") for name in names}
-            return self.template.format_map(values), names
+            return "".join(
+                text + ("" if name is None else self._value(row, name, place)) for text, name in self._parts
+            )
         prompt = field(row, self.prompt_field, place, "set the option 'prompt_field'")
+        prompt = self.absent if prompt is None and self.absent is not None else prompt
         if isinstance(prompt, list) and self.chat_model is not None:
-            prompt = self._chat.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+            prompt = self._rendered(prompt, place)
         if not isinstance(prompt, str):
             hint = " or set 'chat_model' for the messages of a chat" if isinstance(prompt, list) else ""
             raise UserError(f"{place}: '{self.prompt_field}' must be a text{hint} (it is {prompt!r}).")
-        return prompt, {self.prompt_field}
+        return prompt
+
+    def _rendered(self, messages: list[Any], place: str) -> str:
+        """What the chat template of ``chat_model`` makes of messages, up to where the assistant begins."""
+        if not messages or not all(
+            isinstance(m, dict) and m.get("role") and "content" in m for m in messages
+        ):
+            raise UserError(
+                f"{place}: '{self.prompt_field}' must hold one message or more, each with 'role' and 'content' (it is "
+                f"{messages!r})."
+            )
+        chat = self._chat
+        try:
+            return str(chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a template raises what it likes
+            roles = ", ".join(str(message["role"]) for message in messages)
+            raise UserError(
+                f"{place}: the chat template of '{self.chat_model}' refuses the messages of {roles} "
+                f"({' '.join(str(error).split()).rstrip('.')}): change their roles or their order, such as by putting a "
+                "system's message into the user's, or set another 'chat_model'."
+            ) from error
 
     @cached_property
     def _chat(self) -> Any:
         assert self.chat_model is not None, "asked for where it is set"
-        return load_tokenizer(ModelConfig(model=self.chat_model))
+        tokenizer = load_tokenizer(ModelConfig(model=self.chat_model))
+        if tokenizer.chat_template is None:
+            raise UserError(
+                f"task 'data', option 'chat_model' (it is '{self.chat_model}'): its tokenizer has no chat template; name "
+                "a model that was trained on chats."
+            )
+        return tokenizer

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import bisect
-import gzip
+import codecs
+import itertools
 import json
-import shutil
-import tempfile
+import re
+import warnings
 import weakref
-import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, overload, runtime_checkable
 
 from rlgf.errors import UserError
+from rlgf.tasks.csvfiles import CsvFiles
+from rlgf.tasks.textfiles import decoded, opened
 from rlgf.types import Sample
 
 Row = dict[str, Any]
@@ -31,26 +33,73 @@ class Rows(Protocol):
     def place(self, number: int) -> str: ...
 
 
-def file_rows(files: Sequence[Path]) -> Rows:
-    """Rows of CSV or Parquet files, or of JSON lines, which may be packed with gzip.
+_CSV = {".csv": ",", ".tsv": "\t"}
+_PARQUET = (".parquet", ".pq")
+_OFFICE = (".xlsx", ".xls", ".ods")
+
+
+def file_rows(files: Sequence[Path], encoding: str = "utf-8") -> Rows:
+    """Rows of CSV, TSV or Parquet files, of JSON arrays, or of JSON lines; the name's end says which.
+
+    Args:
+        encoding: of text files.
 
     Raises:
-        UserError: a file is not there, is no such file, or is empty.
+        UserError: a file is not there, is no such file, is not in the encoding, or has no rows.
     """
-    kinds = {file.suffix if file.suffix in (".csv", ".parquet") else ".jsonl" for file in files}
+    kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
         raise UserError(f"the files of one split must be of one kind: {', '.join(map(str, files))}.")
     (kind,) = kinds
-    if kind == ".jsonl":
-        return JsonLines(files)
-    for file in files:
-        if not file.is_file():
-            raise UserError(f"{file} cannot be read: there is no such file.")
-    return table_rows(kind[1:], {"data_files": {"train": [str(file) for file in files]}, "split": "train"})
+    if kind in _OFFICE:
+        raise UserError(f"{files[0]} is a spreadsheet: save it as CSV.")
+    if kind in _CSV:
+        return CsvFiles(files, _CSV[kind], encoding)
+    if kind in _PARQUET:
+        return Chained([_parquet_rows(file) for file in files])
+    arrays = [kind == ".json" and _begins_with_bracket(file, encoding) for file in files]
+    if any(arrays) and not all(arrays):
+        raise UserError(f"the files of one split must be of one kind: {', '.join(map(str, files))}.")
+    return (
+        Chained([JsonArray(file, encoding) for file in files]) if all(arrays) else JsonLines(files, encoding)
+    )
 
 
-def table_rows(source: str, options: dict[str, Any]) -> TableRows:
+def _kind(file: Path) -> str:
+    """The end of a file's name that says what it is, in lower case."""
+    name = file.name.lower().removesuffix(".gz")
+    kind = Path(name).suffix
+    return kind if kind in (*_CSV, *_PARQUET, *_OFFICE, ".json") else ".jsonl"
+
+
+def _begins_with_bracket(file: Path, encoding: str) -> bool:
+    with opened(file, encoding) as content:
+        return content.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
+
+
+def _parquet_rows(file: Path) -> TableRows:
+    """
+    Raises:
+        UserError: the file is not there, is damaged, or has no rows.
+    """
+    import pyarrow.parquet
+
+    if not file.is_file():
+        raise UserError(f"{file} cannot be read: there is no such file.")
+    try:
+        rows = pyarrow.parquet.read_metadata(file).num_rows
+    except (OSError, ValueError) as error:  # pyarrow's own are of these kinds
+        raise UserError(f"{file} cannot be read as a Parquet file: {_reason(error)}.") from error
+    if not rows:
+        raise UserError(f"{file} has no rows.")
+    return table_rows("parquet", {"data_files": {"train": [str(file)]}, "split": "train"}, str(file))
+
+
+def table_rows(source: str, options: dict[str, Any], name: str | None = None) -> TableRows:
     """Rows of anything that `datasets` loads, mapped from the disk rather than read into memory.
+
+    Args:
+        name: what messages call it; default: ``source``.
 
     Raises:
         UserError: it cannot be loaded.
@@ -58,10 +107,70 @@ def table_rows(source: str, options: dict[str, Any]) -> TableRows:
     import datasets
 
     try:
-        return TableRows(datasets.load_dataset(source, **options), source)
+        return TableRows(datasets.load_dataset(source, **options), name or source)
     except Exception as error:  # the library and the readers below it raise many kinds
-        reason = " ".join(str(error).split())[:300].rstrip(".")
-        raise UserError(f"the data {source} {options} cannot be loaded: {reason}.") from error
+        what = name or f"the data {source} {options}"
+        raise UserError(f"{what} cannot be loaded: {_reason(error)}.") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first cause, in one line: what stands around it says only that something failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+
+
+class Chained:
+    """The rows of several sources, one behind another."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self._parts = parts
+        self._ends = list(itertools.accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, number: int) -> Row:
+        part, row = self._within(number)
+        return part[row]
+
+    def place(self, number: int) -> str:
+        part, row = self._within(number)
+        return part.place(row)
+
+    def _within(self, number: int) -> tuple[Rows, int]:
+        part = bisect.bisect_right(self._ends, number)
+        return self._parts[part], number - (self._ends[part - 1] if part else 0)
+
+
+class JsonArray:
+    """The objects of a JSON array, which is read whole."""
+
+    def __init__(self, file: Path, encoding: str = "utf-8") -> None:
+        """
+        Raises:
+            UserError: it is no JSON, or an entry is no object.
+        """
+        with opened(file, encoding) as content:
+            lines = [decoded(line, f"{file}, line {i}") for i, line in enumerate(content, start=1)]
+        self._file = file
+        self._rows = parsed("".join(lines).removeprefix("\ufeff"), str(file))
+        if not self._rows:
+            raise UserError(f"{file} is an empty array: it needs at least one JSON object.")
+        self._check()
+
+    def _check(self) -> None:
+        for number, row in enumerate(self._rows):
+            check_object(row, self.place(number))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> Row:
+        return dict(self._rows[number])
+
+    def place(self, number: int) -> str:
+        return f"{self._file}, item {number + 1}"
 
 
 class TableRows:
@@ -84,14 +193,13 @@ class TableRows:
 class JsonLines:
     """Objects of JSON-lines files; only where each line begins is held in memory, 8 bytes a line.
 
-    A packed file is unpacked once into a temporary one: to reach a line in the middle of it, all that
-    stands before would have to be unpacked each time.
+    Half of a surrogate pair, which is no character, is read as U+FFFD; a warning counts the lines that have one.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], encoding: str = "utf-8") -> None:
         """
         Raises:
-            UserError: a file is not there or has no lines.
+            UserError: a file is not there, not in its encoding, or has no lines.
         """
         self._files = list(files)
         self._opened: list[IO[bytes]] = []
@@ -101,10 +209,9 @@ class JsonLines:
         """For each file, before which of its rows it has empty lines: they count as lines, not as rows."""
         for file in self._files:
             before = len(self._begins)
-            self._scan(file)
+            self._scan(file, encoding)
             if len(self._begins) == before:
                 raise UserError(f"{file} is empty: it needs at least one line with a JSON object.")
-            self._ends.append(len(self._begins))
 
     def __len__(self) -> int:
         return len(self._begins)
@@ -117,50 +224,86 @@ class JsonLines:
         lines = self._opened[bisect.bisect_right(self._ends, number)]
         lines.seek(self._begins[number])
         line = lines.readline()
-        try:
-            row = json.loads(line.decode("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.place(number)} is not in UTF-8: {error}.") from error
-        except json.JSONDecodeError as error:
-            raise UserError(f"{self.place(number)} is not valid JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise UserError(f'{self.place(number)} must hold a JSON object such as {{"prompt": ...}}.')
-        return row
+        place = self.place(number)
+        row = parsed(decoded(line, place).removeprefix("\ufeff"), place)
+        check_object(row, place)
+        return dict(row)
 
     def place(self, number: int) -> str:
         file = bisect.bisect_right(self._ends, number)
         row = number - (self._ends[file - 1] if file else 0)
         return f"{self._files[file]}, line {row + 1 + bisect.bisect_right(self._blanks[file], row)}"
 
-    def _scan(self, file: Path) -> None:
-        try:
-            lines = _seekable(file)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{file} cannot be read as a JSON-lines file: {error}.") from error
+    def _scan(self, file: Path, encoding: str) -> None:
+        lines = opened(file, encoding)
         weakref.finalize(self, lines.close)
         self._opened.append(lines)
-        begin, first, blanks = 0, len(self._begins), []
+        begin, first, blanks, halves = 0, len(self._begins), [], []
         for line in lines:
             if line.strip():
+                if _HALF.search(line):
+                    halves.append(len(self._begins))
                 self._begins.append(begin)
             else:
                 blanks.append(len(self._begins) - first)
             begin += len(line)
         self._blanks.append(blanks)
+        self._ends.append(len(self._begins))
+        halves = [number for number in halves if _has_half(self, number)]
+        if halves:
+            warnings.warn(
+                f"{self.place(halves[0])}: half of a surrogate pair, which is no character, is read as U+FFFD "
+                f"({len(halves)} such lines in this file).",
+                stacklevel=2,
+            )
 
 
-def _seekable(file: Path) -> IO[bytes]:
-    if file.suffix != ".gz":
-        return file.open("rb")
-    unpacked = tempfile.TemporaryFile()  # noqa: SIM115  # the rows keep it open
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+"""What may be half of a surrogate pair; a backslash before it may make it a text about one."""
+
+
+def _has_half(lines: JsonLines, number: int) -> bool:
     try:
-        with gzip.open(file) as packed:
-            shutil.copyfileobj(packed, unpacked)
-        unpacked.seek(0)
-    except BaseException:
-        unpacked.close()
-        raise
-    return unpacked
+        return "\ufffd" in json.dumps(lines[number], ensure_ascii=False)
+    except UserError:
+        return False  # said where the line is read
+
+
+def parsed(text: str, place: str) -> Any:
+    """A JSON document without halves of surrogate pairs.
+
+    Raises:
+        UserError: it is no JSON.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place} is not valid JSON: {error}.") from error
+    except RecursionError as error:
+        raise UserError(f"{place} is not valid JSON that can be read: it is nested too deeply.") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{place} has a value that cannot be read: {error}.") from error
+    return _whole(value) if "\\u" in text else value
+
+
+def _whole(value: Any) -> Any:
+    """The value with U+FFFD for each half of a surrogate pair in its texts."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole(key): _whole(entry) for key, entry in value.items()}
+    return [_whole(entry) for entry in value] if isinstance(value, list) else value
+
+
+def check_object(row: Any, place: str) -> None:
+    """
+    Raises:
+        UserError: a row is no JSON object.
+    """
+    if not isinstance(row, dict):
+        raise UserError(f'{place} must hold a JSON object such as {{"prompt": ...}}.')
 
 
 class Samples(Sequence[Sample]):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import string
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from rlgf.errors import UserError
 from rlgf.tasks.base import check_split
 from rlgf.tasks.rows import Row, Rows, Samples, file_rows, table_rows
+from rlgf.tasks.textfiles import known_encoding
 from rlgf.types import Sample
 
 _CHECKED = 10_000
@@ -31,6 +34,8 @@ class Source(BaseModel):
     test: Path | tuple[Path, ...] = ()
     data: str | None = None
     """A data set of the hub, instead of files."""
+    encoding: Annotated[str, AfterValidator(known_encoding)] = "utf-8"
+    """Of text files, such as 'cp1252' or 'utf-16'."""
     subset: str | None = None
     splits: dict[str, str] = {}
     """What the hub's data set calls a split, where it is not 'train', 'validation' or 'test'."""
@@ -66,7 +71,7 @@ class Source(BaseModel):
         files = (files,) if isinstance(files, Path) else files
         if not files:
             raise UserError(f"task '{task}' has no file for the split '{split}': give the option '{split}'.")
-        return file_rows(files)
+        return file_rows(files, self.encoding)
 
 
 def field(row: Row, name: str, place: str, hint: str = "") -> Any:
@@ -97,3 +102,48 @@ def texts(value: Any, name: str, place: str) -> tuple[str, ...]:
     if not listed or not all(text.strip() for text in listed):
         raise UserError(f"{place}: '{name}' has an empty reference (it is {value!r}): each must hold words.")
     return tuple(listed)
+
+
+def template_parts(template: str) -> list[tuple[str, str | None]]:
+    """A template as texts, each with the column whose value comes after it, or None.
+
+    Raises:
+        ValueError: a brace in it is neither a column's nor written twice.
+    """
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"{error}: {_BRACES}") from error
+    for _, name, spec, conversion in parts:
+        if name is not None and (spec or conversion or not name.strip() or set(name) & set("\"'[].,\n")):
+            shown = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            raise ValueError(f"{{{shown}}} names no column: {_BRACES}")
+    return [(text, name) for text, name, _, _ in parts]
+
+
+_BRACES = "write a column as {column}, and a brace that belongs to the text twice, as {{ or }}"
+
+
+def value_text(value: Any, name: str, place: str, absent: str | None) -> str:
+    """A column's value as text, for a template.
+
+    Args:
+        absent: what a value that is absent is; None refuses it.
+
+    Raises:
+        UserError: the value is absent, or neither a text nor a number.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        if absent is None:
+            raise UserError(
+                f"{place}: '{name}' has no value (it is {'null' if value is None else value}): set the option 'absent' to "
+                "what stands for it, such as '', or drop the row."
+            )
+        return absent
+    if isinstance(value, bool):
+        return str(value).lower()  # as JSON writes it
+    if isinstance(value, list | dict | bytes):
+        raise UserError(
+            f"{place}: '{name}' must be a text or a number to stand in a template (it is {value!r})."
+        )
+    return str(value)

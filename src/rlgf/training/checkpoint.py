@@ -20,12 +20,15 @@ from safetensors.torch import load_model, save_model
 from rlgf.errors import UserError
 from rlgf.loads import loading
 from rlgf.models.loading import LanguageModel
+from rlgf.training import processes
 from rlgf.training.experience import Assessor
 from rlgf.training.start import write_start
+from rlgf.training.states import digest, write_state
 from rlgf.training.update import Updater
 
-_FORMAT = "rlgf-checkpoint-1"
+_FORMAT = "rlgf-checkpoint-2"
 _KEPT = 2
+_BY_PROCESS = "by_process"
 
 
 @dataclass
@@ -45,6 +48,10 @@ class Progress:
     """What each remote guide was asked, see `rlgf.guides.Usage`."""
     unguided: bool = False
     """Whether the guide's budget is spent and the run goes on without it."""
+    planned: int = 0
+    """How many updates the run was to have."""
+    validation_due: bool = False
+    """Whether the evaluation after the last update has yet to be made."""
 
 
 def save_checkpoint(
@@ -60,10 +67,12 @@ def save_checkpoint(
         reward: the state of the run's `Assessor`.
 
     Raises:
-        UserError: The disk is full; earlier checkpoints are untouched.
+        UserError: The disk is full, or the reward's state could not be read again; earlier checkpoints are
+            untouched.
     """
     final = root / f"{progress.update:06d}"
-    aside = root / f".writing-{progress.update:06d}"
+    # Where the main process is gone, others may write at the same time.
+    aside = root / f".writing-{progress.update:06d}{f'-{processes.rank()}' if processes.rank() else ''}"
     shutil.rmtree(aside, ignore_errors=True)
     with _removed_on_failure(aside), full_disk_named(root, f"the checkpoint of update {progress.update}"):
         aside.mkdir(parents=True)
@@ -72,14 +81,13 @@ def save_checkpoint(
         for name, critic in updater.critics.items():
             save_model(critic, str(aside / f"critic-{name}.safetensors"))
         torch.save(updater.optimizer.state_dict(), aside / "optimizer.pt")
-        torch.save(reward or {}, aside / "reward.pt")
+        write_state(reward or {}, aside / "reward.pt")
         (aside / "progress.json").write_text(json.dumps(asdict(progress)))
         (aside / "config.json").write_text(json.dumps(config))
         manifest = {"format": _FORMAT, "files": _digests(aside)}
         (aside / "manifest.json").write_text(json.dumps(manifest))
         _flush(aside)
-        shutil.rmtree(final, ignore_errors=True)
-        aside.rename(final)
+        _put_in_place(aside, final)
     for old in _folders(root)[:-_KEPT]:
         shutil.rmtree(old)
     return final
@@ -150,13 +158,52 @@ def _read(folder: Path, updater: Updater, assessor: Assessor | None) -> Progress
         model.load_state_dict(saved.state_dict())
     for name, critic in updater.critics.items():
         load_model(critic, folder / f"critic-{name}.safetensors")
-    updater.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+    # To the CPU, since the device that wrote it need not be there; the optimizer moves its state to its weights.
+    updater.optimizer.load_state_dict(
+        torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+    )
     if assessor is not None:
-        assessor.load_state_dict(torch.load(folder / "reward.pt", weights_only=True))
+        assessor.load_state_dict(own_reward(read_reward(folder)))
     return Progress(**json.loads((folder / "progress.json").read_text()))
 
 
 _ADVICE = "delete {folder} to go back to the checkpoint before it, or start over in another output folder"
+
+
+def read_reward(folder: Path) -> dict[str, Any]:
+    """What a checkpoint holds of the reward, for `own_reward`."""
+    state: dict[str, Any] = torch.load(folder / "reward.pt", weights_only=True, map_location="cpu")
+    return state
+
+
+def joint_reward(own: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The reward's state, or that of each process where they differ, as those of a reward that counts its texts
+    do; called by all processes.
+
+    Args:
+        own: None where a process has none to give; each then keeps its own.
+    """
+    digests = processes.gathered(None if own is None else digest(own))
+    if None in digests or len(set(digests)) == 1:
+        return own
+    return {_BY_PROCESS: processes.gathered(own)}
+
+
+def own_reward(state: dict[str, Any]) -> dict[str, Any]:
+    """This process's part of what `joint_reward` made.
+
+    Raises:
+        UserError: it was made by another number of processes.
+    """
+    if _BY_PROCESS not in state:
+        return state
+    states: list[dict[str, Any]] = state[_BY_PROCESS]
+    if len(states) != processes.count():
+        raise UserError(
+            f"the checkpoint holds a state of the reward for each of {len(states)} processes, which differ: resume "
+            f"with as many (there are {processes.count()}), or let the reward's state not depend on its share of the texts."
+        )
+    return states[processes.rank()]
 
 
 def _verify(folder: Path) -> None:
@@ -174,29 +221,29 @@ def _verify(folder: Path) -> None:
     ):
         raise UserError(f"{folder} is no checkpoint of this version ({_FORMAT}); {advice}.")
     found = _digests(folder)
-    for name, digest in manifest["files"].items():
-        if found.get(name) != digest:
+    for name, written in manifest["files"].items():
+        if found.get(name) != written:
             raise UserError(
                 f"the checkpoint {folder} is corrupt: its file {name} is missing or has changed; {advice}."
             )
 
 
 def _same_config(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    difference = _difference(old, new)
-    if difference is not None:
-        key, was, now = difference
+    found = difference(old, new)
+    if found is not None:
+        key, was, now = found
         raise UserError(
             f"the checkpoint {folder} belongs to a run with another '{key}': it was {was!r} and now is {now!r}; "
             "resume with the old value or choose another output folder."
         )
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
     """The dotted key of the first setting that differs, and its two values."""
     for key in sorted(old.keys() | new.keys()):
         was, now = old.get(key), new.get(key)
         if isinstance(was, Mapping) and isinstance(now, Mapping):
-            deeper = _difference(was, now)
+            deeper = difference(was, now)
             if deeper is not None:
                 return f"{key}.{deeper[0]}", *deeper[1:]
         elif was != now:
@@ -210,16 +257,38 @@ def _folders(root: Path) -> list[Path]:
 
 def _digests(folder: Path) -> dict[str, str]:
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): _digest(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "manifest.json"
     }
 
 
+def _digest(path: Path) -> str:
+    # In pieces: a file may be larger than the memory that is left.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _flush(folder: Path) -> None:
-    """Make sure the data is on the disk before the rename can be."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            handle = os.open(path, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
+    """Make sure the data and the names of the files are on the disk before the rename can be."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _put_in_place(aside: Path, final: Path) -> None:
+    """Rename a whole checkpoint to its name, and make sure that the name is on the disk."""
+    replaced = final.with_name(f".replaced-{final.name}")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if final.exists():
+        final.rename(replaced)
+    aside.rename(final)
+    _sync(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

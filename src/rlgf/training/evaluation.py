@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor
 from transformers import TrainerState
 
 from rlgf.losses import kl_estimate
@@ -16,6 +19,7 @@ from rlgf.models.loading import LanguageModel, ModelConfig
 from rlgf.rewards import Reward, RewardInput, score
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.rollout.scoring import score_logprobs
+from rlgf.training import processes
 from rlgf.types import Author, Rollout, Sample
 
 
@@ -82,32 +86,64 @@ class Evaluator:
     def evaluate(self, author: Author, samples: Sequence[Sample]) -> Evaluation:
         """Let an author answer each sample's prompt once; the same noise at every call.
 
+        Of several processes each measures a share of the texts and computes a share of the metrics, and
+        all get the whole.
+
         Raises:
             UserError: a sample lacks what a metric needs, or a metric or scorer returned no numbers.
         """
         check_samples(self.metrics, samples, "the evaluation")
-        rollout = self.collector.answers(author, samples)
+        mine = processes.portion(len(samples))
+        measured = self._measured(author, samples, mine) if len(mine) else None
+        shares = [share for share in processes.gathered(measured) if share is not None]
+        texts = [text for share in shares for text in share.texts]
         found: Found = {}
+        for name in shares[0].values:
+            found[name] = [value for share in shares for value in share.values[name]]
+        for name in dict.fromkeys(name for share in shares for name in share.logged):
+            # A number that a reward logged stands for all texts that it scored together.
+            said = [(share.logged[name], len(share.texts)) for share in shares if name in share.logged]
+            found[name] = sum(value * number for value, number in said) / sum(number for _, number in said)
         extra: dict[str, list[Any]] = {}
+        for name in shares[0].extra:
+            extra[name] = [value for share in shares for value in share.extra.get(name, [])]
+        for name in shares[0].nll:
+            nll, tokens = (torch.cat(parts) for parts in zip(*(s.nll[name] for s in shares), strict=True))
+            # The total weighs tokens, so it is no mean of the texts' own perplexities.
+            found |= {name: perplexity(nll, tokens), f"{name} of text": perplexities(nll, tokens)}
+        found.update(self._text_metrics(samples, texts))
+        found["tokens"] = sum(length for share in shares for length in share.lengths) / len(texts)
+        return summarize(samples, texts, found, extra)
+
+    def _measured(self, author: Author, samples: Sequence[Sample], numbers: range) -> _Share:
+        """Everything that concerns each text by itself, of the samples of these numbers."""
+        rollout = self.collector.answers(author, [samples[i] for i in numbers], numbers=numbers)
+        share = _Share(rollout.texts, rollout.lengths.tolist())
         for name, scorer in self.scorers.items():
             if scorer is not None:
                 values, terms, logged = score(scorer, RewardInput.of(rollout, self.trainer_state))
-                found |= {key: sum(said) / len(said) for key, said in logged.metrics.items()}
-                extra |= logged.extra
-                found[name] = values.tolist()
+                share.logged.update({key: sum(said) / len(said) for key, said in logged.metrics.items()})
+                share.extra.update(logged.extra)
+                share.values[name] = values.tolist()
                 for term, of_term in terms.items():
-                    found[f"{name}/{term}"] = [None if v != v else v for v in of_term.tolist()]
-        found.update(
-            self._perplexity("output_perplexity", self.language_model, rollout.samples, rollout.texts)
-        )
+                    share.values[f"{name}/{term}"] = [None if v != v else v for v in of_term.tolist()]
+        share.nll["output_perplexity"] = self._nll(self.language_model, rollout.samples, rollout.texts)
         if author is Author.POLICY:
-            found.update(self._policy_metrics(rollout))
-        found.update(measure(self.metrics, rollout.samples, rollout.texts))
-        found["tokens"] = float(rollout.lengths.float().mean())
-        return summarize(rollout.samples, rollout.texts, found, extra)
+            share.values["kl"] = self._kl(rollout)
+            if all(sample.references for sample in samples):
+                texts = [sample.references[0] for sample in rollout.samples]
+                share.nll["reference_perplexity"] = self._nll(self.collector.policy, rollout.samples, texts)
+        return share
 
-    def _policy_metrics(self, rollout: Rollout) -> Found:
-        """What needs the policy's own probabilities: KL to its start, perplexity of the references."""
+    def _text_metrics(self, samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, Any]:
+        """The metrics, which look at all texts together: each is computed by one of the processes."""
+        mine = list(self.metrics)[processes.rank() :: processes.count()]
+        computed = {name: measure({name: self.metrics[name]}, samples, texts) for name in mine}
+        every = {name: values for one in processes.gathered(computed) for name, values in one.items()}
+        return {key: value for name in self.metrics for key, value in every[name].items()}
+
+    def _kl(self, rollout: Rollout) -> list[float | None]:
+        """KL(policy || its start) of each text, in nats per token."""
         with self.reference.running() as model:
             reference_logprobs = score_logprobs(
                 model,
@@ -117,18 +153,13 @@ class Evaluator:
                 self.config.max_batch_tokens,
             )
         kl = kl_estimate(rollout.sampled_logprobs, reference_logprobs) * rollout.response_mask
-        found: Found = {"kl": (kl.sum(dim=1) / rollout.lengths).tolist()}
-        with_text = [sample for sample in rollout.samples if sample.references]
-        if len(with_text) == len(rollout):
-            texts = [sample.references[0] for sample in with_text]
-            policy = self.collector.policy
-            found.update(self._perplexity("reference_perplexity", policy, rollout.samples, texts))
-        return found
+        per_token: list[float | None] = (kl.sum(dim=1) / rollout.lengths).tolist()
+        return per_token
 
-    def _perplexity(
-        self, name: str, model: LanguageModel, samples: Sequence[Sample], texts: Sequence[str]
-    ) -> Found:
-        nll, tokens = text_nll(
+    def _nll(
+        self, model: LanguageModel, samples: Sequence[Sample], texts: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        return text_nll(
             model,
             samples,
             texts,
@@ -136,5 +167,16 @@ class Evaluator:
             max_tokens=self.config.max_response_tokens,
             max_batch_tokens=self.config.max_batch_tokens,
         )
-        # The total weighs tokens, so it is no mean of the texts' own perplexities.
-        return {name: perplexity(nll, tokens), f"{name} of text": perplexities(nll, tokens)}
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process measured, in the order of its texts."""
+
+    texts: tuple[str, ...]
+    lengths: list[int]
+    values: dict[str, list[float | None]] = field(default_factory=dict)
+    logged: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, list[Any]] = field(default_factory=dict)
+    nll: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Nats and tokens of each text."""

@@ -21,7 +21,6 @@ from rlgf.guides import (
     Request,
     build_guide,
     guide_models,
-    http_configs,
     scoring_guide,
 )
 from rlgf.metrics import Metric, build_metrics
@@ -35,6 +34,7 @@ from rlgf.models.loading import (
 )
 from rlgf.models.lora import Adapters
 from rlgf.models.scratch import ScratchConfig
+from rlgf.models.trial import check_trainable
 from rlgf.rewards import Reward, RewardInput, Scale, build_reward, score
 from rlgf.rewards.base import LearnedReward, PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
@@ -88,7 +88,6 @@ def build_parts(
             that is learned from has no probabilities over the policy's vocabulary, a metric lacks a library or
             the held-out samples what it needs.
     """
-    _check_budget(config)
     if policy is None:
         _check_context("policy", config.policy.source, config.rollout)
     if guide is None and config.guide is not None:
@@ -107,6 +106,8 @@ def build_parts(
         policy = load_language_model(config.policy.source, texts)
     require_finite_weights("the policy", policy.model.named_parameters())
     policy, reference = _with_reference(policy, config)
+    if config.policy.scratch is None and policy.trained:
+        check_trainable(policy.model)
     measured_against = _measured_against(config, policy, train, evaluates=evaluates) or reference
     if isinstance(reward, PolicyReadingReward):
         reward.attach(policy, config.rollout, config.seed)
@@ -165,7 +166,8 @@ def _asked_guide(config: GuideConfig, rollout: RolloutConfig, train: Sequence[Sa
         UserError: it cannot be had, or its answer is none.
     """
     guide = build_guide(config)
-    if isinstance(guide, RemoteGuide):
+    # By one process, since a limit is one of the run: it may allow no second request.
+    if isinstance(guide, RemoteGuide) and processes.is_main():
         prompt = max((sample.prompt for sample in itertools.islice(train, 256)), key=len)
         guide.write([Request(prompt, rollout.max_response_tokens, seed=0)])
     return guide
@@ -215,18 +217,6 @@ def _measured_against(
     if found is not None:
         check_comparable(policy, found)
     return found
-
-
-def _check_budget(config: Config) -> None:
-    """
-    Raises:
-        UserError: a guide has a budget, and there are several processes.
-    """
-    servers = http_configs(config.guide) if config.guide is not None else []
-    if processes.count() > 1 and any(server.budget.limited for server in servers):
-        raise UserError(
-            "'guide.budget' is kept by one process alone: start one process, or set a limit at the provider."
-        )
 
 
 def _check_pairs(config: Config, train: Sequence[Sample]) -> None:

@@ -5,30 +5,23 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from rlgf.algorithms import Algorithm
 from rlgf.config import Config
-from rlgf.errors import UserError
+from rlgf.errors import FailedElsewhereError, UserError
 from rlgf.guides import BudgetSpentError
 from rlgf.jsontext import to_json
 from rlgf.metrics.records import Evaluation
 from rlgf.training import processes
 from rlgf.training.accounts import Accounts
-from rlgf.training.checkpoint import (
-    Progress,
-    full_disk_named,
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    save_policy,
-)
+from rlgf.training.beginning import agree_on_settings, checkpoint_of, note_on_length, restore
+from rlgf.training.checkpoint import Progress, full_disk_named, save_policy
 from rlgf.training.describe import describe, mean_kl
 from rlgf.training.display import Display
 from rlgf.training.kl import KLController
@@ -36,7 +29,9 @@ from rlgf.training.logbook import Logbook, read_metrics
 from rlgf.training.modelcard import write_model_card
 from rlgf.training.order import shuffled_passes
 from rlgf.training.parts import Parts, build_parts
+from rlgf.training.saving import Saver, out_of_memory
 from rlgf.training.start import write_start
+from rlgf.training.stopping import Stopping, stopped
 from rlgf.types import Author, Experience, Rollout, Sample
 
 
@@ -78,15 +73,19 @@ class Trainer:
             UserError: something that the configuration names cannot be had or does not fit.
         """
         self.config = config
+        processes.join(config.training.process_timeout)
         self.display = display or Display(Console(quiet=not processes.is_main()))
         if parts is None:
-            with processes.main_first():
+            with processes.one_fate(), processes.main_first():
                 parts = build_parts(config, evaluates=evaluates)
         self.parts = parts
         self.progress = Progress(kl_coefficient=config.training.kl.coefficient)
         self.kl = KLController(config.training.kl)
         self.accounts = Accounts(self.parts.collector.remote)
-        self._stop = False
+        self.accounts.settle()
+        self._stopping: Stopping | None = None
+        self._saver: Saver | None = None
+        """While `train` runs."""
 
     @property
     def done_share(self) -> float:
@@ -147,16 +146,21 @@ class Trainer:
         row, rollout = self._collect_within_budget()
         sampled = self.parts.collector.sampled - before
         collected = time.perf_counter()
+        self._save_if_asked()
         self.prefetch()
         experience = self.assess(rollout, row)
+        self._save_if_asked()
         return _Gathered(row, experience, sampled, started, collected, time.perf_counter())
 
     def _learned(self, gathered: _Gathered) -> dict[str, float | str]:
         row, experience = gathered.row, gathered.experience
         losses = self.learn(experience, row)
+        sampled = sum(processes.gathered(gathered.sampled), Counter[Author]())
+        # From here on the update is finished in all processes or in none.
+        self.accounts.settle()
         finished = time.perf_counter()
         seconds = finished - gathered.started
-        self._account(gathered, seconds)
+        self._account(gathered, sampled, seconds)
         if self.progress.update % self.config.training.sample_every == 0 and row.needs_reward:
             self.display.sample(experience, self.parts.policy)
         return {
@@ -187,13 +191,18 @@ class Trainer:
             )
 
     def _collect_within_budget(self) -> tuple[Algorithm, Rollout]:
-        row = self.row()
+        row, rollout, spent = self.row(), None, None
         try:
-            return row, self.collect(self.batch(), row)
-        except BudgetSpentError as spent:
-            if not spent.go_on:
+            rollout = self.collect(self.batch(), row)
+        except BudgetSpentError as error:
+            if not error.go_on:
                 raise
-            self.display.note(f"{spent} Going on without the guide.")
+            spent = str(error)
+        said = next(filter(None, processes.gathered(spent)), None)
+        if said is None:
+            assert rollout is not None, "collected, or its budget was spent"
+            return row, rollout
+        self.display.note(f"{said} Going on without the guide.")
         self.progress.unguided = True
         row = self.row()
         return row, self.collect(self.batch(), row)
@@ -208,44 +217,85 @@ class Trainer:
             Totals of the test evaluation, under 'policy'.
 
         Raises:
-            UserError: the folder holds another run, or a checkpoint cannot be read or written.
+            UserError: the folder holds another run, a checkpoint cannot be read or written, a guide gave out, or
+                memory did; or another process failed, see `FailedElsewhereError` and `LostProcessError`.
             KeyboardInterrupt: after Ctrl-C, once the update under way is finished and saved.
+            SystemExit: after SIGTERM or SIGHUP, likewise.
+            Exception: whatever a reward, a metric, a guide or a tracker of your own raises. Whatever ends the run, the
+                last finished update is saved first, and a note on the exception says so.
         """
         folder = self.config.folder
-        self._prepare(folder, resume)
-        logbook = Logbook(folder, self.config.training.trackers, self.config.name)
-        logbook.rewind(self.progress.update or -1)
-        updates = self.config.training.updates
+        with processes.one_fate():
+            saver = self._saver = self._prepare(folder, resume)
+            logbook = Logbook(folder, self.config.training.trackers, self.config.name)
+            logbook.rewind(self.progress.update or -1)
         try:
-            with self._interruptible(), self.display.run(self.config.name, updates, self.progress.update):
-                if self.progress.update == 0:
-                    self._validate(logbook)
-                while self.progress.update < updates:
-                    try:
-                        gathered = self._gathered()
-                    except UserError:
-                        # A guide or a reward gave out: what was learned before stays.
-                        if self.progress.update:
-                            self._save()
-                        raise
-                    metrics = self._learned(gathered)
-                    logbook.write(self.progress.update, metrics)
-                    self.display.update(self.progress.update, updates, metrics)
-                    done = self.progress.update == updates
-                    if self.progress.update % self.config.evaluation.every == 0 or done:
-                        self._validate(logbook)
-                    # All processes stop or none does; what is asked from here on is for the next update.
-                    stop = any(processes.gathered(self._stop))
-                    if stop or done or self.progress.update % self.config.training.checkpoint_every == 0:
-                        self._save()
-                    if stop and not done:
-                        self.display.note(
-                            f"Stopped and saved after update {self.progress.update}; --resume goes on."
-                        )
-                        raise KeyboardInterrupt
-        finally:
+            asked = self._updates(logbook, saver)
+            totals = {} if asked else self._finish(folder)
             logbook.close()
-        return self._finish(folder)
+        except BaseException as error:
+            said = self._end(error, saver, logbook)
+            full = out_of_memory(error, self.progress, self.config)
+            if full is not None:
+                self.display.note(said)
+                raise _with_note(UserError(full), said) from error
+            if isinstance(error, UserError) or not isinstance(error, Exception):
+                # Of these no traceback is shown, which would have the note at its end.
+                self.display.note(said)
+            _with_note(error, said)
+            raise
+        if asked:
+            raise stopped(asked)
+        return totals
+
+    def _updates(self, logbook: Logbook, saver: Saver) -> int:
+        """The updates that are left; the number of the signal that ended them early, else 0."""
+        training = self.config.training
+        stopping = Stopping(self.display.note, alone=processes.count() == 1)
+        with stopping, self.display.run(self.config.name, training.updates, self.progress.update):
+            self._stopping = stopping
+            while True:
+                if self.progress.validation_due:
+                    saver.begin(self.progress.update)
+                    self._validate(logbook)
+                number = self.progress.update
+                done = number >= training.updates
+                # All processes stop or none does; what is asked from here on is for the next update.
+                asked = next(filter(None, processes.gathered(stopping.asked)), 0)
+                if number and (asked or done or number % training.checkpoint_every == 0):
+                    saver.save(self.progress)
+                if done:
+                    return 0
+                if asked:
+                    self.display.note(f"Stopped and saved after update {number}; --resume goes on.")
+                    return int(asked)
+                saver.begin(number)
+                gathered = self._gathered()
+                saver.begin_learning()
+                metrics = self._learned(gathered)
+                logbook.write(self.progress.update, metrics)
+                self.display.update(self.progress.update, training.updates, metrics)
+
+    def _save_if_asked(self) -> None:
+        """Who takes the machine away may not wait until the update is finished; who pressed Ctrl-C does."""
+        asked = self._stopping.asked if self._stopping is not None else 0
+        if self._saver is not None and asked not in (0, signal.SIGINT):
+            self._saver.save_early(self.progress)
+
+    def _end(self, error: BaseException, saver: Saver, logbook: Logbook) -> str:
+        """Save what a failure would lose, and say so.
+
+        Raises:
+            FailedElsewhereError: another process says why the run ends.
+        """
+        try:
+            return saver.rescue(error, self.progress)
+        except FailedElsewhereError as other:
+            self.display.note(f"{other}. {' '.join(other.__notes__)}")
+            raise
+        finally:
+            with suppress(Exception):
+                logbook.close()
 
     def evaluate(self, author: Author = Author.POLICY, split: str = "test") -> Evaluation:
         """Every metric of what an author writes for held-out prompts."""
@@ -265,84 +315,85 @@ class Trainer:
             state.global_step = self.progress.update
             state.epoch = self.progress.update * self.config.rollout.prompts / len(self.parts.train)
 
-    def _account(self, gathered: _Gathered, seconds: float) -> None:
-        self.progress.update += 1
-        for sampled in processes.gathered(gathered.sampled):
-            self.progress.policy_tokens += sampled[Author.POLICY]
-            self.progress.guide_tokens += sampled[Author.GUIDE]
-        self.progress.seconds += seconds
-        self.progress.guide_accounts = self.accounts.dump()
+    def _account(self, gathered: _Gathered, sampled: Counter[Author], seconds: float) -> None:
+        """
+        Args:
+            sampled: tokens of each author, of all processes.
+        """
+        progress, config = self.progress, self.config
+        update = progress.update + 1
         if gathered.row.needs_reward:
             self.kl.observe(mean_kl(gathered.experience))
-        self.progress.kl_coefficient = self.kl.coefficient
+        # At once, so that an interruption finds the update either finished or not.
+        self.progress = replace(
+            progress,
+            update=update,
+            policy_tokens=progress.policy_tokens + sampled[Author.POLICY],
+            guide_tokens=progress.guide_tokens + sampled[Author.GUIDE],
+            seconds=progress.seconds + seconds,
+            guide_accounts=self.accounts.dump(),
+            kl_coefficient=self.kl.coefficient,
+            validation_due=update % config.evaluation.every == 0 or update == config.training.updates,
+        )
 
     def _validate(self, logbook: Logbook) -> None:
-        if not processes.is_main():
-            return
         totals = self.evaluate(split="validation").totals
-        logbook.write(self.progress.update, {f"validation/{name}": value for name, value in totals.items()})
+        if processes.is_main():
+            logbook.write(
+                self.progress.update, {f"validation/{name}": value for name, value in totals.items()}
+            )
+        self.progress.validation_due = False
         shown = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
         numbers = "  ".join(
             f"{name.replace('_', ' ')} {totals[name]:.3f}" for name in shown if name in totals
         )
         self.display.note(f"      validation  {numbers}")
 
-    def _prepare(self, folder: Path, resume: bool) -> None:
-        checkpoint = latest_checkpoint(folder / "checkpoints")
-        if checkpoint is None and (folder / "summary.json").exists():
-            raise UserError(
-                f"{folder} holds a finished run without checkpoints, which cannot go on: set another 'output'."
-            )
-        if checkpoint is not None and not resume:
-            raise UserError(
-                f"{folder} already holds a run: --resume goes on with it, or set another 'output'."
-            )
+    def _prepare(self, folder: Path, resume: bool) -> Saver:
+        """Bring all processes to the same beginning: that of the run, or the main process's newest checkpoint."""
+        agree_on_settings(self.config, self.parts, self.batch(0))
+        checkpoint = checkpoint_of(folder, resume) if processes.is_main() else None
+        self.progress = restore(checkpoint, self.config, self.parts, self.progress)
+        self.kl.coefficient = self.progress.kl_coefficient
         if checkpoint is not None:
-            self.progress = load_checkpoint(
-                checkpoint, self.parts.updater, self.config.identity, self.parts.assessor
-            )
-            self.kl.coefficient = self.progress.kl_coefficient
-            self.accounts.restore(self.progress.guide_accounts)
             self.display.note(f"Resumed from {checkpoint} after update {self.progress.update}.")
+        note = note_on_length(self.progress, self.config)
+        if note is not None:
+            self.display.note(note)
+        self.progress.planned = self.config.training.updates
+        if self.progress.update == 0:
+            self.progress.validation_due = True
+        else:
+            self.accounts.restore(self.progress.guide_accounts)
+            self.accounts.settle()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             if processes.is_main():
+                folder.mkdir(parents=True, exist_ok=True)
                 (folder / "config.yaml").write_text(self.config.to_yaml())
         except OSError as error:
             raise UserError(
                 f"the output folder {folder} cannot be written: {error.strerror}; set another 'output'."
             ) from error
-        self._stop = False
-
-    def _save(self) -> None:
-        if processes.is_main():
-            save_checkpoint(
-                self.config.folder / "checkpoints",
-                self.parts.updater,
-                self.progress,
-                self.config.identity,
-                self.parts.assessor.state_dict(),
-            )
+        return Saver(self.config, self.parts, saved=self.progress.update)
 
     def _finish(self, folder: Path) -> dict[str, dict[str, float]]:
-        totals = self._test(folder) if processes.is_main() else {}
-        return dict(processes.gathered(totals)[0])
-
-    def _test(self, folder: Path) -> dict[str, dict[str, float]]:
+        """Test the policy, and write it with what it measured."""
         evaluation = self.evaluate()
         totals = {"policy": evaluation.totals}
-        summary = {
-            "totals": totals,
-            "progress": self.progress.__dict__,
-            "guide": self.accounts.summary(self._gained(folder)),
-        }
-        with full_disk_named(folder, "the trained policy"):
-            save_policy(self.parts.policy, folder / "policy")
-            write_start(folder / "policy", self.config.policy.model_dump(mode="json"))
-            write_model_card(folder / "policy", self.config, evaluation.totals, self.progress)
-            evaluation.save(folder / "evaluation" / "policy.jsonl")
-            # Last, since it says that the run is finished.
-            (folder / "summary.json").write_text(to_json(summary, indent=1))
+        if processes.is_main():
+            summary = {
+                "totals": totals,
+                "progress": self.progress.__dict__,
+                "guide": self.accounts.summary(self._gained(folder)),
+            }
+            with full_disk_named(folder, "the trained policy"):
+                save_policy(self.parts.policy, folder / "policy")
+                write_start(folder / "policy", self.config.policy.model_dump(mode="json"))
+                write_model_card(folder / "policy", self.config, evaluation.totals, self.progress)
+                evaluation.save(folder / "evaluation" / "policy.jsonl")
+                # Last, since it says that the run is finished.
+                (folder / "summary.json").write_text(to_json(summary, indent=1))
+        processes.gathered(None)
         return totals
 
     def _gained(self, folder: Path) -> float | None:
@@ -350,26 +401,7 @@ class Trainer:
         measured = [row["validation/reward"] for row in read_metrics(folder) if "validation/reward" in row]
         return measured[-1] - measured[0] if measured else None
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C asks the loop to stop after the update under way; a second one is immediate."""
 
-        def ask(number: int, frame: Any) -> None:
-            self._stop = True
-            # Not the handler of before: a shell's background jobs start with this signal ignored.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            self.display.note(
-                "Stopping after this update; press Ctrl-C again to stop at once, without saving."
-            )
-
-        previous = signal.getsignal(signal.SIGINT)
-        in_main_thread = True
-        try:
-            signal.signal(signal.SIGINT, ask)
-        except ValueError:
-            in_main_thread = False
-        try:
-            yield
-        finally:
-            if in_main_thread:
-                signal.signal(signal.SIGINT, previous)
+def _with_note(error: BaseException, note: str) -> BaseException:
+    error.add_note(note)
+    return error

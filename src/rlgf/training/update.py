@@ -6,6 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Int
@@ -17,6 +18,7 @@ from rlgf.algorithms import POLICY_LOSSES, Algorithm, PolicyTerms
 from rlgf.errors import resolve
 from rlgf.finite import require_finite, require_finite_metrics
 from rlgf.guides.base import ScoringGuide
+from rlgf.identity import FREE
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
@@ -37,7 +39,7 @@ class UpdateConfig(BaseModel):
     epochs: int = Field(default=2, ge=1)
     minibatch: int = Field(default=28, ge=1)
     """Episodes an optimizer step."""
-    max_micro_tokens: int = Field(default=16_384, ge=1)
+    max_micro_tokens: Annotated[int, FREE] = Field(default=16_384, ge=1)
     """Tokens, padding included, of one forward and backward pass; bounds memory, changes no result."""
     learning_rate: Schedule = constant(1e-4)
     critic_learning_rate: Schedule | None = None
@@ -82,6 +84,11 @@ class Updater:
             weight_decay=self.config.weight_decay,
             fused=True,
         )
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        """Everything that the optimizer moves."""
+        return list(itertools.chain.from_iterable(self.parameters.values()))
 
     def update(
         self,
@@ -222,7 +229,7 @@ class Updater:
                 loss.backward()
         if references is not None:
             self._reference_loss(references, progress, metrics)
-        processes.sum_gradients(itertools.chain.from_iterable(self.parameters.values()))
+        processes.sum_gradients(self.trained)
         return processes.sum_numbers(dict(metrics))
 
     def _step(self) -> Tensor:

@@ -1,0 +1,67 @@
+"""Which settings a run is known by: all but those that its schema marks as changing no result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from rlgf.schedules import Schedule
+
+
+class _Free:
+    """Type of the mark; see `FREE`."""
+
+
+FREE = _Free()
+"""Marks a field that changes no result, as in ``Annotated[int, FREE]``: memory, speed, prices, what is shown
+and measured. A resumed run may change it. Every other field belongs to the run's identity."""
+
+
+def identity(config: BaseModel) -> dict[str, Any]:
+    """The settings, as JSON has them, that a run must have in common with one that goes on with it."""
+    pruned: dict[str, Any] = _pruned(config, config.model_dump(mode="json"))
+    return pruned
+
+
+def is_free(model: type[BaseModel], name: str) -> bool:
+    return any(isinstance(mark, _Free) for mark in model.model_fields[name].metadata)
+
+
+def moving_schedules(config: BaseModel) -> list[str]:
+    """Dotted names of the numbers that change over a run, and so depend on how long it is."""
+    found = [
+        name
+        for name, value in _leaves(config, "")
+        if isinstance(value, Schedule) and (value.start != value.end or value.warmup > 0)
+    ]
+    return sorted(found)
+
+
+def _pruned(value: Any, dumped: Any) -> Any:
+    if isinstance(value, BaseModel) and isinstance(dumped, Mapping):
+        kind = type(value)
+        return {
+            name: _pruned(getattr(value, name), entry)
+            for name, entry in dumped.items()
+            if not is_free(kind, name)
+        }
+    if isinstance(value, Mapping) and isinstance(dumped, Mapping):
+        return {key: _pruned(value.get(key), entry) for key, entry in dumped.items()}
+    if isinstance(value, list | tuple) and isinstance(dumped, list):
+        return [_pruned(one, entry) for one, entry in zip(value, dumped, strict=True)]
+    return dumped
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Every value below, with where it stands; a schedule is one."""
+    entries: Mapping[Any, Any] = {}
+    if isinstance(value, BaseModel) and not isinstance(value, Schedule):
+        entries = {name: getattr(value, name) for name in type(value).model_fields}
+    elif isinstance(value, Mapping):
+        entries = value
+    if not entries:
+        yield place, value
+    for name, entry in entries.items():
+        yield from _leaves(entry, f"{place}.{name}".lstrip("."))

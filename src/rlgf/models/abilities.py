@@ -1,0 +1,69 @@
+"""How a model can be run, so that what it says of a text is what it says of that text alone."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+_ATTRIBUTE = "_rlgf_abilities"
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a model can do besides reading one text at a time; the defaults are a model that can do all."""
+
+    padding: bool = True
+    """Texts of unequal length can be run together, padded on the left. Models with a recurrent state and
+    decoders that count positions from the first column may not be able to."""
+    prompt_padding: bool = True
+    """An encoder can read prompts of unequal length together, padded on the right."""
+    cache: bool = True
+    """It can go on with a text without reading it again."""
+    step_mask: bool = True
+    """With a cache it wants the mask of the whole text; Mamba, which has no keys to mask, wants none."""
+    first_position: int | None = 0
+    """The number of a text's first position; None if the model counts positions itself."""
+
+
+def abilities(model: PreTrainedModel) -> Abilities:
+    """What a model can do, tried out when it is first asked for and kept with the model and its copies.
+
+    Raises:
+        UserError: it cannot write text token by token, or not the same text twice.
+    """
+    found = getattr(model, _ATTRIBUTE, None)
+    if found is None:
+        # The trial runs the model in the very ways that ask for its abilities.
+        from rlgf.models.trial import try_out
+
+        found = try_out(model)
+    assert isinstance(found, Abilities)
+    return found
+
+
+def declare(model: PreTrainedModel, able: Abilities | None) -> None:
+    """Keep what a model can do with it and with its trunk; None is not known."""
+    for module in (model, model.base_model):
+        setattr(module, _ATTRIBUTE, able)
+
+
+def takes(model: nn.Module, name: str) -> bool:
+    """Whether ``model.forward`` knows an argument of that name."""
+    trunk: Any = getattr(model, "base_model", model)
+    return name in _arguments(type(model).forward, type(trunk).forward)
+
+
+@lru_cache
+def _arguments(forward: Callable[..., Any], trunk: Callable[..., Any]) -> frozenset[str]:
+    """Names of a forward pass's arguments; those that it hands on to its trunk are the trunk's."""
+    found = inspect.signature(forward).parameters
+    names = {name for name, one in found.items() if one.kind is not one.VAR_KEYWORD}
+    if len(names) < len(found) and trunk is not forward:
+        names |= _arguments(trunk, trunk)
+    return frozenset(names)

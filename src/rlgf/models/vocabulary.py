@@ -1,0 +1,55 @@
+"""The tokens that a model can write: those of its tokenizer, fewer than its head has rows where that is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_ATTRIBUTE = "_rlgf_vocabulary"
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    size: int
+    """All ids of the tokenizer are below this one."""
+    never: Int[Tensor, "N"]
+    """Ids below ``size`` that are never written."""
+
+
+def restrict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Keep with a model, and its copies, which ids it may write.
+
+    The rows of a head that belong to no token are as random as they were drawn, and an id without a token has
+    no text. Nor is a token written that the model's own generation configuration forbids always, such as
+    Marian's padding.
+    """
+    ids = set(tokenizer.get_vocab().values())
+    size = max(ids) + 1
+    never = ({*range(size)} - ids) | {i for i in _forbidden(model) if i < size}
+    setattr(model, _ATTRIBUTE, _Vocabulary(size, torch.tensor(sorted(never), dtype=torch.long)))
+
+
+def _forbidden(model: PreTrainedModel) -> Iterator[int]:
+    config = getattr(model, "generation_config", None)
+    for sequence in getattr(config, "bad_words_ids", None) or []:
+        if len(sequence) == 1:
+            yield sequence[0]
+    yield from getattr(config, "suppress_tokens", None) or []
+
+
+def read_logits(model: PreTrainedModel, logits: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch V"]:
+    """A forward pass's logits of the tokens that there are, -inf at those that are never written.
+
+    Sampling and scoring read logits here and nowhere else, so both know the same tokens.
+    """
+    found = getattr(model, _ATTRIBUTE, None)
+    if not isinstance(found, _Vocabulary):
+        return logits
+    logits = logits[..., : found.size]
+    never = found.never[found.never < logits.shape[-1]]
+    return logits.index_fill(-1, never.to(logits.device), float("-inf")) if len(never) else logits

@@ -1,0 +1,60 @@
+"""Signals that ask a run to end: Ctrl-C, and what a scheduler sends before it takes a machine away."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+_POLITE = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
+class Stopping:
+    """Turns signals into a wish that the loop reads between updates, while the block runs.
+
+    Where one process is all there is, a second Ctrl-C raises `KeyboardInterrupt` at once. Of several
+    processes none may leave the others in the middle of an exchange; their launcher sees to an end.
+    """
+
+    def __init__(self, note: Callable[[str], None], *, alone: bool) -> None:
+        self.asked = 0
+        """The number of the first signal that came; 0 as long as there was none."""
+        self._note = note
+        self._alone = alone
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stopping:
+        for number in (signal.SIGINT, *_POLITE):
+            before = signal.getsignal(number)
+            # `nohup` has SIGHUP ignored on purpose; a shell's background jobs start with SIGINT ignored.
+            if number == getattr(signal, "SIGHUP", None) and before is signal.SIG_IGN:
+                continue
+            try:
+                signal.signal(number, self._ask)
+            except ValueError:  # signals belong to the main thread
+                return self
+            self._before[number] = before
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, before in self._before.items():
+            # None stands for a handler that was not set from Python, and cannot be set again.
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        again = ""
+        if number == signal.SIGINT and self._alone:
+            # Not the handler of before, which may ignore the signal.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            again = "; press Ctrl-C again to stop at once, without this update"
+        if not self.asked or again:
+            self._note(f"Stopping after this update{again}.")
+        self.asked = self.asked or number
+
+
+def stopped(number: int) -> BaseException:
+    """What ends a program that a signal asked to end."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)

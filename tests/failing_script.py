@@ -1,0 +1,191 @@
+"""Runs of two processes in which something fails in one of them, and how each process ended.
+
+    torchrun ... failing_script.py FOLDER
+
+Each process goes through all of `CASES`, one run after the other, and writes down how each run ended and what a resumed
+one came to. The processes share no disk: each has a folder of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from rlgf.config import Config
+from rlgf.errors import UserError
+from rlgf.guides import Request
+from rlgf.metrics import TEXT_METRICS
+from rlgf.training import processes
+from rlgf.training.display import Display
+from rlgf.training.parts import build_parts
+from rlgf.training.trainer import Trainer
+from rlgf.types import Completion, Rollout
+from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
+
+
+class MishapError(Exception):
+    """What a user's own code might raise."""
+
+
+FAULTS: dict[str, Callable[[], None]] = {}
+
+
+def fault(function: Callable[[], None]) -> None:
+    FAULTS[function.__name__] = function
+
+
+@fault
+def mishap() -> None:
+    raise MishapError("what went wrong")
+
+
+@fault
+def sentence() -> None:
+    raise UserError("the parser needs a number.")
+
+
+@fault
+def memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@fault
+def leaves() -> None:
+    sys.exit(3)
+
+
+@fault
+def preempted() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+CASES: dict[str, tuple[str, str, int]] = {
+    "nothing fails": ("", "", 0),
+    "guide": ("collect", "mishap", 1),
+    "reward": ("assess", "mishap", 1),
+    "reward of the main process": ("assess", "mishap", 0),
+    "reward with a sentence": ("assess", "sentence", 1),
+    "reward that leaves": ("assess", "leaves", 1),
+    "learning reward": ("learn", "mishap", 1),
+    "memory": ("learn", "memory", 1),
+    "reward in an evaluation": ("evaluate", "mishap", 1),
+    "metric": ("measure", "mishap", 1),
+    "state": ("save", "mishap", 1),
+    "signal": ("assess", "preempted", 1),
+}
+"""When, what and in which process: in the third update, or the evaluation before it."""
+
+
+class Faulty:
+    """A reward that learns and counts the texts of its own process, a guide and a metric, that fail as a case says."""
+
+    def __init__(self, when: str, what: str, rank: int) -> None:
+        self.when, self.what, self.rank = when, what, rank
+        self.seen = 0
+        self.guide = FavouringGuide("a", 0.6)
+        self.trainer: Trainer | None = None
+
+    def at(self, when: str) -> None:
+        third = self.trainer is not None and self.trainer.progress.update == 2
+        if third and when == self.when and processes.rank() == self.rank:
+            FAULTS[self.what]()
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        training = len(completions) == len(processes.share(7))
+        self.at("assess" if training else "evaluate")
+        self.seen += len(completions)
+        return share_of_a(prompts, completions)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        self.at("learn")
+        return {}
+
+    def state_dict(self) -> dict[str, int]:
+        self.at("save")
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.seen = state["seen"]
+
+    def write(self, requests: Sequence[Request]) -> list[Completion]:
+        self.at("collect")
+        return self.guide.write(requests)
+
+    def metric(self, prompts: Any, completions: Any, references: Any, **columns: Any) -> dict[str, float]:
+        self.at("measure")
+        return {"faulty": 1.0}
+
+
+class FaultyGuide:
+    """The guide's side of `Faulty`."""
+
+    def __init__(self, faulty: Faulty) -> None:
+        self.write = faulty.write
+
+
+def trainer(folder: Path, when: str = "", what: str = "", rank: int = 0) -> Trainer:
+    config = Config.model_validate(
+        {
+            "task": {"name": "letters"},
+            "policy": {"model": "made by hand"},
+            "guide": {"model": "made by hand"},
+            "reward": {"name": "faulty"},
+            "algorithm": "ppo++",
+            # Of an odd number of prompts the processes get unequal shares.
+            "rollout": {"episodes": 7, "max_prompt_tokens": 4, "max_response_tokens": 6},
+            "update": {"minibatch": 4, "epochs": 1, "learning_rate": 5e-3},
+            "training": {"updates": 4, "checkpoint_every": 4, "trackers": []},
+            "evaluation": {"every": 2, "samples": 5, "test_samples": 3},
+            "output": str(folder / f"disk {processes.rank()}"),
+        }
+    )
+    faulty = Faulty(when, what, rank)
+    parts = build_parts(
+        config, task=LetterTask(), reward=faulty, guide=FaultyGuide(faulty), policy=letter_gpt()
+    )
+    parts.evaluator.metrics = {**TEXT_METRICS, "faulty": faulty.metric}
+    faulty.trainer = made = Trainer(config, parts, Display(Console(quiet=True)))
+    return made
+
+
+def run(root: Path, name: str) -> dict[str, Any]:
+    folder = root / name
+    ended, notes = "finished", []
+    try:
+        trainer(folder, *CASES[name]).train()
+    except BaseException as error:
+        ended, notes = f"{type(error).__name__}: {error}", getattr(error, "__notes__", [])
+    disk = folder / f"disk {processes.rank()}"
+    saved = sorted(path.name for path in (disk / "checkpoints").glob("*"))
+    resumed = trainer(folder)
+    resumed.train(resume=True)
+    weights = b"".join(p.detach().numpy().tobytes() for p in resumed.parts.updater.trained)
+    lines = (disk / "metrics.jsonl").read_text().splitlines() if (disk / "metrics.jsonl").exists() else []
+    return {
+        "ended": ended,
+        "notes": notes,
+        "saved": saved,
+        "weights": hashlib.sha256(weights).hexdigest(),
+        "seen": resumed.parts.assessor.state_dict()["reward"]["seen"],
+        "metrics": [json.loads(line) for line in lines],
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    root = Path(sys.argv[1])
+    found = {name: run(root, name) for name in CASES}
+    (root / f"{processes.rank()}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Every architecture of `transformers` that writes text, against the table in the docs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from architectures import Row, architectures, check
+
+DOCS = Path(__file__).parent.parent / "docs" / "models.md"
+
+
+def table() -> dict[str, str]:
+    """Lines of the table by architecture."""
+    lines = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
+    return {line.split("`")[1]: line for line in lines}
+
+
+def test_the_table_has_every_architecture() -> None:
+    assert list(table()) == list(architectures())
+    assert sum("| yes | yes | yes |" in line for line in table().values()) >= 68
+
+
+@pytest.mark.filterwarnings("ignore")  # of the architectures' own
+@pytest.mark.parametrize("name", architectures())
+def test_an_architecture_does_what_the_table_says(name: str, tmp_path: Path) -> None:
+    row: Row = check(name, architectures()[name], tmp_path)
+    assert row.line == table()[name]

@@ -42,6 +42,8 @@ class ReplayGuide:
         if not config.file.is_file():
             raise UserError(f"'guide.file' {config.file} is not there: give a file of JSON lines.")
         for number, line in enumerate(_lines(config.file), start=1):
+            if not line.strip():
+                continue
             try:
                 row = json.loads(line)
                 if number == 1 and "totals" in row:  # as evaluations begin
@@ -96,7 +98,7 @@ def _lines(file: Path) -> list[str]:
     """
     try:
         # Only where a line ends in a JSON-lines file: a text may hold other separators.
-        return [line for line in file.read_text(encoding="utf-8").split("\n") if line]
+        return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'guide.file' {file} cannot be read as JSON lines in UTF-8 ({error}).") from error
 

@@ -89,13 +89,13 @@ def test_an_exception_of_any_type_saves_the_last_finished_update(
     goes_on(tmp_path, straight)
 
 
-def fail_in_pass(trainer: Trainer, number: int, error: Exception) -> None:
-    """Let the policy's n-th pass with gradients in the third update fail."""
+def fail_in_pass(trainer: Trainer, number: int, error: Exception, finished: int = 2) -> None:
+    """Let the policy's n-th pass with gradients fail, in the update behind so many finished ones."""
     passes = 0
 
     def hook(*unused: object) -> None:
         nonlocal passes
-        if torch.is_grad_enabled() and trainer.progress.update == 2:
+        if torch.is_grad_enabled() and trainer.progress.update == finished:
             passes += 1
             if passes == number:
                 raise error
@@ -134,12 +134,16 @@ def test_where_a_copy_would_not_fit_the_newest_checkpoint_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rlgf.training.undo._SHARE_OF_MEMORY", 0.0)
-    trainer = toy_trainer(tmp_path, training={"checkpoint_every": 1})
-    fail_in_pass(trainer, 3, ValueError("in the middle"))
+    trainer = toy_trainer(tmp_path)
+    fail_in_pass(trainer, 3, ValueError("in the middle"), finished=3)
     with pytest.raises(ValueError, match="in the middle") as caught:
         trainer.train()
-    assert checkpoints(tmp_path) == ["000001", "000002"]
-    assert "update 2" in caught.value.__notes__[0]
+    assert checkpoints(tmp_path) == ["000002"]
+    (note,) = caught.value.__notes__
+    assert note.startswith(
+        "Update 4 was learning, and a copy of what it changes would have crowded the memory; "
+    )
+    assert note.endswith("The newest checkpoint is that of update 2; --resume goes on from there.")
 
 
 def test_a_metric_that_fails_saves_and_is_asked_again(tmp_path: Path, straight: Trainer) -> None:

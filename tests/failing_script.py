@@ -224,12 +224,12 @@ def misfits(root: Path) -> dict[str, str]:
 
 
 def budgets(root: Path) -> dict[str, dict[str, Any]]:
-    """How runs end that ask a server, which may be asked 17 times, by all processes together."""
+    """How runs end that ask a server, which may be asked 12 times, by all processes together."""
     found = {}
     for then in ("stop", "unguided"):
         with serving(FaultyServer()) as server:
             url = processes.from_main(server.url)
-            config = HTTPGuideConfig(url=url, model="letters", budget={"calls": 17, "then": then}, cache=None)
+            config = HTTPGuideConfig(url=url, model="letters", budget={"calls": 12, "then": then}, cache=None)
             guide = HTTPGuide(config)
             guided = trainer(root / then, guide=guide)
             if processes.is_main():

@@ -29,7 +29,7 @@ def launch(processes: int, script: Path, *arguments: str) -> str:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *(launcher if processes > 1 else []), str(script), *arguments]
     done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -205,13 +205,13 @@ def test_the_reason_for_an_end_without_memory_names_what_to_lower(failures: list
 
 
 def test_a_limit_of_the_guide_holds_for_both_processes_together(failures: list[dict[str, Any]]) -> None:
-    """17 calls are allowed, one is asked by one process before the run, and each update asks for some."""
+    """12 calls are allowed, one is made by one process before the run, and each update needs some."""
     stop, unguided = (failures[0]["budgets"][name] for name in ("stop", "unguided"))
     assert stop["ended"].startswith(("BudgetSpentError: the guide's budget is spent", "FailedElsewhereError"))
-    assert 8 < stop["answered"] <= 17
-    assert stop["accounts"][0] == stop["accounts"][1] > 8, "each process has the run's account"
+    assert 6 < stop["answered"] <= 12
+    assert stop["accounts"][0] == stop["accounts"][1] > 4, "each process has the run's account"
     assert unguided["ended"] == "finished"
-    assert unguided["answered"] <= 17
+    assert 6 < unguided["answered"] <= 12
     assert failures[0]["budgets"]["unguided"]["unguided"] == failures[1]["budgets"]["unguided"]["unguided"]
     assert failures[0]["budgets"]["unguided"]["unguided"]
 

@@ -49,7 +49,7 @@ def _state() -> PartialState:
     if on_cpu:
         # A thread of gloo that still holds a tensor while the interpreter ends aborts the process:
         # https://github.com/pytorch/pytorch/issues/190489.
-        atexit.register(state.destroy_process_group)
+        atexit.register(part)
     return state
 
 
@@ -63,6 +63,12 @@ def join(seconds: float) -> None:
         _link.seconds = seconds
         if count() > 1:
             _link.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+
+
+def part() -> None:
+    """Leave the others for good; nothing can be exchanged any more."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def count() -> int:

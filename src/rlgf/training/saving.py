@@ -141,6 +141,9 @@ class Saver:
         Args:
             alone: another process is gone, and it may be the main one: all hold the same.
         """
+        if alone and not processes.is_main():
+            # `save_pretrained` writes nothing in another process than the first of a group.
+            processes.part()
         if processes.is_main() or alone:
             save_checkpoint(
                 self._config.folder / "checkpoints",

@@ -182,9 +182,11 @@ def trainer(
 
 def run(root: Path, name: str) -> dict[str, Any]:
     folder = root / name
-    ended, notes = "finished", []
+    ended, notes, shown = "finished", [], list[str]()
     try:
-        trainer(folder, *CASES[name]).train()
+        failing = trainer(folder, *CASES[name])
+        failing.display.note = shown.append  # type: ignore[method-assign]
+        failing.train()
     except BaseException as error:
         ended, notes = f"{type(error).__name__}: {error}", getattr(error, "__notes__", [])
     disk = folder / f"disk {processes.rank()}"
@@ -196,6 +198,7 @@ def run(root: Path, name: str) -> dict[str, Any]:
     return {
         "ended": ended,
         "notes": notes,
+        "shown": shown,
         "saved": saved,
         "weights": hashlib.sha256(weights).hexdigest(),
         "seen": resumed.parts.assessor.state_dict()["reward"]["seen"],

@@ -169,6 +169,9 @@ def test_a_failure_in_one_process_ends_both_with_the_last_finished_update_saved(
     assert other["ended"].startswith(f"FailedElsewhereError: process {rank} of 2 failed: ")
     assert name == "memory" or reason in other["ended"]
     assert failed["notes"] == other["notes"] == ["Saved after update 2; --resume goes on."]
+    if rank != 0:
+        said = f"{other['ended'].partition(': ')[2].rstrip('.')}. Saved after update 2; --resume goes on."
+        assert other["shown"][-1] == said, "the main process, whose output is looked at, says it too"
     assert failures[0][name]["saved"] == ["000002"]
     assert failures[1][name]["saved"] == [], "its disk is its own, and it writes nothing there"
 

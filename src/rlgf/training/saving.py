@@ -78,7 +78,7 @@ class Saver:
         Raises:
             FailedElsewhereError: another process says why the run ends.
         """
-        told: FailedElsewhereError | None = None
+        told = error if isinstance(error, FailedElsewhereError) else None
         alone = isinstance(error, LostProcessError)
         try:
             processes.tell(error)
@@ -99,7 +99,7 @@ class Saver:
                 said = processes.gathered(said)[0]
         if told is not None:
             told.add_note(said)
-            raise told from error
+            raise told from (None if told is error else error)
         return said
 
     def _save_last(self, error: BaseException, progress: Progress, *, alone: bool) -> str:

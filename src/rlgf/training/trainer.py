@@ -291,7 +291,7 @@ class Trainer:
         try:
             return saver.rescue(error, self.progress)
         except FailedElsewhereError as other:
-            self.display.note(f"{other}. {' '.join(other.__notes__)}")
+            self.display.note(f"{str(other).rstrip('.')}. {' '.join(other.__notes__)}")
             raise
         finally:
             with suppress(Exception):

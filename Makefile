@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export HF_HUB_DISABLE_PROGRESS_BARS ?= 1
 
-.PHONY: demo test lint types unit matrix results clean
+.PHONY: demo test lint types unit matrix models results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -32,6 +32,9 @@ unit: $(INSTALLED)
 
 matrix: $(INSTALLED)
 	$(PYTHON) benchmarks/matrix.py
+
+models: $(INSTALLED)
+	$(PYTHON) benchmarks/models.py
 
 results: $(INSTALLED)
 	$(VENV)/bin/rlgf compare recipes/compare/imdb.yaml

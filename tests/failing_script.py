@@ -20,15 +20,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from faulty_server import FaultyServer, serving
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.guides import Request
+from rlgf.guides import Guide, HTTPGuide, HTTPGuideConfig, Request
 from rlgf.metrics import TEXT_METRICS
 from rlgf.training import processes
 from rlgf.training.display import Display
 from rlgf.training.parts import build_parts
 from rlgf.training.trainer import Trainer
-from rlgf.types import Completion, Rollout
+from rlgf.types import Completion, Rollout, Sample
 from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
 
 
@@ -132,7 +133,24 @@ class FaultyGuide:
         self.write = faulty.write
 
 
-def trainer(folder: Path, when: str = "", what: str = "", rank: int = 0) -> Trainer:
+class OtherTask(LetterTask):
+    """Of the second process, where the disks hold other data."""
+
+    def load(self, split: str) -> list[Sample]:
+        return list(reversed(super().load(split)))
+
+
+def trainer(
+    folder: Path,
+    when: str = "",
+    what: str = "",
+    rank: int = 0,
+    *,
+    task: LetterTask | None = None,
+    weights: int = 0,
+    guide: Guide | None = None,
+    **changes: Any,
+) -> Trainer:
     config = Config.model_validate(
         {
             "task": {"name": "letters"},
@@ -146,11 +164,16 @@ def trainer(folder: Path, when: str = "", what: str = "", rank: int = 0) -> Trai
             "training": {"updates": 4, "checkpoint_every": 4, "trackers": []},
             "evaluation": {"every": 2, "samples": 5, "test_samples": 3},
             "output": str(folder / f"disk {processes.rank()}"),
+            **changes,
         }
     )
     faulty = Faulty(when, what, rank)
     parts = build_parts(
-        config, task=LetterTask(), reward=faulty, guide=FaultyGuide(faulty), policy=letter_gpt()
+        config,
+        task=task or LetterTask(),
+        reward=faulty,
+        guide=guide or FaultyGuide(faulty),
+        policy=letter_gpt(seed=weights),
     )
     parts.evaluator.metrics = {**TEXT_METRICS, "faulty": faulty.metric}
     faulty.trainer = made = Trainer(config, parts, Display(Console(quiet=True)))
@@ -180,10 +203,57 @@ def run(root: Path, name: str) -> dict[str, Any]:
     }
 
 
+def outcome(made: Callable[[], Trainer]) -> str:
+    try:
+        made().train()
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    return "finished"
+
+
+def misfits(root: Path) -> dict[str, str]:
+    """How runs end whose processes were not given the same."""
+    second = processes.rank()
+    updates = {"updates": 4 + second, "trackers": []}
+    return {
+        "settings": outcome(lambda: trainer(root / "settings", seed=second)),
+        "length": outcome(lambda: trainer(root / "length", training=updates)),
+        "weights": outcome(lambda: trainer(root / "weights", weights=second)),
+        "data": outcome(lambda: trainer(root / "data", task=OtherTask() if second else None)),
+    }
+
+
+def budgets(root: Path) -> dict[str, dict[str, Any]]:
+    """How runs end that ask a server, which may be asked 17 times, by all processes together."""
+    found = {}
+    for then in ("stop", "unguided"):
+        with serving(FaultyServer()) as server:
+            url = processes.from_main(server.url)
+            config = HTTPGuideConfig(url=url, model="letters", budget={"calls": 17, "then": then}, cache=None)
+            guide = HTTPGuide(config)
+            guided = trainer(root / then, guide=guide)
+            if processes.is_main():
+                guide.write([Request("a", 6, seed=0)])
+            guided.accounts.settle()
+            ended = outcome(lambda made=guided: made)
+            guided.close()
+            found[then] = {
+                "ended": ended,
+                "answered": processes.from_main(sum(server.answered.values())),
+                "accounts": [
+                    sum(one["calls"] for one in own.values())
+                    for own in processes.gathered(guided.progress.guide_accounts)
+                ],
+                "unguided": guided.progress.unguided,
+            }
+    return found
+
+
 def main() -> None:
     torch.set_num_threads(1)
     root = Path(sys.argv[1])
-    found = {name: run(root, name) for name in CASES}
+    found: dict[str, Any] = {name: run(root, name) for name in CASES}
+    found |= {"misfits": misfits(root), "budgets": budgets(root)}
     (root / f"{processes.rank()}.json").write_text(json.dumps(found))
 
 

@@ -29,7 +29,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "deleted": lambda file: file.unlink(),
     "empty": lambda file: file.write_bytes(b""),
     "truncated": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
-    "garbled": lambda file: file.write_bytes(bytes(byte ^ 0x5A for byte in file.read_bytes())),
+    "garbled": lambda file: file.write_bytes(bytes(byte ^ 0xA5 for byte in file.read_bytes())),
     "of another kind": lambda file: file.write_text("[1, 2]"),
     "a folder": lambda file: (file.unlink(), file.mkdir()),
     "not downloaded": lambda file: file.write_text(
@@ -58,6 +58,9 @@ FILES = {
 HARMLESS = {
     ("model/generation_config.json", "deleted"): "the end is also in config.json",
     ("guide/generation_config.json", "deleted"): "the end is also in config.json",
+    ("data/train.jsonl", "truncated"): "two whole lines are left",
+    ("data/validation.jsonl", "truncated"): "two whole lines are left",
+    ("data/test.jsonl", "truncated"): "two whole lines are left",
 }
 """Damages that a run does not mind, and why."""
 

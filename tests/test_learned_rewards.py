@@ -20,6 +20,7 @@ from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward
 from rlgf.rewards.discriminator import Discriminator
 from rlgf.rollout.collector import RolloutConfig
 from rlgf.training.parts import build_parts
+from rlgf.training.saving import Saver
 from rlgf.types import Author, Rollout, Sample
 from toys import LetterTask, letter_gpt, share_of_a
 
@@ -104,7 +105,7 @@ def test_the_discriminator_of_an_adapter_is_one_too_and_goes_on_bit_for_bit(tmp_
     half._prepare(half.config.folder, False)
     for _ in range(2):
         half.step()
-    half._save()
+    Saver(half.config, half.parts, saved=0).save(half.progress)
     resumed = toy_trainer(tmp_path / "half", **changes)
     resumed.train(resume=True)
     expected, found = (t.parts.assessor.state_dict()["reward"]["classifier"] for t in (whole, resumed))

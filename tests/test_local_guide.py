@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from conftest import SENTENCES
 from rlgf.algorithms import AGGREVATED, PPO, PPO_PLUS_PLUS
 from rlgf.guides import LocalGuide, Request
+from rlgf.models.abilities import abilities
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.authors import prompt_tokens
 from rlgf.rollout.collector import Collector, RolloutConfig
@@ -56,6 +57,8 @@ def reading(model: LanguageModel) -> Iterator[list[list[int]]]:
         if not seen:
             seen.extend(row[m.bool()].tolist() for row, m in zip(ids, mask, strict=True))  # type: ignore[call-overload]
 
+    # What a model can do is tried at its first pass, which is not the one to look at.
+    abilities(model.model)
     part = model.model.get_encoder() if model.model.config.is_encoder_decoder else model.model
     handle = part.register_forward_pre_hook(look, with_kwargs=True)
     yield seen

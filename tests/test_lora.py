@@ -24,6 +24,7 @@ from rlgf.rollout.sampling import Sampling
 from rlgf.training.checkpoint import save_policy
 from rlgf.training.display import Display
 from rlgf.training.parts import build_parts
+from rlgf.training.saving import Saver
 from rlgf.training.trainer import Trainer
 from toys import FavouringGuide, LetterTask, letter_gpt, letter_t5, share_of_a
 
@@ -135,7 +136,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     half._prepare(half.config.folder, False)
     for _ in range(2):
         half.step()
-    half._save()
+    Saver(half.config, half.parts, saved=0).save(half.progress)
     resumed = trainer(half.config)
     resumed.train(resume=True)
     for one, other in zip(

@@ -384,7 +384,9 @@ OFFLINE = {"group_size": 2, "episodes": 32}
 
 def test_pairs_are_read_from_a_file(tmp_path: Path) -> None:
     task = build_task("data", pair_file(tmp_path / "a.jsonl", PAIR | {"id": 7}))
-    assert task.load("train")[:] == [Sample("ab", ("aaaaa",), {"id": 7}, rejected="bcd")]
+    assert task.load("train")[:] == [
+        Sample("ab", ("aaaaa",), {"chosen": "aaaaa", "rejected": "bcd", "id": 7}, rejected="bcd")
+    ]
 
 
 @pytest.mark.parametrize(

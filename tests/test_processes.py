@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from failing_script import CASES
+from resume_script import toy_trainer
 from rlgf.types import Experience, concatenate
 from test_training import ROWS, build, experience_of
 
 SCRIPT = Path(__file__).with_name("resume_script.py")
 FAILING = Path(__file__).with_name("failing_script.py")
+LOST = Path(__file__).with_name("lost_script.py")
 
 
 def launch(processes: int, script: Path, *arguments: str) -> str:
@@ -199,3 +202,80 @@ def test_the_reason_for_an_end_without_memory_names_what_to_lower(failures: list
     said = failures[1]["memory"]["ended"]
     assert said.startswith("UserError: memory ran out in update 3")
     assert "set 'update.max_micro_tokens' (it is 16384) or 'rollout.max_batch_tokens'" in said
+
+
+def test_a_limit_of_the_guide_holds_for_both_processes_together(failures: list[dict[str, Any]]) -> None:
+    """17 calls are allowed, one is asked by one process before the run, and each update asks for some."""
+    stop, unguided = (failures[0]["budgets"][name] for name in ("stop", "unguided"))
+    assert stop["ended"].startswith(("BudgetSpentError: the guide's budget is spent", "FailedElsewhereError"))
+    assert 8 < stop["answered"] <= 17
+    assert stop["accounts"][0] == stop["accounts"][1] > 8, "each process has the run's account"
+    assert unguided["ended"] == "finished"
+    assert unguided["answered"] <= 17
+    assert failures[0]["budgets"]["unguided"]["unguided"] == failures[1]["budgets"]["unguided"]["unguided"]
+    assert failures[0]["budgets"]["unguided"]["unguided"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("settings", "the processes have different recipes: 'seed' is"),
+        ("length", "the processes have different recipes: 'training.updates' is"),
+        ("weights", "the processes do not have the same weights: process 0 has"),
+        ("data", "the processes do not have the same training data: process 0 has 64 samples"),
+    ],
+)
+def test_processes_that_do_not_fit_together_are_refused(
+    failures: list[dict[str, Any]], name: str, said: str
+) -> None:
+    ended = [of_process["misfits"][name] for of_process in failures]
+    assert said in ended[0]
+    assert said in ended[1]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def start_two(folder: Path, rank: int, how: str) -> list[subprocess.Popen[bytes]]:
+    """Both processes of a run without a launcher, which would end one with the other."""
+    folder.mkdir()
+    joined = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(LOST), str(folder), str(rank), how],
+            env={**os.environ, **joined, "RANK": str(i), "LOCAL_RANK": str(i), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.DEVNULL,
+        )
+        for i in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rank", "how", "reason"),
+    [
+        pytest.param(0, "killed", "ended without a word", id="the main process is killed"),
+        pytest.param(1, "asleep", "was silent for 20 s ('training.process_timeout')", id="never comes back"),
+    ],
+)
+def test_who_is_left_saves_the_last_finished_update_and_ends(
+    tmp_path: Path, rank: int, how: str, reason: str
+) -> None:
+    folder = tmp_path / "run"
+    both = start_two(folder, rank, how)
+    try:
+        assert both[1 - rank].wait(timeout=250) == 1
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    ended, note = (folder / "ended").read_text().splitlines()
+    assert ended.startswith("LostProcessError: another process of the run has")
+    assert reason in ended
+    assert note == "Saved after update 2; --resume goes on."
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["000002"]
+    goes_on = toy_trainer(folder, training={"checkpoint_every": 4}, evaluation={"every": 4})
+    goes_on.train(resume=True)
+    assert goes_on.progress.update == 4

@@ -307,7 +307,7 @@ def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     override = isinstance(source, str) and "=" in source and not path.is_file()
     what = f"the override {source}" if override else f"the recipe {path}"
     if not override and path.is_dir():
-        raise UserError(f"{path} is a folder; give the path of a YAML file in it.")
+        raise UserError(f"there is no recipe {path}, which is a folder; give the path of a YAML file in it.")
     if not override and not path.is_file():
         raise UserError(
             f"there is no recipe {path}; give the path of a YAML file, or an override such as seed=1."

@@ -41,21 +41,24 @@ class ReplayGuide:
         guides: list[dict[str, Any]] = []
         if not config.file.is_file():
             raise UserError(f"'guide.file' {config.file} is not there: give a file of JSON lines.")
-        with config.file.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    row = json.loads(line)
-                    if number == 1 and "totals" in row:  # as evaluations begin
-                        continue
-                    prefix, completion = _parse(row)
-                except (ValueError, KeyError, TypeError) as error:
-                    raise UserError(
-                        f"'guide.file' {config.file}, line {number}: it must be a JSON object with the texts "
-                        f"'prompt' and 'completion' ({error})."
-                    ) from error
-                self._completions.setdefault(prefix, []).append(completion)
-                if isinstance(row.get("guide"), dict) and row["guide"] not in guides:
-                    guides.append(row["guide"])
+        for number, line in enumerate(_lines(config.file), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                if number == 1 and "totals" in row:  # as evaluations begin
+                    continue
+                prefix, completion = _parse(row)
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"'guide.file' {config.file}, line {number}: it must be a JSON object with the texts "
+                    f"'prompt' and 'completion' ({error})."
+                ) from error
+            self._completions.setdefault(prefix, []).append(completion)
+            if isinstance(row.get("guide"), dict) and row["guide"] not in guides:
+                guides.append(row["guide"])
+        if not self._completions:
+            raise UserError(f"'guide.file' {config.file} holds no completions: give a file of JSON lines.")
         if len(guides) > 1:
             raise UserError(
                 f"'guide.file' {config.file} mixes the answers of several guides ({', '.join(guide_names(guides))}): "
@@ -86,6 +89,18 @@ class ReplayGuide:
             UserError: see `write`.
         """
         return list(self.write(requests))
+
+
+def _lines(file: Path) -> list[str]:
+    """
+    Raises:
+        UserError: the file cannot be read, or is not in UTF-8.
+    """
+    try:
+        # Only where a line ends in a JSON-lines file: a text may hold other separators.
+        return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'guide.file' {file} cannot be read as JSON lines in UTF-8 ({error}).") from error
 
 
 def _parse(row: Any) -> tuple[str, Completion]:

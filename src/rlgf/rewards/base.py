@@ -29,8 +29,7 @@ class Reward(Protocol):
     It is called by keyword, as TRL calls it, with those of these that it takes, or with all of them where it
     takes ``**kwargs``; each is a list with one entry a completion:
 
-    - ``prompts`` and ``completions``: texts; where a sample's prompt is a chat, its messages and a list with one
-      assistant's message, unless the reward has an attribute ``plain_text`` that is true;
+    - ``prompts`` and ``completions``: texts; a chat is the text that its template makes of it;
     - ``prompt_ids`` and ``completion_ids``: token ids of the policy, the end-of-text token included;
     - ``finished``: whether the text ended by itself, and not at the length limit;
     - ``references``: a tuple of texts for each;

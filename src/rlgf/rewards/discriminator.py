@@ -46,7 +46,6 @@ class Discriminator:
     """
 
     needs_references = True
-    plain_text = True
 
     @validate_call
     def __init__(

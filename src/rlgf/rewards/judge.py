@@ -31,8 +31,6 @@ class Judge:
     TF-IDF of single words and pairs, and logistic regression. The prompt is not read.
     """
 
-    plain_text = True
-
     def __init__(self, folder: Path | None = None) -> None:
         """
         Args:

@@ -170,8 +170,6 @@ class ModelReward:
     it was trained on; a classifier reads the completion alone and pays the probability of its label.
     """
 
-    plain_text = True
-
     def __init__(self, folder: str) -> None:
         """
         Args:
@@ -201,8 +199,6 @@ class AdapterReward:
 
     Its values are those of `ModelReward` of the same folder; what it adds to memory is the adapter and a head.
     """
-
-    plain_text = True
 
     def __init__(self, folder: str) -> None:
         """

@@ -50,8 +50,6 @@ class Sentiment:
     A text over 128 tokens loses its beginning.
     """
 
-    plain_text = True
-
     @validate_call
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +20,6 @@ class Length(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    plain_text: ClassVar = True
     target: int = Field(ge=0)
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
@@ -30,8 +29,6 @@ class Length(BaseModel):
 
 class MetricReward:
     """A metric with a value for each text, paid as it is."""
-
-    plain_text = True
 
     def __init__(self, metric: str, key: str | None = None, options: dict[str, Any] | None = None) -> None:
         """

@@ -69,7 +69,7 @@ def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progre
             assessor.load_state_dict(own_reward(reward))
     processes.same(
         "weights",
-        digest([parts.policy.model.state_dict(), updater.trained])[:16],
+        lambda: digest([parts.policy.model.state_dict(), updater.trained])[:16],
         "give each process the same files under 'policy.model'",
     )
     if progress.update == 0:
@@ -101,7 +101,7 @@ def agree_on_settings(config: Config, parts: Parts, batch: Sequence[Sample]) -> 
             )
     first = digest([[sample.prompt, list(sample.references)] for sample in batch])[:16]
     data = f"{len(parts.train)} samples ({first})"
-    processes.same("training data", data, "give each process the same files")
+    processes.same("training data", lambda: data, "give each process the same files")
 
 
 def note_on_length(progress: Progress, config: Config) -> str | None:

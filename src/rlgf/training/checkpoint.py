@@ -183,6 +183,8 @@ def joint_reward(own: dict[str, Any] | None) -> dict[str, Any] | None:
     Args:
         own: None where a process has none to give; each then keeps its own.
     """
+    if processes.count() == 1:
+        return own
     digests = processes.gathered(None if own is None else digest(own))
     if None in digests or len(set(digests)) == 1:
         return own

@@ -12,7 +12,7 @@ the connection, or is missed after the time-out.
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -165,13 +165,15 @@ def main_first() -> Iterator[None]:
     gathered(None)
 
 
-def same(what: str, value: Any, remedy: str) -> None:
-    """Make sure that all processes have the same of something.
+def same(what: str, value: Callable[[], Any], remedy: str) -> None:
+    """Make sure that all processes have the same of something; one alone is not asked for it.
 
     Raises:
         UserError: they do not.
     """
-    values = gathered(value)
+    if count() == 1:
+        return
+    values = gathered(value())
     for number, other in enumerate(values):
         if other != values[0]:
             raise UserError(

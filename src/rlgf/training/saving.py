@@ -55,7 +55,7 @@ class Saver:
         self._saving = True
         processes.same(
             "weights",
-            digest(self._parts.updater.trained)[:16],
+            lambda: digest(self._parts.updater.trained)[:16],
             f"something on one machine computes otherwise; the checkpoint of update {self._saved} stays",
         )
         reward = joint_reward(copied(self._parts.assessor.state_dict()))

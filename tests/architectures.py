@@ -34,7 +34,7 @@ from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
 from rlgf.models.scoring import Tokens, response_outputs
 from rlgf.rollout.sampling import Sampling, token_logprobs
-from rlgf.training.checkpoint import load_checkpoint, save_checkpoint, save_policy
+from rlgf.training.checkpoint import load_checkpoint, save_checkpoint
 from rlgf.training.display import Display
 from rlgf.training.parts import build_parts
 from rlgf.training.trainer import Trainer
@@ -532,14 +532,14 @@ def samples_are_scored(policy: LanguageModel) -> None:
 
 
 def writes_as_generate_does(policy: LanguageModel) -> None:
-    """Greedily, prompt by prompt."""
-    prompts = letters(6, 3)
-    prefixes, read = policy.prefixes([p.tolist() for p in prompts], [[], []])
+    """Greedily."""
+    prompts = letters(6)
+    prefixes, read = policy.prefixes([p.tolist() for p in prompts], [[]])
     greedy = sample_continuations(
         policy.model,
         prefixes,
-        torch.tensor([LIMIT, LIMIT]),
-        torch.zeros(2, LIMIT),
+        torch.tensor([LIMIT]),
+        torch.zeros(1, LIMIT),
         Sampling(top_k=1),
         policy.end_ids,
         prompts=read,
@@ -589,8 +589,8 @@ def small_trainer(policy: LanguageModel) -> Trainer:
             "guide": {"model": "made by hand"},
             "reward": {"name": "made by hand"},
             "algorithm": "ppo++",
-            "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
-            "update": {"minibatch": 8, "epochs": 1, "learning_rate": 1e-3},
+            "rollout": {"episodes": 4, "max_prompt_tokens": 4, "max_response_tokens": 6},
+            "update": {"minibatch": 4, "epochs": 1, "learning_rate": 1e-3},
             "training": {"updates": 4, "trackers": []},
             "evaluation": {"samples": 4},
         }
@@ -601,18 +601,22 @@ def small_trainer(policy: LanguageModel) -> Trainer:
 
 
 def trains_and_is_saved(start: LanguageModel, folder: Path) -> None:
-    """Two updates of PPO++, with a checkpoint between them that another run goes on from."""
-    trainer, other = small_trainer(copy.deepcopy(start)), small_trainer(copy.deepcopy(start))
+    """An update of PPO++, its checkpoint read over other weights, and the policy as plain `transformers` loads it."""
+    policy = copy.deepcopy(start)
+    trainer = small_trainer(policy)
     trainer.step()
-    updater = trainer.parts.updater
-    saved = save_checkpoint(folder / "checkpoints", updater, trainer.progress, trainer.config.identity)
-    trainer.step()
+    updater, critic = trainer.parts.updater, trainer.parts.updater.critics["policy"]
     assert any(
         not torch.equal(one, two)
-        for one, two in zip(updater.policy.model.parameters(), start.model.parameters(), strict=True)
+        for one, two in zip(policy.model.parameters(), start.model.parameters(), strict=True)
     )
-    other.progress = load_checkpoint(saved, other.parts.updater, other.config.identity)
-    other.step()
-    same_model(other.parts.policy.model, updater.policy.model)
-    save_policy(updater.policy, folder / "policy")
-    same_model(load_language_model(ModelConfig(model=str(folder / "policy"))).model, updater.policy.model)
+    trained, valued = copy.deepcopy(policy.model.state_dict()), copy.deepcopy(critic.state_dict())
+    saved = save_checkpoint(folder / "checkpoints", updater, trainer.progress, trainer.config.identity)
+    loaded = type(policy.model).from_pretrained(saved / "policy", dtype=torch.float32).eval()
+    same_model(loaded, policy.model)
+    with torch.no_grad():
+        for weight in (*updater.policy.trained, *critic.parameters()):
+            weight.zero_()
+    load_checkpoint(saved, updater, trainer.config.identity)
+    assert all(torch.equal(weight, trained[name]) for name, weight in policy.model.state_dict().items())
+    assert all(torch.equal(weight, valued[name]) for name, weight in critic.state_dict().items())

@@ -17,7 +17,6 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2ForSequenceClassification
-from transformers.utils import logging as bars
 
 from rlgf import cli
 from rlgf.config import load_config
@@ -133,9 +132,8 @@ def reward_model(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
-    bars.disable_progress_bar()
     policy = letter_gpt("ab", width=16)
     save_policy(policy, root / "model")
     save_policy(letter_gpt("ab", width=16, seed=1), root / "guide")
@@ -151,8 +149,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (root / "data" / f"{split}.jsonl").write_text(4 * row)
     answer = json.dumps({"prompt": "ab", "completion": "abab", "finished": False}) + "\n"
     (root / "data" / "answers.jsonl").write_text(answer)
-    yield root
-    bars.enable_progress_bar()
+    return root
 
 
 @pytest.fixture

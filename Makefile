@@ -28,7 +28,7 @@ types: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 unit: $(INSTALLED)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses auto --dist worksteal
 
 matrix: $(INSTALLED)
 	$(PYTHON) benchmarks/matrix.py

@@ -22,14 +22,15 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from common import reviews, small_gpt
-from rlgf.algorithms import GRPO
+from rlgf.algorithms.catalog import GRPO
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.training.experience import Assessor
 from rlgf.training.update import UpdateConfig, Updater
 from rlgf.types import Sample
 
-PROMPTS, GROUP, PROMPT, RESPONSE, MINIBATCH, ROUNDS = 28, 4, 64, 48, 28, 7
+PROMPTS, PROMPT, RESPONSE, MINIBATCH, ROUNDS = 28, 64, 48, 28, 7
+GROUP = GRPO.group_size
 STEPS = PROMPTS * GROUP // MINIBATCH
 
 
@@ -45,7 +46,6 @@ class Ours:
         self.samples = samples
         config = RolloutConfig(
             episodes=PROMPTS * GROUP,
-            group_size=GROUP,
             max_prompt_tokens=PROMPT,
             min_response_tokens=RESPONSE,
             max_response_tokens=RESPONSE,
@@ -53,14 +53,14 @@ class Ours:
         reference = LanguageModel(copy.deepcopy(policy.model), policy.tokenizer)
         self.collector = Collector(policy, None, config, seed=0)
         self.assessor = Assessor(
-            policy, reference, {}, length_reward, config.sampling, 1.0, config.max_batch_tokens
+            policy, reference, {}, length_reward, config.sampling, config.max_batch_tokens
         )
         self.updater = Updater(
             policy, {}, config.sampling, UpdateConfig(epochs=1, minibatch=MINIBATCH), seed=0
         )
 
     def update(self, number: int) -> None:
-        rollout = self.collector.collect(self.samples, GRPO, update=number, group_size=GROUP)
+        rollout = self.collector.collect(self.samples, GRPO, update=number)
         assert rollout.lengths.eq(RESPONSE).all()
         self.updater.update(self.assessor.assess(rollout, GRPO, 0.001), GRPO, update=number)
 

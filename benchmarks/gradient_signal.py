@@ -31,7 +31,7 @@ def gradient(trainer: Trainer, update: int) -> tuple[Tensor, float]:
     parameters = trainer.parts.policy.trained
     flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
     trainer.parts.updater.optimizer.zero_grad()
-    return flat, float(experience.rewards.mean())
+    return flat, float(experience.scored.rewards.mean())
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=6)
     parser.add_argument("--algorithm", choices=("rloo", "guided-rloo"), default="rloo")
     arguments = parser.parse_intermixed_args()
-    groups = {"algorithm": arguments.algorithm, "rollout": {"episodes": arguments.episodes, "group_size": 4}}
+    groups = {"algorithm": arguments.algorithm, "rollout": {"episodes": arguments.episodes}}
     trainer = Trainer(load_config(*arguments.sources, groups))
     found, rewards = zip(*(gradient(trainer, update) for update in range(arguments.sets)), strict=True)
     directions = normalize(torch.stack(found))

@@ -125,12 +125,12 @@ def run(gae_lambda: float, seed: int, updates: int) -> float:
                 "policy": {"model": "made by hand"},
                 "guide": {"model": "made by hand"},
                 "reward": {"name": "made by hand"},
-                "algorithm": {"base": "aggrevated", "gae_lambda": gae_lambda},
+                "algorithm": {"base": "aggrevated", "gae_lambda": gae_lambda, "kl": {"coefficient": 0.0}},
                 "output": folder,
                 "rollout": {"episodes": 64, "max_prompt_tokens": 4, "max_response_tokens": 6}
                 | {"min_response_tokens": 6},
                 "update": {"minibatch": 32, "epochs": 2, "learning_rate": 5e-3},
-                "training": {"updates": updates, "kl": {"coefficient": 0.0}, "trackers": []},
+                "training": {"updates": updates, "trackers": []},
                 "evaluation": {"test_samples": 64},
             }
         )

@@ -17,7 +17,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from common import median_seconds, reviews, small_gpt
-from rlgf.algorithms import PPO_PLUS_PLUS
+from rlgf.algorithms.catalog import PPO_PLUS_PLUS
 from rlgf.guides import LocalGuide
 from rlgf.models.cache import cache_argument
 from rlgf.models.critic import build_critic
@@ -77,7 +77,7 @@ def main() -> None:
     collector = Collector(policy, guide, config, seed=0)
     critic = build_critic("separate", policy.model)
     assessor = Assessor(
-        policy, reference, {"policy": critic}, constant_reward, config.sampling, 1.0, config.max_batch_tokens
+        policy, reference, {"policy": critic}, constant_reward, config.sampling, config.max_batch_tokens
     )
     updater = Updater(policy, {"policy": critic}, config.sampling, UpdateConfig(epochs=EPOCHS), seed=0)
 

@@ -7,8 +7,8 @@ The same row in a recipe:
     algorithm:
       base: grpo
       name: reference-grpo
-      rollin: reference
-      rollin_prob: {start: 0.8, end: 0.0}
+      script: {rollin: reference}
+      help: {probability: {start: 0.8, end: 0.0}}
 
 Run `rlgf train recipes/start/small_gpt.yaml` once before.
 """
@@ -18,11 +18,11 @@ from rlgf import Trainer, load_config
 row = {
     "base": "grpo",
     "name": "reference-grpo",
-    "rollin": "reference",
-    "rollin_prob": {"start": 0.8, "end": 0.0},
+    "script": {"rollin": "reference"},
+    "help": {"probability": {"start": 0.8, "end": 0.0}},
 }
 config = load_config(
     "recipes/imdb.yaml",
-    {"algorithm": row, "name": "reference-grpo", "rollout": {"group_size": 4}, "training": {"updates": 10}},
+    {"algorithm": row, "name": "reference-grpo", "training": {"updates": 10}},
 )
 Trainer(config).train()

@@ -48,16 +48,19 @@ def toy_trainer(
         "policy": {"model": "made by hand"},
         "guide": {"model": "made by hand"},
         "reward": {"name": "share_of_a"},
+        "algorithm": {"kl": {"coefficient": 0.1}},
         "output": str(folder),
         "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
         "update": {"minibatch": 4, "epochs": 2, "learning_rate": {"start": 5e-3, "end": 1e-3}},
-        "training": {"updates": 4, "checkpoint_every": 2, "trackers": [], "kl": {"coefficient": 0.1}},
+        "training": {"updates": 4, "checkpoint_every": 2, "trackers": []},
         "evaluation": {"every": 3, "samples": 8, "test_samples": 8},
     }
     own_reward = changes.get("reward")
     if own_reward is not None:
         del sections["reward"]
     for name, change in changes.items():
+        if isinstance(change, str) and name == "algorithm":
+            change = {"base": change}
         sections[name] = {**sections.get(name, {}), **change} if isinstance(change, dict) else change
     config = Config.model_validate(sections)
 

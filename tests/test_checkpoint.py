@@ -34,7 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     "ppo, critic as a head": HEAD,
     "lols": LOLS,
     "lols, critics as heads": LOLS | HEAD,
-    "guided-grpo": {"algorithm": "guided-grpo", "rollout": {"group_size": 4}},
+    "guided-grpo": {"algorithm": "guided-grpo"},
     "a reward with a state": {
         "algorithm": "gail",
         "reward": {
@@ -45,9 +45,11 @@ CASES: dict[str, dict[str, Any]] = {
             "normalize": True,
         },
     },
-    "guided-rebel": {"algorithm": "guided-rebel", "rollout": {"group_size": 4}},
-    "offline-dpo": {"algorithm": "offline-dpo", "rollout": {"group_size": 2}},
-    "adaptive KL": {"training": {"kl": {"coefficient": 0.1, "target": 0.01, "horizon": 2.0}}},
+    "guided-rebel": {"algorithm": "guided-rebel"},
+    "offline-dpo": {"algorithm": "offline-dpo"},
+    "adaptive KL": {
+        "algorithm": {"base": "ppo++", "kl": {"coefficient": 0.1, "target": 0.01, "horizon": 2.0}}
+    },
 }
 
 

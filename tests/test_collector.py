@@ -5,17 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlgf.algorithms import (
-    AGGREVATED,
-    BC,
-    BREAD,
-    GUIDED_GRPO,
-    PPO,
-    PPO_PLUS_PLUS,
-    REVERSE_CURRICULUM,
-    Algorithm,
-    RollinLength,
-)
+from rlgf.algorithms import Algorithm
+from rlgf.algorithms.catalog import AGGREVATED, BC, BREAD, GUIDED_GRPO, PPO, PPO_PLUS_PLUS, REVERSE_CURRICULUM
 from rlgf.errors import UserError
 from rlgf.guides import Guide, LocalGuide
 from rlgf.models.loading import LanguageModel
@@ -23,7 +14,6 @@ from rlgf.rollout.authors import splice
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs
-from rlgf.schedules import constant
 from rlgf.types import Author, Completion, Rollout, Sample
 from toys import FavouringGuide, letter_gpt
 
@@ -46,7 +36,7 @@ def authors(rollout: Rollout, row: int) -> list[Author]:
 
 
 def sure(row: Algorithm) -> Algorithm:
-    return row.model_copy(update={"rollin_prob": constant(1.0)})
+    return row.changed(help={"probability": 1.0})
 
 
 def test_ppo_plus_plus_puts_the_guides_text_first(policy: LanguageModel) -> None:
@@ -72,7 +62,7 @@ def test_aggrevated_lets_the_guide_finish(policy: LanguageModel) -> None:
 
 def test_without_a_rollin_the_guide_is_not_asked(policy: LanguageModel) -> None:
     guide = FavouringGuide("a", 1.0)
-    row = PPO_PLUS_PLUS.model_copy(update={"rollin_prob": constant(0.0)})
+    row = PPO_PLUS_PLUS.changed(help={"probability": 0.0})
     rollout = collector(policy, guide).collect(SAMPLES, row)
     assert guide.requests == []
     assert not rollout.written_by(Author.GUIDE).any()
@@ -80,8 +70,8 @@ def test_without_a_rollin_the_guide_is_not_asked(policy: LanguageModel) -> None:
 
 def test_a_group_shares_prompt_and_rollin(policy: LanguageModel) -> None:
     guide = FavouringGuide("a", 0.5)
-    maker = collector(policy, guide, episodes=48, group_size=4, min_response_tokens=LENGTH)
-    rollout = maker.collect(SAMPLES, sure(GUIDED_GRPO), group_size=4)
+    maker = collector(policy, guide, episodes=48, min_response_tokens=LENGTH)
+    rollout = maker.collect(SAMPLES, sure(GUIDED_GRPO))
     assert len(rollout) == 4 * len(SAMPLES)
     assert len(guide.requests) == len(SAMPLES), "one roll-in a group"
     for group in range(len(SAMPLES)):
@@ -125,7 +115,7 @@ def test_a_guide_that_ends_before_the_switch_leaves_the_last_word_to_the_policy(
         def write(self, requests: list[object]) -> list[Completion]:
             return [Completion("ab", finished=True) for _ in requests]
 
-    row = sure(PPO_PLUS_PLUS).model_copy(update={"rollin_length": RollinLength(low=constant(0.9))})
+    row = sure(PPO_PLUS_PLUS).changed(help={"length": {"low": 0.9}})
     rollout = collector(policy, Brief()).collect(SAMPLES, row)
     for i in range(len(rollout)):
         assert authors(rollout, i)[:3] == [Author.GUIDE, Author.GUIDE, Author.POLICY]
@@ -228,7 +218,6 @@ def test_missing_guide_and_references_are_named(policy: LanguageModel) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"episodes": 10, "group_size": 4}, "multiple of 'group_size'"),
         ({"min_response_tokens": 9, "max_response_tokens": 8}, "must not exceed"),
         ({"top_k": 1}, "top_k"),
         ({"top_p": 1.5}, "top_p"),
@@ -247,10 +236,10 @@ def counting(rollout: Rollout) -> torch.Tensor:
 def test_on_failure_only_groups_that_all_fail_get_a_rollin(policy: LanguageModel) -> None:
     guide = FavouringGuide("a", 1.0)
     maker = collector(policy, guide, min_response_tokens=LENGTH)
-    row = BREAD.model_copy(update={"rollin_below": 0.35})
-    alone = maker.collect(SAMPLES, row.alone, group_size=2)
+    row = BREAD.changed(group_size=2, help={"below": 0.35})
+    alone = maker.collect(SAMPLES, row.alone)
     assert guide.requests == []
-    rollout = maker.collect(SAMPLES, row, group_size=2, rewards=counting)
+    rollout = maker.collect(SAMPLES, row, rewards=counting)
     failed = counting(alone).view(-1, 2).amax(dim=1) < 0.35
     assert 0 < int(failed.sum()) < len(SAMPLES)
     assert len(guide.requests) == int(failed.sum())
@@ -261,7 +250,7 @@ def test_on_failure_only_groups_that_all_fail_get_a_rollin(policy: LanguageModel
         else:
             assert rollout.texts[i] == alone.texts[i]
             assert Author.GUIDE not in authors(rollout, i)
-    everywhere = maker.collect(SAMPLES, row.model_copy(update={"rollin_below": None}), group_size=2)
+    everywhere = maker.collect(SAMPLES, row.changed(help={"below": None}))
     redone = [i for i in range(len(rollout)) if failed[i // 2]]
     assert [rollout.texts[i] for i in redone] == [everywhere.texts[i] for i in redone]
 

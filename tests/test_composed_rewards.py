@@ -167,16 +167,13 @@ def test_what_is_paid_reaches_the_advantages_and_what_is_said_the_log(tmp_path: 
     trainer = toy_trainer(
         tmp_path,
         reward={"terms": TERMS, "normalize": True, "clip": [-1, 1]},
-        algorithm="grpo",
-        rollout={"group_size": 4},
-        training={"kl": {"coefficient": 0.0}},
+        algorithm={"base": "grpo", "kl": {"coefficient": 0.0}},
     )
     row = trainer.row()
     experience = trainer.assess(trainer.collect(trainer.batch(), row), row)
-    said = experience.rewards
-    assert said.tolist() == pytest.approx(
-        (2 * experience.terms["a"] - 0.5 * experience.terms["b"]).tolist(), abs=1e-6
-    )
+    said = experience.scored.rewards
+    terms = experience.scored.reward_terms
+    assert said.tolist() == pytest.approx((2 * terms["a"] - 0.5 * terms["b"]).tolist(), abs=1e-6)
     paid = ((said - said.mean()) / said.std(unbiased=False)).clamp(-1, 1)
     torch.testing.assert_close(experience.token_rewards.sum(dim=1), paid, atol=1e-5, rtol=1e-5)
     for group in experience.rollout.group.unique():

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from rlgf.algorithms import ALGORITHMS, LOLS, PPO_PLUS_PLUS, algorithm_from
+from rlgf.algorithms import ALGORITHMS, Algorithm, Span, algorithm_from
+from rlgf.algorithms.catalog import LOLS, PPO_PLUS_PLUS
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.schedules import Schedule, constant
@@ -59,14 +60,14 @@ def test_bare_names_of_parts_leave_room_for_options(tmp_path: Path) -> None:
 
 def test_sources_are_left_as_they_were() -> None:
     source = {**BASE, "algorithm": "ppo++"}
-    load_config(source, "algorithm.rollin_prob=0.3")
+    load_config(source, "algorithm.help.probability=0.3")
     assert source == {**BASE, "algorithm": "ppo++"}
 
 
 def test_an_override_keeps_the_rest_of_the_row(tmp_path: Path) -> None:
     source = recipe(tmp_path, "algorithm: ppo++\n")
-    changed = load_config(BASE, source, "algorithm.rollin_prob=0.3").algorithm
-    assert changed == PPO_PLUS_PLUS.model_copy(update={"rollin_prob": constant(0.3)})
+    changed = load_config(BASE, source, "algorithm.help.probability=0.3").algorithm
+    assert changed == PPO_PLUS_PLUS.changed(help={"probability": 0.3})
 
 
 def test_an_override_without_a_name_changes_the_default_row() -> None:
@@ -75,7 +76,7 @@ def test_an_override_without_a_name_changes_the_default_row() -> None:
 
 
 def test_a_later_algorithm_replaces_an_earlier_one(tmp_path: Path) -> None:
-    first = recipe(tmp_path, "algorithm: {base: ppo++, rollin_prob: 0.3, gae_lambda: 0.5}\n")
+    first = recipe(tmp_path, "algorithm: {base: ppo++, help: {probability: 0.3}, gae_lambda: 0.5}\n")
     assert load_config(BASE, first, "algorithm=ppo").algorithm == ALGORITHMS["ppo"]
     assert load_config(BASE, first, "algorithm=lols").algorithm == LOLS
 
@@ -90,12 +91,14 @@ def test_a_schedule_is_a_number_or_a_mapping() -> None:
     config = load_config(
         BASE,
         "update.learning_rate=1e-4",
-        "update.value_coef={start: 1, end: 0, shape: cosine}",
-        {"update": {"entropy_coef": {"start": 0.01}}},
+        "algorithm.terms.value.weight={start: 1, end: 0, shape: cosine}",
+        {"algorithm": {"terms": {"entropy": {"weight": {"start": 0.01}}}}},
     )
     assert config.update.learning_rate == constant(1e-4), "YAML 1.1 would read 1e-4 as a string"
-    assert config.update.value_coef == Schedule(start=1, end=0, shape="cosine")
-    assert config.update.entropy_coef == constant(0.01)
+    assert isinstance(config.algorithm, Algorithm)
+    terms = config.algorithm.terms
+    assert terms["value"].weight == Schedule(start=1, end=0, shape="cosine")
+    assert (terms["entropy"].loss, terms["entropy"].weight) == ("entropy", constant(0.01))
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
@@ -103,7 +106,6 @@ def test_yaml_of_a_configuration_loads_to_an_equal_one(tmp_path: Path, algorithm
     config = load_config(
         BASE,
         f"algorithm={algorithm}",
-        "rollout.group_size=2",
         "update.learning_rate={start: 1e-5, end: 0, warmup: 0.1}",
         "output=some/where",
         "evaluation.language_model.model=gpt2-xl",
@@ -126,13 +128,17 @@ def test_default_folder_is_named_after_the_run() -> None:
     [
         ("algoritm=ppo", "'algoritm'", "'algorithm'"),
         ("update.epoch=2", "'update.epoch'", "'epochs'"),
-        ("training.kl.coef=0.1", "'training.kl.coef'", "'coefficient'"),
+        ("algorithm.kl.coef=0.1", "'algorithm.kl.coef'", "'coefficient'"),
         ("guide.sampling.top_pp=0.9", "'guide.sampling.top_pp'", "'top_p'"),
         ("task.nme=imdb", "'task.nme'", "'name'"),
         ("algorithm={base: ppo, gae_lamda: 1}", "'algorithm.gae_lamda'", "'gae_lambda'"),
         ("algorithm.gae_lamda=1", "'algorithm.gae_lamda'", "'gae_lambda'"),
         ("algorithm={base: lols, imitate: {whitn: true}}", "'algorithm.imitate.whitn'", "'whiten'"),
-        ("algorithm={base: ppo++, rollin_prob: {strat: 1}}", "'algorithm.rollin_prob.strat'", "'start'"),
+        (
+            "algorithm={base: ppo++, help: {probability: {strat: 1}}}",
+            "'algorithm.help.probability.strat'",
+            "'start'",
+        ),
         ("update.learning_rate.strat=1", "'update.learning_rate.strat'", "'start'"),
         ("evaluation.language_model.modl=gpt2", "'evaluation.language_model.modl'", "'model'"),
     ],
@@ -155,10 +161,44 @@ def test_a_key_like_no_other_gets_the_list_of_known_ones() -> None:
     assert "algorithm, evaluation, guide" in message
 
 
-def test_a_key_of_a_row_is_pointed_to_the_rows_of_a_mixture() -> None:
-    message = refusal(BASE, "algorithm=lols", "algorithm.rollin_prob=0.5")
-    assert "algorithm.explore.rollin_prob" in message
-    assert "algorithm.imitate.rollin_prob" in message
+@pytest.mark.parametrize(
+    ("override", "now"),
+    [
+        ("training.gamma=0.9", "algorithm.gamma"),
+        ("training.kl.coefficient=0.1", "algorithm.kl"),
+        ("rollout.group_size=4", "algorithm.group_size"),
+        ("update.clip=0.1", "algorithm.terms.policy.options.clip"),
+        ("update.value_coef=0.1", "algorithm.terms.value.weight"),
+        ("update.reference_coef=0.1", "algorithm.terms.references"),
+        ("algorithm.rollin_prob=0.1", "algorithm.help.probability"),
+        ("algorithm={base: lols, explore: {rollin_prob: 0.1}}", "algorithm.explore.help.probability"),
+        ("algorithm={base: lols, rollin_prob: 0.1}", "algorithm.help.probability"),
+        ("algorithm={base: distill, jsd_beta: 0.1}", "algorithm.terms.distill.options.jsd_beta"),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_told_where_it_went(override: str, now: str) -> None:
+    message = refusal(BASE, override)
+    assert f"has moved: it is now '{now}" in message
+
+
+def test_the_tokens_that_a_term_reads_are_not_a_truth_value(tmp_path: Path) -> None:
+    """YAML 1.1 reads the key `on` as true."""
+    term = "algorithm: {terms: {more: {loss: nll, on: references, weight: 0.1}}}\n"
+    for source in (recipe(tmp_path, term), "algorithm.terms.more={loss: nll, on: references, weight: 0.1}"):
+        config = load_config(BASE, source)
+        assert isinstance(config.algorithm, Algorithm)
+        assert config.algorithm.terms["more"].on is Span.REFERENCES
+    (tmp_path / "again.yaml").write_text(config.to_yaml())
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+def test_another_algorithm_keeps_what_the_recipe_says_of_the_task() -> None:
+    first = {"algorithm": {"base": "ppo", "gamma": 0.99, "terms": {"value": {"weight": 30}}}}
+    changed = load_config(BASE, first, "algorithm=aggrevated").algorithm
+    assert isinstance(changed, Algorithm)
+    assert (changed.name, changed.gamma, changed.terms["value"].weight) == ("aggrevated", 0.99, constant(30.0))
+    grouped = load_config(BASE, first, "algorithm=grpo").algorithm
+    assert grouped == ALGORITHMS["grpo"].model_copy(update={"gamma": 0.99})
 
 
 @pytest.mark.parametrize("section", ["task", "policy"])
@@ -174,7 +214,7 @@ def test_a_missing_section_is_named(section: str) -> None:
         ("rollout.episodes=0", ["'rollout.episodes'", "0", "greater than or equal to 1"]),
         ("rollout.episodes.x=3", ["'rollout.episodes'", "integer"]),
         ("rollout.temperature=0", ["'rollout.temperature'", "greater than 0"]),
-        ("training.gamma=1.1", ["'training.gamma'", "1.1", "less than or equal to 1"]),
+        ("algorithm.gamma=1.1", ["'algorithm.gamma'", "1.1", "less than or equal to 1"]),
         ("training.trackers=[mlflow]", ["'training.trackers", "mlflow", "tensorboard"]),
         ("policy.critic=shared", ["'policy.critic'", "'shared'", "'separate' or 'head'"]),
         ("update.learning_rate=fast", ["'update.learning_rate'", "'fast'"]),
@@ -188,14 +228,14 @@ def test_a_missing_section_is_named(section: str) -> None:
         ("rollout.top_p=0", ["'rollout.top_p'", "greater than 0"]),
         ("rollout.top_k=1", ["'rollout.top_k'", "greater than or equal to 2"]),
         ("rollout.min_response_tokens=60", ["'min_response_tokens' 60", "'max_response_tokens' 48"]),
-        ("rollout.group_size=3", ["'rollout'", "'episodes' 112", "multiple of 'group_size' 3"]),
-        ("algorithm=grpo", ["'grpo'", "'rollout.group_size' must be 2 or more", "it is 1"]),
+        ("algorithm.group_size=3", ["'rollout.episodes' 112", "multiple of the 'algorithm.group_size' 3"]),
+        ("algorithm={base: grpo, group_size: 1}", ["'group_size' must be 2 or more", "it is 1"]),
         ("algorithm=pppo", ["'pppo'", "did you mean 'ppo'?"]),
         ("algorithm={base: ppo, advantage: gea}", ["algorithm.advantage 'gea'", "did you mean 'gae'?"]),
         ("algorithm={base: ppo, advantage: 'no.such:x'}", ["algorithm.advantage", "no.such", "imported"]),
-        ("algorithm={base: ppo, rollout: gide}", ["'algorithm.rollout'", "gide"]),
-        ("algorithm={base: ppo, rollin_prob: 0.3}", ["'algorithm'", "'rollin' must name who writes it"]),
-        ("algorithm={base: ppo, value_loss_on: null}", ["'algorithm'", "needs a critic", "value_loss_on"]),
+        ("algorithm={base: ppo, script: {rollout: gide}}", ["'algorithm.script.rollout'", "gide"]),
+        ("algorithm={base: ppo, help: {probability: 0.3}}", ["'script.rollin' must name who writes it"]),
+        ("algorithm={base: ppo, terms: {value: null}}", ["'algorithm'", "needs a critic", "'value'"]),
         ("algorithm.gae_lambda=2", ["'algorithm.gae_lambda'", "less than or equal to 1"]),
         ("algorithm=3", ["'algorithm'", "3"]),
         ("algorithm=null", ["'algorithm'"]),
@@ -214,8 +254,8 @@ def test_a_value_that_does_not_fit_names_its_field(override: str, parts: list[st
     [
         ("update.learning_rate=-1e-4", "'update.learning_rate"),
         ("update.learning_rate=.nan", "'update.learning_rate"),
-        ("training.kl.coefficient=inf", "'training.kl.coefficient'"),
-        ("algorithm={base: ppo++, rollin_prob: 1.5}", "'algorithm.rollin_prob"),
+        ("algorithm.kl.coefficient=inf", "'algorithm.kl.coefficient'"),
+        ("algorithm={base: ppo++, help: {probability: 1.5}}", "'algorithm.help.probability"),
         ("algorithm={base: lols, explore_prob: {start: 0, end: -1}}", "'algorithm.explore_prob"),
     ],
 )
@@ -235,8 +275,8 @@ def test_numbers_that_would_train_nonsense_are_refused(override: str, field: str
 def test_an_algorithm_with_a_guide_asks_for_one(algorithm: str) -> None:
     override = f"algorithm={algorithm}"
     for message in (
-        refusal(without("guide"), override, "rollout.group_size=2"),
-        refusal(BASE, "guide=null", override, "rollout.group_size=2"),
+        refusal(without("guide"), override),
+        refusal(BASE, "guide=null", override),
     ):
         assert f"algorithm '{algorithm}' needs a guide" in message, "the name that the user gave"
         assert "'guide:' section" in message
@@ -296,7 +336,7 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 
 def test_a_whole_row_replaces_an_earlier_algorithm() -> None:
-    row = {"name": "mine", "rollout": "reference", "policy_loss": "nll"}
+    row = {"name": "mine", "script": {"rollout": "reference"}, "terms": [{"loss": "nll"}]}
     config = load_config(BASE, "algorithm=ppo++", {"algorithm": row})
     assert config.algorithm == algorithm_from(row)
     renamed = load_config(BASE, "algorithm=ppo++", "algorithm.name=other").algorithm

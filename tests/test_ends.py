@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlgf.algorithms import PPO, PPO_PLUS_PLUS
+from rlgf.algorithms.catalog import PPO, PPO_PLUS_PLUS
 from rlgf.guides import LocalGuide
 from rlgf.metrics.perplexity import text_nll
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
@@ -19,7 +19,6 @@ from rlgf.rollout.authors import splice
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs
-from rlgf.schedules import constant
 from rlgf.training.checkpoint import save_policy
 from rlgf.training.update import UpdateConfig, Updater
 from rlgf.types import Author, Completion, Sample
@@ -108,7 +107,7 @@ def test_a_guides_end_becomes_the_policys(ends: list[int]) -> None:
         assert finished == (written[-1] == END)
         assert not {"abcd"[end] for end in ends if end != END} & set(text)
     assert whole.finished.sum() > 10
-    always = PPO_PLUS_PLUS.model_copy(update={"rollin_prob": constant(1.0)})
+    always = PPO_PLUS_PLUS.changed(help={"probability": 1.0})
     rollout = maker.collect(SAMPLES, always)
     of_guide = rollout.response_ids[rollout.written_by(Author.GUIDE)]
     assert not set(of_guide.tolist()) & {*ends, END}, "the policy goes on from no end"

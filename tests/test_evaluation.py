@@ -157,7 +157,7 @@ def test_the_same_noise_twice_gives_the_same_result() -> None:
 
 
 def test_every_prompt_is_answered_once_whatever_the_group_size() -> None:
-    grouped = evaluator(episodes=12, group_size=4).evaluate(Author.POLICY, SAMPLES)
+    grouped = evaluator(episodes=12).evaluate(Author.POLICY, SAMPLES)
     assert len(grouped.records) == len(SAMPLES)
     assert grouped == evaluator().evaluate(Author.POLICY, SAMPLES)
 

@@ -15,25 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlgf.algorithms import (
-    AGGREVATED,
-    ALGORITHMS,
-    BC,
-    DISTILL,
-    PPO,
-    PPO_PLUS_PLUS,
-    RLOO,
-    Algorithm,
-    Mixture,
-)
+from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, Term
+from rlgf.algorithms.catalog import AGGREVATED, BC, DISTILL, PPO, PPO_PLUS_PLUS, RLOO
 from rlgf.guides import LocalGuide
 from rlgf.models.decoding import sample_continuations
 from rlgf.rewards import Reward
 from rlgf.rollout.authors import Draft
 from rlgf.rollout.collector import assemble
 from rlgf.rollout.sampling import Sampling
-from rlgf.schedules import constant
 from rlgf.training.experience import Assessor
+from rlgf.training.inputs import read_by
 from rlgf.training.update import UpdateConfig, Updater
 from rlgf.types import Author, Rollout, Sample
 from toys import LENGTH, STATES, TableCritic, TableModel, state_index, table_language_model
@@ -72,10 +63,14 @@ def episodes(row: Algorithm) -> Iterator[tuple[tuple[int, ...], int, int]]:
     """Every (response, switch, how often in 256 episodes) of a row with roll-in probability 1/2."""
     tables = {Author.POLICY: POLICY, Author.GUIDE: GUIDE}
     for response in RESPONSES:
-        for switch in range(LENGTH) if row.rollin is not None else [0]:
-            weight = 256.0 if row.rollin is None else 128.0 if switch == 0 else 64.0
-            first = likelihood(tables[row.rollin], response, 0, switch) if row.rollin is not None else 1.0
-            rest = likelihood(tables[row.rollout], response, switch, LENGTH)
+        for switch in range(LENGTH) if row.script.rollin is not None else [0]:
+            weight = 256.0 if row.script.rollin is None else 128.0 if switch == 0 else 64.0
+            first = (
+                likelihood(tables[row.script.rollin], response, 0, switch)
+                if row.script.rollin is not None
+                else 1.0
+            )
+            rest = likelihood(tables[row.script.rollout], response, switch, LENGTH)
             count = float(weight * first * rest)
             assert count == int(count), "every episode stands a whole number of times"
             yield response, switch, int(count)
@@ -84,7 +79,7 @@ def episodes(row: Algorithm) -> Iterator[tuple[tuple[int, ...], int, int]]:
 def draft(row: Algorithm, response: tuple[int, ...], switch: int) -> Draft:
     made = Draft(Sample(""), [3], seed=0)
     made.ids = list(response)
-    made.authors = [row.rollin if t < switch else row.rollout for t in range(LENGTH)]  # type: ignore[misc]
+    made.authors = [row.script.rollin if t < switch else row.script.rollout for t in range(LENGTH)]  # type: ignore[misc]
     made.logprobs = [
         float(POLICY[state_index(response[:t]), response[t]].log()) if author is Author.POLICY else 0.0
         for t, author in enumerate(made.authors)
@@ -94,6 +89,10 @@ def draft(row: Algorithm, response: tuple[int, ...], switch: int) -> Draft:
 
 def rollout_of(drafts: list[Draft], groups: list[int] | None = None) -> Rollout:
     return assemble(drafts, groups or list(range(len(drafts))), table_language_model(POLICY))
+
+
+def policy_term(row: Algorithm) -> Term:
+    return next(term for term in row.terms.values() if not term.of_critic)
 
 
 def whole_distribution(row: Algorithm) -> Rollout:
@@ -117,7 +116,7 @@ def expected_gradient(
     sampling = sampling or Sampling()
     policy = table_language_model(start)
     critics = {} if row.critic is None or values is None else {row.critic: TableCritic(values.clone())}
-    assessor = Assessor(policy, table_language_model(REFERENCE), critics, pay, sampling, 1.0, 10**6)
+    assessor = Assessor(policy, table_language_model(REFERENCE), critics, pay, sampling, 10**6)
     experience = assessor.assess(rollout, row, kl)
     config = UpdateConfig(max_micro_tokens=micro_tokens)
     guide = LocalGuide(table_language_model(GUIDE), policy.tokenizer, Sampling())
@@ -127,7 +126,7 @@ def expected_gradient(
     gradient = policy.model.table.grad
     assert gradient is not None
     # The loss is a mean over tokens; its negative, a sum over tokens, is the objective's gradient.
-    return -gradient[:, :3] * experience.policy_mask.sum() / len(rollout)
+    return -gradient[:, :3] * read_by(policy_term(row), rollout, row).sum() / len(rollout)
 
 
 def gradient_of(objective: Callable[[Tensor], Tensor], at: Tensor = POLICY) -> Tensor:
@@ -153,8 +152,8 @@ def objective(row: Algorithm, kl: float) -> Callable[[Tensor], Tensor]:
     def value(probabilities: Tensor) -> Tensor:
         total = torch.tensor(0.0)
         for response in RESPONSES:
-            for switch in range(LENGTH) if row.rollin is not None else [0]:
-                chance = 1.0 if row.rollin is None else 0.5 if switch == 0 else 0.25
+            for switch in range(LENGTH) if row.script.rollin is not None else [0]:
+                chance = 1.0 if row.script.rollin is None else 0.5 if switch == 0 else 0.25
                 start = likelihood(GUIDE, response, 0, switch)
                 total = total + chance * start * likelihood(
                     probabilities, response, switch, LENGTH
@@ -255,7 +254,6 @@ def test_aggrevated_advantage_at_the_switch_is_the_guides(gae_lambda: float) -> 
         {"guide": TableCritic(values)},
         reward,
         Sampling(),
-        1.0,
         10**6,
     )
     experience = assessor.assess(rollout, row, 0.0)
@@ -274,11 +272,10 @@ def test_aggrevated_advantage_at_the_switch_is_the_guides(gae_lambda: float) -> 
 SKEWED = torch.tensor(
     [[[0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [0.7, 0.2, 0.1]][i % 3] for i in range(len(STATES))]
 )
-TRUNCATED = [Sampling(top_k=2), Sampling(top_p=0.6), Sampling(top_k=2, top_p=0.6)]
+TRUNCATED = [Sampling(top_k=2), Sampling(top_p=0.6)]
 KEPT = {
     TRUNCATED[0]: [[1, 1, 0], [0, 1, 1], [1, 1, 0]],
     TRUNCATED[1]: [[1, 1, 0], [0, 1, 1], [1, 0, 0]],
-    TRUNCATED[2]: [[1, 1, 0], [0, 1, 1], [1, 0, 0]],
 }
 
 
@@ -307,7 +304,7 @@ def truncated_distribution(sampling: Sampling, start: Tensor) -> Rollout:
     return rollout_of(drafts)
 
 
-@pytest.mark.parametrize("sampling", TRUNCATED, ids=["top-k 2 of 3", "top-p 0.6", "both"])
+@pytest.mark.parametrize("sampling", TRUNCATED, ids=["top-k 2 of 3", "top-p 0.6"])
 def test_truncated_samples_follow_the_gradient_of_what_was_sampled(sampling: Sampling) -> None:
     """The objective of a policy and a reference that both draw from the sets that sampling kept."""
     kept = torch.tensor([KEPT[sampling][i % 3] for i in range(len(STATES))])
@@ -344,10 +341,10 @@ def pairs(row: Algorithm) -> Rollout:
         starts.setdefault((switch, *response[:switch]), []).append((response, ways))
     drafts, groups = [], []
     for (switch, *prefix), continuations in starts.items():
-        chance = 1.0 if row.rollin is None else 0.5 if switch == 0 else 0.25
-        start = float(likelihood(GUIDE, tuple(prefix), 0, switch)) if row.rollin is not None else 1.0
+        chance = 1.0 if row.script.rollin is None else 0.5 if switch == 0 else 0.25
+        start = float(likelihood(GUIDE, tuple(prefix), 0, switch)) if row.script.rollin is not None else 1.0
         # A pair of short continuations is likelier than one of long ones: as often as it is likely.
-        copies = int(chance * start * 2 * 16**switch) if row.rollin is not None else 1
+        copies = int(chance * start * 2 * 16**switch) if row.script.rollin is not None else 1
         listed = [response for response, ways in continuations for _ in range(ways)]
         for one, other in itertools.product(listed, listed):
             for _ in range(copies):
@@ -372,8 +369,8 @@ def test_grpo_pushes_the_better_of_two_up_and_the_other_down(name: str) -> None:
 
     def surrogate(probabilities: Tensor) -> Tensor:
         total = torch.tensor(0.0)
-        for switch in range(LENGTH) if row.rollin is not None else [0]:
-            chance = 1.0 if row.rollin is None else 0.5 if switch == 0 else 0.25
+        for switch in range(LENGTH) if row.script.rollin is not None else [0]:
+            chance = 1.0 if row.script.rollin is None else 0.5 if switch == 0 else 0.25
             for one, other in itertools.product(RESPONSES, RESPONSES):
                 if one[:switch] != other[:switch]:
                     continue
@@ -402,8 +399,8 @@ def total_kl(row: Algorithm, *, forward: bool = False) -> Callable[[Tensor], Ten
             at = state_index(state)
             p, q = (REFERENCE, probabilities) if forward else (probabilities, REFERENCE)
             divergence = (p[at] * (p[at] / q[at]).log()).sum()
-            for switch in range(len(state) + 1) if row.rollin is not None else [0]:
-                chance = 1.0 if row.rollin is None else 0.5 if switch == 0 else 0.25
+            for switch in range(len(state) + 1) if row.script.rollin is not None else [0]:
+                chance = 1.0 if row.script.rollin is None else 0.5 if switch == 0 else 0.25
                 reach = likelihood(GUIDE, state, 0, switch) * likelihood(POLICY, state, switch, len(state))
                 total = total + chance * reach * divergence
         return total
@@ -479,28 +476,30 @@ def divergence(probabilities: Tensor, state: tuple[int, ...], beta: float) -> Te
 
 
 def total_divergence(row: Algorithm, *, through_sampling: bool = False) -> Callable[[Tensor], Tensor]:
-    """The expected sum over an episode's states behind the switch."""
+    """The expected sum over an episode's states after the switch."""
 
     def value(probabilities: Tensor) -> Tensor:
         total = torch.tensor(0.0)
         for state in STATES:
-            for switch in range(len(state) + 1) if row.rollin is not None else [0]:
-                chance = 1.0 if row.rollin is None else 0.5 if switch == 0 else 0.25
+            for switch in range(len(state) + 1) if row.script.rollin is not None else [0]:
+                chance = 1.0 if row.script.rollin is None else 0.5 if switch == 0 else 0.25
                 writer = probabilities if through_sampling else POLICY
                 reach = likelihood(GUIDE, state, 0, switch) * likelihood(writer, state, switch, len(state))
-                total = total + chance * reach * divergence(probabilities, state, row.jsd_beta)
+                total = total + chance * reach * divergence(
+                    probabilities, state, row.terms["distill"].options["jsd_beta"]
+                )
         return total
 
     return value
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("guided", [False, True], ids=["from the prompt", "behind a roll-in"])
+@pytest.mark.parametrize("guided", [False, True], ids=["from the prompt", "after a roll-in"])
 def test_distillation_follows_the_divergence_at_the_states_that_the_policy_reaches(
     beta: float, guided: bool
 ) -> None:
-    rollin = {"rollin": Author.GUIDE, "rollin_prob": constant(0.5)} if guided else {}
-    row = DISTILL.model_copy(update={"jsd_beta": beta, **rollin})
+    rollin = {"script": {"rollin": "guide"}, "help": {"probability": 0.5}} if guided else {}
+    row = DISTILL.changed(terms={"distill": {"options": {"jsd_beta": beta}}}, **rollin)
     found = expected_gradient(row, whole_distribution(row))
     exact = gradient_of(total_divergence(row))
     torch.testing.assert_close(found, -exact, atol=1e-5, rtol=1e-4)
@@ -509,7 +508,8 @@ def test_distillation_follows_the_divergence_at_the_states_that_the_policy_reach
 
 
 def test_distillation_adds_to_a_reward() -> None:
-    row = RLOO.model_copy(update={"distill_coef": constant(0.4), "jsd_beta": 0.3})
+    distill = {"loss": "distillation", "weight": 0.4, "options": {"jsd_beta": 0.3}}
+    row = RLOO.changed(group_size=2, terms={"distill": distill})
     found = expected_gradient(row, pairs(row))
     exact = gradient_of(objective(row, KL)) - 0.4 * gradient_of(total_divergence(row))
     torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-4)
@@ -524,7 +524,7 @@ def test_each_phase_of_a_mixture_runs_its_own_row_and_critic(name: str) -> None:
     for row in (mixture.imitate, mixture.explore):
         critics = {critic: TableCritic(ANY_VALUES.clone()) for critic in ("policy", "guide")}
         policy = table_language_model(POLICY)
-        assessor = Assessor(policy, table_language_model(REFERENCE), critics, reward, Sampling(), 1.0, 10**6)
+        assessor = Assessor(policy, table_language_model(REFERENCE), critics, reward, Sampling(), 10**6)
         updater = Updater(policy, critics, Sampling(), UpdateConfig(), seed=0)
         updater.backward(assessor.assess(whole_distribution(row), row, KL), row)
         for name, critic in critics.items():
@@ -533,21 +533,19 @@ def test_each_phase_of_a_mixture_runs_its_own_row_and_critic(name: str) -> None:
 
 @pytest.mark.parametrize("base", [PPO_PLUS_PLUS, AGGREVATED], ids=lambda row: row.name)
 def test_the_value_loss_reads_the_states_of_the_rollout_alone(base: Algorithm) -> None:
-    """At lambda 1 the gradient at V(s) is the mean of V(s) - return over visits behind the switch."""
-    row = base.model_copy(update={"gae_lambda": 1.0})
+    """At lambda 1 the gradient at V(s) is the mean of V(s) - return over visits after the switch."""
+    row = base.changed(gae_lambda=1.0, terms={"value": {"weight": 1.0}})
     assert row.critic is not None
     critic = TableCritic(ANY_VALUES.clone())
     policy = table_language_model(POLICY)
     assessor = Assessor(
-        policy, table_language_model(REFERENCE), {row.critic: critic}, reward, Sampling(), 1.0, 10**6
+        policy, table_language_model(REFERENCE), {row.critic: critic}, reward, Sampling(), 10**6
     )
-    updater = Updater(
-        policy, {row.critic: critic}, Sampling(), UpdateConfig(value_coef=constant(1.0)), seed=0
-    )
+    updater = Updater(policy, {row.critic: critic}, Sampling(), UpdateConfig(), seed=0)
     updater.backward(assessor.assess(whole_distribution(row), row, KL), row)
 
     exact, visits = torch.zeros(len(STATES)), 0
-    paid = KL if row.rollout is Author.POLICY else 0.0
+    paid = KL if row.script.rollout is Author.POLICY else 0.0
     for response, switch, count in episodes(row):
         for t in range(switch, LENGTH):
             state = state_index(response[:t])

@@ -26,7 +26,7 @@ from rlgf.training.trainer import Trainer
 from rlgf.types import Author
 
 MADE: list[HTTPGuide] = []
-GUIDED = {"algorithm": {"base": "ppo++", "rollin_prob": 0.9}}
+GUIDED = {"algorithm": {"base": "ppo++", "help": {"probability": 0.9}}}
 
 
 def requests(count: int, start: int = 0) -> list[Request]:

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from conftest import SENTENCES
-from rlgf.algorithms import AGGREVATED, PPO, PPO_PLUS_PLUS
+from rlgf.algorithms.catalog import AGGREVATED, PPO, PPO_PLUS_PLUS
 from rlgf.guides import LocalGuide, Request
 from rlgf.models.abilities import abilities
 from rlgf.models.loading import LanguageModel

@@ -94,7 +94,7 @@ def config(tmp_path: Path, **changes: object) -> Config:
             "policy": {"model": "made by hand", "lora": {"r": 16, "targets": ["c_attn", "c_proj", "c_fc"]}},
             "guide": {"model": "made by hand"},
             "reward": "toys:share_of_a",
-            "algorithm": "d2lols",
+            "algorithm": {"base": "d2lols", "kl": {"coefficient": 0.0}},
             "output": str(tmp_path / "run"),
             "rollout": {
                 "episodes": 64,
@@ -103,7 +103,7 @@ def config(tmp_path: Path, **changes: object) -> Config:
                 "max_response_tokens": 6,
             },
             "update": {"minibatch": 32, "epochs": 2, "learning_rate": 2e-2},
-            "training": {"updates": 40, "kl": {"coefficient": 0.0}, "trackers": [], "checkpoint_every": 1000},
+            "training": {"updates": 40, "trackers": [], "checkpoint_every": 1000},
             "evaluation": {"every": 1000, "samples": 64, "test_samples": 64},
         },
         changes,

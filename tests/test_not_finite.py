@@ -43,7 +43,6 @@ def trainer(
             "output": str(folder),
             "rollout": {
                 "episodes": 8,
-                "group_size": 4 if "grpo" in algorithm else 2 if algorithm.endswith(("dpo", "rebel")) else 1,
                 "max_prompt_tokens": 4,
                 "max_response_tokens": 6,
             },
@@ -234,11 +233,15 @@ class ShortTask(LetterTask):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "name", "update"),
-    [("bc", "nll", {}), ("ppo", "reference_nll", {"reference_coef": 0.1}), ("luffy", "rollin_loss", {})],
+    ("algorithm", "name", "terms"),
+    [
+        ("bc", "policy_loss", {}),
+        ("ppo", "references_loss", {"references": {"loss": "nll", "on": "references", "weight": 0.1}}),
+        ("luffy", "rollin_loss", {}),
+    ],
 )
 def test_a_reference_may_be_shorter_than_what_the_policy_must_write(
-    tmp_path: Path, algorithm: str, name: str, update: dict[str, Any]
+    tmp_path: Path, algorithm: str, name: str, terms: dict[str, Any]
 ) -> None:
     config = Config.model_validate(
         {
@@ -246,16 +249,15 @@ def test_a_reference_may_be_shorter_than_what_the_policy_must_write(
             "policy": {"model": "made by hand"},
             "guide": {"model": "made by hand"},
             "reward": {"name": "share_of_a"},
-            "algorithm": algorithm,
+            "algorithm": {"base": algorithm, "terms": terms},
             "output": str(tmp_path / "run"),
             "rollout": {
                 "episodes": 8,
-                "group_size": 4 if algorithm == "luffy" else 1,
                 "max_prompt_tokens": 4,
                 "min_response_tokens": 6,
                 "max_response_tokens": 6,
             },
-            "update": {"minibatch": 8, "epochs": 1, **update},
+            "update": {"minibatch": 8, "epochs": 1},
             "training": {"updates": 1, "trackers": []},
             "evaluation": {"samples": 4, "test_samples": 4},
         }

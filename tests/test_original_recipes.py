@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rlgf.algorithms import Algorithm, Mixture
+from rlgf.algorithms import Algorithm, Mixture, Span
 from rlgf.config import Config, load_config
 from rlgf.guides import LocalGuideConfig
 from rlgf.rollout.sampling import Sampling
@@ -47,9 +47,9 @@ ROLLOUT: dict[str, dict[str, Any]] = {
     },
 }
 UPDATE: dict[str, dict[str, Any]] = {
-    "imdb": {"epochs": 5, "minibatch": 28, "value_coef": 0.5, "learning_rate": (1e-5, 0.0)},
-    "commongen": {"epochs": 4, "minibatch": 32, "value_coef": 30.0, "learning_rate": (5e-6, 0.0)},
-    "tldr": {"epochs": 4, "minibatch": 32, "value_coef": 0.1, "learning_rate": (5e-6, 5e-6)},
+    "imdb": {"epochs": 5, "minibatch": 28, "value": 0.5, "learning_rate": (1e-5, 0.0)},
+    "commongen": {"epochs": 4, "minibatch": 32, "value": 30.0, "learning_rate": (5e-6, 0.0)},
+    "tldr": {"epochs": 4, "minibatch": 32, "value": 0.1, "learning_rate": (5e-6, 5e-6)},
 }
 TRAINING = {"imdb": (50, 0.99, 0.001), "commongen": (500, 0.99, 0.0), "tldr": (1000, 1.0, 0.002)}
 ROLLIN_PROB = {
@@ -71,20 +71,15 @@ def test_an_original_recipe_has_the_originals_numbers(task: str) -> None:
     assert config.task.name == task
     for name, value in ROLLOUT[task].items():
         assert getattr(config.rollout, name) == value, name
-    assert (config.rollout.group_size, config.rollout.temperature, config.rollout.top_p) == (1, 1.0, 1.0)
+    assert (config.rollout.temperature, config.rollout.top_p) == (1.0, 1.0)
     start, end = UPDATE[task]["learning_rate"]
     assert config.update.learning_rate == Schedule(start=start, end=end)
     assert (config.update.epochs, config.update.minibatch) == (
         UPDATE[task]["epochs"],
         UPDATE[task]["minibatch"],
     )
-    assert config.update.value_coef == constant(UPDATE[task]["value_coef"])
-    assert config.update.reference_coef == constant(0.1)
-    assert config.update.entropy_coef == constant(0.0)
-    assert (config.update.clip, config.update.value_clip, config.update.max_gradient_norm) == (0.2, 0.2, 1.0)
-    training = config.training
-    assert (training.updates, training.gamma, training.kl.coefficient) == TRAINING[task]
-    assert training.kl.target is None
+    assert config.update.max_gradient_norm == 1.0
+    assert config.training.updates == TRAINING[task][0]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -120,12 +115,19 @@ def test_every_algorithm_of_the_original_is_a_command_of_its_recipe(task: str, a
     made = original(task, *commands(task)[algorithm]).algorithm
     assert made.name == algorithm
     for row in made.rows:
-        assert (row.whiten, row.gae_lambda, row.advantage) == (False, 0.95, "gae")
+        assert (row.whiten, row.gae_lambda, row.advantage, row.group_size) == (False, 0.95, "gae", 1)
+        assert (row.gamma, row.kl.coefficient, row.kl.target) == (*TRAINING[task][1:], None)
+        assert set(row.terms) == {"policy", "value", "references"}
+        assert row.terms["value"].weight == constant(UPDATE[task]["value"])
+        references = row.terms["references"]
+        assert (references.loss, references.on, references.weight) == ("nll", Span.REFERENCES, constant(0.1))
+        # The clip of ratios and of values is the default of both losses, 0.2.
+        assert not any(term.options for term in row.terms.values())
     if isinstance(made, Algorithm):
-        assert made.rollin_prob == constant(ROLLIN_PROB[task].get(algorithm, 0.0))
+        assert made.help.probability == constant(ROLLIN_PROB[task].get(algorithm, 0.0))
     if isinstance(made, Mixture):
         # Inside a mixture both rows roll in with probability 0.8, whatever they do alone.
-        assert {row.name: row.rollin_prob for row in made.rows} == {
+        assert {row.name: row.help.probability for row in made.rows} == {
             "ppo++": constant(0.8),
             "aggrevated": constant(0.8),
         }

@@ -18,16 +18,14 @@ from torch import Tensor
 
 from rlgf import losses
 from rlgf.advantages import best_and_worst
-from rlgf.algorithms import ALGORITHMS, ESTIMATORS, Algorithm, Signals, algorithm_from
+from rlgf.algorithms import ALGORITHMS, ESTIMATORS, Algorithm, Pairs, Signals, algorithm_from
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.rollout.authors import Draft
 from rlgf.rollout.sampling import Sampling
-from rlgf.schedules import constant
 from rlgf.tasks import Task, build_task
 from rlgf.training.display import Display
 from rlgf.training.experience import Assessor
-from rlgf.training.pairs import learning_units
 from rlgf.training.parts import build_parts
 from rlgf.training.trainer import Trainer
 from rlgf.training.update import UpdateConfig, Updater
@@ -61,7 +59,7 @@ def row(name: str) -> Algorithm:
 
 def test_dpo_equals_its_formula() -> None:
     ratios = torch.tensor([[0.5, -1.0], [-2.0, 1.0], [0.3, 0.3]])
-    loss, metrics = losses.dpo(ratios, 0.4, 5.0)
+    loss, metrics = losses.dpo(ratios, 5.0, 0.4)
     margins = [0.4 * (a - b) for a, b in ratios.tolist()]
     assert loss.item() == pytest.approx(sum(math.log(1 + math.exp(-m)) for m in margins) / 5)
     assert metrics["margin"].item() == pytest.approx(sum(margins) / 5)
@@ -69,14 +67,14 @@ def test_dpo_equals_its_formula() -> None:
 
 
 def test_dpo_of_an_unchanged_policy_is_log_2() -> None:
-    loss, metrics = losses.dpo(torch.zeros(4, 2), 0.1, 4.0)
+    loss, metrics = losses.dpo(torch.zeros(4, 2), 4.0, 0.1)
     assert loss.item() == pytest.approx(math.log(2))
     assert metrics["pair_accuracy"].item() == 0
 
 
 def test_rebel_equals_its_formula() -> None:
     ratios, difference = torch.tensor([[0.5, -1.0], [-2.0, 1.0]]), torch.tensor([0.7, 2.0])
-    loss, metrics = losses.rebel(ratios, difference, 0.5, 3.0)
+    loss, metrics = losses.rebel(ratios, difference, 3.0, 0.5)
     assert loss.item() == pytest.approx(((0.5 * 1.5 - 0.7) ** 2 + (-0.5 * 3 - 2.0) ** 2) / 3)
     assert metrics["margin"].item() == pytest.approx((0.75 - 1.5) / 3)
     assert metrics["pair_accuracy"].item() == pytest.approx(1 / 3)
@@ -85,7 +83,7 @@ def test_rebel_equals_its_formula() -> None:
 def test_rebel_is_0_where_the_policy_moved_by_the_rewards_alone() -> None:
     """The fixed point of the regression: pi proportional to old * exp(eta R)."""
     rewards, eta = torch.tensor([[1.0, 0.2], [0.5, -3.0]]), 2.0
-    loss, _ = losses.rebel(eta * rewards + 0.7, rewards[:, 0] - rewards[:, 1], 1 / eta, 2.0)
+    loss, _ = losses.rebel(eta * rewards + 0.7, rewards[:, 0] - rewards[:, 1], 2.0, 1 / eta)
     assert loss.item() == pytest.approx(0, abs=1e-12)
 
 
@@ -111,12 +109,12 @@ def test_groups_that_scored_alike_make_no_pairs() -> None:
     ("name", "expected"),
     [
         # The penalty turns the order of the first group around.
-        ("preference", [1.0, -1.0, 0.0, 0.0, 1.0, -1.0]),
-        ("reward_difference", [0.0, -1.5, 1.5, 0.0, 3.0, -3.0]),
-        ("given_order", [1.0, 0.0, -1.0, 1.0, 0.0, -1.0]),
+        ("preference", [(0, 1, 1.0), (4, 5, 1.0)]),
+        ("reward_difference", [(2, 1, 1.5), (4, 5, 3.0)]),
+        ("given_order", [(0, 2, 1.0), (3, 5, 1.0)]),
     ],
 )
-def test_an_estimator_picks_one_pair_of_each_group(name: str, expected: list[float]) -> None:
+def test_an_estimator_picks_one_pair_of_each_group(name: str, expected: list[tuple[int, int, float]]) -> None:
     mask = torch.tensor([[1, 1], [1, 0]] * 3, dtype=torch.bool)
     signals = Signals(
         token_rewards=torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.5, 1.0], [0.0, 0.0], [1.0, 1.0], [-1.0, 0.0]]),
@@ -127,9 +125,10 @@ def test_an_estimator_picks_one_pair_of_each_group(name: str, expected: list[flo
         gamma=1.0,
         gae_lambda=1.0,
     )
-    advantages, targets = ESTIMATORS[name].estimate(signals)
-    torch.testing.assert_close(advantages, torch.tensor(expected)[:, None] * mask)
-    assert not targets.any()
+    found = ESTIMATORS[name].estimate(signals)
+    assert isinstance(found, Pairs)
+    made = zip(found.rows.tolist(), found.difference.tolist(), strict=True)
+    assert [(better, worse, gap) for (better, worse), gap in made] == expected
 
 
 # The gradient, against the objective itself on the enumerated problem.
@@ -144,21 +143,30 @@ def episodes(guided: bool) -> list[tuple[tuple[int, ...], int]]:
 def assessed(found: Algorithm, drafts: list[Draft], kl: float = KL) -> Experience:
     groups = [i // 2 for i in range(len(drafts))]
     policy, reference = table_language_model(POLICY), table_language_model(REFERENCE)
-    assessor = Assessor(policy, reference, {}, reward, Sampling(), 1.0, 10**6)
+    assessor = Assessor(policy, reference, {}, reward, Sampling(), 10**6)
     return assessor.assess(rollout_of(drafts, groups), found, kl)
 
 
 def library_gradient(
-    found: Algorithm, experience: Experience, micro_tokens: int = 10**6, entropy_coef: float = 0.0
+    found: Algorithm, experience: Experience, micro_tokens: int = 10**6
 ) -> tuple[Tensor, dict[str, float]]:
     """Of the loss over all pairs, at a policy that has moved from where the update began."""
     policy = table_language_model(MOVED)
-    config = UpdateConfig(max_micro_tokens=micro_tokens, entropy_coef=constant(entropy_coef))
+    config = UpdateConfig(max_micro_tokens=micro_tokens)
     updater = Updater(policy, {}, Sampling(), config, seed=0)
-    metrics = updater.backward(experience[learning_units(experience, found).flatten()], found)
+    metrics = updater.backward(picked(experience), found)
     assert isinstance(policy.model, TableModel)
     assert policy.model.table.grad is not None
     return policy.model.table.grad[:, :3], {name: float(value) for name, value in metrics.items()}
+
+
+def picked(experience: Experience) -> Experience:
+    """All pairs, as one optimizer step has them."""
+    return experience.take_units(torch.arange(len(experience.units)))
+
+
+def beta_of(found: Algorithm) -> float:
+    return 0.1 if found.terms["policy"].loss == "dpo" else 1.0
 
 
 MOVED = (POLICY.log() + torch.linspace(-0.4, 0.5, POLICY.numel()).view_as(POLICY)).softmax(dim=-1)
@@ -171,15 +179,15 @@ def exact_loss(found: Algorithm, texts: list[tuple[tuple[int, ...], int]]) -> Ca
     def value(probabilities: Tensor) -> Tensor:
         terms = []
         for (one, first), (other, second) in zip(texts[::2], texts[1::2], strict=True):
-            if found.policy_loss == "dpo":
+            if found.terms["policy"].loss == "dpo":
                 gap = score(one) - score(other)
                 better, worse = (one, other) if gap > 0 else (other, one)
                 change = ratio(probabilities, REFERENCE, better) - ratio(probabilities, REFERENCE, worse)
-                loss = (1 + (-found.pair_beta * change).exp()).log()
+                loss = (1 + (-beta_of(found) * change).exp()).log()
             else:
                 gap = float(penalized(POLICY, one, first, KL) - penalized(POLICY, other, second, KL))
                 change = ratio(probabilities, POLICY, one) - ratio(probabilities, POLICY, other)
-                loss = (found.pair_beta * change - gap) ** 2
+                loss = (beta_of(found) * change - gap) ** 2
             if abs(gap) > 1e-6:
                 terms.append(loss)
         return torch.stack(terms).mean()
@@ -197,7 +205,7 @@ def moved_gradient(objective: Callable[[Tensor], Tensor]) -> Tensor:
 @pytest.mark.parametrize("name", ONLINE)
 def test_a_pair_loss_follows_the_gradient_of_its_objective(name: str) -> None:
     found = row(name)
-    texts = episodes(guided=found.rollin is not None)
+    texts = episodes(guided=found.script.rollin is not None)
     experience = assessed(found, [draft(found, response, switch) for response, switch in texts])
     gradient, metrics = library_gradient(found, experience)
     objective = exact_loss(found, texts)
@@ -209,11 +217,11 @@ def test_a_pair_loss_follows_the_gradient_of_its_objective(name: str) -> None:
 @pytest.mark.parametrize("name", ONLINE)
 def test_micro_batches_change_nothing_and_part_no_pair(name: str) -> None:
     found = row(name)
-    texts = episodes(guided=found.rollin is not None)
+    texts = episodes(guided=found.script.rollin is not None)
     experience = assessed(found, [draft(found, response, switch) for response, switch in texts])
-    whole, metrics = library_gradient(found, experience, entropy_coef=0.1)
+    whole, metrics = library_gradient(found, experience)
     for micro_tokens in (1, 8, 20):
-        cut, again = library_gradient(found, experience, micro_tokens, entropy_coef=0.1)
+        cut, again = library_gradient(found, experience, micro_tokens)
         torch.testing.assert_close(cut, whole, atol=1e-7, rtol=1e-5)
         assert again == pytest.approx(metrics, rel=1e-5, abs=1e-6)
 
@@ -225,7 +233,7 @@ def test_offline_dpo_follows_the_gradient_of_its_objective() -> None:
     drafts = [draft(found, response, 0) for response, _ in texts]
     groups = [i // 2 for i in range(len(drafts))]
     reference = table_language_model(REFERENCE)
-    assessor = Assessor(table_language_model(POLICY), reference, {}, None, Sampling(), 1.0, 10**6)
+    assessor = Assessor(table_language_model(POLICY), reference, {}, None, Sampling(), 10**6)
     experience = assessor.assess(rollout_of(drafts, groups), found, KL)
 
     def objective(probabilities: Tensor) -> Tensor:
@@ -235,12 +243,12 @@ def test_offline_dpo_follows_the_gradient_of_its_objective() -> None:
                 (likelihood(probabilities, text, 0, LENGTH) / likelihood(REFERENCE, text, 0, LENGTH)).log()
                 for text in (one, other)
             ]
-            terms.append((1 + (-found.pair_beta * (ratios[0] - ratios[1])).exp()).log())
+            terms.append((1 + (-beta_of(found) * (ratios[0] - ratios[1])).exp()).log())
         return torch.stack(terms).mean()
 
     gradient, _ = library_gradient(found, experience)
     torch.testing.assert_close(gradient, moved_gradient(objective), atol=1e-6, rtol=1e-4)
-    assert not experience.rewards.any()
+    assert experience.scored.rewards is None
 
 
 def test_the_first_step_of_rebel_is_a_policy_gradient() -> None:
@@ -250,7 +258,7 @@ def test_the_first_step_of_rebel_is_a_policy_gradient() -> None:
     experience = assessed(found, [draft(found, response, 0) for response, _ in texts], kl=0.0)
     policy = table_language_model(POLICY)
     updater = Updater(policy, {}, Sampling(), UpdateConfig(), seed=0)
-    updater.backward(experience[learning_units(experience, found).flatten()], found)
+    updater.backward(picked(experience), found)
 
     def surrogate(probabilities: Tensor) -> Tensor:
         terms = []
@@ -273,11 +281,12 @@ def test_only_the_best_and_the_worst_of_a_group_are_learned_from() -> None:
     drafts = [draft(found, RESPONSES[i], 0) for i in (0, 5, 9, 14, 3, 3)]
     rollout = rollout_of(drafts, [0, 0, 0, 0, 1, 1])
     policy, reference = table_language_model(POLICY), table_language_model(REFERENCE)
-    experience = Assessor(policy, reference, {}, reward, Sampling(), 1.0, 10**6).assess(rollout, found, KL)
+    experience = Assessor(policy, reference, {}, reward, Sampling(), 10**6).assess(rollout, found, KL)
     scores = [score(RESPONSES[i]) for i in (0, 5, 9, 14)]
     best, worst = scores.index(max(scores)), scores.index(min(scores))
-    assert learning_units(experience, found).tolist() == [[best, worst]]
-    assert experience.policy_mask.any(dim=1).tolist() == [i in (best, worst) for i in range(6)]
+    assert experience.pairs is not None
+    assert experience.pairs.tolist() == [[best, worst]]
+    assert picked(experience).rollout.texts == (rollout.texts[best], rollout.texts[worst])
 
 
 def trainer(
@@ -294,7 +303,7 @@ def trainer(
         "reward": {"name": "share_of_a"} if reward is not None else None,
         "algorithm": algorithm,
         "output": str(tmp_path / "run"),
-        "rollout": {"episodes": 16, "group_size": 4, "max_prompt_tokens": 4, "max_response_tokens": 6},
+        "rollout": {"episodes": 16, "max_prompt_tokens": 4, "max_response_tokens": 6},
         "update": {"minibatch": 4, "epochs": 2, "learning_rate": 5e-3},
         "training": {"updates": 3, "trackers": [], "checkpoint_every": 1000},
         "evaluation": {"every": 1000, "samples": 16, "test_samples": 16},
@@ -320,14 +329,14 @@ def test_minibatches_hold_whole_pairs_and_every_pair_once_an_epoch(
 
     monkeypatch.setattr(learner.parts.updater, "backward", recorded)
     experience = learner.assess(learner.collect(learner.batch(), learner.row()), learner.row())
-    pairs = len(learning_units(experience, learner.row()))
+    pairs = len(experience.units)
     metrics = learner.learn(experience, learner.row())
     assert metrics["pairs"] == pairs == 4
     assert [len(batch) for batch in seen] == [4, 4, 4, 4]
     for batch in seen:
         groups = batch.rollout.group.tolist()
         assert groups[::2] == groups[1::2]
-        assert (batch.rewards[::2] > batch.rewards[1::2]).all()
+        assert (batch.scored.rewards[::2] > batch.scored.rewards[1::2]).all()
     for epoch in (seen[:2], seen[2:]):
         assert sorted(g for batch in epoch for g in batch.rollout.group[::2].tolist()) == [0, 1, 2, 3]
 
@@ -350,8 +359,8 @@ def test_the_guide_begins_texts_of_a_group_apart(tmp_path: Path) -> None:
     assert (begun == 0).any()
     assert any(len(set(group)) > 2 for group in begun.tolist())
     experience = learner.assess(rollout, learner.row())
-    read = experience.policy_mask[learning_units(experience, learner.row()).flatten()]
-    assert read.sum() == rollout.response_mask[learning_units(experience, learner.row()).flatten()].sum()
+    by_guide = picked(experience).rollout.written_by(Author.GUIDE)
+    assert by_guide.any(), "a loss over pairs reads whole texts"
 
 
 @pytest.mark.parametrize(
@@ -379,7 +388,7 @@ def pair_file(path: Path, *records: dict[str, Any]) -> dict[str, Any]:
 
 
 PAIR = {"prompt": "ab", "chosen": "aaaaa", "rejected": "bcd"}
-OFFLINE = {"group_size": 2, "episodes": 32}
+OFFLINE = {"episodes": 32}
 
 
 def test_pairs_are_read_from_a_file(tmp_path: Path) -> None:
@@ -451,7 +460,6 @@ def test_offline_dpo_without_pairs_is_refused_before_a_model_loads(tmp_path: Pat
         "task": {"name": "data", "options": {"train": str(path)}},
         "policy": {"scratch": {}},
         "algorithm": "offline-dpo",
-        "rollout": {"group_size": 2},
     }
     with pytest.raises(UserError, match=r"learns from pairs, .* 'rejected_field: rejected'"):
         build_parts(Config.model_validate(config))
@@ -461,11 +469,11 @@ def test_offline_dpo_without_pairs_is_refused_before_a_model_loads(tmp_path: Pat
     ("changes", "message"),
     [
         ({"algorithm": "dpo", "reward": None}, "'dpo' needs a reward"),
-        ({"algorithm": "rebel", "rollout": {"group_size": 1}}, "'rollout.group_size' must be 2 or more"),
-        ({"algorithm": "offline-dpo"}, r"set 'rollout.group_size: 2' .* \(they are 4 and 0\)"),
+        ({"algorithm": {"base": "rebel", "group_size": 1}}, "'group_size' must be 2 or more"),
+        ({"algorithm": {"base": "offline-dpo", "group_size": 4}}, r"set 'group_size: 2' \(it is 4\)"),
         (
-            {"algorithm": "offline-dpo", "rollout": {"group_size": 2, "min_response_tokens": 5}},
-            r"'rollout.min_response_tokens: 0' \(they are 2 and 5\)",
+            {"algorithm": "offline-dpo", "rollout": {"min_response_tokens": 5}},
+            r"'rollout.min_response_tokens: 0' \(it is 5\)",
         ),
         ({"algorithm": "guided-dpo", "guide": None}, "needs a guide"),
     ],
@@ -476,7 +484,6 @@ def test_what_a_pair_algorithm_needs_is_asked_for(changes: dict[str, Any], messa
         "policy": {"model": "a"},
         "guide": {"model": "b"},
         "reward": {"name": "sentiment"},
-        "rollout": {"group_size": 4},
     }
     config["task"] = {"name": "imdb"}
     with pytest.raises(ValidationError, match=message):
@@ -488,13 +495,13 @@ def test_what_a_pair_algorithm_needs_is_asked_for(changes: dict[str, Any], messa
     [
         ({"base": "dpo", "advantage": "group_relative"}, "pairs are picked by the advantages preference"),
         ({"base": "grpo", "advantage": "preference"}, "set one of each, or neither"),
-        ({"base": "dpo", "policy_loss_on": "rollout"}, "'policy_loss_on: whole' for dpo, rebel alone"),
-        ({"base": "grpo", "policy_loss_on": "whole"}, "'policy_loss_on: whole' for dpo, rebel alone"),
+        ({"base": "dpo", "terms": {"policy": {"on": "rollout"}}}, "set 'on: whole' for the term 'policy'"),
+        ({"base": "grpo", "terms": {"policy": {"on": "whole"}}}, "a loss over pairs, and no other"),
         ({"base": "dpo", "whiten": True}, "no critic and no whitening"),
-        ({"base": "dpo", "advantage": "given_order"}, "set 'rollout: reference'"),
-        ({"base": "offline-dpo", "rollin": "reference"}, "leave 'rollin' out"),
-        ({"base": "ppo", "value_loss_on": "whole"}, "'value_loss_on' must be 'rollout'"),
-        ({"base": "dpo", "pair_beta": 0}, "greater than 0"),
+        ({"base": "dpo", "advantage": "given_order"}, "set 'script.rollout: reference'"),
+        ({"base": "offline-dpo", "script": {"rollin": "reference"}}, "leave 'script.rollin' out"),
+        ({"base": "dpo", "terms": {"value": {}}}, "no critic and no whitening"),
+        ({"base": "dpo", "terms": {"policy": {"options": {"beta": 0}}}}, "greater than 0"),
     ],
 )
 def test_an_incoherent_row_of_pairs_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -505,12 +512,16 @@ def test_an_incoherent_row_of_pairs_is_refused(changes: dict[str, Any], message:
 def test_a_pair_loss_without_a_reference_model_is_refused() -> None:
     found = row("offline-dpo")
     rollout = rollout_of([draft(found, response, 0) for response in RESPONSES[:2]], [0, 0])
-    assessor = Assessor(table_language_model(POLICY), None, {}, None, Sampling(), 1.0, 10**6)
+    assessor = Assessor(table_language_model(POLICY), None, {}, None, Sampling(), 10**6)
     with pytest.raises(UserError, match="needs the policy's frozen start"):
         assessor.assess(rollout, found, KL)
 
 
-def test_reference_coefficient_reads_the_preferred_text(tmp_path: Path) -> None:
-    learner = trainer(tmp_path, "offline-dpo", reward=None, rollout=OFFLINE, update={"reference_coef": 0.1})
+def test_a_term_on_the_references_reads_the_preferred_text(tmp_path: Path) -> None:
+    algorithm = {
+        "base": "offline-dpo",
+        "terms": {"references": {"loss": "nll", "on": "references", "weight": 0.1}},
+    }
+    learner = trainer(tmp_path, algorithm, reward=None, rollout=OFFLINE)
     assert {s.references for s in learner.collect(learner.batch(), learner.row()).samples} == {("aaaaaa",)}
-    assert learner.step()["reference_nll"] > 0
+    assert learner.step()["references_loss"] > 0

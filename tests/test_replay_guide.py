@@ -48,7 +48,9 @@ def test_a_finished_run_can_be_the_guide_of_the_next(tmp_path: Path) -> None:
     first.train()
     recorded = tmp_path / "first" / "evaluation" / "policy.jsonl"
     guide = ReplayGuide(ReplayGuideConfig(file=recorded))
-    second = toy_trainer(tmp_path / "second", guide=guide, algorithm={"base": "ppo++", "rollin_prob": 1.0})
+    second = toy_trainer(
+        tmp_path / "second", guide=guide, algorithm={"base": "ppo++", "help": {"probability": 1.0}}
+    )
     samples = second.parts.held_out("test")[:4]
     rollout = second.collect(samples, second.row())
     texts = {

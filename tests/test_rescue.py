@@ -375,10 +375,10 @@ RECIPE = {
         ("guide.temperature=0.3", False),
         ("rollout.episodes=3", False),
         ("update.epochs=3", False),
-        ("training.gamma=0.3", False),
+        ("algorithm.gamma=0.3", False),
         ("training.kl.coefficient=0.3", False),
         ("reward.options.low=3", False),
-        ("algorithm.rollin_prob=0.3", False),
+        ("algorithm.help.probability=0.3", False),
     ],
 )
 def test_only_what_changes_results_belongs_to_the_identity(override: str, same: bool) -> None:

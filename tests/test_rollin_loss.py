@@ -10,17 +10,17 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from rlgf.algorithms import GUIDED_GRPO, LUFFY, PPO_PLUS_PLUS, Algorithm, algorithm_from
+from rlgf.algorithms import Algorithm, algorithm_from
+from rlgf.algorithms.catalog import GUIDED_GRPO, LUFFY, PPO_PLUS_PLUS
 from rlgf.models.scoring import Tokens, response_outputs
-from rlgf.schedules import constant
 from rlgf.training.trainer import Trainer
 from rlgf.types import Author, Experience
 from test_training import build, experience_of
 
-OPTIONS = {
-    "rollout": {"episodes": 16, "group_size": 4, "min_response_tokens": 6},
-    "training": {"kl": {"coefficient": 0.0}},  # a term of its own in group-relative losses
-}
+OPTIONS = {"rollout": {"episodes": 16, "min_response_tokens": 6}}
+# The penalty is a term of its own in group-relative losses.
+FREE = {"coefficient": 0.0}
+FREE_LUFFY = LUFFY.changed(kl=FREE)
 
 
 def gradient(trainer: Trainer, experience: Experience, row: Algorithm) -> Tensor:
@@ -60,53 +60,52 @@ def expected(trainer: Trainer, experience: Experience, loss: str, *, rollin: flo
 
 
 @pytest.mark.parametrize(
-    ("base", "changes"),
+    ("base", "loss"),
     [
-        (PPO_PLUS_PLUS, {"rollin_loss": "nll"}),
-        (PPO_PLUS_PLUS, {"rollin_loss": "shaped_importance"}),
-        (GUIDED_GRPO, {"rollin_loss": "nll"}),
-        (LUFFY, {}),
+        (PPO_PLUS_PLUS, "nll"),
+        (PPO_PLUS_PLUS, "shaped_importance"),
+        (GUIDED_GRPO, "nll"),
+        (LUFFY, "shaped_importance"),
     ],
 )
-def test_the_rollin_loss_has_its_part_of_the_gradient(base: Algorithm, changes: dict[str, Any]) -> None:
-    row = base.model_copy(update=changes)
-    assert row.rollin_loss is not None
+def test_the_rollin_loss_has_its_part_of_the_gradient(base: Algorithm, loss: str) -> None:
+    def weighted(weight: float) -> Algorithm:
+        return base.changed(kl=FREE, terms={"rollin": {"loss": loss, "on": "rollin", "weight": weight}})
+
     trainer = build(base.name, **OPTIONS)
-    experience = experience_of(trainer, row)
+    experience = experience_of(trainer, weighted(1.0))
     assert experience.rollout.written_by(Author.GUIDE).any()
     gradients = {}
     for coefficient in (1.0, 0.5, 0.0):
-        row = row.model_copy(update={"rollin_coef": constant(coefficient)})
-        gradients[coefficient] = gradient(trainer, experience, row)
-        wanted = expected(trainer, experience, row.rollin_loss, rollin=coefficient)
+        gradients[coefficient] = gradient(trainer, experience, weighted(coefficient))
+        wanted = expected(trainer, experience, loss, rollin=coefficient)
         torch.testing.assert_close(gradients[coefficient], wanted, atol=1e-5, rtol=1e-4)
     assert (gradients[1.0] - gradients[0.0]).abs().max() > 1e-3
 
 
 def test_a_guides_token_weighs_as_much_as_a_policys() -> None:
-    """With all advantages 1 and f = 1 the gradient of LUFFY is that of one mean over all tokens."""
+    """With all advantages 1 and f = 1 the gradient of FREE_LUFFY is that of one mean over all tokens."""
     trainer = build("luffy", **OPTIONS)
-    experience = experience_of(trainer, LUFFY)
+    experience = experience_of(trainer, FREE_LUFFY)
     experience = replace(experience, advantages=torch.ones_like(experience.advantages))
-    # The two losses report their own means, whose weights are the shares of the tokens.
-    metrics = trainer.parts.updater.backward(experience, LUFFY)
+    metrics = trainer.parts.updater.backward(experience, FREE_LUFFY)
     counts = [int(experience.rollout.written_by(author).sum()) for author in (Author.POLICY, Author.GUIDE)]
-    assert metrics["policy_loss"] == pytest.approx(-1.0, abs=1e-5)
-    mean = (counts[0] * metrics["policy_loss"] + counts[1] * metrics["rollin_loss"]) / sum(counts)
-    shaped = metrics["rollin_shaped_weight"]
-    assert mean == pytest.approx(-(counts[0] + counts[1] * float(shaped)) / sum(counts), abs=1e-5)
+    assert metrics["policy_loss"] == pytest.approx(-counts[0] / sum(counts), abs=1e-5)
+    # The loss of the guide's tokens is their mean weight f, by their share of all.
+    assert metrics["rollin_loss"] == pytest.approx(-float(metrics["rollin_shaped_weight"]), abs=1e-5)
+    assert 0 < float(metrics["rollin_shaped_weight"]) < counts[1] / sum(counts)
 
 
 def test_the_joint_gradient_does_not_depend_on_micro_batches() -> None:
     whole, cut = (build("luffy", **OPTIONS, update={"max_micro_tokens": tokens}) for tokens in (10_000, 24))
-    found = [gradient(trainer, experience_of(trainer, LUFFY), LUFFY) for trainer in (whole, cut)]
+    found = [gradient(trainer, experience_of(trainer, FREE_LUFFY), FREE_LUFFY) for trainer in (whole, cut)]
     assert found[0].abs().max() > 1e-3
     torch.testing.assert_close(found[1], found[0], atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0], ids=["no text by a guide", "no text by the policy"])
 def test_a_step_without_one_of_the_authors_is_a_mean_over_the_other(share: float) -> None:
-    row = LUFFY.model_copy(update={"rollin_members": None, "rollin_prob": constant(share)})
+    row = FREE_LUFFY.changed(help={"members": None, "probability": share})
     trainer = build("luffy", **OPTIONS)
     experience = experience_of(trainer, row)
     author = Author.GUIDE if share else Author.POLICY
@@ -120,7 +119,7 @@ def test_a_step_without_one_of_the_authors_is_a_mean_over_the_other(share: float
 def test_members_of_a_group_have_rollins_of_their_own() -> None:
     trainer = build("luffy", **OPTIONS)
     samples = trainer.batch()
-    rollout = trainer.collect(samples, LUFFY)
+    rollout = trainer.collect(samples, FREE_LUFFY)
     guided = rollout.written_by(Author.GUIDE).sum(dim=1)
     assert (guided > 0).view(-1, 4).sum(dim=1).tolist() == [1] * 4
     assert all(count in (0, length) for count, length in zip(guided, rollout.lengths, strict=True))
@@ -130,10 +129,15 @@ def test_members_of_a_group_have_rollins_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"base": "ppo", "rollin_loss": "nll"}, "set 'rollin' to guide or reference"),
-        ({"base": "aggrevated", "rollin_loss": "nll"}, "set 'rollin' to guide or reference"),
-        ({"base": "ppo++", "rollin_loss": "clipped_surrogate"}, "needs the writer's probabilities"),
-        ({"base": "guided-grpo", "rollin_loss": "shaped_importance"}, "cancel over a roll-in"),
+        ({"base": "ppo", "terms": {"rollin": {"loss": "nll", "on": "rollin"}}}, "'script.rollin' must name"),
+        (
+            {"base": "ppo++", "terms": {"rollin": {"loss": "clipped_surrogate", "on": "rollin"}}},
+            "needs the probabilities of who wrote",
+        ),
+        (
+            {"base": "guided-grpo", "terms": {"rollin": {"loss": "shaped_importance", "on": "rollin"}}},
+            "cancel over a roll-in",
+        ),
     ],
 )
 def test_a_rollin_loss_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:

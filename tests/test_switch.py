@@ -12,17 +12,9 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import chisquare
 
-from rlgf.algorithms import (
-    AGGREVATED,
-    DR_PO,
-    GUIDED_GRPO,
-    LUFFY,
-    PPO_PLUS_PLUS,
-    REVERSE_CURRICULUM,
-    Algorithm,
-    RollinLength,
-    algorithm_from,
-)
+from rlgf.algorithms import Algorithm, RollinLength, algorithm_from
+from rlgf.algorithms.catalog import AGGREVATED, DR_PO, GUIDED_GRPO, LUFFY, PPO_PLUS_PLUS, REVERSE_CURRICULUM
+from rlgf.algorithms.spec import merged
 from rlgf.errors import UserError
 from rlgf.guides import EnsembleGuide, Guide, ReplayGuide, ReplayGuideConfig, Request
 from rlgf.models.loading import LanguageModel
@@ -64,14 +56,15 @@ def collect(
     """Groups as many as there are samples, whose references are the texts in turns."""
     config = RolloutConfig(max_prompt_tokens=4, max_response_tokens=limit, **options)
     maker = Collector(policy, guide, config, seed=0)
-    if row.rollin is not Author.POLICY:
+    if row.script.rollin is not Author.POLICY:
         maker.writers = {**maker.writers, Author.POLICY: Ends()}
     asked = [Sample("ab", (texts[i % len(texts)],)) for i in range(samples)]
-    return maker.collect(asked, row, progress=progress, group_size=group_size)
+    sized = row.model_copy(update={"group_size": group_size})
+    return maker.collect(asked, sized, progress=progress)
 
 
 def sure(row: Algorithm, **changes: Any) -> Algorithm:
-    return row.model_copy(update={"rollin_prob": constant(1.0), **changes})
+    return row.changed(**merged({"help": {"probability": 1.0}}, changes))
 
 
 def switches(rollout: Rollout, author: Author, group_size: int = 1) -> list[int]:
@@ -119,7 +112,7 @@ def test_the_law_is_uniform_between_two_shares_of_a_text(
 
 
 def test_the_coin_leaves_the_other_episodes_without_a_rollin(policy: LanguageModel) -> None:
-    row = PPO_PLUS_PLUS.model_copy(update={"rollin_prob": constant(0.6)})
+    row = PPO_PLUS_PLUS.changed(help={"probability": 0.6})
     found = switches(collect(policy, row, guide=FavouringGuide("a", 1.0)), Author.GUIDE)
     assert found.count(0) == pytest.approx(0.4 * SEEDS, abs=48)  # four standard deviations
     is_uniform([h for h in found if h], 1, LIMIT - 1)
@@ -138,7 +131,7 @@ def test_a_response_of_one_token_has_no_rollin(policy: LanguageModel) -> None:
 def test_a_reference_is_cut_anywhere_in_its_own_length(
     policy: LanguageModel, letters: int, grouped: bool
 ) -> None:
-    row = sure(GUIDED_GRPO if grouped else DR_PO, rollin=Author.REFERENCE)
+    row = sure(GUIDED_GRPO if grouped else DR_PO, script={"rollin": "reference"})
     size = 2 if grouped else 1
     samples = MANY if letters == 6 else SEEDS
     rollout = collect(policy, row, ["d" * letters], group_size=size, samples=samples)
@@ -228,7 +221,7 @@ def test_a_recording_is_looked_up_for_episodes_with_a_rollin_alone(
 ) -> None:
     guide = replay(tmp_path, "ccc")
     maker = Collector(policy, guide, RolloutConfig(max_response_tokens=LIMIT), seed=0)
-    row = PPO_PLUS_PLUS.model_copy(update={"rollin_prob": constant(0.0)})
+    row = PPO_PLUS_PLUS.changed(help={"probability": 0.0})
     assert not maker.collect([Sample("not recorded")], row).written_by(Author.GUIDE).any()
     with pytest.raises(UserError, match="has no completion of 'not recorded'"):
         maker.collect([Sample("not recorded")], sure(row))
@@ -290,7 +283,7 @@ def test_a_guide_with_a_limit_of_its_own_is_cut_anywhere_in_what_it_wrote(policy
 
 
 def test_a_guide_that_ends_early_ends_a_share_of_its_own_text(policy: LanguageModel) -> None:
-    row = sure(PPO_PLUS_PLUS, rollin_length=RollinLength(low=constant(0.5)))
+    row = sure(PPO_PLUS_PLUS, help={"length": {"low": 0.5}})
     rollout = collect(policy, row, guide=Ending())
     of_five = [
         switch
@@ -327,7 +320,7 @@ def test_the_guide_writes_no_more_than_it_may(policy: LanguageModel) -> None:
 
 @pytest.mark.parametrize("members", [1, 3, 4])
 def test_exactly_so_many_members_of_each_group_have_a_rollin(policy: LanguageModel, members: int) -> None:
-    row = LUFFY.model_copy(update={"rollin_members": members})
+    row = LUFFY.changed(help={"members": members})
     rollout = collect(policy, row, guide=FavouringGuide("a", 1.0), group_size=4, limit=2)
     guided = (rollout.written_by(Author.GUIDE).sum(dim=1) > 0).view(-1, 4)
     assert (guided.sum(dim=1) == members).all()
@@ -352,7 +345,7 @@ def test_a_whole_text_ends_its_episode(policy: LanguageModel) -> None:
 
 
 def test_a_whole_text_can_be_the_reference_or_cut_short(policy: LanguageModel) -> None:
-    row = LUFFY.model_copy(update={"rollin": Author.REFERENCE})
+    row = LUFFY.changed(script={"rollin": "reference"})
     rollout = collect(policy, row, ["abc", "d" * 99], group_size=2, samples=40)
     rows = rollout.written_by(Author.REFERENCE).any(dim=1)
     assert set(rollout.lengths[rows].tolist()) == {4, LIMIT}
@@ -364,13 +357,17 @@ def test_a_whole_text_can_be_the_reference_or_cut_short(policy: LanguageModel) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"base": "luffy", "rollin_prob": 0.5}, "no 'rollin_prob'; or 'rollin_members: null'"),
-        ({"base": "luffy", "rollin_shared": True}, "'rollin_shared: false'"),
-        ({"base": "grpo", "rollin_members": 1}, "set 'rollin' to who writes it"),
-        ({"base": "luffy", "rollin_members": 0}, "greater than or equal to 1"),
-        ({"base": "luffy", "rollin_length": {"low": 0.5}}, "leave 'low' and 'high' out"),
-        ({"base": "aggrevated", "rollin_length": {"whole": True}}, "set 'rollin' to guide or reference"),
-        ({"base": "guided-grpo", "rollin_length": {"whole": True}}, "in groups 'rollin_shared: false'"),
+        ({"base": "luffy", "help": {"probability": 0.5}}, "no 'help.probability'; or 'help.members: null'"),
+        ({"base": "luffy", "help": {"shared": True}}, "'help.shared: false'"),
+        ({"base": "grpo", "help": {"members": 1}}, "'script.rollin' must name who writes it"),
+        ({"base": "luffy", "help": {"members": 0}}, "greater than or equal to 1"),
+        ({"base": "luffy", "help": {"length": {"low": 0.5}}}, "leave 'low' and 'high' out"),
+        ({"base": "luffy", "help": {"members": 5}}, "'help.members' 5 exceeds 'group_size' 4"),
+        (
+            {"base": "aggrevated", "help": {"length": {"whole": True}}},
+            "set 'script.rollin' to guide or reference",
+        ),
+        ({"base": "guided-grpo", "help": {"length": {"whole": True}}}, "in groups 'help.shared: false'"),
     ],
 )
 def test_a_rollin_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -379,5 +376,7 @@ def test_a_rollin_that_cannot_be_is_refused(changes: dict[str, Any], message: st
 
 
 def test_a_coin_can_take_the_place_of_the_members() -> None:
-    changed = algorithm_from({"base": "luffy", "rollin_members": None, "rollin_prob": 0.25})
-    assert changed == LUFFY.model_copy(update={"rollin_members": None, "rollin_prob": constant(0.25)})
+    changed = algorithm_from({"base": "luffy", "help": {"members": None, "probability": 0.25}})
+    assert changed == LUFFY.changed(help={"members": None, "probability": 0.25})
+    assert isinstance(changed, Algorithm)
+    assert changed.help.members is None

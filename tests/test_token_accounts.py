@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from resume_script import toy_trainer
-from rlgf.algorithms import ALGORITHMS, BREAD
+from rlgf.algorithms import ALGORITHMS
+from rlgf.algorithms.catalog import BREAD
 from rlgf.guides import BudgetSpentError, LocalGuide, ReplayGuide, ReplayGuideConfig, Request
 from rlgf.rollout.authors import Draft, Part, Writer
 from rlgf.rollout.sampling import Sampling
-from rlgf.schedules import constant
 from rlgf.training.trainer import Trainer
 from rlgf.types import Author, Completion
 from test_training import build
@@ -69,20 +69,18 @@ def all_is_booked(trainer: Trainer, updates: int = 2) -> tuple[int, int]:
     return policy.tokens, guide.tokens
 
 
-@pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
-def test_every_token_that_was_sampled_is_booked(algorithm: str, size: int) -> None:
-    given = algorithm == "offline-dpo"
-    trainer = build(algorithm, rollout={"group_size": 2 if given else size, "min_response_tokens": 0})
+def test_every_token_that_was_sampled_is_booked(algorithm: str) -> None:
+    trainer = build(algorithm, rollout={"min_response_tokens": 0})
     policy, guide = all_is_booked(trainer)
-    writers = {author for row in ALGORITHMS[algorithm].rows for author in row.authors}
+    writers = {author for row in ALGORITHMS[algorithm].rows for author in row.script.authors}
     assert (policy > 0, guide > 0) == (Author.POLICY in writers, Author.GUIDE in writers)
 
 
 def test_texts_that_were_dropped_are_booked() -> None:
     """A group that fails is written again; its first texts were sampled all the same."""
-    trainer = build("bread", rollout={"group_size": 2})
-    row = BREAD.model_copy(update={"rollin_below": 2.0})  # every group fails
+    trainer = build("bread", changes={"group_size": 2})
+    row = BREAD.changed(help={"below": 2.0})  # every group fails
     policy, guide = counting(trainer)
     collector = trainer.parts.collector
     kept = trainer.collect(trainer.batch(), row)
@@ -118,14 +116,14 @@ class Closing:
 @pytest.mark.parametrize("guide", [Wordy(), Brief()], ids=lambda guide: type(guide).__name__)
 def test_what_is_cut_off_a_guides_text_is_booked(tmp_path: Path, algorithm: str, guide: Any) -> None:
     """Behind the limit, or taken back because the text ended before the switch."""
-    trainer = toy_trainer(
-        tmp_path, guide=guide, algorithm={"base": algorithm}, rollout={"group_size": 2}, seed=3
-    )
+    trainer = toy_trainer(tmp_path, guide=guide, algorithm={"base": algorithm}, seed=3)
     all_is_booked(trainer)
 
 
 def test_what_stands_behind_a_written_out_end_is_booked(tmp_path: Path) -> None:
-    trainer = toy_trainer(tmp_path, guide=Closing(), algorithm={"base": "ppo++", "rollin_prob": 1.0})
+    trainer = toy_trainer(
+        tmp_path, guide=Closing(), algorithm={"base": "ppo++", "help": {"probability": 1.0}}
+    )
     trainer.step()
     # a, b, the end, and what follows in the tokens that it would have as a text.
     behind = len(trainer.parts.policy.encode("<end>cd"))
@@ -158,7 +156,9 @@ def test_of_a_recorded_text_what_is_used_is_booked(tmp_path: Path) -> None:
     rows = [{"prompt": prompt, "completion": "abcd" * 9} for prompt in prompts]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     guide = ReplayGuide(ReplayGuideConfig(file=file))
-    trainer = toy_trainer(tmp_path / "two", guide=guide, algorithm={"base": "ppo++", "rollin_prob": 1.0})
+    trainer = toy_trainer(
+        tmp_path / "two", guide=guide, algorithm={"base": "ppo++", "help": {"probability": 1.0}}
+    )
     episodes = trainer.collect(trainer.batch(), trainer.row())
     trainer.step()
     assert trainer.progress.guide_tokens == int(episodes.written_by(Author.GUIDE).sum()) > 0
@@ -169,8 +169,8 @@ def test_texts_of_an_update_that_is_made_again_without_its_guide_are_booked(tmp_
         def write(self, requests: Sequence[Request]) -> list[Completion]:
             raise BudgetSpentError("the budget is spent.", go_on=True)
 
-    algorithm = {"base": "bread", "rollin_below": 2.0}
-    trainer = toy_trainer(tmp_path, guide=Spent(), algorithm=algorithm, rollout={"group_size": 2})
+    algorithm = {"base": "bread", "help": {"below": 2.0}}
+    trainer = toy_trainer(tmp_path, guide=Spent(), algorithm=algorithm)
     policy, _ = counting(trainer)
     trainer.step()
     assert trainer.progress.unguided
@@ -179,7 +179,13 @@ def test_texts_of_an_update_that_is_made_again_without_its_guide_are_booked(tmp_
 
 
 def test_evaluation_and_texts_besides_the_updates_are_accounts_of_their_own(tmp_path: Path) -> None:
-    trainer = toy_trainer(tmp_path, algorithm="ppo++", update={"reference_coef": 0.1})
+    trainer = toy_trainer(
+        tmp_path,
+        algorithm={
+            "base": "ppo++",
+            "terms": {"references": {"loss": "nll", "on": "references", "weight": 0.1}},
+        },
+    )
     policy, guide = counting(trainer)
     trainer.evaluate(split="validation")
     trainer.evaluate(Author.GUIDE, split="validation")
@@ -191,7 +197,7 @@ def test_evaluation_and_texts_besides_the_updates_are_accounts_of_their_own(tmp_
 
 
 def test_a_shared_beginning_is_booked_once() -> None:
-    trainer = build("guided-grpo", rollout={"group_size": 4, "min_response_tokens": 6})
-    row = trainer.row().model_copy(update={"rollin_prob": constant(1.0)})
+    trainer = build("guided-grpo", rollout={"min_response_tokens": 6})
+    row = trainer.row().changed(help={"probability": 1.0})
     rollout = trainer.collect(trainer.batch(), row)
     assert trainer.parts.collector.sampled[Author.GUIDE] < int(rollout.written_by(Author.GUIDE).sum())

@@ -451,7 +451,7 @@ def test_terms_that_do_not_apply_are_left_out_of_means(tmp_path: Path) -> None:
     def sometimes(completions, **kwargs):  # type: ignore[no-untyped-def]
         return [2.0 if i % 2 else None for i in range(len(completions))]
 
-    trainer = toy_trainer(tmp_path, algorithm="grpo", rollout={"group_size": 4})
+    trainer = toy_trainer(tmp_path, algorithm="grpo")
     terms = {"never": Term(never), "sometimes": Term(sometimes), "len": Term(reward_len)}
     parts = build_parts(
         trainer.config,
@@ -490,7 +490,7 @@ def test_train_with_trls_quickstart_reward(tmp_path: Path, monkeypatch: pytest.M
         "policy": {"scratch": {"layers": 1, "width": 16, "heads": 2, "context": 64, "vocabulary": 300}},
         "reward": "reward.py:reward_num_unique_chars",
         "algorithm": "grpo",
-        "rollout": {"episodes": 8, "group_size": 4, "max_prompt_tokens": 24, "max_response_tokens": 8},
+        "rollout": {"episodes": 8, "max_prompt_tokens": 24, "max_response_tokens": 8},
         "training": {"updates": 2, "trackers": []},
         "evaluation": {"samples": 4, "test_samples": 4, "every": 2},
         "output": "run",

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm, Mixture, algorithm_from
+from rlgf.algorithms.catalog import carried
 from rlgf.errors import UserError, nearest
 from rlgf.guides.build import TAG, EnsembleConfig, GuideConfig, fit_for, http_configs, scoreless_key
 from rlgf.identity import FREE, identity
@@ -24,7 +25,6 @@ from rlgf.rewards.build import RewardConfig
 from rlgf.rewards.build import fit_for as fit_reward
 from rlgf.rollout.collector import RolloutConfig
 from rlgf.training.evaluation import EvaluationConfig
-from rlgf.training.kl import KLConfig
 from rlgf.training.update import UpdateConfig
 
 
@@ -84,12 +84,10 @@ class PolicyConfig(_Strict):
 
 
 class TrainingConfig(_Strict):
-    """How long a run lasts, what it discounts and what it writes."""
+    """How long a run lasts and what it writes."""
 
     updates: Annotated[int, FREE] = Field(default=50, ge=1)
     """A resumed run may have more or fewer; schedules then go on as those of a run of the new length."""
-    gamma: float = Field(default=1.0, ge=0, le=1)
-    kl: KLConfig = KLConfig()
     checkpoint_every: Annotated[int, FREE] = Field(default=10, ge=1)
     """Updates between checkpoints."""
     sample_every: Annotated[int, FREE] = Field(default=5, ge=1)
@@ -163,25 +161,19 @@ def check_algorithm(algorithm: AnyAlgorithm, rollout: RolloutConfig, guide: Guid
         scoreless = scoreless_key(guide) if guide is not None and row.distills else None
         if scoreless is not None:
             raise ValueError(
-                f"algorithm '{algorithm.name}' reads the guide's probabilities ('distill_coef'), and a guide "
+                f"algorithm '{algorithm.name}' reads the guide's probabilities (the loss 'distillation'), and a guide "
                 f"given by 'guide.{scoreless}' has none: set 'guide.model' to a causal model with the policy's "
                 "tokenizer, or name a class of your own with a method 'log_distribution(tokens)'"
             )
-        if row.grouped and rollout.group_size < 2:
+        if rollout.episodes % row.group_size:
             raise ValueError(
-                f"algorithm '{row.name}' compares the members of a group: 'rollout.group_size' must be 2 or "
-                f"more (it is {rollout.group_size}), and a divisor of 'rollout.episodes' {rollout.episodes}"
+                f"'rollout.episodes' {rollout.episodes} must be a multiple of the 'algorithm.group_size' "
+                f"{row.group_size} of '{row.name}'"
             )
-        if (row.rollin_members or 0) > rollout.group_size:
+        if row.from_pairs and rollout.min_response_tokens:
             raise ValueError(
-                f"algorithm '{row.name}' begins 'rollin_members' {row.rollin_members} of the "
-                f"'rollout.group_size' {rollout.group_size} members of a group: lower it, or make groups larger"
-            )
-        if row.from_pairs and (rollout.group_size != 2 or rollout.min_response_tokens):
-            raise ValueError(
-                f"algorithm '{row.name}' learns from given pairs, two texts of any length: set "
-                "'rollout.group_size: 2' and 'rollout.min_response_tokens: 0' (they are "
-                f"{rollout.group_size} and {rollout.min_response_tokens})"
+                f"algorithm '{row.name}' learns from given texts of any length: set 'rollout.min_response_tokens: 0' "
+                f"(it is {rollout.min_response_tokens})"
             )
 
 
@@ -199,7 +191,10 @@ def load_config(*sources: str | Path | Mapping[str, Any]) -> Config:
     for source in sources:
         part = _spelled_out(read_source(source))
         if _whole_algorithm(part.get("algorithm")):
-            merged.pop("algorithm", None)
+            old = merged.pop("algorithm", {})
+            base = part["algorithm"].get("base")
+            if base is not None:
+                part["algorithm"] = laid_over(carried(old, str(base)), part["algorithm"])
         if isinstance(part.get("guide"), dict) and isinstance(merged.get("guide"), dict):
             merged["guide"] = fit_for(merged["guide"], part["guide"])
         if isinstance(part.get("reward"), dict) and isinstance(merged.get("reward"), dict):
@@ -250,12 +245,47 @@ def validated(model: type[Model], data: Mapping[str, Any]) -> Model:
         raise UserError(_sentence(model, error)) from error
 
 
+_MOVED: Mapping[str, Mapping[str, str]] = {
+    "training": {"gamma": "algorithm.gamma", "kl": "algorithm.kl"},
+    "rollout": {"group_size": "algorithm.group_size"},
+    "update": {
+        "clip": "algorithm.terms.policy.options.clip",
+        "value_clip": "algorithm.terms.value.options.clip",
+        "value_coef": "algorithm.terms.value.weight",
+        "entropy_coef": "algorithm.terms.entropy.weight",
+        "reference_coef": "algorithm.terms.references: {loss: nll, on: references, weight: ...}",
+    },
+    "algorithm": {
+        "rollin": "script.rollin",
+        "rollout": "script.rollout",
+        "rollin_prob": "help.probability",
+        "rollin_members": "help.members",
+        "rollin_length": "help.length",
+        "rollin_below": "help.below",
+        "rollin_shared": "help.shared",
+        "policy_loss": "terms.policy.loss",
+        "policy_loss_on": "terms.policy.on",
+        "value_loss_on": "terms.value: {weight: 0.5}",
+        "rollin_loss": "terms.rollin: {loss: ..., on: rollin}",
+        "rollin_coef": "terms.rollin.weight",
+        "distill_coef": "terms.distill: {loss: distillation, weight: ...}",
+        "jsd_beta": "terms.distill.options.jsd_beta",
+        "pair_beta": "terms.policy.options.beta",
+    },
+}
+"""Where the keys of version 0.1 are now, by section; those of an algorithm from its own row on."""
+
+
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     # A misspelled key also leaves the right one missing: the misspelling is what to mend.
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     path = [str(part) for part in first["loc"] if not str(part).startswith(TAG)]
     where = ".".join(path)
     if first["type"] == "extra_forbidden":
+        now = _MOVED.get(path[0], {}).get(path[-1])
+        if now is not None:
+            section = ".".join([*path[:-1], ""]) if path[0] == "algorithm" else ""
+            return f"'{where}' has moved: it is now '{section}{now}'."
         parent = _fields(model, path[:-1])
         return f"'{where}' is not a known key: {nearest(path[-1], parent)}"
     if first["type"] == "missing":
@@ -321,4 +351,14 @@ def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"{what} is no valid YAML: {reason}.") from error
     if not isinstance(plain, dict):
         raise UserError(f"{what} must be a mapping of keys to values.")
-    return {str(key): value for key, value in plain.items()}
+    found: dict[str, Any] = _with_text_keys(plain)
+    return found
+
+
+def _with_text_keys(value: Any) -> Any:
+    """The same with texts for keys: YAML 1.1 reads the key `on` of a term as true."""
+    if isinstance(value, list):
+        return [_with_text_keys(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    return {"on" if key is True else str(key): _with_text_keys(entry) for key, entry in value.items()}

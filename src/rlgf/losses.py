@@ -1,19 +1,24 @@
-"""What the optimizer minimizes. Pure functions: tensors in, (loss, metrics) out.
+"""What the optimizer minimizes. Pure functions: tensors in, a loss out, or (loss, metrics).
 
-Each loss is a *sum* over masked tokens divided by ``normalizer``, the number of masked tokens of
-the whole optimizer step. The trainer passes the same normalizer to every micro-batch of a step, so
+Each names as parameters what it reads, see `rlgf.algorithms.terms.LossInputs`. It is a *sum* over masked tokens divided by ``normalizer``, the number of masked tokens of
+the whole optimizer step. The updater passes the same normalizer to every micro-batch of a step, so
 the gradient does not depend on how the step was cut up.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 Metrics = dict[str, Tensor]
+
+Positive = Annotated[float, Gt(0)]
+Share = Annotated[float, Ge(0), Le(1)]
 
 
 def clipped_surrogate(
@@ -21,16 +26,15 @@ def clipped_surrogate(
     old_logprobs: Float[Tensor, "B T"],
     advantages: Float[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
-    clip: float,
     normalizer: float,
+    clip: Positive = 0.2,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """The clipped policy loss of PPO.
 
     ``-sum of min(rho * A, clip(rho, 1 - eps, 1 + eps) * A) / normalizer`` with
     ``rho = exp(logprobs - old_logprobs)`` (Schulman et al., arXiv 1707.06347, equation 7).
 
-    Metrics, summed over masked tokens and divided by the normalizer: ``clip_fraction`` and
-    ``update_kl``, the estimate ``(rho - 1) - log rho`` of KL(old || new), which is never negative.
+    Metrics: ``clip_fraction``, the share of masked tokens whose ratio is outside the clip range.
     """
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
     ratio = log_ratio.exp()
@@ -38,11 +42,8 @@ def clipped_surrogate(
     clipped = ratio.clamp(1 - clip, 1 + clip) * advantages
     loss = -(torch.minimum(unclipped, clipped) * mask).sum() / normalizer
     with torch.no_grad():
-        metrics = {
-            "clip_fraction": (((ratio - 1).abs() > clip) & mask).sum() / normalizer,
-            "update_kl": update_kl(logprobs, old_logprobs, mask, normalizer),
-        }
-    return loss, metrics
+        clip_fraction = (((ratio - 1).abs() > clip) & mask).sum() / normalizer
+    return loss, {"clip_fraction": clip_fraction}
 
 
 @torch.no_grad()
@@ -61,10 +62,9 @@ def update_kl(
 
 def negative_log_likelihood(
     logprobs: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], normalizer: float
-) -> tuple[Float[Tensor, ""], Metrics]:
+) -> Float[Tensor, ""]:
     """``-sum of log pi(y_t | s_t) / normalizer``: behaviour cloning, supervised fine-tuning."""
-    loss = -torch.where(mask, logprobs, 0.0).sum() / normalizer
-    return loss, {"nll": loss.detach()}
+    return -torch.where(mask, logprobs, 0.0).sum() / normalizer
 
 
 def shaped_importance(
@@ -72,7 +72,7 @@ def shaped_importance(
     advantages: Float[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
     normalizer: float,
-    shape: float = 0.1,
+    shape: Positive = 0.1,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """Importance-weighted policy gradient for tokens that somebody else wrote.
 
@@ -86,7 +86,7 @@ def shaped_importance(
 
 
 def dpo(
-    log_ratios: Float[Tensor, "N 2"], beta: float, normalizer: float
+    reference_log_ratios: Float[Tensor, "N 2"], normalizer: float, beta: Positive = 0.1
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """The loss of direct preference optimization, summed over pairs.
 
@@ -97,16 +97,19 @@ def dpo(
     the share of pairs whose margin is above 0.
 
     Args:
-        log_ratios: log pi(y) / ref(y) of whole texts, in nats, the better text first.
+        reference_log_ratios: log pi(y) / ref(y) of whole texts, in nats, the better text first.
         normalizer: the pairs of the whole optimizer step.
     """
-    margin = beta * (log_ratios[:, 0] - log_ratios[:, 1])
+    margin = beta * (reference_log_ratios[:, 0] - reference_log_ratios[:, 1])
     loss = -torch.nn.functional.logsigmoid(margin).sum() / normalizer
     return loss, _pair_metrics(margin, normalizer)
 
 
 def rebel(
-    log_ratios: Float[Tensor, "N 2"], difference: Float[Tensor, "N"], beta: float, normalizer: float
+    old_log_ratios: Float[Tensor, "N 2"],
+    difference: Float[Tensor, "N"],
+    normalizer: float,
+    beta: Positive = 1.0,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """The loss of REBEL: regress the difference of two rewards on the policy's own change, summed over pairs.
 
@@ -116,11 +119,11 @@ def rebel(
     Metrics: as `dpo`, the margin being what is regressed.
 
     Args:
-        log_ratios: log pi(y) / old(y) of whole texts, in nats; old is the policy before the update.
+        old_log_ratios: log pi(y) / old(y) of whole texts, in nats; old is the policy before the update.
         difference: R(y) - R(y').
         normalizer: the pairs of the whole optimizer step.
     """
-    margin = beta * (log_ratios[:, 0] - log_ratios[:, 1])
+    margin = beta * (old_log_ratios[:, 0] - old_log_ratios[:, 1])
     loss = ((margin - difference) ** 2).sum() / normalizer
     return loss, _pair_metrics(margin, normalizer)
 
@@ -135,9 +138,9 @@ def clipped_value(
     old_values: Float[Tensor, "B T"],
     returns: Float[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
-    clip: float,
     normalizer: float,
-) -> tuple[Float[Tensor, ""], Metrics]:
+    clip: Positive = 0.2,
+) -> Float[Tensor, ""]:
     """Half the squared error of the value function, the larger of plain and clipped.
 
     ``1/2 sum of max((V - R)^2, (clip(V, V_old - eps, V_old + eps) - R)^2) / normalizer``, the
@@ -145,25 +148,23 @@ def clipped_value(
     """
     clipped = old_values + (values - old_values).clamp(-clip, clip)
     error = torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
-    loss = 0.5 * torch.where(mask, error, 0.0).sum() / normalizer
-    return loss, {"value_loss": loss.detach()}
+    return 0.5 * torch.where(mask, error, 0.0).sum() / normalizer
 
 
-def entropy_bonus(
+def negative_entropy(
     entropy: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], normalizer: float
-) -> tuple[Float[Tensor, ""], Metrics]:
-    """Mean entropy of the sampling distribution, in nats a token; the trainer subtracts it."""
-    bonus = torch.where(mask, entropy, 0.0).sum() / normalizer
-    return bonus, {"entropy_bonus": bonus.detach()}
+) -> Float[Tensor, ""]:
+    """``-sum of H(pi(. | s_t)) / normalizer``, in nats per token: as a term it is an entropy bonus."""
+    return -(torch.where(mask, entropy, 0.0).sum() / normalizer)
 
 
 def distillation(
-    policy: Float[Tensor, "B T V"],
-    guide: Float[Tensor, "B T V"],
+    distribution: Float[Tensor, "B T V"],
+    guide_distribution: Float[Tensor, "B T V"],
     mask: Bool[Tensor, "B T"],
-    jsd_beta: float,
     normalizer: float,
-) -> tuple[Float[Tensor, ""], Metrics]:
+    jsd_beta: Share = 1.0,
+) -> Float[Tensor, ""]:
     """The divergence of the policy from the guide, exact over the vocabulary at each state.
 
     The generalized Jensen-Shannon divergence ``beta KL(g || m) + (1 - beta) KL(pi || m)`` with
@@ -174,14 +175,14 @@ def distillation(
     that KL.
 
     Args:
-        policy: log-probabilities. The gradient flows through them alone: the states are given, and
+        distribution: the policy's log-probabilities. The gradient flows through them alone: the states are given, and
             how they were sampled is not differentiated.
-        guide: log-probabilities, detached. Tokens that neither can draw (-inf in both) add nothing; a
+        guide_distribution: the guide's log-probabilities, detached. Tokens that neither can draw (-inf in both) add nothing; a
             KL is immense where only its second argument cannot draw a token.
     """
     # 0 * -inf would be NaN, in the gradient too.
-    least = torch.finfo(policy.dtype).min
-    p, q = guide.clamp(min=least), policy.clamp(min=least)
+    least = torch.finfo(distribution.dtype).min
+    p, q = guide_distribution.clamp(min=least), distribution.clamp(min=least)
     if jsd_beta == 0:
         divergence = _kl(p, q)
     elif jsd_beta == 1:
@@ -189,8 +190,7 @@ def distillation(
     else:
         middle = torch.logaddexp(p + math.log(jsd_beta), q + math.log1p(-jsd_beta))
         divergence = jsd_beta * _kl(p, middle) + (1 - jsd_beta) * _kl(q, middle)
-    loss = torch.where(mask, divergence, 0.0).sum() / normalizer
-    return loss, {"distillation": loss.detach()}
+    return torch.where(mask, divergence, 0.0).sum() / normalizer
 
 
 def kl_to_reference(
@@ -209,14 +209,14 @@ def kl_to_reference(
     of KL(reference || pi) and k2 = d^2 / 2 this one (J. Schulman, "Approximating KL Divergence", 2020). Weighted by a
     rho that is differentiated too, k3 has the same gradient as here.
 
-    Metrics: ``kl_loss``, the mean of rho k3, which estimates KL(pi || reference) without bias and is never negative.
+    Metrics: ``estimate``, the mean of rho k3, which estimates KL(pi || reference) without bias and is never negative.
     """
     ratio = torch.where(mask, logprobs - old_logprobs, 0.0).exp().detach()
     difference = torch.where(mask, log_ratio(logprobs, reference_logprobs), 0.0)
     loss = 0.5 * (ratio * difference**2).sum() / normalizer
     with torch.no_grad():
         estimate = torch.where(mask, kl_estimate(logprobs, reference_logprobs), 0.0)
-        return loss, {"kl_loss": (ratio * estimate).sum() / normalizer}
+        return loss, {"estimate": (ratio * estimate).sum() / normalizer}
 
 
 def _kl(p: Float[Tensor, "B T V"], q: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:

@@ -19,7 +19,7 @@ from rlgf.kept import KeptTokens
 
 
 class Author(IntEnum):
-    """Who wrote a token. ``NOBODY`` marks padding behind the end of a response."""
+    """Who wrote a token. ``NOBODY`` marks padding after the end of a response."""
 
     NOBODY = 0
     POLICY = 1
@@ -85,7 +85,7 @@ class Rollout:
     guides: tuple[str | None, ...]
     """Which guide wrote in an episode, where there are several."""
     altered: Bool[Tensor, "B"]
-    """Whether tokens say something else than an author's text, which the policy's tokenizer cannot say."""
+    """Whether the tokens spell another text than the author wrote, since the policy's tokenizer cannot spell that one."""
 
     def __len__(self) -> int:
         return self.response_ids.shape[0]
@@ -121,42 +121,76 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Experience:
-    """A rollout with everything that the losses read. All tensors are detached."""
+class Scored:
+    """A rollout with what was said of each episode by itself. All tensors are detached; None is what the algorithm
+    does not ask for."""
 
     rollout: Rollout
-    rewards: Float[Tensor, "B"]
+    rewards: Float[Tensor, "B"] | None = None
     """What the reward function said of each finished text, before it is normalized and clipped."""
-    token_rewards: Float[Tensor, "B T"]
-    """What is paid: the scaled reward at the last token, less the KL penalty at each policy token, where that
-    belongs in the rewards."""
-    reference_logprobs: Float[Tensor, "B T"]
-    old_logprobs: Float[Tensor, "B T"]
-    """Log-probability of each token under the policy before the update, where a loss reads it."""
-    values: Float[Tensor, "B T"]
-    advantages: Float[Tensor, "B T"]
-    returns: Float[Tensor, "B T"]
-    policy_mask: Bool[Tensor, "B T"]
-    """The tokens that the policy loss reads."""
-    rollin_mask: Bool[Tensor, "B T"]
-    """The roll-in tokens of others that the roll-in loss reads."""
-    value_mask: Bool[Tensor, "B T"]
-    """The states that the value loss reads."""
-    terms: Mapping[str, Float[Tensor, "B"]] = field(default_factory=dict)
+    reward_terms: Mapping[str, Float[Tensor, "B"]] = field(default_factory=dict)
     """What each term of a composed reward said, without its weight; NaN where it does not apply."""
     logged: Mapping[str, Float[Tensor, "B"]] = field(default_factory=dict)
     """What the reward logged beside its numbers, the same for all episodes that it scored together."""
-    kl_coefficient: float = 0.0
-    """Weight of the KL penalty where that is a term of the policy loss, else 0."""
+    reference_logprobs: Float[Tensor, "B T"] | None = None
+    old_logprobs: Float[Tensor, "B T"] | None = None
+    """Log-probability of each token under the policy before the update, where a loss reads it; what the policy
+    sampled itself is in the rollout."""
+    values: Float[Tensor, "B T"] | None = None
+    """The critic's, of the state before each token."""
 
     def __len__(self) -> int:
         return len(self.rollout)
 
-    def __getitem__(self, rows: Int[Tensor, "N"]) -> Experience:
+    def __getitem__(self, rows: Int[Tensor, "N"]) -> Scored:
         return take(self, rows)
 
 
-Record = TypeVar("Record", Rollout, Experience)
+@dataclass(frozen=True)
+class Experience:
+    """What is learned from: scored episodes, and what comparing them with one another says. None is what the
+    algorithm does not have."""
+
+    scored: Scored
+    token_rewards: Float[Tensor, "B T"] | None = None
+    """What is paid: the scaled reward at the last token, less the KL penalty at each policy token, where that
+    belongs in the rewards."""
+    advantages: Float[Tensor, "B T"] | None = None
+    returns: Float[Tensor, "B T"] | None = None
+    pairs: Int[Tensor, "N 2"] | None = None
+    """Episodes that are set against each other, the better one first; the others are not learned from."""
+    difference: Float[Tensor, "N"] | None = None
+    """How much better the first of each pair is."""
+    kl_coefficient: float = 0.0
+
+    @property
+    def rollout(self) -> Rollout:
+        return self.scored.rollout
+
+    @property
+    def old_logprobs(self) -> Float[Tensor, "B T"]:
+        """Of each token under the policy before the update; 0 at what others wrote, unless a loss reads that."""
+        known = self.scored.old_logprobs
+        return self.rollout.sampled_logprobs if known is None else known
+
+    @property
+    def units(self) -> Int[Tensor, "N K"]:
+        """Episodes that must stay in one micro-batch: the members of each pair, else each by itself."""
+        return torch.arange(len(self))[:, None] if self.pairs is None else self.pairs
+
+    def __len__(self) -> int:
+        return len(self.scored)
+
+    def take_units(self, chosen: Int[Tensor, "M"]) -> Experience:
+        """The episodes of some of the `units`, unit after unit."""
+        picked = take(replace(self, pairs=None, difference=None), self.units[chosen].flatten())
+        if self.pairs is None or self.difference is None:
+            return picked
+        together = torch.arange(len(picked)).view(-1, 2)
+        return replace(picked, pairs=together, difference=self.difference[chosen])
+
+
+Record = TypeVar("Record", Rollout, Scored, Experience)
 
 
 def take(record: Record, rows: Int[Tensor, "N"]) -> Record:
@@ -164,7 +198,7 @@ def take(record: Record, rows: Int[Tensor, "N"]) -> Record:
     index = rows.tolist()
 
     def pick(value: Any) -> Any:
-        if isinstance(value, Tensor | Rollout):
+        if isinstance(value, Tensor | Rollout | Scored):
             return value[rows]
         if isinstance(value, Sequence):
             return tuple(value[i] for i in index)
@@ -176,15 +210,25 @@ def take(record: Record, rows: Int[Tensor, "N"]) -> Record:
     return replace(record, **picked)
 
 
-def concatenate(records: Sequence[Record]) -> Record:
-    """Records one behind another, each padded to the longest: prompts on the left, the rest on the right."""
+def concatenate(records: Sequence[Scored]) -> Scored:
+    """Records one after another, each padded to the longest: prompts on the left, the rest on the right.
+
+    What one of them has, all have, but for the entries of mappings.
+    """
+    joined: Scored = _joined(records)
+    return joined
+
+
+def _joined(records: Sequence[Any]) -> Any:
     if len(records) == 1:
         return records[0]
 
     def join(name: str, values: list[Any]) -> Any:
         first = values[0]
+        if first is None:
+            return None
         if isinstance(first, Rollout):
-            return concatenate(values)
+            return _joined(values)
         if isinstance(first, Mapping):
             keys = dict.fromkeys(key for value in values for key in value)
             missing = [torch.full((len(record),), torch.nan) for record in records]
@@ -192,8 +236,6 @@ def concatenate(records: Sequence[Record]) -> Record:
                 key: torch.cat([value.get(key, gap) for value, gap in zip(values, missing, strict=True)])
                 for key in keys
             }
-        if isinstance(first, float):
-            return first
         if not isinstance(first, Tensor):
             return tuple(entry for value in values for entry in value)
         if first.dim() == 1:

@@ -1,84 +1,34 @@
-"""Algorithms as data: each is a row that says who writes which part and which loss reads it.
+"""Algorithms as data: each is a row that says who writes what, who helps, and what is minimized.
 
-The trainer reads rows and knows no algorithm by name. To add one, write a row: in `table.py`, in a
-recipe under ``algorithm:``, or in Python.
+The trainer reads rows and knows no algorithm by name. To add one, write a row: in a recipe under
+``algorithm:``, in Python, or in `catalog.py`.
 """
 
-from rlgf.algorithms.law import RollinLength
-from rlgf.algorithms.pieces import (
-    ESTIMATORS,
-    PAIR_LOSSES,
-    POLICY_LOSSES,
-    Estimates,
-    Estimator,
-    PairLoss,
-    PairTerms,
-    PolicyLoss,
-    PolicyTerms,
-    Signals,
-)
-from rlgf.algorithms.rows import Algorithm, AnyAlgorithm, Mixture, Part
-from rlgf.algorithms.table import (
-    AGGREVATED,
-    ALGORITHMS,
-    BC,
-    BREAD,
-    D2LOLS,
-    DISTILL,
-    DPO,
-    DR_PO,
-    GRPO,
-    GUIDED_DPO,
-    GUIDED_GRPO,
-    GUIDED_REBEL,
-    GUIDED_RLOO,
-    LOLS,
-    LUFFY,
-    OFFLINE_DPO,
-    PPO,
-    PPO_PLUS_PLUS,
-    REBEL,
-    REVERSE_CURRICULUM,
-    RLOO,
-    algorithm_from,
-)
+from rlgf.algorithms.catalog import ALGORITHMS, algorithm_from
+from rlgf.algorithms.estimators import ESTIMATORS, Estimates, Estimator, Pairs, Signals
+from rlgf.algorithms.kl import KLConfig
+from rlgf.algorithms.script import Help, RollinLength, Script, Span
+from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
+from rlgf.algorithms.terms import LOSSES, LossFunction, LossInputs, Term
 
 __all__ = [
-    "AGGREVATED",
     "ALGORITHMS",
-    "BC",
-    "BREAD",
-    "D2LOLS",
-    "DISTILL",
-    "DPO",
-    "DR_PO",
     "ESTIMATORS",
-    "GRPO",
-    "GUIDED_DPO",
-    "GUIDED_GRPO",
-    "GUIDED_REBEL",
-    "GUIDED_RLOO",
-    "LOLS",
-    "LUFFY",
-    "OFFLINE_DPO",
-    "PAIR_LOSSES",
-    "POLICY_LOSSES",
-    "PPO",
-    "PPO_PLUS_PLUS",
-    "REBEL",
-    "REVERSE_CURRICULUM",
-    "RLOO",
+    "LOSSES",
     "Algorithm",
     "AnyAlgorithm",
     "Estimates",
     "Estimator",
+    "Help",
+    "KLConfig",
+    "LossFunction",
+    "LossInputs",
     "Mixture",
-    "PairLoss",
-    "PairTerms",
-    "Part",
-    "PolicyLoss",
-    "PolicyTerms",
+    "Pairs",
     "RollinLength",
+    "Script",
     "Signals",
+    "Span",
+    "Term",
     "algorithm_from",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from transformers import PreTrainedTokenizerBase
 
-from rlgf.errors import UserError, nearest, resolve
+from rlgf.errors import UserError, nearest
 from rlgf.guides.base import Guide, ScoringGuide
 from rlgf.guides.ensemble import EnsembleGuide
 from rlgf.guides.http_config import HTTPGuideConfig
@@ -17,6 +17,7 @@ from rlgf.guides.remote import HTTPGuide
 from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.loading import LanguageModel, load_language_model
+from rlgf.registry import resolve
 
 TAG = "guide:"
 """What the tags of the kinds below begin with, so that they can be told from keys of a recipe."""

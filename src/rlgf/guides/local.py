@@ -113,7 +113,7 @@ class LocalGuide:
             raise UserError(
                 "'guide.model' has another vocabulary than the policy, and distillation compares their "
                 "probabilities token by token: choose a guide with the policy's tokenizer, or an algorithm "
-                "without 'distill_coef'."
+                "without the loss 'distillation'."
             )
 
     def _read(self, request: Request, limit: int) -> tuple[list[int], list[int]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from rlgf.errors import UserError, resolve
+from rlgf.errors import UserError
 from rlgf.metrics.base import Metric, References, check_needs, measure
 from rlgf.metrics.cider import CiderD
 from rlgf.metrics.learned import BertScore, Bleurt
@@ -14,6 +14,7 @@ from rlgf.metrics.meaning import ConceptCoverage, Spice, SpiceStandIn
 from rlgf.metrics.overlap import Bleu, Meteor, Rouge, Sacrebleu, SelfBleu
 from rlgf.metrics.sari import sari
 from rlgf.metrics.text import distinct, entropy, msttr, repetition, words
+from rlgf.registry import resolve
 from rlgf.tasks.base import build_from
 
 METRICS: Mapping[str, Callable[..., Any]] = {

@@ -16,10 +16,9 @@ def algorithm_table() -> Group:
         "name",
         "roll-in",
         "roll-out",
-        "policy loss reads",
-        "value loss reads",
+        "advantage",
+        "terms: loss on the tokens",
         "KL penalty in the",
-        "advantage or loss",
     ):
         rows.add_column(column, overflow="fold")
     sources = Table(title="Where they come from", show_lines=True)
@@ -37,21 +36,13 @@ def algorithm_table() -> Group:
 
 
 def _cells(row: Algorithm) -> list[str]:
-    often = (
-        f"p = {row.rollin_prob.start:g}" if row.rollin_members is None else f"{row.rollin_members} a group"
-    )
+    script, help = row.script, row.help
+    often = f"p = {help.probability.start:g}" if help.members is None else f"{help.members} a group"
+    terms = [f"{term.loss} on {term.on}" for term in row.terms.values()]
     return [
-        "" if row.rollin is None else f"{row.rollin.name.lower()}, {often}",
-        row.rollout.name.lower(),
-        ", ".join([str(row.policy_loss_on), *([f"rollin: {row.rollin_loss}"] if row.rollin_loss else [])]),
-        "" if row.value_loss_on is None else f"{row.value_loss_on}: V of {row.critic}",
+        "" if script.rollin is None else f"{script.rollin.name.lower()}, {often}",
+        script.rollout.name.lower(),
+        row.advantage or "",
+        ", ".join(terms) + ("" if row.critic is None else f", V of the {row.critic}"),
         row.kl_penalty or "",
-        " + ".join(
-            name
-            for name in (
-                f"{row.policy_loss} by {row.advantage}" if row.paired else row.advantage or row.policy_loss,
-                "distillation" if row.distills else None,
-            )
-            if name is not None
-        ),
     ]

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from rlgf.errors import UserError, resolve
+from rlgf.errors import UserError
+from rlgf.registry import resolve
 from rlgf.rewards.base import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.rewards.discriminator import Discriminator

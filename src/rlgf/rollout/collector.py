@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from rlgf import seeding
-from rlgf.algorithms import Algorithm
+from rlgf.algorithms import Algorithm, Script, Term
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.identity import FREE
@@ -40,9 +40,7 @@ class RolloutConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     episodes: int = Field(default=112, ge=1)
-    """Episodes an update."""
-    group_size: int = Field(default=1, ge=1)
-    """Episodes that share a prompt and a roll-in; group-relative algorithms need two or more."""
+    """Episodes per update."""
     max_prompt_tokens: int = Field(default=64, ge=1)
     """Longer prompts lose their beginning, so that what stands next to the response stays; those of a
     sample with a cue lose the end of what stands before the cue."""
@@ -60,10 +58,6 @@ class RolloutConfig(BaseModel):
 
     @model_validator(mode="after")
     def _arithmetic(self) -> RolloutConfig:
-        if self.episodes % self.group_size:
-            raise ValueError(
-                f"'episodes' {self.episodes} must be a multiple of 'group_size' {self.group_size}"
-            )
         if self.min_response_tokens > self.max_response_tokens:
             raise ValueError(
                 f"'min_response_tokens' {self.min_response_tokens} must not exceed "
@@ -81,10 +75,6 @@ class RolloutConfig(BaseModel):
             # With the limit itself as minimum every response has exactly that length.
             min_tokens=self.min_response_tokens,
         )
-
-    @property
-    def prompts(self) -> int:
-        return self.episodes // self.group_size
 
 
 class Collector:
@@ -111,11 +101,10 @@ class Collector:
         row: Algorithm,
         update: int = 0,
         progress: float = 0.0,
-        group_size: int = 1,
         rewards: Callable[[Rollout], Float[Tensor, "B"]] | None = None,
         numbers: Sequence[int] | None = None,
     ) -> Rollout:
-        """One rollout: ``group_size`` episodes for each sample, as the row says who writes what.
+        """One rollout: the row's ``group_size`` of episodes for each sample, as it says who writes what.
 
         The result is a function of the arguments, the seed and the authors alone.
 
@@ -130,53 +119,50 @@ class Collector:
         """
         self._check(samples, row)
         numbers = range(len(samples)) if numbers is None else numbers
+        group_size = row.group_size
         drafts = self._drafts(samples, update, numbers)
         groups = [number for number in numbers for _ in range(group_size)]
-        if row.rollin_below is None:
-            episodes = self._episodes(drafts, row, progress, group_size)
+        if row.help.below is None:
+            episodes = self._episodes(drafts, row, progress)
         else:
-            assert rewards is not None, "a row with 'rollin_below' is collected with its rewards"
-            episodes = self._episodes(
-                [draft.branch(draft.seed) for draft in drafts], row.alone, progress, group_size
-            )
+            assert rewards is not None, "a row with 'help.below' is collected with its rewards"
+            episodes = self._episodes([draft.branch(draft.seed) for draft in drafts], row.alone, progress)
             scores = rewards(assemble(episodes, groups, self.policy)).view(-1, group_size).amax(dim=1)
-            failed = [i for i, best in enumerate(scores.tolist()) if best < row.rollin_below]
-            again = self._episodes([drafts[i] for i in failed], row, progress, group_size)
+            failed = [i for i, best in enumerate(scores.tolist()) if best < row.help.below]
+            again = self._episodes([drafts[i] for i in failed], row, progress)
             for place, i in enumerate(failed):
                 episodes[i * group_size : (i + 1) * group_size] = again[
                     place * group_size : (place + 1) * group_size
                 ]
         return assemble(episodes, groups, self.policy)
 
-    def _episodes(
-        self, drafts: Sequence[Draft], row: Algorithm, progress: float, group_size: int
-    ) -> list[Draft]:
-        """Finished episodes, ``group_size`` in a row for each draft."""
+    def _episodes(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[Draft]:
+        """Finished episodes, the row's ``group_size`` one after another for each draft."""
         if row.from_pairs:
             return self._given_pairs(drafts)
-        begun = self._begun(drafts, row, group_size)
-        if row.rollin is not None:
-            switches = self._switches(begun, row, progress, group_size)
-            self._add(row.rollin, begun, switches)
+        begun = self._begun(drafts, row)
+        if row.script.rollin is not None:
+            switches = self._switches(begun, row, progress)
+            self._add(row.script.rollin, begun, switches)
             # A roll-in of the policy's stays ended, since its choice to end is what the loss is to judge.
-            if row.rollin is not Author.POLICY and not row.rollin_length.whole:
+            if row.script.rollin is not Author.POLICY and not row.help.length.whole:
                 draw_again(begun, switches, row, progress)
-        episodes = _members(begun, group_size if row.rollin_shared else 1)
-        # Nothing is written behind a whole text, also where the limit cut off its end.
-        over = [e.finished or (row.rollin_length.whole and bool(e.ids)) for e in episodes]
+        episodes = _members(begun, row.group_size if row.help.shared else 1)
+        # Nothing is written after a whole text, also where the limit cut off its end.
+        over = [e.finished or (row.help.length.whole and bool(e.ids)) for e in episodes]
         limits = [
             0 if ended else self.config.max_response_tokens - len(episode.ids)
             for episode, ended in zip(episodes, over, strict=True)
         ]
-        self._add(row.rollout, episodes, limits)
+        self._add(row.script.rollout, episodes, limits)
         return episodes
 
-    def _begun(self, drafts: Sequence[Draft], row: Algorithm, group_size: int) -> Sequence[Draft]:
+    def _begun(self, drafts: Sequence[Draft], row: Algorithm) -> Sequence[Draft]:
         """What has a beginning of its own: each group, or each of its members."""
-        return drafts if row.rollin_shared else _members(drafts, group_size)
+        return drafts if row.help.shared else _members(drafts, row.group_size)
 
     def _given_pairs(self, drafts: Sequence[Draft]) -> list[Draft]:
-        """The preferred and the rejected text of each draft's sample, one behind the other."""
+        """The preferred and the rejected text of each draft's sample, one after the other."""
         episodes = _members(drafts, 2)
         given = [episode.branch(episode.seed) for episode in episodes]
         for rejected in given[1::2]:
@@ -193,19 +179,18 @@ class Collector:
         row: Algorithm,
         update: int,
         progress: float,
-        group_size: int = 1,
         numbers: Sequence[int] | None = None,
     ) -> None:
         """Ask a remote guide now for the roll-ins that `collect` with the same arguments will need.
 
         What the guide is to finish cannot be asked ahead: the policy has yet to begin it.
         """
-        writer = self.writers.get(row.rollin) if row.rollin is not None else None
-        ahead = row.rollin_below is None
+        writer = self.writers.get(row.script.rollin) if row.script.rollin is not None else None
+        ahead = row.help.below is None
         if ahead and isinstance(writer, GuideWriter) and self.remote is not None:
             opened = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
-            drafts = self._begun(opened, row, group_size)
-            switches = self._switches(drafts, row, progress, group_size)
+            drafts = self._begun(opened, row)
+            switches = self._switches(drafts, row, progress)
             chosen = [(draft, switch) for draft, switch in zip(drafts, switches, strict=True) if switch > 0]
             self.remote.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
 
@@ -224,14 +209,16 @@ class Collector:
         Raises:
             UserError: the author is the guide and there is none, or the reference and a sample has none.
         """
-        row = Algorithm(name=author.name.lower(), rollout=author, policy_loss="nll")
+        row = Algorithm(
+            name=author.name.lower(), script=Script(rollout=author), terms={"nll": Term(loss="nll")}
+        )
         return self.collect(samples, row, update, numbers=numbers)
 
     def _check(self, samples: Sequence[Sample], row: Algorithm) -> None:
-        missing = row.authors - set(self.writers)
+        missing = row.script.authors - set(self.writers)
         if missing:
             raise UserError(f"algorithm '{row.name}' needs a guide: give the recipe a 'guide:' section.")
-        if Author.REFERENCE in row.authors and not all(sample.references for sample in samples):
+        if Author.REFERENCE in row.script.authors and not all(sample.references for sample in samples):
             raise UserError(f"algorithm '{row.name}' needs reference texts, and a sample has none.")
         if row.from_pairs and any(sample.rejected is None for sample in samples):
             raise UserError(f"algorithm '{row.name}' needs pairs, and a sample has no rejected text.")
@@ -239,11 +226,9 @@ class Collector:
     def _drafts(self, samples: Sequence[Sample], update: int, numbers: Sequence[int]) -> list[Draft]:
         return [self._open(sample, update, n) for n, sample in zip(numbers, samples, strict=True)]
 
-    def _switches(
-        self, drafts: Sequence[Draft], row: Algorithm, progress: float, group_size: int
-    ) -> list[int]:
-        assert row.rollin is not None, "asked for where it is set"
-        return draw_switches(drafts, row, progress, group_size, partial(self._lengths, row.rollin))
+    def _switches(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[int]:
+        assert row.script.rollin is not None, "asked for where it is set"
+        return draw_switches(drafts, row, progress, partial(self._lengths, row.script.rollin))
 
     def _lengths(self, author: Author, drafts: Sequence[Draft]) -> list[int]:
         """How many tokens each text of an author has, or may have where that is not known yet."""

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlgf.errors import UserError, resolve
+from rlgf.errors import UserError
+from rlgf.registry import resolve
 from rlgf.tasks.base import Task, build_from
 from rlgf.tasks.commongen import CommonGenTask
 from rlgf.tasks.data import DataTask

@@ -26,18 +26,21 @@ from rlgf.training.start import write_start
 from rlgf.training.states import digest, write_state
 from rlgf.training.update import Updater
 
-_FORMAT = "rlgf-checkpoint-2"
+_FORMAT = "rlgf-checkpoint-3"
 _KEPT = 2
 _BY_PROCESS = "by_process"
 
 
 @dataclass
 class Progress:
-    """What a run knows besides weights. Random numbers and the data cursor follow from `update`."""
+    """What a run knows besides weights. Random numbers follow from `update`."""
 
     update: int = 0
     """Updates that are done."""
-    kl_coefficient: float = 0.0
+    samples: int = 0
+    """Samples of the training data that these have used."""
+    kl_coefficients: dict[str, float] = field(default_factory=dict)
+    """The coefficient of the KL penalty of each row that has run, by the row's name."""
     policy_tokens: int = 0
     """Tokens that the policy sampled in training, also for texts that were dropped."""
     guide_tokens: int = 0

@@ -54,7 +54,7 @@ class Display:
 
     def update(self, update: int, updates: int, metrics: Mapping[str, float | str]) -> None:
         """One line an update, and the bar moves on."""
-        shown = ("reward", "kl", "nll", "value_loss", "tokens_per_second", "guide_overlap")
+        shown = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second", "guide_overlap")
         numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
         self.console.print(
             Text(f"{update:>5}/{updates}  {metrics['algorithm']:<12} {numbers}  {metrics['seconds']:.1f}s"),
@@ -81,7 +81,8 @@ class Display:
                         style=_STYLES[author],
                     )
                 start = end
-        line.append(f"(reward {experience.rewards[0]:.3f})", style="dim")
+        if experience.scored.rewards is not None:
+            line.append(f"(reward {experience.scored.rewards[0]:.3f})", style="dim")
         self.console.print(line, soft_wrap=True)
 
     def note(self, message: str) -> None:

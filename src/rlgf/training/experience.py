@@ -12,19 +12,20 @@ from torch import Tensor
 from transformers import TrainerState
 
 from rlgf.advantages import rewarded_share, whiten
-from rlgf.algorithms import ESTIMATORS, Algorithm, Estimator, Part, Signals
-from rlgf.errors import UserError, resolve
+from rlgf.algorithms import Algorithm, Estimates, Estimator, Pairs, Signals
+from rlgf.errors import UserError
 from rlgf.finite import require_finite
 from rlgf.losses import log_ratio
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
-from rlgf.rewards import Logged, Reward, RewardInput, Scale, score
+from rlgf.rewards import Reward, RewardInput, Scale, score
 from rlgf.rewards.base import LearnedReward, StatefulReward
 from rlgf.rewards.composed import Scores
 from rlgf.rollout.sampling import Sampling
 from rlgf.rollout.scoring import score_logprobs, score_values
 from rlgf.training import processes
-from rlgf.types import Author, Experience, Rollout, concatenate
+from rlgf.training.inputs import read_by, read_by_any
+from rlgf.types import Author, Experience, Rollout, Scored, concatenate
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,6 @@ class Assessor:
     reward: Reward | None
     """None for algorithms that need none."""
     sampling: Sampling
-    gamma: float
     max_batch_tokens: int
     scale: Scale = field(default_factory=Scale)
     """From what the reward says to what is paid; counts in the rewards of every `assess`."""
@@ -46,7 +46,7 @@ class Assessor:
     """How far the run is, for rewards that ask; the trainer counts its updates in it."""
 
     def assess(self, rollout: Rollout, row: Algorithm, kl_coefficient: float) -> Experience:
-        """Score a rollout as the row's losses need it.
+        """Score a rollout as the row's terms need it.
 
         Where several processes share an update, each scores the episodes that it is given, and all
         get the experience of all.
@@ -58,56 +58,40 @@ class Assessor:
         scored = concatenate(processes.gathered(self._score(rollout, row)))
         return self._estimate(scored, row, kl_coefficient)
 
-    def _score(self, rollout: Rollout, row: Algorithm) -> Experience:
+    def _score(self, rollout: Rollout, row: Algorithm) -> Scored:
         """What concerns each episode by itself."""
-        zeros = torch.zeros(rollout.response_ids.shape)
-        rewards, terms, logged = Scores(torch.zeros(len(rollout)), {}, Logged())
-        reference_logprobs = values = zeros
-        if row.needs_reward or row.paired:
-            reference_logprobs = self._reference_logprobs(rollout)
+        scored = Scored(rollout)
         if row.needs_reward:
             rewards, terms, logged = self._scores(rollout)
-            if row.critic is not None:
-                critic = self.critics[row.critic]
-                values = score_values(critic, self.policy.model, rollout, self.max_batch_tokens)
-        if row.policy_loss_on is Part.WHOLE:
-            policy_mask = rollout.response_mask
-        else:
-            policy_mask = rollout.written_by(row.author(row.policy_loss_on))
-        nothing = torch.zeros_like(policy_mask)
+            means = {name: sum(values) / len(values) for name, values in logged.metrics.items()}
+            spread = {name: torch.full((len(rollout),), mean) for name, mean in means.items()}
+            scored = replace(scored, rewards=rewards, reward_terms=terms, logged=spread)
         by_policy = rollout.written_by(Author.POLICY)
-        old_logprobs = self._old_logprobs(rollout, row)
         require_finite("the policy's log-probabilities of its own texts", rollout.sampled_logprobs, by_policy)
-        require_finite("the policy's log-probabilities before the update", old_logprobs, policy_mask)
-        require_finite("the reference's log-probabilities", reference_logprobs, policy_mask | by_policy)
-        require_finite("the critic's values", values)
-        return Experience(
-            rollout=rollout,
-            rewards=rewards,
-            token_rewards=zeros,
-            reference_logprobs=reference_logprobs,
-            old_logprobs=old_logprobs,
-            values=values,
-            advantages=zeros,
-            returns=zeros,
-            policy_mask=policy_mask,
-            rollin_mask=(nothing if row.rollin_loss is None else rollout.written_by(row.author(Part.ROLLIN))),
-            value_mask=(
-                nothing if row.value_loss_on is None else rollout.written_by(row.author(row.value_loss_on))
-            ),
-            terms=terms,
-            logged={
-                name: torch.full((len(rollout),), sum(values) / len(values))
-                for name, values in logged.metrics.items()
-            },
-        )
+        if row.needs_reference:
+            found = self._reference_logprobs(rollout)
+            # Where a text is begun by another, its own tokens need not be possible.
+            read = rollout.response_mask if row.paired else by_policy
+            require_finite("the reference's log-probabilities", found, read)
+            scored = replace(scored, reference_logprobs=found)
+        if "old_log_ratios" in row.reads and (rollout.response_mask & ~by_policy).any():
+            found = self._logprobs(self.policy, rollout)
+            require_finite("the policy's log-probabilities before the update", found, rollout.response_mask)
+            scored = replace(scored, old_logprobs=found)
+        if row.critic is not None:
+            critic = self.critics[row.critic]
+            found = score_values(critic, self.policy.model, rollout, self.max_batch_tokens)
+            require_finite("the critic's values", found)
+            scored = replace(scored, values=found)
+        return scored
 
-    def _estimate(self, scored: Experience, row: Algorithm, kl_coefficient: float) -> Experience:
-        """What is paid, advantages and returns, which look at groups and at the whole batch."""
-        if row.advantage is None:
-            return scored
+    def _estimate(self, scored: Scored, row: Algorithm, kl_coefficient: float) -> Experience:
+        """What is paid, advantages and returns or pairs, which look at groups and at the whole batch."""
+        experience = Experience(scored, kl_coefficient=kl_coefficient)
+        if row.estimator is None:
+            return experience
         rollout = scored.rollout
-        paid = self.scale.pay(scored.rewards)
+        paid = torch.zeros(len(rollout)) if scored.rewards is None else self.scale.pay(scored.rewards)
         penalty = kl_coefficient if row.kl_penalty == "reward" else 0.0
         token_rewards = shape_rewards(paid, rollout, scored.reference_logprobs, penalty)
         signals = Signals(
@@ -116,36 +100,39 @@ class Assessor:
             scored.values,
             rollout.response_mask,
             rollout.group,
-            self.gamma,
+            row.gamma,
             row.gae_lambda,
         )
-        estimator: Estimator = resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
-        advantages, returns = estimator.estimate(signals)
+        found = row.estimator.estimate(signals)
+        if isinstance(found, Pairs):
+            return replace(
+                experience, token_rewards=token_rewards, pairs=found.rows, difference=found.difference
+            )
+        weighing = {name: term for name, term in row.terms.items() if term.weighs_advantages}
+        read = read_by_any(weighing, rollout, row)
+        advantages = found.advantages
         if row.whiten:
-            read = scored.policy_mask | scored.rollin_mask
             share = rewarded_share(advantages, paid, read)
-            if share:
-                advantages = share * whiten(advantages, read)
-            else:
-                # Paid alike, nothing tells one text from another: what is left is the penalty itself.
-                nothing = torch.zeros_like(paid)
-                penalties = shape_rewards(nothing, rollout, scored.reference_logprobs, penalty)
-                unpaid = replace(
-                    signals, token_rewards=penalties, rewards=nothing, values=torch.zeros_like(scored.values)
-                )
-                advantages, _ = estimator.estimate(unpaid)
-        require_finite("the advantages", advantages, scored.policy_mask | scored.rollin_mask)
-        require_finite("the returns", returns, scored.value_mask)
-        # Of a group only the pair that was picked is learned from.
-        read = scored.policy_mask & (advantages != 0) if row.paired else scored.policy_mask
-        return replace(
-            scored,
-            token_rewards=token_rewards,
-            advantages=advantages,
-            returns=returns,
-            policy_mask=read,
-            kl_coefficient=kl_coefficient if row.kl_penalty == "loss" else 0.0,
-        )
+            advantages = (
+                share * whiten(advantages, read)
+                if share
+                else self._of_penalty(signals, scored, row.estimator, penalty)
+            )
+        require_finite("the advantages", advantages, read)
+        if found.returns is not None and row.value_term is not None:
+            require_finite("the returns", found.returns, read_by(row.value_term, rollout, row))
+        return replace(experience, token_rewards=token_rewards, advantages=advantages, returns=found.returns)
+
+    def _of_penalty(
+        self, signals: Signals, scored: Scored, estimator: Estimator, penalty: float
+    ) -> Float[Tensor, "B T"]:
+        """The advantages where all are paid alike: nothing tells one text from another, and the KL penalty is left."""
+        nothing = torch.zeros_like(signals.rewards)
+        penalties = shape_rewards(nothing, scored.rollout, scored.reference_logprobs, penalty)
+        values = None if signals.values is None else torch.zeros_like(signals.values)
+        found = estimator.estimate(replace(signals, token_rewards=penalties, rewards=nothing, values=values))
+        assert isinstance(found, Estimates), "pairs are not whitened"
+        return found.advantages
 
     def rewards(self, rollout: Rollout) -> Float[Tensor, "B"]:
         """What the reward function says of each text, before it is scaled.
@@ -182,13 +169,6 @@ class Assessor:
             )
         return self._logprobs(self.reference, rollout)
 
-    def _old_logprobs(self, rollout: Rollout, row: Algorithm) -> Float[Tensor, "B T"]:
-        """What the policy itself sampled is known; what others wrote is scored where a loss asks for it."""
-        reads_old = row.pair_loss is not None and row.pair_loss.reads_old
-        if reads_old and (rollout.response_mask & ~rollout.written_by(Author.POLICY)).any():
-            return self._logprobs(self.policy, rollout)
-        return rollout.sampled_logprobs
-
     def _logprobs(self, model: LanguageModel, rollout: Rollout) -> Float[Tensor, "B T"]:
         with model.running() as running:
             return score_logprobs(running, rollout, self.sampling, self.policy.end_ids, self.max_batch_tokens)
@@ -197,7 +177,7 @@ class Assessor:
 def shape_rewards(
     rewards: Float[Tensor, "B"],
     rollout: Rollout,
-    reference_logprobs: Float[Tensor, "B T"],
+    reference_logprobs: Float[Tensor, "B T"] | None,
     kl_coefficient: float,
 ) -> Float[Tensor, "B T"]:
     """The reward at each response's last token, less the KL penalty at each policy token.
@@ -206,8 +186,10 @@ def shape_rewards(
     (Stiennon et al., arXiv 2009.01325, section 3.4). Tokens of others pay nothing: the policy did
     not choose them. Nor does a difference of rounding (`losses.log_ratio`).
     """
-    by_policy = rollout.written_by(Author.POLICY)
-    ratio = log_ratio(rollout.sampled_logprobs, reference_logprobs)
-    shaped = -kl_coefficient * torch.where(by_policy, ratio, 0.0)
+    shaped = torch.zeros(rollout.response_ids.shape)
+    if reference_logprobs is not None:
+        by_policy = rollout.written_by(Author.POLICY)
+        ratio = log_ratio(rollout.sampled_logprobs, reference_logprobs)
+        shaped = -kl_coefficient * torch.where(by_policy, ratio, 0.0)
     last = (rollout.lengths - 1)[:, None]
     return shaped.scatter_add(1, last, rewards[:, None])

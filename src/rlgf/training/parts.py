@@ -139,7 +139,6 @@ def build_parts(
             critics,
             reward,
             config.rollout.sampling,
-            config.training.gamma,
             budget,
             config.reward.scale if config.reward is not None else Scale(),
             state,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rlgf.algorithms import Algorithm
+from rlgf.algorithms import Algorithm, Span
 from rlgf.config import Config
 from rlgf.errors import FailedElsewhereError, UserError
 from rlgf.guides import BudgetSpentError
@@ -24,7 +24,6 @@ from rlgf.training.beginning import agree_on_settings, checkpoint_of, note_on_le
 from rlgf.training.checkpoint import Progress, full_disk_named, save_policy
 from rlgf.training.describe import describe, mean_kl
 from rlgf.training.display import Display
-from rlgf.training.kl import KLController
 from rlgf.training.logbook import Logbook, read_metrics
 from rlgf.training.modelcard import write_model_card
 from rlgf.training.order import shuffled_passes
@@ -79,8 +78,7 @@ class Trainer:
             with processes.one_fate(), processes.main_first():
                 parts = build_parts(config, evaluates=evaluates)
         self.parts = parts
-        self.progress = Progress(kl_coefficient=config.training.kl.coefficient)
-        self.kl = KLController(config.training.kl)
+        self.progress = Progress()
         self.accounts = Accounts(self.parts.collector.remote)
         self.accounts.settle()
         self._stopping: Stopping | None = None
@@ -99,11 +97,23 @@ class Trainer:
         number = self.progress.update if update is None else update
         return unguided or algorithm.at(number, config.training.updates, config.seed)
 
-    def batch(self, update: int | None = None) -> list[Sample]:
-        """The samples of an update; default: the current one."""
-        data, count = self.parts.train, self.config.rollout.prompts
-        first = (self.progress.update if update is None else update) * count
+    def batch(self, *, ahead: bool = False) -> list[Sample]:
+        """The samples of the current update, or of the one after it.
+
+        Args:
+            ahead: the next update's.
+        """
+        data, first, count = self.parts.train, self.progress.samples, self._prompts(self.row())
+        if ahead:
+            first, count = first + count, self._prompts(self.row(self.progress.update + 1))
         return [data[index] for index in shuffled_passes(first, count, len(data), self.config.seed)]
+
+    def kl_coefficient(self, row: Algorithm) -> float:
+        """The weight of a row's KL penalty in the current update."""
+        return self.progress.kl_coefficients.get(row.name, row.kl.coefficient)
+
+    def _prompts(self, row: Algorithm) -> int:
+        return self.config.rollout.episodes // row.group_size
 
     def collect(self, samples: Sequence[Sample], row: Algorithm) -> Rollout:
         """Episodes for the samples, written as the row says; of several processes each writes its share."""
@@ -114,19 +124,18 @@ class Trainer:
             row,
             self.progress.update,
             self.done_share,
-            self.config.rollout.group_size,
             self.parts.assessor.rewards,
             mine,
         )
 
     def assess(self, rollout: Rollout, row: Algorithm) -> Experience:
         """Rewards, KL penalty, values and advantages."""
-        return self.parts.assessor.assess(rollout, row, self.kl.coefficient)
+        return self.parts.assessor.assess(rollout, row, self.kl_coefficient(row))
 
     def learn(self, experience: Experience, row: Algorithm) -> dict[str, float]:
-        """The optimizer steps of one update; a reward that learns does so behind the policy."""
+        """The optimizer steps of one update; a reward that learns does so after the policy."""
         references = None
-        if self.config.update.reference_coef.at(self.done_share):
+        if any(term.on is Span.REFERENCES and term.weight.at(self.done_share) for term in row.terms.values()):
             samples = experience.rollout.samples
             references = self.parts.collector.answers(Author.REFERENCE, samples, self.progress.update)
         metrics = self.parts.updater.update(
@@ -167,7 +176,7 @@ class Trainer:
             "algorithm": row.name,
             **describe(experience, row),
             **losses,
-            "kl_coefficient": self.kl.coefficient,
+            "kl_coefficient": experience.kl_coefficient,
             "policy_tokens": self.progress.policy_tokens,
             "guide_tokens": self.progress.guide_tokens,
             "seconds": seconds,
@@ -183,12 +192,10 @@ class Trainer:
         """Ask a remote guide for the roll-ins of the next update, while this one trains."""
         update, updates = self.progress.update + 1, self.config.training.updates
         if update < updates and self.parts.collector.remote is not None:
-            samples, group_size = self.batch(update), self.config.rollout.group_size
+            samples = self.batch(ahead=True)
             mine = processes.share(len(samples))
             chosen = [samples[number] for number in mine]
-            self.parts.collector.prefetch(
-                chosen, self.row(update), update, update / updates, group_size, mine
-            )
+            self.parts.collector.prefetch(chosen, self.row(update), update, update / updates, mine)
 
     def _collect_within_budget(self) -> tuple[Algorithm, Rollout]:
         row, rollout, spent = self.row(), None, None
@@ -313,7 +320,7 @@ class Trainer:
         """How far the run is, for rewards that ask."""
         for state in (self.parts.assessor.trainer_state, self.parts.evaluator.trainer_state):
             state.global_step = self.progress.update
-            state.epoch = self.progress.update * self.config.rollout.prompts / len(self.parts.train)
+            state.epoch = self.progress.samples / len(self.parts.train)
 
     def _account(self, gathered: _Gathered, sampled: Counter[Author], seconds: float) -> None:
         """
@@ -322,17 +329,21 @@ class Trainer:
         """
         progress, config = self.progress, self.config
         update = progress.update + 1
-        if gathered.row.needs_reward:
-            self.kl.observe(mean_kl(gathered.experience))
+        row, experience = gathered.row, gathered.experience
+        coefficients = progress.kl_coefficients
+        if row.needs_reward:
+            after = row.kl.next(experience.kl_coefficient, mean_kl(experience.scored))
+            coefficients = {**coefficients, row.name: after}
         # At once, so that an interruption finds the update either finished or not.
         self.progress = replace(
             progress,
             update=update,
+            samples=progress.samples + self._prompts(row),
+            kl_coefficients=coefficients,
             policy_tokens=progress.policy_tokens + sampled[Author.POLICY],
             guide_tokens=progress.guide_tokens + sampled[Author.GUIDE],
             seconds=progress.seconds + seconds,
             guide_accounts=self.accounts.dump(),
-            kl_coefficient=self.kl.coefficient,
             validation_due=update % config.evaluation.every == 0 or update == config.training.updates,
         )
 
@@ -351,10 +362,9 @@ class Trainer:
 
     def _prepare(self, folder: Path, resume: bool) -> Saver:
         """Bring all processes to the same beginning: that of the run, or the main process's newest checkpoint."""
-        agree_on_settings(self.config, self.parts, self.batch(0))
+        agree_on_settings(self.config, self.parts, self.batch())
         checkpoint = checkpoint_of(folder, resume) if processes.is_main() else None
         self.progress = restore(checkpoint, self.config, self.parts, self.progress)
-        self.kl.coefficient = self.progress.kl_coefficient
         if checkpoint is not None:
             self.display.note(f"Resumed from {checkpoint} after update {self.progress.update}.")
         note = note_on_length(self.progress, self.config)

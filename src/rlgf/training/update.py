@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from rlgf import losses, seeding
-from rlgf.algorithms import POLICY_LOSSES, Algorithm, PolicyTerms
-from rlgf.errors import resolve
+from rlgf.algorithms import Algorithm, Span
 from rlgf.finite import require_finite, require_finite_metrics
 from rlgf.guides.base import ScoringGuide
 from rlgf.identity import FREE
@@ -23,12 +22,12 @@ from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
 from rlgf.models.loading import LanguageModel
 from rlgf.models.scoring import Tokens, response_outputs
-from rlgf.rollout.sampling import Sampling, entropy, log_distribution, one_end, token_logprobs
+from rlgf.rollout.sampling import Sampling, token_logprobs
 from rlgf.rollout.scoring import score_logprobs
 from rlgf.schedules import Schedule, constant
 from rlgf.training import processes
-from rlgf.training.pairs import learning_units, pair_terms
-from rlgf.types import Author, Experience, Rollout
+from rlgf.training.inputs import InputReader, StepTerm, read_by, read_by_any, step_terms, value_inputs
+from rlgf.types import Author, Experience, Rollout, Scored
 
 
 class UpdateConfig(BaseModel):
@@ -47,12 +46,6 @@ class UpdateConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0)
     max_gradient_norm: float = Field(default=1.0, gt=0)
     """Of the policy and of each critic apart."""
-    clip: float = Field(default=0.2, gt=0)
-    value_clip: float = Field(default=0.2, gt=0)
-    value_coef: Schedule = constant(0.5)
-    entropy_coef: Schedule = constant(0.0)
-    reference_coef: Schedule = constant(0.0)
-    """Weight of the negative log-likelihood of the reference texts."""
     max_update_kl: float | None = Field(default=None, gt=0)
     """End an update early once a minibatch is this far from where the update began, in nats per token."""
 
@@ -72,8 +65,8 @@ class Updater:
     """How many updates the run has, so that a warm-up of the learning rate counts the first one."""
 
     def __post_init__(self) -> None:
-        # Models of one tokenizer can be padded to different widths.
-        self.vocabulary = 1 + max(self.policy.tokenizer.get_vocab().values())
+        vocabulary = 1 + max(self.policy.tokenizer.get_vocab().values())
+        self.reader = InputReader(self.policy, self.sampling, vocabulary, self.guide)
         self.parameters = {
             "policy": self.policy.trained,
             **{f"critic {name}": list(critic.parameters()) for name, critic in self.critics.items()},
@@ -101,7 +94,7 @@ class Updater:
         """All optimizer steps of one update.
 
         Args:
-            references: the reference texts of the same samples, for ``reference_coef``.
+            references: the reference texts of the same samples, for terms on them.
 
         Returns:
             Metrics, averaged over the optimizer steps.
@@ -112,14 +105,13 @@ class Updater:
         """
         self._set_learning_rates(progress)
         gathered: dict[str, list[float]] = defaultdict(list)
-        units = learning_units(experience, row)
-        if row.paired:
-            gathered["pairs"].append(float(len(units)))
-        if not len(units):
+        if experience.pairs is not None:
+            gathered["pairs"].append(float(len(experience.pairs)))
+        if not len(experience.units):
             return _means(gathered)
         if self.config.max_update_kl is not None:
             experience = self._with_beginning(experience, row)
-        for metrics in self._steps(experience, row, units, update, progress, references):
+        for metrics in self._steps(experience, row, update, progress, references):
             for name, value in metrics.items():
                 gathered[name].append(float(value))
             if metrics.get("update_kl", 0.0) > (self.config.max_update_kl or float("inf")):
@@ -131,36 +123,40 @@ class Updater:
         self,
         experience: Experience,
         row: Algorithm,
-        units: Int[Tensor, "N K"],
         update: int,
         progress: float,
         references: Rollout | None,
     ) -> Iterator[dict[str, Tensor]]:
         """One optimizer step after another, with its metrics."""
+        units = experience.units
         for epoch in range(self.config.epochs):
             order = torch.randperm(
                 len(units), generator=seeding.generator(self.seed, "minibatches", update, epoch)
             )
             for chosen in order.split(max(1, self.config.minibatch // units.shape[1])):
-                rows = units[chosen].flatten()
-                minibatch = references[rows] if references is not None else None
-                metrics = self.backward(experience[rows], row, progress, minibatch)
+                minibatch = references[units[chosen].flatten()] if references is not None else None
+                metrics = self.backward(experience.take_units(chosen), row, progress, minibatch)
                 require_finite_metrics(metrics)
                 metrics["gradient_norm"] = self._step()
                 yield metrics
 
     def _with_beginning(self, experience: Experience, row: Algorithm) -> Experience:
         """With the log-probabilities before the update of texts that others wrote, which ``max_update_kl``
-        compares with; losses that compare with them themselves have them already."""
-        rollout = experience.rollout
-        others = experience.policy_mask & ~rollout.written_by(Author.POLICY)
-        known = row.pair_loss.reads_old if row.pair_loss is not None else row.policy_loss != "nll"
-        if known or not others.any():
+        compares with too."""
+        rollout, scored = experience.rollout, experience.scored
+        others = rollout.response_mask & ~rollout.written_by(Author.POLICY)
+        if scored.old_logprobs is not None or not (others & self._policy_reads(rollout, row)).any():
             return experience
-        scored = score_logprobs(
+        found = score_logprobs(
             self.policy.model, rollout, self.sampling, self.policy.end_ids, self.config.max_micro_tokens
         )
-        return replace(experience, old_logprobs=torch.where(others, scored, experience.old_logprobs))
+        old = torch.where(others, found, rollout.sampled_logprobs)
+        return replace(experience, scored=replace(scored, old_logprobs=old))
+
+    def _policy_reads(self, rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
+        """The tokens of the episodes that any term reads the policy's probabilities of."""
+        terms = {n: t for n, t in row.terms.items() if not t.of_critic and t.on is not Span.REFERENCES}
+        return read_by_any(terms, rollout, row)
 
     @torch.no_grad()
     def _check_result(self, rollout: Rollout) -> None:
@@ -196,39 +192,39 @@ class Updater:
     ) -> dict[str, Tensor]:
         """Add the gradient of one optimizer step's loss to the parameters, micro-batch by micro-batch.
 
-        The loss is ``policy loss + rollin_coef * roll-in loss + KL coefficient * KL penalty (where the row has
-        it in the loss) + distill_coef * divergence from the guide
-        + value_coef * value loss - entropy_coef * entropy + reference_coef * NLL of the references``,
-        each averaged over the tokens that it reads; a policy loss and a roll-in loss that both weigh by an
-        advantage are averaged together, over the tokens of both.
+        The loss is the sum of the row's terms, each averaged over the tokens or pairs that it reads; terms that
+        weigh tokens by their advantage are averaged together, over the tokens of all of them.
 
         Args:
-            batch: of a row of pairs, pair behind pair with the better text first (`learning_units`).
+            references: the reference texts of the batch's samples, for terms on them.
 
         Returns:
-            The losses and what they report.
+            The losses and what they report; ``update_kl``, how far the policy is from where the update began, in nats
+            per token.
         """
         metrics: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         critic = None if row.critic is None else self.critics[row.critic]
         shared = critic is not None and critic.reads_policy_hidden
-        counts = _Counts.of(batch)
-        policy_reads = batch.policy_mask | batch.rollin_mask
-        if shared:
-            policy_reads = policy_reads | batch.value_mask
+        terms = step_terms(row, batch, references, progress)
+        of_critic = [term for term in terms if term.term.of_critic]
+        on_references = [term for term in terms if term.term.on is Span.REFERENCES]
+        of_policy = [term for term in terms if term not in of_critic and term not in on_references]
+        value_reads = read_by_any({t.name: t.term for t in of_critic}, batch.rollout, row)
+        policy_reads = self._policy_reads(batch.rollout, row)
+        moved = _Moved.of(batch, policy_reads)
 
-        for micro, tokens in self._micro_batches(batch, policy_reads, 2 if row.paired else 1):
+        reads = policy_reads if of_policy else torch.zeros_like(policy_reads)
+        for micro, tokens in self._micro_batches(batch, reads | value_reads if shared else reads):
             logits, hidden = response_outputs(self.policy.model, tokens, hidden=shared)
-            loss = self._policy_loss(micro, tokens, logits, row, counts, progress, metrics)
+            loss = self._policy_loss(of_policy, micro, tokens, logits, row, moved, metrics)
             if critic is not None and shared:
-                values = critic(tokens, hidden)
-                loss = loss + self._value_loss(micro, values, counts.value, progress, metrics)
+                loss = loss + self._value_loss(of_critic, micro, critic(tokens, hidden), row, metrics)
             loss.backward()
         if critic is not None and not shared:
-            for micro, tokens in self._micro_batches(batch, batch.value_mask):
-                loss = self._value_loss(micro, critic(tokens, None), counts.value, progress, metrics)
-                loss.backward()
-        if references is not None:
-            self._reference_loss(references, progress, metrics)
+            for micro, tokens in self._micro_batches(batch, value_reads):
+                self._value_loss(of_critic, micro, critic(tokens, None), row, metrics).backward()
+        if references is not None and on_references:
+            self._reference_loss(on_references, references, metrics)
         processes.sum_gradients(self.trained)
         return processes.sum_numbers(dict(metrics))
 
@@ -246,174 +242,105 @@ class Updater:
 
     def _policy_loss(
         self,
+        terms: Sequence[StepTerm],
         micro: Experience,
         tokens: Tokens,
         logits: Tensor,
         row: Algorithm,
-        counts: _Counts,
-        progress: float,
+        moved: _Moved,
         metrics: dict[str, Tensor],
     ) -> Tensor:
-        loss = self._surrogates(micro, tokens, logits, row, counts, progress, metrics)
-        mask = micro.policy_mask[:, : logits.shape[1]].to(logits.device)
-        distill_coef = row.distill_coef.at(progress)
-        # A warm-up from 0 leaves a row without a policy loss nothing else to differentiate.
-        if distill_coef or row.policy_loss is None:
-            divergence, found = self._distillation(tokens, logits, row.jsd_beta, mask, counts.policy)
+        """The terms that read the policy's outputs."""
+        names = frozenset({"logprobs", "old_logprobs"}).union(*(term.term.reads for term in terms))
+        inputs = self.reader.read(names, micro, tokens, logits)
+        loss = torch.zeros((), device=logits.device)
+        length = logits.shape[1]
+        for term in terms:
+            mask = read_by(term.term, micro.rollout, row)[:, :length].to(logits.device)
+            summand, found = term(inputs, mask)
             _accumulate(metrics, found)
-            loss = loss + distill_coef * divergence
-        entropy_coef = self.config.entropy_coef.at(progress)
-        if entropy_coef:
-            bonus, found = losses.entropy_bonus(
-                entropy(logits, self.sampling, self.policy.end_ids, tokens.kept_mask(logits.shape[-1])),
-                mask,
-                counts.policy,
+            loss = loss + summand
+        assert inputs.logprobs is not None, "asked for above"
+        assert inputs.old_logprobs is not None, "asked for above"
+        if moved.tokens:
+            mask = moved.compared(micro, self._policy_reads(micro.rollout, row))[:, :length]
+            gone = losses.update_kl(
+                inputs.logprobs, inputs.old_logprobs, mask.to(logits.device), moved.tokens
             )
-            _accumulate(metrics, found)
-            loss = loss - entropy_coef * bonus
+            _accumulate(metrics, {"update_kl": gone})
         return loss
 
-    def _surrogates(
+    def _value_loss(
         self,
+        terms: Sequence[StepTerm],
         micro: Experience,
-        tokens: Tokens,
-        logits: Tensor,
+        values: Tensor,
         row: Algorithm,
-        counts: _Counts,
-        progress: float,
         metrics: dict[str, Tensor],
     ) -> Tensor:
-        """The row's policy loss, its roll-in loss and the KL penalty, each over the tokens that it reads."""
-        total = torch.zeros((), device=logits.device)
-        limited = self.config.max_update_kl is not None
-        if row.policy_loss is None and row.rollin_loss is None and not limited:
-            return total
-        length, device = logits.shape[1], logits.device
-        kept = tokens.kept_mask(logits.shape[-1])
-        logprobs = token_logprobs(
-            logits, tokens.response_ids, self.sampling, self.policy.end_ids, kept, tokens.given
-        )
-        old_logprobs = micro.old_logprobs[:, :length].to(device)
-        advantages = micro.advantages[:, :length].to(device)
-        policy_loss, reported = row.policy_loss, set[str]()
-        if row.pair_loss is not None:
-            pairs = pair_terms(micro, logprobs, row.pair_beta, counts.pairs)
-            total, found = row.pair_loss.compute(pairs)
-            _accumulate(metrics, {"policy_loss": total.detach(), **found})
-            policy_loss = None
-        rollin_coef = row.rollin_coef.at(progress)
-        for prefix, name, mask, count, weight in (
-            ("", policy_loss, micro.policy_mask, counts.policy, 1.0),
-            ("rollin_", row.rollin_loss, micro.rollin_mask, counts.rollin, rollin_coef),
-        ):
-            if name is not None:
-                mask = mask[:, :length].to(device)
-                terms = PolicyTerms(logprobs, old_logprobs, advantages, mask, self.config.clip, count)
-                loss, found = resolve(name, POLICY_LOSSES, f"algorithm.{prefix or 'policy_'}loss")(terms)
-                metrics[f"{prefix or 'policy_'}loss"] += loss.detach().cpu()
-                _accumulate(metrics, {prefix + key: value for key, value in found.items()})
-                total = total + (weight * count / counts.learned if row.learns_as_one else weight) * loss
-                reported |= {prefix + key for key in found}
-        if micro.kl_coefficient:
-            mask = micro.policy_mask[:, :length].to(device)
-            reference = micro.reference_logprobs[:, :length].to(device)
-            penalty, found = losses.kl_to_reference(logprobs, old_logprobs, reference, mask, counts.policy)
+        """The term that reads a critic's values."""
+        inputs = value_inputs(micro, values)
+        loss = torch.zeros((), device=values.device)
+        for term in terms:
+            mask = read_by(term.term, micro.rollout, row)[:, : values.shape[1]].to(values.device)
+            summand, found = term(inputs, mask)
             _accumulate(metrics, found)
-            total = total + micro.kl_coefficient * penalty
-        if limited and "update_kl" not in reported:
-            mask = micro.policy_mask[:, :length].to(device)
-            gone = losses.update_kl(logprobs, old_logprobs, mask, counts.policy)
-            _accumulate(metrics, {"update_kl": gone})
-        return total
+            loss = loss + summand
+        return loss
 
-    def _distillation(
-        self, tokens: Tokens, logits: Tensor, jsd_beta: float, mask: Tensor, count: float
-    ) -> tuple[Tensor, losses.Metrics]:
-        """The divergence of the policy from the guide, both without top-k and top-p."""
-        assert self.guide is not None, "checked when the run was set up"
-        ends, end_id = self.policy.end_ids, self.policy.end_id
-        guide_ends = set(getattr(self.guide, "end_ids", ends))
-        # A token that ends the guide's texts alone is none that the guide could have the policy go on from.
-        policy = log_distribution(
-            logits[..., : self.vocabulary], Sampling(temperature=self.sampling.temperature), ()
-        )
-        policy = one_end(policy, ends, end_id, guide_ends - set(ends))
-        guide = self.guide.log_distribution(tokens)[..., : self.vocabulary]
-        guide = one_end(guide, guide_ends.union(ends), end_id)
-        # A token that the policy may not draw yet is none that the guide could ask it for.
-        possible = Sampling(min_tokens=self.sampling.min_tokens)
-        policy, guide = (log_distribution(side, possible, (end_id,)) for side in (policy, guide))
-        return losses.distillation(policy, guide, mask, jsd_beta, count)
-
-    def _value_loss(
-        self, micro: Experience, values: Tensor, count: float, progress: float, metrics: dict[str, Tensor]
-    ) -> Tensor:
-        length = values.shape[1]
-        loss, found = losses.clipped_value(
-            values,
-            micro.values[:, :length].to(values.device),
-            micro.returns[:, :length].to(values.device),
-            micro.value_mask[:, :length].to(values.device),
-            self.config.value_clip,
-            count,
-        )
-        _accumulate(metrics, found)
-        return self.config.value_coef.at(progress) * loss
-
-    def _reference_loss(self, references: Rollout, progress: float, metrics: dict[str, Tensor]) -> None:
-        count = float(references.response_mask.sum())
+    def _reference_loss(
+        self, terms: Sequence[StepTerm], references: Rollout, metrics: dict[str, Tensor]
+    ) -> None:
+        """Add the gradient of the terms on the reference texts."""
         references = references[processes.every_nth(torch.arange(len(references)))]
+        names = frozenset[str]().union(*(term.term.reads for term in terms))
         prompts = references.prompt_mask.sum(dim=1)
         for rows in length_batches(prompts, references.lengths, self.config.max_micro_tokens):
-            tokens = Tokens.of(references[rows]).to(self.policy.model.device)
+            micro = Experience(Scored(references[rows]))
+            tokens = Tokens.of(micro.rollout).to(self.policy.model.device)
             logits, _ = response_outputs(self.policy.model, tokens)
-            logprobs = token_logprobs(
-                logits, tokens.response_ids, self.sampling, self.policy.end_ids, given=tokens.given
-            )
-            loss, found = losses.negative_log_likelihood(logprobs, tokens.response_mask, count)
-            _accumulate(metrics, {"reference_nll": found["nll"]})
-            (self.config.reference_coef.at(progress) * loss).backward()
+            inputs = self.reader.read(names, micro, tokens, logits)
+            for term in terms:
+                loss, found = term(inputs, tokens.response_mask)
+                _accumulate(metrics, found)
+                loss.backward(retain_graph=term is not terms[-1])
 
     def _micro_batches(
-        self, batch: Experience, reads: Bool[Tensor, "B T"], together: int = 1
+        self, batch: Experience, reads: Bool[Tensor, "B T"]
     ) -> Iterator[tuple[Experience, Tokens]]:
-        """Micro-batches of the rows that a loss reads, each cut behind the last token it reads.
+        """Micro-batches of the units that a loss reads, each cut after the last token it reads.
 
         A causal model's output does not depend on later tokens, so the rest need not be run.
-
-        Args:
-            together: how many rows, one behind the other, must not be parted.
         """
-        units = torch.arange(len(batch)).view(-1, together)
-        chosen = units[processes.every_nth(reads[units].any(dim=2).any(dim=1).nonzero().squeeze(1))]
+        units = batch.units
+        together = units.shape[1]
+        chosen = processes.every_nth(reads[units].any(dim=2).any(dim=1).nonzero().squeeze(1))
         if not len(chosen):
             return
         positions = torch.arange(1, reads.shape[1] + 1)
-        ends = (reads * positions).amax(dim=1)[chosen].amax(dim=1)
-        prompts = batch.rollout.prompt_mask.sum(dim=1)[chosen].amax(dim=1)
+        ends = (reads * positions).amax(dim=1)[units[chosen]].amax(dim=1)
+        prompts = batch.rollout.prompt_mask.sum(dim=1)[units[chosen]].amax(dim=1)
         for picked in length_batches(prompts, ends, self.config.max_micro_tokens // together):
-            micro = batch[chosen[picked].flatten()]
+            micro = batch.take_units(chosen[picked])
             tokens = Tokens.of(micro.rollout).cut(int(ends[picked].max()))
             yield micro, tokens.to(self.policy.model.device)
 
 
 @dataclass(frozen=True)
-class _Counts:
-    """How many tokens each loss reads in a whole optimizer step, 1 where it reads none; and its pairs."""
+class _Moved:
+    """The tokens over which it is measured how far an update has moved the policy."""
 
-    policy: float
-    rollin: float
-    learned: float
-    """By the policy loss and the roll-in loss together."""
-    value: float
-    pairs: float
+    all_known: bool
+    """Whether the probabilities before the update are known for what others wrote, too."""
+    tokens: float
 
     @staticmethod
-    def of(batch: Experience) -> _Counts:
-        learned = batch.policy_mask | batch.rollin_mask
-        masks = (batch.policy_mask, batch.rollin_mask, learned, batch.value_mask)
-        policy, rollin, both, value = (max(float(mask.sum()), 1.0) for mask in masks)
-        return _Counts(policy, rollin, both, value, pairs=len(batch) / 2)
+    def of(batch: Experience, reads: Bool[Tensor, "B T"]) -> _Moved:
+        moved = _Moved(batch.scored.old_logprobs is not None, 0.0)
+        return replace(moved, tokens=float(moved.compared(batch, reads).sum()))
+
+    def compared(self, batch: Experience, reads: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+        return reads if self.all_known else reads & batch.rollout.written_by(Author.POLICY)
 
 
 def _accumulate(metrics: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -1,12 +1,13 @@
-"""The table of algorithms, and how a recipe picks or changes a row of it."""
+"""The catalog of algorithms, and how a recipe picks or changes a row of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from rlgf.algorithms.law import RollinLength
-from rlgf.algorithms.rows import Algorithm, AnyAlgorithm, Mixture, Part
+from rlgf.algorithms.script import Help, RollinLength, Script, Span
+from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture, merged
+from rlgf.algorithms.terms import Term
 from rlgf.errors import UserError, nearest
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author
@@ -17,15 +18,18 @@ _GAE = "A = sum_k (gamma lambda)^k delta_t+k"
 BC = Algorithm(
     name="bc",
     summary="behaviour cloning (supervised fine-tuning) of the reference texts",
-    rollout=Author.REFERENCE,
-    policy_loss="nll",
+    script=Script(rollout=Author.REFERENCE),
+    terms={"policy": Term(loss="nll")},
     equation="-log pi(y_t | s_t)",
     paper="Pomerleau, 1988",
 )
 PPO = Algorithm(
     name="ppo",
     summary="proximal policy optimization from the prompt",
-    value_loss_on=Part.ROLLOUT,
+    terms={
+        "policy": Term(loss="clipped_surrogate"),
+        "value": Term(loss="value", weight=constant(0.5)),
+    },
     advantage="gae",
     whiten=True,
     equation=f"min(rho A, clip(rho) A), {_GAE}, V = V^pi",
@@ -35,8 +39,8 @@ PPO_PLUS_PLUS = PPO.model_copy(
     update={
         "name": "ppo++",
         "summary": "PPO from states in the middle of the guide's texts as well",
-        "rollin": Author.GUIDE,
-        "rollin_prob": constant(0.6),
+        "script": Script(rollin=Author.GUIDE),
+        "help": Help(probability=constant(0.6)),
         "paper": _RLGF,
     }
 )
@@ -44,10 +48,9 @@ AGGREVATED = PPO.model_copy(
     update={
         "name": "aggrevated",
         "summary": "differentiable AggreVaTe: improve on the guide by one step, the guide finishes",
-        "rollin": Author.POLICY,
-        "rollout": Author.GUIDE,
-        "policy_loss_on": Part.ROLLIN,
-        "rollin_prob": constant(0.8),
+        "script": Script(rollin=Author.POLICY, rollout=Author.GUIDE),
+        "help": Help(probability=constant(0.8)),
+        "terms": {**PPO.terms, "policy": Term(loss="clipped_surrogate", on=Span.ROLLIN)},
         "equation": f"min(rho A, clip(rho) A), {_GAE}, V = V^g; lambda {PPO.gae_lambda:g}, "
         "at lambda 0: A^g = r_t + gamma V^g(s_t+1) - V^g(s_t)",
         "paper": f"{_RLGF}; Sun et al., arXiv 1703.01030",
@@ -56,7 +59,9 @@ AGGREVATED = PPO.model_copy(
 GRPO = Algorithm(
     name="grpo",
     summary="group-relative policy optimization, no critic",
+    terms={"policy": Term(loss="clipped_surrogate"), "kl": Term(loss="kl")},
     advantage="group_relative",
+    group_size=4,
     equation="min(rho A, clip(rho) A) - c KL(pi || ref), A = (R - mean_group R) / std_group R",
     paper="Shao et al., arXiv 2402.03300",
 )
@@ -64,6 +69,7 @@ RLOO = GRPO.model_copy(
     update={
         "name": "rloo",
         "summary": "REINFORCE with a leave-one-out baseline, no critic",
+        "terms": {"policy": Term(loss="clipped_surrogate")},
         "advantage": "leave_one_out",
         "equation": "min(rho A, clip(rho) A), A = R - mean of the others' R",
         "paper": "Ahmadian et al., arXiv 2402.14740",
@@ -72,22 +78,20 @@ RLOO = GRPO.model_copy(
 DISTILL = Algorithm(
     name="distill",
     summary="on-policy distillation: the guide's probabilities at the states of the policy's own texts, no reward",
-    policy_loss=None,
-    distill_coef=constant(1.0),
+    terms={"distill": Term(loss="distillation")},
     equation="JSD_beta(g, pi) = beta KL(g || m) + (1 - beta) KL(pi || m), m = beta g + (1 - beta) pi; "
     "beta 0: KL(g || pi), beta 1: KL(pi || g)",
     paper="Agarwal et al., arXiv 2306.13649",
 )
-_GUIDED = {"rollin": Author.GUIDE, "rollin_prob": constant(0.6)}
+_GUIDED = {"script": Script(rollin=Author.GUIDE), "help": Help(probability=constant(0.6))}
 GUIDED_GRPO = GRPO.model_copy(
     update={"name": "guided-grpo", "summary": "GRPO; a group shares the guide's roll-in", **_GUIDED}
 )
 BREAD = GUIDED_GRPO.model_copy(
     update={
         "name": "bread",
-        "summary": "GRPO; a group of which all fail is written again behind the guide's beginning",
-        "rollin_prob": constant(1.0),
-        "rollin_below": 0.5,
+        "summary": "GRPO; a group of which all fail is written again after the guide's beginning",
+        "help": Help(probability=constant(1.0), below=0.5),
         "paper": "Zhang et al., arXiv 2506.17211",
     }
 )
@@ -95,11 +99,12 @@ LUFFY = GUIDED_GRPO.model_copy(
     update={
         "name": "luffy",
         "summary": "GRPO over groups of which the guide wrote one text whole, and learns from that one too",
-        "rollin_prob": constant(0.0),
-        "rollin_members": 1,
-        "rollin_length": RollinLength(whole=True),
-        "rollin_shared": False,
-        "rollin_loss": "shaped_importance",
+        "help": Help(members=1, length=RollinLength(whole=True), shared=False),
+        "terms": {
+            "policy": Term(loss="clipped_surrogate"),
+            "rollin": Term(loss="shaped_importance", on=Span.ROLLIN),
+            "kl": Term(loss="kl"),
+        },
         "equation": "GRPO's sum over the policy's tokens and that of f(pi) A over the guide's, f(x) = x / (x + 0.1), "
         "over the number of both",
         "paper": "Yan et al., arXiv 2504.14945",
@@ -111,9 +116,9 @@ GUIDED_RLOO = RLOO.model_copy(
 DPO = Algorithm(
     name="dpo",
     summary="online direct preference optimization: the best text of a group over its worst",
-    policy_loss="dpo",
-    policy_loss_on=Part.WHOLE,
+    terms={"policy": Term(loss="dpo", on=Span.WHOLE)},
     advantage="preference",
+    group_size=4,
     equation="-log sigmoid(beta (log pi(y+) / ref(y+) - log pi(y-) / ref(y-)))",
     paper="Rafailov et al., arXiv 2305.18290; Guo et al., arXiv 2402.04792",
 )
@@ -121,8 +126,9 @@ OFFLINE_DPO = DPO.model_copy(
     update={
         "name": "offline-dpo",
         "summary": "direct preference optimization on the data's pairs, no reward",
-        "rollout": Author.REFERENCE,
+        "script": Script(rollout=Author.REFERENCE),
         "advantage": "given_order",
+        "group_size": 2,
         "paper": "Rafailov et al., arXiv 2305.18290",
     }
 )
@@ -130,15 +136,14 @@ REBEL = DPO.model_copy(
     update={
         "name": "rebel",
         "summary": "regression of reward differences on the change of the policy, best and worst of a group",
-        "policy_loss": "rebel",
+        "terms": {"policy": Term(loss="rebel", on=Span.WHOLE)},
         "advantage": "reward_difference",
-        "pair_beta": 1.0,
         "equation": "(beta (log pi(y) / old(y) - log pi(y') / old(y')) - (R(y) - R(y')))^2",
         "paper": "Gao et al., arXiv 2404.16767",
     }
 )
 # Half of a group's texts are begun by the guide, each to its own length, so that pairs are of both kinds.
-_BEGUN = {"rollin": Author.GUIDE, "rollin_prob": constant(0.5), "rollin_shared": False}
+_BEGUN = {"script": Script(rollin=Author.GUIDE), "help": Help(probability=constant(0.5), shared=False)}
 GUIDED_DPO = DPO.model_copy(
     update={
         "name": "guided-dpo",
@@ -153,12 +158,12 @@ GUIDED_REBEL = REBEL.model_copy(
         **_BEGUN,
     }
 )
-DR_PO = PPO_PLUS_PLUS.model_copy(
+DR_PO = PPO.model_copy(
     update={
         "name": "dr-po",
         "summary": "data-set reset: PPO from states in the middle of the reference texts as well",
-        "rollin": Author.REFERENCE,
-        "rollin_prob": constant(1.0),
+        "script": Script(rollin=Author.REFERENCE),
+        "help": Help(probability=constant(1.0)),
         "paper": "Chang et al., arXiv 2404.08495",
     }
 )
@@ -166,7 +171,10 @@ REVERSE_CURRICULUM = DR_PO.model_copy(
     update={
         "name": "reverse-curriculum",
         "summary": "PPO from near the end of the reference texts, then from ever earlier",
-        "rollin_length": RollinLength(low=Schedule(start=0.9, end=0.0), high=Schedule(start=1.0, end=0.0)),
+        "help": Help(
+            probability=constant(1.0),
+            length=RollinLength(low=Schedule(start=0.9, end=0.0), high=Schedule(start=1.0, end=0.0)),
+        ),
         "paper": "Xi et al., arXiv 2402.05808",
     }
 )
@@ -183,7 +191,7 @@ LOLS = Mixture(
     name="lols",
     summary="each update PPO++ with probability 0.8, else AggreVaTeD; two critics",
     imitate=AGGREVATED,
-    explore=PPO_PLUS_PLUS.model_copy(update={"rollin_prob": constant(0.8)}),
+    explore=PPO_PLUS_PLUS.model_copy(update={"help": Help(probability=constant(0.8))}),
     explore_prob=constant(0.8),
     equation="as its parts",
     paper=f"{_RLGF}; Chang et al., arXiv 1502.02206",
@@ -228,10 +236,12 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
 def algorithm_from(spec: Any) -> AnyAlgorithm:
     """An algorithm from what a recipe says: a name, a row, or ``base`` with changed fields.
 
-    Changes without a ``base`` or a ``name`` are changes to `ppo`.
+    Changes without a ``base`` or a ``name`` are changes to `ppo`. What a mixture has only in its rows is changed in
+    both of them.
 
     Raises:
-        UserError: ``base`` is not in the table, or a field belongs elsewhere.
+        UserError: ``base`` is not in the catalog.
+        ValueError: it is neither a name nor a mapping, or a field does not fit.
     """
     if isinstance(spec, Algorithm | Mixture):
         return spec
@@ -247,20 +257,34 @@ def algorithm_from(spec: Any) -> AnyAlgorithm:
         raise UserError(f"algorithm '{base}' is not known: {nearest(base, ALGORITHMS)}")
     row = ALGORITHMS[base]
     if isinstance(row, Mixture):
-        for key in changes.keys() & (Algorithm.model_fields.keys() - Mixture.model_fields.keys()):
-            raise UserError(
-                f"'{base}' is a mixture, and '{key}' belongs to its rows: set algorithm.explore.{key} or "
-                f"algorithm.imitate.{key}."
-            )
-    return type(row).model_validate(_merge(row.model_dump(), changes))
+        of_rows = {key: changes.pop(key) for key in [*changes] if key in _OF_ROWS}
+        for name in ("imitate", "explore"):
+            changes[name] = merged(of_rows, changes.get(name, {}))
+    return type(row).model_validate(merged(row.model_dump(), changes))
 
 
-def _merge(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """``new`` over ``old``, level by level; a schedule that says where it starts is a whole one."""
-    merged = dict(old)
-    for key, value in new.items():
-        inner = merged.get(key)
-        if isinstance(inner, dict) and isinstance(value, Mapping) and "start" not in value:
-            value = _merge(inner, value)
-        merged[key] = value
-    return merged
+_OF_ROWS = Algorithm.model_fields.keys() - Mixture.model_fields.keys()
+
+
+def carried(old: Mapping[str, Any], base: str) -> dict[str, Any]:
+    """What stays of a recipe's algorithm where a later recipe names another: what belongs to the task and its rewards.
+
+    That is the discount, the KL penalty, terms that the recipe added, and how much the value loss weighs, for an
+    algorithm that has one.
+    """
+    kept = {key: old[key] for key in ("gamma", "kl") if key in old}
+    terms, before, after = old.get("terms"), _terms_of(old.get("base", "ppo")), _terms_of(base)
+    if isinstance(terms, Mapping):
+        stays = {
+            name: term
+            for name, term in terms.items()
+            if name not in before or (name == "value" and name in after)
+        }
+        kept |= {"terms": stays} if stays else {}
+    return kept
+
+
+def _terms_of(base: str) -> set[str]:
+    """The names of the terms of an algorithm's rows; none for an unknown one."""
+    row = ALGORITHMS.get(base)
+    return {name for one in row.rows for name in one.terms} if row is not None else set()

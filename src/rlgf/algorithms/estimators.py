@@ -1,0 +1,111 @@
+"""Ways to estimate advantages, which a row of the catalog names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rlgf import advantages
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What an advantage estimator may read."""
+
+    token_rewards: Float[Tensor, "B T"]
+    """With the KL penalty, where it belongs in the rewards."""
+    rewards: Float[Tensor, "B"]
+    """What is paid for each episode, without the penalty."""
+    values: Float[Tensor, "B T"] | None
+    """The critic's; None where the row has none."""
+    mask: Bool[Tensor, "B T"]
+    group: Int[Tensor, "B"]
+    gamma: float
+    gae_lambda: float
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What an estimator says of each token."""
+
+    advantages: Float[Tensor, "B T"]
+    returns: Float[Tensor, "B T"] | None = None
+    """What a critic is fitted to, where there is one."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which episodes an estimator sets against each other."""
+
+    rows: Int[Tensor, "N 2"]
+    """The better episode of each pair, then the worse."""
+    difference: Float[Tensor, "N"]
+    """How much better it is."""
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A way to estimate advantages, or to pick pairs."""
+
+    estimate: Callable[[Signals], Estimates | Pairs]
+    grouped: bool = False
+    """Whether it compares the members of a group, which then needs two or more."""
+    paired: bool = False
+    """Whether it picks `Pairs`."""
+    needs_reward: bool = True
+    reads_kl: bool = True
+    """Whether the KL penalty goes into the token rewards that it reads, unless the row has a term 'kl'. An estimator
+    that divides by the spread of a group's rewards would divide the penalty too."""
+
+
+def _gae(signals: Signals) -> Estimates:
+    assert signals.values is not None, "a row with this estimator has a critic"
+    return Estimates(
+        *advantages.gae(
+            signals.token_rewards, signals.values, signals.mask, signals.gamma, signals.gae_lambda
+        )
+    )
+
+
+def _within_group(score: Callable[[Tensor, Tensor], Tensor], *, reads_kl: bool) -> Estimator:
+    """An estimator that gives every token of an episode its advantage over its group."""
+
+    def estimate(signals: Signals) -> Estimates:
+        advantage = score(signals.token_rewards.sum(dim=1), signals.group)
+        return Estimates(advantage[:, None] * signals.mask)
+
+    return Estimator(estimate, grouped=True, reads_kl=reads_kl)
+
+
+def _pairing(
+    rank: Callable[[Signals], Tensor], *, scaled: bool, needs_reward: bool = True, reads_kl: bool = False
+) -> Estimator:
+    """An estimator that pairs the best and the worst of each group; the difference is 1, or that of their scores."""
+
+    def estimate(signals: Signals) -> Pairs:
+        scores = rank(signals)
+        rows = advantages.best_and_worst(scores, signals.group)
+        better, worse = rows.unbind(dim=1)
+        return Pairs(rows, scores[better] - scores[worse] if scaled else torch.ones(len(rows)))
+
+    return Estimator(estimate, grouped=True, paired=True, needs_reward=needs_reward, reads_kl=reads_kl)
+
+
+ESTIMATORS: Mapping[str, Estimator] = {
+    "gae": Estimator(_gae),
+    "group_relative": _within_group(advantages.group_relative, reads_kl=False),
+    "leave_one_out": _within_group(advantages.leave_one_out, reads_kl=True),
+    "preference": _pairing(lambda signals: signals.rewards, scaled=False),
+    "reward_difference": _pairing(
+        lambda signals: signals.token_rewards.sum(dim=1), scaled=True, reads_kl=True
+    ),
+    "given_order": _pairing(
+        lambda signals: -torch.arange(len(signals.group), dtype=torch.float32),
+        scaled=False,
+        needs_reward=False,
+    ),
+}

@@ -1,0 +1,153 @@
+"""What makes a row of the catalog incoherent: each rule is a function from the row to a sentence or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rlgf.algorithms.estimators import ESTIMATORS, Estimator
+from rlgf.algorithms.script import Span
+from rlgf.algorithms.terms import LOSSES, OF_CRITIC
+from rlgf.types import Author
+
+if TYPE_CHECKING:
+    from rlgf.algorithms.spec import Algorithm
+
+Rule = Callable[["Algorithm"], str | None]
+
+
+def misfit(row: Algorithm) -> str | None:
+    """The first thing that does not fit together in a row, as a clause; None where all does."""
+    return next(filter(None, (rule(row) for rule in RULES)), None)
+
+
+def known_estimator(row: Algorithm) -> str | None:
+    if not isinstance(row.estimator, Estimator | None):
+        return f"the advantage '{row.advantage}' must be an rlgf.algorithms.Estimator"
+    return None
+
+
+def callable_losses(row: Algorithm) -> str | None:
+    return next(filter(None, (term.misfit(name) for name, term in row.terms.items())), None)
+
+
+def trains_the_policy(row: Algorithm) -> str | None:
+    if all(term.of_critic for term in row.terms.values()):
+        return f"no term trains the policy: give 'terms' one with a loss such as {', '.join(LOSSES)}"
+    return None
+
+
+def every_segment_has_an_author(row: Algorithm) -> str | None:
+    reads = any(term.on is Span.ROLLIN for term in row.terms.values())
+    if row.script.rollin is None and (reads or row.help.ever):
+        return "it reads or draws a roll-in, so 'script.rollin' must name who writes it"
+    return None
+
+
+def advantages_are_estimated(row: Algorithm) -> str | None:
+    for name, term in row.terms.items():
+        if row.advantage is None and term.reads & {"advantages", "returns", "difference"}:
+            return (
+                f"the loss '{term.loss}' of the term '{name}' reads an advantage: set 'advantage' to "
+                f"{', '.join(ESTIMATORS)} or your own"
+            )
+    if row.advantage is not None and not row.paired and not row.reads & {"advantages", "returns"}:
+        return f"no term reads the advantage '{row.advantage}': set 'advantage: null', or a loss that weighs by it"
+    return None
+
+
+def pairs_meet_losses_over_pairs(row: Algorithm) -> str | None:
+    paired = [name for name, term in row.terms.items() if term.paired]
+    if bool(paired) != row.paired:
+        pairings = ", ".join(name for name, e in ESTIMATORS.items() if e.paired)
+        return (
+            f"pairs are picked by the advantages {pairings} and learned from by losses over pairs "
+            "(dpo, rebel): set one of each, or neither"
+        )
+    for name, term in row.terms.items():
+        if (term.paired or term.on is Span.WHOLE) and (term.on is Span.WHOLE) != term.paired:
+            return f"a loss over pairs, and no other, reads whole texts: set 'on: whole' for the term '{name}' if it is one"
+    if row.paired and (row.whiten or row.value_term is not None):
+        return "a loss over pairs needs no critic and no whitening: leave the value term and 'whiten' out"
+    if row.from_pairs and row.script.rollin is not None:
+        return "pairs of the data are whole texts: leave 'script.rollin' out"
+    if row.paired and not row.needs_reward and not row.from_pairs:
+        return (
+            f"the advantage '{row.advantage}' takes pairs as the data ranks them: set 'script.rollout: reference', or "
+            "'advantage: preference' to rank by a reward"
+        )
+    return None
+
+
+def ratios_are_to_the_writer(row: Algorithm) -> str | None:
+    for name, term in row.terms.items():
+        if "old_logprobs" in term.reads and row.script.author(term.on) is not Author.POLICY:
+            return (
+                f"the loss '{term.loss}' of the term '{name}' needs the probabilities of who wrote the {term.on}, so the "
+                "policy must have: set another 'on', or a loss that does without, such as nll or shaped_importance"
+            )
+        if term.on is Span.ROLLIN and term.weighs_advantages and row.members_alike:
+            return (
+                "the advantages of a group cancel over a roll-in that its members share: set "
+                f"'help.shared: false', or 'loss: nll' for the term '{name}'"
+            )
+    return None
+
+
+def critics_judge_who_finishes(row: Algorithm) -> str | None:
+    for name, term in row.terms.items():
+        if term.reads & OF_CRITIC and term.on is not Span.ROLLOUT:
+            return f"a value is that of who finishes the text: set 'on: rollout' for the term '{name}'"
+    if sum(term.of_critic for term in row.terms.values()) > 1:
+        return "two terms train the critic: keep one of them"
+    if row.advantage == "gae" and row.value_term is None:
+        return "the advantage 'gae' needs a critic: give 'terms' one with the loss 'value'"
+    return None
+
+
+def groups_are_large_enough(row: Algorithm) -> str | None:
+    if row.grouped and row.group_size < 2:
+        return f"it compares the members of a group: 'group_size' must be 2 or more (it is {row.group_size})"
+    if row.from_pairs and row.group_size != 2:
+        return f"it learns from given pairs: set 'group_size: 2' (it is {row.group_size})"
+    if (row.help.members or 0) > row.group_size:
+        return (
+            f"'help.members' {row.help.members} exceeds 'group_size' {row.group_size}: lower it, or make "
+            "groups larger"
+        )
+    return None
+
+
+def help_can_be_given(row: Algorithm) -> str | None:
+    script, help = row.script, row.help
+    drawn = max(help.probability.start, help.probability.end) > 0
+    if help.members is not None and (script.rollin is None or help.shared or drawn):
+        return (
+            "'help.members' says how many members of a group have a roll-in of their own: set 'script.rollin' to who "
+            "writes it, 'help.shared: false', and no 'help.probability'; or 'help.members: null'"
+        )
+    if help.length.whole and (script.rollin in (None, Author.POLICY) or row.members_alike):
+        return (
+            "'help.length.whole' gives an episode to the author of its roll-in: set 'script.rollin' to guide or "
+            "reference, and in groups 'help.shared: false', so that members differ"
+        )
+    if help.below is not None and (script.rollin in (None, Author.POLICY) or row.advantage is None):
+        return (
+            "'help.below' asks for help where a reward is missed: it needs a 'script.rollin' of guide or "
+            "reference, and an 'advantage'"
+        )
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    known_estimator,
+    callable_losses,
+    trains_the_policy,
+    every_segment_has_an_author,
+    pairs_meet_losses_over_pairs,
+    advantages_are_estimated,
+    ratios_are_to_the_writer,
+    critics_judge_who_finishes,
+    groups_are_large_enough,
+    help_can_be_given,
+)

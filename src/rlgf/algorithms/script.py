@@ -1,0 +1,116 @@
+"""Who writes a response, and how often and how far somebody else than its last author begins it."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from rlgf.schedules import Share, constant
+from rlgf.types import Author
+
+
+def _author(value: Any) -> Any:
+    return Author[value.upper()] if isinstance(value, str) and value.upper() in Author.__members__ else value
+
+
+AuthorName = Annotated[
+    Author, BeforeValidator(_author), PlainSerializer(lambda a: Author(a).name.lower(), return_type=str)
+]
+
+
+class Span(StrEnum):
+    """The tokens that a loss term reads."""
+
+    ROLLIN = "rollin"
+    """Those before the switch."""
+    ROLLOUT = "rollout"
+    """Those after it."""
+    WHOLE = "whole"
+    """All of a response."""
+    REFERENCES = "references"
+    """The data's own texts for the same prompts, each from its first token."""
+
+
+class Script(BaseModel):
+    """Who writes which segment of a response: one author before the switch, one after it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rollin: AuthorName | None = None
+    """Who begins those texts that have a roll-in."""
+    rollout: AuthorName = Author.POLICY
+    """Who writes on from there, or from the prompt where there is no roll-in."""
+
+    @property
+    def authors(self) -> set[Author]:
+        """Everybody who may write."""
+        return {self.rollout} | ({self.rollin} if self.rollin is not None else set())
+
+    def author(self, span: Span) -> Author:
+        """Who writes the roll-in or the roll-out."""
+        author = self.rollin if span is Span.ROLLIN else self.rollout
+        assert author is not None, "checked when the row was made"
+        return author
+
+
+class RollinLength(BaseModel):
+    """A roll-in's length is uniform between two shares of the length L of its author's text.
+
+    ``h ~ Uniform{max(1, ceil(low * L)), ..., min(L - 1, floor(high * L))}``; the default is the
+    paper's uniform law over 1..L-1 (arXiv 2306.11816). Where ``high * L`` is below 1 there is no roll-in.
+
+    L counts the policy's tokens, with the end of the text and up to the response limit. Reference texts and
+    recorded ones are known before the draw. Of a text that is yet to be written L is the limit, and where
+    it then ends no later than h, h is drawn again over the length that it has.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: Share = constant(0.0)
+    high: Share = constant(1.0)
+    whole: bool = False
+    """The whole text up to its end, in place of a draw: nothing is written after it."""
+
+    @model_validator(mode="after")
+    def _one_law(self) -> RollinLength:
+        if self.whole and (self.low, self.high) != (constant(0.0), constant(1.0)):
+            raise ValueError("'whole' takes the text up to its end: leave 'low' and 'high' out")
+        return self
+
+    def positions(self, length: int, progress: float) -> range:
+        """The numbers of tokens among which h is drawn, for a text of L tokens; empty where there are none."""
+        # A share such as 0.07 of 100 is 7, and not a rounding above it.
+        high = min(length - 1, math.floor(self.high.at(progress) * length + 1e-6))
+        low = min(max(1, math.ceil(self.low.at(progress) * length - 1e-6)), high)
+        return range(low, high + 1) if high > 0 else range(0)
+
+
+class Help(BaseModel):
+    """Which episodes have a roll-in, and how long it is. All of it is decided before anything is written,
+    except where `below` looks at a group's own texts first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    probability: Share = constant(0.0)
+    """Of an episode to have a roll-in (the paper's beta)."""
+    members: int | None = Field(default=None, ge=1)
+    """Where set, exactly so many members of each group have a roll-in, and `probability` stays 0."""
+    length: RollinLength = RollinLength()
+    below: float | None = None
+    """Where set, only those groups get a roll-in, and are written again, whose every member on its
+    own earns less than this."""
+    shared: bool = True
+    """Whether the members of a group share one roll-in, or each draws its own."""
+
+    @property
+    def ever(self) -> bool:
+        """Whether any episode may have a roll-in."""
+        return self.members is not None or max(self.probability.start, self.probability.end) > 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether a roll-in is all of an episode."""
+        return self.length.whole

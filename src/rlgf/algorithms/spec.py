@@ -1,0 +1,236 @@
+"""What a row of the catalog says: script, help and terms, and how advantages are estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rlgf import seeding
+from rlgf.algorithms.estimators import ESTIMATORS, Estimator
+from rlgf.algorithms.kl import KLConfig
+from rlgf.algorithms.rules import misfit
+from rlgf.algorithms.script import Help, Script, Span
+from rlgf.algorithms.terms import LOSSES, Term
+from rlgf.identity import FREE
+from rlgf.registry import resolve
+from rlgf.schedules import Share
+from rlgf.types import Author
+
+
+class Algorithm(BaseModel):
+    """One row of the catalog: all that tells one algorithm from another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    summary: Annotated[str, FREE] = ""
+    script: Script = Script()
+    help: Help = Help()
+    terms: Mapping[str, Term]
+    """What is minimized: the sum of these, by name. In a recipe also a list, whose terms are named after
+    their losses; null takes a term out."""
+    advantage: str | None = None
+    """How advantages are estimated, or pairs picked; None for losses that read neither."""
+    gamma: float = Field(default=1.0, ge=0, le=1)
+    """The discount of rewards, per token."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    whiten: bool = False
+    """Whether advantages are whitened over the tokens whose losses read them."""
+    group_size: int = Field(default=1, ge=1)
+    """Episodes that share a prompt, and a roll-in unless `help.shared` is off."""
+    kl: KLConfig = KLConfig()
+    learned_reward: bool = False
+    """Whether it is meant for a reward that learns beside the policy, and refused with another."""
+    equation: Annotated[str, FREE] = ""
+    paper: Annotated[str, FREE] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _terms_by_name(cls, data: Any) -> Any:
+        terms = data.get("terms") if isinstance(data, Mapping) else None
+        if isinstance(terms, list | tuple):
+            terms = _named(terms)
+        if not isinstance(terms, Mapping):
+            return data
+        kept = {name: term for name, term in terms.items() if term is not None}
+        named = {
+            name: {"loss": name, **term} if isinstance(term, Mapping) and name in LOSSES else term
+            for name, term in kept.items()
+        }
+        return {**data, "terms": named}
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Algorithm:
+        found = misfit(self)
+        if found is not None:
+            raise ValueError(found)
+        return self
+
+    @property
+    def critic(self) -> str | None:
+        """The critic that this row reads and trains, named after whose value it is."""
+        return None if self.value_term is None else self.script.rollout.name.lower()
+
+    @property
+    def value_term(self) -> Term | None:
+        """The term that trains the critic."""
+        return next((term for term in self.terms.values() if term.of_critic), None)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Which fields of `LossInputs` any term reads."""
+        return frozenset().union(*(term.reads for term in self.terms.values()))
+
+    @property
+    def estimator(self) -> Estimator | None:
+        """
+        Raises:
+            UserError: there is no such estimator.
+        """
+        if self.advantage is None:
+            return None
+        found: Estimator = resolve(self.advantage, ESTIMATORS, "algorithm.advantage")
+        return found
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the advantage compares the members of a group."""
+        return self.estimator is not None and self.estimator.grouped
+
+    @property
+    def members_alike(self) -> bool:
+        """Whether the members that are compared share their roll-in."""
+        return self.grouped and self.help.shared
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether episodes are scored by a reward."""
+        return self.estimator is not None and self.estimator.needs_reward
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether texts are scored by the policy's frozen start."""
+        reads = self.reads & {"reference_logprobs", "reference_log_ratios"}
+        return self.needs_reward or self.paired or bool(reads)
+
+    @property
+    def kl_penalty(self) -> Literal["reward", "loss"] | None:
+        """Where the KL penalty goes: into the rewards, into the loss, or nowhere."""
+        if any(term.loss == "kl" for term in self.terms.values()):
+            return "loss"
+        return "reward" if self.estimator is not None and self.estimator.reads_kl else None
+
+    @property
+    def paired(self) -> bool:
+        """Whether it learns from pairs of whole texts."""
+        return self.estimator is not None and self.estimator.paired
+
+    @property
+    def from_pairs(self) -> bool:
+        """Whether the episodes are the preferred and the rejected texts of the data."""
+        return self.paired and self.script.rollout is Author.REFERENCE
+
+    @property
+    def distills(self) -> bool:
+        """Whether it ever learns from the guide's probabilities."""
+        return any("guide_distribution" in term.reads and term.ever for term in self.terms.values())
+
+    @property
+    def needs_guide(self) -> bool:
+        """Whether a guide writes a part or is learned from."""
+        return Author.GUIDE in self.script.authors or self.distills
+
+    @property
+    def unguided(self) -> Algorithm | None:
+        """The same without a guide: its roll-ins and distillation are left out.
+
+        None where nothing would be left: a guide finishes the texts, or is all there is to learn from.
+        """
+        terms = {name: term for name, term in self.terms.items() if "guide_distribution" not in term.reads}
+        if self.script.rollout is Author.GUIDE or not any(not term.of_critic for term in terms.values()):
+            return None
+        row = self.model_copy(update={"terms": terms})
+        return row.alone if self.script.rollin is Author.GUIDE else row
+
+    def changed(self, **fields: Any) -> Algorithm:
+        """The same with other fields, level by level, as a recipe changes them: ``help={"probability": 0.3}``.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        return Algorithm.model_validate(merged(self.model_dump(), fields))
+
+    @property
+    def alone(self) -> Algorithm:
+        """The same without roll-ins."""
+        terms = {name: term for name, term in self.terms.items() if term.on is not Span.ROLLIN}
+        script = self.script.model_copy(update={"rollin": None})
+        return self.model_copy(
+            update={"script": script, "help": Help(shared=self.help.shared), "terms": terms}
+        )
+
+    @property
+    def rows(self) -> tuple[Algorithm, ...]:
+        return (self,)
+
+    def at(self, update: int, updates: int, seed: int) -> Algorithm:
+        """The row that the given update runs."""
+        return self
+
+
+class Mixture(BaseModel):
+    """Two rows of which each update runs one: ``explore`` with a probability, else ``imitate``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    summary: Annotated[str, FREE] = ""
+    imitate: Algorithm
+    explore: Algorithm
+    explore_prob: Share
+    equation: Annotated[str, FREE] = ""
+    paper: Annotated[str, FREE] = ""
+
+    @property
+    def unguided(self) -> Algorithm | None:
+        """What an update runs without a guide."""
+        return self.explore.unguided
+
+    @property
+    def rows(self) -> tuple[Algorithm, ...]:
+        return (self.imitate, self.explore)
+
+    def at(self, update: int, updates: int, seed: int) -> Algorithm:
+        """The row that the given update runs: a function of its arguments alone."""
+        draw = seeding.uniforms(1, 1, seed, "mixture", update).item()
+        return self.explore if draw < self.explore_prob.at(update / updates) else self.imitate
+
+
+AnyAlgorithm = Algorithm | Mixture
+
+
+def merged(old: Mapping[str, Any], new: Any) -> Any:
+    """``new`` over ``old``, level by level; a schedule that says where it starts is a whole one."""
+    if not isinstance(new, Mapping):
+        return new
+    found = dict(old)
+    for key, value in new.items():
+        inner = found.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping) and "start" not in value:
+            value = merged(inner, value)
+        found[key] = value
+    return found
+
+
+def _named(terms: list[Any] | tuple[Any, ...]) -> dict[str, Any]:
+    """Terms of a list, each under the name of its loss, with a number where several have the same."""
+    found: dict[str, Any] = {}
+    for term in terms:
+        loss = term.get("loss", "") if isinstance(term, Mapping) else getattr(term, "loss", "")
+        stem = name = str(loss).rpartition(":")[2]
+        while name in found:
+            name = f"{stem}_{len(found) + 1}"
+        found[name] = term
+    return found

@@ -1,0 +1,176 @@
+"""Loss terms: what an algorithm minimizes is a weighted sum of them, and each is one pure function.
+
+A loss function names what it reads, one parameter for each field of `LossInputs`; its other parameters are the
+term's options. So what a run must provide is known before any model loads, and a loss of your own is one function
+in one file::
+
+    def cautious(logprobs, advantages, mask, normalizer, *, margin=0.0):
+        kept = mask & (advantages > margin)
+        return -torch.where(kept, logprobs * advantages, 0.0).sum() / normalizer
+
+named from a recipe as ``terms: {policy: {loss: mine.py:cautious, options: {margin: 0.1}}}``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
+
+from jaxtyping import Bool, Float, UInt8
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor
+
+from rlgf import losses
+from rlgf.algorithms.script import Span
+from rlgf.registry import resolve
+from rlgf.schedules import Schedule, constant
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """What a loss function may read of one micro-batch; None is what no term of the run asked for.
+
+    A loss over tokens is a sum over ``mask`` divided by ``normalizer``, one over pairs a sum over the N pairs divided
+    by it. The normalizer counts the whole optimizer step, so that the gradient does not depend on micro-batches.
+    """
+
+    normalizer: float
+    """How many tokens, or pairs, the term reads in the whole optimizer step."""
+    mask: Bool[Tensor, "B T"]
+    """The tokens that the term reads."""
+    author: UInt8[Tensor, "B T"]
+    """Who wrote each token, see `rlgf.types.Author`."""
+    logprobs: Float[Tensor, "B T"] | None = None
+    """Of each token under the policy, with its gradient."""
+    old_logprobs: Float[Tensor, "B T"] | None = None
+    """Of each token under the policy before the update."""
+    reference_logprobs: Float[Tensor, "B T"] | None = None
+    advantages: Float[Tensor, "B T"] | None = None
+    values: Float[Tensor, "B T"] | None = None
+    """Of the state before each token, with the critic's gradient."""
+    old_values: Float[Tensor, "B T"] | None = None
+    returns: Float[Tensor, "B T"] | None = None
+    entropy: Float[Tensor, "B T"] | None = None
+    """Of the distribution that each token is drawn from, in nats, with its gradient."""
+    distribution: Float[Tensor, "B T V"] | None = None
+    """The policy's log-probability of each entry of the vocabulary, with its gradient, without top-k and top-p."""
+    guide_distribution: Float[Tensor, "B T V"] | None = None
+    """The guide's, for a guide that has probabilities and the policy's tokenizer."""
+    reference_log_ratios: Float[Tensor, "N 2"] | None = None
+    """log pi(y) / reference(y) of whole texts, the better text of each pair first, with its gradient."""
+    old_log_ratios: Float[Tensor, "N 2"] | None = None
+    """log pi(y) / old(y); old is the policy before the update."""
+    difference: Float[Tensor, "N"] | None = None
+    """How much better the first text is, as the advantage says."""
+
+
+READABLE = frozenset(field.name for field in fields(LossInputs))
+OF_PAIRS = frozenset({"reference_log_ratios", "old_log_ratios", "difference"})
+OF_CRITIC = frozenset({"values", "old_values", "returns"})
+OF_VOCABULARY = frozenset({"distribution", "guide_distribution"})
+_ANYWHERE = frozenset({"mask", "normalizer", "author"})
+_OF_REFERENCES = _ANYWHERE | {"logprobs", "entropy"}
+
+LossFunction = Callable[..., Tensor | tuple[Tensor, losses.Metrics]]
+
+LOSSES: Mapping[str, LossFunction] = {
+    "clipped_surrogate": losses.clipped_surrogate,
+    "nll": losses.negative_log_likelihood,
+    "shaped_importance": losses.shaped_importance,
+    "dpo": losses.dpo,
+    "rebel": losses.rebel,
+    "kl": losses.kl_to_reference,
+    "distillation": losses.distillation,
+    "entropy": losses.negative_entropy,
+    "value": losses.clipped_value,
+}
+
+
+class Term(BaseModel):
+    """One summand of what an algorithm minimizes: ``weight * loss``, averaged over the tokens that it reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    loss: str
+    """A name of `LOSSES`, or your own function as `file.py:function`; default: the term's own name."""
+    on: Span = Span.ROLLOUT
+    weight: Schedule = constant(1.0)
+    """The weight of the loss 'kl' is multiplied by the row's `kl.coefficient`."""
+    options: Mapping[str, Any] = {}
+    """Parameters of the loss beyond what it reads."""
+
+    @property
+    def function(self) -> LossFunction:
+        """
+        Raises:
+            UserError: there is no such loss.
+        """
+        found: LossFunction = resolve(self.loss, LOSSES, "the loss")
+        return found
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Which fields of `LossInputs` the loss reads."""
+        return frozenset(inspect.signature(self.function).parameters) & READABLE
+
+    @property
+    def paired(self) -> bool:
+        """Whether the loss is one over pairs of whole texts."""
+        return bool(self.reads & OF_PAIRS)
+
+    @property
+    def of_critic(self) -> bool:
+        """Whether the loss trains a critic."""
+        return "values" in self.reads
+
+    @property
+    def weighs_advantages(self) -> bool:
+        """Whether the loss weighs tokens by their advantage; such terms of one row make one mean together."""
+        return "advantages" in self.reads
+
+    @property
+    def ever(self) -> bool:
+        """Whether its weight is ever above 0."""
+        return max(self.weight.start, self.weight.end) > 0
+
+    def misfit(self, name: str) -> str | None:
+        """Why its function cannot be called as the term says, in a clause; None where it can."""
+        function = self.function
+        if not callable(function):
+            return f"the loss '{self.loss}' of the term '{name}' must be a function"
+        parameters = inspect.signature(function).parameters
+        own = {key: p for key, p in parameters.items() if key not in READABLE}
+        for key in self.options.keys() - own.keys():
+            known = ", ".join(f"'{option}'" for option in own) or "none"
+            return f"the loss '{self.loss}' of the term '{name}' has no option '{key}' (it has {known})"
+        for key, parameter in own.items():
+            if parameter.default is parameter.empty and key not in self.options:
+                return (
+                    f"the loss '{self.loss}' of the term '{name}' needs '{key}', which is neither an input "
+                    f"({', '.join(sorted(READABLE))}) nor among its 'options'"
+                )
+        hints = _hints(function)
+        for key, value in self.options.items():
+            try:
+                TypeAdapter(hints.get(key, Any)).validate_python(value)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                return f"the option '{key}' of the term '{name}' is {value!r}: {reason}"
+        for kind, also in ((OF_PAIRS, {"normalizer"}), (OF_CRITIC, _ANYWHERE)):
+            if self.reads & kind and not self.reads <= kind | also:
+                odd = ", ".join(sorted(self.reads - kind - also))
+                return f"the loss '{self.loss}' of the term '{name}' reads {odd} beside {', '.join(sorted(self.reads & kind))}: make two terms of it"
+        if self.on is Span.REFERENCES and not self.reads <= _OF_REFERENCES:
+            odd = ", ".join(sorted(self.reads - _OF_REFERENCES))
+            return f"the loss '{self.loss}' of the term '{name}' reads {odd}, and the references have none: set another 'on'"
+        return None
+
+
+def _hints(function: LossFunction) -> dict[str, Any]:
+    """The types of a function's parameters; none where they cannot be read."""
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):
+        return {}

@@ -16,7 +16,15 @@ from typer.testing import CliRunner
 from rlgf.cli import app
 from rlgf.config import Config, load_config, read_source
 from rlgf.errors import UserError
-from rlgf.packaged import RECIPES, find_recipe, recipe_names, recipe_path, recipe_summary
+from rlgf.models.loading import ModelConfig, load_language_model
+from rlgf.packaged import (
+    RECIPES,
+    find_recipe,
+    recipe_names,
+    recipe_path,
+    recipe_summary,
+    recipe_that_writes,
+)
 from rlgf.report.comparison import load_comparison
 from rlgf.report.winrate import http_judge
 from rlgf.rewards.fit import load_reward_recipe
@@ -135,6 +143,18 @@ def test_each_command_looks_into_its_own_folder_first() -> None:
         load_reward_recipe("verdict")
     with pytest.raises(UserError, match=r"there is no judge servr, but one called server; .* lists\.$"):
         http_judge("servr")
+
+
+@pytest.mark.parametrize(
+    "name", ["start/small_gpt", "start/positive_gpt", "start/negative_gpt", "start/commongen"]
+)
+def test_a_start_that_is_not_there_says_which_recipe_makes_it(name: str) -> None:
+    folder = f"{load_config(name).folder}/policy"
+    assert recipe_that_writes(folder) == name
+    with pytest.raises(UserError) as caught:
+        load_language_model(ModelConfig(model=folder))
+    assert str(caught.value).endswith(f"there is no folder {folder}; `rlgf train {name}` makes it.")
+    assert recipe_that_writes("runs/start/other/policy") is None
 
 
 def test_the_notes_of_a_comparison_lie_beside_it() -> None:

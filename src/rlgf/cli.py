@@ -279,9 +279,11 @@ def recipes() -> None:
     Console().print(table)
     Console().print(
         Text(
-            "`rlgf train NAME` reads one, `rlgf train imdb smollm2` lays the second over the first; `rlgf compare` reads "
-            f"those of compare/, `rlgf reward` those of rewards/. To change one, copy its file: {RECIPES.resolve()}"
-        )
+            "Run one with `rlgf train NAME`; `rlgf train imdb smollm2` lays the second over the first. Those of compare/ "
+            "are for `rlgf compare`, those of rewards/ for `rlgf reward`, those of judges/ for `rlgf winrate --judge`. "
+            f"To change one, copy its file from {RECIPES.resolve()}"
+        ),
+        soft_wrap=True,
     )
 
 

@@ -30,6 +30,12 @@ def recipe_summary(name: str) -> str:
     return recipe_path(name).read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
 
 
+def recipe_that_writes(folder: str | Path) -> str | None:
+    """The name of the packaged recipe whose run saves its policy in a folder, such as ``runs/start/small-gpt/policy``."""
+    line = f"output: {Path(folder).parent.as_posix()}"
+    return next((name for name in recipe_names() if line in recipe_path(name).read_text().splitlines()), None)
+
+
 def find_recipe(source: str | Path, folder: str = "", what: str = "recipe") -> Path:
     """The file that a user means: one of their own by its path, else a packaged one by its name.
 

@@ -115,7 +115,7 @@ def test_a_file_of_ones_own_is_used_as_it_is() -> None:
         ("imbd", ", but one called imdb;"),
         ("small_gpt", ", but one called start/small_gpt;"),
         ("imdb.yaml", ", but one called imdb;"),
-        ("recipes/imdb_hard.yaml", ", but one called imdb_hard;"),
+        ("recipes/imdb.yaml", ", but one called imdb;"),
         ("../recipes/imdb", ";"),
         ("zzzzzz", ";"),
     ],

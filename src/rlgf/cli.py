@@ -28,7 +28,10 @@ app = typer.Typer(
 
 Sources = Annotated[
     list[str],
-    typer.Argument(help="YAML recipes and overrides such as update.epochs=2; later ones win."),
+    typer.Argument(
+        help="Recipes (names that `rlgf recipes` lists, or paths of YAML files) and overrides such as "
+        "update.epochs=2; later ones win."
+    ),
 ]
 Author = Annotated[str, typer.Option(help="Who writes: policy, guide or reference.")]
 
@@ -113,7 +116,7 @@ def winrate(
     ] = None,
     reward: Annotated[str | None, typer.Option(help="Prefer by a reward, named as in a recipe.")] = None,
     judge: Annotated[
-        Path | None, typer.Option(help="Prefer by a model: YAML with the keys of an HTTP guide.")
+        str | None, typer.Option(help="Prefer by a model: YAML with the keys of an HTTP guide.")
     ] = None,
 ) -> None:
     """Show how often A's texts are preferred to B's."""
@@ -188,7 +191,9 @@ def merge(
 
 @app.command()
 def compare(
-    recipe: Annotated[Path, typer.Argument(help="A comparison, such as recipes/compare/imdb.yaml.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A comparison: a packaged one's name, such as imdb, or a path.")
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as seeds=2.")] = None,
     report_only: Annotated[bool, typer.Option(help="Tabulate what has finished; train nothing.")] = False,
 ) -> None:
@@ -201,7 +206,8 @@ def compare(
 @app.command()
 def reward(
     sources: Annotated[
-        list[str] | None, typer.Argument(help="Recipe of a reward model, and overrides such as epochs=2.")
+        list[str] | None,
+        typer.Argument(help="Recipe of a reward model, such as verdicts, and overrides such as epochs=2."),
     ] = None,
 ) -> None:
     """Train a reward model as a recipe says; without one the built-in classifier and judge, or show them."""
@@ -260,6 +266,25 @@ def algorithms() -> None:
     from rlgf.report.algorithms import algorithm_table
 
     Console().print(algorithm_table())
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with the library."""
+    from rlgf.packaged import RECIPES, recipe_names, recipe_summary
+
+    table = Table("recipe", "what it does")
+    for name in recipe_names():
+        table.add_row(Text(name), Text(recipe_summary(name)))
+    Console().print(table)
+    Console().print(
+        Text(
+            "Run one with `rlgf train NAME`; `rlgf train imdb smollm2` lays the second over the first. Those of compare/ "
+            "are for `rlgf compare`, those of rewards/ for `rlgf reward`, those of judges/ for `rlgf winrate --judge`. "
+            f"To change one, copy its file from {RECIPES.resolve()}"
+        ),
+        soft_wrap=True,
+    )
 
 
 @app.command()

@@ -21,6 +21,7 @@ from rlgf.models.loading import ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.models.quantization import Quantization
 from rlgf.models.scratch import ScratchConfig
+from rlgf.packaged import find_recipe
 from rlgf.rewards.build import RewardConfig
 from rlgf.rewards.build import fit_for as fit_reward
 from rlgf.rollout.collector import RolloutConfig
@@ -181,7 +182,8 @@ def load_config(*sources: str | Path | Mapping[str, Any]) -> Config:
     """A configuration from recipes and overrides, later ones over earlier ones.
 
     Args:
-        sources: paths of YAML recipes, overrides such as ``update.epochs=2``, or mappings.
+        sources: paths of YAML recipes, names of packaged ones such as ``imdb``, overrides such as
+            ``update.epochs=2``, or mappings.
 
     Raises:
         UserError: a recipe that is not there or is no YAML; an unknown key, with the nearest known
@@ -325,8 +327,12 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
-def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dict[str, Any]:
     """What one recipe, override or mapping says.
+
+    Args:
+        source: as for `load_config`.
+        folder: where the name of a packaged recipe is looked for first (`rlgf.packaged.find_recipe`).
 
     Raises:
         UserError: there is no such recipe, or it is no YAML.
@@ -335,13 +341,9 @@ def read_source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         return dict(source)
     path = Path(source)
     override = isinstance(source, str) and "=" in source and not path.is_file()
+    if not override:
+        path = find_recipe(source, folder)
     what = f"the override {source}" if override else f"the recipe {path}"
-    if not override and path.is_dir():
-        raise UserError(f"there is no recipe {path}, which is a folder; give the path of a YAML file in it.")
-    if not override and not path.is_file():
-        raise UserError(
-            f"there is no recipe {path}; give the path of a YAML file, or an override such as seed=1."
-        )
     try:
         plain = OmegaConf.to_container(
             OmegaConf.from_dotlist([str(source)]) if override else OmegaConf.load(path)

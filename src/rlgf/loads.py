@@ -17,6 +17,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 
 from rlgf.errors import UserError
+from rlgf.packaged import recipe_that_writes
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".h5", ".msgpack")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json")
@@ -79,7 +80,8 @@ def _cause(where: str, error: Exception, remedy: str) -> str:
     if path.exists():
         return file_damage(path) or f"{path} is a file, and a folder is needed"
     if where.startswith((".", "/", "~")) or where.count("/") > 1:
-        return f"there is no folder {where}{remedy}"
+        maker = recipe_that_writes(where)
+        return f"there is no folder {where}{f'; `rlgf train {maker}` makes it' if maker else remedy}"
     told = _told(path, error)
     if not isinstance(error, OSError) or "trust_remote_code" in str(error):
         return told

@@ -16,6 +16,7 @@ from rlgf.config import Config, laid_over, load_config, read_source, validated
 from rlgf.errors import UserError, nearest
 from rlgf.guides.build import describe
 from rlgf.jsontext import to_json
+from rlgf.packaged import find_recipe
 from rlgf.report.curves import draw_curves, read_curve
 from rlgf.report.tables import write_tables
 from rlgf.training.checkpoint import latest_checkpoint
@@ -41,7 +42,7 @@ class Comparison(BaseModel):
     """The algorithm that paired differences are taken against."""
     metrics: tuple[str, ...] = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
     notes: Path | None = None
-    """A Markdown file that the report begins with: what was found, and why."""
+    """A Markdown file beside the recipe that the report begins with: what was found, and why."""
     runs: Path = Path("runs/compare")
     results: Path = Path("results")
 
@@ -86,18 +87,25 @@ class Finished:
     """(policy tokens so far, validation reward) at each evaluation."""
 
 
-def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Comparison:
-    """Read a comparison's recipe.
+def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Comparison:
+    """Read a comparison's recipe, given by its path or by the name of a packaged one.
 
     Raises:
         UserError: it is not there or says something that does not fit.
     """
-    if not path.is_file():
-        raise UserError(f"there is no comparison {path}; give the path of a YAML file.")
+    path = find_recipe(source, "compare", "comparison")
     merged = read_source(path)
     for override in overrides:
         merged = laid_over(merged, read_source(override))
-    return validated(Comparison, merged)
+    comparison = validated(Comparison, merged)
+    if comparison.notes is None:
+        return comparison
+    notes = path.parent / comparison.notes
+    if not notes.is_file():
+        raise UserError(
+            f"'notes': there is no file {notes}; a comparison's notes are named from its own folder."
+        )
+    return comparison.model_copy(update={"notes": notes})
 
 
 def run_comparison(

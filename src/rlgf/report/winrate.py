@@ -16,6 +16,7 @@ from rlgf.config import validated
 from rlgf.errors import UserError
 from rlgf.guides import HTTPGuide, HTTPGuideConfig, Request
 from rlgf.metrics.records import Texts, read_texts
+from rlgf.packaged import find_recipe
 from rlgf.report.statistics import Interval, interval
 from rlgf.rewards import Reward, RewardInput, checked_rewards
 
@@ -126,16 +127,17 @@ def by_judge(ask: Callable[[list[str]], list[str]], a: Texts, others: Sequence[s
     )
 
 
-def http_judge(recipe: Path) -> Callable[[list[str]], list[str]]:
+def http_judge(source: str | Path) -> Callable[[list[str]], list[str]]:
     """A judge behind a server, with the cache and the budget of an HTTP guide.
 
     Args:
-        recipe: YAML with the keys of an HTTP guide, such as ``url`` and ``model``; ``template`` stands around the
-            question, which is its ``{text}``.
+        source: path of a YAML file, or name of a packaged one, with the keys of an HTTP guide, such as ``url``
+            and ``model``; ``template`` stands around the question, which is its ``{text}``.
 
     Raises:
         UserError: the recipe is not there, is no YAML, or a key of it is not known or does not fit.
     """
+    recipe = find_recipe(source, "judges", "judge")
     try:
         keys = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

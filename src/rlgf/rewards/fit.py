@@ -64,14 +64,14 @@ class RewardModelConfig(BaseModel):
 
 
 def load_reward_recipe(*sources: str | Path | Mapping[str, Any]) -> RewardModelConfig:
-    """A reward model's recipe from YAML files and overrides, later ones over earlier ones.
+    """A reward model's recipe from YAML files, names of packaged ones and overrides, later ones over earlier ones.
 
     Raises:
         UserError: a recipe that is not there or is no YAML; a key or a value that does not fit.
     """
     merged: dict[str, Any] = {}
     for source in sources:
-        merged = laid_over(merged, read_source(source))
+        merged = laid_over(merged, read_source(source, "rewards"))
     return validated(RewardModelConfig, merged)
 
 

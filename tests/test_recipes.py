@@ -65,9 +65,9 @@ def loads(name: str) -> Sequence[object]:
 
 def test_there_are_as_many_names_as_files() -> None:
     names = recipe_names()
-    assert {"imdb", "smollm2", "start/small_gpt", "algorithms/ppo++", "compare/imdb"} <= set(names)
+    assert {"imdb", "smollm2", "start/small_gpt", "algorithms/gail", "compare/imdb"} <= set(names)
     assert len(names) == len(set(names)) == len(list((ROOT / "recipes").rglob("*.yaml")))
-    assert names.index("tldr_original") < names.index("algorithms/bread"), "those in no folder come first"
+    assert names.index("tldr_original") < names.index("algorithms/distill"), "those in no folder come first"
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -90,7 +90,8 @@ def test_names_compose_with_overrides() -> None:
     config = load_config("imdb", "smollm2", "algorithm=ppo", "training.updates=3")
     assert (config.task.name, config.policy.model, config.policy.critic) == ("imdb", "smollm2-135m", "head")
     assert (config.name, config.algorithm.name, config.training.updates) == ("smollm2", "ppo", 3)
-    assert load_config("imdb", "algorithms/grpo").rollout.group_size == 4
+    assert load_config("imdb", "algorithm=grpo").algorithm.name == "grpo"
+    assert load_config("imdb", "algorithms/gail").algorithm.name == "gail"
 
 
 def test_a_file_of_ones_own_is_used_as_it_is() -> None:

@@ -20,6 +20,7 @@ from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward
 from rlgf.rewards.discriminator import Discriminator
 from rlgf.rollout.collector import RolloutConfig
 from rlgf.training.parts import build_parts
+from rlgf.training.loop import TrainingLoop
 from rlgf.training.saving import Saver
 from rlgf.types import Author, Rollout, Sample
 from toys import LetterTask, letter_gpt, share_of_a
@@ -102,7 +103,7 @@ def test_the_discriminator_of_an_adapter_is_one_too_and_goes_on_bit_for_bit(tmp_
     for name, parameter in whole.parts.policy.model.named_parameters():
         assert name not in base or torch.equal(parameter, base[name]), "the base is the reference too"
     half = toy_trainer(tmp_path / "half", **changes)
-    half._prepare(half.config.folder, False)
+    TrainingLoop(half, resume=False)
     for _ in range(2):
         half.step()
     Saver(half.config, half.parts, saved=0).save(half.progress)

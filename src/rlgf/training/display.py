@@ -81,8 +81,8 @@ class Display:
                         style=_STYLES[author],
                     )
                 start = end
-        if experience.scored.rewards is not None:
-            line.append(f"(reward {experience.scored.rewards[0]:.3f})", style="dim")
+        assert experience.scored.rewards is not None, "shown of updates with a reward"
+        line.append(f"(reward {experience.scored.rewards[0]:.3f})", style="dim")
         self.console.print(line, soft_wrap=True)
 
     def note(self, message: str) -> None:

@@ -1,57 +1,45 @@
-"""The training loop. It reads an algorithm's rows and knows none by name."""
+"""What a run does: collect, assess, learn. It reads an algorithm's rows and knows none by name."""
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from transformers import TrainerCallback
 
 from rlgf.algorithms import Algorithm, Span
 from rlgf.config import Config
-from rlgf.errors import FailedElsewhereError, UserError
 from rlgf.guides import BudgetSpentError
-from rlgf.jsontext import to_json
 from rlgf.metrics.records import Evaluation
 from rlgf.training import processes
 from rlgf.training.accounts import Accounts
-from rlgf.training.beginning import agree_on_settings, checkpoint_of, note_on_length, restore
-from rlgf.training.checkpoint import Progress, full_disk_named, save_policy
+from rlgf.training.checkpoint import Progress, save_policy
 from rlgf.training.describe import describe, mean_kl
 from rlgf.training.display import Display
-from rlgf.training.logbook import Logbook, read_metrics
-from rlgf.training.modelcard import write_model_card
+from rlgf.training.loop import TrainingLoop
 from rlgf.training.order import shuffled_passes
 from rlgf.training.parts import Parts, build_parts
-from rlgf.training.saving import Saver, out_of_memory
 from rlgf.training.start import write_start
-from rlgf.training.stopping import Stopping, stopped
 from rlgf.types import Author, Experience, Rollout, Sample
-
-
-@dataclass(frozen=True)
-class _Gathered:
-    """What an update is to learn from, and when its parts were ready."""
-
-    row: Algorithm
-    experience: Experience
-    sampled: Counter[Author]
-    """How many tokens this process let each author sample for it."""
-    started: float
-    collected: float
-    assessed: float
 
 
 class Trainer:
     """Trains a policy as a configuration says.
 
-    The three steps of an update (`collect`, `assess`, `learn`) are methods, so that a loop of your
-    own can call them.
+    `train` does all of it. An update is three steps, which a loop of your own can call::
+
+        trainer = Trainer(config)
+        for _ in range(config.training.updates):
+            experience = trainer.assess(trainer.collect())
+            print(trainer.learn(experience)["reward"])
+        trainer.save_model("policy")
+
+    `learn` finishes an update: schedules, samples, seeds and the account of tokens go on from there, as in `train`.
     """
 
     def __init__(
@@ -60,12 +48,15 @@ class Trainer:
         parts: Parts | None = None,
         display: Display | None = None,
         *,
+        callbacks: Sequence[TrainerCallback] = (),
         evaluates: bool = False,
     ) -> None:
         """Load what the configuration names.
 
         Args:
             parts: models, task, reward and guide made by hand, instead of those of the recipe.
+            callbacks: told of the events of `train`, as by the trainer of `transformers`; their ``args`` are the
+                configuration. `should_training_stop`, `should_save` and `should_evaluate` are honoured.
             evaluates: for `evaluate` alone; a policy that a run saved is then compared with that run's start.
 
         Raises:
@@ -78,12 +69,14 @@ class Trainer:
             with processes.one_fate(), processes.main_first():
                 parts = build_parts(config, evaluates=evaluates)
         self.parts = parts
+        self.callbacks = list(callbacks)
         self.progress = Progress()
         self.accounts = Accounts(self.parts.collector.remote)
         self.accounts.settle()
-        self._stopping: Stopping | None = None
-        self._saver: Saver | None = None
-        """While `train` runs."""
+        self.after_phase: Callable[[str], None] = lambda phase: None
+        """Called within an update, after 'collect' and after 'assess'; `train` saves there when it must."""
+        self._seconds = dict.fromkeys(("collect", "assess", "learn"), 0.0)
+        self._booked: Counter[Author] = Counter()
 
     @property
     def done_share(self) -> float:
@@ -112,107 +105,58 @@ class Trainer:
         """The weight of a row's KL penalty in the current update."""
         return self.progress.kl_coefficients.get(row.name, row.kl.coefficient)
 
-    def _prompts(self, row: Algorithm) -> int:
-        return self.config.rollout.episodes // row.group_size
+    def collect(self, samples: Sequence[Sample] | None = None, row: Algorithm | None = None) -> Rollout:
+        """Episodes of the current update; of several processes each writes its share.
 
-    def collect(self, samples: Sequence[Sample], row: Algorithm) -> Rollout:
-        """Episodes for the samples, written as the row says; of several processes each writes its share."""
-        mine = processes.share(len(samples))
-        self._tell_rewards()
-        return self.parts.collector.collect(
-            [samples[number] for number in mine],
-            row,
-            self.progress.update,
-            self.done_share,
-            self.parts.assessor.rewards,
-            mine,
-        )
+        Args:
+            samples: others than those of the update.
+            row: another than that of the update.
+        """
+        with self._timed("collect"):
+            self.tell_rewards()
+            if samples is None and row is None:
+                rollout = self._collect_within_budget()
+                self.after_phase("collect")
+                self._prefetch()
+            else:
+                rollout = self._collect(self.batch() if samples is None else samples, row or self.row())
+        return rollout
 
-    def assess(self, rollout: Rollout, row: Algorithm) -> Experience:
-        """Rewards, KL penalty, values and advantages."""
-        return self.parts.assessor.assess(rollout, row, self.kl_coefficient(row))
+    def assess(self, rollout: Rollout, row: Algorithm | None = None) -> Experience:
+        """Rewards, KL penalty, values and advantages, or pairs; of several processes all get those of all."""
+        row = row or self.row()
+        with self._timed("assess"):
+            experience = self.parts.assessor.assess(rollout, row, self.kl_coefficient(row))
+        self.after_phase("assess")
+        return experience
 
-    def learn(self, experience: Experience, row: Algorithm) -> dict[str, float]:
-        """The optimizer steps of one update; a reward that learns does so after the policy."""
-        references = None
-        if any(term.on is Span.REFERENCES and term.weight.at(self.done_share) for term in row.terms.values()):
-            samples = experience.rollout.samples
-            references = self.parts.collector.answers(Author.REFERENCE, samples, self.progress.update)
-        metrics = self.parts.updater.update(
-            experience, row, self.progress.update, self.done_share, references
-        )
-        if row.advantage is not None:
-            metrics |= self.parts.assessor.learn_reward(experience.rollout)
-        return metrics
+    def learn(self, experience: Experience, row: Algorithm | None = None) -> dict[str, float | str]:
+        """The optimizer steps of the current update, which is then over; a reward that learns does so after the policy.
+
+        Returns:
+            What the log says of the update, from `collect` to here.
+        """
+        row = row or self.row()
+        with self._timed("learn"):
+            references = None
+            if any(t.on is Span.REFERENCES and t.weight.at(self.done_share) for t in row.terms.values()):
+                samples = experience.rollout.samples
+                references = self.parts.collector.answers(Author.REFERENCE, samples, self.progress.update)
+            losses = self.parts.updater.update(
+                experience, row, self.progress.update, self.done_share, references
+            )
+            if row.advantage is not None:
+                losses |= self.parts.assessor.learn_reward(experience.rollout)
+            new = self.parts.collector.sampled - self._booked
+            sampled = sum(processes.gathered(new), Counter[Author]())
+            self._booked = Counter(self.parts.collector.sampled)
+            # From here on the update is finished in all processes or in none.
+            self.accounts.settle()
+        return self._advance(experience, row, losses, sampled)
 
     def step(self) -> dict[str, float | str]:
         """One whole update, and its metrics."""
-        return self._learned(self._gathered())
-
-    def _gathered(self) -> _Gathered:
-        started = time.perf_counter()
-        before = Counter(self.parts.collector.sampled)
-        row, rollout = self._collect_within_budget()
-        sampled = self.parts.collector.sampled - before
-        collected = time.perf_counter()
-        self._save_if_asked()
-        self.prefetch()
-        experience = self.assess(rollout, row)
-        self._save_if_asked()
-        return _Gathered(row, experience, sampled, started, collected, time.perf_counter())
-
-    def _learned(self, gathered: _Gathered) -> dict[str, float | str]:
-        row, experience = gathered.row, gathered.experience
-        losses = self.learn(experience, row)
-        sampled = sum(processes.gathered(gathered.sampled), Counter[Author]())
-        # From here on the update is finished in all processes or in none.
-        self.accounts.settle()
-        finished = time.perf_counter()
-        seconds = finished - gathered.started
-        self._account(gathered, sampled, seconds)
-        if self.progress.update % self.config.training.sample_every == 0 and row.needs_reward:
-            self.display.sample(experience, self.parts.policy)
-        return {
-            "algorithm": row.name,
-            **describe(experience, row),
-            **losses,
-            "kl_coefficient": experience.kl_coefficient,
-            "policy_tokens": self.progress.policy_tokens,
-            "guide_tokens": self.progress.guide_tokens,
-            "seconds": seconds,
-            "seconds_collect": gathered.collected - gathered.started,
-            "seconds_assess": gathered.assessed - gathered.collected,
-            "seconds_learn": finished - gathered.assessed,
-            "tokens_per_second": float(experience.rollout.response_mask.sum()) / seconds,
-            **self.parts.assessor.scale.metrics(),
-            **self.accounts.metrics(),
-        }
-
-    def prefetch(self) -> None:
-        """Ask a remote guide for the roll-ins of the next update, while this one trains."""
-        update, updates = self.progress.update + 1, self.config.training.updates
-        if update < updates and self.parts.collector.remote is not None:
-            samples = self.batch(ahead=True)
-            mine = processes.share(len(samples))
-            chosen = [samples[number] for number in mine]
-            self.parts.collector.prefetch(chosen, self.row(update), update, update / updates, mine)
-
-    def _collect_within_budget(self) -> tuple[Algorithm, Rollout]:
-        row, rollout, spent = self.row(), None, None
-        try:
-            rollout = self.collect(self.batch(), row)
-        except BudgetSpentError as error:
-            if not error.go_on:
-                raise
-            spent = str(error)
-        said = next(filter(None, processes.gathered(spent)), None)
-        if said is None:
-            assert rollout is not None, "collected, or its budget was spent"
-            return row, rollout
-        self.display.note(f"{said} Going on without the guide.")
-        self.progress.unguided = True
-        row = self.row()
-        return row, self.collect(self.batch(), row)
+        return self.learn(self.assess(self.collect()))
 
     def train(self, *, resume: bool = False) -> dict[str, dict[str, float]]:
         """Run all updates, evaluate, and write everything to the output folder.
@@ -231,111 +175,90 @@ class Trainer:
             Exception: whatever a reward, a metric, a guide or a tracker of your own raises. Whatever ends the run, the
                 last finished update is saved first, and a note on the exception says so.
         """
-        folder = self.config.folder
-        with processes.one_fate():
-            saver = self._saver = self._prepare(folder, resume)
-            logbook = Logbook(folder, self.config.training.trackers, self.config.name)
-            logbook.rewind(self.progress.update or -1)
-        try:
-            asked = self._updates(logbook, saver)
-            totals = {} if asked else self._finish(folder)
-            logbook.close()
-        except BaseException as error:
-            said = self._end(error, saver, logbook)
-            full = out_of_memory(error, self.progress, self.config)
-            if full is not None:
-                self.display.note(said)
-                raise _with_note(UserError(full), said) from error
-            if isinstance(error, UserError) or not isinstance(error, Exception):
-                # Of these no traceback is shown, which would have the note at its end.
-                self.display.note(said)
-            _with_note(error, said)
-            raise
-        if asked:
-            raise stopped(asked)
-        return totals
-
-    def _updates(self, logbook: Logbook, saver: Saver) -> int:
-        """The updates that are left; the number of the signal that ended them early, else 0."""
-        training = self.config.training
-        stopping = Stopping(self.display.note, alone=processes.count() == 1)
-        with stopping, self.display.run(self.config.name, training.updates, self.progress.update):
-            self._stopping = stopping
-            while True:
-                if self.progress.validation_due:
-                    saver.begin(self.progress.update)
-                    self._validate(logbook)
-                number = self.progress.update
-                done = number >= training.updates
-                # All processes stop or none does; what is asked from here on is for the next update.
-                asked = next(filter(None, processes.gathered(stopping.asked)), 0)
-                if number and (asked or done or number % training.checkpoint_every == 0):
-                    saver.save(self.progress)
-                if done:
-                    return 0
-                if asked:
-                    self.display.note(f"Stopped and saved after update {number}; --resume goes on.")
-                    return int(asked)
-                saver.begin(number)
-                gathered = self._gathered()
-                saver.begin_learning()
-                metrics = self._learned(gathered)
-                logbook.write(self.progress.update, metrics)
-                self.display.update(self.progress.update, training.updates, metrics)
-
-    def _save_if_asked(self) -> None:
-        """Who takes the machine away may not wait until the update is finished; who pressed Ctrl-C does."""
-        asked = self._stopping.asked if self._stopping is not None else 0
-        if self._saver is not None and asked not in (0, signal.SIGINT):
-            self._saver.save_early(self.progress)
-
-    def _end(self, error: BaseException, saver: Saver, logbook: Logbook) -> str:
-        """Save what a failure would lose, and say so.
-
-        Raises:
-            FailedElsewhereError: another process says why the run ends.
-        """
-        try:
-            return saver.rescue(error, self.progress)
-        except FailedElsewhereError as other:
-            self.display.note(f"{str(other).rstrip('.')}. {' '.join(other.__notes__)}")
-            raise
-        finally:
-            with suppress(Exception):
-                logbook.close()
+        return TrainingLoop(self, resume=resume).run()
 
     def evaluate(self, author: Author = Author.POLICY, split: str = "test") -> Evaluation:
         """Every metric of what an author writes for held-out prompts."""
         evaluation = self.config.evaluation
         count = evaluation.test_samples if split == "test" else evaluation.samples
-        self._tell_rewards()
+        self.tell_rewards()
         return self.parts.evaluator.evaluate(author, self.parts.held_out(split)[:count])
+
+    def save_model(self, folder: str | Path) -> None:
+        """Write the policy as plain `transformers` or `peft` loads it, and what it started from beside it."""
+        if processes.is_main():
+            save_policy(self.parts.policy, Path(folder))
+            write_start(Path(folder), self.config.policy.model_dump(mode="json"))
 
     def close(self) -> None:
         """Let go of a remote guide; what it is being asked is given up."""
         if self.parts.collector.remote is not None:
             self.parts.collector.remote.close()
 
-    def _tell_rewards(self) -> None:
+    def tell_rewards(self) -> None:
         """How far the run is, for rewards that ask."""
         for state in (self.parts.assessor.trainer_state, self.parts.evaluator.trainer_state):
             state.global_step = self.progress.update
             state.epoch = self.progress.samples / len(self.parts.train)
 
-    def _account(self, gathered: _Gathered, sampled: Counter[Author], seconds: float) -> None:
-        """
+    def _prompts(self, row: Algorithm) -> int:
+        return self.config.rollout.episodes // row.group_size
+
+    def _collect(self, samples: Sequence[Sample], row: Algorithm) -> Rollout:
+        mine = processes.share(len(samples))
+        return self.parts.collector.collect(
+            [samples[number] for number in mine],
+            row,
+            self.progress.update,
+            self.done_share,
+            self.parts.assessor.rewards,
+            mine,
+        )
+
+    def _collect_within_budget(self) -> Rollout:
+        """The update's episodes; without the guide from here on where its budget is spent and may be."""
+        rollout, spent = None, None
+        try:
+            rollout = self._collect(self.batch(), self.row())
+        except BudgetSpentError as error:
+            if not error.go_on:
+                raise
+            spent = str(error)
+        said = next(filter(None, processes.gathered(spent)), None)
+        if said is None:
+            assert rollout is not None, "collected, or its budget was spent"
+            return rollout
+        self.display.note(f"{said} Going on without the guide.")
+        self.progress.unguided = True
+        return self._collect(self.batch(), self.row())
+
+    def _prefetch(self) -> None:
+        """Ask a remote guide for the roll-ins of the next update, while this one trains."""
+        update, updates = self.progress.update + 1, self.config.training.updates
+        if update < updates and self.parts.collector.remote is not None:
+            samples = self.batch(ahead=True)
+            mine = processes.share(len(samples))
+            chosen = [samples[number] for number in mine]
+            self.parts.collector.prefetch(chosen, self.row(update), update, update / updates, mine)
+
+    def _advance(
+        self, experience: Experience, row: Algorithm, losses: dict[str, float], sampled: Counter[Author]
+    ) -> dict[str, float | str]:
+        """Finish the update, and say what it was like.
+
         Args:
             sampled: tokens of each author, of all processes.
         """
         progress, config = self.progress, self.config
-        update = progress.update + 1
-        row, experience = gathered.row, gathered.experience
+        seconds, phases = sum(self._seconds.values()), dict(self._seconds)
+        self._seconds = dict.fromkeys(phases, 0.0)
         coefficients = progress.kl_coefficients
         if row.needs_reward:
             after = row.kl.next(experience.kl_coefficient, mean_kl(experience.scored))
             coefficients = {**coefficients, row.name: after}
+        update = progress.update + 1
         # At once, so that an interruption finds the update either finished or not.
-        self.progress = replace(
+        self.progress = progress = replace(
             progress,
             update=update,
             samples=progress.samples + self._prompts(row),
@@ -346,72 +269,22 @@ class Trainer:
             guide_accounts=self.accounts.dump(),
             validation_due=update % config.evaluation.every == 0 or update == config.training.updates,
         )
+        return {
+            "algorithm": row.name,
+            **describe(experience, row),
+            **losses,
+            "kl_coefficient": experience.kl_coefficient,
+            "policy_tokens": progress.policy_tokens,
+            "guide_tokens": progress.guide_tokens,
+            "seconds": seconds,
+            **{f"seconds_{phase}": taken for phase, taken in phases.items()},
+            "tokens_per_second": float(experience.rollout.response_mask.sum()) / seconds,
+            **self.parts.assessor.scale.metrics(),
+            **self.accounts.metrics(),
+        }
 
-    def _validate(self, logbook: Logbook) -> None:
-        totals = self.evaluate(split="validation").totals
-        if processes.is_main():
-            logbook.write(
-                self.progress.update, {f"validation/{name}": value for name, value in totals.items()}
-            )
-        self.progress.validation_due = False
-        shown = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
-        numbers = "  ".join(
-            f"{name.replace('_', ' ')} {totals[name]:.3f}" for name in shown if name in totals
-        )
-        self.display.note(f"      validation  {numbers}")
-
-    def _prepare(self, folder: Path, resume: bool) -> Saver:
-        """Bring all processes to the same beginning: that of the run, or the main process's newest checkpoint."""
-        agree_on_settings(self.config, self.parts, self.batch())
-        checkpoint = checkpoint_of(folder, resume) if processes.is_main() else None
-        self.progress = restore(checkpoint, self.config, self.parts, self.progress)
-        if checkpoint is not None:
-            self.display.note(f"Resumed from {checkpoint} after update {self.progress.update}.")
-        note = note_on_length(self.progress, self.config)
-        if note is not None:
-            self.display.note(note)
-        self.progress.planned = self.config.training.updates
-        if self.progress.update == 0:
-            self.progress.validation_due = True
-        else:
-            self.accounts.restore(self.progress.guide_accounts)
-            self.accounts.settle()
-        try:
-            if processes.is_main():
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / "config.yaml").write_text(self.config.to_yaml())
-        except OSError as error:
-            raise UserError(
-                f"the output folder {folder} cannot be written: {error.strerror}; set another 'output'."
-            ) from error
-        return Saver(self.config, self.parts, saved=self.progress.update)
-
-    def _finish(self, folder: Path) -> dict[str, dict[str, float]]:
-        """Test the policy, and write it with what it measured."""
-        evaluation = self.evaluate()
-        totals = {"policy": evaluation.totals}
-        if processes.is_main():
-            summary = {
-                "totals": totals,
-                "progress": self.progress.__dict__,
-                "guide": self.accounts.summary(self._gained(folder)),
-            }
-            with full_disk_named(folder, "the trained policy"):
-                save_policy(self.parts.policy, folder / "policy")
-                write_start(folder / "policy", self.config.policy.model_dump(mode="json"))
-                write_model_card(folder / "policy", self.config, evaluation.totals, self.progress)
-                evaluation.save(folder / "evaluation" / "policy.jsonl")
-                # Last, since it says that the run is finished.
-                (folder / "summary.json").write_text(to_json(summary, indent=1))
-        processes.gathered(None)
-        return totals
-
-    def _gained(self, folder: Path) -> float | None:
-        """How far the validation reward rose over the run."""
-        measured = [row["validation/reward"] for row in read_metrics(folder) if "validation/reward" in row]
-        return measured[-1] - measured[0] if measured else None
-
-
-def _with_note(error: BaseException, note: str) -> BaseException:
-    error.add_note(note)
-    return error
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._seconds[phase] += time.perf_counter() - started

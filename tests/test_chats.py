@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from faulty_server import FaultyServer, answer_to, serving
 from rlgf.algorithms import AGGREVATED, PPO_PLUS_PLUS
@@ -29,15 +33,18 @@ from rlgf.guides.cache import GuideCache
 from rlgf.metrics.records import read_texts
 from rlgf.models.loading import LanguageModel
 from rlgf.report.winrate import by_judge
-from rlgf.rewards import REWARDS, Logged, RewardInput, checked_rewards
+from rlgf.rewards import REWARDS, Logged, RewardInput, build_reward, checked_rewards
 from rlgf.rewards.examples import ExamplesConfig
+from rlgf.rewards.fit import load_reward_recipe, train_reward_model
 from rlgf.rewards.model import Scorer
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.rollout.sampling import Sampling
 from rlgf.schedules import constant
 from rlgf.tasks import build_task
 from rlgf.tasks.chats import PromptedTask
+from rlgf.training.display import Display
 from rlgf.training.parts import build_parts
+from rlgf.training.trainer import Trainer
 from rlgf.types import Author, Message, Sample
 from test_local_guide import Foreign, reading
 from tokenizer_kinds import byte_bpe, encoder_pieces, llama_legacy, sentence_pieces, speaker, word_pieces
@@ -513,7 +520,61 @@ def test_a_reward_model_without_a_template_reads_the_names_of_the_roles() -> Non
     assert transcript((USER,)) == "the film?"
 
 
+def test_a_reward_model_of_chats_pays_what_transformers_users_expect(
+    tmp_path: Path, language_model: LanguageModel
+) -> None:
+    folder = policy_folder(tmp_path / "base", language_model, TAGS)
+    rows = [{"chosen": [*ASKED, GOOD], "rejected": [*ASKED, BAD]}] * 4
+    file = write(tmp_path / "pairs.jsonl", *rows)
+    told = {"kind": "preference", "model": folder, "output": str(tmp_path / "model"), "max_tokens": 60}
+    train_reward_model(load_reward_recipe(told | {"data": {"train": file, "validation": file}}))
+    reward = build_reward("model", {"folder": str(tmp_path / "model")})
+    chat = RewardInput(["not read"], [" a joy"], messages=[(SYSTEM, USER)])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    text = tokenizer.apply_chat_template([*ASKED, GOOD], tokenize=False)
+    with torch.no_grad():
+        logit = model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits.item()
+    centre = json.loads((tmp_path / "model" / "reward.json").read_text())["centre"]
+    assert checked_rewards(reward, chat).tolist() == pytest.approx([logit - centre], abs=1e-5)
+
+
 # Runs.
+
+
+def test_a_run_of_chats_with_a_guide_of_another_family_goes_on_where_it_was(
+    tmp_path: Path, language_model: LanguageModel
+) -> None:
+    policy = policy_folder(tmp_path / "policy", language_model, TAGS)
+    guide = policy_folder(tmp_path / "guide", speaker(llama_legacy()), WORDS)
+    rows = [{"prompt": [{"role": "user", "content": f"the film {i}?"}]} for i in range(4)]
+
+    def trainer(name: str, updates: int) -> Trainer:
+        config = recipe(
+            tmp_path,
+            policy,
+            rows,
+            guide={"model": guide},
+            algorithm={"base": "ppo++", "rollin_prob": 1.0},
+            training={"updates": updates, "checkpoint_every": 1, "trackers": []},
+            evaluation={"every": 1, "samples": 2, "test_samples": 2},
+            output=str(tmp_path / name),
+            update={"minibatch": 2, "epochs": 1},
+        )
+        return Trainer(config, build_parts(config, reward=trl_format_reward), Display(Console(quiet=True)))
+
+    whole = trainer("whole", 2)
+    whole.train()
+    trainer("parted", 1).train()
+    shutil.rmtree(tmp_path / "parted" / "policy", ignore_errors=True)
+    (tmp_path / "parted" / "summary.json").unlink(missing_ok=True)
+    resumed = trainer("parted", 2)
+    resumed.train(resume=True)
+    texts = [(tmp_path / name / "evaluation" / "policy.jsonl").read_text() for name in ("whole", "parted")]
+    assert texts[0] == texts[1]
+    assert json.loads(texts[0].splitlines()[1])["messages"] == rows[0]["prompt"]
+    saved = AutoTokenizer.from_pretrained(tmp_path / "whole" / "policy")
+    assert saved.chat_template == TAGS
 
 
 def test_an_own_task_may_leave_its_prompts_to_the_run(language_model: LanguageModel) -> None:

@@ -379,6 +379,9 @@ def test_a_chat_api_is_sent_the_messages_as_they_are(monkeypatch: pytest.MonkeyP
         )
         body, _ = asked_over_http(server, prefilled, style="chat", continue_message=True)
         assert body["messages"] == [ASKED[1], {"role": "assistant", "content": "a j"}]
+        body, text = asked_over_http(server, prefilled, style="chat")
+        assert body["messages"][:2] == [ASKED[1], {"role": "assistant", "content": "a j"}]
+        assert text.startswith(" "), "parted from the beginning that the data gives"
         body, text = asked_over_http(server, BEGUN, style="completions")
         assert body["prompt"] == BEGUN.prefix
         assert text == answer_to(BEGUN.prefix, 0, "abcd", 6)

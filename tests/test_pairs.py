@@ -402,7 +402,7 @@ def test_pairs_are_read_from_a_file(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"rejected": "aaaaa"}, r"a\.jsonl, line 2: 'chosen' and 'rejected' are identical"),
-        ({"rejected": 3}, r"line 2: 'rejected' must be a text \(it is 3\)"),
+        ({"rejected": 3}, r"line 2: 'rejected' must be a text or the messages of a chat \(it is 3\)"),
         ({"chosen": ["a", "b"]}, r"line 2: a pair needs one text to compare with 'rejected' \(there are 2\)"),
         ({"chosen": ""}, r"line 2: 'chosen' has an empty reference"),
     ],

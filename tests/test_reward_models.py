@@ -326,7 +326,10 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
             ["line 3", "no field 'rejected'", "data.rejected_field", "chosen, prompt"],
         ),
         ({"chosen": "a", "rejected": "b"}, ["line 3", "no field 'prompt'", "Fields: chosen, rejected"]),
-        ({"prompt": "a", "chosen": 1, "rejected": "b"}, ["line 3", "'chosen' must be a text (it is 1)"]),
+        (
+            {"prompt": "a", "chosen": 1, "rejected": "b"},
+            ["line 3", "'chosen' must be a text or the messages of a chat (it is 1)"],
+        ),
     ],
 )
 @pytest.mark.parametrize("split", ["train", "dev"])

@@ -263,7 +263,10 @@ GOOD = {"prompt": "x", "references": "y"}
         ([GOOD, "", {"prompt": "x"}], r"line 3 has no field 'references'.*'reference_field'.*Fields: prompt"),
         ([GOOD, '{"prompt": '], r"line 2 is not valid JSON"),
         ([["x"]], r"line 1 must hold a JSON object"),
-        ([{"prompt": 3, "references": "y"}], r"line 1: 'prompt' must be a text \(it is 3\)"),
+        (
+            [{"prompt": 3, "references": "y"}],
+            r"line 1: 'prompt' must be a text or the messages of a chat \(it is 3\)",
+        ),
         ([{"prompt": "x", "references": [4]}], r"line 1: 'references' must be a text or a list of texts"),
         ([GOOD, {"prompt": "x", "references": []}], r"line 2: 'references' has an empty reference"),
         ([{"prompt": "x", "references": ["a", " "]}], r"line 1: 'references' has an empty reference"),
@@ -321,19 +324,6 @@ def test_a_template_makes_the_prompt_from_columns(tmp_path: Path) -> None:
         build_task("data", options | {"template": "{body}"}).load("train")
 
 
-def test_messages_of_a_chat_become_one_prompt(tmp_path: Path, language_model: LanguageModel) -> None:
-    tokenizer = copy.deepcopy(language_model.tokenizer)
-    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
-    language_model.model.save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    file = str(write(tmp_path / "a", {"prompt": [{"role": "user", "content": "hello"}]}))
-    options = {"train": file, "reference_field": None}
-    chat = build_task("data", options | {"chat_model": str(tmp_path / "model")})
-    assert chat.load("train")[:] == [Sample("<user>hello<assistant>")]
-    with pytest.raises(UserError, match=r"must be a text or set 'chat_model'"):
-        build_task("data", options).load("train")
-
-
 def test_chats_that_cannot_be_rendered_are_one_sentence(
     tmp_path: Path, language_model: LanguageModel
 ) -> None:
@@ -358,7 +348,7 @@ def test_chats_that_cannot_be_rendered_are_one_sentence(
     refused(
         system, user, what=r"line 1: the chat template .* refuses the messages of system, user \(System role"
     )
-    refused({"role": "user", "content": None}, what="line 1: the chat template .* refuses")
+    refused({"role": "user", "content": None}, what="line 1: message 1 of 'prompt' must have a text")
     refused(what="line 1: 'prompt' must hold one message or more")
     refused({"text": "hi"}, what="line 1: 'prompt' must hold one message or more, each with 'role'")
 

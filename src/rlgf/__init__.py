@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rlgf.tasks import Task
     from rlgf.training.parts import Parts, build_parts
     from rlgf.training.trainer import Trainer
-    from rlgf.types import Author, Completion, Experience, Rollout, Sample
+    from rlgf.types import Author, Completion, Experience, Message, Rollout, Sample
 
 _HOMES = {
     "rlgf.algorithms": ("ALGORITHMS", "Algorithm", "Mixture"),
@@ -25,7 +25,7 @@ _HOMES = {
     "rlgf.tasks": ("Task",),
     "rlgf.training.parts": ("Parts", "build_parts"),
     "rlgf.training.trainer": ("Trainer",),
-    "rlgf.types": ("Author", "Completion", "Experience", "Rollout", "Sample"),
+    "rlgf.types": ("Author", "Completion", "Experience", "Message", "Rollout", "Sample"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -37,6 +37,7 @@ __all__ = [
     "Config",
     "Experience",
     "Guide",
+    "Message",
     "Mixture",
     "Parts",
     "Request",

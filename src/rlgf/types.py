@@ -28,10 +28,23 @@ class Author(IntEnum):
 
 
 @dataclass(frozen=True)
+class Message:
+    """One message of a chat."""
+
+    role: str
+    content: str
+
+
+Messages = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
 class Sample:
     """One row of a task: a prompt, the texts that continue it well, and any further columns."""
 
     prompt: str
+    """A text; of a chat what the policy's chat template makes of `messages`, which may be left to the run by
+    leaving it empty."""
     references: tuple[str, ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
     rejected: str | None = None
@@ -39,6 +52,9 @@ class Sample:
     cue: str = ""
     """The end of the prompt that asks for the response, such as "TL;DR:". Where it is set, a prompt that is
     too long loses the end of what stands before the cue; otherwise it loses its beginning."""
+    messages: Messages = ()
+    """The prompt of a chat, for all that read it through templates of their own; a last message of the assistant's
+    is the beginning of its answer. Empty for a prompt that is a text."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,10 @@ class Rollout:
     @property
     def prompts(self) -> list[str]:
         return [sample.prompt for sample in self.samples]
+
+    @property
+    def messages(self) -> list[Messages]:
+        return [sample.messages for sample in self.samples]
 
     @property
     def references(self) -> list[tuple[str, ...]]:

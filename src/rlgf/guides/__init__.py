@@ -21,7 +21,7 @@ from rlgf.guides.build import (
 )
 from rlgf.guides.ensemble import EnsembleGuide
 from rlgf.guides.http_config import HTTPGuideConfig
-from rlgf.guides.local import LocalGuide, LocalGuideConfig
+from rlgf.guides.local import LocalGuide, LocalGuideConfig, guide_template
 from rlgf.guides.remote import HTTPGuide
 from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
 
@@ -46,6 +46,7 @@ __all__ = [
     "Usage",
     "build_guide",
     "guide_models",
+    "guide_template",
     "http_configs",
     "scoring_guide",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlgf.errors import UserError
 from rlgf.models.scoring import Tokens
-from rlgf.types import Completion
+from rlgf.types import Completion, Messages
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Request:
     """And what has been written behind it."""
     prompt_length: int | None = None
     """Characters of the prefix that are the prompt; None where that is all of it."""
+    messages: Messages = ()
+    """Of a chat its messages, of which the prompt is what the policy's chat template makes: for a guide that has a
+    template of its own, or none. `written` stands in the assistant's turn."""
 
     @property
     def prompt(self) -> str:

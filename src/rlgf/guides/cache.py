@@ -11,6 +11,7 @@ from typing import Any
 import diskcache
 
 from rlgf.cachedir import cache_root
+from rlgf.chat import as_dicts
 from rlgf.errors import UserError, nearest
 from rlgf.guides.base import Request
 
@@ -58,6 +59,7 @@ class GuideCache:
         self._store[_key(identity, request)] = {
             "guide": dict(identity),
             "prefix": request.prefix,
+            **({"messages": as_dicts(request.messages)} if request.messages else {}),
             "prompt_length": request.prompt_length,
             "max_new_tokens": request.max_new_tokens,
             "seed": request.seed,
@@ -179,5 +181,12 @@ def _served_keys(url: str, identity: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _key(identity: Mapping[str, Any], request: Request) -> str:
-    asked = [dict(identity), request.prefix, request.prompt_length, request.max_new_tokens, request.seed]
+    asked: list[Any] = [
+        dict(identity),
+        request.prefix,
+        request.prompt_length,
+        request.max_new_tokens,
+        request.seed,
+    ]
+    asked += [as_dicts(request.messages)] if request.messages else []  # so that older answers are still found
     return "answer " + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

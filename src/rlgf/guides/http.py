@@ -25,6 +25,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from rlgf.chat import as_dicts, parted
 from rlgf.errors import UserError, nearest
 from rlgf.guides.base import Request
 from rlgf.guides.http_config import HTTPGuideConfig
@@ -169,7 +170,7 @@ class Endpoint:
                 raw = self._client.completions.with_raw_response.create(prompt=request.prefix, **parameters)
             else:
                 raw = self._client.chat.completions.with_raw_response.create(
-                    messages=self._messages(request),  # type: ignore[arg-type]  # plain mappings
+                    messages=chat_messages(self.config, request),  # type: ignore[arg-type]  # plain mappings
                     **parameters,
                 )
         except openai.BadRequestError as error:
@@ -181,15 +182,6 @@ class Endpoint:
             raise _reported(reply["error"])
         return read_reply(reply, config.style)
 
-    def _messages(self, request: Request) -> list[dict[str, str]]:
-        asked = request.prompt if self.config.continue_message else request.prefix
-        messages = [{"role": "user", "content": self.config.template.replace("{text}", asked)}]
-        if self.config.system is not None:
-            messages.insert(0, {"role": "system", "content": self.config.system})
-        if self.config.continue_message and request.written:
-            messages.append({"role": "assistant", "content": request.written})
-        return messages
-
     def _without_echo(self, request: Request, text: str) -> str:
         """The answer without a repeated end of the prefix, and parted from it by a space if a word would merge.
 
@@ -198,7 +190,7 @@ class Endpoint:
         """
         if self.config.style == "completions":
             return text
-        prefix = request.prefix
+        prefix = _begun(request) if request.messages else request.prefix
         stripped = text.lstrip()
         for start in range(max(len(prefix) - _ECHO + 1, 1)):
             echoed = prefix[start:].strip()
@@ -229,7 +221,7 @@ class Endpoint:
             remedies = [_REMEDIES.get(name, f"take '{name}' out of 'guide.extra_body'") for name in refused]
             sent = " or ".join(remedies)
             return f"{where}: the server refuses '{refused[0]}' ({said}): {sent}."
-        if not request.prefix.strip() and status in (400, 422):
+        if not request.prefix.strip() and not request.messages and status in (400, 422):
             return (
                 f"{where}: the server refuses an empty prompt ({said}): give the task's prompts some text, or set "
                 "'guide.style: chat'."
@@ -269,6 +261,35 @@ class Endpoint:
         for secret in self.config.secrets:
             said = said.replace(secret, "***")
         return said[:300].rstrip(".")
+
+
+def chat_messages(config: HTTPGuideConfig, request: Request) -> list[dict[str, str]]:
+    """What a chat API is sent: a chat as it is, or the text so far with the configured instruction around it.
+
+    What is written of the answer is the beginning of the assistant's message where the server continues that;
+    otherwise it is the text that an instruction asks to continue.
+    """
+    if request.messages:
+        messages, written = as_dicts(parted(request.messages)[0]), _begun(request)
+    else:
+        asked = request.prompt if config.continue_message else request.prefix
+        messages = [{"role": "user", "content": config.template.replace("{text}", asked)}]
+        written = request.written if config.continue_message else ""
+    if config.system is not None:
+        if messages and messages[0]["role"] == "system":  # which many models take once
+            messages[0]["content"] = f"{config.system}\n\n{messages[0]['content']}"
+        else:
+            messages.insert(0, {"role": "system", "content": config.system})
+    if written:
+        messages.append({"role": "assistant", "content": written})
+        if not config.continue_message:
+            messages.append({"role": "user", "content": config.template.replace("{text}", written)})
+    return messages
+
+
+def _begun(request: Request) -> str:
+    """What stands of the assistant's turn in a chat already."""
+    return parted(request.messages)[1] + request.written
 
 
 def _passes(error: BaseException) -> bool:

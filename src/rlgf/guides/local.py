@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rlgf import seeding
+from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
 from rlgf.identity import FREE
@@ -37,7 +39,7 @@ class LocalGuide:
     """A frozen causal model.
 
     Where its tokenizer is the policy's, token ids pass both ways and nothing is tokenized twice;
-    otherwise text does.
+    otherwise text does. It reads a chat through its own chat template, where it has one.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class LocalGuide:
         self.max_batch_tokens = max_batch_tokens
         self.policy_codec = Codec(policy_tokenizer)
         self.shares_tokenizer = language_model.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
+        self._template = guide_template(language_model.tokenizer, str(language_model.model.name_or_path))
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -122,13 +125,38 @@ class LocalGuide:
         codec, model = language_model.codec, language_model.model
         context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         room = context or sys.maxsize
+        told = self._prompt(request)
         if self.shares_tokenizer and request.prompt_ids is not None:
             # What the policy reads, which may be cut, in between what this model's tokenizer puts around it.
-            prompt = self.policy_codec.inner(request.prompt_ids)
+            same = told == request.prompt
+            prompt = self.policy_codec.inner(request.prompt_ids) if same else codec.encode_prompt(told)
         elif is_encoder_decoder(model):
-            prompt, written = codec.encode_prompt(request.prompt), codec.encode(request.written)
+            prompt, written = codec.encode_prompt(told), codec.encode(request.written)
         else:
-            prompt, written = codec.encode_both(request.prompt, request.written), []
+            prompt, written = codec.encode_both(told, request.written), []
         if not is_encoder_decoder(model):
             room = max(room - limit - len(written), 1)
         return language_model.as_prompt(prompt, room), written
+
+    def _prompt(self, request: Request) -> str:
+        """The prompt's text: of a chat what the guide's own template makes of it, where it has one.
+
+        Raises:
+            UserError: the template refuses the messages.
+        """
+        if not request.messages:
+            return request.prompt
+        if self._template.there:
+            return self._template.prompt(request.messages)
+        if not self.shares_tokenizer:
+            warnings.warn(
+                f"{self._template.owner} has no chat template, so it reads chats as the policy's template writes them: "
+                "name a guide that was trained on chats if that is not meant.",
+                stacklevel=2,
+            )
+        return request.prompt
+
+
+def guide_template(tokenizer: PreTrainedTokenizerBase, name: str) -> ChatTemplate:
+    """The chat template that a local guide of that name reads messages through."""
+    return ChatTemplate(tokenizer, f"the guide '{name}'", "choose another 'guide.model'")

@@ -14,15 +14,17 @@ from typing import Any
 from rlgf.errors import UserError
 from rlgf.guides.base import BudgetSpentError, Request, Usage
 from rlgf.guides.cache import GuideCache
-from rlgf.guides.http import Endpoint
+from rlgf.guides.http import Endpoint, chat_messages
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.reply import Answer, whole_characters
-from rlgf.types import Completion
+from rlgf.types import Completion, Message
 
 _MANY = 8
 """Answers that can hardly all be cut off in thought by chance."""
 _CHARACTERS_A_TOKEN = 2.0
 """A low guess, so that what is set aside for a request before it is answered is rarely too little."""
+_AROUND_A_MESSAGE = 16
+"""Characters that stand for the tokens which a server's chat template puts around a message."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ class HTTPGuide:
 
         What is in the cache is found where requests are sent, so that the caller does not wait for the disk.
         """
-        new = [request for request in dict.fromkeys(map(_plain, requests)) if request not in self._under_way]
+        plain = dict.fromkeys(map(self._plain, requests))
+        new = [request for request in plain if request not in self._under_way]
         if not self._affords(new):
             # The first number of requests that would be too many.
             counts = range(1, len(new) + 1)
@@ -162,7 +165,7 @@ class HTTPGuide:
             UserError: the server gives no usable answer, see `Endpoint.ask`; or a model thinks until its limit and
                 has not answered yet.
         """
-        requests = [_plain(request) for request in requests]
+        requests = [self._plain(request) for request in requests]
         kept = {request: self._kept(request) for request in requests if request not in self._under_way}
         new = [request for request, answer in kept.items() if answer is None]
         if not self._affords(new):
@@ -183,6 +186,14 @@ class HTTPGuide:
         completions = [self._completion(answers[request]) for request in requests]
         self._check_it_speaks([answer for answer in answers.values() if answer is not None])
         return completions
+
+    def _plain(self, request: Request) -> Request:
+        """The request as the server sees it: text of whole characters, or a chat without the policy's rendering."""
+        plain = replace(request, prompt_ids=None, written_ids=(), messages=())
+        if request.messages and self.config.style == "chat":
+            messages = tuple(Message(m.role, whole_characters(m.content)) for m in request.messages)
+            plain = replace(plain, prefix=request.written, prompt_length=0, messages=messages)
+        return plain if plain.prefix.isascii() else replace(plain, prefix=whole_characters(plain.prefix))
 
     def close(self) -> None:
         """See `RemoteGuide.close`. Waits for as long as one attempt may take."""
@@ -302,10 +313,18 @@ class HTTPGuide:
     def _most(self, requests: Sequence[Request]) -> Usage:
         """What requests cost at most together, before their answers say what they did cost."""
         config = self.config
-        around = len(config.template) + len(config.system or "") if config.style == "chat" else 0
-        prompt = sum(math.ceil((len(one.prefix) + around) / _CHARACTERS_A_TOKEN) for one in requests)
+        prompt = sum(math.ceil(self._characters(one) / _CHARACTERS_A_TOKEN) for one in requests)
         completion = sum(math.ceil(one.max_new_tokens * config.token_ratio) for one in requests)
         return self._price(len(requests), prompt, completion)
+
+    def _characters(self, request: Request) -> int:
+        """Of all that a request sends as its text."""
+        config = self.config
+        if request.messages:
+            sent = chat_messages(config, request)
+            return sum(len(one["content"]) + _AROUND_A_MESSAGE for one in sent)
+        around = len(config.template) + len(config.system or "") if config.style == "chat" else 0
+        return len(request.prefix) + around
 
     def _price(self, calls: int, prompt: int, completion: int) -> Usage:
         prices = self.config.prices
@@ -350,9 +369,3 @@ class HTTPGuide:
             f"{budget.model_dump(exclude_none=True, exclude={'then'})}; raise it and --resume, or set "
             "'guide.budget.then: unguided'."
         )
-
-
-def _plain(request: Request) -> Request:
-    """The request as a server sees it: text alone, of whole characters."""
-    prefix = request.prefix if request.prefix.isascii() else whole_characters(request.prefix)
-    return replace(request, prefix=prefix, prompt_ids=None, written_ids=())

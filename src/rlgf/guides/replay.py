@@ -9,15 +9,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from rlgf.chat import is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
 from rlgf.guides.cache import guide_names
 from rlgf.guides.reply import whole_characters
-from rlgf.types import Completion
+from rlgf.types import Completion, Messages
 
 
 class ReplayGuideConfig(BaseModel):
     """Recorded completions: JSON lines with ``prompt``, ``completion`` and, if they end there, ``finished``.
+
+    The prompt of a chat is the list of its messages, or stands beside the prompt's text as ``messages``.
 
     What ``rlgf guide cache --export`` and ``rlgf eval --output`` write are such files too, and so are
     the texts of a finished run, ``evaluation/policy.jsonl`` in its folder.
@@ -37,24 +40,25 @@ class ReplayGuide:
             UserError: the file is not there, or a line of it is no recorded completion.
         """
         self.config = config
-        self._completions: dict[str, list[Completion]] = {}
+        self._completions: dict[_Key, list[Completion]] = {}
         guides: list[dict[str, Any]] = []
         if not config.file.is_file():
             raise UserError(f"'guide.file' {config.file} is not there: give a file of JSON lines.")
         for number, line in enumerate(_lines(config.file), start=1):
             if not line.strip():
                 continue
+            place = f"'guide.file' {config.file}, line {number}"
             try:
                 row = json.loads(line)
                 if number == 1 and "totals" in row:  # as evaluations begin
                     continue
-                prefix, completion = _parse(row)
+                keys, completion = _parse(row, place)
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
-                    f"'guide.file' {config.file}, line {number}: it must be a JSON object with the texts "
-                    f"'prompt' and 'completion' ({error})."
+                    f"{place}: it must be a JSON object with the texts 'prompt' and 'completion' ({error})."
                 ) from error
-            self._completions.setdefault(prefix, []).append(completion)
+            for key in keys:
+                self._completions.setdefault(key, []).append(completion)
             if isinstance(row.get("guide"), dict) and row["guide"] not in guides:
                 guides.append(row["guide"])
         if not self._completions:
@@ -73,7 +77,10 @@ class ReplayGuide:
         """
         answers: list[Completion] = []
         for request in requests:
-            recorded = self._completions.get(whole_characters(request.prefix))
+            # A chat is the same whatever a policy's template makes of it.
+            chat = (request.messages, whole_characters(request.written))
+            recorded = self._completions.get(chat) if request.messages else None
+            recorded = recorded or self._completions.get(whole_characters(request.prefix))
             if not recorded:
                 raise UserError(
                     f"'guide.file' {self.config.file} has no completion of {request.prefix[-60:]!r}: a recorded "
@@ -103,9 +110,28 @@ def _lines(file: Path) -> list[str]:
         raise UserError(f"'guide.file' {file} cannot be read as JSON lines in UTF-8 ({error}).") from error
 
 
-def _parse(row: Any) -> tuple[str, Completion]:
-    prefix, answer = row["prefix"] if "prefix" in row else row["prompt"], row.get("answer", row)
+_Key = str | tuple[Messages, str]
+"""What a completion goes on from: a text, or a chat with what is written of its answer."""
+
+
+def _parse(row: Any, place: str) -> tuple[list[_Key], Completion]:
+    sent = "prefix" in row
+    prefix = row["prefix"] if sent else row["prompt"]
+    answer = row.get("answer", row)
     text, finished = answer.get("completion", answer.get("text")), bool(answer.get("finished", False))
-    if not isinstance(prefix, str) or not isinstance(text, str):
+    text = read_messages(text, "completion", place)[-1].content if is_chat(text) else text
+    chat = prefix if is_chat(prefix) else row.get("messages")
+    if not (isinstance(prefix, str) or is_chat(prefix)) or not isinstance(text, str):
         raise TypeError("one of them is no text")
-    return whole_characters(prefix), Completion(whole_characters(text), finished)
+    keys: list[_Key] = []
+    if is_chat(chat):
+        written = prefix[row.get("prompt_length") or 0 :] if sent else ""
+        keys.append(
+            (
+                read_messages(chat, "prompt" if chat is prefix else "messages", place),
+                whole_characters(written),
+            )
+        )
+    if isinstance(prefix, str) and not (sent and keys):
+        keys.append(whole_characters(prefix))
+    return keys, Completion(whole_characters(text), finished)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlgf.chat import as_dicts, is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.jsontext import to_json
 from rlgf.tasks.rows import JsonLines, Row
@@ -20,8 +21,8 @@ Found = dict[str, list[float | None] | list[float] | float]
 class Evaluation:
     """Totals of every metric, and for each text what it scored.
 
-    A record holds ``prompt``, ``completion``, ``references``, ``columns`` and the text's values: enough to
-    score the texts again without the task.
+    A record holds ``prompt``, of a chat its ``messages``, ``completion``, ``references``, ``columns`` and the
+    text's values: enough to score the texts again without the task.
     """
 
     totals: dict[str, float]
@@ -64,6 +65,7 @@ def summarize(
     records = [
         {
             "prompt": sample.prompt,
+            **({"messages": as_dicts(sample.messages)} if sample.messages else {}),
             "completion": text,
             "references": list(sample.references),
             "columns": dict(sample.columns),
@@ -89,8 +91,8 @@ def read_texts(file: Path, references: Path | None = None) -> Texts:
     """Texts from JSON lines such as `Evaluation.save` writes.
 
     Args:
-        file: each line with ``prompt`` and ``completion``, and perhaps ``references`` (a text or a list of
-            texts), ``concepts`` (a list of texts) and ``columns`` (a mapping).
+        file: each line with ``prompt`` and ``completion``, and perhaps ``messages`` (the prompt's, of a chat),
+            ``references`` (a text or a list of texts), ``concepts`` (a list of texts) and ``columns`` (a mapping).
         references: takes the place of references and concepts: JSON lines with these, one for each text and in
             the same order. Where a line has a ``prompt``, it must be the text's.
 
@@ -125,8 +127,12 @@ def _sample(row: Row, place: str) -> Sample:
     columns = row.get("columns", {})
     if not isinstance(columns, dict):
         raise UserError(f"{place}: 'columns' must be a mapping of names to values (it is {columns!r}).")
+    chat = row.get("messages")
     return Sample(
-        _text(row, "prompt", place), _list(row, "references", place), columns | _concepts(row, place)
+        _text(row, "prompt", place),
+        _list(row, "references", place),
+        columns | _concepts(row, place),
+        messages=read_messages(chat, "messages", place) if is_chat(chat) else (),
     )
 
 
@@ -140,7 +146,7 @@ def _with(sample: Sample, row: Row, place: str) -> Sample:
     if "references" not in row:
         raise UserError(f"{place} has no field 'references': it must hold a text or a list of texts.")
     columns = {**sample.columns, **_concepts(row, place)}
-    return Sample(sample.prompt, _list(row, "references", place), columns)
+    return replace(sample, references=_list(row, "references", place), columns=columns)
 
 
 def _text(row: Row, name: str, place: str) -> str:

@@ -45,13 +45,18 @@ class Codec:
         last = len(ids) - (len(behind) if list(ids[len(ids) - len(behind) :]) == behind else 0)
         return list(ids[first : max(first, last)])
 
-    def encode_both(self, prompt: str, text: str) -> list[int]:
-        """Token ids of a prompt and the text behind it, tokenized as one, without what is put around them."""
+    def encode_both(self, prompt: str, text: str, after: str = "") -> list[int]:
+        """Token ids of a prompt and the text behind it, tokenized as one, without what is put around them.
+
+        Args:
+            after: what a chat template writes after the text; special tokens may be written out in it, as in the prompt.
+        """
         whole = prompt + text
         if any(name.end() > len(prompt) for name in self._special.finditer(whole)):
             ids = self.encode_prompt(prompt)
-            return ids + self.continuation(text, ids)[0]
-        return self.encode_prompt(whole)
+            ids = ids + self.continuation(text, ids)[0]
+            return ids + self.continuation(after, ids, prompt=True)[0] if after else ids
+        return self.encode_prompt(whole + after)
 
     def surround(self, ids: Sequence[int], limit: int, *, ends: bool) -> list[int]:
         """At most ``limit`` tokens: the last of ``ids``, in between what the tokenizer puts around a text.

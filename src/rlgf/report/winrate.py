@@ -12,6 +12,7 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
+from rlgf.chat import transcript
 from rlgf.config import validated
 from rlgf.errors import UserError
 from rlgf.guides import HTTPGuide, HTTPGuideConfig, Request
@@ -92,8 +93,9 @@ def by_reward(reward: Reward, a: Texts, others: Sequence[str]) -> WinRate:
     names = dict.fromkeys(name for sample in a.samples for name in sample.columns)
     columns = {name: [sample.columns.get(name) for sample in a.samples] for name in names}
     references = [sample.references for sample in a.samples]
+    messages = [sample.messages for sample in a.samples]
     mine, theirs = (
-        checked_rewards(reward, RewardInput(prompts, texts, columns, references))
+        checked_rewards(reward, RewardInput(prompts, texts, columns, references, messages=messages))
         for texts in (a.texts, others)
     )
     if (mine.isnan() | theirs.isnan()).any():
@@ -112,9 +114,10 @@ def by_judge(ask: Callable[[list[str]], list[str]], a: Texts, others: Sequence[s
     Args:
         ask: answers questions, in their order.
     """
-    rows = list(zip(a.samples, a.texts, others, strict=True))
-    questions = [_question(sample.prompt, mine, theirs) for sample, mine, theirs in rows]
-    questions += [_question(sample.prompt, theirs, mine) for sample, mine, theirs in rows]
+    prompts = [transcript(sample.messages) if sample.messages else sample.prompt for sample in a.samples]
+    rows = list(zip(prompts, a.texts, others, strict=True))
+    questions = [_question(prompt, mine, theirs) for prompt, mine, theirs in rows]
+    questions += [_question(prompt, theirs, mine) for prompt, mine, theirs in rows]
     choices = [_choice(answer) for answer in ask(questions)]
     first = [0.5 if choice is None else choice for choice in choices]
     pairs = list(zip(first[: len(rows)], [1 - score for score in first[len(rows) :]], strict=True))

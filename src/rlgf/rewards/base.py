@@ -16,10 +16,11 @@ from torch import Tensor
 from transformers import TrainerState
 
 from rlgf.calls import awaited, call
+from rlgf.chat import as_dicts, parted, transcript
 from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.collector import RolloutConfig
-from rlgf.types import Rollout
+from rlgf.types import Message, Messages, Rollout
 
 
 @runtime_checkable
@@ -29,7 +30,8 @@ class Reward(Protocol):
     It is called by keyword, as TRL calls it, with those of these that it takes, or with all of them where it
     takes ``**kwargs``; each is a list with one entry a completion:
 
-    - ``prompts`` and ``completions``: texts; a chat is the text that its template makes of it;
+    - ``prompts`` and ``completions``: texts; of a chat, as in TRL, lists of messages, which are dictionaries with
+      ``role`` and ``content``; a completion is then a list of one message;
     - ``prompt_ids`` and ``completion_ids``: token ids of the policy, the end-of-text token included;
     - ``finished``: whether the text ended by itself, and not at the length limit;
     - ``references``: a tuple of texts for each;
@@ -37,6 +39,9 @@ class Reward(Protocol):
 
     and with ``trainer_state``, ``log_extra(column, values)`` and ``log_metric(name, value)`` as in TRL. It may be
     ``async def``. Numbers come as any sequence, an array or a tensor of one number for each completion.
+
+    A reward with an attribute ``reads_text`` that is true is given texts of chats too: as the prompt what the
+    policy's chat template makes of it.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
@@ -86,8 +91,9 @@ class PolicyReadingReward(Reward, Protocol):
 class RewardInput:
     """Finished texts and what a reward may ask about them, one entry a text. None is not to be had."""
 
-    prompts: Sequence[str]
-    completions: Sequence[str]
+    prompts: Sequence[Any]
+    """Texts; lists of messages where a reward passes on what it was given."""
+    completions: Sequence[Any]
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     references: Sequence[Sequence[str]] | None = None
     prompt_ids: Sequence[Sequence[int]] | None = None
@@ -95,6 +101,8 @@ class RewardInput:
     finished: Sequence[bool] | None = None
     trainer_state: TrainerState | None = None
     """How far the run is: ``global_step`` updates of ``max_steps``."""
+    messages: Sequence[Messages] | None = None
+    """The prompts of chats; see `Sample.messages`."""
 
     @classmethod
     def of(cls, rollout: Rollout, trainer_state: TrainerState | None = None) -> RewardInput:
@@ -110,10 +118,14 @@ class RewardInput:
             completion_ids=[ids[mask].tolist() for ids, mask in responses],
             finished=rollout.finished.tolist(),
             trainer_state=trainer_state,
+            messages=rollout.messages,
         )
 
-    def arguments(self, logged: Logged) -> dict[str, Any]:
+    def arguments(self, logged: Logged, *, as_text: bool = False) -> dict[str, Any]:
         """Everything by the name that a reward has for it.
+
+        Args:
+            as_text: whether the reward reads texts alone; see `Reward`.
 
         A column called ``references`` or ``finished`` goes before what is meant here; one with another of these
         names is hidden by it, as in TRL.
@@ -124,15 +136,41 @@ class RewardInput:
             "completion_ids": self.completion_ids,
             "trainer_state": self.trainer_state,
         }
+        prompts, completions = self._texts() if as_text else self._as_in_trl()
         return {
-            "prompts": list(self.prompts),
-            "completions": list(self.completions),
+            "prompts": prompts,
+            "completions": completions,
             **_there(own),
             **_there({name: column for name, column in self.columns.items() if name not in _FIRST}),
             **_there(over),
             "log_extra": logged.log_extra,
             "log_metric": logged.log_metric,
         }
+
+    def _as_in_trl(self) -> tuple[list[Any], list[Any]]:
+        """Prompts and completions; those of chats as messages, of which the last is all of the assistant's turn."""
+        prompts, completions = list[Any](self.prompts), list[Any](self.completions)
+        for i, messages in enumerate(self.messages or ()):
+            if messages:
+                before, begun = parted(messages)
+                prompts[i] = as_dicts(before)
+                completions[i] = as_dicts((Message("assistant", begun + completions[i]),))
+        return prompts, completions
+
+    def _texts(self) -> tuple[list[str], list[str]]:
+        """The same as texts, also where another reward passes on the messages that it was given."""
+        prompts = [transcript(asked) if isinstance(asked := told(p), tuple) else asked for p in self.prompts]
+        return prompts, [completion_text(completion) for completion in self.completions]
+
+
+def told(prompt: Any) -> str | Messages:
+    """A prompt as a reward is given it: a text, or the messages of a chat."""
+    return prompt if isinstance(prompt, str) else tuple(Message(m["role"], m["content"]) for m in prompt)
+
+
+def completion_text(completion: Any) -> str:
+    """The text of a completion as a reward is given it: a text, or a list of the assistant's message."""
+    return completion if isinstance(completion, str) else "".join(m["content"] for m in completion)
 
 
 @dataclass(frozen=True)
@@ -186,7 +224,8 @@ def all_checked_rewards(
 def _asked(reward: Reward, given: RewardInput, logged: Logged) -> Any:
     if inspect.isclass(reward):
         raise UserError(f"{_name(reward)} is a class: give an object of it.")
-    return call(reward, given.arguments(logged), _FIRST, _name(reward))
+    as_text = bool(getattr(reward, "reads_text", False))
+    return call(reward, given.arguments(logged, as_text=as_text), _FIRST, _name(reward))
 
 
 def _name(reward: Any) -> str:

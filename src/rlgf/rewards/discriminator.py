@@ -46,6 +46,7 @@ class Discriminator:
     """
 
     needs_references = True
+    reads_text = True
 
     @validate_call
     def __init__(

@@ -8,17 +8,19 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
+from rlgf.chat import answered, is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.tasks.rows import Row, Rows, file_rows, table_rows
 from rlgf.tasks.textfiles import known_encoding
+from rlgf.types import Messages
 
 Example = TypeVar("Example")
 
 
 class Text(NamedTuple):
-    """A completion and its prompt; a text that is both in one has no completion."""
+    """A completion and its prompt, of a chat its messages; a text that is both in one has no completion."""
 
-    prompt: str
+    prompt: str | Messages
     completion: str
 
 
@@ -52,7 +54,7 @@ class ExamplesConfig(BaseModel):
     splits: dict[str, str] = {}
     """What the hub's data set calls a split, where it is not 'train' or 'validation'."""
     prompt_field: str | None = "prompt"
-    """None where chosen and rejected hold the whole text."""
+    """None where chosen and rejected hold the whole text; whole conversations need none."""
     chosen_field: str = "chosen"
     rejected_field: str = "rejected"
     text_field: str = "text"
@@ -109,17 +111,29 @@ class ExamplesConfig(BaseModel):
         return file_rows((files,) if isinstance(files, Path) else files, self.encoding)
 
     def _pair(self, row: Row, place: str) -> Pair:
-        chosen = _text(row, self.chosen_field, "chosen_field", place)
-        rejected = _text(row, self.rejected_field, "rejected_field", place)
-        if chosen == rejected:
+        chosen = _side(row, self.chosen_field, "chosen_field", place)
+        rejected = _side(row, self.rejected_field, "rejected_field", place)
+        prompt = self._prompt(row, conversation=not isinstance(chosen, str), place=place)
+        if all(isinstance(part, str) for part in (prompt or "", chosen, rejected)):
+            better, worse = str(chosen), str(rejected)
+        else:
+            sides = [(self.chosen_field, chosen), (self.rejected_field, rejected)]
+            prompt, (better, worse) = answered(prompt, sides, place)
+        if better == worse:
             raise UserError(
                 f"{place}: '{self.chosen_field}' and '{self.rejected_field}' are the same text: a pair must "
                 "differ, so drop the row."
             )
-        if self.prompt_field is None:
-            return Pair(Text(chosen, ""), Text(rejected, ""))
-        prompt = _text(row, self.prompt_field, "prompt_field", place)
-        return Pair(Text(prompt, chosen), Text(prompt, rejected))
+        if prompt is None:
+            return Pair(Text(better, ""), Text(worse, ""))
+        return Pair(Text(prompt, better), Text(prompt, worse))
+
+    def _prompt(self, row: Row, *, conversation: bool, place: str) -> str | Messages | None:
+        """None where chosen and rejected hold it."""
+        name = self.prompt_field
+        if name is None or (conversation and name not in row and "prompt_field" not in self.model_fields_set):
+            return None
+        return _side(row, name, "prompt_field", place)
 
 
 def _field(row: Row, name: str, option: str, place: str) -> Any:
@@ -133,4 +147,14 @@ def _text(row: Row, name: str, option: str, place: str) -> str:
     value = _field(row, name, option, place)
     if not isinstance(value, str):
         raise UserError(f"{place}: '{name}' must be a text (it is {value!r}).")
+    return value
+
+
+def _side(row: Row, name: str, option: str, place: str) -> str | Messages:
+    """A text, or the messages of a chat."""
+    value = _field(row, name, option, place)
+    if isinstance(value, list) or is_chat(value):
+        return read_messages(value, name, place)
+    if not isinstance(value, str):
+        raise UserError(f"{place}: '{name}' must be a text or the messages of a chat (it is {value!r}).")
     return value

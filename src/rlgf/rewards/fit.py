@@ -24,6 +24,7 @@ from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.rewards.calibration import expected_calibration_error, reliability, save_reliability
 from rlgf.rewards.examples import ExamplesConfig, Labelled, Pair, Text
 from rlgf.rewards.model import Kind, Notes, Scorer, load_scorer
+from rlgf.types import Messages
 
 _MAX_GRADIENT_NORM = 1.0
 
@@ -132,7 +133,7 @@ def _examples(config: RewardModelConfig, split: str) -> Sequence[Pair | Labelled
     return config.data.labelled(split, config.positive)
 
 
-def _texts(examples: Sequence[Pair | Labelled]) -> tuple[list[str], list[str]]:
+def _texts(examples: Sequence[Pair | Labelled]) -> tuple[list[str | Messages], list[str]]:
     """Prompts and completions: the chosen and the rejected one in turn, or the labelled texts."""
     sides = ([Text("", e.text)] if isinstance(e, Labelled) else [e.chosen, e.rejected] for e in examples)
     texts = [text for of_one in sides for text in of_one]

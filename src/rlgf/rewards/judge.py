@@ -31,6 +31,8 @@ class Judge:
     TF-IDF of single words and pairs, and logistic regression. The prompt is not read.
     """
 
+    reads_text = True
+
     def __init__(self, folder: Path | None = None) -> None:
         """
         Args:

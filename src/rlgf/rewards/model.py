@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlgf.chat import ChatTemplate, transcript
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
 from rlgf.loads import damage, loading, plain
@@ -30,8 +31,9 @@ from rlgf.models.loading import PACKAGED, LanguageModel, check_vocabulary, devic
 from rlgf.models.lora import Adapters
 from rlgf.models.scoring import mixed_precision, trunk_of
 from rlgf.models.text import Codec
+from rlgf.rewards.base import completion_text, told
 from rlgf.rollout.collector import RolloutConfig
-from rlgf.types import pad
+from rlgf.types import Messages, pad
 
 _PACKAGED = {"minilm": minilm.folder, **PACKAGED}
 _MAX_BATCH_TOKENS = 8192
@@ -62,8 +64,11 @@ class Scorer:
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
 
-    def encode(self, prompts: Sequence[str], completions: Sequence[str]) -> list[list[int]]:
+    def encode(self, prompts: Sequence[str | Messages], completions: Sequence[str]) -> list[list[int]]:
         """Token ids of each completion behind its prompt, as ``tokenizer(prompt + completion)`` gives them.
+
+        Of a chat they are those of the whole conversation, the completion its last message, as the tokenizer's chat
+        template writes it; without a template it is written out with the names of the roles.
 
         A completion ends where it holds the name of the end-of-text token, and the names of other special tokens are
         plain text in it: a text cannot steer its reward by them.
@@ -72,10 +77,19 @@ class Scorer:
         ends = () if end is None else (end,)
         found = []
         for prompt, completion in zip(prompts, completions, strict=True):
-            ids = codec.encode_both(prompt, codec.until_end(completion, ends))
+            ids = codec.encode_both(*self._told(prompt, codec.until_end(completion, ends)))
             # The end of a long text is the policy's latest writing, so the beginning is what goes.
             found.append(codec.surround(ids, self.max_tokens, ends=True) or [self._pad_id])
         return found
+
+    def _told(self, prompt: str | Messages, completion: str) -> tuple[str, str, str]:
+        """What stands before the completion, the completion, and what stands after it."""
+        if isinstance(prompt, str):
+            return prompt, completion, ""
+        template = ChatTemplate(self.tokenizer, "the reward model", "pay by a reward model that takes them")
+        if template.there:
+            return template.conversation(prompt, completion)
+        return transcript(prompt) + "\n\nassistant: ", completion, ""
 
     @cached_property
     def codec(self) -> Codec:
@@ -94,7 +108,7 @@ class Scorer:
         return logits[:, 0]
 
     @torch.no_grad()
-    def scores(self, prompts: Sequence[str], completions: Sequence[str]) -> Float[Tensor, "N"]:
+    def scores(self, prompts: Sequence[str | Messages], completions: Sequence[str]) -> Float[Tensor, "N"]:
         """The same without a gradient, on the CPU, in batches of like lengths."""
         ids = self.encode(prompts, completions)
         found = torch.zeros(len(ids))
@@ -184,7 +198,7 @@ class ModelReward:
             self.report: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
         self._scorer = load_scorer(folder, self.notes.max_tokens, self.notes.layers, trained=True)
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+    def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
         """One number a completion; see `Reward`."""
         return _paid(self._scorer, self.notes, prompts, completions)
 
@@ -248,7 +262,7 @@ class AdapterReward:
             head.to(policy.model.device),
         )
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+    def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
         """One number a completion; see `Reward`."""
         return _paid(self._scorer, self.notes, prompts, completions)
 
@@ -292,8 +306,9 @@ def _read_notes(folder: str, reward: str) -> Notes:
         ) from error
 
 
-def _paid(scorer: Scorer, notes: Notes, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+def _paid(scorer: Scorer, notes: Notes, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
     """What a preference model or a classifier pays; see `ModelReward`."""
+    prompts, completions = list(map(told, prompts)), list(map(completion_text, completions))
     if notes.kind == "classifier":
         probabilities: list[float] = scorer.scores([""] * len(completions), completions).sigmoid().tolist()
         return probabilities

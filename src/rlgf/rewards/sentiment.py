@@ -50,6 +50,8 @@ class Sentiment:
     A text over 128 tokens loses its beginning.
     """
 
+    reads_text = True
+
     @validate_call
     def __init__(
         self,

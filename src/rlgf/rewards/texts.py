@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,8 @@ class Length(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    reads_text: ClassVar = True
+
     target: int = Field(ge=0)
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
@@ -29,6 +31,8 @@ class Length(BaseModel):
 
 class MetricReward:
     """A metric with a value for each text, paid as it is."""
+
+    reads_text = True
 
     def __init__(self, metric: str, key: str | None = None, options: dict[str, Any] | None = None) -> None:
         """

@@ -166,6 +166,7 @@ class GuideWriter:
                 prompt_ids=tuple(draft.prompt_ids),
                 written_ids=tuple(draft.ids),
                 prompt_length=len(draft.sample.prompt),
+                messages=draft.sample.messages,
             )
             for draft, limit, written in zip(drafts, limits, texts, strict=True)
         ]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 from pydantic import field_validator
 
+from rlgf.chat import ChatTemplate, answered, is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.tasks.rows import Row, Samples
 from rlgf.tasks.source import Source, field, template_parts, texts, value_text
-from rlgf.types import Sample
+from rlgf.types import Messages, Sample
 
 _REFERENCES = "set the option 'reference_field', to null where the data has none"
 
@@ -19,11 +19,11 @@ _REFERENCES = "set the option 'reference_field', to null where the data has none
 class DataTask(Source):
     """Your own data: JSON, CSV, TSV or Parquet files, or a data set of the hub, by column names.
 
-    ``prompt_field`` holds a text, or the messages of a chat, which the chat template of ``chat_model``
-    turns into one; or ``template`` makes the prompt from several columns. ``reference_field`` holds a
-    text or a list of texts, or is None where there are no references; with ``rejected_field`` the two are a
-    preference pair. Rewards and metrics are given every column by its name. Rows are read when they are needed, so a
-    data set need not fit into memory.
+    ``prompt_field`` holds a text or the messages of a chat, or ``template`` makes the prompt from several columns.
+    ``reference_field`` holds a text or a list of texts, or is None where there are no references; with
+    ``rejected_field`` the two are a preference pair. Of a chat both may hold the assistant's message, or whole
+    conversations that end in it, and the prompt is then all that comes before. Rewards and metrics are given every
+    column by its name. Rows are read when they are needed, so a data set need not fit into memory.
     """
 
     prompt_field: str = "prompt"
@@ -33,6 +33,7 @@ class DataTask(Source):
     rejected_field: str | None = None
     """Holds the worse text of a preference pair, of which ``reference_field`` holds the better one."""
     chat_model: str | None = None
+    """Whose chat template makes the policy's prompt of messages; by default the policy's own."""
     absent: str | None = None
     """What stands for a value that is null, in a template or as a prompt; by default such a row is refused."""
 
@@ -46,21 +47,54 @@ class DataTask(Source):
         return self.samples(split, "data", self._sample)
 
     def _sample(self, row: Row, place: str) -> Sample:
-        prompt = self._prompt(row, place)
-        references: tuple[str, ...] = ()
-        if self.reference_field is not None:
-            value = field(row, self.reference_field, place, _REFERENCES)
-            references = texts(value, self.reference_field, place)
-        rejected = None if self.rejected_field is None else self._rejected(row, references, place)
+        references = self._references(row, place)
+        prompt = self._prompt(row, references, place)
+        sides = [(str(self.reference_field), side) for side in references]
+        if self.rejected_field is not None:
+            sides.append((self.rejected_field, self._rejected(row, place)))
+        messages: Messages = ()
+        if self.template is None and (
+            not isinstance(prompt, str) or any(isinstance(side, tuple) for _, side in sides)
+        ):
+            messages, answers = answered(prompt, sides, place)
+            prompt = "" if self._chat is None else self._chat.prompt(messages, place)
+        else:
+            answers = [side if isinstance(side, str) else side[-1].content for _, side in sides]
+        assert isinstance(prompt, str), "where there are no messages there is a text"
+        rejected = None if self.rejected_field is None else answers.pop()
+        if references:
+            texts(answers, str(self.reference_field), place)
+        if rejected is not None:
+            self._check_pair(rejected, answers, place)
         given = {"prompt", "references"} & {self.prompt_field, self.reference_field}
-        return Sample(prompt, references, {k: v for k, v in row.items() if k not in given}, rejected)
+        columns = {name: value for name, value in row.items() if name not in given}
+        return Sample(prompt, tuple(answers), columns, rejected, messages=messages)
 
-    def _rejected(self, row: Row, chosen: tuple[str, ...], place: str) -> str:
-        name = self.rejected_field
-        assert name is not None, "asked for where it is set"
-        rejected = field(row, name, place, "set the option 'rejected_field'")
+    def _references(self, row: Row, place: str) -> list[str | Messages]:
+        """Texts, or messages of which the last is the reference."""
+        name = self.reference_field
+        if name is None:
+            return []
+        value = field(row, name, place, _REFERENCES)
+        if is_chat(value):
+            return [read_messages(value, name, place)]
+        if isinstance(value, list) and value and all(map(is_chat, value)):
+            return [read_messages(one, name, place) for one in value]
+        return list(texts(value, name, place))
+
+    def _rejected(self, row: Row, place: str) -> str | Messages:
+        assert self.rejected_field is not None, "asked for where it is set"
+        rejected = field(row, self.rejected_field, place, "set the option 'rejected_field'")
+        if is_chat(rejected):
+            return read_messages(rejected, self.rejected_field, place)
         if not isinstance(rejected, str):
-            raise UserError(f"{place}: '{name}' must be a text (it is {rejected!r}).")
+            raise UserError(
+                f"{place}: '{self.rejected_field}' must be a text or the messages of a chat (it is {rejected!r})."
+            )
+        return rejected
+
+    def _check_pair(self, rejected: str, chosen: list[str], place: str) -> None:
+        name = self.rejected_field
         if len(chosen) != 1:
             raise UserError(
                 f"{place}: a pair needs one text to compare with '{name}' (there are {len(chosen)})."
@@ -69,7 +103,6 @@ class DataTask(Source):
             raise UserError(
                 f"{place}: '{self.reference_field}' and '{name}' are identical: a pair must have two sides."
             )
-        return rejected
 
     @field_validator("template")
     @classmethod
@@ -86,47 +119,32 @@ class DataTask(Source):
         hint = "set the option 'template', in which a brace that belongs to the text is written twice"
         return value_text(field(row, name, place, hint), name, place, self.absent)
 
-    def _prompt(self, row: Row, place: str) -> str:
+    def _prompt(self, row: Row, references: list[str | Messages], place: str) -> str | Messages | None:
+        """The prompt; None where it is a part of the references' conversations."""
         if self.template is not None:
             return "".join(
                 text + ("" if name is None else self._value(row, name, place)) for text, name in self._parts
             )
-        prompt = field(row, self.prompt_field, place, "set the option 'prompt_field'")
+        name = self.prompt_field
+        named = "prompt_field" in self.model_fields_set
+        if name not in row and not named and any(isinstance(side, tuple) for side in references):
+            return None
+        prompt = field(row, name, place, "set the option 'prompt_field'")
         prompt = self.absent if prompt is None and self.absent is not None else prompt
-        if isinstance(prompt, list) and self.chat_model is not None:
-            prompt = self._rendered(prompt, place)
+        if isinstance(prompt, list) or is_chat(prompt):
+            return read_messages(prompt, name, place)
         if not isinstance(prompt, str):
-            hint = " or set 'chat_model' for the messages of a chat" if isinstance(prompt, list) else ""
-            raise UserError(f"{place}: '{self.prompt_field}' must be a text{hint} (it is {prompt!r}).")
+            raise UserError(f"{place}: '{name}' must be a text or the messages of a chat (it is {prompt!r}).")
         return prompt
 
-    def _rendered(self, messages: list[Any], place: str) -> str:
-        """What the chat template of ``chat_model`` makes of messages, up to where the assistant begins."""
-        if not messages or not all(
-            isinstance(m, dict) and m.get("role") and "content" in m for m in messages
-        ):
-            raise UserError(
-                f"{place}: '{self.prompt_field}' must hold one message or more, each with 'role' and 'content' (it is "
-                f"{messages!r})."
-            )
-        chat = self._chat
-        try:
-            return str(chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # a template raises what it likes
-            roles = ", ".join(str(message["role"]) for message in messages)
-            raise UserError(
-                f"{place}: the chat template of '{self.chat_model}' refuses the messages of {roles} "
-                f"({' '.join(str(error).split()).rstrip('.')}): change their roles or their order, such as by putting a "
-                "system's message into the user's, or set another 'chat_model'."
-            ) from error
-
     @cached_property
-    def _chat(self) -> Any:
-        assert self.chat_model is not None, "asked for where it is set"
+    def _chat(self) -> ChatTemplate | None:
+        if self.chat_model is None:
+            return None
         tokenizer = load_tokenizer(ModelConfig(model=self.chat_model))
         if tokenizer.chat_template is None:
             raise UserError(
                 f"task 'data', option 'chat_model' (it is '{self.chat_model}'): its tokenizer has no chat template; name "
                 "a model that was trained on chats."
             )
-        return tokenizer
+        return ChatTemplate(tokenizer, f"'{self.chat_model}'", "set another 'chat_model'")

@@ -336,3 +336,7 @@ class Samples(Sequence[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
+
+    def place(self, number: int) -> str:
+        """What a message to the user calls a sample: its file and line."""
+        return self._rows.place(number)

@@ -17,7 +17,7 @@ from rlgf.tasks.rows import Row, Rows, Samples, file_rows, table_rows
 from rlgf.tasks.textfiles import known_encoding
 from rlgf.types import Sample
 
-_CHECKED = 10_000
+CHECKED = 10_000
 """Rows that are checked when a split is loaded; those behind them when they are asked for."""
 
 
@@ -60,7 +60,7 @@ class Source(BaseModel):
         """
         check_split(split, task)
         samples = Samples(self._rows(split, task), make)
-        for _ in islice(samples, _CHECKED):
+        for _ in islice(samples, CHECKED):
             pass
         return samples
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 from transformers import TrainerState
 
+from rlgf.chat import ChatTemplate
 from rlgf.losses import kl_estimate
 from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, check_needs, measure
 from rlgf.metrics.perplexity import perplexities, perplexity, text_nll
@@ -82,6 +83,12 @@ class Evaluator:
         self.config = config
         self.metrics = metrics
         self.trainer_state = trainer_state or TrainerState()
+        tokenizer = language_model.tokenizer
+        other = tokenizer.get_vocab() != collector.policy.tokenizer.get_vocab()
+        self._template = ChatTemplate(
+            tokenizer if other else None, "'evaluation.language_model'", "name another model"
+        )
+        """Of a language model of another family, which reads chats in its own way."""
 
     def evaluate(self, author: Author, samples: Sequence[Sample]) -> Evaluation:
         """Let an author answer each sample's prompt once; the same noise at every call.
@@ -127,13 +134,20 @@ class Evaluator:
                 share.values[name] = values.tolist()
                 for term, of_term in terms.items():
                     share.values[f"{name}/{term}"] = [None if v != v else v for v in of_term.tolist()]
-        share.nll["output_perplexity"] = self._nll(self.language_model, rollout.samples, rollout.texts)
+        told = [self._told(sample) for sample in rollout.samples]
+        share.nll["output_perplexity"] = self._nll(self.language_model, told, rollout.texts)
         if author is Author.POLICY:
             share.values["kl"] = self._kl(rollout)
             if all(sample.references for sample in samples):
                 texts = [sample.references[0] for sample in rollout.samples]
                 share.nll["reference_perplexity"] = self._nll(self.collector.policy, rollout.samples, texts)
         return share
+
+    def _told(self, sample: Sample) -> Sample:
+        """A sample as the language model reads it."""
+        if not sample.messages or not self._template.there:
+            return sample
+        return replace(sample, prompt=self._template.prompt(sample.messages))
 
     def _text_metrics(self, samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, Any]:
         """The metrics, which look at all texts together: each is computed by one of the processes."""

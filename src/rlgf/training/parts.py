@@ -7,20 +7,24 @@ import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from transformers import TrainerState
 
 from rlgf import seeding
+from rlgf.chat import ChatTemplate
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
 from rlgf.guides import (
     Guide,
     GuideConfig,
+    LocalGuideConfig,
     RemoteGuide,
     Request,
     build_guide,
     guide_models,
+    guide_template,
     scoring_guide,
 )
 from rlgf.metrics import Metric, build_metrics
@@ -31,6 +35,7 @@ from rlgf.models.loading import (
     context_length,
     load_language_model,
     load_model_config,
+    load_tokenizer,
 )
 from rlgf.models.lora import Adapters
 from rlgf.models.scratch import ScratchConfig
@@ -40,6 +45,8 @@ from rlgf.rewards.base import LearnedReward, PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.tasks import Task, build_task
+from rlgf.tasks.chats import Prompted, PromptedTask
+from rlgf.tasks.source import CHECKED
 from rlgf.training import processes
 from rlgf.training.evaluation import EvaluationConfig, Evaluator, check_samples
 from rlgf.training.experience import Assessor
@@ -52,8 +59,8 @@ from rlgf.types import Sample
 class Parts:
     """What a trainer works with."""
 
-    task: Task
-    train: Sequence[Sample]
+    task: PromptedTask
+    train: Prompted
     policy: LanguageModel
     collector: Collector
     assessor: Assessor
@@ -94,12 +101,15 @@ def build_parts(
         for model in guide_models(config.guide):
             _check_context("guide", model, config.rollout)
     task = task or build_task(config.task.name, config.task.options)
-    train = _loaded(task, "train")
+    prompted = PromptedTask(task, partial(_policy_template, config, policy))
+    train = _loaded(prompted, "train")
     _check_pairs(config, train)
     metrics = build_metrics(config.evaluation.metrics)
-    _check_metrics(metrics, config.evaluation, task)
+    _check_metrics(metrics, config.evaluation, prompted)
     if guide is None and config.guide is not None and not guide_models(config.guide):
         guide = _asked_guide(config.guide, config.rollout, train)
+    elif guide is None and config.guide is not None:
+        _check_chats(guide_models(config.guide), train)
     reward, judge = _scorers(config, reward, train)
     if policy is None:
         texts = scratch_texts(train) if config.policy.scratch else None
@@ -129,7 +139,7 @@ def build_parts(
     budget = config.rollout.max_batch_tokens
     state = TrainerState(max_steps=config.training.updates)
     return Parts(
-        task=task,
+        task=prompted,
         train=train,
         policy=policy,
         collector=collector,
@@ -168,9 +178,37 @@ def _asked_guide(config: GuideConfig, rollout: RolloutConfig, train: Sequence[Sa
     guide = build_guide(config)
     # By one process, since a limit is one of the run: it may allow no second request.
     if isinstance(guide, RemoteGuide) and processes.is_main():
-        prompt = max((sample.prompt for sample in itertools.islice(train, 256)), key=len)
-        guide.write([Request(prompt, rollout.max_response_tokens, seed=0)])
+        longest = max(itertools.islice(train, 256), key=lambda sample: len(sample.prompt))
+        guide.write([Request(longest.prompt, rollout.max_response_tokens, seed=0, messages=longest.messages)])
     return guide
+
+
+def _check_chats(guides: Sequence[LocalGuideConfig], train: Prompted) -> None:
+    """Try the guides' chat templates, before any weights load and with the line that one refuses.
+
+    Raises:
+        UserError: a template refuses messages.
+    """
+    if not train[0].messages:
+        return
+    for guide in guides:
+        template = guide_template(load_tokenizer(guide), guide.model)
+        for number in range(min(len(train), CHECKED) if template.there else 0):
+            template.prompt(train[number].messages, train.place(number))
+
+
+def _policy_template(config: Config, policy: LanguageModel | None) -> ChatTemplate:
+    """The chat template that makes the policy's prompts, from its tokenizer alone."""
+    source = config.policy.source
+    if policy is not None:
+        tokenizer = policy.tokenizer
+    elif isinstance(source, ModelConfig):
+        tokenizer = load_tokenizer(source)
+    else:
+        tokenizer = None  # a model from scratch has yet to train one, and that without a template
+    name = f"'{source.model}'" if isinstance(source, ModelConfig) else "from scratch"
+    remedy = "set the option 'chat_model' of the task 'data' to a model whose template makes its prompts"
+    return ChatTemplate(tokenizer, f"the policy {name}", remedy)
 
 
 def _scorers(
@@ -249,6 +287,7 @@ def _try(reward: Reward, sample: Sample) -> None:
         completion_ids=[list(text.encode())],
         finished=[True],
         trainer_state=TrainerState(),
+        messages=[sample.messages],
     )
     # One sample alone says little of which rows a reward does not apply to.
     with warnings.catch_warnings():
@@ -283,7 +322,7 @@ def _check_reward(reward: Reward | None, config: Config, train: Sequence[Sample]
             )
 
 
-def _check_metrics(metrics: Mapping[str, Metric], config: EvaluationConfig, task: Task) -> None:
+def _check_metrics(metrics: Mapping[str, Metric], config: EvaluationConfig, task: PromptedTask) -> None:
     """Refuse a metric whose references or columns the task does not have, before any model loads.
 
     Raises:
@@ -313,7 +352,7 @@ def _check_context(who: str, model: ModelConfig | ScratchConfig, config: Rollout
         )
 
 
-def _loaded(task: Task, split: str) -> Sequence[Sample]:
+def _loaded(task: PromptedTask, split: str) -> Prompted:
     samples = task.load(split)
     if len(samples) == 0:
         raise UserError(f"the task's split '{split}' is empty: it needs at least one sample.")

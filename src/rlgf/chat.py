@@ -1,0 +1,231 @@
+"""Chats: messages as data sets hold them, and what a model's own chat template makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from rlgf.errors import UserError
+from rlgf.types import Message, Messages
+
+_ASSISTANT = "assistant"
+_SPEAKERS = {"human": "user", "gpt": _ASSISTANT}
+"""What ShareGPT, whose messages have ``from`` and ``value``, calls the roles."""
+_CALLS = ("tool_calls", "function_call")
+_TOOLS = ("tool", "function", "ipython")
+_MARK = "the-answer-stands-here"
+"""A text that templates leave as it is."""
+
+
+def is_chat(value: Any) -> bool:
+    """Whether a column's value is meant as a message or as messages."""
+    if isinstance(value, Mapping):
+        return bool({"role", "from"} & value.keys())
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(m, Mapping) for m in value)
+
+
+def read_messages(value: Any, name: str, place: str) -> Messages:
+    """The messages that a column holds: a list of them, or one alone.
+
+    The content of each is a text or a list of text parts, which are joined.
+
+    Args:
+        name: of the column.
+        place: what a message to the user calls the row.
+
+    Raises:
+        UserError: it holds no messages, or one with something else than text.
+    """
+    listed = [value] if isinstance(value, Mapping) else value
+    if not isinstance(listed, list | tuple) or not listed:
+        raise UserError(_no_messages(value, name, place))
+    found = []
+    for number, given in enumerate(listed, start=1):
+        role = given.get("role", given.get("from")) if isinstance(given, Mapping) else None
+        if not isinstance(role, str) or not role or not {"content", "value"} & given.keys():
+            raise UserError(_no_messages(value, name, place))
+        role = _SPEAKERS.get(role, role) if "from" in given else role
+        where = f"{place}: message {number} of '{name}'"
+        if role in _TOOLS or any(given.get(call) for call in _CALLS):
+            raise UserError(
+                f"{where} belongs to the call of a tool, and only texts are learned from: drop the row."
+            )
+        found.append(Message(role, _text(given.get("content", given.get("value")), where)))
+    return tuple(found)
+
+
+def _no_messages(value: Any, name: str, place: str) -> str:
+    return f"{place}: '{name}' must hold one message or more, each with 'role' and 'content' (it is {_shown(value)})."
+
+
+def _text(content: Any, where: str) -> str:
+    parts = content if isinstance(content, list | tuple) and content else [content]
+    texts = []
+    for part in parts:
+        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
+        if kind != "text":
+            raise UserError(
+                f"{where} holds a part of the type '{kind}', and only texts are read: drop the row."
+            )
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if not isinstance(text, str):
+            raise UserError(
+                f"{where} must have a text, or a list of text parts, as its 'content' (it is {_shown(content)})."
+            )
+        texts.append(text)
+    return "".join(texts)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def answered(
+    prompt: str | Messages | None, sides: Sequence[tuple[str, str | Messages]], place: str
+) -> tuple[Messages, list[str]]:
+    """What is asked in a row of chats, and the answers to it.
+
+    Each side is a text, the assistant's message that comes after the prompt, or a whole conversation that ends in
+    such a message; its other messages are then the prompt.
+
+    Args:
+        prompt: None where the row has no prompt of its own. One that is a text is the user's message, unless the
+            sides are whole conversations.
+        sides: answers, each with the name of its column.
+
+    Raises:
+        UserError: a side does not end in a message of the assistant, or has another prompt than the rest.
+    """
+    asked, first = (prompt, "") if isinstance(prompt, tuple) else (None, "")
+    answers = []
+    for name, side in sides:
+        if isinstance(side, str):
+            answers.append(side)
+            continue
+        before = _before(prompt, side, name, place)
+        if first and before != asked:
+            which = f"'{first}' and '{name}'" if name != first else f"the conversations of '{name}'"
+            raise UserError(f"{place}: {which} must be the same but for their last message, the assistant's.")
+        asked, first = before, name
+        answers.append(side[-1].content)
+    if asked is None:
+        asked = (Message("user", str(prompt)),)
+    return asked, answers
+
+
+def _before(prompt: str | Messages | None, side: Messages, name: str, place: str) -> Messages:
+    """The messages that the last message of a side, the assistant's, answers."""
+    if side[-1].role != _ASSISTANT:
+        raise UserError(
+            f"{place}: '{name}' must end in a message of the assistant, which is the answer (its last is of "
+            f"'{side[-1].role}')."
+        )
+    before, known = side[:-1], prompt if isinstance(prompt, tuple) else ()
+    repeats = bool(known) and side[: len(known)] == known
+    if side[0].role == _ASSISTANT and prompt is not None and not repeats:
+        # It goes on from the prompt.
+        return ((Message("user", prompt),) if isinstance(prompt, str) else prompt) + before
+    if not before:
+        raise UserError(
+            f"{place}: '{name}' holds nothing before the assistant's message: name the prompt's column with "
+            "'prompt_field'."
+        )
+    # The prompt may lack a system's message.
+    if known and known not in (side, before[-len(known) :]):
+        raise UserError(f"{place}: '{name}' answers other messages than those of the prompt.")
+    return before
+
+
+def parted(messages: Messages) -> tuple[Messages, str]:
+    """The messages before the assistant's turn, and what stands of that turn already: a last message of its own."""
+    if messages and messages[-1].role == _ASSISTANT:
+        return messages[:-1], messages[-1].content
+    return messages, ""
+
+
+def as_dicts(messages: Messages) -> list[dict[str, str]]:
+    """Messages as chat APIs, templates and rewards have them: ``{"role": ..., "content": ...}``."""
+    return [asdict(message) for message in messages]
+
+
+def transcript(messages: Messages) -> str:
+    """Messages as a plain text, for a reader without a chat template; one of the user's alone is its content."""
+    if [message.role for message in messages] == ["user"]:
+        return messages[0].content
+    return "\n\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The chat template of a tokenizer."""
+
+    tokenizer: PreTrainedTokenizerBase | None
+    owner: str
+    """Whose it is, for messages to the user: "'gpt2'"."""
+    remedy: str
+    """What is to be changed where it refuses messages."""
+
+    @property
+    def there(self) -> bool:
+        return self.tokenizer is not None and self.tokenizer.chat_template is not None
+
+    def prompt(self, messages: Messages, place: str = "") -> str:
+        """What the template makes of messages, up to where the assistant begins or its last message stops.
+
+        Args:
+            place: what a message to the user calls the row.
+
+        Raises:
+            UserError: there is no template, or it refuses the messages.
+        """
+        return self._rendered(messages, place, answers=not parted(messages)[1])
+
+    def conversation(self, messages: Messages, answer: str) -> tuple[str, str, str]:
+        """What the template makes of messages and the assistant's answer, which may be of any content.
+
+        Returns:
+            What stands before the answer, the answer as the template writes it, and what stands after it.
+
+        Raises:
+            UserError: see `prompt`.
+        """
+
+        def whole(text: str) -> str:
+            return self._rendered((*messages, Message(_ASSISTANT, text)), "", answers=None)
+
+        before, _, after = whole(_MARK).rpartition(_MARK)
+        text = whole(answer)
+        if text.startswith(before) and text[len(before) :].endswith(after):
+            answer = text[len(before) : len(text) - len(after)]
+        return before, answer, after
+
+    def _rendered(self, messages: Messages, place: str, *, answers: bool | None) -> str:
+        """
+        Args:
+            answers: whether the assistant begins an answer or goes on with its last message; None: it has ended.
+        """
+        start = f"{place}: " if place else ""
+        if self.tokenizer is None or not self.there:
+            raise UserError(
+                f"{start}the prompt is the messages of a chat, and {self.owner} has no chat template: {self.remedy}."
+            )
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    as_dicts(messages),
+                    tokenize=False,
+                    add_generation_prompt=answers is True,
+                    continue_final_message=answers is False,
+                )
+            )
+        except Exception as error:  # a template raises what it likes
+            roles = ", ".join(message.role for message in messages)
+            raise UserError(
+                f"{start}the chat template of {self.owner} refuses the messages of {roles} "
+                f"({' '.join(str(error).split()).rstrip('.')}): change their roles or their order, such as by putting a "
+                f"system's message into the user's, or {self.remedy}."
+            ) from error

@@ -1,0 +1,82 @@
+"""Chats of a task as prompts of the policy: messages through its chat template, when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import overload
+
+from rlgf.chat import ChatTemplate
+from rlgf.tasks.base import Task
+from rlgf.tasks.source import CHECKED
+from rlgf.types import Sample
+
+
+class PromptedTask:
+    """A task, each chat of which has a prompt too: what a chat template makes of its messages.
+
+    A prompt that the task itself gives stays.
+    """
+
+    def __init__(self, task: Task, template: Callable[[], ChatTemplate]) -> None:
+        """
+        Args:
+            template: called once, and only where a sample has messages and no prompt.
+        """
+        self._task = task
+        self._template = template
+
+    def load(self, split: str) -> Prompted:
+        """The samples of a split; chats among the first 10,000 are tried, where the first is one.
+
+        Raises:
+            UserError: see `Task.load`; or there is no template, or it refuses messages.
+        """
+        samples = Prompted(self._task.load(split), lambda: self.template, split)
+        if len(samples) and samples.samples[0].messages:
+            for number in range(min(len(samples), CHECKED)):
+                samples[number]
+        return samples
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        return self._template()
+
+
+class Prompted(Sequence[Sample]):
+    """The samples of a `PromptedTask`."""
+
+    def __init__(self, samples: Sequence[Sample], template: Callable[[], ChatTemplate], split: str) -> None:
+        self.samples = samples
+        self._template = template
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """
+        Raises:
+            UserError: see `PromptedTask.load`.
+        """
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        sample = self.samples[index]
+        if not sample.messages or sample.prompt:
+            return sample
+        return replace(sample, prompt=self._template().prompt(sample.messages, self.place(index % len(self))))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def place(self, number: int) -> str:
+        """What a message to the user calls a sample."""
+        place = getattr(self.samples, "place", None)
+        return f"sample {number} of the task's split '{self._split}'" if place is None else str(place(number))

@@ -376,7 +376,7 @@ RECIPE = {
         ("rollout.episodes=3", False),
         ("update.epochs=3", False),
         ("algorithm.gamma=0.3", False),
-        ("training.kl.coefficient=0.3", False),
+        ("algorithm.kl.coefficient=0.3", False),
         ("reward.options.low=3", False),
         ("algorithm.help.probability=0.3", False),
     ],

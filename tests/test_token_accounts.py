@@ -159,8 +159,8 @@ def test_of_a_recorded_text_what_is_used_is_booked(tmp_path: Path) -> None:
     trainer = toy_trainer(
         tmp_path / "two", guide=guide, algorithm={"base": "ppo++", "help": {"probability": 1.0}}
     )
-    episodes = trainer.collect(trainer.batch(), trainer.row())
-    trainer.step()
+    episodes = trainer.collect()
+    trainer.learn(trainer.assess(episodes))
     assert trainer.progress.guide_tokens == int(episodes.written_by(Author.GUIDE).sum()) > 0
 
 
@@ -174,11 +174,11 @@ def test_texts_of_an_update_that_is_made_again_without_its_guide_are_booked(tmp_
     policy, _ = counting(trainer)
     trainer.step()
     assert trainer.progress.unguided
-    written = trainer.collect(trainer.batch(0), trainer.row())
+    written = trainer.collect(trainer.batch(), trainer.row())
     assert trainer.progress.policy_tokens == policy.tokens - int(written.lengths.sum())
 
 
-def test_evaluation_and_texts_besides_the_updates_are_accounts_of_their_own(tmp_path: Path) -> None:
+def test_evaluation_is_an_account_of_its_own_and_dropped_episodes_are_the_next_updates(tmp_path: Path) -> None:
     trainer = toy_trainer(
         tmp_path,
         algorithm={
@@ -189,8 +189,8 @@ def test_evaluation_and_texts_besides_the_updates_are_accounts_of_their_own(tmp_
     policy, guide = counting(trainer)
     trainer.evaluate(split="validation")
     trainer.evaluate(Author.GUIDE, split="validation")
-    trainer.collect(trainer.batch(), trainer.row())
     besides = policy.tokens, guide.tokens
+    trainer.collect()
     trainer.step()
     assert trainer.progress.policy_tokens == policy.tokens - besides[0]
     assert trainer.progress.guide_tokens == guide.tokens - besides[1]

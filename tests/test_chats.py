@@ -17,7 +17,7 @@ from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from faulty_server import FaultyServer, answer_to, serving
-from rlgf.algorithms import AGGREVATED, PPO_PLUS_PLUS
+from rlgf.algorithms.catalog import AGGREVATED, PPO_PLUS_PLUS
 from rlgf.chat import ChatTemplate, transcript
 from rlgf.config import Config
 from rlgf.errors import UserError
@@ -39,7 +39,6 @@ from rlgf.rewards.fit import load_reward_recipe, train_reward_model
 from rlgf.rewards.model import Scorer
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.rollout.sampling import Sampling
-from rlgf.schedules import constant
 from rlgf.tasks import build_task
 from rlgf.tasks.chats import PromptedTask
 from rlgf.training.display import Display
@@ -304,7 +303,7 @@ def test_a_guide_of_another_family_reads_what_its_own_template_makes(messages: t
 
 def test_what_the_policy_has_begun_stands_in_the_assistants_turn_of_a_guide() -> None:
     policy, guide = speaker(with_template(byte_bpe())), speaker(with_template(llama_legacy(), WORDS), seed=1)
-    always = AGGREVATED.model_copy(update={"rollin_prob": constant(1.0)})
+    always = AGGREVATED.changed(help={"probability": 1.0})
     asked = Foreign()
     collector(policy, asked).collect([chat_sample(policy)], always)
     (request,) = [one for one in asked.requests if one.written][:1]
@@ -558,7 +557,7 @@ def test_a_run_of_chats_with_a_guide_of_another_family_goes_on_where_it_was(
             policy,
             rows,
             guide={"model": guide},
-            algorithm={"base": "ppo++", "rollin_prob": 1.0},
+            algorithm={"base": "ppo++", "help": {"probability": 1.0}},
             training={"updates": updates, "checkpoint_every": 1, "trackers": []},
             evaluation={"every": 1, "samples": 2, "test_samples": 2},
             output=str(tmp_path / name),
@@ -598,7 +597,7 @@ def test_an_own_task_may_leave_its_prompts_to_the_run(language_model: LanguageMo
 def test_prefetched_requests_of_chats_are_those_that_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     policy = speaker(with_template(byte_bpe()))
-    row = PPO_PLUS_PLUS.model_copy(update={"rollin_prob": constant(1.0)})
+    row = PPO_PLUS_PLUS.changed(help={"probability": 1.0})
     with serving(FaultyServer(letters="te ")) as server:
         guide = HTTPGuide(HTTPGuideConfig(url=server.url, model="letters", style="chat", cache=None))
         maker = collector(policy, guide)

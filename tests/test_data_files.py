@@ -306,7 +306,7 @@ def test_files_are_read_by_their_kind(tmp_path: Path) -> None:
         ("a.json", '[{"prompt": "x"}', ["a.json is not valid JSON"]),
         ("a.json", '{\n "prompt": "x"\n}', ["a.json, line 1 is not valid JSON"]),
         ("a.csv.gz", b"\x1f\x8b broken", ["a.csv.gz cannot be read"]),
-        ("a.jsonl.gz", gzip.compress(b'{"prompt": "x"}' * 99)[:-9], ["a.jsonl.gz cannot be read"]),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "x"}' * 99, mtime=0)[:-9], ["a.jsonl.gz cannot be read"]),
         ("a.csv.bz2", "x", ["a.csv.bz2 is packed", "gzip"]),
         ("a.xlsx", "x", ["a.xlsx is a spreadsheet", "CSV"]),
         ("a.parquet", "x", ["a.parquet cannot be read as a Parquet file"]),

@@ -19,8 +19,8 @@ from rlgf.rewards import Composed, Term, build_reward
 from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward
 from rlgf.rewards.discriminator import Discriminator
 from rlgf.rollout.collector import RolloutConfig
-from rlgf.training.parts import build_parts
 from rlgf.training.loop import TrainingLoop
+from rlgf.training.parts import build_parts
 from rlgf.training.saving import Saver
 from rlgf.types import Author, Rollout, Sample
 from toys import LetterTask, letter_gpt, share_of_a

@@ -178,7 +178,9 @@ def test_texts_of_an_update_that_is_made_again_without_its_guide_are_booked(tmp_
     assert trainer.progress.policy_tokens == policy.tokens - int(written.lengths.sum())
 
 
-def test_evaluation_is_an_account_of_its_own_and_dropped_episodes_are_the_next_updates(tmp_path: Path) -> None:
+def test_evaluation_is_an_account_of_its_own_and_dropped_episodes_are_the_next_updates(
+    tmp_path: Path,
+) -> None:
     trainer = toy_trainer(
         tmp_path,
         algorithm={

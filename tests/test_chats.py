@@ -32,6 +32,7 @@ from rlgf.guides import (
 from rlgf.guides.cache import GuideCache
 from rlgf.metrics.records import read_texts
 from rlgf.models.loading import LanguageModel
+from rlgf.registry import resolve
 from rlgf.report.winrate import by_judge
 from rlgf.rewards import REWARDS, Logged, RewardInput, build_reward, checked_rewards
 from rlgf.rewards.examples import ExamplesConfig
@@ -478,14 +479,14 @@ def test_a_run_gives_rewards_messages_and_keeps_them_in_its_evaluations(
 
 def test_built_in_rewards_read_texts() -> None:
     chat = RewardInput(["<user>the film?"], ["one two three four"], references=[("a",)], messages=[(USER,)])
-    length = REWARDS["length"](target=3)
+    length = resolve("length", REWARDS, "reward")(target=3)
     assert checked_rewards(length, chat).tolist() == [-1.0]
     assert chat.arguments(Logged(), as_text=True)["prompts"] == ["<user>the film?"]
-    assert checked_rewards(REWARDS["metric"](metric="words"), chat).tolist() == [4.0]
+    assert checked_rewards(resolve("metric", REWARDS, "reward")(metric="words"), chat).tolist() == [4.0]
     for name in ("sentiment", "judge", "discriminator", "metric", "length"):
-        assert REWARDS[name].reads_text, name  # type: ignore[attr-defined]
+        assert resolve(name, REWARDS, "reward").reads_text, name
     passed_on = RewardInput([ASKED], [[GOOD]])
-    assert checked_rewards(REWARDS["length"](target=0), passed_on).tolist() == [-2.0]
+    assert checked_rewards(resolve("length", REWARDS, "reward")(target=0), passed_on).tolist() == [-2.0]
 
 
 @pytest.mark.parametrize("kind", [byte_bpe, word_pieces, llama_legacy, encoder_pieces])

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlgf.errors import UserError
+from rlgf.registry import resolve
 from rlgf.rewards import (
     REWARDS,
     Judge,
@@ -322,7 +323,7 @@ def test_trained_once_then_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_rewards_have_their_names() -> None:
-    assert {name: REWARDS[name] for name in ("sentiment", "judge")} == {
+    assert {name: resolve(name, REWARDS, "reward") for name in ("sentiment", "judge")} == {
         "sentiment": Sentiment,
         "judge": Judge,
     }

@@ -20,7 +20,7 @@ from rlgf.rollout.authors import ReferenceWriter, prompt_tokens
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.tasks import Task, build_task, commongen
 from rlgf.tasks.imdb import labelled_reviews
-from rlgf.tasks.tldr import ReviewVerdictsTask, write_verdict_pairs
+from rlgf.tasks.review_verdicts import ReviewVerdictsTask, write_verdict_pairs
 from rlgf.types import Author, Sample
 
 RECORD = {

@@ -17,6 +17,7 @@ import pytest
 
 from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel
+from rlgf.registry import resolve
 from rlgf.tasks import TASKS, Task, build_task, imdb
 from rlgf.tasks.imdb import ImdbTask, labelled_reviews, snippets
 from rlgf.types import Sample
@@ -161,7 +162,8 @@ def test_snippets_come_from_all_over_the_review() -> None:
 
 def test_tasks_say_what_they_are() -> None:
     assert set(TASKS) == {"imdb", "commongen", "tldr", "review-verdicts", "data"}
-    assert all((task.__doc__ or "").splitlines()[0].endswith(".") for task in TASKS.values())
+    found = [resolve(name, TASKS, "task") for name in TASKS]
+    assert all((task.__doc__ or "").splitlines()[0].endswith(".") for task in found)
 
 
 class Own:

@@ -290,11 +290,13 @@ def recipes() -> None:
 @app.command()
 def tasks() -> None:
     """List the tasks."""
+    from rlgf.registry import resolve
     from rlgf.tasks import TASKS
 
     table = Table("task", "what it is")
-    for name, factory in TASKS.items():
-        table.add_row(name, Text((factory.__doc__ or "").strip().splitlines()[0]))
+    for name in TASKS:
+        described = resolve(name, TASKS, "task").__doc__ or ""
+        table.add_row(name, Text(described.strip().splitlines()[0]))
     Console().print(table)
 
 
@@ -303,7 +305,7 @@ def pairs(
     folder: Annotated[Path, typer.Argument(help="Where to write a JSON-lines file a split.")],
 ) -> None:
     """Write preference pairs (prompt, chosen, rejected) of the task review-verdicts."""
-    from rlgf.tasks.tldr import write_verdict_pairs
+    from rlgf.tasks.review_verdicts import write_verdict_pairs
 
     for split, count in write_verdict_pairs(folder).items():
         Console().print(Text(f"{folder / split}.jsonl: {count:,} pairs"))

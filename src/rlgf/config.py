@@ -15,7 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rlgf.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm, Mixture, algorithm_from
 from rlgf.algorithms.catalog import carried
 from rlgf.errors import UserError, nearest
-from rlgf.guides.build import TAG, EnsembleConfig, GuideConfig, fit_for, http_configs, scoreless_key
+from rlgf.guides.build import GuideConfig, fit_for, http_configs, kinds, scoreless_key
+from rlgf.guides.ensemble import EnsembleConfig
+from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE, identity
 from rlgf.models.loading import ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
@@ -281,7 +283,7 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     # A misspelled key also leaves the right one missing: the misspelling is what to mend.
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    path = [str(part) for part in first["loc"] if not str(part).startswith(TAG)]
+    path = [str(part) for part in first["loc"]]
     where = ".".join(path)
     if first["type"] == "extra_forbidden":
         now = _MOVED.get(path[0], {}).get(path[-1])
@@ -306,7 +308,7 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """The keys that are known at a place in the configuration; tags of unions in the path are skipped."""
+    """The keys that are known at a place in the configuration."""
     models = [model]
     for key in path:
         found = [
@@ -320,6 +322,8 @@ def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, GuideSettings):
+        return list(kinds())
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) in (Union, types.UnionType, Annotated, dict):

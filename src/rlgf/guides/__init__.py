@@ -10,20 +10,14 @@ from rlgf.guides.base import (
     ScoringGuide,
     Usage,
 )
-from rlgf.guides.build import (
-    EnsembleConfig,
-    GuideConfig,
-    OwnGuideConfig,
-    build_guide,
-    guide_models,
-    http_configs,
-    scoring_guide,
-)
-from rlgf.guides.ensemble import EnsembleGuide
+from rlgf.guides.build import GuideConfig, build_guide, guide_models, http_configs, scoring_guide
+from rlgf.guides.ensemble import EnsembleConfig, EnsembleGuide
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig, guide_template
+from rlgf.guides.own import OwnGuideConfig
 from rlgf.guides.remote import HTTPGuide
 from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
+from rlgf.guides.settings import GuideKind, GuideSettings
 
 __all__ = [
     "BudgetSpentError",
@@ -32,6 +26,8 @@ __all__ = [
     "EnsembleGuide",
     "Guide",
     "GuideConfig",
+    "GuideKind",
+    "GuideSettings",
     "HTTPGuide",
     "HTTPGuideConfig",
     "LocalGuide",

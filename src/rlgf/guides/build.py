@@ -2,62 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, SerializeAsAny
 from transformers import PreTrainedTokenizerBase
 
-from rlgf.errors import UserError, nearest
+from rlgf.errors import UserError
 from rlgf.guides.base import Guide, ScoringGuide
-from rlgf.guides.ensemble import EnsembleGuide
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig
-from rlgf.guides.remote import HTTPGuide
-from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
+from rlgf.guides.settings import GuideKind, GuideSettings
 from rlgf.models.encoder_decoder import is_encoder_decoder
-from rlgf.models.loading import LanguageModel, load_language_model
+from rlgf.models.loading import LanguageModel
 from rlgf.registry import resolve
 
-TAG = "guide:"
-"""What the tags of the kinds below begin with, so that they can be told from keys of a recipe."""
-
-_MARKS = {"url": "http", "file": "replay", "guides": "ensemble", "name": "own"}
-"""The key that only this kind of guide has."""
-
-
-class OwnGuideConfig(BaseModel):
-    """A guide of your own: ``module:Class`` or ``file.py:Class``, and the arguments it is made with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    options: dict[str, Any] = {}
-
-
-class EnsembleConfig(BaseModel):
-    """Several guides, of which each episode gets one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    guides: dict[str, GuideConfig] = Field(min_length=2)
-    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """How often each is chosen, relative to the others; 1 where nothing is said."""
-
-    @model_validator(mode="after")
-    def _known(self) -> EnsembleConfig:
-        for name in self.weights.keys() - self.guides.keys():
-            raise ValueError(f"'weights' names '{name}', which is no guide: {nearest(name, self.guides)}")
-        return self
-
-
-KINDS: Mapping[str, type[BaseModel]] = {
-    "http": HTTPGuideConfig,
-    "replay": ReplayGuideConfig,
-    "ensemble": EnsembleConfig,
-    "own": OwnGuideConfig,
-    "local": LocalGuideConfig,
+KINDS: Mapping[str, str] = {
+    "url": "rlgf.guides.remote:HTTPGuide",
+    "file": "rlgf.guides.replay:ReplayGuide",
+    "guides": "rlgf.guides.ensemble:EnsembleGuide",
+    "name": "rlgf.guides.own:OwnGuide",
+    "model": "rlgf.guides.local:LocalGuide",
 }
+"""The kinds of guides, by the key of a recipe that tells one from those after it."""
+
+
+def kind_of(data: Mapping[str, Any]) -> GuideKind:
+    """The kind of guide that a recipe describes."""
+    found: GuideKind = resolve(next((key for key in KINDS if key in data), "model"), KINDS, "guide")
+    return found
+
+
+def kinds() -> list[type[GuideSettings]]:
+    """The settings of all kinds of guides."""
+    return [resolve(key, KINDS, "guide").settings for key in KINDS]
+
+
+def _settings(data: Any) -> GuideSettings:
+    if isinstance(data, GuideSettings):
+        return data
+    if not isinstance(data, Mapping):
+        raise ValueError(f"it must be a mapping with one of the keys {', '.join(KINDS)}")
+    return kind_of(data).settings.model_validate(data)
+
+
+GuideConfig = Annotated[SerializeAsAny[GuideSettings], BeforeValidator(_settings)]
+"""What a recipe may say of a guide."""
 
 
 def fit_for(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,62 +55,27 @@ def fit_for(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
     Where that makes another kind of guide of it, settings that this kind does not know go.
     """
-    before, after = _kind(old), _kind({**old, **new})
-    known = KINDS[after.removeprefix(TAG)].model_fields
-    return {key: value for key, value in old.items() if before == after or key in known}
+    before, after = kind_of(old), kind_of({**old, **new})
+    return {key: value for key, value in old.items() if before is after or key in after.settings.model_fields}
 
 
-def _kind(data: Any) -> str:
-    """Which kind of guide a mapping describes."""
-    keys = (
-        data if isinstance(data, Mapping) else type(data).model_fields if isinstance(data, BaseModel) else ()
-    )
-    return TAG + next((kind for mark, kind in _MARKS.items() if mark in keys), "local")
-
-
-GuideConfig = Annotated[
-    Annotated[LocalGuideConfig, Tag(TAG + "local")]
-    | Annotated[HTTPGuideConfig, Tag(TAG + "http")]
-    | Annotated[ReplayGuideConfig, Tag(TAG + "replay")]
-    | Annotated[EnsembleConfig, Tag(TAG + "ensemble")]
-    | Annotated[OwnGuideConfig, Tag(TAG + "own")],
-    Discriminator(_kind),
-]
-
-
-def _members(config: GuideConfig) -> Iterator[GuideConfig]:
-    """The guide itself, or those of an ensemble."""
-    if isinstance(config, EnsembleConfig):
-        for member in config.guides.values():
-            yield from _members(member)
-    else:
-        yield config
-
-
-def guide_models(config: GuideConfig) -> list[LocalGuideConfig]:
+def guide_models(config: GuideSettings) -> list[LocalGuideConfig]:
     """The models that a guide loads into this process."""
-    return [member for member in _members(config) if isinstance(member, LocalGuideConfig)]
+    return [member for member in config.members if isinstance(member, LocalGuideConfig)]
 
 
-def http_configs(config: GuideConfig) -> list[HTTPGuideConfig]:
+def http_configs(config: GuideSettings) -> list[HTTPGuideConfig]:
     """The servers that a guide asks."""
-    return [member for member in _members(config) if isinstance(member, HTTPGuideConfig)]
+    return [member for member in config.members if isinstance(member, HTTPGuideConfig)]
 
 
-def scoreless_key(config: GuideConfig) -> str | None:
+def scoreless_key(config: GuideSettings) -> str | None:
     """The key that makes this a guide without probabilities; None where it may be a `ScoringGuide`.
 
     Raises:
         UserError: a guide of your own is not where its name says.
     """
-    if isinstance(config, LocalGuideConfig):
-        return None
-    if isinstance(config, OwnGuideConfig):
-        made = resolve(config.name, {}, "guide.name")
-        # What a function returns shows only once it is called.
-        if not isinstance(made, type) or hasattr(made, "log_distribution"):
-            return None
-    return next(mark for mark in _MARKS if mark in type(config).model_fields)
+    return config.mark if config.never_scores else None
 
 
 def scoring_guide(guide: Guide | None, policy: LanguageModel) -> ScoringGuide:
@@ -144,20 +99,7 @@ def scoring_guide(guide: Guide | None, policy: LanguageModel) -> ScoringGuide:
     return guide
 
 
-def describe(config: GuideConfig) -> str:
-    """The guide's name, or those of an ensemble."""
-    names = []
-    for member in _members(config):
-        if isinstance(member, ReplayGuideConfig):
-            names.append(str(member.file))
-        elif isinstance(member, OwnGuideConfig):
-            names.append(member.name)
-        elif not isinstance(member, EnsembleConfig):
-            names.append(member.model)
-    return ", ".join(names)
-
-
-def build_guide(config: GuideConfig, policy_tokenizer: PreTrainedTokenizerBase | None = None) -> Guide:
+def build_guide(config: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None = None) -> Guide:
     """The guide that a recipe describes.
 
     Args:
@@ -166,21 +108,5 @@ def build_guide(config: GuideConfig, policy_tokenizer: PreTrainedTokenizerBase |
     Raises:
         UserError: a model, a file or a cache cannot be read, or an own guide has no `write`.
     """
-    if isinstance(config, EnsembleConfig):
-        return EnsembleGuide(
-            {
-                name: (build_guide(member, policy_tokenizer), config.weights.get(name, 1.0))
-                for name, member in config.guides.items()
-            }
-        )
-    if isinstance(config, HTTPGuideConfig):
-        return HTTPGuide(config)
-    if isinstance(config, ReplayGuideConfig):
-        return ReplayGuide(config)
-    if isinstance(config, OwnGuideConfig):
-        guide = resolve(config.name, {}, "guide.name")(**config.options)
-        if not isinstance(guide, Guide):
-            raise UserError(f"'guide.name' {config.name} has no method 'write(requests)'.")
-        return guide
-    assert policy_tokenizer is not None, "a local model needs the policy's tokenizer"
-    return LocalGuide(load_language_model(config), policy_tokenizer, config.sampling, config.max_batch_tokens)
+    kind: GuideKind = resolve(config.mark, KINDS, "guide")
+    return kind.from_settings(config, policy_tokenizer)

@@ -5,10 +5,41 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Annotated, ClassVar
+
+from pydantic import Field, model_validator
+from transformers import PreTrainedTokenizerBase
 
 from rlgf import seeding
+from rlgf.errors import nearest
 from rlgf.guides.base import BudgetedGuide, Guide, RecordedGuide, RemoteGuide, Request, Usage
+from rlgf.guides.build import GuideConfig, build_guide
+from rlgf.guides.settings import GuideSettings
 from rlgf.types import Completion
+
+
+class EnsembleConfig(GuideSettings):
+    """Several guides, of which each episode gets one."""
+
+    mark: ClassVar[str] = "guides"
+
+    guides: dict[str, GuideConfig] = Field(min_length=2)
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """How often each is chosen, relative to the others; 1 where nothing is said."""
+
+    @model_validator(mode="after")
+    def _known(self) -> EnsembleConfig:
+        for name in self.weights.keys() - self.guides.keys():
+            raise ValueError(f"'weights' names '{name}', which is no guide: {nearest(name, self.guides)}")
+        return self
+
+    @property
+    def members(self) -> list[GuideSettings]:
+        return [one for member in self.guides.values() for one in member.members]
+
+    @property
+    def label(self) -> str:
+        return ", ".join(member.label for member in self.members)
 
 
 class EnsembleGuide:
@@ -16,6 +47,21 @@ class EnsembleGuide:
 
     Every completion says which guide wrote it, so that results can be told apart.
     """
+
+    settings: ClassVar[type[GuideSettings]] = EnsembleConfig
+
+    @classmethod
+    def from_settings(
+        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
+    ) -> EnsembleGuide:
+        """See `GuideKind.from_settings`."""
+        assert isinstance(settings, EnsembleConfig), "made by its kind"
+        return cls(
+            {
+                name: (build_guide(member, policy_tokenizer), settings.weights.get(name, 1.0))
+                for name, member in settings.guides.items()
+            }
+        )
 
     def __init__(self, guides: Mapping[str, tuple[Guide, float]]) -> None:
         """

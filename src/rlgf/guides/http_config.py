@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from rlgf.errors import UserError
 from rlgf.guides.cache import DEFAULT_CACHE
+from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE, identity
 
 CONTINUE = (
@@ -52,10 +53,10 @@ class BudgetConfig(BaseModel):
         return any(limit is not None for limit in (self.calls, self.tokens, self.cost))
 
 
-class HTTPGuideConfig(BaseModel):
+class HTTPGuideConfig(GuideSettings):
     """A model on an OpenAI-compatible server, such as OpenAI, vLLM, llama.cpp, Ollama or TGI."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    mark: ClassVar[str] = "url"
 
     url: Annotated[str, FREE]
     """Up to and with the version: http://127.0.0.1:8080/v1."""
@@ -155,6 +156,10 @@ class HTTPGuideConfig(BaseModel):
         return self
 
     _ADDED: ClassVar = ("revision", "system", "send_seed", "length_parameter", "stop", "extra_body")
+
+    @property
+    def label(self) -> str:
+        return self.model
 
     @property
     def identity(self) -> dict[str, Any]:

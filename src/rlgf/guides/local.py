@@ -6,7 +6,7 @@ import math
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -18,21 +18,28 @@ from rlgf import seeding
 from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
+from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE
 from rlgf.models.decoding import sample_continuations
 from rlgf.models.encoder_decoder import is_encoder_decoder
-from rlgf.models.loading import LanguageModel, ModelConfig
+from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
 from rlgf.models.scoring import Tokens, response_outputs
 from rlgf.models.text import Codec
 from rlgf.rollout.sampling import Sampling, log_distribution
 from rlgf.types import Completion
 
 
-class LocalGuideConfig(ModelConfig):
+class LocalGuideConfig(ModelConfig, GuideSettings):
     """A causal model and how it is decoded; the default is the paper's nucleus sampling."""
+
+    mark: ClassVar[str] = "model"
 
     sampling: Sampling = Sampling(top_p=0.92)
     max_batch_tokens: Annotated[int, FREE] = Field(default=32_768, ge=1)
+
+    @property
+    def never_scores(self) -> bool:
+        return False
 
 
 class LocalGuide:
@@ -41,6 +48,18 @@ class LocalGuide:
     Where its tokenizer is the policy's, token ids pass both ways and nothing is tokenized twice;
     otherwise text does. It reads a chat through its own chat template, where it has one.
     """
+
+    settings: ClassVar[type[GuideSettings]] = LocalGuideConfig
+
+    @classmethod
+    def from_settings(
+        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
+    ) -> LocalGuide:
+        """See `GuideKind.from_settings`."""
+        assert isinstance(settings, LocalGuideConfig), "made by its kind"
+        assert policy_tokenizer is not None, "it has to see whether that is its own"
+        model = load_language_model(settings)
+        return cls(model, policy_tokenizer, settings.sampling, settings.max_batch_tokens)
 
     def __init__(
         self,

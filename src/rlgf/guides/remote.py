@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
+
+from transformers import PreTrainedTokenizerBase
 
 from rlgf.errors import UserError
 from rlgf.guides.base import BudgetSpentError, Request, Usage
@@ -17,6 +19,7 @@ from rlgf.guides.cache import GuideCache
 from rlgf.guides.http import Endpoint, chat_messages
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.reply import Answer, whole_characters
+from rlgf.guides.settings import GuideSettings
 from rlgf.types import Completion, Message
 
 _MANY = 8
@@ -82,6 +85,16 @@ class HTTPGuide:
     What it answers depends on the requests alone, not on when they are asked or how long they take:
     its account is kept where `write` and `prefetch` are called, in the order of the requests.
     """
+
+    settings: ClassVar[type[GuideSettings]] = HTTPGuideConfig
+
+    @classmethod
+    def from_settings(
+        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
+    ) -> HTTPGuide:
+        """See `GuideKind.from_settings`."""
+        assert isinstance(settings, HTTPGuideConfig), "made by its kind"
+        return cls(settings)
 
     def __init__(self, config: HTTPGuideConfig) -> None:
         """

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from transformers import PreTrainedTokenizerBase
 
 from rlgf.chat import is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
 from rlgf.guides.cache import guide_names
 from rlgf.guides.reply import whole_characters
+from rlgf.guides.settings import GuideSettings
 from rlgf.types import Completion, Messages
 
 
-class ReplayGuideConfig(BaseModel):
+class ReplayGuideConfig(GuideSettings):
     """Recorded completions: JSON lines with ``prompt``, ``completion`` and, if they end there, ``finished``.
 
     The prompt of a chat is the list of its messages, or stands beside the prompt's text as ``messages``.
@@ -26,13 +27,23 @@ class ReplayGuideConfig(BaseModel):
     the texts of a finished run, ``evaluation/policy.jsonl`` in its folder.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    mark: ClassVar[str] = "file"
 
     file: Path
 
 
 class ReplayGuide:
     """Completions of exactly the prefixes that a file holds; of several for one prefix, the request's seed picks."""
+
+    settings: ClassVar[type[GuideSettings]] = ReplayGuideConfig
+
+    @classmethod
+    def from_settings(
+        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
+    ) -> ReplayGuide:
+        """See `GuideKind.from_settings`."""
+        assert isinstance(settings, ReplayGuideConfig), "made by its kind"
+        return cls(settings)
 
     def __init__(self, config: ReplayGuideConfig) -> None:
         """

@@ -1,42 +1,37 @@
 """Numbers over finished texts."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from rlgf.errors import UserError
 from rlgf.metrics.base import Metric, References, check_needs, measure
-from rlgf.metrics.cider import CiderD
-from rlgf.metrics.learned import BertScore, Bleurt
-from rlgf.metrics.meaning import ConceptCoverage, Spice, SpiceStandIn
-from rlgf.metrics.overlap import Bleu, Meteor, Rouge, Sacrebleu, SelfBleu
-from rlgf.metrics.sari import sari
-from rlgf.metrics.text import distinct, entropy, msttr, repetition, words
+from rlgf.metrics.text import distinct, repetition, words
 from rlgf.registry import resolve
 from rlgf.tasks.base import build_from
 
-METRICS: Mapping[str, Callable[..., Any]] = {
-    "distinct": distinct,
-    "repetition": repetition,
-    "words": words,
-    "msttr": msttr,
-    "entropy": entropy,
-    "bleu": Bleu,
-    "sacrebleu": Sacrebleu,
-    "self_bleu": SelfBleu,
-    "rouge": Rouge,
-    "meteor": Meteor,
-    "cider_d": CiderD,
-    "spice": Spice,
-    "spice_stand_in": SpiceStandIn,
-    "bertscore": BertScore,
-    "bleurt": Bleurt,
-    "concept_coverage": ConceptCoverage,
-    "sari": sari,
+METRICS: Mapping[str, str] = {
+    "distinct": "rlgf.metrics.text:distinct",
+    "repetition": "rlgf.metrics.text:repetition",
+    "words": "rlgf.metrics.text:words",
+    "msttr": "rlgf.metrics.text:msttr",
+    "entropy": "rlgf.metrics.text:entropy",
+    "bleu": "rlgf.metrics.overlap:Bleu",
+    "sacrebleu": "rlgf.metrics.overlap:Sacrebleu",
+    "self_bleu": "rlgf.metrics.overlap:SelfBleu",
+    "rouge": "rlgf.metrics.overlap:Rouge",
+    "meteor": "rlgf.metrics.overlap:Meteor",
+    "cider_d": "rlgf.metrics.cider:CiderD",
+    "spice": "rlgf.metrics.meaning:Spice",
+    "spice_stand_in": "rlgf.metrics.meaning:SpiceStandIn",
+    "bertscore": "rlgf.metrics.learned:BertScore",
+    "bleurt": "rlgf.metrics.learned:Bleurt",
+    "concept_coverage": "rlgf.metrics.meaning:ConceptCoverage",
+    "sari": "rlgf.metrics.sari:sari",
 }
-"""The metrics by name: functions, and classes that are made with a recipe's options."""
+"""Where each metric is, by name: functions, and classes that are made with a recipe's options."""
 
 TEXT_METRICS: Mapping[str, Metric] = {"distinct": distinct, "repetition": repetition, "words": words}
 """Those that are computed where nothing is said: they need nothing but the texts."""

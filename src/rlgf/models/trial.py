@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.errors import UserError
-from rlgf.models.abilities import Abilities, declare, takes
+from rlgf.models.abilities import Abilities, declare, found_by, takes
 from rlgf.models.cache import cache_argument
 from rlgf.models.decoding import sample_continuations
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder, takes_decoder_positions
@@ -34,6 +34,7 @@ _LEAST = -50.0
 """A log-probability from which on a token is as good as impossible; some models give -inf."""
 
 
+@found_by
 def try_out(model: PreTrainedModel) -> Abilities:
     """Find the fastest way to run a model that gives the log-probabilities of plain passes, and keep it.
 

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlgf.config import Config, laid_over, load_config, read_source, validated
 from rlgf.errors import UserError, nearest
-from rlgf.guides.build import describe
 from rlgf.jsontext import to_json
 from rlgf.packaged import find_recipe
 from rlgf.report.curves import draw_curves, read_curve
@@ -171,7 +170,7 @@ def _measure_authors(comparison: Comparison, setting: str, display: Display) -> 
     if path.exists():
         return
     configs = [comparison.config(setting, name, 0) for name in comparison.algorithms]
-    guided = {describe(config.guide): config for config in configs if config.guide is not None}
+    guided = {config.guide.label: config for config in configs if config.guide is not None}
     measured: dict[str, dict[str, float]] = {}
     with closing(Trainer(configs[0], display=display)) as trainer:
         measured["start"] = trainer.evaluate(Author.POLICY).totals

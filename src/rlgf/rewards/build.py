@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -12,24 +12,19 @@ from rlgf.errors import UserError
 from rlgf.registry import resolve
 from rlgf.rewards.base import Reward
 from rlgf.rewards.composed import Composed, Term
-from rlgf.rewards.discriminator import Discriminator
-from rlgf.rewards.judge import Judge
-from rlgf.rewards.model import AdapterReward, ModelReward
 from rlgf.rewards.scale import Scale
-from rlgf.rewards.sentiment import Sentiment
-from rlgf.rewards.texts import Length, MetricReward
 from rlgf.tasks.base import build_from
 
-REWARDS: Mapping[str, Callable[..., Any]] = {
-    "sentiment": Sentiment,
-    "judge": Judge,
-    "length": Length,
-    "metric": MetricReward,
-    "discriminator": Discriminator,
-    "model": ModelReward,
-    "adapter": AdapterReward,
+REWARDS: Mapping[str, str] = {
+    "sentiment": "rlgf.rewards.sentiment:Sentiment",
+    "judge": "rlgf.rewards.judge:Judge",
+    "length": "rlgf.rewards.texts:Length",
+    "metric": "rlgf.rewards.texts:MetricReward",
+    "discriminator": "rlgf.rewards.discriminator:Discriminator",
+    "model": "rlgf.rewards.model:ModelReward",
+    "adapter": "rlgf.rewards.model:AdapterReward",
 }
-"""The rewards by name. The judge is for evaluation: a policy trained on it has no held-out judge left."""
+"""Where each reward is, by name. The judge is for evaluation: a policy trained on it has no held-out judge left."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -120,7 +120,7 @@ class TrainingLoop:
         trainer = self.trainer
         totals = trainer.evaluate(split="validation").totals
         if processes.is_main():
-            named = {f"validation/{name}": value for name, value in totals.items()}
+            named: dict[str, float | str] = {f"validation/{name}": value for name, value in totals.items()}
             self.logbook.write(trainer.progress.update, named)
         trainer.progress.validation_due = False
         shown = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")

@@ -8,7 +8,6 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from rlgf.config import Config
-from rlgf.guides.build import describe
 from rlgf.training.checkpoint import Progress
 
 
@@ -16,7 +15,7 @@ def write_model_card(folder: Path, config: Config, totals: Mapping[str, float], 
     """Write ``README.md`` with what the policy was trained from, how, and what it measured."""
     data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["rlgf"])
     base = config.policy.model or "a small GPT from random weights"
-    guide = describe(config.guide) if config.guide else "none"
+    guide = config.guide.label if config.guide else "none"
     numbers = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in totals.items())
     recipe = "\n".join("    " + line for line in config.to_yaml().splitlines())
     text = (

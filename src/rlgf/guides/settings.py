@@ -1,0 +1,54 @@
+"""What a recipe says under ``guide:``, whichever kind of guide it is."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+from transformers import PreTrainedTokenizerBase
+
+from rlgf.guides.base import Guide
+
+
+class GuideSettings(BaseModel):
+    """The settings of one kind of guide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    mark: ClassVar[str]
+    """The key of a recipe that makes it this kind, see `rlgf.guides.config.KINDS`."""
+
+    @property
+    def members(self) -> list[GuideSettings]:
+        """The guide itself, or those that it chooses among."""
+        return [self]
+
+    @property
+    def label(self) -> str:
+        """How tables and model cards name it."""
+        return str(getattr(self, self.mark))
+
+    @property
+    def never_scores(self) -> bool:
+        """Whether it can be told already that it will have no probabilities."""
+        return True
+
+
+class GuideKind(Protocol):
+    """A class of guides that a recipe can ask for."""
+
+    settings: ClassVar[type[GuideSettings]]
+
+    @classmethod
+    def from_settings(
+        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
+    ) -> Guide:
+        """The guide.
+
+        Args:
+            policy_tokenizer: None before the policy is loaded; kinds that load no model do without.
+
+        Raises:
+            UserError: what it needs cannot be had.
+        """
+        ...

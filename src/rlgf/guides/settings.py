@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedTokenizerBase
@@ -34,6 +34,7 @@ class GuideSettings(BaseModel):
         return True
 
 
+@runtime_checkable
 class GuideKind(Protocol):
     """A class of guides that a recipe can ask for."""
 

@@ -196,7 +196,11 @@ def test_another_algorithm_keeps_what_the_recipe_says_of_the_task() -> None:
     first = {"algorithm": {"base": "ppo", "gamma": 0.99, "terms": {"value": {"weight": 30}}}}
     changed = load_config(BASE, first, "algorithm=aggrevated").algorithm
     assert isinstance(changed, Algorithm)
-    assert (changed.name, changed.gamma, changed.terms["value"].weight) == ("aggrevated", 0.99, constant(30.0))
+    assert (changed.name, changed.gamma, changed.terms["value"].weight) == (
+        "aggrevated",
+        0.99,
+        constant(30.0),
+    )
     grouped = load_config(BASE, first, "algorithm=grpo").algorithm
     assert grouped == ALGORITHMS["grpo"].model_copy(update={"gamma": 0.99})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -18,6 +18,7 @@ from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.loading import LanguageModel, load_language_model
 from rlgf.registry import resolve
+from rlgf.tasks.base import check_options
 
 TAG = "guide:"
 """What the tags of the kinds below begin with, so that they can be told from keys of a recipe."""
@@ -107,6 +108,32 @@ def http_configs(config: GuideConfig) -> list[HTTPGuideConfig]:
     return [member for member in _members(config) if isinstance(member, HTTPGuideConfig)]
 
 
+def own_guides(config: GuideConfig) -> list[OwnGuideConfig]:
+    """The guides of your own."""
+    return [member for member in _members(config) if isinstance(member, OwnGuideConfig)]
+
+
+def own_guide(config: OwnGuideConfig) -> Callable[..., Any]:
+    """The class or function that makes a guide of your own, not called yet.
+
+    Raises:
+        UserError: it is not where its name says, makes no guide as far as can be seen, or has no such option.
+    """
+    made: Callable[..., Any] = resolve(config.name, {}, "guide.name")
+    if not callable(made):
+        raise UserError(
+            f"'guide.name' {config.name} is no class or function: it must make an object with write(requests)."
+        )
+    # What a function returns shows only once it is called.
+    if isinstance(made, type) and not hasattr(made, "write"):
+        raise UserError(_NO_WRITE.format(config.name))
+    check_options(made, config.options, f"guide '{config.name}'")
+    return made
+
+
+_NO_WRITE = "'guide.name' {} has no method 'write(requests)'."
+
+
 def scoreless_key(config: GuideConfig) -> str | None:
     """The key that makes this a guide without probabilities; None where it may be a `ScoringGuide`.
 
@@ -178,9 +205,9 @@ def build_guide(config: GuideConfig, policy_tokenizer: PreTrainedTokenizerBase |
     if isinstance(config, ReplayGuideConfig):
         return ReplayGuide(config)
     if isinstance(config, OwnGuideConfig):
-        guide = resolve(config.name, {}, "guide.name")(**config.options)
+        guide = own_guide(config)(**config.options)
         if not isinstance(guide, Guide):
-            raise UserError(f"'guide.name' {config.name} has no method 'write(requests)'.")
+            raise UserError(_NO_WRITE.format(config.name))
         return guide
     assert policy_tokenizer is not None, "a local model needs the policy's tokenizer"
     return LocalGuide(load_language_model(config), policy_tokenizer, config.sampling, config.max_batch_tokens)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from resume_script import toy_trainer
+from rlgf import checks
 from rlgf.cli import main
 from rlgf.config import load_config
 from rlgf.errors import UserError
@@ -18,7 +19,6 @@ from rlgf.guides import ReplayGuide, ReplayGuideConfig, Request
 from rlgf.metrics import MetricConfig
 from rlgf.metrics.records import Evaluation, read_texts, summarize
 from rlgf.metrics.score import score_file
-from rlgf.training import parts
 from rlgf.training.parts import build_parts
 from rlgf.types import Sample
 
@@ -57,7 +57,7 @@ def recipe(*metrics: Any) -> Any:
 @pytest.fixture
 def _unread_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The policy's configuration, a small file, is read early; here there is none."""
-    monkeypatch.setattr(parts, "_check_context", lambda *_: None)
+    monkeypatch.setattr(checks, "context_length", lambda *_: None)
 
 
 # In a recipe.

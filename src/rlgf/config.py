@@ -11,12 +11,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-from rlgf.algorithms import ALGORITHMS, Algorithm, AnyAlgorithm, Mixture, algorithm_from
+from rlgf import checks
+from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, algorithm_from
 from rlgf.algorithms.catalog import carried
-from rlgf.errors import UserError, nearest
-from rlgf.guides.build import GuideConfig, fit_for, http_configs, kinds, scoreless_key
-from rlgf.guides.ensemble import EnsembleConfig
+from rlgf.errors import IncoherentError, RefusedError, UserError, nearest
+from rlgf.guides.build import GuideConfig, fit_for, kinds
 from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE, identity
 from rlgf.models.loading import ModelConfig
@@ -119,21 +120,9 @@ class Config(_Strict):
 
     @model_validator(mode="after")
     def _coherent(self) -> Config:
-        check_algorithm(self.algorithm, self.rollout, self.guide)
-        if self.reward is None and any(row.needs_reward for row in self.algorithm.rows):
-            raise ValueError(f"algorithm '{self.algorithm.name}' needs a reward: give a 'reward:' section")
-        if self.reward is not None and isinstance(self.guide, EnsembleConfig):
-            for name in (self.reward.terms or {}).keys() & self.guide.guides.keys():
-                raise ValueError(
-                    f"a term of the reward and a guide are both called '{name}', and 'reward/{name}' is logged "
-                    "for each: give one of them another name"
-                )
-        for server in http_configs(self.guide) if self.guide is not None else []:
-            if server.budget.then == "unguided" and self.algorithm.unguided is None:
-                raise ValueError(
-                    f"'guide.budget.then: unguided' does not fit algorithm '{self.algorithm.name}': without its "
-                    "guide nobody finishes its texts; set 'stop'"
-                )
+        broken = list(checks.broken(self))
+        if broken:
+            raise IncoherentError(broken)
         return self
 
     @property
@@ -147,37 +136,6 @@ class Config(_Strict):
 
     def to_yaml(self) -> str:
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
-
-
-def check_algorithm(algorithm: AnyAlgorithm, rollout: RolloutConfig, guide: GuideConfig | None) -> None:
-    """Refuse an algorithm that the rest of the configuration cannot serve.
-
-    Raises:
-        ValueError: in one sentence.
-        UserError: a guide of your own is not where its name says.
-    """
-    for row in algorithm.rows:
-        if guide is None and row.needs_guide:
-            raise ValueError(
-                f"algorithm '{algorithm.name}' needs a guide: give a 'guide:' section, such as guide.model"
-            )
-        scoreless = scoreless_key(guide) if guide is not None and row.distills else None
-        if scoreless is not None:
-            raise ValueError(
-                f"algorithm '{algorithm.name}' reads the guide's probabilities (the loss 'distillation'), and a guide "
-                f"given by 'guide.{scoreless}' has none: set 'guide.model' to a causal model with the policy's "
-                "tokenizer, or name a class of your own with a method 'log_distribution(tokens)'"
-            )
-        if rollout.episodes % row.group_size:
-            raise ValueError(
-                f"'rollout.episodes' {rollout.episodes} must be a multiple of the 'algorithm.group_size' "
-                f"{row.group_size} of '{row.name}'"
-            )
-        if row.from_pairs and rollout.min_response_tokens:
-            raise ValueError(
-                f"algorithm '{row.name}' learns from given texts of any length: set 'rollout.min_response_tokens: 0' "
-                f"(it is {rollout.min_response_tokens})"
-            )
 
 
 def load_config(*sources: str | Path | Mapping[str, Any]) -> Config:
@@ -238,15 +196,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validated(model: type[Model], data: Mapping[str, Any]) -> Model:
-    """Validate data, and turn the first thing that is wrong into one sentence.
+    """Validate data, and turn what is wrong into sentences, the first of which is the error's.
 
     Raises:
-        UserError: the data does not fit the model.
+        RefusedError: the data does not fit the model.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(_sentence(model, error)) from error
+        raise RefusedError(_sentences(model, error)) from error
 
 
 _MOVED: Mapping[str, Mapping[str, str]] = {
@@ -280,9 +238,22 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
 """Where the keys of version 0.1 are now, by section; those of an algorithm from its own row on."""
 
 
-def _sentence(model: type[BaseModel], error: ValidationError) -> str:
+def _sentences(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """What is wrong, the first thing to mend first."""
     # A misspelled key also leaves the right one missing: the misspelling is what to mend.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    misspelled = {one["loc"][:-1] for one in found if one["type"] == "extra_forbidden"}
+    sentences: list[str] = []
+    for one in found:
+        cause = one.get("ctx", {}).get("error")
+        if isinstance(cause, IncoherentError):
+            sentences += cause.sentences
+        elif one["type"] != "missing" or one["loc"][:-1] not in misspelled:
+            sentences.append(_sentence(model, one))
+    return list(dict.fromkeys(sentences))
+
+
+def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
     path = [str(part) for part in first["loc"]]
     where = ".".join(path)
     if first["type"] == "extra_forbidden":

@@ -5,12 +5,28 @@ from __future__ import annotations
 import difflib
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
 class UserError(Exception):
     """Something the user can mend: one sentence that says what is wrong and what would be right."""
+
+
+class RefusedError(UserError):
+    """A configuration with one thing wrong or several; as an error it says the first."""
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        super().__init__(sentences[0])
+        self.sentences = sentences
+
+
+class IncoherentError(ValueError):
+    """The sections of a configuration do not fit together; for `pydantic`, which turns it into its own error."""
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        super().__init__(sentences[0])
+        self.sentences = sentences
 
 
 class FailedElsewhereError(UserError):

@@ -57,6 +57,8 @@ class Estimator:
     paired: bool = False
     """Whether it picks `Pairs`."""
     needs_reward: bool = True
+    returns: bool = True
+    """Whether it says what a critic is fitted to."""
     reads_kl: bool = True
     """Whether the KL penalty goes into the token rewards that it reads, unless the row has a term 'kl'. An estimator
     that divides by the spread of a group's rewards would divide the penalty too."""
@@ -78,7 +80,7 @@ def _within_group(score: Callable[[Tensor, Tensor], Tensor], *, reads_kl: bool) 
         advantage = score(signals.token_rewards.sum(dim=1), signals.group)
         return Estimates(advantage[:, None] * signals.mask)
 
-    return Estimator(estimate, grouped=True, reads_kl=reads_kl)
+    return Estimator(estimate, grouped=True, returns=False, reads_kl=reads_kl)
 
 
 def _pairing(

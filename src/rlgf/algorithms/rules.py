@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
 from rlgf.algorithms.script import Span
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC
-from rlgf.types import Author
+from rlgf.types import Author, Sample
 
 if TYPE_CHECKING:
     from rlgf.algorithms.spec import Algorithm
@@ -19,6 +19,22 @@ Rule = Callable[["Algorithm"], str | None]
 def misfit(row: Algorithm) -> str | None:
     """The first thing that does not fit together in a row, as a clause; None where all does."""
     return next(filter(None, (rule(row) for rule in RULES)), None)
+
+
+def lacking(row: Algorithm, sample: Sample) -> str | None:
+    """What a sample lacks of what a row reads, as a sentence; None where it has all."""
+    if row.from_pairs and sample.rejected is None:
+        return (
+            f"algorithm '{row.name}' learns from pairs, and the task's samples have no rejected text: "
+            "use the task 'data' with the options 'reference_field: chosen' and 'rejected_field: rejected'."
+        )
+    read = any(term.on is Span.REFERENCES and term.ever for term in row.terms.values())
+    if (read or Author.REFERENCE in row.script.authors) and not sample.references:
+        return (
+            f"algorithm '{row.name}' needs reference texts, and a sample has none: let the task give them (its "
+            "option 'reference_field'), or choose another algorithm."
+        )
+    return None
 
 
 def known_estimator(row: Algorithm) -> str | None:
@@ -96,6 +112,14 @@ def ratios_are_to_the_writer(row: Algorithm) -> str | None:
 
 def critics_judge_who_finishes(row: Algorithm) -> str | None:
     for name, term in row.terms.items():
+        if term.reads & OF_CRITIC and not term.of_critic:
+            odd = ", ".join(sorted(term.reads & OF_CRITIC))
+            return f"the loss '{term.loss}' of the term '{name}' reads {odd} and trains no critic: let it read 'values' too"
+        if "returns" in term.reads and row.estimator is not None and not row.estimator.returns:
+            return (
+                f"the loss '{term.loss}' of the term '{name}' reads returns, and the advantage '{row.advantage}' "
+                "estimates none: set 'advantage: gae', or take the term out"
+            )
         if term.reads & OF_CRITIC and term.on is not Span.ROLLOUT:
             return f"a value is that of who finishes the text: set 'on: rollout' for the term '{name}'"
     if sum(term.of_critic for term in row.terms.values()) > 1:

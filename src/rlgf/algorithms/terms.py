@@ -138,9 +138,12 @@ class Term(BaseModel):
     def misfit(self, name: str) -> str | None:
         """Why its function cannot be called as the term says, in a clause; None where it can."""
         function = self.function
-        if not callable(function):
+        if not callable(function) or inspect.isclass(function):
             return f"the loss '{self.loss}' of the term '{name}' must be a function"
-        parameters = inspect.signature(function).parameters
+        try:
+            parameters = inspect.signature(function).parameters
+        except ValueError:  # compiled, and says nothing about what it takes
+            return f"the loss '{self.loss}' of the term '{name}' does not say what it reads: write a function around it"
         own = {key: p for key, p in parameters.items() if key not in READABLE}
         for key in self.options.keys() - own.keys():
             known = ", ".join(f"'{option}'" for option in own) or "none"

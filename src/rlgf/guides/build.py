@@ -12,6 +12,7 @@ from rlgf.errors import UserError
 from rlgf.guides.base import Guide, ScoringGuide
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig
+from rlgf.guides.own import OwnGuideConfig
 from rlgf.guides.settings import GuideKind, GuideSettings
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.loading import LanguageModel
@@ -67,6 +68,11 @@ def guide_models(config: GuideSettings) -> list[LocalGuideConfig]:
 def http_configs(config: GuideSettings) -> list[HTTPGuideConfig]:
     """The servers that a guide asks."""
     return [member for member in config.members if isinstance(member, HTTPGuideConfig)]
+
+
+def own_guides(config: GuideSettings) -> list[OwnGuideConfig]:
+    """The guides of your own."""
+    return [member for member in config.members if isinstance(member, OwnGuideConfig)]
 
 
 def scoreless_key(config: GuideSettings) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerBase
@@ -10,6 +11,7 @@ from rlgf.errors import UserError
 from rlgf.guides.base import Guide
 from rlgf.guides.settings import GuideSettings
 from rlgf.registry import resolve
+from rlgf.tasks.base import check_options
 
 
 class OwnGuideConfig(GuideSettings):
@@ -22,9 +24,30 @@ class OwnGuideConfig(GuideSettings):
 
     @property
     def never_scores(self) -> bool:
-        made = resolve(self.name, {}, "guide.name")
+        made = own_guide(self)
         # What a function returns shows only once it is called.
         return isinstance(made, type) and not hasattr(made, "log_distribution")
+
+
+def own_guide(config: OwnGuideConfig) -> Callable[..., Any]:
+    """The class or function that makes a guide of your own, not called yet.
+
+    Raises:
+        UserError: it is not where its name says, makes no guide as far as can be seen, or has no such option.
+    """
+    made: Callable[..., Any] = resolve(config.name, {}, "guide.name")
+    if not callable(made):
+        raise UserError(
+            f"'guide.name' {config.name} is no class or function: it must make an object with write(requests)."
+        )
+    # What a function returns shows only once it is called.
+    if isinstance(made, type) and not hasattr(made, "write"):
+        raise UserError(_NO_WRITE.format(config.name))
+    check_options(made, config.options, f"guide '{config.name}'")
+    return made
+
+
+_NO_WRITE = "'guide.name' {} has no method 'write(requests)'."
 
 
 class OwnGuide:
@@ -41,7 +64,7 @@ class OwnGuide:
             UserError: it is not where its name says, or has no `write`.
         """
         assert isinstance(settings, OwnGuideConfig), "made by its kind"
-        guide = resolve(settings.name, {}, "guide.name")(**settings.options)
+        guide = own_guide(settings)(**settings.options)
         if not isinstance(guide, Guide):
-            raise UserError(f"'guide.name' {settings.name} has no method 'write(requests)'.")
+            raise UserError(_NO_WRITE.format(settings.name))
         return guide

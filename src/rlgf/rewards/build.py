@@ -13,7 +13,7 @@ from rlgf.registry import resolve
 from rlgf.rewards.base import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.rewards.scale import Scale
-from rlgf.tasks.base import build_from
+from rlgf.tasks.base import build_from, check_options
 
 REWARDS: Mapping[str, str] = {
     "sentiment": "rlgf.rewards.sentiment:Sentiment",
@@ -74,6 +74,13 @@ class RewardConfig(BaseModel):
             raise ValueError(f"'clip' must be a lower and a higher number (it is {list(self.clip)})")
         return self
 
+    @property
+    def named(self) -> list[tuple[str, dict[str, Any]]]:
+        """The name and the options of the reward, or of each term."""
+        if self.terms is None:
+            return [(str(self.name), self.options)]
+        return [(term.name or key, term.options) for key, term in self.terms.items()]
+
     def build(self) -> Reward:
         """The reward, before it is scaled.
 
@@ -117,16 +124,28 @@ def build_reward(name: str, options: Mapping[str, Any]) -> Reward:
     Raises:
         UserError: there is no such reward, or an option is not known, is missing or does not fit.
     """
+    reward = named_reward(name, options)
+    built: Reward = build_from(reward, options, f"reward '{name}'") if inspect.isclass(reward) else reward
+    return built
+
+
+def named_reward(name: str, options: Mapping[str, Any]) -> Any:
+    """The class or function of that name, made sure to be one of a reward's, and not called yet.
+
+    Raises:
+        UserError: there is no such reward, or it does not take these options.
+    """
     reward = resolve(name, REWARDS, "reward")
-    if inspect.isclass(reward):
-        reward = build_from(reward, options, f"reward '{name}'")
+    made = inspect.isclass(reward)
+    if not (any("__call__" in vars(kind) for kind in reward.__mro__) if made else callable(reward)):
+        raise UserError(
+            f"reward '{name}' cannot be called: it must be a function such as f(completions, **kwargs)."
+        )
+    if made:
+        check_options(reward, options, f"reward '{name}'")
     elif options:
         raise UserError(
             f"reward '{name}' is a function, so it takes no options (given: {', '.join(options)}): "
             "make it a class with __init__ and __call__."
         )
-    if not callable(reward):
-        raise UserError(
-            f"reward '{name}' cannot be called: it must be a function such as f(completions, **kwargs)."
-        )
-    return reward  # type: ignore[no-any-return]  # a name from a recipe has no static type
+    return reward

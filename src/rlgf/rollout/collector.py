@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, Script, Term
+from rlgf.algorithms.rules import lacking
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.identity import FREE
@@ -218,10 +219,10 @@ class Collector:
         missing = row.script.authors - set(self.writers)
         if missing:
             raise UserError(f"algorithm '{row.name}' needs a guide: give the recipe a 'guide:' section.")
-        if Author.REFERENCE in row.script.authors and not all(sample.references for sample in samples):
-            raise UserError(f"algorithm '{row.name}' needs reference texts, and a sample has none.")
-        if row.from_pairs and any(sample.rejected is None for sample in samples):
-            raise UserError(f"algorithm '{row.name}' needs pairs, and a sample has no rejected text.")
+        # A configuration has shown its first sample; here come all of them, and those given by hand.
+        found = next(filter(None, (lacking(row, sample) for sample in samples)), None)
+        if found is not None:
+            raise UserError(found)
 
     def _drafts(self, samples: Sequence[Sample], update: int, numbers: Sequence[int]) -> list[Draft]:
         return [self._open(sample, update, n) for n, sample in zip(numbers, samples, strict=True)]

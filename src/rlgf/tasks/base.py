@@ -37,6 +37,21 @@ def build_from(factory: Callable[..., Any], options: Mapping[str, Any], what: st
     Raises:
         UserError: an option is not known, is missing or does not fit.
     """
+    check_options(factory, options, what)
+    try:
+        return factory(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{what}, option '{key}' (it is {first['input']!r}): {first['msg']}.") from error
+
+
+def check_options(factory: Callable[..., Any], options: Mapping[str, Any], what: str) -> None:
+    """Refuse options that a class or function does not take, before it is called.
+
+    Raises:
+        UserError: an option is not known or is missing.
+    """
     parameters = inspect.signature(factory).parameters.values()
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     names = [p.name for p in named]
@@ -48,12 +63,6 @@ def build_from(factory: Callable[..., Any], options: Mapping[str, Any], what: st
     for parameter in named:
         if parameter.default is parameter.empty and parameter.name not in options:
             raise UserError(f"{what} needs the option '{parameter.name}'.")
-    try:
-        return factory(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{what}, option '{key}' (it is {first['input']!r}): {first['msg']}.") from error
 
 
 def check_split(split: str, task: str) -> None:

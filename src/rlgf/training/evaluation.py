@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import TrainerState
 
 from rlgf.chat import ChatTemplate
+from rlgf.checks import check_samples
 from rlgf.losses import kl_estimate
-from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, check_needs, measure
+from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, measure
 from rlgf.metrics.perplexity import perplexities, perplexity, text_nll
 from rlgf.metrics.records import Evaluation, Found, summarize
 from rlgf.models.loading import LanguageModel, ModelConfig
@@ -50,16 +51,6 @@ class EvaluationConfig(BaseModel):
         if not isinstance(metrics, list | tuple):
             raise ValueError("it must be a list of names, such as [distinct, words]")
         return tuple({"name": metric} if isinstance(metric, str) else metric for metric in metrics)
-
-
-def check_samples(metrics: Mapping[str, Metric], samples: Sequence[Sample], where: str) -> None:
-    """Refuse samples that lack what a metric needs.
-
-    Raises:
-        UserError: names the metric, the sample and what it lacks.
-    """
-    remedy = "let the task give it, or take the metric out of 'evaluation.metrics'"
-    check_needs(metrics, samples, lambda i: f"sample {i} of {where}", remedy)
 
 
 class Evaluator:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from transformers import TrainerState
 
-from rlgf import seeding
+from rlgf import checks, seeding
 from rlgf.chat import ChatTemplate
 from rlgf.config import Config
-from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
 from rlgf.guides import (
     Guide,
@@ -27,28 +26,25 @@ from rlgf.guides import (
     guide_template,
     scoring_guide,
 )
-from rlgf.metrics import Metric, build_metrics
+from rlgf.metrics import build_metrics
 from rlgf.models.critic import build_critic
 from rlgf.models.loading import (
     LanguageModel,
     ModelConfig,
-    context_length,
     load_language_model,
-    load_model_config,
     load_tokenizer,
 )
 from rlgf.models.lora import Adapters
-from rlgf.models.scratch import ScratchConfig
 from rlgf.models.trial import check_trainable
 from rlgf.rewards import Reward, RewardInput, Scale, build_reward, score
-from rlgf.rewards.base import LearnedReward, PolicyReadingReward
+from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.tasks import Task, build_task
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.tasks.source import CHECKED
 from rlgf.training import processes
-from rlgf.training.evaluation import EvaluationConfig, Evaluator, check_samples
+from rlgf.training.evaluation import Evaluator
 from rlgf.training.experience import Assessor
 from rlgf.training.start import check_comparable, load_start, scratch_texts
 from rlgf.training.update import Updater
@@ -73,7 +69,7 @@ class Parts:
         Raises:
             UserError: the split is empty.
         """
-        return _loaded(self.task, split)
+        return checks.loaded(self.task, split)
 
 
 def build_parts(
@@ -95,17 +91,15 @@ def build_parts(
             that is learned from has no probabilities over the policy's vocabulary, a metric lacks a library or
             the held-out samples what it needs.
     """
-    if policy is None:
-        _check_context("policy", config.policy.source, config.rollout)
-    if guide is None and config.guide is not None:
-        for model in guide_models(config.guide):
-            _check_context("guide", model, config.rollout)
+    given = {"policy": policy, "guide": guide, "reward": reward}
+    checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if given.get(s) is None]))
     task = task or build_task(config.task.name, config.task.options)
     prompted = PromptedTask(task, partial(_policy_template, config, policy))
-    train = _loaded(prompted, "train")
-    _check_pairs(config, train)
+    train = checks.loaded(prompted, "train")
+    assert isinstance(train, Prompted), "what such a task loads"
     metrics = build_metrics(config.evaluation.metrics)
-    _check_metrics(metrics, config.evaluation, prompted)
+    rewards = checks.named_rewards(config) if reward is None else single_rewards(reward)
+    checks.require(checks.broken_by_data(config, checks.Found(prompted, train, metrics, rewards)))
     if guide is None and config.guide is not None and not guide_models(config.guide):
         guide = _asked_guide(config.guide, config.rollout, train)
     elif guide is None and config.guide is not None:
@@ -223,7 +217,6 @@ def _scorers(
         reward = config.reward.build()
         if not any(isinstance(one, PolicyReadingReward) for one in single_rewards(reward)):
             _try(reward, train[0])
-    _check_reward(reward, config, train)
     judge = build_reward(config.evaluation.judge, {}) if config.evaluation.judge else None
     if judge is not None:
         _try(judge, train[0])
@@ -257,18 +250,6 @@ def _measured_against(
     return found
 
 
-def _check_pairs(config: Config, train: Sequence[Sample]) -> None:
-    """
-    Raises:
-        UserError: the algorithm learns from given pairs, and the data has none.
-    """
-    if any(row.from_pairs for row in config.algorithm.rows) and train[0].rejected is None:
-        raise UserError(
-            f"algorithm '{config.algorithm.name}' learns from pairs, and the task's samples have no rejected text: "
-            "use the task 'data' with the options 'reference_field: chosen' and 'rejected_field: rejected'."
-        )
-
-
 def _try(reward: Reward, sample: Sample) -> None:
     """Call a reward once on a sample's own text: what it cannot take or give shows before models load.
 
@@ -293,67 +274,3 @@ def _try(reward: Reward, sample: Sample) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         score(reward, given)
-
-
-def _check_reward(reward: Reward | None, config: Config, train: Sequence[Sample]) -> None:
-    """Refuse a reward that the algorithm or the data cannot serve, before any weights load.
-
-    Raises:
-        UserError: in one sentence.
-    """
-    singles = [] if reward is None else single_rewards(reward)
-    for row in config.algorithm.rows:
-        if row.learned_reward and not any(isinstance(one, LearnedReward) for one in singles):
-            raise UserError(
-                f"algorithm '{config.algorithm.name}' needs a reward that learns beside the policy: set "
-                "'reward: discriminator', or name a class of your own with 'update(rollout)', 'state_dict()' "
-                "and 'load_state_dict(state)'."
-            )
-    for one in singles:
-        if hasattr(one, "update") and not isinstance(one, LearnedReward):
-            raise UserError(
-                f"the reward '{type(one).__name__}' has 'update', and what it learns would be lost with the run: "
-                "give it 'state_dict()' and 'load_state_dict(state)' too."
-            )
-        if getattr(one, "needs_references", False) and not train[0].references:
-            raise UserError(
-                f"the reward '{type(one).__name__}' learns from reference texts, and the first sample of "
-                "'train' has none: give the task's 'reference_field', or choose another reward."
-            )
-
-
-def _check_metrics(metrics: Mapping[str, Metric], config: EvaluationConfig, task: PromptedTask) -> None:
-    """Refuse a metric whose references or columns the task does not have, before any model loads.
-
-    Raises:
-        UserError: names the metric and the sample.
-    """
-    needing = {name: metric for name, metric in metrics.items() if hasattr(metric, "needs")}
-    if needing:
-        for split, count in (("validation", config.samples), ("test", config.test_samples)):
-            check_samples(needing, _loaded(task, split)[:count], f"the task's split '{split}'")
-
-
-def _check_context(who: str, model: ModelConfig | ScratchConfig, config: RolloutConfig) -> None:
-    """Refuse prompts with responses that a model cannot hold, before any weights load.
-
-    Raises:
-        UserError: names the model, its context and what would fit.
-    """
-    prompt, response = config.max_prompt_tokens, config.max_response_tokens
-    length, needed = context_length(model), prompt + response
-    if length is not None and isinstance(model, ModelConfig) and load_model_config(model).is_encoder_decoder:
-        # The encoder holds the prompt, and the decoder the response behind at most two tokens.
-        needed = max(prompt, response + 2)
-    if length is not None and needed > length:
-        raise UserError(
-            f"'rollout.max_prompt_tokens' {prompt} and 'rollout.max_response_tokens' {response} "
-            f"make {needed} tokens, and the {who}'s context holds {length}: lower one of them."
-        )
-
-
-def _loaded(task: PromptedTask, split: str) -> Prompted:
-    samples = task.load(split)
-    if len(samples) == 0:
-        raise UserError(f"the task's split '{split}' is empty: it needs at least one sample.")
-    return samples

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ from rlgf.guides import (
     Guide,
     GuideConfig,
     RemoteGuide,
-    Request,
     build_guide,
     guide_models,
     scoring_guide,
@@ -34,6 +32,7 @@ from rlgf.rewards import Reward, RewardInput, Scale, build_reward, score
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.plan import first_request
 from rlgf.tasks import Task, build_task
 from rlgf.training import processes
 from rlgf.training.evaluation import Evaluator
@@ -160,8 +159,7 @@ def _asked_guide(config: GuideConfig, rollout: RolloutConfig, train: Sequence[Sa
     guide = build_guide(config)
     # By one process, since a limit is one of the run: it may allow no second request.
     if isinstance(guide, RemoteGuide) and processes.is_main():
-        prompt = max((sample.prompt for sample in itertools.islice(train, 256)), key=len)
-        guide.write([Request(prompt, rollout.max_response_tokens, seed=0)])
+        guide.write([first_request(rollout, train)])
     return guide
 
 

@@ -8,7 +8,7 @@ within one algorithm are in `rlgf.algorithms.rules`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +33,42 @@ if TYPE_CHECKING:
 Rule = Callable[["Config"], str | None]
 
 
-# Of the configuration alone.
+# Of sections that have to be there, unless Python gives an object in place of one.
+
+
+def a_task_is_there(config: Config) -> str | None:
+    return "'task' is missing: the recipe must set it." if config.task is None else None
+
+
+def a_policy_is_there(config: Config) -> str | None:
+    if config.policy.model is not None or config.policy.scratch is not None:
+        return None
+    if "policy" in config.model_fields_set:
+        return "'policy': give exactly one of 'model' and 'scratch'."
+    return "'policy' is missing: the recipe must set it."
 
 
 def a_guide_is_there(config: Config) -> str | None:
     if config.guide is None and any(row.needs_guide for row in config.algorithm.rows):
         return f"algorithm '{config.algorithm.name}' needs a guide: give a 'guide:' section, such as guide.model."
     return None
+
+
+def a_reward_is_there(config: Config) -> str | None:
+    if config.reward is None and any(row.needs_reward for row in config.algorithm.rows):
+        return f"algorithm '{config.algorithm.name}' needs a reward: give a 'reward:' section."
+    return None
+
+
+SECTIONS: Mapping[str, Rule] = {
+    "task": a_task_is_there,
+    "policy": a_policy_is_there,
+    "guide": a_guide_is_there,
+    "reward": a_reward_is_there,
+}
+
+
+# Of the configuration alone.
 
 
 def the_guide_has_probabilities(config: Config) -> str | None:
@@ -74,12 +103,6 @@ def given_texts_may_be_short(config: Config) -> str | None:
     return None
 
 
-def a_reward_is_there(config: Config) -> str | None:
-    if config.reward is None and any(row.needs_reward for row in config.algorithm.rows):
-        return f"algorithm '{config.algorithm.name}' needs a reward: give a 'reward:' section."
-    return None
-
-
 def logged_names_differ(config: Config) -> str | None:
     if config.reward is None or not isinstance(config.guide, EnsembleConfig):
         return None
@@ -102,11 +125,9 @@ def something_is_left_without_the_guide(config: Config) -> str | None:
 
 
 RULES: tuple[Rule, ...] = (
-    a_guide_is_there,
     the_guide_has_probabilities,
     groups_fill_the_episodes,
     given_texts_may_be_short,
-    a_reward_is_there,
     logged_names_differ,
     something_is_left_without_the_guide,
 )
@@ -230,9 +251,14 @@ DATA_RULES: tuple[DataRule, ...] = (
 # Asking them.
 
 
-def broken(config: Config) -> Iterator[str]:
-    """What is wrong between the sections of a configuration, one sentence for each rule of `RULES`."""
-    return _broken(RULES, config)
+def broken(config: Config, given: Collection[str] = ()) -> Iterator[str]:
+    """What is wrong between the sections of a configuration, one sentence for each rule.
+
+    Args:
+        given: sections in whose place Python gives an object.
+    """
+    needed = [rule for section, rule in SECTIONS.items() if section not in given]
+    return _broken([*needed, *RULES], config)
 
 
 def broken_parts(config: Config, sections: Iterable[str] = PART_RULES) -> Iterator[str]:

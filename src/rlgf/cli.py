@@ -83,6 +83,27 @@ def evaluate(
 
 
 @app.command()
+def check(sources: Sources) -> None:
+    """Say what a recipe would do and what it would need, or all that is wrong with it; loads and asks nothing."""
+    from rlgf.config import load_config
+    from rlgf.errors import RefusedError
+    from rlgf.report.check import check as checked
+    from rlgf.report.check import told
+
+    try:
+        found = checked(load_config(*sources))
+    except RefusedError as error:
+        sentences = error.sentences
+    else:
+        sentences = found.broken
+    for sentence in sentences:
+        _refuse(sentence)
+    if sentences:
+        sys.exit(2)
+    Console().print(told(found))
+
+
+@app.command()
 def score(
     file: Annotated[
         Path, typer.Argument(help="JSON lines with prompt and completion, as `rlgf eval --output` writes.")
@@ -341,6 +362,10 @@ def info() -> None:
     Console().print(table)
 
 
+def _refuse(sentence: str) -> None:
+    Console(stderr=True).print(Text(f"rlgf: {sentence}", style="bold red"), soft_wrap=True)
+
+
 def main() -> None:
     """Entry point: what the user can mend is one sentence on standard error, exit code 2.
 
@@ -353,7 +378,7 @@ def main() -> None:
     except FailedElsewhereError:
         sys.exit(2)  # the process that failed says why
     except UserError as error:
-        Console(stderr=True).print(Text(f"rlgf: {error}", style="bold red"), soft_wrap=True)
+        _refuse(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

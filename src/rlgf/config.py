@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from rlgf import checks
@@ -63,7 +71,7 @@ class PolicyConfig(_Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> PolicyConfig:
-        if (self.model is None) == (self.scratch is None):
+        if self.model is not None and self.scratch is not None:
             raise ValueError("give exactly one of 'model' and 'scratch'")
         if self.lora is not None:
             check_installed("'policy.lora'")
@@ -75,9 +83,10 @@ class PolicyConfig(_Strict):
 
     @property
     def source(self) -> ModelConfig | ScratchConfig:
+        """Where the model comes from, unless Python gives one."""
         if self.scratch is not None:
             return self.scratch
-        assert self.model is not None, "checked above"
+        assert self.model is not None, "checked with the configuration"
         return ModelConfig(
             model=self.model,
             revision=self.revision,
@@ -108,8 +117,8 @@ class Config(_Strict):
     seed: int = 0
     output: Annotated[Path | None, FREE] = None
     """Default: runs/<name>."""
-    task: PartConfig
-    policy: PolicyConfig
+    task: PartConfig | None = None
+    policy: PolicyConfig = PolicyConfig()
     guide: GuideConfig | None = None
     reward: RewardConfig | None = None
     algorithm: Annotated[Algorithm | Mixture, BeforeValidator(algorithm_from)] = ALGORITHMS["ppo"]
@@ -119,8 +128,8 @@ class Config(_Strict):
     evaluation: Annotated[EvaluationConfig, FREE] = EvaluationConfig()
 
     @model_validator(mode="after")
-    def _coherent(self) -> Config:
-        broken = list(checks.broken(self))
+    def _coherent(self, info: ValidationInfo) -> Config:
+        broken = list(checks.broken(self, (info.context or {}).get("given", ())))
         if broken:
             raise IncoherentError(broken)
         return self
@@ -138,12 +147,17 @@ class Config(_Strict):
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
 
 
-def load_config(*sources: str | Path | Mapping[str, Any]) -> Config:
+Source = str | Path | Mapping[str, Any]
+
+
+def load_config(*sources: Source, given: Collection[str] = ()) -> Config:
     """A configuration from recipes and overrides, later ones over earlier ones.
 
     Args:
         sources: paths of YAML recipes, names of packaged ones such as ``imdb``, overrides such as
             ``update.epochs=2``, or mappings.
+        given: sections that may be missing, since Python gives `Trainer` an object in place of each: 'task', 'policy',
+            'guide' or 'reward'.
 
     Raises:
         UserError: a recipe that is not there or is no YAML; an unknown key, with the nearest known
@@ -162,7 +176,7 @@ def load_config(*sources: str | Path | Mapping[str, Any]) -> Config:
         if isinstance(part.get("reward"), dict) and isinstance(merged.get("reward"), dict):
             merged["reward"] = fit_reward(merged["reward"], part["reward"])
         merged = laid_over(merged, part)
-    return validated(Config, merged)
+    return validated(Config, merged, given)
 
 
 def laid_over(merged: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,14 +209,14 @@ def _spelled_out(part: dict[str, Any]) -> dict[str, Any]:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def validated(model: type[Model], data: Mapping[str, Any]) -> Model:
+def validated(model: type[Model], data: Mapping[str, Any], given: Collection[str] = ()) -> Model:
     """Validate data, and turn what is wrong into sentences, the first of which is the error's.
 
     Raises:
         RefusedError: the data does not fit the model.
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context={"given": given})
     except ValidationError as error:
         raise RefusedError(_sentences(model, error)) from error
 

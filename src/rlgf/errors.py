@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sysconfig
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -16,7 +16,7 @@ class UserError(Exception):
 class RefusedError(UserError):
     """A configuration with one thing wrong or several; as an error it says the first."""
 
-    def __init__(self, sentences: Sequence[str]) -> None:
+    def __init__(self, sentences: list[str]) -> None:
         super().__init__(sentences[0])
         self.sentences = sentences
 
@@ -24,7 +24,7 @@ class RefusedError(UserError):
 class IncoherentError(ValueError):
     """The sections of a configuration do not fit together; for `pydantic`, which turns it into its own error."""
 
-    def __init__(self, sentences: Sequence[str]) -> None:
+    def __init__(self, sentences: list[str]) -> None:
         super().__init__(sentences[0])
         self.sentences = sentences
 

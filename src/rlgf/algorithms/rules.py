@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
 from rlgf.algorithms.script import Span
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC
+from rlgf.registry import resolve
 from rlgf.types import Author, Sample
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def lacking(row: Algorithm, sample: Sample) -> str | None:
 
 
 def known_estimator(row: Algorithm) -> str | None:
-    if not isinstance(row.estimator, Estimator | None):
+    named = None if row.advantage is None else resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
+    if not isinstance(named, Estimator | None):
         return f"the advantage '{row.advantage}' must be an rlgf.algorithms.Estimator"
     return None
 

@@ -137,7 +137,7 @@ class Term(BaseModel):
 
     def misfit(self, name: str) -> str | None:
         """Why its function cannot be called as the term says, in a clause; None where it can."""
-        function = self.function
+        function = resolve(self.loss, LOSSES, "the loss")  # which may be anything yet
         if not callable(function) or inspect.isclass(function):
             return f"the loss '{self.loss}' of the term '{name}' must be a function"
         try:

@@ -42,6 +42,13 @@ class EnsembleConfig(GuideSettings):
         return ", ".join(member.label for member in self.members)
 
 
+def choice(weights: Sequence[float], seed: int) -> int:
+    """Which of several guides a request of this seed goes to."""
+    draw, total = seeding.uniforms(1, 1, seed, "ensemble").item(), sum(weights)
+    bounds = (bound / total for bound in itertools.accumulate(weights))
+    return next((i for i, bound in enumerate(bounds) if draw < bound), len(weights) - 1)
+
+
 class EnsembleGuide:
     """Sends each request to one guide, drawn by weight from the request's own seed.
 
@@ -70,8 +77,7 @@ class EnsembleGuide:
         """
         self.names = list(guides)
         self.guides = [guide for guide, _ in guides.values()]
-        total = sum(weight for _, weight in guides.values())
-        self._bounds = [bound / total for bound in itertools.accumulate(w for _, w in guides.values())]
+        self._weights = [weight for _, weight in guides.values()]
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """See `Guide.write`."""
@@ -143,8 +149,7 @@ class EnsembleGuide:
                 guide.close()
 
     def _choice(self, request: Request) -> int:
-        draw = seeding.uniforms(1, 1, request.seed, "ensemble").item()
-        return next((i for i, bound in enumerate(self._bounds) if draw < bound), len(self._bounds) - 1)
+        return choice(self._weights, request.seed)
 
 
 def _of_member(name: str, accounts: Mapping[str, Usage]) -> dict[str, Usage]:

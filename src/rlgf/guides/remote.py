@@ -17,7 +17,7 @@ from rlgf.errors import UserError
 from rlgf.guides.base import BudgetSpentError, Request, Usage
 from rlgf.guides.cache import GuideCache
 from rlgf.guides.http import Endpoint, chat_messages
-from rlgf.guides.http_config import HTTPGuideConfig
+from rlgf.guides.http_config import BudgetConfig, HTTPGuideConfig
 from rlgf.guides.reply import Answer, whole_characters
 from rlgf.guides.settings import GuideSettings
 from rlgf.types import Completion, Message
@@ -77,6 +77,38 @@ class _Stopwatch:
         if self._inside:
             self._seconds += now - self._since
         self._since = now
+
+
+def most(config: HTTPGuideConfig, requests: Sequence[Request]) -> Usage:
+    """What requests cost at most together, before their answers say what they did cost."""
+    prompt = sum(math.ceil(_characters(config, one) / _CHARACTERS_A_TOKEN) for one in requests)
+    completion = sum(math.ceil(one.max_new_tokens * config.token_ratio) for one in requests)
+    return priced(config, len(requests), prompt, completion)
+
+
+def _characters(config: HTTPGuideConfig, request: Request) -> int:
+    """Of all that a request sends as its text."""
+    if request.messages:
+        sent = chat_messages(config, request)
+        return sum(len(one["content"]) + _AROUND_A_MESSAGE for one in sent)
+    around = len(config.template) + len(config.system or "") if config.style == "chat" else 0
+    return len(request.prefix) + around
+
+
+def priced(config: HTTPGuideConfig, calls: int, prompt: int, completion: int) -> Usage:
+    """So many calls and tokens at a recipe's prices."""
+    cost = (prompt * config.prices.prompt + completion * config.prices.completion) / 1e6
+    return Usage(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+
+
+def within(budget: BudgetConfig, total: Usage) -> bool:
+    """Whether a budget allows it."""
+    return (
+        total.calls <= (budget.calls or math.inf)
+        and total.prompt_tokens + total.completion_tokens <= (budget.tokens or math.inf)
+        # A running sum of floats may be off by its last digit.
+        and total.cost <= (budget.cost or math.inf) * (1 + 1e-9)
+    )
 
 
 class HTTPGuide:
@@ -317,46 +349,19 @@ class HTTPGuide:
         # Some servers do not say what they used.
         return Completion(answer.text, answer.finished, sampled=answer.completion_tokens or None)
 
-    def _book(self, answer: Answer, most: Usage) -> None:
+    def _book(self, answer: Answer, at_most: Usage) -> None:
         tokens = (answer.prompt_tokens, answer.completion_tokens)
         # Some servers do not say what they used.
-        used = self._price(1, *tokens) if any(tokens) else most
+        used = priced(self.config, 1, *tokens) if any(tokens) else at_most
         self.usage += replace(used, retries=answer.retries)
 
     def _most(self, requests: Sequence[Request]) -> Usage:
-        """What requests cost at most together, before their answers say what they did cost."""
-        config = self.config
-        prompt = sum(math.ceil(self._characters(one) / _CHARACTERS_A_TOKEN) for one in requests)
-        completion = sum(math.ceil(one.max_new_tokens * config.token_ratio) for one in requests)
-        return self._price(len(requests), prompt, completion)
-
-    def _characters(self, request: Request) -> int:
-        """Of all that a request sends as its text."""
-        config = self.config
-        if request.messages:
-            sent = chat_messages(config, request)
-            return sum(len(one["content"]) + _AROUND_A_MESSAGE for one in sent)
-        around = len(config.template) + len(config.system or "") if config.style == "chat" else 0
-        return len(request.prefix) + around
-
-    def _price(self, calls: int, prompt: int, completion: int) -> Usage:
-        prices = self.config.prices
-        cost = (prompt * prices.prompt + completion * prices.completion) / 1e6
-        return Usage(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+        return most(self.config, requests)
 
     def _affords(self, requests: Sequence[Request]) -> bool:
         """Whether the budget allows all of them on top of what is booked and set aside."""
-        return not self.config.budget.limited or self._within(
-            self.usage + self._aside + self._others + self._most(requests)
-        )
-
-    def _within(self, total: Usage) -> bool:
-        budget = self.config.budget
-        return (
-            total.calls <= (budget.calls or math.inf)
-            and total.prompt_tokens + total.completion_tokens <= (budget.tokens or math.inf)
-            # A running sum of floats may be off by its last digit.
-            and total.cost <= (budget.cost or math.inf) * (1 + 1e-9)
+        return not self.config.budget.limited or within(
+            self.config.budget, self.usage + self._aside + self._others + self._most(requests)
         )
 
     def _check_it_speaks(self, answers: Sequence[Answer]) -> None:

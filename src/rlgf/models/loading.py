@@ -33,7 +33,7 @@ from rlgf.models.dropout import without_dropout
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
 from rlgf.models.quantization import Quantization, quantized
-from rlgf.models.scratch import ScratchConfig, build_scratch
+from rlgf.models.scratch import ScratchConfig, architecture, build_scratch
 from rlgf.models.text import Codec
 from rlgf.models.vocabulary import restrict
 
@@ -210,6 +210,24 @@ def load_model_config(config: ModelConfig) -> PreTrainedConfig:
         return load_model_config(base)
     loaded: PreTrainedConfig = _from_pretrained(AutoConfig, config)
     return loaded
+
+
+def skeleton(config: ModelConfig | ScratchConfig) -> PreTrainedModel:
+    """A model as its configuration describes it, on the device `meta`: every shape and no weights.
+
+    A model from scratch has the largest vocabulary that it may have.
+
+    Raises:
+        UserError: There is no model of that name, or it is no architecture that writes text.
+    """
+    model: PreTrainedModel
+    with torch.device("meta"):
+        if isinstance(config, ScratchConfig):
+            return architecture(config, config.vocabulary, 0)
+        factory, loaded = _factory(config), load_model_config(config)
+        with loading(f"model '{config.model}'", config.source):
+            model = factory.from_config(loaded, trust_remote_code=config.trust_remote_code)
+    return model
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:

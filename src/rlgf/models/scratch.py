@@ -53,9 +53,13 @@ def build_scratch(config: ScratchConfig, texts: list[str]) -> tuple[PreTrainedMo
         pad_token=END_OF_TEXT,
         model_max_length=config.context,
     )
+    return architecture(config, len(tokenizer), trained.token_to_id(END_OF_TEXT)), tokenizer
+
+
+def architecture(config: ScratchConfig, vocabulary: int, end_id: int) -> PreTrainedModel:
+    """A model of the given sizes with its first weights."""
     with seeding.seeded(config.seed):
-        build = _t5 if config.encoder_layers else _gpt2
-        return build(config, len(tokenizer), trained.token_to_id(END_OF_TEXT)), tokenizer
+        return (_t5 if config.encoder_layers else _gpt2)(config, vocabulary, end_id)
 
 
 def _gpt2(config: ScratchConfig, vocabulary: int, end_id: int) -> PreTrainedModel:

@@ -66,6 +66,11 @@ class RolloutConfig(BaseModel):
             )
         return self
 
+    def limit(self, author: Author) -> int:
+        """The most tokens of a response that an author may write."""
+        limit = self.max_response_tokens
+        return min(limit, self.max_guide_tokens or limit) if author is Author.GUIDE else limit
+
     @property
     def sampling(self) -> Sampling:
         """The policy's sampling distribution."""
@@ -141,14 +146,14 @@ class Collector:
         """Finished episodes, the row's ``group_size`` one after another for each draft."""
         if row.from_pairs:
             return self._given_pairs(drafts)
-        begun = self._begun(drafts, row)
+        begun = begun_apart(drafts, row)
         if row.script.rollin is not None:
             switches = self._switches(begun, row, progress)
             self._add(row.script.rollin, begun, switches)
             # A roll-in of the policy's stays ended, since its choice to end is what the loss is to judge.
             if row.script.rollin is not Author.POLICY and not row.help.length.whole:
                 draw_again(begun, switches, row, progress)
-        episodes = _members(begun, row.group_size if row.help.shared else 1)
+        episodes = finished_apart(begun, row)
         # Nothing is written after a whole text, also where the limit cut off its end.
         over = [e.finished or (row.help.length.whole and bool(e.ids)) for e in episodes]
         limits = [
@@ -158,13 +163,9 @@ class Collector:
         self._add(row.script.rollout, episodes, limits)
         return episodes
 
-    def _begun(self, drafts: Sequence[Draft], row: Algorithm) -> Sequence[Draft]:
-        """What has a beginning of its own: each group, or each of its members."""
-        return drafts if row.help.shared else _members(drafts, row.group_size)
-
     def _given_pairs(self, drafts: Sequence[Draft]) -> list[Draft]:
         """The preferred and the rejected text of each draft's sample, one after the other."""
-        episodes = _members(drafts, 2)
+        episodes = members(drafts, 2)
         given = [episode.branch(episode.seed) for episode in episodes]
         for rejected in given[1::2]:
             rejected.sample = replace(rejected.sample, references=(str(rejected.sample.rejected),))
@@ -190,7 +191,7 @@ class Collector:
         ahead = row.help.below is None
         if ahead and isinstance(writer, GuideWriter) and self.remote is not None:
             opened = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
-            drafts = self._begun(opened, row)
+            drafts = begun_apart(opened, row)
             switches = self._switches(drafts, row, progress)
             chosen = [(draft, switch) for draft, switch in zip(drafts, switches, strict=True) if switch > 0]
             self.remote.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
@@ -233,16 +234,11 @@ class Collector:
 
     def _lengths(self, author: Author, drafts: Sequence[Draft]) -> list[int]:
         """How many tokens each text of an author has, or may have where that is not known yet."""
-        limit, writer = self._limit(author), self.writers[author]
+        limit, writer = self.config.limit(author), self.writers[author]
         if not isinstance(writer, ForeseeingWriter):
             return [limit] * len(drafts)
         known = writer.lengths(drafts, [limit] * len(drafts))
         return [limit if length is None else length for length in known]
-
-    def _limit(self, author: Author) -> int:
-        """The most tokens of a response that an author may write."""
-        limit = self.config.max_response_tokens
-        return min(limit, self.config.max_guide_tokens or limit) if author is Author.GUIDE else limit
 
     def _open(self, sample: Sample, update: int, index: int) -> Draft:
         # Here, so that rewards and metrics read the same text that is learned from.
@@ -250,11 +246,11 @@ class Collector:
         rejected = None if sample.rejected is None else self.policy.until_end(sample.rejected)
         sample = replace(sample, references=references, rejected=rejected)
         ids = prompt_tokens(self.policy, sample, self.config.max_prompt_tokens)
-        return Draft(sample, ids, seeding.derive(self.seed, "episode", update, index))
+        return Draft(sample, ids, episode_seed(self.seed, update, index))
 
     def _add(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> None:
         """Let one author continue those drafts that have a limit above 0."""
-        most = self._limit(author)
+        most = self.config.limit(author)
         chosen = [(draft, min(limit, most)) for draft, limit in zip(drafts, limits, strict=True) if limit > 0]
         if not chosen:
             return
@@ -271,7 +267,22 @@ class Collector:
             draft.altered |= part.altered
 
 
-def _members(drafts: Sequence[Draft], group_size: int) -> list[Draft]:
+def episode_seed(seed: int, update: int, number: int) -> int:
+    """Of the episodes of one sample of an update."""
+    return seeding.derive(seed, "episode", update, number)
+
+
+def begun_apart(drafts: Sequence[Draft], row: Algorithm) -> Sequence[Draft]:
+    """What has a beginning of its own: each group, or each of its members."""
+    return drafts if row.help.shared else members(drafts, row.group_size)
+
+
+def finished_apart(begun: Sequence[Draft], row: Algorithm) -> list[Draft]:
+    """The episodes of those beginnings, one after another."""
+    return members(begun, row.group_size if row.help.shared else 1)
+
+
+def members(drafts: Sequence[Draft], group_size: int) -> list[Draft]:
     """Each draft ``group_size`` times, with seeds of their own."""
     return [
         draft.branch(seeding.derive(draft.seed, "member", member))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
 
 from rlgf.errors import UserError
 from rlgf.jsontext import to_json
@@ -17,7 +18,7 @@ from rlgf.jsontext import to_json
 class Logbook:
     """Appends to ``metrics.jsonl`` and to the trackers of `accelerate`."""
 
-    def __init__(self, folder: Path, trackers: Sequence[str], name: str) -> None:
+    def __init__(self, folder: Path, trackers: Sequence[str | GeneralTracker], name: str) -> None:
         self.path = folder / "metrics.jsonl"
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_dir=str(folder)

@@ -41,7 +41,8 @@ class TrainingLoop:
         with processes.one_fate():
             self._restore(resume)
             self.saver = Saver(self.config, trainer.parts, saved=trainer.progress.update)
-            self.logbook = Logbook(self.folder, self.config.training.trackers, self.config.name)
+            trackers = [*self.config.training.trackers, *trainer.trackers]
+            self.logbook = Logbook(self.folder, trackers, self.config.name)
             self.logbook.rewind(trainer.progress.update or -1)
         self.stopping = Stopping(self.display.note, alone=processes.count() == 1)
 

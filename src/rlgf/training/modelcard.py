@@ -20,7 +20,7 @@ def write_model_card(folder: Path, config: Config, totals: Mapping[str, float], 
     recipe = "\n".join("    " + line for line in config.to_yaml().splitlines())
     text = (
         f"---\n{data.to_yaml()}\n---\n\n# {config.name}\n\n"
-        f"Trained with rlgf: algorithm `{config.algorithm.name}`, task `{config.task.name}`, from `{base}`, "
+        f"Trained with rlgf: algorithm `{config.algorithm.name}`, task `{config.task.name if config.task else 'given in Python'}`, from `{base}`, "
         f"guide `{guide}`, {progress.update} updates, {progress.policy_tokens:,} policy tokens.\n\n"
         "Load it with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.\n\n"
         f"## Measured on the test split\n\n| metric | value |\n|---|---|\n{numbers}\n\n"

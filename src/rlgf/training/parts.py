@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from rlgf.guides import (
     GuideConfig,
     LocalGuideConfig,
     RemoteGuide,
-    Request,
     build_guide,
     guide_models,
     guide_template,
@@ -40,6 +38,7 @@ from rlgf.rewards import Reward, RewardInput, Scale, build_reward, score
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.plan import first_request
 from rlgf.tasks import Task, build_task
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.tasks.source import CHECKED
@@ -47,7 +46,7 @@ from rlgf.training import processes
 from rlgf.training.evaluation import Evaluator
 from rlgf.training.experience import Assessor
 from rlgf.training.start import check_comparable, load_start, scratch_texts
-from rlgf.training.update import Updater
+from rlgf.training.update import OptimizerFactory, Updater
 from rlgf.types import Sample
 
 
@@ -79,11 +78,13 @@ def build_parts(
     reward: Reward | None = None,
     guide: Guide | None = None,
     policy: LanguageModel | None = None,
+    optimizer: OptimizerFactory | None = None,
     evaluates: bool = False,
 ) -> Parts:
     """Build every part that the configuration names; those given here are used as they are.
 
     Args:
+        optimizer: default: AdamW.
         evaluates: the policy is measured and not trained, so its KL is that to what its own run started from.
 
     Raises:
@@ -93,7 +94,9 @@ def build_parts(
     """
     given = {"policy": policy, "guide": guide, "reward": reward}
     checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if given.get(s) is None]))
-    task = task or build_task(config.task.name, config.task.options)
+    if task is None:
+        assert config.task is not None, "checked with the configuration"
+        task = build_task(config.task.name, config.task.options)
     prompted = PromptedTask(task, partial(_policy_template, config, policy))
     train = checks.loaded(prompted, "train")
     assert isinstance(train, Prompted), "what such a task loads"
@@ -106,8 +109,9 @@ def build_parts(
         _check_chats(guide_models(config.guide), train)
     reward, judge = _scorers(config, reward, train)
     if policy is None:
-        texts = scratch_texts(train) if config.policy.scratch else None
-        policy = load_language_model(config.policy.source, texts)
+        policy = load_language_model(
+            config.policy.source, scratch_texts(train) if config.policy.scratch else None
+        )
     require_finite_weights("the policy", policy.model.named_parameters())
     policy, reference = _with_reference(policy, config)
     measured_against = _measured_against(config, policy, train, evaluates=evaluates) or reference
@@ -155,6 +159,7 @@ def build_parts(
             config.seed,
             scorer,
             config.training.updates,
+            optimizer,
         ),
         evaluator=Evaluator(
             measured, measured_against, judge_model, reward, judge, config.rollout, metrics, state
@@ -172,8 +177,7 @@ def _asked_guide(config: GuideConfig, rollout: RolloutConfig, train: Sequence[Sa
     guide = build_guide(config)
     # By one process, since a limit is one of the run: it may allow no second request.
     if isinstance(guide, RemoteGuide) and processes.is_main():
-        longest = max(itertools.islice(train, 256), key=lambda sample: len(sample.prompt))
-        guide.write([Request(longest.prompt, rollout.max_response_tokens, seed=0, messages=longest.messages)])
+        guide.write([first_request(rollout, train)])
     return guide
 
 
@@ -193,16 +197,16 @@ def _check_chats(guides: Sequence[LocalGuideConfig], train: Prompted) -> None:
 
 def _policy_template(config: Config, policy: LanguageModel | None) -> ChatTemplate:
     """The chat template that makes the policy's prompts, from its tokenizer alone."""
-    source = config.policy.source
     if policy is not None:
-        tokenizer = policy.tokenizer
-    elif isinstance(source, ModelConfig):
-        tokenizer = load_tokenizer(source)
-    else:
-        tokenizer = None  # a model from scratch has yet to train one, and that without a template
+        return ChatTemplate(policy.tokenizer, f"the policy '{policy.model.name_or_path}'", _CHAT_MODEL)
+    source = config.policy.source
+    # A model from scratch has yet to train a tokenizer, and that without a template.
+    tokenizer = load_tokenizer(source) if isinstance(source, ModelConfig) else None
     name = f"'{source.model}'" if isinstance(source, ModelConfig) else "from scratch"
-    remedy = "set the option 'chat_model' of the task 'data' to a model whose template makes its prompts"
-    return ChatTemplate(tokenizer, f"the policy {name}", remedy)
+    return ChatTemplate(tokenizer, f"the policy {name}", _CHAT_MODEL)
+
+
+_CHAT_MODEL = "set the option 'chat_model' of the task 'data' to a model whose template makes its prompts"
 
 
 def _scorers(

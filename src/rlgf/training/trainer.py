@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from accelerate.tracking import GeneralTracker
 from rich.console import Console
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from rlgf.algorithms import Algorithm, Span
-from rlgf.config import Config
-from rlgf.guides import BudgetSpentError
+from rlgf.config import Config, Source, load_config
+from rlgf.guides import BudgetSpentError, Guide
 from rlgf.metrics.records import Evaluation
+from rlgf.models.loading import LanguageModel
+from rlgf.rewards import Reward
+from rlgf.tasks import Task
 from rlgf.training import processes
 from rlgf.training.accounts import Accounts
 from rlgf.training.checkpoint import Progress, save_policy
 from rlgf.training.describe import describe, mean_kl
 from rlgf.training.display import Display
+from rlgf.training.given import adapter_settings, gathered
 from rlgf.training.loop import TrainingLoop
 from rlgf.training.order import shuffled_passes
 from rlgf.training.parts import Parts, build_parts
 from rlgf.training.start import write_start
+from rlgf.training.update import OptimizerFactory
 from rlgf.types import Author, Experience, Rollout, Sample
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 class Trainer:
@@ -44,17 +54,39 @@ class Trainer:
 
     def __init__(
         self,
-        config: Config,
+        config: Config | Source | Sequence[Source],
         parts: Parts | None = None,
         display: Display | None = None,
         *,
+        policy: PreTrainedModel | LanguageModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        peft_config: LoraConfig | None = None,
+        train: Any = None,
+        validation: Any = None,
+        test: Any = None,
+        task: Task | None = None,
+        guide: Guide | None = None,
+        reward: Reward | Sequence[Reward] | None = None,
+        optimizer: OptimizerFactory | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        trackers: Sequence[GeneralTracker] = (),
         evaluates: bool = False,
     ) -> None:
-        """Load what the configuration names.
+        """Load what the configuration names; what is given here takes the place of a section, which may be missing.
 
         Args:
-            parts: models, task, reward and guide made by hand, instead of those of the recipe.
+            config: a configuration, or what `load_config` takes: a recipe, a mapping, or several of them.
+            parts: what `build_parts` made.
+            policy: the model to train.
+            tokenizer: the policy's; default: the one of its name.
+            peft_config: of an adapter to train instead of the policy's own weights.
+            train: samples to train on: a `datasets.Dataset`, or a list of dictionaries or of `Sample`.
+            validation: likewise, to measure on during the run; default: ``train``.
+            test: likewise, at its end.
+            task: all three.
+            reward: a function as TRL has it, or several, which are added up.
+            optimizer: makes the optimizer from groups of parameters, the policy's first.
+            trackers: further ones than the recipe names.
             callbacks: told of the events of `train`, as by the trainer of `transformers`; their ``args`` are the
                 configuration. `should_training_stop`, `should_save` and `should_evaluate` are honoured.
             evaluates: for `evaluate` alone; a policy that a run saved is then compared with that run's start.
@@ -62,14 +94,29 @@ class Trainer:
         Raises:
             UserError: something that the configuration names cannot be had or does not fit.
         """
+        given = gathered(
+            policy=policy,
+            tokenizer=tokenizer,
+            data={"train": train, "validation": validation, "test": test},
+            task=task,
+            guide=guide,
+            reward=reward,
+            optimizer=optimizer,
+        )
+        if not isinstance(config, Config):
+            sources = [config] if isinstance(config, str | Path | Mapping) else list(config)
+            if peft_config is not None:
+                sources.append({"policy": {"lora": adapter_settings(peft_config)}})
+            config = load_config(*sources, given=given.sections)
         self.config = config
         processes.join(config.training.process_timeout)
         self.display = display or Display(Console(quiet=not processes.is_main()))
         if parts is None:
             with processes.one_fate(), processes.main_first():
-                parts = build_parts(config, evaluates=evaluates)
+                parts = build_parts(config, **vars(given), evaluates=evaluates)
         self.parts = parts
         self.callbacks = list(callbacks)
+        self.trackers = list(trackers)
         self.progress = Progress()
         self.accounts = Accounts(self.parts.collector.remote)
         self.accounts.settle()

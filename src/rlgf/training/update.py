@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool
@@ -50,6 +50,11 @@ class UpdateConfig(BaseModel):
     """End an update early once a minibatch is this far from where the update began, in nats per token."""
 
 
+OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+"""Makes an optimizer of one group of parameters for the policy and one for each critic after it; the learning rates
+are set before each update."""
+
+
 @dataclass
 class Updater:
     """Owns the optimizer of a policy and its critics."""
@@ -64,6 +69,9 @@ class Updater:
     updates: int | None = None
     """How many updates the run has, so that a warm-up of the learning rate counts the first one."""
 
+    make_optimizer: OptimizerFactory | None = None
+    """Default: AdamW."""
+
     def __post_init__(self) -> None:
         vocabulary = 1 + max(self.policy.tokenizer.get_vocab().values())
         self.reader = InputReader(self.policy, self.sampling, vocabulary, self.guide)
@@ -71,12 +79,11 @@ class Updater:
             "policy": self.policy.trained,
             **{f"critic {name}": list(critic.parameters()) for name, critic in self.critics.items()},
         }
-        self.optimizer = torch.optim.AdamW(
-            [{"params": parameters} for parameters in self.parameters.values()],
-            lr=0.0,
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
+        make = self.make_optimizer or self._adamw
+        self.optimizer = make([{"params": parameters} for parameters in self.parameters.values()])
+
+    def _adamw(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, lr=0.0, weight_decay=self.config.weight_decay, fused=True)
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:

@@ -1,0 +1,143 @@
+"""How large models are, from their configurations alone: no weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from rlgf.models import lora
+from rlgf.models.loading import ModelConfig, device, skeleton
+from rlgf.models.lora import Adapters, LoRAConfig
+from rlgf.models.quantization import Quantization
+from rlgf.models.scratch import ScratchConfig
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_FLOAT = _BYTES["float32"]
+_QUANTIZED = {"4bit": 0.5 + _FLOAT / 64, "8bit": 1.0}
+"""Bytes per weight; of 4 bits each block of 64 weights has a scale."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """One part of what a run keeps in memory."""
+
+    name: str
+    parameters: int
+    bytes: float
+    trained: bool = False
+
+    @property
+    def training_bytes(self) -> int:
+        """Its gradients and AdamW's two moments, all in float32."""
+        return 3 * _FLOAT * self.parameters if self.trained else 0
+
+
+@dataclass(frozen=True)
+class PolicySizes:
+    """The policy and what is made from it."""
+
+    parts: Sequence[Size]
+    vocabulary: int
+
+    @property
+    def trained(self) -> int:
+        """Parameters that the optimizer moves."""
+        return sum(part.parameters for part in self.parts if part.trained)
+
+    @property
+    def training_bytes(self) -> int:
+        return sum(part.training_bytes for part in self.parts)
+
+
+def policy_sizes(
+    source: ModelConfig | ScratchConfig,
+    adapter: LoRAConfig | None,
+    critic: str,
+    critics: Iterable[str],
+) -> PolicySizes:
+    """The policy, its frozen start and its critics.
+
+    A model from scratch is counted with all of the vocabulary that it may have.
+
+    Args:
+        critic: the kind, see `build_critic`.
+        critics: whose values there are.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    model = skeleton(source)
+    kind = source.quantization if isinstance(source, ModelConfig) else None
+    head, trunk, vocabulary = _width(model) + 1, count(model.base_model.parameters()), _vocabulary(model)
+    base = Size("policy", count(model.parameters()), _weights(model, kind), trained=adapter is None)
+    if adapter is None:
+        reference = Size("reference (frozen start)", base.parameters, base.bytes)
+        parts, inside = [base, reference], trunk
+    else:
+        inside = count(Adapters(model, adapter).parameters(lora.POLICY))
+        # Without its adapter the policy is its own reference.
+        parts = [base, _trained("policy's adapter", inside)]
+    for name in critics:
+        parts.append(_trained(f"critic of the {name}", head + (inside if critic == "separate" else 0)))
+    return PolicySizes(parts, vocabulary)
+
+
+def frozen_size(name: str, source: ModelConfig) -> Size:
+    """A model that is only run, such as a local guide.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    model = skeleton(source)
+    dtype = source.dtype or ("float32" if device().type == "cpu" else "bfloat16")
+    return Size(name, count(model.parameters()), _weights(model, source.quantization, _BYTES[dtype]))
+
+
+def logits_bytes(vocabulary: int, prompt: int, response: int, budget: int, rows: int) -> int:
+    """The policy's logits at the response positions of the largest micro-batch, in float32.
+
+    Args:
+        prompt: tokens of the longest prompt, as ``response`` of a response.
+        budget: ``update.max_micro_tokens``.
+        rows: episodes of an optimizer step.
+    """
+    together = min(rows, max(1, budget // (prompt + response)))
+    return together * response * vocabulary * _FLOAT
+
+
+def count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _trained(name: str, parameters: int) -> Size:
+    return Size(name, parameters, float(_FLOAT * parameters), trained=True)
+
+
+def _weights(model: PreTrainedModel, kind: Quantization | None, each: int = _FLOAT) -> float:
+    """Bytes of the weights; what is quantized are the matrices of all layers but the head."""
+    head = model.get_output_embeddings()
+    small = 0
+    if kind is not None:
+        layers = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
+        small = sum(layer.weight.numel() for layer in layers)
+    return float((count(model.parameters()) - small) * each + (small * _QUANTIZED[kind] if kind else 0))
+
+
+def _width(model: PreTrainedModel) -> int:
+    """Of the last hidden states, which are what the head reads."""
+    head = model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    if isinstance(weight, Tensor):
+        return int(weight.shape[1])
+    return int(model.config.get_text_config(decoder=True).hidden_size)
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    weight = getattr(model.get_output_embeddings(), "weight", None)
+    if isinstance(weight, Tensor):
+        return int(weight.shape[0])
+    return int(model.config.get_text_config(decoder=True).vocab_size)

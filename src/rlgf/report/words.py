@@ -1,0 +1,126 @@
+"""An algorithm's row in plain words."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+from rlgf.algorithms import ESTIMATORS, Algorithm, Span, Term
+from rlgf.algorithms.terms import READABLE
+from rlgf.rollout.collector import RolloutConfig
+from rlgf.schedules import Schedule, constant
+from rlgf.types import Author
+
+_WHO = {
+    Author.POLICY: "the policy",
+    Author.GUIDE: "the guide",
+    Author.REFERENCE: "the data's own text",
+}
+
+
+def schedule(number: Schedule) -> str:
+    """Such as ``0.6, falling to 0 over the run (linear)``."""
+    if number.start == number.end:
+        words = f"{number.start:g}"
+    elif number.shape == "step":
+        words = f"{number.start:g}, and {number.end:g} from {number.over:.0%} of the run on"
+    else:
+        way = "falling" if number.end < number.start else "rising"
+        where = "over the run" if number.over == 1 else f"over the first {number.over:.0%} of the run"
+        words = f"{number.start:g}, {way} to {number.end:g} {where} ({number.shape})"
+    return words + (f", after a warm-up of {number.warmup:.0%} of the run" if number.warmup else "")
+
+
+def row_words(row: Algorithm, rollout: RolloutConfig) -> Mapping[str, str]:
+    """Who writes, who helps and how advantages are estimated, by topic."""
+    return {
+        "script": script(row),
+        "help": help_words(row, rollout),
+        "group": "one text for each prompt"
+        if row.group_size == 1
+        else f"{row.group_size} texts for each prompt",
+        "advantage": advantage(row),
+        "KL penalty": kl(row),
+    }
+
+
+def script(row: Algorithm) -> str:
+    who = _WHO[row.script.rollout]
+    if row.from_pairs:
+        return "the data's preferred and rejected text of each prompt, whole"
+    if row.script.rollin is None:
+        return f"{who} {'is taken' if row.script.rollout is Author.REFERENCE else 'writes'} whole, from the prompt on"
+    return f"{_WHO[row.script.rollin]} begins, {who} goes on"
+
+
+def help_words(row: Algorithm, rollout: RolloutConfig) -> str:
+    """How often, how long and behind which gate somebody begins for another."""
+    help, author = row.help, row.script.rollin
+    if author is None:
+        return "none: every text begins at its prompt"
+    if help.members is not None:
+        often = f"exactly {help.members} of the {row.group_size} texts of each prompt, each with a beginning of its own"
+    else:
+        one = (
+            "text"
+            if row.group_size == 1 or not help.shared
+            else f"group of {row.group_size}, which shares it"
+        )
+        often = f"each {one}, with probability {schedule(help.probability)}"
+    gate = f"; {_WHO[row.script.rollout]} writes the others from the prompt on"
+    if help.below is not None:
+        gate = f"; only groups whose texts all earn less than {help.below:g} on their own, which are then written again"
+    return f"{often}; {_length(row, rollout, author)}{gate}"
+
+
+def advantage(row: Algorithm) -> str:
+    if row.advantage is None:
+        return "none: no loss reads one"
+    words = row.advantage
+    if row.advantage == "gae" or row.advantage not in ESTIMATORS:
+        words += f", gamma {row.gamma:g}, lambda {row.gae_lambda:g}"
+    if row.whiten:
+        words += ", whitened over the tokens whose losses read it"
+    return words + (f"; critic: values of the {row.critic}" if row.critic else "")
+
+
+def kl(row: Algorithm) -> str:
+    """How large the penalty for leaving the frozen start is, and where it stands."""
+    if row.kl_penalty is None:
+        return "none"
+    size = f"coefficient {row.kl.coefficient:g}"
+    if row.kl.target is not None:
+        size += f" at first, steered to {row.kl.target:g} nats per token over {row.kl.horizon:g} updates"
+    if row.kl_penalty == "loss":
+        return f"{size}, times the weight of the term 'kl', in the loss"
+    return f"{size}, taken off the reward of each of the policy's tokens"
+
+
+def term_words(name: str, term: Term, row: Algorithm) -> list[str]:
+    """A term's name, loss, tokens, weight and options."""
+    parameters = inspect.signature(term.function).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.name not in READABLE}
+    options = ", ".join(f"{key} {value}" for key, value in {**defaults, **term.options}.items())
+    return [name, term.loss, _tokens(term.on, row), schedule(term.weight), options]
+
+
+def _tokens(span: Span, row: Algorithm) -> str:
+    if span is Span.WHOLE:
+        return "whole texts"
+    if span is Span.REFERENCES:
+        return "the data's own texts"
+    author = row.script.author(span)
+    whose = "the data's" if author is Author.REFERENCE else f"{_WHO[author]}'s"
+    return f"{whose} ({'roll-in' if span is Span.ROLLIN else 'roll-out'})"
+
+
+def _length(row: Algorithm, rollout: RolloutConfig, author: Author) -> str:
+    law, limit = row.help.length, rollout.limit(author)
+    if law.whole:
+        return "a whole text, up to its end"
+    if (law.low, law.high) != (constant(0.0), constant(1.0)):
+        return f"its length is uniform from the share {schedule(law.low)} to the share {schedule(law.high)} of the text"
+    positions = law.positions(limit, 0.0)
+    if not positions:
+        return f"with a limit of {limit} tokens there is no room for one"
+    return f"its length is uniform from 1 to {positions[-1]} tokens, or to one less than the text has"

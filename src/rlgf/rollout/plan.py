@@ -1,0 +1,115 @@
+"""Who will be asked for what in a run: the collector's own draws, made before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rlgf.algorithms import Algorithm, AnyAlgorithm
+from rlgf.guides.base import Request
+from rlgf.rollout.authors import Draft
+from rlgf.rollout.collector import RolloutConfig, begun_apart, episode_seed, finished_apart, members
+from rlgf.rollout.switch import draw_switches
+from rlgf.types import Author, Sample
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A text that an author is asked for, or may be."""
+
+    author: Author
+    sample: int
+    """The number of its sample within the update."""
+    seed: int
+    """Of the draft that it goes on with."""
+    written: int
+    """Tokens of the response that stand before it, at most."""
+    limit: int
+    """Tokens that the author may write, at most."""
+
+
+@dataclass(frozen=True)
+class UpdatePlan:
+    """What one update asks for."""
+
+    row: Algorithm
+    prompts: int
+    asks: Sequence[Ask]
+
+    def of(self, author: Author) -> list[Ask]:
+        return [ask for ask in self.asks if ask.author is author]
+
+
+def planned(algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: int) -> Iterator[UpdatePlan]:
+    """Every update of a run, as its own draws will have it.
+
+    Which rows run, which episodes have a roll-in and how long it may be are known before the run. That a text
+    ends early is not, nor is which groups fail: all are taken to ask for help, so that no author is asked for more than
+    is said here. Of roll-ins whose author's texts are known, such as references, the length is that of the longest
+    text that fits.
+    """
+    for update in range(updates):
+        row = algorithm.at(update, updates, seed)
+        prompts = config.episodes // row.group_size
+        asks = update_asks(row, config, prompts, update, update / updates, seed)
+        yield UpdatePlan(row, prompts, asks)
+
+
+def update_asks(
+    row: Algorithm, config: RolloutConfig, prompts: int, update: int, progress: float, seed: int
+) -> list[Ask]:
+    """What the authors are asked for in one update, at most."""
+    drafts = [Draft(_UNREAD, [], episode_seed(seed, update, number)) for number in range(prompts)]
+    if row.from_pairs:
+        return _finishing(members(drafts, 2), [0] * (2 * prompts), row, config, prompts)
+    alone: list[Ask] = []
+    if row.help.below is not None:
+        alone = _asks([draft.branch(draft.seed) for draft in drafts], row.alone, config, progress)
+    return alone + _asks(drafts, row, config, progress)
+
+
+def evaluation_asks(author: Author, config: RolloutConfig, prompts: int) -> list[Ask]:
+    """What an author is asked for where it is measured: one whole text for each prompt."""
+    return [Ask(author, number, 0, 0, config.limit(author)) for number in range(prompts)]
+
+
+def first_request(config: RolloutConfig, train: Sequence[Sample]) -> Request:
+    """What a remote guide is asked before a run, so that what is wrong with it shows before models load."""
+    longest = max((train[i] for i in range(min(256, len(train)))), key=lambda sample: len(sample.prompt))
+    return Request(longest.prompt, config.max_response_tokens, seed=0, messages=longest.messages)
+
+
+def _asks(drafts: Sequence[Draft], row: Algorithm, config: RolloutConfig, progress: float) -> list[Ask]:
+    begun, prompts, author = begun_apart(drafts, row), len(drafts), row.script.rollin
+    switches, asks = [0] * len(begun), []
+    if author is not None:
+        limit = config.limit(author)
+        switches = draw_switches(begun, row, progress, lambda chosen: [limit] * len(chosen))
+        each = len(begun) // prompts
+        asks = [
+            Ask(author, i // each, draft.seed, 0, switch)
+            for i, (draft, switch) in enumerate(zip(begun, switches, strict=True))
+            if switch
+        ]
+    episodes = finished_apart(begun, row)
+    each = len(episodes) // len(begun)
+    return asks + _finishing(episodes, [s for s in switches for _ in range(each)], row, config, prompts)
+
+
+def _finishing(
+    episodes: Sequence[Draft], switches: Sequence[int], row: Algorithm, config: RolloutConfig, prompts: int
+) -> list[Ask]:
+    """What the author of the roll-outs is asked for."""
+    author, each, asks = row.script.rollout, len(episodes) // prompts, []
+    for i, (episode, switch) in enumerate(zip(episodes, switches, strict=True)):
+        # Nothing is written after a whole text.
+        if not (switch and row.help.length.whole):
+            # Another's beginning may be drawn again where its text is short, and the policy's never is.
+            sure = switch if row.script.rollin is Author.POLICY else 0
+            limit = min(config.max_response_tokens - sure, config.limit(author))
+            asks.append(Ask(author, i // each, episode.seed, switch, limit))
+    return asks
+
+
+_UNREAD = Sample("")
+"""Draws depend on seeds and not on texts."""

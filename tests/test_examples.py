@@ -1,0 +1,57 @@
+"""The examples do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from rlgf.config import load_config
+from rlgf.training.display import Display
+from rlgf.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_an_own_loop_learns_and_ends_in_the_same_bytes_as_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = example("own_loop").main(f"output={tmp_path}/own", "training.updates=25")
+    lines = capsys.readouterr().out.splitlines()
+    rewards = [float(line.split()[2]) for line in lines if "reward" in line]
+    assert len(rewards) == 25
+    assert rewards[0] < 0.2
+    assert rewards[-1] > 0.8
+    config = load_config("examples/letters.yaml", f"output={tmp_path}/train", "training.updates=25")
+    trained = Trainer(config, display=Display(Console(quiet=True)))
+    trained.train()
+    one, other = (load_file(tmp_path / run / "policy/model.safetensors") for run in ("own", "train"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
+    assert own.progress.policy_tokens == trained.progress.policy_tokens
+    assert own.progress.samples == trained.progress.samples
+
+
+def test_everything_can_come_from_python(tmp_path: Path) -> None:
+    trainer = example("python_objects").main(str(tmp_path / "run"))
+    assert trainer.progress.update < 40, "the callback stopped it"
+    assert (tmp_path / "run" / "policy" / "model.safetensors").exists()

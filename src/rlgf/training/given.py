@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -16,9 +16,6 @@ from rlgf.rewards.composed import Composed, Term
 from rlgf.tasks import Task
 from rlgf.tasks.memory import MemoryTask
 from rlgf.training.update import OptimizerFactory
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
 
 
 @dataclass(frozen=True)
@@ -99,8 +96,8 @@ def _one_reward(reward: Any) -> Reward | None:
     return reward  # type: ignore[no-any-return]  # a callable
 
 
-def adapter_settings(config: LoraConfig) -> dict[str, Any]:
-    """What a recipe says of an adapter that `peft` describes.
+def adapter_settings(config: Any) -> dict[str, Any]:
+    """What a recipe says of the adapter that a `peft.LoraConfig` describes.
 
     Raises:
         UserError: it asks for something that a run cannot do.

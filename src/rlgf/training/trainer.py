@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate.tracking import GeneralTracker
 from rich.console import Console
@@ -34,9 +34,6 @@ from rlgf.training.start import write_start
 from rlgf.training.update import OptimizerFactory
 from rlgf.types import Author, Experience, Rollout, Sample
 
-if TYPE_CHECKING:
-    from peft import LoraConfig
-
 
 class Trainer:
     """Trains a policy as a configuration says.
@@ -60,7 +57,7 @@ class Trainer:
         *,
         policy: PreTrainedModel | LanguageModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        peft_config: LoraConfig | None = None,
+        peft_config: Any = None,
         train: Any = None,
         validation: Any = None,
         test: Any = None,
@@ -79,7 +76,7 @@ class Trainer:
             parts: what `build_parts` made.
             policy: the model to train.
             tokenizer: the policy's; default: the one of its name.
-            peft_config: of an adapter to train instead of the policy's own weights.
+            peft_config: a `peft.LoraConfig`, of an adapter to train instead of the policy's own weights.
             train: samples to train on: a `datasets.Dataset`, or a list of dictionaries or of `Sample`.
             validation: likewise, to measure on during the run; default: ``train``.
             test: likewise, at its end.

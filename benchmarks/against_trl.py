@@ -23,10 +23,10 @@ from trl import GRPOConfig, GRPOTrainer
 
 from common import reviews, small_gpt
 from rlgf.algorithms.catalog import GRPO
+from rlgf.learning.assessor import Assessor
+from rlgf.learning.updater import UpdateConfig, Updater
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.collector import Collector, RolloutConfig
-from rlgf.training.experience import Assessor
-from rlgf.training.update import UpdateConfig, Updater
 from rlgf.types import Sample
 
 PROMPTS, PROMPT, RESPONSE, MINIBATCH, ROUNDS = 28, 64, 48, 28, 7

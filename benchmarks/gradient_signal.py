@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rlgf.config import load_config
-from rlgf.training.trainer import Trainer
+from rlgf.run.trainer import Trainer
 
 
 def gradient(trainer: Trainer, update: int) -> tuple[Tensor, float]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlgf.advantages import gae
+from rlgf.objectives.advantages import gae
 
 LETTERS, LENGTH, PROBLEMS = 3, 6, 5
 LAMBDAS = (0.0, 0.5, 0.95, 1.0)
@@ -112,9 +112,9 @@ def run(gae_lambda: float, seed: int, updates: int) -> float:
     from rich.console import Console
 
     from rlgf.config import Config
-    from rlgf.training.display import Display
-    from rlgf.training.parts import build_parts
-    from rlgf.training.trainer import Trainer
+    from rlgf.run.build import build_parts
+    from rlgf.run.display import Display
+    from rlgf.run.trainer import Trainer
     from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
 
     with tempfile.TemporaryDirectory() as folder:

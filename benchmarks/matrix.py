@@ -20,8 +20,8 @@ from rich.table import Table
 
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.training.display import Display
-from rlgf.training.trainer import Trainer
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 
 TASKS = ("imdb", "commongen", "tldr")
 SIZES = "vocabulary: 512, layers: 2, heads: 2, width: 32"

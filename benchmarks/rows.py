@@ -24,8 +24,8 @@ BATCHES, BATCH = 5, 112
 
 def draw(file: Path) -> None:
     """One run; prints its seconds and its peak memory in MB."""
+    from rlgf.run.data_order import shuffled_passes
     from rlgf.tasks import build_task
-    from rlgf.training.order import shuffled_passes
 
     started = time.perf_counter()
     samples = build_task("data", {"train": str(file), "reference_field": None}).load("train")

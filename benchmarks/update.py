@@ -19,13 +19,13 @@ from transformers import DynamicCache, PreTrainedModel
 from common import median_seconds, reviews, small_gpt
 from rlgf.algorithms.catalog import PPO_PLUS_PLUS
 from rlgf.guides import LocalGuide
-from rlgf.models.cache import cache_argument
+from rlgf.learning.assessor import Assessor
+from rlgf.learning.updater import UpdateConfig, Updater
 from rlgf.models.critic import build_critic
-from rlgf.models.scoring import Tokens
+from rlgf.models.forward import Tokens
+from rlgf.models.kv_cache import cache_argument
+from rlgf.models.sampling import Sampling
 from rlgf.rollout.collector import Collector, RolloutConfig
-from rlgf.rollout.sampling import Sampling
-from rlgf.training.experience import Assessor
-from rlgf.training.update import UpdateConfig, Updater
 from rlgf.types import Author, Rollout
 
 PROMPTS, PROMPT, RESPONSE, EPOCHS, REPEATS = 112, 64, 48, 5, 5

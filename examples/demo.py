@@ -18,11 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rlgf import Author, Config, Trainer, load_config
-from rlgf.report.comparison import train_once
-from rlgf.report.curves import read_curve, save_curves
-from rlgf.rewards.judge import Judge
-from rlgf.rewards.sentiment import Sentiment
-from rlgf.training.display import Display, printable
+from rlgf.compare.curves import read_curve, save_curves
+from rlgf.compare.grid import train_once
+from rlgf.demo.judge import Judge
+from rlgf.demo.sentiment import Sentiment
+from rlgf.run.display import Display, printable
 
 RUN = ("recipes/imdb.yaml", "recipes/demo.yaml")
 

@@ -29,15 +29,15 @@ from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.models.abilities import abilities, takes
 from rlgf.models.critic import build_critic
-from rlgf.models.decoding import sample_continuations
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
+from rlgf.models.forward import Tokens, response_outputs
+from rlgf.models.generate import sample_continuations
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
-from rlgf.models.scoring import Tokens, response_outputs
-from rlgf.rollout.sampling import Sampling, token_logprobs
-from rlgf.training.checkpoint import load_checkpoint, save_checkpoint
-from rlgf.training.display import Display
-from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer
+from rlgf.models.sampling import Sampling, token_logprobs
+from rlgf.run.build import build_parts
+from rlgf.run.checkpoint import load_checkpoint, save_checkpoint
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from rlgf.types import pad
 from toys import FavouringGuide, LetterTask, share_of_a
 

@@ -21,14 +21,14 @@ import torch
 from rich.console import Console
 
 from faulty_server import FaultyServer, serving
+from rlgf import distributed
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides import Guide, HTTPGuide, HTTPGuideConfig, Request
 from rlgf.metrics import TEXT_METRICS
-from rlgf.training import processes
-from rlgf.training.display import Display
-from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer
+from rlgf.run.build import build_parts
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from rlgf.types import Completion, Rollout, Sample
 from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
 
@@ -97,11 +97,11 @@ class Faulty:
 
     def at(self, when: str) -> None:
         third = self.trainer is not None and self.trainer.progress.update == 2
-        if third and when == self.when and processes.rank() == self.rank:
+        if third and when == self.when and distributed.rank() == self.rank:
             FAULTS[self.what]()
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
-        training = len(completions) == len(processes.share(7))
+        training = len(completions) == len(distributed.share(7))
         self.at("assess" if training else "evaluate")
         self.seen += len(completions)
         return share_of_a(prompts, completions)
@@ -163,7 +163,7 @@ def trainer(
             "update": {"minibatch": 4, "epochs": 1, "learning_rate": 5e-3},
             "training": {"updates": 4, "checkpoint_every": 4, "trackers": []},
             "evaluation": {"every": 2, "samples": 5, "test_samples": 3},
-            "output": str(folder / f"disk {processes.rank()}"),
+            "output": str(folder / f"disk {distributed.rank()}"),
             **changes,
         }
     )
@@ -189,7 +189,7 @@ def run(root: Path, name: str) -> dict[str, Any]:
         failing.train()
     except BaseException as error:
         ended, notes = f"{type(error).__name__}: {error}", getattr(error, "__notes__", [])
-    disk = folder / f"disk {processes.rank()}"
+    disk = folder / f"disk {distributed.rank()}"
     saved = sorted(path.name for path in (disk / "checkpoints").glob("*"))
     resumed = trainer(folder)
     resumed.train(resume=True)
@@ -216,7 +216,7 @@ def outcome(made: Callable[[], Trainer]) -> str:
 
 def misfits(root: Path) -> dict[str, str]:
     """How runs end whose processes were not given the same."""
-    second = processes.rank()
+    second = distributed.rank()
     updates = {"updates": 4 + second, "trackers": []}
     return {
         "settings": outcome(lambda: trainer(root / "settings", seed=second)),
@@ -231,21 +231,21 @@ def budgets(root: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for then in ("stop", "unguided"):
         with serving(FaultyServer()) as server:
-            url = processes.from_main(server.url)
+            url = distributed.from_main(server.url)
             config = HTTPGuideConfig(url=url, model="letters", budget={"calls": 12, "then": then}, cache=None)
             guide = HTTPGuide(config)
             guided = trainer(root / then, guide=guide)
-            if processes.is_main():
+            if distributed.is_main():
                 guide.write([Request("a", 6, seed=0)])
             guided.accounts.settle()
             ended = outcome(lambda made=guided: made)
             guided.close()
             found[then] = {
                 "ended": ended,
-                "answered": processes.from_main(sum(server.answered.values())),
+                "answered": distributed.from_main(sum(server.answered.values())),
                 "accounts": [
                     sum(one["calls"] for one in own.values())
-                    for own in processes.gathered(guided.progress.guide_accounts)
+                    for own in distributed.gathered(guided.progress.guide_accounts)
                 ],
                 "unguided": guided.progress.unguided,
             }
@@ -257,7 +257,7 @@ def main() -> None:
     root = Path(sys.argv[1])
     found: dict[str, Any] = {name: run(root, name) for name in CASES}
     found |= {"misfits": misfits(root), "budgets": budgets(root)}
-    (root / f"{processes.rank()}.json").write_text(json.dumps(found))
+    (root / f"{distributed.rank()}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from resume_script import toy_trainer
-from rlgf.training import processes
+from rlgf import distributed
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     folder, rank, how = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 
     def fail(update: int) -> None:
-        if update == 3 and processes.rank() == rank:
+        if update == 3 and distributed.rank() == rank:
             if how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             (folder / "asleep").touch()

@@ -20,9 +20,9 @@ from rich.console import Console
 
 from rlgf.config import Config
 from rlgf.guides import Guide
-from rlgf.training.display import Display
-from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer
+from rlgf.run.build import build_parts
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
 
 # With this seed the rows take turns, so both critics train before and after every checkpoint.

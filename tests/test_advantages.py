@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlgf.advantages import gae, group_relative, leave_one_out, rewarded_share, whiten
+from rlgf.objectives.advantages import gae, group_relative, leave_one_out, rewarded_share, whiten
 
 NUMBERS = st.floats(-10, 10)
 SHARES = st.floats(0, 1)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from rlgf import advantages
 from rlgf.algorithms import (
     ALGORITHMS,
     ESTIMATORS,
@@ -27,6 +26,7 @@ from rlgf.algorithms import (
 from rlgf.algorithms.catalog import carried
 from rlgf.algorithms.spec import merged
 from rlgf.errors import UserError
+from rlgf.objectives import advantages
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author
 

@@ -21,30 +21,23 @@ from rlgf.algorithms.catalog import AGGREVATED, PPO_PLUS_PLUS
 from rlgf.chat import ChatTemplate, transcript
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.guides import (
-    HTTPGuide,
-    HTTPGuideConfig,
-    LocalGuide,
-    ReplayGuide,
-    ReplayGuideConfig,
-    Request,
-)
-from rlgf.guides.cache import GuideCache
-from rlgf.metrics.records import read_texts
+from rlgf.evaluation.files import read_texts
+from rlgf.evaluation.winrate import by_judge
+from rlgf.guides import HTTPGuide, HTTPGuideConfig, LocalGuide, ReplayGuide, ReplayGuideConfig, Request
+from rlgf.guides.answer_cache import GuideCache
 from rlgf.models.loading import LanguageModel
+from rlgf.models.sampling import Sampling
 from rlgf.registry import resolve
-from rlgf.report.winrate import by_judge
+from rlgf.reward_models.data import ExamplesConfig
+from rlgf.reward_models.scorer import Scorer
+from rlgf.reward_models.train import load_reward_recipe, train_reward_model
 from rlgf.rewards import REWARDS, Logged, RewardInput, build_reward, checked_rewards
-from rlgf.rewards.examples import ExamplesConfig
-from rlgf.rewards.fit import load_reward_recipe, train_reward_model
-from rlgf.rewards.model import Scorer
 from rlgf.rollout.collector import Collector, RolloutConfig
-from rlgf.rollout.sampling import Sampling
+from rlgf.run.build import build_parts
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from rlgf.tasks import build_task
 from rlgf.tasks.chats import PromptedTask
-from rlgf.training.display import Display
-from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer
 from rlgf.types import Author, Message, Sample
 from test_local_guide import Foreign, reading
 from tokenizer_kinds import byte_bpe, encoder_pieces, llama_legacy, sentence_pieces, speaker, word_pieces

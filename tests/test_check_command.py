@@ -13,20 +13,20 @@ from rich.console import Console
 
 from faulty_server import FaultyServer, serving
 from rlgf.algorithms import ALGORITHMS
+from rlgf.check.bill import evaluation_bills, training_bills
+from rlgf.check.report import check, steps_per_update, told, validations
+from rlgf.check.words import schedule
 from rlgf.cli import main
 from rlgf.config import Config, load_config
 from rlgf.guides import Request
+from rlgf.learning.updater import Updater
 from rlgf.models.lora import POLICY
 from rlgf.models.memory import count, logits_bytes, policy_sizes
-from rlgf.report.bill import evaluation_bills, training_bills
-from rlgf.report.check import check, steps_per_update, told, validations
-from rlgf.report.words import schedule
 from rlgf.rollout.plan import planned
+from rlgf.run.build import build_parts
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from rlgf.schedules import Schedule, constant
-from rlgf.training.display import Display
-from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer
-from rlgf.training.update import Updater
 from rlgf.types import Author
 from toys import FavouringGuide, LetterTask, letter_gpt, letter_t5
 

@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from resume_script import LOLS, toy_trainer
 from rlgf.errors import UserError
-from rlgf.training.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
-from rlgf.training.trainer import Trainer
+from rlgf.run.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from rlgf.run.trainer import Trainer
 
 SCRIPT = Path(__file__).with_name("resume_script.py")
 CHANGED = {"update": {"epochs": 3}}

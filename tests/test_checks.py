@@ -13,7 +13,7 @@ from rlgf.algorithms import ESTIMATORS, Algorithm
 from rlgf.config import Config, load_config
 from rlgf.errors import RefusedError, UserError
 from rlgf.guides import Request
-from rlgf.training.parts import build_parts
+from rlgf.run.build import build_parts
 from rlgf.types import Completion, Sample
 
 HERE = "test_checks"
@@ -60,7 +60,7 @@ class Writes:
 
 @pytest.fixture(autouse=True)
 def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("rlgf.training.parts.load_language_model", "rlgf.guides.build.load_language_model"):
+    for place in ("rlgf.run.build.load_language_model", "rlgf.guides.config.load_language_model"):
         monkeypatch.setattr(place, lambda *_: pytest.fail("a model was loaded"))
 
 

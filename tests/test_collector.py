@@ -10,10 +10,10 @@ from rlgf.algorithms.catalog import AGGREVATED, BC, BREAD, GUIDED_GRPO, PPO, PPO
 from rlgf.errors import UserError
 from rlgf.guides import Guide, LocalGuide
 from rlgf.models.loading import LanguageModel
-from rlgf.rollout.authors import splice
+from rlgf.models.rollout_scores import score_logprobs
+from rlgf.models.sampling import Sampling
 from rlgf.rollout.collector import Collector, RolloutConfig
-from rlgf.rollout.sampling import Sampling
-from rlgf.rollout.scoring import score_logprobs
+from rlgf.rollout.writers import splice
 from rlgf.types import Author, Completion, Rollout, Sample
 from toys import FavouringGuide, letter_gpt
 

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from rich.console import Console
 
+from rlgf.compare.grid import Comparison, collect_runs, load_comparison, run_comparison
 from rlgf.errors import UserError
-from rlgf.report.comparison import Comparison, collect_runs, load_comparison, run_comparison
-from rlgf.training.checkpoint import save_policy
-from rlgf.training.display import Display
+from rlgf.run.checkpoint import save_policy
+from rlgf.run.display import Display
 from toys import letter_gpt
 
 QUIET = Display(Console(quiet=True))

@@ -15,7 +15,7 @@ from resume_script import toy_trainer
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.rewards import Composed, RewardConfig, RewardInput, Scale, Term, build_reward, score
-from rlgf.training.parts import build_parts
+from rlgf.run.build import build_parts
 from rlgf.types import Author
 from test_config import BASE, refusal
 from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
@@ -274,7 +274,7 @@ def test_a_reward_that_cannot_be_paid_is_refused_before_a_model_loads(
     def load(*arguments: object) -> None:
         pytest.fail("a model was loaded")
 
-    monkeypatch.setattr("rlgf.training.parts.load_language_model", load)
+    monkeypatch.setattr("rlgf.run.build.load_language_model", load)
     config = Config.model_validate(
         {
             "task": {"name": "toys:LetterTask"},

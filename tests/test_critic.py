@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.models.critic import Critic, HeadCritic, SeparateCritic, build_critic
-from rlgf.models.scoring import Tokens, response_outputs
+from rlgf.models.forward import Tokens, response_outputs
 from rlgf.types import pad
 
 PROMPTS = [[3, 5, 0, 7], [1], [2, 2, 9, 4, 8, 6], [0, 11]]

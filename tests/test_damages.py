@@ -21,7 +21,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 from rlgf import cli
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.training.checkpoint import save_policy
+from rlgf.run.checkpoint import save_policy
 from toys import letter_gpt
 
 DAMAGES: dict[str, Callable[[Path], object]] = {

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlgf.errors import UserError
-from rlgf.metrics.records import summarize
-from rlgf.rewards.examples import ExamplesConfig
+from rlgf.evaluation.files import summarize
+from rlgf.reward_models.data import ExamplesConfig
 from rlgf.tasks import build_task
 from rlgf.tasks.csvfiles import CsvFiles
 from rlgf.tasks.rows import file_rows

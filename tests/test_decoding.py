@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.models.abilities import abilities
-from rlgf.models.cache import cache_argument
-from rlgf.models.decoding import Continuation, sample_continuations
+from rlgf.models.forward import Tokens, response_outputs
+from rlgf.models.generate import Continuation, sample_continuations
+from rlgf.models.kv_cache import cache_argument
 from rlgf.models.loading import LanguageModel
-from rlgf.models.scoring import Tokens, response_outputs
-from rlgf.rollout.sampling import Sampling, draw, sampling_logits, token_logprobs
+from rlgf.models.sampling import Sampling, draw, sampling_logits, token_logprobs
 from rlgf.types import pad
 
 END = 0

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from rlgf.cli import app
 from rlgf.guides import LocalGuide, Request
 from rlgf.models.loading import LanguageModel
-from rlgf.rollout.authors import Draft
+from rlgf.models.sampling import Sampling
 from rlgf.rollout.collector import assemble
-from rlgf.rollout.sampling import Sampling
+from rlgf.rollout.writers import Draft
+from rlgf.run.checkpoint import save_policy
+from rlgf.run.display import Display, printable, visible
 from rlgf.seeding import derive
-from rlgf.training.checkpoint import save_policy
-from rlgf.training.display import Display, printable, visible
 from rlgf.types import Author, Experience, Sample
 from tokenizer_kinds import byte_bpe, llama_legacy, speaker
 

@@ -19,14 +19,14 @@ from rlgf.algorithms.catalog import DISTILL, PPO_PLUS_PLUS
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.guides import Guide, LocalGuide, ScoringGuide
-from rlgf.losses import distillation
+from rlgf.models.forward import Tokens
 from rlgf.models.loading import LanguageModel
-from rlgf.models.scoring import Tokens
-from rlgf.rollout.sampling import Sampling
-from rlgf.training.checkpoint import save_policy
-from rlgf.training.display import Display
-from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer
+from rlgf.models.sampling import Sampling
+from rlgf.objectives.losses import distillation
+from rlgf.run.build import build_parts
+from rlgf.run.checkpoint import save_policy
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Rollout
 from toys import FavouringGuide, LetterTask, letter_gpt
 

@@ -28,10 +28,10 @@ from transformers import (
 
 from conftest import sharpen
 from rlgf.models.critic import build_critic
-from rlgf.models.decoding import Continuation, sample_continuations
 from rlgf.models.encoder_decoder import decoder_start
-from rlgf.models.scoring import Tokens, response_outputs
-from rlgf.rollout.sampling import Sampling, draw, sampling_logits, token_logprobs
+from rlgf.models.forward import Tokens, response_outputs
+from rlgf.models.generate import Continuation, sample_continuations
+from rlgf.models.sampling import Sampling, draw, sampling_logits, token_logprobs
 from rlgf.types import pad
 
 END = 1

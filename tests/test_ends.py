@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from rlgf.algorithms.catalog import PPO, PPO_PLUS_PLUS
+from rlgf.evaluation.perplexity import text_nll
 from rlgf.guides import LocalGuide
-from rlgf.metrics.perplexity import text_nll
+from rlgf.learning.updater import UpdateConfig, Updater
+from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
-from rlgf.models.scoring import Tokens, response_outputs
-from rlgf.rollout.authors import splice
+from rlgf.models.rollout_scores import score_logprobs
+from rlgf.models.sampling import Sampling
 from rlgf.rollout.collector import Collector, RolloutConfig
-from rlgf.rollout.sampling import Sampling
-from rlgf.rollout.scoring import score_logprobs
-from rlgf.training.checkpoint import save_policy
-from rlgf.training.update import UpdateConfig, Updater
+from rlgf.rollout.writers import splice
+from rlgf.run.checkpoint import save_policy
 from rlgf.types import Author, Completion, Sample
 from toys import LetterTask, letter_gpt, letter_t5
 

@@ -18,14 +18,14 @@ from torch import Tensor
 from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, Term
 from rlgf.algorithms.catalog import AGGREVATED, BC, DISTILL, PPO, PPO_PLUS_PLUS, RLOO
 from rlgf.guides import LocalGuide
-from rlgf.models.decoding import sample_continuations
+from rlgf.learning.assessor import Assessor
+from rlgf.learning.inputs import read_by
+from rlgf.learning.updater import UpdateConfig, Updater
+from rlgf.models.generate import sample_continuations
+from rlgf.models.sampling import Sampling
 from rlgf.rewards import Reward
-from rlgf.rollout.authors import Draft
 from rlgf.rollout.collector import assemble
-from rlgf.rollout.sampling import Sampling
-from rlgf.training.experience import Assessor
-from rlgf.training.inputs import read_by
-from rlgf.training.update import UpdateConfig, Updater
+from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Rollout, Sample
 from toys import LENGTH, STATES, TableCritic, TableModel, state_index, table_language_model
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from rlgf.config import load_config
-from rlgf.training.display import Display
-from rlgf.training.trainer import Trainer
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,9 +20,9 @@ from resume_script import toy_trainer
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.guides import BudgetSpentError, EnsembleGuide, HTTPGuide, HTTPGuideConfig, LocalGuideConfig, Request
-from rlgf.guides.cache import GuideCache
-from rlgf.guides.http import _wait
-from rlgf.training.trainer import Trainer
+from rlgf.guides.answer_cache import GuideCache
+from rlgf.guides.endpoint import _wait
+from rlgf.run.trainer import Trainer
 from rlgf.types import Author
 
 MADE: list[HTTPGuide] = []
@@ -260,7 +260,7 @@ def test_what_was_answered_before_a_failure_is_kept(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from rlgf.guides import Request
-from rlgf.guides.cache import GuideCache
+from rlgf.guides.answer_cache import GuideCache
 cache, who = GuideCache(sys.argv[1]), sys.argv[2]
 for i in range(300):
     for text in (f"{who} {i}", f"both {i}"):

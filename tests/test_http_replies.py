@@ -19,8 +19,8 @@ from faulty_server import PAGE, FaultyServer, answer_to, serving
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.guides import HTTPGuide, HTTPGuideConfig, ReplayGuide, ReplayGuideConfig, Request
-from rlgf.guides.cache import GuideCache
-from rlgf.guides.http import _passes, _wait
+from rlgf.guides.answer_cache import GuideCache
+from rlgf.guides.endpoint import _passes, _wait
 from test_http_guide import RECIPE, requests
 
 MADE: list[HTTPGuide] = []

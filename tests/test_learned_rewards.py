@@ -19,9 +19,9 @@ from rlgf.rewards import Composed, Term, build_reward
 from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward
 from rlgf.rewards.discriminator import Discriminator
 from rlgf.rollout.collector import RolloutConfig
-from rlgf.training.loop import TrainingLoop
-from rlgf.training.parts import build_parts
-from rlgf.training.saving import Saver
+from rlgf.run.build import build_parts
+from rlgf.run.loop import TrainingLoop
+from rlgf.run.saver import Saver
 from rlgf.types import Author, Rollout, Sample
 from toys import LetterTask, letter_gpt, share_of_a
 
@@ -259,7 +259,7 @@ def parts_of(reward: Any, samples: list[Sample] | None = None, algorithm: str = 
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused is refused before a model loads."""
     monkeypatch.setattr("rlgf.checks.context_length", lambda *arguments: None)
-    monkeypatch.setattr("rlgf.training.parts.load_language_model", lambda *arguments: pytest.fail("loaded"))
+    monkeypatch.setattr("rlgf.run.build.load_language_model", lambda *arguments: pytest.fail("loaded"))
 
 
 @pytest.mark.usefixtures("no_model")

@@ -28,9 +28,9 @@ from architectures import small_tokenizer
 from conftest import sharpen
 from rlgf.errors import UserError
 from rlgf.models.abilities import Abilities, abilities
-from rlgf.models.decoding import sample_continuations
+from rlgf.models.generate import sample_continuations
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
-from rlgf.rollout.sampling import Sampling
+from rlgf.models.sampling import Sampling
 
 BERT: dict[str, Any] = {
     "vocab_size": 40,

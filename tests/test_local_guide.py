@@ -14,9 +14,9 @@ from rlgf.algorithms.catalog import AGGREVATED, PPO, PPO_PLUS_PLUS
 from rlgf.guides import LocalGuide, Request
 from rlgf.models.abilities import abilities
 from rlgf.models.loading import LanguageModel
-from rlgf.rollout.authors import prompt_tokens
+from rlgf.models.sampling import Sampling
 from rlgf.rollout.collector import Collector, RolloutConfig
-from rlgf.rollout.sampling import Sampling
+from rlgf.rollout.writers import prompt_tokens
 from rlgf.schedules import constant
 from rlgf.types import Author, Completion, Sample
 from tokenizer_kinds import (

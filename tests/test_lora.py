@@ -16,16 +16,16 @@ from rlgf import cli
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.models.critic import AdapterCritic, build_critic
-from rlgf.models.decoding import sample_continuations
+from rlgf.models.forward import Tokens, response_outputs
+from rlgf.models.generate import sample_continuations
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model, load_model_config
 from rlgf.models.lora import Adapters, LoRAConfig
-from rlgf.models.scoring import Tokens, response_outputs
-from rlgf.rollout.sampling import Sampling
-from rlgf.training.checkpoint import save_policy
-from rlgf.training.display import Display
-from rlgf.training.parts import build_parts
-from rlgf.training.saving import Saver
-from rlgf.training.trainer import Trainer
+from rlgf.models.sampling import Sampling
+from rlgf.run.build import build_parts
+from rlgf.run.checkpoint import save_policy
+from rlgf.run.display import Display
+from rlgf.run.saver import Saver
+from rlgf.run.trainer import Trainer
 from toys import FavouringGuide, LetterTask, letter_gpt, letter_t5, share_of_a
 
 QUIET = Display(Console(quiet=True))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlgf.losses import (
+from rlgf.objectives.losses import (
     clipped_surrogate,
     clipped_value,
     distillation,

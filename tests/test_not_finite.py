@@ -16,16 +16,16 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from rlgf import cli
 from rlgf.config import Config
 from rlgf.errors import UserError
+from rlgf.evaluation.perplexity import perplexity
 from rlgf.guides import LocalGuide
 from rlgf.jsontext import to_json
-from rlgf.metrics.perplexity import perplexity
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
-from rlgf.rewards.fit import load_reward_recipe, train_reward_model
-from rlgf.rollout.sampling import Sampling
-from rlgf.training.checkpoint import latest_checkpoint, save_policy
-from rlgf.training.display import Display
-from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer
+from rlgf.models.sampling import Sampling
+from rlgf.reward_models.train import load_reward_recipe, train_reward_model
+from rlgf.run.build import build_parts
+from rlgf.run.checkpoint import latest_checkpoint, save_policy
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from rlgf.types import Sample
 from toys import LetterTask, letter_gpt, share_of_a
 

@@ -12,7 +12,7 @@ import pytest
 from rlgf.algorithms import Algorithm, Mixture, Span
 from rlgf.config import Config, load_config
 from rlgf.guides import LocalGuideConfig
-from rlgf.rollout.sampling import Sampling
+from rlgf.models.sampling import Sampling
 from rlgf.schedules import Schedule, constant
 
 pytest.importorskip("peft")

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
-from rlgf.training.checkpoint import save_policy
-from rlgf.training.display import Display
-from rlgf.training.trainer import Trainer
+from rlgf.run.checkpoint import save_policy
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from toys import letter_gpt
 
 MEASURED = ("kl", "output_perplexity", "reference_perplexity", "reward")

@@ -16,19 +16,19 @@ from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor
 
-from rlgf import losses
-from rlgf.advantages import best_and_worst
 from rlgf.algorithms import ALGORITHMS, ESTIMATORS, Algorithm, Pairs, Signals, algorithm_from
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.rollout.authors import Draft
-from rlgf.rollout.sampling import Sampling
+from rlgf.learning.assessor import Assessor
+from rlgf.learning.updater import UpdateConfig, Updater
+from rlgf.models.sampling import Sampling
+from rlgf.objectives import losses
+from rlgf.objectives.advantages import best_and_worst
+from rlgf.rollout.writers import Draft
+from rlgf.run.build import build_parts
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from rlgf.tasks import Task, build_task
-from rlgf.training.display import Display
-from rlgf.training.experience import Assessor
-from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer
-from rlgf.training.update import UpdateConfig, Updater
 from rlgf.types import Author, Experience, Sample
 from test_exact_gradients import (
     POLICY,

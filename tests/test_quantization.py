@@ -14,7 +14,7 @@ from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
 from rlgf.models.lora import Adapters, LoRAConfig
 from rlgf.models.quantization import Quantization
-from rlgf.training.checkpoint import save_policy
+from rlgf.run.checkpoint import save_policy
 from toys import letter_gpt
 
 IDS = torch.tensor([[0, 1, 2, 3]])

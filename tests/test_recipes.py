@@ -14,8 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rlgf.cli import app
-from rlgf.config import Config, load_config, read_source
+from rlgf.compare.grid import load_comparison
+from rlgf.config import Config, load_config
+from rlgf.recipe import read_source
 from rlgf.errors import UserError
+from rlgf.evaluation.winrate import http_judge
 from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.packaged import (
     RECIPES,
@@ -25,9 +28,7 @@ from rlgf.packaged import (
     recipe_summary,
     recipe_that_writes,
 )
-from rlgf.report.comparison import load_comparison
-from rlgf.report.winrate import http_judge
-from rlgf.rewards.fit import load_reward_recipe
+from rlgf.reward_models.train import load_reward_recipe
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,9 +20,9 @@ from resume_script import toy_trainer
 from rlgf import cli, seeding
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.training import checkpoint
-from rlgf.training.states import copied, digest, read_back
-from rlgf.training.trainer import Trainer
+from rlgf.run import checkpoint
+from rlgf.run.trainer import Trainer
+from rlgf.states import copied, digest, read_back
 from test_checkpoint import checkpoints, equal, metrics, state
 from toys import share_of_a
 
@@ -133,7 +133,7 @@ def test_a_run_out_of_memory_goes_on_with_smaller_micro_batches(tmp_path: Path, 
 def test_where_a_copy_would_not_fit_the_newest_checkpoint_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlgf.training.undo._SHARE_OF_MEMORY", 0.0)
+    monkeypatch.setattr("rlgf.run.undo._SHARE_OF_MEMORY", 0.0)
     trainer = toy_trainer(tmp_path)
     fail_in_pass(trainer, 3, ValueError("in the middle"), finished=3)
     with pytest.raises(ValueError, match="in the middle") as caught:
@@ -164,7 +164,7 @@ def test_a_metric_that_fails_saves_and_is_asked_again(tmp_path: Path, straight: 
 def test_a_tracker_that_fails_saves_what_was_learned(
     tmp_path: Path, straight: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlgf.training.logbook import Logbook
+    from rlgf.run.metrics_log import Logbook
 
     write = Logbook.write
 
@@ -227,7 +227,7 @@ class Remembering:
 
 
 def with_reward(folder: Path, reward: Any) -> Trainer:
-    from rlgf.training.parts import build_parts
+    from rlgf.run.build import build_parts
     from toys import FavouringGuide, LetterTask, letter_gpt
 
     config = toy_trainer(folder, **SELDOM).config

@@ -20,20 +20,20 @@ from typer.testing import CliRunner
 from rlgf import cli
 from rlgf.cli import app
 from rlgf.config import load_config
+from rlgf.demo.imdb import labelled_reviews
 from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
 from rlgf.models.lora import Adapters, LoRAConfig
+from rlgf.reward_models.calibration import Bin, expected_calibration_error, reliability
+from rlgf.reward_models.scorer import Scorer
+from rlgf.reward_models.train import load_reward_recipe, train_reward_model
 from rlgf.rewards import Reward, RewardInput, build_reward, score
 from rlgf.rewards.base import PolicyReadingReward
-from rlgf.rewards.calibration import Bin, expected_calibration_error, reliability
-from rlgf.rewards.fit import load_reward_recipe, train_reward_model
-from rlgf.rewards.model import Scorer
 from rlgf.rollout.collector import RolloutConfig
-from rlgf.tasks.imdb import labelled_reviews
-from rlgf.training.checkpoint import save_policy
-from rlgf.training.display import Display
-from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer
+from rlgf.run.build import build_parts
+from rlgf.run.checkpoint import save_policy
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from tokenizer_kinds import byte_bpe, encoder_pieces, llama_legacy, word_pieces
 from toys import letter_gpt
 
@@ -310,7 +310,9 @@ def refusal(told: dict[str, Any]) -> str:
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused is refused before a model loads."""
-    monkeypatch.setattr("rlgf.rewards.fit.load_scorer", lambda *arguments: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "rlgf.reward_models.train.load_scorer", lambda *arguments: pytest.fail("a model was loaded")
+    )
 
 
 @pytest.mark.usefixtures("no_model")

@@ -11,23 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlgf.demo import judge, sentiment
+from rlgf.demo.imdb import labelled_reviews
+from rlgf.demo.judge import train_judge
+from rlgf.demo.sentiment import train_sentiment
 from rlgf.errors import UserError
 from rlgf.registry import resolve
-from rlgf.rewards import (
-    REWARDS,
-    Judge,
-    Logged,
-    Reward,
-    RewardInput,
-    Sentiment,
-    build_reward,
-    checked_rewards,
-    judge,
-    sentiment,
-)
-from rlgf.rewards.judge import train_judge
-from rlgf.rewards.sentiment import train_sentiment
-from rlgf.tasks.imdb import labelled_reviews
+from rlgf.rewards import REWARDS, Judge, Logged, Reward, RewardInput, Sentiment, build_reward, checked_rewards
 
 TEXTS = ["a", "bb", "ccc"]
 POSITIVE = "A wonderful, moving film with superb acting. I loved it, one of the best I have seen. "

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rlgf.algorithms import Algorithm, algorithm_from
 from rlgf.algorithms.catalog import GUIDED_GRPO, LUFFY, PPO_PLUS_PLUS
-from rlgf.models.scoring import Tokens, response_outputs
-from rlgf.training.trainer import Trainer
+from rlgf.models.forward import Tokens, response_outputs
+from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Experience
 from test_training import build, experience_of
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from rlgf.rollout.sampling import Sampling, draw, entropy, sampling_logits, token_logprobs
+from rlgf.models.sampling import Sampling, draw, entropy, sampling_logits, token_logprobs
 
 ENDS = (2,)
 JUST_UNDER_1 = 1 - 2**-24

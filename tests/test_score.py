@@ -15,11 +15,11 @@ from rlgf import checks
 from rlgf.cli import main
 from rlgf.config import load_config
 from rlgf.errors import UserError
+from rlgf.evaluation.files import Evaluation, read_texts, summarize
+from rlgf.evaluation.score import score_file
 from rlgf.guides import ReplayGuide, ReplayGuideConfig, Request
 from rlgf.metrics import MetricConfig
-from rlgf.metrics.records import Evaluation, read_texts, summarize
-from rlgf.metrics.score import score_file
-from rlgf.training.parts import build_parts
+from rlgf.run.build import build_parts
 from rlgf.types import Sample
 
 FILE = Path(__file__).parent / "data" / "commongen_outputs.jsonl"

@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy import stats
 
-from rlgf.report.statistics import first_at, interval, paired_difference
+from rlgf.evaluation.statistics import first_at, interval, paired_difference
 
 CURVE = [(0.0, 0.2), (100.0, 0.4), (200.0, 0.3), (300.0, 0.9)]
 

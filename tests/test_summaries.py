@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from rlgf.cli import app
 from rlgf.config import load_config
+from rlgf.demo.imdb import labelled_reviews
+from rlgf.demo.review_verdicts import ReviewVerdictsTask, write_verdict_pairs
 from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel
-from rlgf.rollout.authors import ReferenceWriter, prompt_tokens
 from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.writers import ReferenceWriter, prompt_tokens
 from rlgf.tasks import Task, build_task, commongen
-from rlgf.tasks.imdb import labelled_reviews
-from rlgf.tasks.review_verdicts import ReviewVerdictsTask, write_verdict_pairs
 from rlgf.types import Author, Sample
 
 RECORD = {

@@ -18,8 +18,8 @@ from rlgf.algorithms.spec import merged
 from rlgf.errors import UserError
 from rlgf.guides import EnsembleGuide, Guide, ReplayGuide, ReplayGuideConfig, Request
 from rlgf.models.loading import LanguageModel
-from rlgf.rollout.authors import Draft, Part
 from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.writers import Draft, Part
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author, Completion, Rollout, Sample
 from toys import FavouringGuide, letter_gpt

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
+from rlgf.demo import imdb
+from rlgf.demo.imdb import ImdbTask, labelled_reviews, snippets
 from rlgf.errors import UserError
 from rlgf.models.loading import LanguageModel
 from rlgf.registry import resolve
-from rlgf.tasks import TASKS, Task, build_task, imdb
-from rlgf.tasks.imdb import ImdbTask, labelled_reviews, snippets
+from rlgf.tasks import TASKS, Task, build_task
 from rlgf.types import Sample
 
 SIZES = {"reward": 7000, "judge": 6000, "validation": 500, "test": 1000, "train": 10391}

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from conftest import SENTENCES
 from rlgf.models.text import Codec
-from rlgf.rollout.authors import prompt_tokens
+from rlgf.rollout.writers import prompt_tokens
 from rlgf.types import Sample
 from tokenizer_kinds import (
     KINDS,

@@ -14,9 +14,9 @@ from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
 from rlgf.algorithms.catalog import BREAD
 from rlgf.guides import BudgetSpentError, LocalGuide, ReplayGuide, ReplayGuideConfig, Request
-from rlgf.rollout.authors import Draft, Part, Writer
-from rlgf.rollout.sampling import Sampling
-from rlgf.training.trainer import Trainer
+from rlgf.models.sampling import Sampling
+from rlgf.rollout.writers import Draft, Part, Writer
+from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Completion
 from test_training import build
 from toys import letter_gpt

@@ -16,15 +16,15 @@ from rlgf.algorithms import ALGORITHMS, Algorithm, KLConfig
 from rlgf.config import Config
 from rlgf.guides import LocalGuide
 from rlgf.models.loading import LanguageModel
+from rlgf.models.rollout_scores import score_logprobs, score_values
+from rlgf.models.sampling import Sampling
 from rlgf.rewards import Reward
 from rlgf.rewards.discriminator import Discriminator
-from rlgf.rollout.sampling import Sampling
-from rlgf.rollout.scoring import score_logprobs, score_values
-from rlgf.training.describe import mean_kl
-from rlgf.training.display import Display
-from rlgf.training.order import shuffled_passes
-from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer
+from rlgf.run.build import build_parts
+from rlgf.run.data_order import shuffled_passes
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
+from rlgf.run.update_metrics import mean_kl
 from rlgf.types import Author, Experience, Sample
 from toys import LetterTask, letter_gpt, share_of_a
 

@@ -23,7 +23,7 @@ from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.metrics import measure
 from rlgf.rewards import Composed, Logged, RewardInput, Term, build_reward, checked_rewards, score
-from rlgf.training.parts import build_parts
+from rlgf.run.build import build_parts
 from rlgf.types import Author, Sample
 from toys import FavouringGuide, LetterTask, letter_gpt
 

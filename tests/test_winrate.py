@@ -15,9 +15,9 @@ import faulty_server
 from faulty_server import FaultyServer, serving
 from rlgf.cli import main
 from rlgf.errors import UserError
-from rlgf.metrics.records import Texts
-from rlgf.report.statistics import interval
-from rlgf.report.winrate import WinRate, by_judge, by_reward, http_judge, read_pairs
+from rlgf.evaluation.files import Texts
+from rlgf.evaluation.statistics import interval
+from rlgf.evaluation.winrate import WinRate, by_judge, by_reward, http_judge, read_pairs
 from rlgf.types import Sample
 
 PROMPTS = [f"prompt {i}" for i in range(6)]

@@ -23,8 +23,8 @@ from rlgf import seeding
 from rlgf.guides import Request
 from rlgf.models.abilities import Abilities, declare
 from rlgf.models.critic import Critic
+from rlgf.models.forward import Tokens
 from rlgf.models.loading import LanguageModel
-from rlgf.models.scoring import Tokens
 from rlgf.types import Completion, Sample
 
 

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from rlgf.errors import UserError
     from rlgf.guides import Guide, Request
     from rlgf.rewards import Reward
+    from rlgf.run.build import Parts, build_parts
+    from rlgf.run.trainer import Trainer
     from rlgf.tasks import Task
-    from rlgf.training.parts import Parts, build_parts
-    from rlgf.training.trainer import Trainer
     from rlgf.types import Author, Completion, Experience, Message, Rollout, Sample
 
 _HOMES = {
@@ -23,8 +23,8 @@ _HOMES = {
     "rlgf.guides": ("Guide", "Request"),
     "rlgf.rewards": ("Reward",),
     "rlgf.tasks": ("Task",),
-    "rlgf.training.parts": ("Parts", "build_parts"),
-    "rlgf.training.trainer": ("Trainer",),
+    "rlgf.run.build": ("Parts", "build_parts"),
+    "rlgf.run.trainer": ("Trainer",),
     "rlgf.types": ("Author", "Completion", "Experience", "Message", "Rollout", "Sample"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

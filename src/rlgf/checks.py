@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlgf.algorithms.rules import lacking
 from rlgf.errors import UserError
-from rlgf.guides.build import guide_models, http_configs, own_guides, scoreless_key
+from rlgf.guides.config import guide_models, http_configs, own_guides, scoreless_key
 from rlgf.guides.ensemble import EnsembleConfig
 from rlgf.guides.own import own_guide
 from rlgf.metrics import Metric

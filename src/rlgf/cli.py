@@ -45,7 +45,7 @@ def train(
 ) -> None:
     """Train a policy as recipes say, then test it."""
     from rlgf.config import load_config
-    from rlgf.training.trainer import Trainer
+    from rlgf.run.trainer import Trainer
 
     with closing(Trainer(load_config(*sources))) as trainer:
         totals = trainer.train(resume=resume)
@@ -63,21 +63,21 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Folder for a JSON-lines file an author.")] = None,
 ) -> None:
     """Measure the recipe's policy (policy.model=FOLDER), its guide and the data's own texts."""
+    from rlgf import distributed
     from rlgf.config import load_config
-    from rlgf.training import processes
-    from rlgf.training.trainer import Trainer
+    from rlgf.run.trainer import Trainer
     from rlgf.types import Author as Who
 
     config = load_config(*sources)
     names = author or ["policy", *(["guide"] if config.guide else []), "reference"]
     rows = {}
-    with closing(Trainer(config, evaluates=True)) as trainer, processes.one_fate():
+    with closing(Trainer(config, evaluates=True)) as trainer, distributed.one_fate():
         for name in names:
             if name.upper() not in Who.__members__ or name == "nobody":
                 raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")
             evaluation = trainer.evaluate(Who[name.upper()], split)
             rows[name] = evaluation.totals
-            if output is not None and processes.is_main():
+            if output is not None and distributed.is_main():
                 evaluation.save(output / f"{name}.jsonl")
     trainer.display.table(f"{config.name}: {split} split", rows)
 
@@ -85,10 +85,10 @@ def evaluate(
 @app.command()
 def check(sources: Sources) -> None:
     """Say what a recipe would do and what it would need, or all that is wrong with it; loads and asks nothing."""
+    from rlgf.check.report import check as checked
+    from rlgf.check.report import told
     from rlgf.config import load_config
     from rlgf.errors import RefusedError
-    from rlgf.report.check import check as checked
-    from rlgf.report.check import told
 
     try:
         found = checked(load_config(*sources))
@@ -117,9 +117,9 @@ def score(
     output: Annotated[Path | None, typer.Option(help="File for the totals and each text's values.")] = None,
 ) -> None:
     """Compute metrics of texts in a file."""
+    from rlgf.evaluation.score import score_file
     from rlgf.metrics import MetricConfig
-    from rlgf.metrics.score import score_file
-    from rlgf.training.display import Display
+    from rlgf.run.display import Display
 
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     evaluation = score_file(file, [MetricConfig(name=name) for name in names], references)
@@ -141,7 +141,7 @@ def winrate(
     ] = None,
 ) -> None:
     """Show how often A's texts are preferred to B's."""
-    from rlgf.report.winrate import by_judge, by_reward, http_judge, read_pairs, winrate_table
+    from rlgf.evaluation.winrate import by_judge, by_reward, http_judge, read_pairs, winrate_table
     from rlgf.rewards import build_reward
 
     pairs = read_pairs(file_a, file_b)
@@ -167,9 +167,9 @@ def generate(
     from rlgf.guides import LocalGuide, Request
     from rlgf.models.encoder_decoder import is_encoder_decoder
     from rlgf.models.loading import ModelConfig, load_language_model
-    from rlgf.rollout.sampling import Sampling
+    from rlgf.models.sampling import Sampling
+    from rlgf.run.display import visible
     from rlgf.seeding import derive
-    from rlgf.training.display import visible
 
     language_model = load_language_model(ModelConfig(model=model))
     writer = LocalGuide(
@@ -193,9 +193,9 @@ def merge(
     """Add an adapter to its base's weights, and save the model as if it had been trained whole."""
     from rlgf.models.loading import ModelConfig, load_language_model
     from rlgf.models.lora import adapter_base
-    from rlgf.rewards.model import ModelReward, holds_reward_model
-    from rlgf.training.checkpoint import save_policy
-    from rlgf.training.start import carry_start
+    from rlgf.reward_models.scorer import ModelReward, holds_reward_model
+    from rlgf.run.checkpoint import save_policy
+    from rlgf.run.start import carry_start
 
     if adapter_base(adapter, None) is None:
         raise UserError(
@@ -219,7 +219,7 @@ def compare(
     report_only: Annotated[bool, typer.Option(help="Tabulate what has finished; train nothing.")] = False,
 ) -> None:
     """Run algorithms and seeds over a recipe; run it again to go on where it stopped."""
-    from rlgf.report.comparison import load_comparison, run_comparison
+    from rlgf.compare.grid import load_comparison, run_comparison
 
     run_comparison(load_comparison(recipe, overrides or []), report_only=report_only)
 
@@ -233,13 +233,13 @@ def reward(
 ) -> None:
     """Train a reward model as a recipe says; without one the built-in classifier and judge, or show them."""
     if sources:
-        from rlgf.rewards.fit import load_reward_recipe, train_reward_model
+        from rlgf.reward_models.train import load_reward_recipe, train_reward_model
 
         config = load_reward_recipe(*sources)
         Console().print(Text(f"{config.output}: {json.dumps(train_reward_model(config))}"), soft_wrap=True)
         return
-    from rlgf.rewards.judge import Judge
-    from rlgf.rewards.sentiment import Sentiment
+    from rlgf.demo.judge import Judge
+    from rlgf.demo.sentiment import Sentiment
 
     for name, scorer in (("sentiment", Sentiment()), ("judge", Judge())):
         Console().print(Text(f"{name}: {json.dumps(scorer.report)}"))
@@ -266,7 +266,7 @@ def guide_cache(
     clear: Annotated[bool, typer.Option(help="Delete every answer.")] = False,
 ) -> None:
     """Show the cache of guides' answers: its size, how often it was of use and what that saved."""
-    from rlgf.guides.cache import GuideCache
+    from rlgf.guides.answer_cache import GuideCache
 
     with closing(GuideCache(folder)) as cache:
         if export is not None:
@@ -284,7 +284,7 @@ def guide_cache(
 @app.command()
 def algorithms() -> None:
     """Print the table of algorithms."""
-    from rlgf.report.algorithms import algorithm_table
+    from rlgf.algorithms.show import algorithm_table
 
     Console().print(algorithm_table())
 
@@ -326,7 +326,7 @@ def pairs(
     folder: Annotated[Path, typer.Argument(help="Where to write a JSON-lines file a split.")],
 ) -> None:
     """Write preference pairs (prompt, chosen, rejected) of the task review-verdicts."""
-    from rlgf.tasks.review_verdicts import write_verdict_pairs
+    from rlgf.demo.review_verdicts import write_verdict_pairs
 
     for split, count in write_verdict_pairs(folder).items():
         Console().print(Text(f"{folder / split}.jsonl: {count:,} pairs"))

@@ -10,9 +10,9 @@ from rich.console import Console
 from rlgf.algorithms import ALGORITHMS
 from rlgf.config import Config
 from rlgf.models.loading import LanguageModel
-from rlgf.training.display import Display
-from rlgf.training.parts import build_parts
-from rlgf.training.trainer import Trainer
+from rlgf.run.build import build_parts
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from toys import FavouringGuide, LetterTask, letter_gpt, letter_t5, share_of_a
 
 QUIET = Display(Console(quiet=True))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rlgf import advantages
+from rlgf.objectives import advantages
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float, UInt8
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
-from rlgf import losses
 from rlgf.algorithms.script import Span
+from rlgf.objectives import losses
 from rlgf.registry import resolve
 from rlgf.schedules import Schedule, constant
 

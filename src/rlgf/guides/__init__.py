@@ -10,12 +10,12 @@ from rlgf.guides.base import (
     ScoringGuide,
     Usage,
 )
-from rlgf.guides.build import GuideConfig, build_guide, guide_models, http_configs, scoring_guide
+from rlgf.guides.config import GuideConfig, build_guide, guide_models, http_configs, scoring_guide
 from rlgf.guides.ensemble import EnsembleConfig, EnsembleGuide
+from rlgf.guides.http import HTTPGuide
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig, guide_template
 from rlgf.guides.own import OwnGuideConfig
-from rlgf.guides.remote import HTTPGuide
 from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
 from rlgf.guides.settings import GuideKind, GuideSettings
 

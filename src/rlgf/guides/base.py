@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgf.errors import UserError
-from rlgf.models.scoring import Tokens
+from rlgf.models.forward import Tokens
 from rlgf.types import Completion, Messages
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from rlgf import seeding
 from rlgf.errors import nearest
 from rlgf.guides.base import BudgetedGuide, Guide, RecordedGuide, RemoteGuide, Request, Usage
-from rlgf.guides.build import GuideConfig, build_guide
+from rlgf.guides.config import GuideConfig, build_guide
 from rlgf.guides.settings import GuideSettings
 from rlgf.types import Completion
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rlgf.errors import UserError
-from rlgf.guides.cache import DEFAULT_CACHE
+from rlgf.guides.answer_cache import DEFAULT_CACHE
 from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE, identity
 

@@ -20,12 +20,12 @@ from rlgf.errors import UserError
 from rlgf.guides.base import Request
 from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE
-from rlgf.models.decoding import sample_continuations
 from rlgf.models.encoder_decoder import is_encoder_decoder
+from rlgf.models.forward import Tokens, response_outputs
+from rlgf.models.generate import sample_continuations
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
-from rlgf.models.scoring import Tokens, response_outputs
+from rlgf.models.sampling import Sampling, log_distribution
 from rlgf.models.text import Codec
-from rlgf.rollout.sampling import Sampling, log_distribution
 from rlgf.types import Completion
 
 

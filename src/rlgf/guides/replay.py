@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rlgf.chat import is_chat, read_messages
 from rlgf.errors import UserError
+from rlgf.guides.answer_cache import guide_names
 from rlgf.guides.base import Request
-from rlgf.guides.cache import guide_names
 from rlgf.guides.reply import whole_characters
 from rlgf.guides.settings import GuideSettings
 from rlgf.types import Completion, Messages

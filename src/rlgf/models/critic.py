@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlgf.models.encoder_decoder import decoder_start
+from rlgf.models.forward import Tokens, base_hidden, trunk_of
 from rlgf.models.lora import Adapters
-from rlgf.models.scoring import Tokens, base_hidden, trunk_of
 
 
 class Critic(nn.Module):

@@ -27,7 +27,7 @@ from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
 from rlgf.identity import FREE
 from rlgf.loads import file_damage, loading
-from rlgf.models import lora, minilm, smollm2, weights
+from rlgf.models import lora, weights
 from rlgf.models.abilities import abilities
 from rlgf.models.dropout import without_dropout
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
@@ -36,9 +36,13 @@ from rlgf.models.quantization import Quantization, quantized
 from rlgf.models.scratch import ScratchConfig, architecture, build_scratch
 from rlgf.models.text import Codec
 from rlgf.models.vocabulary import restrict
+from rlgf.registry import resolve
 
-PACKAGED = {"smollm2-135m": smollm2.folder, "minilm-encoder-decoder": minilm.encoder_decoder_folder}
-"""Models that come in a Python package: a name for `model:` and the function that unpacks it."""
+PACKAGED = {
+    "smollm2-135m": "rlgf.demo.smollm2:folder",
+    "minilm-encoder-decoder": "rlgf.demo.minilm:encoder_decoder_folder",
+}
+"""Models that come in a Python package: a name for `model:`, and where the function is that unpacks it."""
 
 
 class ModelConfig(BaseModel):
@@ -56,7 +60,7 @@ class ModelConfig(BaseModel):
 
     @property
     def source(self) -> str:
-        return str(PACKAGED[self.model]()) if self.model in PACKAGED else self.model
+        return str(resolve(self.model, PACKAGED, "model")()) if self.model in PACKAGED else self.model
 
 
 @dataclass(frozen=True)

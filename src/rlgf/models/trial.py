@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 
 from rlgf.errors import UserError
 from rlgf.models.abilities import Abilities, declare, found_by, takes
-from rlgf.models.cache import cache_argument
-from rlgf.models.decoding import sample_continuations
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder, takes_decoder_positions
-from rlgf.models.scoring import Tokens, mixed_precision, response_outputs
+from rlgf.models.forward import Tokens, mixed_precision, response_outputs
+from rlgf.models.generate import sample_continuations
+from rlgf.models.kv_cache import cache_argument
+from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import read_logits
-from rlgf.rollout.sampling import Sampling
 from rlgf.types import pad
 
 _PROMPTS = (5, 2, 2)

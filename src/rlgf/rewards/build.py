@@ -16,13 +16,13 @@ from rlgf.rewards.scale import Scale
 from rlgf.tasks.base import build_from, check_options
 
 REWARDS: Mapping[str, str] = {
-    "sentiment": "rlgf.rewards.sentiment:Sentiment",
-    "judge": "rlgf.rewards.judge:Judge",
+    "sentiment": "rlgf.demo.sentiment:Sentiment",
+    "judge": "rlgf.demo.judge:Judge",
     "length": "rlgf.rewards.texts:Length",
     "metric": "rlgf.rewards.texts:MetricReward",
     "discriminator": "rlgf.rewards.discriminator:Discriminator",
-    "model": "rlgf.rewards.model:ModelReward",
-    "adapter": "rlgf.rewards.model:AdapterReward",
+    "model": "rlgf.reward_models.scorer:ModelReward",
+    "adapter": "rlgf.reward_models.scorer:AdapterReward",
 }
 """Where each reward is, by name. The judge is for evaluation: a policy trained on it has no held-out judge left."""
 

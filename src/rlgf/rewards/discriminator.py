@@ -11,14 +11,13 @@ from jaxtyping import Float, Int
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from rlgf import seeding
+from rlgf import distributed, seeding
 from rlgf.errors import UserError
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import build_critic
+from rlgf.models.forward import Tokens
 from rlgf.models.loading import LanguageModel
-from rlgf.models.scoring import Tokens
 from rlgf.rollout.collector import RolloutConfig
-from rlgf.training import processes
 from rlgf.types import Rollout, pad
 
 _MAX_GRADIENT_NORM = 1.0
@@ -109,13 +108,13 @@ class Discriminator:
                 index = rows.tolist()
                 self._step([real[row] for row in index], [written[row] for row in index], sums)
         seen = 2 * self.epochs * len(rollout)
-        totals = processes.sum_numbers({name: torch.tensor(total) for name, total in sums.items()})
+        totals = distributed.sum_numbers({name: torch.tensor(total) for name, total in sums.items()})
         return {f"discriminator_{name}": float(total) / seen for name, total in totals.items()}
 
     def _step(self, real: list[_Text], written: list[_Text], sums: dict[str, float]) -> None:
         labels = torch.tensor([1.0] * len(real) + [0.0] * len(written))
         texts = [*real, *written]
-        mine = processes.every_nth(torch.arange(len(texts)))
+        mine = distributed.every_nth(torch.arange(len(texts)))
         for rows, batch in self._micro_batches([texts[row] for row in mine.tolist()], _MAX_MICRO_TOKENS):
             logits = self.classifier(batch)
             of_rows = labels[mine[rows]].to(logits.device)
@@ -123,7 +122,7 @@ class Discriminator:
             (loss / len(labels)).backward()
             sums["loss"] += float(loss.detach())
             sums["accuracy"] += float(((logits > 0) == (of_rows > 0.5)).sum())
-        processes.sum_gradients(self.classifier.parameters())
+        distributed.sum_gradients(self.classifier.parameters())
         norm = nn.utils.clip_grad_norm_(self.classifier.parameters(), _MAX_GRADIENT_NORM)
         if not bool(torch.isfinite(norm)):
             raise UserError(

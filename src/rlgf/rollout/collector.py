@@ -21,7 +21,9 @@ from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.identity import FREE
 from rlgf.kept import KeptTokens
 from rlgf.models.loading import LanguageModel
-from rlgf.rollout.authors import (
+from rlgf.models.sampling import Sampling
+from rlgf.rollout.help import draw_again, draw_switches
+from rlgf.rollout.writers import (
     Draft,
     ForeseeingWriter,
     GuideWriter,
@@ -30,8 +32,6 @@ from rlgf.rollout.authors import (
     Writer,
     prompt_tokens,
 )
-from rlgf.rollout.sampling import Sampling
-from rlgf.rollout.switch import draw_again, draw_switches
 from rlgf.types import Author, Rollout, Sample, pad
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from rlgf.algorithms import Algorithm, AnyAlgorithm
 from rlgf.guides.base import Request
-from rlgf.rollout.authors import Draft
 from rlgf.rollout.collector import RolloutConfig, begun_apart, episode_seed, finished_apart, members
-from rlgf.rollout.switch import draw_switches
+from rlgf.rollout.help import draw_switches
+from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Sample
 
 

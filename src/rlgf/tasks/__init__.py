@@ -8,10 +8,10 @@ from rlgf.registry import resolve
 from rlgf.tasks.base import Task, build_from
 
 TASKS: Mapping[str, str] = {
-    "imdb": "rlgf.tasks.imdb:ImdbTask",
+    "imdb": "rlgf.demo.imdb:ImdbTask",
     "commongen": "rlgf.tasks.commongen:CommonGenTask",
     "tldr": "rlgf.tasks.tldr:TldrTask",
-    "review-verdicts": "rlgf.tasks.review_verdicts:ReviewVerdictsTask",
+    "review-verdicts": "rlgf.demo.review_verdicts:ReviewVerdictsTask",
     "data": "rlgf.tasks.data:DataTask",
 }
 """Where each task is, by name; the first line of its docstring says what it is."""

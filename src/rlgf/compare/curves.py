@@ -1,0 +1,76 @@
+"""Pictures of learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from rlgf.run.metrics_log import read_metrics
+
+if TYPE_CHECKING:
+    from rlgf.compare.grid import Comparison, Finished
+
+mpl.use("Agg")
+
+
+def draw_curves(
+    comparison: Comparison,
+    runs: Mapping[tuple[str, str, int], Finished],
+    authors: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> list[Path]:
+    """One picture a setting: validation reward over policy tokens, the mean over seeds and its range."""
+    paths = []
+    for setting in comparison.settings:
+        curves: dict[str, list[Sequence[tuple[float, float]]]] = {}
+        for (where, algorithm, _), run in runs.items():
+            if where == setting:
+                curves.setdefault(algorithm, []).append(run.curve)
+        levels = {
+            name: totals["reward"] for name, totals in authors[setting].items() if name.startswith("guide")
+        }
+        path = comparison.results / f"{comparison.name}-{setting}.png"
+        save_curves(path, f"{comparison.name}, {setting}", curves, levels)
+        paths.append(path)
+    return paths
+
+
+def read_curve(folder: Path) -> list[tuple[float, float]]:
+    """(policy tokens so far, validation reward) at each evaluation of a run."""
+    tokens, points = 0.0, []
+    for line in read_metrics(folder):
+        tokens = float(line.get("policy_tokens", tokens))
+        if "validation/reward" in line:
+            points.append((tokens, float(line["validation/reward"])))
+    return points
+
+
+def save_curves(
+    path: Path,
+    title: str,
+    curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]],
+    levels: Mapping[str, float],
+) -> None:
+    """Draw curves of (policy tokens, reward), several runs a name, and horizontal lines at levels."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes: Any = figure.subplots()
+    for name, runs in curves.items():
+        length = min(len(run) for run in runs)
+        points = np.array([run[:length] for run in runs])
+        tokens, rewards = points[:, :, 0].mean(axis=0), points[:, :, 1]
+        (line,) = axes.plot(tokens, rewards.mean(axis=0), marker="o", markersize=3, label=name)
+        axes.fill_between(
+            tokens, rewards.min(axis=0), rewards.max(axis=0), alpha=0.12, color=line.get_color()
+        )
+    for name, level in levels.items():
+        axes.axhline(level, linestyle="--", color="grey", linewidth=1)
+        axes.annotate(name, (0, level), xytext=(2, 3), textcoords="offset points", color="grey")
+    axes.set(title=title, xlabel="tokens sampled by the policy in training", ylabel="validation reward")
+    axes.legend(frameon=False, fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the date in the file the same curves give the same bytes.
+    figure.savefig(path, dpi=110, metadata={"Software": None})

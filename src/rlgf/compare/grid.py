@@ -1,0 +1,190 @@
+"""Grids of algorithms and seeds over recipes: run what is missing, then tabulate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rlgf.compare.curves import draw_curves, read_curve
+from rlgf.compare.tables import write_tables
+from rlgf.config import Config, load_config
+from rlgf.errors import UserError, nearest
+from rlgf.jsontext import to_json
+from rlgf.packaged import find_recipe
+from rlgf.recipe import laid_over, read_source, validated
+from rlgf.run.checkpoint import latest_checkpoint
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
+from rlgf.types import Author
+
+
+class Comparison(BaseModel):
+    """What a comparison runs: every algorithm with every seed in every setting."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    prepare: tuple[tuple[str, ...], ...] = ()
+    """Runs that come first, in this order: start models and guides, shared by all that follows."""
+    settings: dict[str, tuple[str, ...]]
+    """Recipes and overrides of each setting."""
+    algorithms: dict[str, tuple[str, ...]]
+    """Recipes and overrides of each algorithm, over those of the setting."""
+    seeds: int = Field(default=5, ge=1)
+    baseline: str
+    """The algorithm that paired differences are taken against."""
+    metrics: tuple[str, ...] = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
+    notes: Path | None = None
+    """A Markdown file beside the recipe that the report begins with: what was found, and why."""
+    runs: Path = Path("runs/compare")
+    results: Path = Path("results")
+
+    @model_validator(mode="after")
+    def _baseline_runs(self) -> Comparison:
+        if self.baseline not in self.algorithms:
+            raise ValueError(
+                f"baseline '{self.baseline}' is not run: {nearest(self.baseline, self.algorithms)}"
+            )
+        return self
+
+    def folder(self, setting: str, algorithm: str, seed: int) -> Path:
+        return self.runs / self.name / setting / algorithm / f"seed-{seed}"
+
+    def config(self, setting: str, algorithm: str, seed: int) -> Config:
+        """The configuration of one run of the grid."""
+        return load_config(
+            *self.settings[setting],
+            *self.algorithms[algorithm],
+            {
+                "seed": seed,
+                "name": f"{self.name}-{setting}-{algorithm}-{seed}",
+                "output": str(self.folder(setting, algorithm, seed)),
+            },
+        )
+
+    def grid(self) -> Iterator[tuple[str, str, int]]:
+        """Seeds outermost, so that a grid cut short has whole comparisons."""
+        for seed in range(self.seeds):
+            for setting in self.settings:
+                for algorithm in self.algorithms:
+                    yield setting, algorithm, seed
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a finished run measured."""
+
+    totals: Mapping[str, float]
+    seconds: float
+    curve: Sequence[tuple[float, float]]
+    """(policy tokens so far, validation reward) at each evaluation."""
+
+
+def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Comparison:
+    """Read a comparison's recipe, given by its path or by the name of a packaged one.
+
+    Raises:
+        UserError: it is not there or says something that does not fit.
+    """
+    path = find_recipe(source, "compare", "comparison")
+    merged = read_source(path)
+    for override in overrides:
+        merged = laid_over(merged, read_source(override))
+    comparison = validated(Comparison, merged)
+    if comparison.notes is None:
+        return comparison
+    notes = path.parent / comparison.notes
+    if not notes.is_file():
+        raise UserError(
+            f"'notes': there is no file {notes}; a comparison's notes are named from its own folder."
+        )
+    return comparison.model_copy(update={"notes": notes})
+
+
+def run_comparison(
+    comparison: Comparison, *, report_only: bool = False, display: Display | None = None
+) -> None:
+    """Train what has not been trained yet, evaluate start and guide, and write the tables.
+
+    Every configuration is checked before the first run starts. A finished run keeps its policy, metrics and
+    texts; its checkpoints are deleted.
+
+    Raises:
+        UserError: a run's recipe does not fit, or nothing has finished to report on.
+    """
+    display = display or Display()
+    if not report_only:
+        configs = {cell: comparison.config(*cell) for cell in comparison.grid()}
+        for sources in comparison.prepare:
+            train_once(load_config(*sources), display)
+        for number, (cell, config) in enumerate(configs.items(), start=1):
+            display.note(f"[{number}/{len(configs)}] {' '.join(map(str, cell))}")
+            train_once(config, display)
+            # Nothing goes on with a finished run, and the optimizers of a whole grid would fill the disk.
+            shutil.rmtree(config.folder / "checkpoints", ignore_errors=True)
+        for setting in comparison.settings:
+            _measure_authors(comparison, setting, display)
+    runs = collect_runs(comparison)
+    if not runs:
+        raise UserError(f"no run of '{comparison.name}' has finished: run it without --report-only.")
+    authors = {setting: _read_authors(comparison, setting) for setting in comparison.settings}
+    for path in (
+        *write_tables(comparison, runs, authors),
+        *draw_curves(comparison, runs, authors),
+    ):
+        display.note(f"Wrote {path}")
+
+
+def train_once(config: Config, display: Display) -> None:
+    """Train unless the run has finished; go on from its newest checkpoint where there is one."""
+    if (config.folder / "summary.json").exists():
+        display.note(f"{config.folder} is finished.")
+        return
+    resume = latest_checkpoint(config.folder / "checkpoints") is not None
+    with closing(Trainer(config, display=display)) as trainer:
+        trainer.train(resume=resume)
+
+
+def collect_runs(comparison: Comparison) -> dict[tuple[str, str, int], Finished]:
+    """Every run of the grid that has finished."""
+    runs = {}
+    for cell in comparison.grid():
+        path = comparison.folder(*cell) / "summary.json"
+        if path.exists():
+            summary = json.loads(path.read_text())
+            runs[cell] = Finished(
+                summary["totals"]["policy"], summary["progress"]["seconds"], read_curve(path.parent)
+            )
+    return runs
+
+
+def _measure_authors(comparison: Comparison, setting: str, display: Display) -> None:
+    """The start policy, each guide and the data's own texts on the test split, once a setting."""
+    path = comparison.runs / comparison.name / setting / "authors.json"
+    if path.exists():
+        return
+    configs = [comparison.config(setting, name, 0) for name in comparison.algorithms]
+    guided = {config.guide.label: config for config in configs if config.guide is not None}
+    measured: dict[str, dict[str, float]] = {}
+    with closing(Trainer(configs[0], display=display)) as trainer:
+        measured["start"] = trainer.evaluate(Author.POLICY).totals
+        reference = trainer.evaluate(Author.REFERENCE).totals
+    for guide, config in guided.items():
+        name = "guide" if len(guided) == 1 else f"guide {guide}"
+        with closing(Trainer(config, display=display)) as trainer:
+            measured[name] = trainer.evaluate(Author.GUIDE).totals
+    measured["reference text"] = reference
+    path.write_text(to_json(measured, indent=1))
+
+
+def _read_authors(comparison: Comparison, setting: str) -> dict[str, Any]:
+    path = comparison.runs / comparison.name / setting / "authors.json"
+    authors: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return authors

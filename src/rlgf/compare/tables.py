@@ -1,0 +1,119 @@
+"""A comparison's numbers as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlgf.evaluation.statistics import Interval, first_at, interval, paired_difference
+from rlgf.jsontext import to_json
+
+if TYPE_CHECKING:
+    from rlgf.compare.grid import Comparison, Finished
+
+Runs = Mapping[tuple[str, str, int], "Finished"]
+Authors = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+def write_tables(comparison: Comparison, runs: Runs, authors: Authors) -> list[Path]:
+    """Write the three files into the results folder; the Markdown holds one table a setting."""
+    rows = [
+        row for setting in comparison.settings for row in _rows(comparison, setting, runs, authors[setting])
+    ]
+    base = comparison.results / comparison.name
+    base.parent.mkdir(parents=True, exist_ok=True)
+    markdown = base.with_suffix(".md")
+    markdown.write_text(_markdown(comparison, rows))
+    with base.with_suffix(".csv").open("w", newline="") as file:
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    base.with_suffix(".json").write_text(to_json(rows, indent=1) + "\n")
+    return [markdown, base.with_suffix(".csv"), base.with_suffix(".json")]
+
+
+def _rows(
+    comparison: Comparison, setting: str, runs: Runs, authors: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """Rows of one setting: start, guide and reference text, then each algorithm that has finished runs."""
+    rows: list[dict[str, Any]] = []
+    for name, totals in authors.items():
+        known = {m: totals[m] for m in comparison.metrics if m in totals}
+        rows.append({"setting": setting, "who": name, "seeds": 1, **known})
+    by_algorithm: dict[str, dict[int, Finished]] = {}
+    for (where, algorithm, seed), run in runs.items():
+        if where == setting:
+            by_algorithm.setdefault(algorithm, {})[seed] = run
+    baseline = by_algorithm.get(comparison.baseline, {})
+    level = _level([run.curve for run in baseline.values()])
+    for algorithm, finished in by_algorithm.items():
+        row: dict[str, Any] = {"setting": setting, "who": algorithm, "seeds": len(finished)}
+        for metric in comparison.metrics:
+            _put(row, metric, interval([run.totals[metric] for run in finished.values()]))
+        if algorithm != comparison.baseline:
+            difference = paired_difference(
+                {seed: run.totals["reward"] for seed, run in finished.items()},
+                {seed: run.totals["reward"] for seed, run in baseline.items()},
+            )
+            if difference is not None:
+                _put(row, f"reward minus {comparison.baseline}", difference)
+        if level is not None:
+            reached = [t for run in finished.values() if (t := first_at(run.curve, level)) is not None]
+            row["tokens to level"] = sum(reached) / len(reached) if reached else math.nan
+            row["reached level"] = f"{len(reached)} of {len(finished)}"
+        row["minutes a run"] = sum(run.seconds for run in finished.values()) / len(finished) / 60
+        rows.append(row)
+    return rows
+
+
+def _level(curves: Sequence[Sequence[tuple[float, float]]]) -> float | None:
+    """The mean final reward of the baseline; None where it did not rise and so is no level to reach."""
+    if not curves:
+        return None
+    start, end = (sum(curve[i][1] for curve in curves) / len(curves) for i in (0, -1))
+    return end if end > start else None
+
+
+def _put(row: dict[str, Any], name: str, value: Interval) -> None:
+    row[name] = value.mean
+    row[f"{name} half-width"] = value.half_width
+
+
+def _markdown(comparison: Comparison, rows: list[dict[str, Any]]) -> str:
+    difference = f"reward minus {comparison.baseline}"
+    columns = [*comparison.metrics, difference, "tokens to level", "reached level", "minutes a run"]
+    lines = [f"# {comparison.name}", "", f"Written by `rlgf compare` on {date.today()}.", ""]
+    if comparison.notes is not None:
+        lines += [comparison.notes.read_text().strip(), ""]
+    for setting in comparison.settings:
+        lines += [f"## {setting}", "", f"![{setting}]({comparison.name}-{setting}.png)", ""]
+        lines.append("| | seeds | " + " | ".join(c.replace("_", " ") for c in columns) + " |")
+        lines.append("|---" * (len(columns) + 2) + "|")
+        for row in rows:
+            if row["setting"] == setting:
+                cells = [_cell(row, column) for column in columns]
+                lines.append(f"| {row['who']} | {row['seeds']} | " + " | ".join(cells) + " |")
+        lines.append("")
+    lines.append(
+        f"Means over seeds with 95% t intervals. 'Tokens to level': policy tokens until the validation reward "
+        f"first reaches the mean final validation reward of {comparison.baseline}, over the runs that reach it."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    value = row.get(column)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, str):
+        return value
+    whole, coarse = column == "tokens to level", column.endswith("perplexity") or column == "minutes a run"
+    digits = 0 if whole else 1 if coarse else 3
+    text = f"{value:,.{digits}f}"
+    half = row.get(f"{column} half-width")
+    return text if half is None or math.isnan(half) else f"{text} ± {half:.{digits}f}"

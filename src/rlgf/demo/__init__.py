@@ -1,0 +1,1 @@
+"""Real reviews and small models that install from PyPI, for the demo, the examples and the tests."""

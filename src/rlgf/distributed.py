@@ -1,0 +1,282 @@
+"""One run in several processes: each collects a share of the episodes and learns from a share of every step.
+
+Start them with ``torchrun`` or ``accelerate launch``. Every process holds the whole model; what an
+update learns does not depend on how many there are.
+
+All processes go through the same exchanges in the same order, and every exchange carries either what it is for
+or the failure of a process that will not get any further (`tell`). So a failure anywhere, at any moment, is
+known everywhere at the next exchange, and nobody waits for somebody who is gone. Who dies without a word breaks
+the connection, or is missed after the time-out.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from torch import Tensor
+
+from rlgf.errors import FailedElsewhereError, LostProcessError, UserError
+from rlgf.states import mapped
+
+
+@dataclass
+class _Link:
+    """How this process is joined to the others."""
+
+    seconds: float = 1800.0
+    group: Any = None
+    """On the CPU also where gradients are summed on GPUs: there a lost process would abort the others."""
+    told: BaseException | None = None
+
+
+_link = _Link()
+
+
+@cache
+def _state() -> PartialState:
+    on_cpu = not torch.cuda.is_available()
+    # Without a GPU the launcher's processes are joined only where the CPU is asked for.
+    state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=_link.seconds))
+    if on_cpu:
+        # A thread of gloo that still holds a tensor while the interpreter ends aborts the process:
+        # https://github.com/pytorch/pytorch/issues/190489.
+        atexit.register(part)
+    return state
+
+
+def join(seconds: float) -> None:
+    """Meet the other processes; called by all of them.
+
+    Args:
+        seconds: how long one process waits for another before it takes it for lost.
+    """
+    if _link.group is None or seconds != _link.seconds:
+        _link.seconds = seconds
+        if count() > 1:
+            _link.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+
+
+def part() -> None:
+    """Leave the others for good; nothing can be exchanged any more."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def count() -> int:
+    return int(_state().num_processes)
+
+
+def rank() -> int:
+    return int(_state().process_index)
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes and shows."""
+    return bool(_state().is_main_process)
+
+
+def portion(total: int) -> range:
+    """The numbers, out of ``range(total)``, that this process takes; those of all together are all of them."""
+    bounds = [total * number // count() for number in range(count() + 1)]
+    return range(bounds[rank()], bounds[rank() + 1])
+
+
+def share(total: int) -> range:
+    """The prompts of an update that this process takes, see `portion`.
+
+    Raises:
+        UserError: there are fewer than processes.
+    """
+    if total < count():
+        raise UserError(
+            f"an update has {total} prompts for {count()} processes: raise 'rollout.episodes' or start fewer."
+        )
+    return portion(total)
+
+
+def every_nth(rows: Tensor) -> Tensor:
+    """The entries that this process takes, dealt out one by one."""
+    return rows[rank() :: count()]
+
+
+def gathered(item: Any) -> list[Any]:
+    """Every process's item, in the order of the processes.
+
+    Raises:
+        FailedElsewhereError: another process failed instead of giving its own.
+        LostProcessError: another process is gone.
+    """
+    if count() == 1:
+        return [item]
+    found = _exchange(item, None)
+    for number, (failure, _) in enumerate(found):
+        if failure is not None:
+            raise FailedElsewhereError(_failed(number, failure))
+    return [given for _, given in found]
+
+
+def tell(error: BaseException) -> None:
+    """Let the others know, in the place of the next exchange, that this process has failed.
+
+    Does nothing for a failure that they know of.
+
+    Raises:
+        FailedElsewhereError: a process before this one failed at the same moment, and is the one to say why.
+        LostProcessError: another process is gone.
+    """
+    if count() == 1 or error is _link.told or isinstance(error, FailedElsewhereError | LostProcessError):
+        return
+    _link.told = error
+    said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    found = _exchange(None, " ".join(said.split())[:500])
+    first, reason = next(
+        (number, failure) for number, (failure, _) in enumerate(found) if failure is not None
+    )
+    if first != rank():
+        raise FailedElsewhereError(_failed(first, reason)) from error
+
+
+@contextmanager
+def one_fate() -> Iterator[None]:
+    """Where one process fails in the block, all do.
+
+    Raises:
+        FailedElsewhereError: another process failed.
+        LostProcessError: another process is gone.
+    """
+    try:
+        yield
+    except BaseException as error:
+        tell(error)
+        raise
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process goes through the block before the others, which then find what it has cached."""
+    if not is_main():
+        gathered(None)
+    yield
+    if is_main():
+        gathered(None)
+    gathered(None)
+
+
+def same(what: str, value: Callable[[], Any], remedy: str) -> None:
+    """Make sure that all processes have the same of something; one alone is not asked for it.
+
+    Raises:
+        UserError: they do not.
+    """
+    if count() == 1:
+        return
+    values = gathered(value())
+    for number, other in enumerate(values):
+        if other != values[0]:
+            raise UserError(
+                f"the processes do not have the same {what}: process 0 has {values[0]} and process {number} has {other}; "
+                f"{remedy}."
+            )
+
+
+def from_main(state: Any) -> Any:
+    """The main process's nested state, its tensors on the CPU; what the others give is not read."""
+    if count() == 1:
+        return state
+    tensors: list[Tensor] = []
+
+    def taken_out(tensor: Tensor) -> _Slot:
+        tensors.append(tensor)
+        return _Slot(len(tensors) - 1, tuple(tensor.shape), tensor.dtype)
+
+    frame = gathered(mapped(taken_out, state, Tensor) if is_main() else None)[0]
+    if not is_main():
+        slots: list[_Slot] = []
+        mapped(slots.append, frame, _Slot)
+        tensors = [torch.empty(slot.shape, dtype=slot.dtype) for slot in slots]
+    else:
+        tensors = [tensor.detach().cpu().contiguous() for tensor in tensors]
+    gathered(None)
+    # From here on nothing can fail in one process alone.
+    with _in_touch():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0, group=_group())
+    return mapped(lambda slot: tensors[slot.number], frame, _Slot)
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Add up every process's gradients in place; those that no process has stay as they are."""
+    if count() == 1:
+        return
+    every = list(parameters)
+    # An optimizer passes over a parameter without a gradient, and moves one with a gradient of 0.
+    having = [any(flags) for flags in zip(*gathered([p.grad is not None for p in every]), strict=True)]
+    trained = [parameter for parameter, has in zip(every, having, strict=True) if has]
+    flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in trained])
+    gathered(None)
+    # From here on nothing can fail in one process alone.
+    with _in_touch():
+        dist.all_reduce(flat, group=_group() if flat.device.type == "cpu" else None)
+    for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+        parameter.grad = part.view_as(parameter).clone()
+
+
+def sum_numbers(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add up every process's numbers, name by name."""
+    found = gathered(numbers)
+    names: Sequence[str] = sorted({name for one in found for name in one})
+    return {name: sum((one[name] for one in found if name in one), torch.zeros(())) for name in names}
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where a tensor belongs in a state."""
+
+    number: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def _group() -> Any:
+    if _link.group is None:
+        join(_link.seconds)
+    return _link.group
+
+
+def _exchange(item: Any, failure: str | None) -> list[tuple[str | None, Any]]:
+    group = _group()
+    found: list[Any] = [None] * count()
+    with _in_touch():
+        dist.all_gather_object(found, (failure, item), group=group)
+    return found
+
+
+@contextmanager
+def _in_touch() -> Iterator[None]:
+    """
+    Raises:
+        LostProcessError: instead of the error of a broken or silent connection.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise LostProcessError(
+            f"another process of the run has ended without a word, or was silent for {_link.seconds:.0f} s "
+            f"('training.process_timeout'); the connection says: {reason}. See what that process wrote last."
+        ) from error
+
+
+def _failed(number: int, failure: str) -> str:
+    return f"process {number} of {count()} failed: {failure}"

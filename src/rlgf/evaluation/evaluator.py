@@ -1,0 +1,187 @@
+"""What an author writes for held-out prompts, and every metric of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor
+from transformers import TrainerState
+
+from rlgf import distributed
+from rlgf.chat import ChatTemplate
+from rlgf.checks import check_samples
+from rlgf.evaluation.files import Evaluation, Found, summarize
+from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
+from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, measure
+from rlgf.models.loading import LanguageModel, ModelConfig
+from rlgf.models.rollout_scores import score_logprobs
+from rlgf.objectives.losses import kl_estimate
+from rlgf.rewards import Reward, RewardInput, score
+from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.types import Author, Rollout, Sample
+
+
+class EvaluationConfig(BaseModel):
+    """What is measured, on how many prompts, how often."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int = Field(default=256, ge=1)
+    """Prompts of the validation split while training."""
+    test_samples: int = Field(default=512, ge=1)
+    """Prompts of the test split at the end."""
+    every: int = Field(default=5, ge=1)
+    """Updates between evaluations."""
+    judge: str | None = None
+    """A second scorer that no training sees, named like a reward; it shows reward hacking."""
+    language_model: ModelConfig | None = None
+    """The frozen model whose perplexity of the outputs is reported; default: the policy's start."""
+    reference: ModelConfig | None = None
+    """The model that KL is measured against; default: the one that the policy's run started from."""
+    metrics: tuple[MetricConfig, ...] = tuple(MetricConfig(name=name) for name in TEXT_METRICS)
+    """Names of metrics, or ``{name: ..., options: {...}}``; see docs/metrics.md."""
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _spelled_out(cls, metrics: Any) -> Any:
+        if not isinstance(metrics, list | tuple):
+            raise ValueError("it must be a list of names, such as [distinct, words]")
+        return tuple({"name": metric} if isinstance(metric, str) else metric for metric in metrics)
+
+
+class Evaluator:
+    """Measures the policy, its guide or the data set's own texts in the same way."""
+
+    def __init__(
+        self,
+        collector: Collector,
+        reference: LanguageModel,
+        language_model: LanguageModel,
+        reward: Reward | None,
+        judge: Reward | None,
+        config: RolloutConfig,
+        metrics: Mapping[str, Metric] = TEXT_METRICS,
+        trainer_state: TrainerState | None = None,
+    ) -> None:
+        self.collector = collector
+        self.reference = reference
+        self.language_model = language_model
+        self.scorers = {"reward": reward, "judge": judge}
+        self.config = config
+        self.metrics = metrics
+        self.trainer_state = trainer_state or TrainerState()
+        tokenizer = language_model.tokenizer
+        other = tokenizer.get_vocab() != collector.policy.tokenizer.get_vocab()
+        self._template = ChatTemplate(
+            tokenizer if other else None, "'evaluation.language_model'", "name another model"
+        )
+        """Of a language model of another family, which reads chats in its own way."""
+
+    def evaluate(self, author: Author, samples: Sequence[Sample]) -> Evaluation:
+        """Let an author answer each sample's prompt once; the same noise at every call.
+
+        Of several processes each measures a share of the texts and computes a share of the metrics, and
+        all get the whole.
+
+        Raises:
+            UserError: a sample lacks what a metric needs, or a metric or scorer returned no numbers.
+        """
+        check_samples(self.metrics, samples, "the evaluation")
+        mine = distributed.portion(len(samples))
+        measured = self._measured(author, samples, mine) if len(mine) else None
+        shares = [share for share in distributed.gathered(measured) if share is not None]
+        texts = [text for share in shares for text in share.texts]
+        found: Found = {}
+        for name in shares[0].values:
+            found[name] = [value for share in shares for value in share.values[name]]
+        for name in dict.fromkeys(name for share in shares for name in share.logged):
+            # A number that a reward logged stands for all texts that it scored together.
+            said = [(share.logged[name], len(share.texts)) for share in shares if name in share.logged]
+            found[name] = sum(value * number for value, number in said) / sum(number for _, number in said)
+        extra: dict[str, list[Any]] = {}
+        for name in shares[0].extra:
+            extra[name] = [value for share in shares for value in share.extra.get(name, [])]
+        for name in shares[0].nll:
+            nll, tokens = (torch.cat(parts) for parts in zip(*(s.nll[name] for s in shares), strict=True))
+            # The total weighs tokens, so it is no mean of the texts' own perplexities.
+            found |= {name: perplexity(nll, tokens), f"{name} of text": perplexities(nll, tokens)}
+        found.update(self._text_metrics(samples, texts))
+        found["tokens"] = sum(length for share in shares for length in share.lengths) / len(texts)
+        return summarize(samples, texts, found, extra)
+
+    def _measured(self, author: Author, samples: Sequence[Sample], numbers: range) -> _Share:
+        """Everything that concerns each text by itself, of the samples of these numbers."""
+        rollout = self.collector.answers(author, [samples[i] for i in numbers], numbers=numbers)
+        share = _Share(rollout.texts, rollout.lengths.tolist())
+        for name, scorer in self.scorers.items():
+            if scorer is not None:
+                values, terms, logged = score(scorer, RewardInput.of(rollout, self.trainer_state))
+                share.logged.update({key: sum(said) / len(said) for key, said in logged.metrics.items()})
+                share.extra.update(logged.extra)
+                share.values[name] = values.tolist()
+                for term, of_term in terms.items():
+                    share.values[f"{name}/{term}"] = [None if v != v else v for v in of_term.tolist()]
+        told = [self._told(sample) for sample in rollout.samples]
+        share.nll["output_perplexity"] = self._nll(self.language_model, told, rollout.texts)
+        if author is Author.POLICY:
+            share.values["kl"] = self._kl(rollout)
+            if all(sample.references for sample in samples):
+                texts = [sample.references[0] for sample in rollout.samples]
+                share.nll["reference_perplexity"] = self._nll(self.collector.policy, rollout.samples, texts)
+        return share
+
+    def _told(self, sample: Sample) -> Sample:
+        """A sample as the language model reads it."""
+        if not sample.messages or not self._template.there:
+            return sample
+        return replace(sample, prompt=self._template.prompt(sample.messages))
+
+    def _text_metrics(self, samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, Any]:
+        """The metrics, which look at all texts together: each is computed by one of the processes."""
+        mine = list(self.metrics)[distributed.rank() :: distributed.count()]
+        computed = {name: measure({name: self.metrics[name]}, samples, texts) for name in mine}
+        every = {name: values for one in distributed.gathered(computed) for name, values in one.items()}
+        return {key: value for name in self.metrics for key, value in every[name].items()}
+
+    def _kl(self, rollout: Rollout) -> list[float | None]:
+        """KL(policy || its start) of each text, in nats per token."""
+        with self.reference.running() as model:
+            reference_logprobs = score_logprobs(
+                model,
+                rollout,
+                self.config.sampling,
+                self.collector.policy.end_ids,
+                self.config.max_batch_tokens,
+            )
+        kl = kl_estimate(rollout.sampled_logprobs, reference_logprobs) * rollout.response_mask
+        per_token: list[float | None] = (kl.sum(dim=1) / rollout.lengths).tolist()
+        return per_token
+
+    def _nll(
+        self, model: LanguageModel, samples: Sequence[Sample], texts: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        return text_nll(
+            model,
+            samples,
+            texts,
+            max_prompt_tokens=self.config.max_prompt_tokens,
+            max_tokens=self.config.max_response_tokens,
+            max_batch_tokens=self.config.max_batch_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process measured, in the order of its texts."""
+
+    texts: tuple[str, ...]
+    lengths: list[int]
+    values: dict[str, list[float | None]] = field(default_factory=dict)
+    logged: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, list[Any]] = field(default_factory=dict)
+    nll: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Nats and tokens of each text."""

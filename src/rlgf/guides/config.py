@@ -1,0 +1,118 @@
+"""From what a recipe says under ``guide:`` to a guide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny
+from transformers import PreTrainedTokenizerBase
+
+from rlgf.errors import UserError
+from rlgf.guides.base import Guide, ScoringGuide
+from rlgf.guides.http_config import HTTPGuideConfig
+from rlgf.guides.local import LocalGuide, LocalGuideConfig
+from rlgf.guides.own import OwnGuideConfig
+from rlgf.guides.settings import GuideKind, GuideSettings
+from rlgf.models.encoder_decoder import is_encoder_decoder
+from rlgf.models.loading import LanguageModel
+from rlgf.registry import resolve
+
+KINDS: Mapping[str, str] = {
+    "url": "rlgf.guides.http:HTTPGuide",
+    "file": "rlgf.guides.replay:ReplayGuide",
+    "guides": "rlgf.guides.ensemble:EnsembleGuide",
+    "name": "rlgf.guides.own:OwnGuide",
+    "model": "rlgf.guides.local:LocalGuide",
+}
+"""The kinds of guides, by the key of a recipe that tells one from those after it."""
+
+
+def kind_of(data: Mapping[str, Any]) -> GuideKind:
+    """The kind of guide that a recipe describes."""
+    found: GuideKind = resolve(next((key for key in KINDS if key in data), "model"), KINDS, "guide")
+    return found
+
+
+def kinds() -> list[type[GuideSettings]]:
+    """The settings of all kinds of guides."""
+    return [resolve(key, KINDS, "guide").settings for key in KINDS]
+
+
+def _settings(data: Any) -> GuideSettings:
+    if isinstance(data, GuideSettings):
+        return data
+    if not isinstance(data, Mapping):
+        raise ValueError(f"it must be a mapping with one of the keys {', '.join(KINDS)}")
+    return kind_of(data).settings.model_validate(data)
+
+
+GuideConfig = Annotated[SerializeAsAny[GuideSettings], BeforeValidator(_settings)]
+"""What a recipe may say of a guide."""
+
+
+def fit_for(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What stays of a guide section when a later recipe is laid over it.
+
+    Where that makes another kind of guide of it, settings that this kind does not know go.
+    """
+    before, after = kind_of(old), kind_of({**old, **new})
+    return {key: value for key, value in old.items() if before is after or key in after.settings.model_fields}
+
+
+def guide_models(config: GuideSettings) -> list[LocalGuideConfig]:
+    """The models that a guide loads into this process."""
+    return [member for member in config.members if isinstance(member, LocalGuideConfig)]
+
+
+def http_configs(config: GuideSettings) -> list[HTTPGuideConfig]:
+    """The servers that a guide asks."""
+    return [member for member in config.members if isinstance(member, HTTPGuideConfig)]
+
+
+def own_guides(config: GuideSettings) -> list[OwnGuideConfig]:
+    """The guides of your own."""
+    return [member for member in config.members if isinstance(member, OwnGuideConfig)]
+
+
+def scoreless_key(config: GuideSettings) -> str | None:
+    """The key that makes this a guide without probabilities; None where it may be a `ScoringGuide`.
+
+    Raises:
+        UserError: a guide of your own is not where its name says.
+    """
+    return config.mark if config.never_scores else None
+
+
+def scoring_guide(guide: Guide | None, policy: LanguageModel) -> ScoringGuide:
+    """The same guide, made sure that it can score the policy's tokens.
+
+    Raises:
+        UserError: it has no probabilities, or those of another vocabulary.
+    """
+    if not isinstance(guide, ScoringGuide):
+        raise UserError(
+            f"the guide {type(guide).__name__} has no method 'log_distribution(tokens)', which distillation "
+            "reads: set 'guide.model' to a causal model with the policy's tokenizer, or add the method."
+        )
+    if isinstance(guide, LocalGuide):
+        guide.check_vocabulary()
+        if is_encoder_decoder(guide.language_model.model) != is_encoder_decoder(policy.model):
+            raise UserError(
+                "distillation compares the guide with the policy token by token, and one of them is an "
+                "encoder-decoder model and the other is not: set 'guide.model' to one of the policy's kind."
+            )
+    return guide
+
+
+def build_guide(config: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None = None) -> Guide:
+    """The guide that a recipe describes.
+
+    Args:
+        policy_tokenizer: local models need it, to see whether it is their own.
+
+    Raises:
+        UserError: a model, a file or a cache cannot be read, or an own guide has no `write`.
+    """
+    kind: GuideKind = resolve(config.mark, KINDS, "guide")
+    return kind.from_settings(config, policy_tokenizer)

@@ -1,0 +1,195 @@
+"""From a rollout to experience: rewards, KL penalty, values, advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import TrainerState
+
+from rlgf import distributed
+from rlgf.algorithms import Algorithm, Estimates, Estimator, Pairs, Signals
+from rlgf.errors import UserError
+from rlgf.finite import require_finite
+from rlgf.learning.inputs import read_by, read_by_any
+from rlgf.models.critic import Critic
+from rlgf.models.loading import LanguageModel
+from rlgf.models.rollout_scores import score_logprobs, score_values
+from rlgf.models.sampling import Sampling
+from rlgf.objectives.advantages import rewarded_share, whiten
+from rlgf.objectives.losses import log_ratio
+from rlgf.rewards import Reward, RewardInput, Scale, score
+from rlgf.rewards.base import LearnedReward, StatefulReward
+from rlgf.rewards.composed import Scores
+from rlgf.types import Author, Experience, Rollout, Scored, concatenate
+
+
+@dataclass(frozen=True)
+class Assessor:
+    """Everything that judges finished episodes."""
+
+    policy: LanguageModel
+    reference: LanguageModel | None
+    """The frozen start of the policy; None where no row of the algorithm has rewards or pairs."""
+    critics: Mapping[str, Critic]
+    reward: Reward | None
+    """None for algorithms that need none."""
+    sampling: Sampling
+    max_batch_tokens: int
+    scale: Scale = field(default_factory=Scale)
+    """From what the reward says to what is paid; counts in the rewards of every `assess`."""
+    trainer_state: TrainerState = field(default_factory=TrainerState)
+    """How far the run is, for rewards that ask; the trainer counts its updates in it."""
+
+    def assess(self, rollout: Rollout, row: Algorithm, kl_coefficient: float) -> Experience:
+        """Score a rollout as the row's terms need it.
+
+        Where several processes share an update, each scores the episodes that it is given, and all
+        get the experience of all.
+
+        Raises:
+            UserError: The reward function returned something other than one finite number a text, or a model's
+                log-probabilities or values, or what became of them, are not finite.
+        """
+        scored = concatenate(distributed.gathered(self._score(rollout, row)))
+        return self._estimate(scored, row, kl_coefficient)
+
+    def _score(self, rollout: Rollout, row: Algorithm) -> Scored:
+        """What concerns each episode by itself."""
+        scored = Scored(rollout)
+        if row.needs_reward:
+            rewards, terms, logged = self._scores(rollout)
+            means = {name: sum(values) / len(values) for name, values in logged.metrics.items()}
+            spread = {name: torch.full((len(rollout),), mean) for name, mean in means.items()}
+            scored = replace(scored, rewards=rewards, reward_terms=terms, logged=spread)
+        by_policy = rollout.written_by(Author.POLICY)
+        require_finite("the policy's log-probabilities of its own texts", rollout.sampled_logprobs, by_policy)
+        if row.needs_reference:
+            found = self._reference_logprobs(rollout)
+            # Where a text is begun by another, its own tokens need not be possible.
+            read = rollout.response_mask if row.paired else by_policy
+            require_finite("the reference's log-probabilities", found, read)
+            scored = replace(scored, reference_logprobs=found)
+        if "old_log_ratios" in row.reads and (rollout.response_mask & ~by_policy).any():
+            found = self._logprobs(self.policy, rollout)
+            require_finite("the policy's log-probabilities before the update", found, rollout.response_mask)
+            scored = replace(scored, old_logprobs=found)
+        if row.critic is not None:
+            critic = self.critics[row.critic]
+            found = score_values(critic, self.policy.model, rollout, self.max_batch_tokens)
+            require_finite("the critic's values", found)
+            scored = replace(scored, values=found)
+        return scored
+
+    def _estimate(self, scored: Scored, row: Algorithm, kl_coefficient: float) -> Experience:
+        """What is paid, advantages and returns or pairs, which look at groups and at the whole batch."""
+        experience = Experience(scored, kl_coefficient=kl_coefficient)
+        if row.estimator is None:
+            return experience
+        rollout = scored.rollout
+        paid = torch.zeros(len(rollout)) if scored.rewards is None else self.scale.pay(scored.rewards)
+        penalty = kl_coefficient if row.kl_penalty == "reward" else 0.0
+        token_rewards = shape_rewards(paid, rollout, scored.reference_logprobs, penalty)
+        signals = Signals(
+            token_rewards,
+            paid,
+            scored.values,
+            rollout.response_mask,
+            rollout.group,
+            row.gamma,
+            row.gae_lambda,
+        )
+        found = row.estimator.estimate(signals)
+        if isinstance(found, Pairs):
+            return replace(
+                experience, token_rewards=token_rewards, pairs=found.rows, difference=found.difference
+            )
+        weighing = {name: term for name, term in row.terms.items() if term.weighs_advantages}
+        read = read_by_any(weighing, rollout, row)
+        advantages = found.advantages
+        if row.whiten:
+            share = rewarded_share(advantages, paid, read)
+            advantages = (
+                share * whiten(advantages, read)
+                if share
+                else self._of_penalty(signals, scored, row.estimator, penalty)
+            )
+        require_finite("the advantages", advantages, read)
+        if found.returns is not None and row.value_term is not None:
+            require_finite("the returns", found.returns, read_by(row.value_term, rollout, row))
+        return replace(experience, token_rewards=token_rewards, advantages=advantages, returns=found.returns)
+
+    def _of_penalty(
+        self, signals: Signals, scored: Scored, estimator: Estimator, penalty: float
+    ) -> Float[Tensor, "B T"]:
+        """The advantages where all are paid alike: nothing tells one text from another, and the KL penalty is left."""
+        nothing = torch.zeros_like(signals.rewards)
+        penalties = shape_rewards(nothing, scored.rollout, scored.reference_logprobs, penalty)
+        values = None if signals.values is None else torch.zeros_like(signals.values)
+        found = estimator.estimate(replace(signals, token_rewards=penalties, rewards=nothing, values=values))
+        assert isinstance(found, Estimates), "pairs are not whitened"
+        return found.advantages
+
+    def rewards(self, rollout: Rollout) -> Float[Tensor, "B"]:
+        """What the reward function says of each text, before it is scaled.
+
+        Raises:
+            UserError: see `assess`.
+        """
+        return self._scores(rollout)[0]
+
+    def learn_reward(self, rollout: Rollout) -> dict[str, float]:
+        """Let a reward that learns do so; its metrics."""
+        return dict(self.reward.update(rollout)) if isinstance(self.reward, LearnedReward) else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes over a run: the scale, and a reward that has a state."""
+        state: dict[str, Any] = {"scale": self.scale.state_dict()}
+        if isinstance(self.reward, StatefulReward):
+            state["reward"] = self.reward.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.scale.load_state_dict(state["scale"])
+        if isinstance(self.reward, StatefulReward):
+            self.reward.load_state_dict(state["reward"])
+
+    def _scores(self, rollout: Rollout) -> Scores:
+        assert self.reward is not None, "checked when the run was set up"
+        return score(self.reward, RewardInput.of(rollout, self.trainer_state))
+
+    def _reference_logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
+        if self.reference is None:
+            raise UserError(
+                "an algorithm with rewards or pairs needs the policy's frozen start as 'reference'."
+            )
+        return self._logprobs(self.reference, rollout)
+
+    def _logprobs(self, model: LanguageModel, rollout: Rollout) -> Float[Tensor, "B T"]:
+        with model.running() as running:
+            return score_logprobs(running, rollout, self.sampling, self.policy.end_ids, self.max_batch_tokens)
+
+
+def shape_rewards(
+    rewards: Float[Tensor, "B"],
+    rollout: Rollout,
+    reference_logprobs: Float[Tensor, "B T"] | None,
+    kl_coefficient: float,
+) -> Float[Tensor, "B T"]:
+    """The reward at each response's last token, less the KL penalty at each policy token.
+
+    ``r_t = R [t = last] - c (log pi(y_t | s_t) - log reference(y_t | s_t)) [policy wrote y_t]``
+    (Stiennon et al., arXiv 2009.01325, section 3.4). Tokens of others pay nothing: the policy did
+    not choose them. Nor does a difference of rounding (`losses.log_ratio`).
+    """
+    shaped = torch.zeros(rollout.response_ids.shape)
+    if reference_logprobs is not None:
+        by_policy = rollout.written_by(Author.POLICY)
+        ratio = log_ratio(rollout.sampled_logprobs, reference_logprobs)
+        shaped = -kl_coefficient * torch.where(by_policy, ratio, 0.0)
+    last = (rollout.lengths - 1)[:, None]
+    return shaped.scatter_add(1, last, rewards[:, None])

@@ -1,0 +1,172 @@
+"""What the loss terms of an optimizer step read: which tokens, how many, and the tensors of a micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rlgf.algorithms import Algorithm, LossInputs, Span, Term
+from rlgf.guides.base import ScoringGuide
+from rlgf.models.forward import Tokens
+from rlgf.models.loading import LanguageModel
+from rlgf.models.sampling import Sampling, entropy, log_distribution, one_end, token_logprobs
+from rlgf.objectives.losses import Metrics
+from rlgf.types import Author, Experience, Rollout
+
+
+def read_by(term: Term, rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
+    """The tokens of a rollout that a term reads; of the references all are read."""
+    if term.on in (Span.WHOLE, Span.REFERENCES):
+        return rollout.response_mask
+    return rollout.written_by(row.script.author(term.on))
+
+
+def read_by_any(terms: Mapping[str, Term], rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
+    """The tokens that at least one of several terms reads."""
+    read = torch.zeros_like(rollout.response_mask)
+    for term in terms.values():
+        read = read | read_by(term, rollout, row)
+    return read
+
+
+@dataclass(frozen=True)
+class StepTerm:
+    """A term in one optimizer step."""
+
+    name: str
+    term: Term
+    weight: float
+    normalizer: float
+
+    def __call__(self, inputs: LossInputs, mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Metrics]:
+        """The weighted loss of a micro-batch, and what is logged of it: ``<term>_loss``, unweighted, and what the
+        loss reports, after the term's name unless that is 'policy'."""
+        given = {"mask": mask, "normalizer": self.normalizer}
+        read = {name: given.get(name, getattr(inputs, name)) for name in self.term.reads}
+        found = self.term.function(**read, **self.term.options)
+        loss, reported = found if isinstance(found, tuple) else (found, {})
+        prefix = "" if self.name == "policy" else f"{self.name}_"
+        logged = {f"{prefix}{key}": value.detach() for key, value in reported.items()}
+        return self.weight * loss, {f"{self.name}_loss": loss.detach(), **logged}
+
+
+def step_terms(
+    row: Algorithm, batch: Experience, references: Rollout | None, progress: float
+) -> list[StepTerm]:
+    """The terms of a row that weigh anything now; all of them where none does.
+
+    Args:
+        batch: the episodes of the whole optimizer step.
+    """
+    # Terms that weigh tokens by their advantage are one sum over the tokens of all of them.
+    weighing = {name: term for name, term in row.terms.items() if term.weighs_advantages}
+    together = read_by_any(weighing, batch.rollout, row).sum()
+    found = []
+    for name, term in row.terms.items():
+        rollout = references if term.on is Span.REFERENCES else batch.rollout
+        if rollout is None:
+            continue
+        count = float(together if term.weighs_advantages else read_by(term, rollout, row).sum())
+        if term.paired and batch.pairs is not None:
+            count = float(len(batch.pairs))
+        weight = term.weight.at(progress) * (batch.kl_coefficient if term.loss == "kl" else 1.0)
+        found.append(StepTerm(name, term, weight, max(count, 1.0)))
+    return [term for term in found if term.weight] or found
+
+
+@dataclass(frozen=True)
+class InputReader:
+    """Computes what the terms of a step ask for, from a model's outputs."""
+
+    policy: LanguageModel
+    sampling: Sampling
+    vocabulary: int
+    """How many tokens the policy's tokenizer has; models of one tokenizer can be padded to different widths."""
+    guide: ScoringGuide | None
+
+    def read(
+        self, names: frozenset[str], micro: Experience, tokens: Tokens, logits: Float[Tensor, "B T V"]
+    ) -> LossInputs:
+        """The inputs of the terms over the policy's outputs.
+
+        Args:
+            names: fields of `LossInputs` that any of them reads.
+        """
+        length, device = logits.shape[1], logits.device
+
+        def cut(tensor: Tensor | None, name: str) -> Tensor | None:
+            return None if tensor is None or name not in names else tensor[:, :length].to(device)
+
+        ratios = names & {"reference_log_ratios", "old_log_ratios"}
+        logprobs = self.logprobs(tokens, logits) if ratios or "logprobs" in names else None
+        found: dict[str, Tensor | None] = {
+            "logprobs": logprobs,
+            "old_logprobs": cut(micro.old_logprobs, "old_logprobs"),
+            "reference_logprobs": cut(micro.scored.reference_logprobs, "reference_logprobs"),
+            "advantages": cut(micro.advantages, "advantages"),
+        }
+        if "entropy" in names:
+            kept = tokens.kept_mask(logits.shape[-1])
+            found["entropy"] = entropy(logits, self.sampling, self.policy.end_ids, kept)
+        if names & {"distribution", "guide_distribution"}:
+            found["distribution"], found["guide_distribution"] = self._distributions(tokens, logits)
+        for name, base in (
+            ("reference_log_ratios", micro.scored.reference_logprobs),
+            ("old_log_ratios", micro.old_logprobs),
+        ):
+            if name in names:
+                assert logprobs is not None, "computed above"
+                assert base is not None, "scored for rows that learn from pairs"
+                mask = tokens.response_mask
+                ratio = torch.where(mask, logprobs - base[:, :length].to(device), 0.0)
+                found[name] = ratio.sum(dim=1).view(-1, 2)
+        if micro.difference is not None:
+            found["difference"] = micro.difference.to(device)
+        author = micro.rollout.author[:, :length].to(device)
+        return LossInputs(normalizer=1.0, mask=tokens.response_mask, author=author, **found)
+
+    def logprobs(self, tokens: Tokens, logits: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:
+        """Of each token, under the distribution that it was drawn from."""
+        kept = tokens.kept_mask(logits.shape[-1])
+        return token_logprobs(
+            logits, tokens.response_ids, self.sampling, self.policy.end_ids, kept, tokens.given
+        )
+
+    def _distributions(self, tokens: Tokens, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-probabilities of the policy and of the guide, both without top-k and top-p."""
+        assert self.guide is not None, "checked when the run was set up"
+        ends, end_id = self.policy.end_ids, self.policy.end_id
+        guide_ends = set(getattr(self.guide, "end_ids", ends))
+        # A token that ends the guide's texts alone is none that the guide could have the policy go on from.
+        policy = log_distribution(
+            logits[..., : self.vocabulary], Sampling(temperature=self.sampling.temperature), ()
+        )
+        policy = one_end(policy, ends, end_id, guide_ends - set(ends))
+        guide = self.guide.log_distribution(tokens)[..., : self.vocabulary]
+        guide = one_end(guide, guide_ends.union(ends), end_id)
+        # A token that the policy may not draw yet is none that the guide could ask it for.
+        possible = Sampling(min_tokens=self.sampling.min_tokens)
+        policy, guide = (log_distribution(side, possible, (end_id,)) for side in (policy, guide))
+        return policy, guide
+
+
+def value_inputs(micro: Experience, values: Float[Tensor, "B T"]) -> LossInputs:
+    """The inputs of the term over a critic's values."""
+    length, device = values.shape[1], values.device
+
+    def cut(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[:, :length].to(device)
+
+    author = micro.rollout.author[:, :length].to(device)
+    return LossInputs(
+        normalizer=1.0,
+        mask=author != Author.NOBODY,
+        author=author,
+        values=values,
+        old_values=cut(micro.scored.values),
+        returns=cut(micro.returns),
+    )

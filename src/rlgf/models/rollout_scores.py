@@ -1,0 +1,75 @@
+"""Scoring passes over whole rollouts, cut by length under a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlgf.models.batching import length_batches
+from rlgf.models.critic import Critic
+from rlgf.models.encoder_decoder import decoder_start
+from rlgf.models.forward import Tokens, base_hidden, response_outputs, trunk_of
+from rlgf.models.sampling import Sampling, token_logprobs
+from rlgf.types import Rollout
+
+
+def score_logprobs(
+    model: PreTrainedModel,
+    rollout: Rollout,
+    sampling: Sampling,
+    end_ids: Collection[int],
+    max_batch_tokens: int,
+) -> Float[Tensor, "B T"]:
+    """Log-probability of every response token, under the distribution that it was drawn from.
+
+    Returns:
+        (B, T) on the CPU, 0 at padding.
+    """
+
+    def score(tokens: Tokens) -> Tensor:
+        logits, _ = response_outputs(model, tokens)
+        return token_logprobs(
+            logits,
+            tokens.response_ids,
+            sampling,
+            end_ids,
+            tokens.kept_mask(logits.shape[-1]),
+            tokens.given,
+        )
+
+    return _over_batches(score, rollout, model.device, max_batch_tokens)
+
+
+def score_values(
+    critic: Critic, policy: PreTrainedModel, rollout: Rollout, max_batch_tokens: int
+) -> Float[Tensor, "B T"]:
+    """The critic's value of the state before every response token.
+
+    Returns:
+        (B, T) on the CPU, 0 at padding.
+    """
+
+    def score(tokens: Tokens) -> Tensor:
+        hidden = None
+        if critic.reads_policy_hidden:
+            hidden = base_hidden(trunk_of(policy), tokens, decoder_start(policy))
+        values: Tensor = critic(tokens, hidden)
+        return values
+
+    return _over_batches(score, rollout, policy.device, max_batch_tokens)
+
+
+@torch.no_grad()
+def _over_batches(
+    score: Callable[[Tokens], Tensor], rollout: Rollout, device: torch.device, max_batch_tokens: int
+) -> Float[Tensor, "B T"]:
+    scores = torch.zeros(rollout.response_ids.shape)
+    for rows in length_batches(rollout.prompt_mask.sum(dim=1), rollout.lengths, max_batch_tokens):
+        tokens = Tokens.of(rollout[rows])
+        length = tokens.response_ids.shape[1]
+        scores[rows, :length] = score(tokens.to(device)).float().cpu() * tokens.response_mask
+    return scores

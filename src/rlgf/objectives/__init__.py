@@ -1,0 +1,1 @@
+"""What is minimized, and from rewards to advantages: pure functions."""

@@ -1,0 +1,183 @@
+"""Recipes: reading them, laying one over another, and validating what they come to."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from rlgf.errors import IncoherentError, RefusedError, UserError, nearest
+from rlgf.guides.config import kinds
+from rlgf.guides.settings import GuideSettings
+from rlgf.packaged import find_recipe
+
+Source = str | Path | Mapping[str, Any]
+"""The path of a recipe, the name of a packaged one, an override such as ``update.epochs=2``, or a mapping."""
+
+
+def laid_over(merged: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe over earlier ones, key by key.
+
+    Raises:
+        UserError: a value cannot be read.
+    """
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[return-value]  # a mapping
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise UserError(f"a value is no valid YAML for a recipe: {' '.join(str(error).split())}.") from error
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], data: Mapping[str, Any], given: Collection[str] = ()) -> Model:
+    """Validate data, and turn what is wrong into sentences, the first of which is the error's.
+
+    Raises:
+        RefusedError: the data does not fit the model.
+    """
+    try:
+        return model.model_validate(data, context={"given": given})
+    except ValidationError as error:
+        raise RefusedError(_sentences(model, error)) from error
+
+
+_MOVED: Mapping[str, Mapping[str, str]] = {
+    "training": {"gamma": "algorithm.gamma", "kl": "algorithm.kl"},
+    "rollout": {"group_size": "algorithm.group_size"},
+    "update": {
+        "clip": "algorithm.terms.policy.options.clip",
+        "value_clip": "algorithm.terms.value.options.clip",
+        "value_coef": "algorithm.terms.value.weight",
+        "entropy_coef": "algorithm.terms.entropy.weight",
+        "reference_coef": "algorithm.terms.references: {loss: nll, on: references, weight: ...}",
+    },
+    "algorithm": {
+        "rollin": "script.rollin",
+        "rollout": "script.rollout",
+        "rollin_prob": "help.probability",
+        "rollin_members": "help.members",
+        "rollin_length": "help.length",
+        "rollin_below": "help.below",
+        "rollin_shared": "help.shared",
+        "policy_loss": "terms.policy.loss",
+        "policy_loss_on": "terms.policy.on",
+        "value_loss_on": "terms.value: {weight: 0.5}",
+        "rollin_loss": "terms.rollin: {loss: ..., on: rollin}",
+        "rollin_coef": "terms.rollin.weight",
+        "distill_coef": "terms.distill: {loss: distillation, weight: ...}",
+        "jsd_beta": "terms.distill.options.jsd_beta",
+        "pair_beta": "terms.policy.options.beta",
+    },
+}
+"""Where the keys of version 0.1 are now, by section; those of an algorithm from its own row on."""
+
+
+def _sentences(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """What is wrong, the first thing to mend first."""
+    # A misspelled key also leaves the right one missing: the misspelling is what to mend.
+    found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    misspelled = {one["loc"][:-1] for one in found if one["type"] == "extra_forbidden"}
+    sentences: list[str] = []
+    for one in found:
+        cause = one.get("ctx", {}).get("error")
+        if isinstance(cause, IncoherentError):
+            sentences += cause.sentences
+        elif one["type"] != "missing" or one["loc"][:-1] not in misspelled:
+            sentences.append(_sentence(model, one))
+    return list(dict.fromkeys(sentences))
+
+
+def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
+    path = [str(part) for part in first["loc"]]
+    where = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        now = _MOVED.get(path[0], {}).get(path[-1])
+        if now is not None:
+            section = ".".join([*path[:-1], ""]) if path[0] == "algorithm" else ""
+            return f"'{where}' has moved: it is now '{section}{now}'."
+        parent = _fields(model, path[:-1])
+        return f"'{where}' is not a known key: {nearest(path[-1], parent)}"
+    if first["type"] == "missing":
+        return f"'{where}' is missing: the recipe must set it."
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        expected = _fields(model, path)
+        message = f"it must be a mapping with keys such as {', '.join(expected)}"
+        if first["ctx"]["class_name"] == "Schedule":
+            message = "it must be a number, or a mapping such as {start: 0.6, end: 0}"
+    if first["type"] == "tuple_type":
+        message = f"it must be a list, such as [{first['input']}]"
+    value = "null" if first["input"] is None else repr(first["input"])
+    given = "" if isinstance(first["input"], dict) or not path else f" (it is {value})"
+    return f"'{where}'{given}: {message}." if where else f"{message}."
+
+
+def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys that are known at a place in the configuration."""
+    models = [model]
+    for key in path:
+        found = [
+            m
+            for parent in models
+            if key in parent.model_fields
+            for m in _models(parent.model_fields[key].annotation)
+        ]
+        models = found or models
+    return sorted({name for m in models for name in m.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, GuideSettings):
+        return list(kinds())
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType, Annotated, dict):
+        return [model for argument in get_args(annotation) for model in _models(argument)]
+    return []
+
+
+def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dict[str, Any]:
+    """What one recipe, override or mapping says.
+
+    Args:
+        source: as for `load_config`.
+        folder: where the name of a packaged recipe is looked for first (`rlgf.packaged.find_recipe`).
+
+    Raises:
+        UserError: there is no such recipe, or it is no YAML.
+    """
+    if isinstance(source, Mapping):
+        return dict(source)
+    path = Path(source)
+    override = isinstance(source, str) and "=" in source and not path.is_file()
+    if not override:
+        path = find_recipe(source, folder)
+    what = f"the override {source}" if override else f"the recipe {path}"
+    try:
+        plain = OmegaConf.to_container(
+            OmegaConf.from_dotlist([str(source)]) if override else OmegaConf.load(path)
+        )
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{what} is no valid YAML: {reason}.") from error
+    if not isinstance(plain, dict):
+        raise UserError(f"{what} must be a mapping of keys to values.")
+    found: dict[str, Any] = _with_text_keys(plain)
+    return found
+
+
+def _with_text_keys(value: Any) -> Any:
+    """The same with texts for keys: YAML 1.1 reads the key `on` of a term as true."""
+    if isinstance(value, list):
+        return [_with_text_keys(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    return {"on" if key is True else str(key): _with_text_keys(entry) for key, entry in value.items()}

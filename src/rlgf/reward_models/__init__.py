@@ -1,0 +1,1 @@
+"""Reward models: trained, judged, and used as rewards."""

@@ -1,0 +1,238 @@
+"""The three who can write a part of a response: the policy, a guide, the data set's own text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from rlgf import seeding
+from rlgf.guides.base import Guide, RecordedGuide, Request
+from rlgf.kept import KeptTokens
+from rlgf.models.generate import sample_continuations
+from rlgf.models.loading import LanguageModel
+from rlgf.models.sampling import Sampling
+from rlgf.types import Author, Completion, Sample
+
+
+@dataclass
+class Draft:
+    """A response being written: one list entry a token."""
+
+    sample: Sample
+    prompt_ids: list[int]
+    seed: int
+    """Of this episode alone; all that is drawn while it is written comes from it."""
+    ids: list[int] = field(default_factory=list)
+    authors: list[Author] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    kept: list[KeptTokens] = field(default_factory=list)
+    """What truncated sampling left to draw from, at the policy's tokens alone."""
+    finished: bool = False
+    guide: str | None = None
+    altered: bool = False
+
+    def branch(self, seed: int) -> Draft:
+        """A copy with another seed: the same text so far, another way on."""
+        return Draft(
+            self.sample,
+            self.prompt_ids,
+            seed,
+            list(self.ids),
+            list(self.authors),
+            list(self.logprobs),
+            list(self.kept),
+            self.finished,
+            self.guide,
+            self.altered,
+        )
+
+    def cut(self, length: int) -> None:
+        """Take back what another than the policy wrote behind the first ``length`` tokens."""
+        if length < len(self.ids):
+            for tokens in (self.ids, self.authors, self.logprobs):
+                del tokens[length:]
+            self.finished = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an author adds to a draft, in tokens of the policy."""
+
+    ids: list[int]
+    logprobs: list[float]
+    finished: bool
+    guide: str | None = None
+    altered: bool = False
+    """Whether the tokens say something else than the author's text."""
+    kept: KeptTokens | None = None
+    """What each token was drawn from, where truncated sampling cut something off."""
+    sampled: int | None = None
+    """How many tokens the author sampled for it, in its own tokens and with those that were cut off;
+    None: these ``ids`` and no others."""
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Continues drafts, each by at most its limit in policy tokens (1 or more)."""
+
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]: ...
+
+
+@runtime_checkable
+class ForeseeingWriter(Writer, Protocol):
+    """A writer who can have its texts at hand before it is asked for them."""
+
+    def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
+        """How many tokens `write` would add to each draft, the end included; None where nobody knows yet."""
+        ...
+
+
+class PolicyWriter:
+    """The live policy, with the log-probabilities of what it samples."""
+
+    def __init__(self, policy: LanguageModel, sampling: Sampling, max_batch_tokens: int) -> None:
+        self.policy = policy
+        self.sampling = sampling
+        self.max_batch_tokens = max_batch_tokens
+
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
+        uniforms = [seeding.uniforms(1, max(limits), draft.seed, "policy")[0] for draft in drafts]
+        prefixes, prompts = self.policy.prefixes([d.prompt_ids for d in drafts], [d.ids for d in drafts])
+        continuations = sample_continuations(
+            self.policy.model,
+            prefixes,
+            torch.tensor(list(limits)),
+            torch.stack(uniforms),
+            self.sampling,
+            self.policy.end_ids,
+            prompts=prompts,
+            first_positions=torch.tensor([len(draft.ids) for draft in drafts]),
+            max_batch_tokens=self.max_batch_tokens,
+            keep_sets=True,
+        )
+        return [
+            Part(c.token_ids.tolist(), c.logprobs.tolist(), c.finished, kept=c.kept) for c in continuations
+        ]
+
+
+class GuideWriter:
+    """A guide; its text becomes tokens of the policy here, once."""
+
+    def __init__(self, guide: Guide, policy: LanguageModel) -> None:
+        self.guide = guide
+        self.policy = policy
+
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
+        requests = self.requests(drafts, limits)
+        completions = self.guide.write(requests)
+        parts = []
+        for draft, completion, limit, recorded in zip(
+            drafts, completions, limits, self._recorded(requests), strict=True
+        ):
+            part = self._spliced(draft, completion, limit)
+            # Of a text that is at hand no more is taken than is used.
+            parts.append(part if recorded is None else replace(part, sampled=None))
+        return parts
+
+    def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
+        """See `ForeseeingWriter.lengths`; what a guide has yet to write has no length."""
+        recorded = self._recorded(self.requests(drafts, limits))
+        return [
+            None if completion is None else len(self._spliced(draft, completion, limit).ids)
+            for draft, completion, limit in zip(drafts, recorded, limits, strict=True)
+        ]
+
+    def _spliced(self, draft: Draft, completion: Completion, limit: int) -> Part:
+        return splice(self.policy, completion, limit, self.policy.context(draft.prompt_ids, draft.ids))
+
+    def _recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
+        if isinstance(self.guide, RecordedGuide):
+            return self.guide.recorded(requests)
+        return [None] * len(requests)
+
+    def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:
+        """What `write` asks the guide."""
+        texts = [self.policy.decode(d.ids, self.policy.context(d.prompt_ids)) for d in drafts]
+        return [
+            Request(
+                # The prompt's own text, not its tokens decoded: those may have lost its beginning. Of a
+                # character that is written in half there is no text to go on from.
+                prefix=draft.sample.prompt + written.rstrip("\ufffd"),
+                max_new_tokens=limit,
+                seed=seeding.derive(draft.seed, "guide"),
+                prompt_ids=tuple(draft.prompt_ids),
+                written_ids=tuple(draft.ids),
+                prompt_length=len(draft.sample.prompt),
+                messages=draft.sample.messages,
+            )
+            for draft, limit, written in zip(drafts, limits, texts, strict=True)
+        ]
+
+
+class ReferenceWriter:
+    """The data set's own text: token for token what stands behind the draft's prompt."""
+
+    def __init__(self, policy: LanguageModel) -> None:
+        self.policy = policy
+
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
+        parts = []
+        for draft, limit in zip(drafts, limits, strict=True):
+            references = draft.sample.references
+            pick = seeding.derive(draft.seed, "reference") % len(references)
+            reference = Completion(references[pick], finished=True)
+            before = self.policy.context(draft.prompt_ids)
+            whole = splice(self.policy, reference, len(draft.ids) + limit, before)
+            rest = whole.ids[len(draft.ids) :]
+            parts.append(Part(rest, [0.0] * len(rest), whole.finished))
+        return parts
+
+    def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
+        """See `ForeseeingWriter.lengths`."""
+        return [len(part.ids) for part in self.write(drafts, limits)]
+
+
+def prompt_tokens(policy: LanguageModel, sample: Sample, limit: int) -> list[int]:
+    """A sample's prompt as at most ``limit`` tokens of the policy; see `LanguageModel.encode_prompt`."""
+    return policy.encode_prompt(sample.prompt, limit, sample.cue)
+
+
+def splice(policy: LanguageModel, completion: Completion, limit: int, before: Sequence[int] = ()) -> Part:
+    """A completion as at most ``limit`` tokens of the policy, the one that ends a text included.
+
+    The continuation is tokenized apart from what stands before it, so the ids before it never
+    change; a text cut by its author's limit loses a half-written character. An empty text is one
+    that ends here, whatever its author says, since nothing can follow it.
+
+    What ends its author's text becomes the policy's end; and where a token that ends the policy's texts stands in
+    the completion, as a token or written out, the completion ends there.
+
+    Args:
+        before: tokens that the completion follows, see `LanguageModel.context`.
+    """
+    ends, altered, finished, sampled = set(policy.end_ids), False, completion.finished, 0
+    if completion.token_ids is not None:
+        ids = list(completion.token_ids)
+        if finished and ids and ids[-1] not in ends:
+            ids[-1] = policy.end_id
+    else:
+        text = policy.until_end(completion.text)
+        ids, altered = policy.continuation(text.rstrip("\ufffd"), before)
+        sampled = len(policy.encode(completion.text[len(text) :]))
+        if finished or text != completion.text:
+            ids.append(policy.end_id)
+    ids = ids or [policy.end_id]
+    sampled += len(ids)
+    end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    ids = ids[: min(end + 1, limit)]
+    return Part(
+        ids,
+        [0.0] * len(ids),
+        ids[-1] in ends,
+        completion.guide,
+        altered,
+        sampled=sampled if completion.sampled is None else completion.sampled,
+    )

@@ -1,0 +1,123 @@
+"""What all processes of a run must have in common before it begins or goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from rlgf import distributed
+from rlgf.config import Config
+from rlgf.errors import UserError
+from rlgf.identity import moving_schedules
+from rlgf.run.build import Parts
+from rlgf.run.checkpoint import (
+    Progress,
+    difference,
+    latest_checkpoint,
+    load_checkpoint,
+    own_reward,
+    read_reward,
+)
+from rlgf.states import copied, digest, read_back
+from rlgf.types import Sample
+
+
+def checkpoint_of(folder: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from.
+
+    Raises:
+        UserError: the folder holds a run that is not to be gone on with, or cannot be.
+    """
+    checkpoint = latest_checkpoint(folder / "checkpoints")
+    if checkpoint is None and (folder / "summary.json").exists():
+        raise UserError(
+            f"{folder} holds a finished run without checkpoints, which cannot go on: set another 'output'."
+        )
+    if checkpoint is not None and not resume:
+        raise UserError(f"{folder} already holds a run: --resume goes on with it, or set another 'output'.")
+    return checkpoint
+
+
+def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progress) -> Progress:
+    """Bring all processes to where the main process's checkpoint is, since they need not share a disk.
+
+    Args:
+        checkpoint: None where there is none, and in all processes but the main one.
+        start: the progress of a run that has no checkpoint.
+
+    Raises:
+        UserError: the checkpoint cannot be gone on with.
+    """
+    progress, updater, assessor = start, parts.updater, parts.assessor
+    if checkpoint is not None:
+        progress = load_checkpoint(checkpoint, updater, config.identity, assessor)
+    if distributed.gathered(checkpoint is not None)[0]:
+        reward = read_reward(checkpoint) if checkpoint is not None else None
+        state = distributed.from_main(
+            (asdict(progress), updater.trained, updater.optimizer.state_dict(), reward)
+        )
+        if not distributed.is_main():
+            told, weights, optimizer, reward = state
+            progress = Progress(**told)
+            with torch.no_grad():
+                for parameter, weight in zip(updater.trained, weights, strict=True):
+                    parameter.copy_(weight)
+            updater.optimizer.load_state_dict(optimizer)
+            assessor.load_state_dict(own_reward(reward))
+    distributed.same(
+        "weights",
+        lambda: digest([parts.policy.model.state_dict(), updater.trained])[:16],
+        "give each process the same files under 'policy.model'",
+    )
+    if progress.update == 0:
+        # What could not be read again shows before it is needed.
+        assessor.load_state_dict(read_back(copied(assessor.state_dict())))
+    return progress
+
+
+def agree_on_settings(config: Config, parts: Parts, batch: Sequence[Sample]) -> None:
+    """
+    Args:
+        batch: the samples of the first update.
+
+    Raises:
+        UserError: another process was given another recipe or other data.
+    """
+    own = {
+        **config.identity,
+        "training": config.training.model_dump(mode="json"),
+        "evaluation": config.evaluation.model_dump(mode="json"),
+    }
+    for number, other in enumerate(distributed.gathered(own)):
+        found = difference(own, other)
+        if found is not None:
+            key, mine, theirs = found
+            raise UserError(
+                f"the processes have different recipes: '{key}' is {mine!r} in process {distributed.rank()} and "
+                f"{theirs!r} in process {number}; start all with the same."
+            )
+    first = digest([[sample.prompt, list(sample.references)] for sample in batch])[:16]
+    data = f"{len(parts.train)} samples ({first})"
+    distributed.same("training data", lambda: data, "give each process the same files")
+
+
+def note_on_length(progress: Progress, config: Config) -> str | None:
+    """What it means that a run is resumed with another number of updates.
+
+    Raises:
+        UserError: more updates are finished than the run is to have.
+    """
+    updates = config.training.updates
+    if progress.update > updates:
+        raise UserError(
+            f"'training.updates' is {updates}, and the checkpoint has finished {progress.update}: raise it, or choose "
+            "another output folder."
+        )
+    if progress.planned in (0, updates):
+        return None
+    moving = moving_schedules(config)
+    follow = f"; {', '.join(moving)} from here on as in a run of {updates}" if moving else ""
+    return f"The run had {progress.planned} updates and now has {updates}{follow}."

@@ -1,0 +1,114 @@
+"""What Python supplies in place of sections of a recipe: models, functions and data that are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlgf.errors import UserError
+from rlgf.guides import Guide
+from rlgf.learning.updater import OptimizerFactory
+from rlgf.models.loading import LanguageModel, ModelConfig, load_tokenizer
+from rlgf.rewards import Reward
+from rlgf.rewards.composed import Composed, Term
+from rlgf.tasks import Task
+from rlgf.tasks.memory import MemoryTask
+
+
+@dataclass(frozen=True)
+class Given:
+    """Objects that take the place of what a recipe would name."""
+
+    task: Task | None = None
+    policy: LanguageModel | None = None
+    guide: Guide | None = None
+    reward: Reward | None = None
+    optimizer: OptimizerFactory | None = None
+
+    @property
+    def sections(self) -> frozenset[str]:
+        """The sections that a recipe may leave out."""
+        names = ("task", "policy", "guide", "reward")
+        return frozenset(name for name in names if getattr(self, name) is not None)
+
+
+def gathered(
+    *,
+    policy: LanguageModel | PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    data: Mapping[str, Any],
+    task: Task | None,
+    guide: Guide | None,
+    reward: Reward | Sequence[Reward] | None,
+    optimizer: OptimizerFactory | None,
+) -> Given:
+    """Make of what a caller gave what a run works with; see `Trainer` for the arguments.
+
+    Raises:
+        UserError: something is of the wrong kind, or a model comes without its tokenizer.
+    """
+    if data.get("train") is None and any(split is not None for split in data.values()):
+        raise UserError("'validation' and 'test' need 'train' beside them.")
+    if task is None and data.get("train") is not None:
+        task = MemoryTask(**data)
+    if guide is not None and not isinstance(guide, Guide):
+        raise UserError(f"'guide' must have a method write(requests), and {type(guide).__name__} has none.")
+    return Given(task, _language_model(policy, tokenizer), guide, _one_reward(reward), optimizer)
+
+
+def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel | None:
+    if policy is None or isinstance(policy, LanguageModel):
+        return policy
+    if not isinstance(policy, PreTrainedModel):
+        hint = (
+            ": give its base model, and the adapter as 'peft_config'"
+            if hasattr(policy, "peft_config")
+            else ""
+        )
+        raise UserError(f"'policy' must be a model of transformers (it is a {type(policy).__name__}){hint}.")
+    if tokenizer is None:
+        name = str(policy.name_or_path)
+        if not name:
+            raise UserError("'policy' is a model without a name: give its 'tokenizer' too.")
+        tokenizer = load_tokenizer(ModelConfig(model=name))
+    if tokenizer.eos_token_id is None:
+        raise UserError("'tokenizer' has no end-of-text token: set its eos_token.")
+    return LanguageModel(policy, tokenizer)
+
+
+def _one_reward(reward: Any) -> Reward | None:
+    """A reward, or the sum of several."""
+    if isinstance(reward, list | tuple):
+        named: dict[str, Term] = {}
+        for one in reward:
+            name = getattr(one, "__name__", type(one).__name__)
+            while name in named:
+                name += "_"
+            named[name] = Term(_one_reward(one), 1.0)  # type: ignore[arg-type]  # not None
+        return Composed(named)
+    if reward is not None and not callable(reward):
+        raise UserError(
+            f"'reward' must be a function such as f(completions, **kwargs) (it is a {type(reward).__name__})."
+        )
+    return reward  # type: ignore[no-any-return]  # a callable
+
+
+def adapter_settings(config: Any) -> dict[str, Any]:
+    """What a recipe says of the adapter that a `peft.LoraConfig` describes.
+
+    Raises:
+        UserError: it asks for something that a run cannot do.
+    """
+    if config.lora_dropout:
+        raise UserError(
+            f"'peft_config' has lora_dropout {config.lora_dropout}: with dropout an unchanged policy would have ratios "
+            "other than 1; set it to 0."
+        )
+    targets = config.target_modules
+    layers = None if targets in (None, "all-linear") else targets
+    if isinstance(layers, str):
+        raise UserError("'peft_config' names its target_modules by a pattern: give a list of names.")
+    return {"r": config.r, "alpha": config.lora_alpha, "targets": None if layers is None else sorted(layers)}

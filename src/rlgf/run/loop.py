@@ -1,0 +1,220 @@
+"""The loop around the updates of a run: checkpoints, signals, evaluation, the log, and what ends it all."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerControl
+
+from rlgf import distributed
+from rlgf.errors import FailedElsewhereError, UserError
+from rlgf.jsontext import to_json
+from rlgf.run.agreement import agree_on_settings, checkpoint_of, note_on_length, restore
+from rlgf.run.checkpoint import full_disk_named
+from rlgf.run.metrics_log import Logbook, read_metrics
+from rlgf.run.model_card import write_model_card
+from rlgf.run.saver import Saver, out_of_memory
+from rlgf.run.signals import Stopping, stopped
+
+if TYPE_CHECKING:
+    from rlgf.run.trainer import Trainer
+
+Totals = dict[str, dict[str, float]]
+
+
+class TrainingLoop:
+    """Runs all updates of a trainer; whatever ends them, the last finished one is saved."""
+
+    def __init__(self, trainer: Trainer, *, resume: bool) -> None:
+        """Bring all processes to the same beginning: that of the run, or the main process's newest checkpoint.
+
+        Raises:
+            UserError: the folder holds another run, or a checkpoint cannot be gone on with.
+        """
+        self.trainer = trainer
+        self.config, self.display = trainer.config, trainer.display
+        self.folder = trainer.config.folder
+        self.control = TrainerControl()
+        with distributed.one_fate():
+            self._restore(resume)
+            self.saver = Saver(self.config, trainer.parts, saved=trainer.progress.update)
+            trackers = [*self.config.training.trackers, *trainer.trackers]
+            self.logbook = Logbook(self.folder, trackers, self.config.name)
+            self.logbook.rewind(trainer.progress.update or -1)
+        self.stopping = Stopping(self.display.note, alone=distributed.count() == 1)
+
+    def run(self) -> Totals:
+        """See `Trainer.train`."""
+        self.trainer.after_phase = self._after_phase
+        try:
+            self._tell("on_train_begin")
+            asked = self._updates()
+            totals = {} if asked else self._finish()
+            self._tell("on_train_end")
+            self.logbook.close()
+        except BaseException as error:
+            said = self._rescue(error)
+            full = out_of_memory(error, self.trainer.progress, self.config)
+            if full is not None:
+                self.display.note(said)
+                raise _with_note(UserError(full), said) from error
+            if isinstance(error, UserError) or not isinstance(error, Exception):
+                # Of these no traceback is shown, which would have the note at its end.
+                self.display.note(said)
+            _with_note(error, said)
+            raise
+        finally:
+            self.trainer.after_phase = lambda phase: None
+        if asked:
+            raise stopped(asked)
+        return totals
+
+    def _updates(self) -> int:
+        """The updates that are left; the number of the signal that ended them early, else 0."""
+        training, trainer = self.config.training, self.trainer
+        with self.stopping, self.display.run(self.config.name, training.updates, trainer.progress.update):
+            while True:
+                if trainer.progress.validation_due or self.control.should_evaluate:
+                    self.saver.begin(trainer.progress.update)
+                    self._validate()
+                number = trainer.progress.update
+                done = number >= training.updates or self.control.should_training_stop
+                # All processes stop or none does; what is asked from here on is for the next update.
+                wishes = distributed.gathered((self.stopping.asked, done, self.control.should_save))
+                asked = next(filter(None, (wish[0] for wish in wishes)), 0)
+                done, save = (any(wish[i] for wish in wishes) for i in (1, 2))
+                if number and (asked or done or save or number % training.checkpoint_every == 0):
+                    self.saver.save(trainer.progress)
+                    self._tell("on_save")
+                if done:
+                    return 0
+                if asked:
+                    self.display.note(f"Stopped and saved after update {number}; --resume goes on.")
+                    return int(asked)
+                self.control = TrainerControl()
+                self.saver.begin(number)
+                self._tell("on_step_begin")
+                metrics = self._step()
+                self.logbook.write(trainer.progress.update, metrics)
+                self.display.update(trainer.progress.update, training.updates, metrics)
+                self._tell("on_step_end")
+                self._tell("on_log", logs=metrics)
+
+    def _step(self) -> dict[str, float | str]:
+        experience = self.trainer.assess(self.trainer.collect())
+        self.saver.begin_learning()
+        metrics = self.trainer.learn(experience)
+        due = self.trainer.progress.update % self.config.training.sample_every == 0
+        if due and experience.scored.rewards is not None:
+            self.display.sample(experience, self.trainer.parts.policy)
+        return metrics
+
+    def _after_phase(self, phase: str) -> None:
+        """Who takes the machine away may not wait until the update is finished; who pressed Ctrl-C does."""
+        if self.stopping.asked not in (0, signal.SIGINT):
+            self.saver.save_early(self.trainer.progress)
+
+    def _validate(self) -> None:
+        trainer = self.trainer
+        totals = trainer.evaluate(split="validation").totals
+        if distributed.is_main():
+            named: dict[str, float | str] = {f"validation/{name}": value for name, value in totals.items()}
+            self.logbook.write(trainer.progress.update, named)
+        trainer.progress.validation_due = False
+        shown = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
+        numbers = "  ".join(
+            f"{name.replace('_', ' ')} {totals[name]:.3f}" for name in shown if name in totals
+        )
+        self.display.note(f"      validation  {numbers}")
+        self._tell("on_evaluate", metrics=totals)
+
+    def _restore(self, resume: bool) -> None:
+        trainer, config, folder = self.trainer, self.config, self.folder
+        agree_on_settings(config, trainer.parts, trainer.batch())
+        checkpoint = checkpoint_of(folder, resume) if distributed.is_main() else None
+        trainer.progress = progress = restore(checkpoint, config, trainer.parts, trainer.progress)
+        if checkpoint is not None:
+            self.display.note(f"Resumed from {checkpoint} after update {progress.update}.")
+        note = note_on_length(progress, config)
+        if note is not None:
+            self.display.note(note)
+        progress.planned = config.training.updates
+        if progress.update == 0:
+            progress.validation_due = True
+        else:
+            trainer.accounts.restore(progress.guide_accounts)
+            trainer.accounts.settle()
+        try:
+            if distributed.is_main():
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "config.yaml").write_text(config.to_yaml())
+        except OSError as error:
+            raise UserError(
+                f"the output folder {folder} cannot be written: {error.strerror}; set another 'output'."
+            ) from error
+
+    def _finish(self) -> Totals:
+        """Test the policy, and write it with what it measured."""
+        trainer, folder = self.trainer, self.folder
+        evaluation = trainer.evaluate()
+        totals = {"policy": evaluation.totals}
+        if distributed.is_main():
+            summary = {
+                "totals": totals,
+                "progress": trainer.progress.__dict__,
+                "guide": trainer.accounts.summary(_gained(folder)),
+            }
+            with full_disk_named(folder, "the trained policy"):
+                trainer.save_model(folder / "policy")
+                write_model_card(folder / "policy", self.config, evaluation.totals, trainer.progress)
+                evaluation.save(folder / "evaluation" / "policy.jsonl")
+                # Last, since it says that the run is finished.
+                (folder / "summary.json").write_text(to_json(summary, indent=1))
+        distributed.gathered(None)
+        return totals
+
+    def _rescue(self, error: BaseException) -> str:
+        """Save what a failure would lose, and say so.
+
+        Raises:
+            FailedElsewhereError: another process says why the run ends.
+        """
+        try:
+            return self.saver.rescue(error, self.trainer.progress)
+        except FailedElsewhereError as other:
+            self.display.note(f"{str(other).rstrip('.')}. {' '.join(other.__notes__)}")
+            raise
+        finally:
+            with suppress(Exception):
+                self.logbook.close()
+
+    def _tell(self, event: str, **named: Any) -> None:
+        """Tell the callbacks of an event, as `transformers.TrainerCallback` names it."""
+        parts = self.trainer.parts
+        self.trainer.tell_rewards()
+        for callback in self.trainer.callbacks:
+            control = getattr(callback, event)(
+                self.config,
+                parts.assessor.trainer_state,
+                self.control,
+                model=parts.policy.model,
+                processing_class=parts.policy.tokenizer,
+                optimizer=parts.updater.optimizer,
+                trainer=self.trainer,
+                **named,
+            )
+            self.control = control or self.control
+
+
+def _gained(folder: Path) -> float | None:
+    """How far the validation reward rose over the run."""
+    measured = [row["validation/reward"] for row in read_metrics(folder) if "validation/reward" in row]
+    return measured[-1] - measured[0] if measured else None
+
+
+def _with_note(error: BaseException, note: str) -> BaseException:
+    error.add_note(note)
+    return error

@@ -1,0 +1,170 @@
+"""Keeping what a run has learned, whatever ends it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from rlgf import distributed
+from rlgf.config import Config
+from rlgf.errors import FailedElsewhereError, LostProcessError, UserError
+from rlgf.run.build import Parts
+from rlgf.run.checkpoint import Progress, joint_reward, save_checkpoint
+from rlgf.run.undo import Undo, fits
+from rlgf.states import copied, digest
+
+
+class Saver:
+    """Writes the checkpoints of a run, also that of the last finished update when the next one fails."""
+
+    def __init__(self, config: Config, parts: Parts, saved: int) -> None:
+        """
+        Args:
+            saved: the update of the checkpoint that the run goes on from; 0 where there is none.
+        """
+        self._config = config
+        self._parts = parts
+        self._saved = saved
+        self._saving = False
+        self._undo: Undo | None = None
+        self._room = fits(parts.updater)
+
+    def begin(self, update: int) -> None:
+        """An update begins, or the evaluation before it, in which rewards are asked as well.
+
+        Args:
+            update: how many are finished.
+        """
+        self._undo = Undo(update, self._parts.assessor)
+
+    def begin_learning(self) -> None:
+        """What was collected for the update is about to change the weights."""
+        assert self._undo is not None, "an update has begun"
+        self._undo.keep(self._parts.updater if self._room else None)
+
+    def save(self, progress: Progress) -> None:
+        """A checkpoint of the last finished update, made sure that all processes hold the same.
+
+        Raises:
+            UserError: they do not, the disk is full, or the reward's state could not be read again.
+        """
+        if self._saved == progress.update:
+            return
+        self._saving = True
+        distributed.same(
+            "weights",
+            lambda: digest(self._parts.updater.trained)[:16],
+            f"something on one machine computes otherwise; the checkpoint of update {self._saved} stays",
+        )
+        reward = joint_reward(copied(self._parts.assessor.state_dict()))
+        assert reward is not None, "every process gave its own"
+        self._write(progress, reward)
+        self._saving = False
+
+    def save_early(self, progress: Progress) -> None:
+        """A checkpoint of the last finished update while the next one collects: who sent a signal may not wait
+        until that is finished."""
+        if progress.update and self._saved != progress.update and self._undo is not None:
+            self._write(progress, self._undo.reward)
+
+    def rescue(self, error: BaseException, progress: Progress) -> str:
+        """Whatever ends the run, save the last finished update, and let no process leave before that.
+
+        Returns:
+            What became of it, in a sentence.
+
+        Raises:
+            FailedElsewhereError: another process says why the run ends.
+        """
+        told = error if isinstance(error, FailedElsewhereError) else None
+        alone = isinstance(error, LostProcessError)
+        try:
+            distributed.tell(error)
+        except FailedElsewhereError as other:
+            told = other
+        except LostProcessError:
+            alone = True
+        try:
+            said = self._save_last(error, progress, alone=alone)
+        except Exception as second:
+            said = (
+                f"The last finished update, {progress.update}, could not be saved ({type(second).__name__}: {second}); "
+                f"{self._newest()}"
+            )
+        if not alone:
+            # Also since the launcher ends all as soon as one has ended.
+            with suppress(LostProcessError, FailedElsewhereError):
+                said = distributed.gathered(said)[0]
+        if told is not None:
+            told.add_note(said)
+            raise told from (None if told is error else error)
+        return said
+
+    def _save_last(self, error: BaseException, progress: Progress, *, alone: bool) -> str:
+        number, undo, assessor = progress.update, self._undo, self._parts.assessor
+        # The update that it was made for may have finished since.
+        within = undo if undo is not None and undo.update == number else None
+        own: dict[str, Any] | None = None
+        failed: Exception | None = None
+        try:
+            own = within.reward if within is not None else copied(assessor.state_dict())
+            if within is not None:
+                within.put_back(self._parts.updater, assessor)
+        except Exception as second:
+            failed = second
+        reward = own if alone else joint_reward(own)
+        if failed is not None or reward is None:
+            raise failed or UserError("the reward gave no state.")
+        if number == 0:
+            return "No update had finished: there is nothing to save."
+        if self._saved == number:
+            return f"The last finished update, {number}, is saved; --resume goes on."
+        if self._saving and isinstance(error, Exception):
+            return self._newest()
+        if within is not None and not within.possible:
+            return (
+                f"Update {number + 1} was learning, and a copy of what it changes would have crowded the memory; "
+                f"{self._newest()}"
+            )
+        self._write(progress, reward, alone=alone)
+        return f"Saved after update {number}; --resume goes on."
+
+    def _newest(self) -> str:
+        if not self._saved:
+            return "There is no checkpoint: the run starts again from its beginning."
+        return f"The newest checkpoint is that of update {self._saved}; --resume goes on from there."
+
+    def _write(self, progress: Progress, reward: dict[str, Any], *, alone: bool = False) -> None:
+        """
+        Args:
+            alone: another process is gone, and it may be the main one: all hold the same.
+        """
+        if alone and not distributed.is_main():
+            # `save_pretrained` writes nothing in another process than the first of a group.
+            distributed.part()
+        if distributed.is_main() or alone:
+            save_checkpoint(
+                self._config.folder / "checkpoints",
+                self._parts.updater,
+                progress,
+                self._config.identity,
+                reward,
+            )
+        self._saved = progress.update
+
+
+def out_of_memory(error: BaseException, progress: Progress, config: Config) -> str | None:
+    """A sentence for a failure for want of memory; None for another."""
+    full = isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+    if not full:
+        return None
+    reason = " ".join(str(error).split())[:200].rstrip(".")
+    return (
+        f"memory ran out in update {progress.update + 1} ({reason}): set 'update.max_micro_tokens' (it is "
+        f"{config.update.max_micro_tokens}) or 'rollout.max_batch_tokens' (it is {config.rollout.max_batch_tokens}) "
+        "lower, which changes no result, and --resume."
+    )

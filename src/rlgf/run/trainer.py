@@ -1,0 +1,335 @@
+"""What a run does: collect, assess, learn. It reads an algorithm's rows and knows none by name."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate.tracking import GeneralTracker
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+from rlgf import distributed
+from rlgf.algorithms import Algorithm, Span
+from rlgf.config import Config, load_config
+from rlgf.evaluation.files import Evaluation
+from rlgf.guides import BudgetSpentError, Guide
+from rlgf.learning.updater import OptimizerFactory
+from rlgf.models.loading import LanguageModel
+from rlgf.recipe import Source
+from rlgf.rewards import Reward
+from rlgf.run.build import Parts, build_parts
+from rlgf.run.checkpoint import Progress, save_policy
+from rlgf.run.data_order import shuffled_passes
+from rlgf.run.display import Display
+from rlgf.run.given import adapter_settings, gathered
+from rlgf.run.guide_usage import Accounts
+from rlgf.run.loop import TrainingLoop
+from rlgf.run.start import write_start
+from rlgf.run.update_metrics import describe, mean_kl
+from rlgf.tasks import Task
+from rlgf.types import Author, Experience, Rollout, Sample
+
+
+class Trainer:
+    """Trains a policy as a configuration says.
+
+    `train` does all of it. An update is three steps, which a loop of your own can call::
+
+        trainer = Trainer(config)
+        for _ in range(config.training.updates):
+            experience = trainer.assess(trainer.collect())
+            print(trainer.learn(experience)["reward"])
+        trainer.save_model("policy")
+
+    `learn` finishes an update: schedules, samples, seeds and the account of tokens go on from there, as in `train`.
+    """
+
+    def __init__(
+        self,
+        config: Config | Source | Sequence[Source],
+        parts: Parts | None = None,
+        display: Display | None = None,
+        *,
+        policy: PreTrainedModel | LanguageModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        peft_config: Any = None,
+        train: Any = None,
+        validation: Any = None,
+        test: Any = None,
+        task: Task | None = None,
+        guide: Guide | None = None,
+        reward: Reward | Sequence[Reward] | None = None,
+        optimizer: OptimizerFactory | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        trackers: Sequence[GeneralTracker] = (),
+        evaluates: bool = False,
+    ) -> None:
+        """Load what the configuration names; what is given here takes the place of a section, which may be missing.
+
+        Args:
+            config: a configuration, or what `load_config` takes: a recipe, a mapping, or several of them.
+            parts: what `build_parts` made.
+            policy: the model to train.
+            tokenizer: the policy's; default: the one of its name.
+            peft_config: a `peft.LoraConfig`, of an adapter to train instead of the policy's own weights.
+            train: samples to train on: a `datasets.Dataset`, or a list of dictionaries or of `Sample`.
+            validation: likewise, to measure on during the run; default: ``train``.
+            test: likewise, at its end.
+            task: all three.
+            reward: a function as TRL has it, or several, which are added up.
+            optimizer: makes the optimizer from groups of parameters, the policy's first.
+            trackers: further ones than the recipe names.
+            callbacks: told of the events of `train`, as by the trainer of `transformers`; their ``args`` are the
+                configuration. `should_training_stop`, `should_save` and `should_evaluate` are honoured.
+            evaluates: for `evaluate` alone; a policy that a run saved is then compared with that run's start.
+
+        Raises:
+            UserError: something that the configuration names cannot be had or does not fit.
+        """
+        given = gathered(
+            policy=policy,
+            tokenizer=tokenizer,
+            data={"train": train, "validation": validation, "test": test},
+            task=task,
+            guide=guide,
+            reward=reward,
+            optimizer=optimizer,
+        )
+        if not isinstance(config, Config):
+            sources = [config] if isinstance(config, str | Path | Mapping) else list(config)
+            if peft_config is not None:
+                sources.append({"policy": {"lora": adapter_settings(peft_config)}})
+            config = load_config(*sources, given=given.sections)
+        self.config = config
+        distributed.join(config.training.process_timeout)
+        self.display = display or Display(Console(quiet=not distributed.is_main()))
+        if parts is None:
+            with distributed.one_fate(), distributed.main_first():
+                parts = build_parts(config, **vars(given), evaluates=evaluates)
+        self.parts = parts
+        self.callbacks = list(callbacks)
+        self.trackers = list(trackers)
+        self.progress = Progress()
+        self.accounts = Accounts(self.parts.collector.remote)
+        self.accounts.settle()
+        self.after_phase: Callable[[str], None] = lambda phase: None
+        """Called within an update, after 'collect' and after 'assess'; `train` saves there when it must."""
+        self._seconds = dict.fromkeys(("collect", "assess", "learn"), 0.0)
+        self._booked: Counter[Author] = Counter()
+
+    @property
+    def done_share(self) -> float:
+        """The share of the run that is over, from 0 to 1."""
+        return self.progress.update / self.config.training.updates
+
+    def row(self, update: int | None = None) -> Algorithm:
+        """The row of the algorithm that an update runs; default: the current one."""
+        algorithm, config = self.config.algorithm, self.config
+        unguided = algorithm.unguided if self.progress.unguided else None
+        number = self.progress.update if update is None else update
+        return unguided or algorithm.at(number, config.training.updates, config.seed)
+
+    def batch(self, *, ahead: bool = False) -> list[Sample]:
+        """The samples of the current update, or of the one after it.
+
+        Args:
+            ahead: the next update's.
+        """
+        data, first, count = self.parts.train, self.progress.samples, self._prompts(self.row())
+        if ahead:
+            first, count = first + count, self._prompts(self.row(self.progress.update + 1))
+        return [data[index] for index in shuffled_passes(first, count, len(data), self.config.seed)]
+
+    def kl_coefficient(self, row: Algorithm) -> float:
+        """The weight of a row's KL penalty in the current update."""
+        return self.progress.kl_coefficients.get(row.name, row.kl.coefficient)
+
+    def collect(self, samples: Sequence[Sample] | None = None, row: Algorithm | None = None) -> Rollout:
+        """Episodes of the current update; of several processes each writes its share.
+
+        Args:
+            samples: others than those of the update.
+            row: another than that of the update.
+        """
+        with self._timed("collect"):
+            self.tell_rewards()
+            if samples is None and row is None:
+                rollout = self._collect_within_budget()
+                self.after_phase("collect")
+                self._prefetch()
+            else:
+                rollout = self._collect(self.batch() if samples is None else samples, row or self.row())
+        return rollout
+
+    def assess(self, rollout: Rollout, row: Algorithm | None = None) -> Experience:
+        """Rewards, KL penalty, values and advantages, or pairs; of several processes all get those of all."""
+        row = row or self.row()
+        with self._timed("assess"):
+            experience = self.parts.assessor.assess(rollout, row, self.kl_coefficient(row))
+        self.after_phase("assess")
+        return experience
+
+    def learn(self, experience: Experience, row: Algorithm | None = None) -> dict[str, float | str]:
+        """The optimizer steps of the current update, which is then over; a reward that learns does so after the policy.
+
+        Returns:
+            What the log says of the update, from `collect` to here.
+        """
+        row = row or self.row()
+        with self._timed("learn"):
+            references = None
+            if any(t.on is Span.REFERENCES and t.weight.at(self.done_share) for t in row.terms.values()):
+                samples = experience.rollout.samples
+                references = self.parts.collector.answers(Author.REFERENCE, samples, self.progress.update)
+            losses = self.parts.updater.update(
+                experience, row, self.progress.update, self.done_share, references
+            )
+            if row.advantage is not None:
+                losses |= self.parts.assessor.learn_reward(experience.rollout)
+            new = self.parts.collector.sampled - self._booked
+            sampled = sum(distributed.gathered(new), Counter[Author]())
+            self._booked = Counter(self.parts.collector.sampled)
+            # From here on the update is finished in all processes or in none.
+            self.accounts.settle()
+        return self._advance(experience, row, losses, sampled)
+
+    def step(self) -> dict[str, float | str]:
+        """One whole update, and its metrics."""
+        return self.learn(self.assess(self.collect()))
+
+    def train(self, *, resume: bool = False) -> dict[str, dict[str, float]]:
+        """Run all updates, evaluate, and write everything to the output folder.
+
+        Args:
+            resume: go on from the newest checkpoint, if there is one.
+
+        Returns:
+            Totals of the test evaluation, under 'policy'.
+
+        Raises:
+            UserError: the folder holds another run, a checkpoint cannot be read or written, a guide gave out, or
+                memory did; or another process failed, see `FailedElsewhereError` and `LostProcessError`.
+            KeyboardInterrupt: after Ctrl-C, once the update under way is finished and saved.
+            SystemExit: after SIGTERM or SIGHUP, likewise.
+            Exception: whatever a reward, a metric, a guide or a tracker of your own raises. Whatever ends the run, the
+                last finished update is saved first, and a note on the exception says so.
+        """
+        return TrainingLoop(self, resume=resume).run()
+
+    def evaluate(self, author: Author = Author.POLICY, split: str = "test") -> Evaluation:
+        """Every metric of what an author writes for held-out prompts."""
+        evaluation = self.config.evaluation
+        count = evaluation.test_samples if split == "test" else evaluation.samples
+        self.tell_rewards()
+        return self.parts.evaluator.evaluate(author, self.parts.held_out(split)[:count])
+
+    def save_model(self, folder: str | Path) -> None:
+        """Write the policy as plain `transformers` or `peft` loads it, and what it started from beside it."""
+        if distributed.is_main():
+            save_policy(self.parts.policy, Path(folder))
+            write_start(Path(folder), self.config.policy.model_dump(mode="json"))
+
+    def close(self) -> None:
+        """Let go of a remote guide; what it is being asked is given up."""
+        if self.parts.collector.remote is not None:
+            self.parts.collector.remote.close()
+
+    def tell_rewards(self) -> None:
+        """How far the run is, for rewards that ask."""
+        for state in (self.parts.assessor.trainer_state, self.parts.evaluator.trainer_state):
+            state.global_step = self.progress.update
+            state.epoch = self.progress.samples / len(self.parts.train)
+
+    def _prompts(self, row: Algorithm) -> int:
+        return self.config.rollout.episodes // row.group_size
+
+    def _collect(self, samples: Sequence[Sample], row: Algorithm) -> Rollout:
+        mine = distributed.share(len(samples))
+        return self.parts.collector.collect(
+            [samples[number] for number in mine],
+            row,
+            self.progress.update,
+            self.done_share,
+            self.parts.assessor.rewards,
+            mine,
+        )
+
+    def _collect_within_budget(self) -> Rollout:
+        """The update's episodes; without the guide from here on where its budget is spent and may be."""
+        rollout, spent = None, None
+        try:
+            rollout = self._collect(self.batch(), self.row())
+        except BudgetSpentError as error:
+            if not error.go_on:
+                raise
+            spent = str(error)
+        said = next(filter(None, distributed.gathered(spent)), None)
+        if said is None:
+            assert rollout is not None, "collected, or its budget was spent"
+            return rollout
+        self.display.note(f"{said} Going on without the guide.")
+        self.progress.unguided = True
+        return self._collect(self.batch(), self.row())
+
+    def _prefetch(self) -> None:
+        """Ask a remote guide for the roll-ins of the next update, while this one trains."""
+        update, updates = self.progress.update + 1, self.config.training.updates
+        if update < updates and self.parts.collector.remote is not None:
+            samples = self.batch(ahead=True)
+            mine = distributed.share(len(samples))
+            chosen = [samples[number] for number in mine]
+            self.parts.collector.prefetch(chosen, self.row(update), update, update / updates, mine)
+
+    def _advance(
+        self, experience: Experience, row: Algorithm, losses: dict[str, float], sampled: Counter[Author]
+    ) -> dict[str, float | str]:
+        """Finish the update, and say what it was like.
+
+        Args:
+            sampled: tokens of each author, of all processes.
+        """
+        progress, config = self.progress, self.config
+        seconds, phases = sum(self._seconds.values()), dict(self._seconds)
+        self._seconds = dict.fromkeys(phases, 0.0)
+        coefficients = progress.kl_coefficients
+        if row.needs_reward:
+            after = row.kl.next(experience.kl_coefficient, mean_kl(experience.scored))
+            coefficients = {**coefficients, row.name: after}
+        update = progress.update + 1
+        # At once, so that an interruption finds the update either finished or not.
+        self.progress = progress = replace(
+            progress,
+            update=update,
+            samples=progress.samples + self._prompts(row),
+            kl_coefficients=coefficients,
+            policy_tokens=progress.policy_tokens + sampled[Author.POLICY],
+            guide_tokens=progress.guide_tokens + sampled[Author.GUIDE],
+            seconds=progress.seconds + seconds,
+            guide_accounts=self.accounts.dump(),
+            validation_due=update % config.evaluation.every == 0 or update == config.training.updates,
+        )
+        return {
+            "algorithm": row.name,
+            **describe(experience, row),
+            **losses,
+            "kl_coefficient": experience.kl_coefficient,
+            "policy_tokens": progress.policy_tokens,
+            "guide_tokens": progress.guide_tokens,
+            "seconds": seconds,
+            **{f"seconds_{phase}": taken for phase, taken in phases.items()},
+            "tokens_per_second": float(experience.rollout.response_mask.sum()) / seconds,
+            **self.parts.assessor.scale.metrics(),
+            **self.accounts.metrics(),
+        }
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._seconds[phase] += time.perf_counter() - started

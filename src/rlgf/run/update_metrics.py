@@ -1,0 +1,46 @@
+"""What the episodes of an update looked like, in numbers."""
+
+from __future__ import annotations
+
+import torch
+
+from rlgf.algorithms import Algorithm
+from rlgf.learning.inputs import read_by_any
+from rlgf.objectives.losses import kl_estimate
+from rlgf.types import Author, Experience, Scored
+
+
+def mean_kl(scored: Scored) -> float:
+    """KL(policy || reference) in nats per token, over the policy's tokens; never negative."""
+    rollout = scored.rollout
+    assert scored.reference_logprobs is not None, "scored for rows with a reward"
+    mask = rollout.written_by(Author.POLICY)
+    estimate = kl_estimate(rollout.sampled_logprobs, scored.reference_logprobs)
+    return float(torch.where(mask, estimate, 0.0).sum() / mask.sum().clamp(min=1))
+
+
+def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
+    """What the episodes of an update looked like."""
+    scored, rollout = experience.scored, experience.rollout
+    found = {"response_tokens": float(rollout.lengths.float().mean())}
+    if scored.rewards is not None:
+        by_policy = rollout.written_by(Author.POLICY)
+        read = read_by_any({n: t for n, t in row.terms.items() if not t.of_critic}, rollout, row)
+        learned = read if experience.pairs is None else read[experience.pairs.flatten()]
+        found |= {
+            "reward": float(scored.rewards.mean()),
+            "kl": mean_kl(scored),
+            "entropy": float(-rollout.sampled_logprobs.sum() / by_policy.sum().clamp(min=1)),
+            "learned_tokens": float(learned.sum()),
+            "guide_altered": float(rollout.altered.sum()),
+        }
+        for name, values in scored.logged.items():
+            found.setdefault(name, float(values.nanmean()))
+        for term, values in scored.reward_terms.items():
+            # Where a term applies to no text of the update there is nothing to say.
+            if not values.isnan().all():
+                found[f"reward/{term}"] = float(values.nanmean())
+        for guide in sorted({name for name in rollout.guides if name is not None}):
+            wrote = torch.tensor([name == guide for name in rollout.guides])
+            found[f"reward/{guide}"] = float(scored.rewards[wrote].mean())
+    return found

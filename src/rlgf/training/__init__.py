@@ -1,1 +1,0 @@
-"""The loop that knows no algorithm by name: collect, reward, advantages, updates, evaluation."""

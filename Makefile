@@ -23,6 +23,7 @@ test: lint types unit
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 
 types: $(INSTALLED)
 	$(VENV)/bin/mypy

@@ -3,7 +3,7 @@
 make matrix
 
 A cell is the command that it prints: `rlgf train` with a task, a policy and an algorithm. The models are
-tiny and learn nothing; that the algorithms learn is shown by tests/learning and results/. CommonGen is
+tiny and learn nothing; that the algorithms learn is shown by tests/properties and results/. CommonGen is
 read from 50 of its samples that the tests hold, and TL;DR is its stand-in of film reviews.
 """
 

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from rlgf.cli import app
 from rlgf.compare.grid import load_comparison
 from rlgf.config import Config, load_config
-from rlgf.recipe import read_source
 from rlgf.errors import UserError
 from rlgf.evaluation.winrate import http_judge
 from rlgf.models.loading import ModelConfig, load_language_model
@@ -28,6 +27,7 @@ from rlgf.packaged import (
     recipe_summary,
     recipe_that_writes,
 )
+from rlgf.recipe import read_source
 from rlgf.reward_models.train import load_reward_recipe
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,7 @@ from rlgf.rewards import RewardInput, checked_rewards
 from rlgf.tasks.data import DataTask
 from rlgf.types import Sample
 
-FILE = Path(__file__).parent / "data" / "commongen_outputs.jsonl"
+FILE = Path(__file__).parents[1] / "data" / "commongen_outputs.jsonl"
 ROWS = [json.loads(line) for line in FILE.read_text().splitlines()]
 TEXTS = [row["completion"] for row in ROWS]
 REFERENCES = [row["references"] for row in ROWS]

@@ -22,7 +22,7 @@ from rlgf.metrics import MetricConfig
 from rlgf.run.build import build_parts
 from rlgf.types import Sample
 
-FILE = Path(__file__).parent / "data" / "commongen_outputs.jsonl"
+FILE = Path(__file__).parents[1] / "data" / "commongen_outputs.jsonl"
 PLAIN = [MetricConfig(name=name) for name in ("words", "sari", "distinct")]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from test_training import build, experience_of
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm, algorithm_from
@@ -15,7 +16,6 @@ from rlgf.algorithms.catalog import GUIDED_GRPO, LUFFY, PPO_PLUS_PLUS
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Experience
-from test_training import build, experience_of
 
 OPTIONS = {"rollout": {"episodes": 16, "min_response_tokens": 6}}
 # The penalty is a term of its own in group-relative losses.

@@ -26,7 +26,7 @@ from rlgf.errors import UserError
 from rlgf.run.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from rlgf.run.trainer import Trainer
 
-SCRIPT = Path(__file__).with_name("resume_script.py")
+SCRIPT = Path(__file__).parents[1].joinpath("resume_script.py")
 CHANGED = {"update": {"epochs": 3}}
 HEAD = {"policy": {"critic": "head"}}
 CASES: dict[str, dict[str, Any]] = {

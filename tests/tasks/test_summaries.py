@@ -288,17 +288,17 @@ def test_the_command_writes_pairs_and_a_folder_that_cannot_be_written_is_one_sen
 
 @pytest.mark.parametrize("recipe", ["commongen", "tldr"])
 def test_the_recipes_name_their_task(recipe: str) -> None:
-    file = Path(__file__).parents[1] / f"recipes/{recipe}.yaml"
+    file = Path(__file__).parents[2] / f"recipes/{recipe}.yaml"
     config = load_config(file, "reward=sentiment", "algorithm=ppo++")
     assert isinstance(build_task(config.task.name, config.task.options), Task)
 
 
 def test_the_recipe_of_tldr_needs_a_reward_of_yours() -> None:
     with pytest.raises(UserError, match="needs a reward"):
-        load_config(Path(__file__).parents[1] / "recipes/tldr.yaml")
+        load_config(Path(__file__).parents[2] / "recipes/tldr.yaml")
 
 
 def test_the_stand_in_recipe_goes_over_the_one_of_imdb() -> None:
-    recipes = Path(__file__).parents[1] / "recipes"
+    recipes = Path(__file__).parents[2] / "recipes"
     config = load_config(recipes / "imdb.yaml", recipes / "review_verdicts.yaml")
     assert (config.task.name, config.rollout.min_response_tokens) == ("review-verdicts", 0)

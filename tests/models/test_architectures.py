@@ -8,7 +8,7 @@ import pytest
 
 from architectures import Row, architectures, check
 
-DOCS = Path(__file__).parent.parent / "docs" / "models.md"
+DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 
 
 # The ways in which models differ most, and a quarter of the others; `benchmarks/models.py` tries all of them.

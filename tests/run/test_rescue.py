@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_checkpoint import checkpoints, equal, metrics, state
 
 from resume_script import toy_trainer
 from rlgf import cli, seeding
@@ -23,7 +24,6 @@ from rlgf.errors import UserError
 from rlgf.run import checkpoint
 from rlgf.run.trainer import Trainer
 from rlgf.states import copied, digest, read_back
-from test_checkpoint import checkpoints, equal, metrics, state
 from toys import share_of_a
 
 SELDOM = {"training": {"checkpoint_every": 4}, "evaluation": {"every": 2}}
@@ -540,7 +540,7 @@ def test_a_traceback_that_never_reaches_the_users_code_is_shown_whole(
 
 
 def test_a_preempted_command_ends_with_the_code_of_its_signal(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("resume_script.py")
+    script = Path(__file__).parents[1].joinpath("resume_script.py")
     process = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path), "--pause", "3", "2"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},

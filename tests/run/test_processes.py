@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_training import ROWS, build, experience_of
 
 from failing_script import CASES
 from resume_script import toy_trainer
 from rlgf.types import concatenate
-from test_training import ROWS, build, experience_of
 
-SCRIPT = Path(__file__).with_name("resume_script.py")
-FAILING = Path(__file__).with_name("failing_script.py")
-LOST = Path(__file__).with_name("lost_script.py")
+SCRIPT = Path(__file__).parents[1].joinpath("resume_script.py")
+FAILING = Path(__file__).parents[1].joinpath("failing_script.py")
+LOST = Path(__file__).parents[1].joinpath("lost_script.py")
 
 
 def launch(processes: int, script: Path, *arguments: str) -> str:

@@ -354,7 +354,7 @@ def test_a_recipe_distills_models_from_folders(tmp_path: Path) -> None:
         "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
         "training": {"trackers": []},
     }
-    shipped = Path(__file__).parents[1] / "recipes/algorithms/distill.yaml"
+    shipped = Path(__file__).parents[2] / "recipes/algorithms/distill.yaml"
     config = load_config(recipe, shipped, "algorithm.terms.distill.options.jsd_beta=0.5")
     metrics = Trainer(config, build_parts(config, task=LetterTask()), Display(Console(quiet=True))).step()
     assert float(metrics["distill_loss"]) > 0

@@ -14,6 +14,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 from rich.console import Console
+from test_exact_gradients import (
+    POLICY,
+    REFERENCE,
+    RESPONSES,
+    draft,
+    gradient_of,
+    likelihood,
+    penalized,
+    reward,
+    rollout_of,
+    score,
+)
 from torch import Tensor
 
 from rlgf.algorithms import ALGORITHMS, ESTIMATORS, Algorithm, Pairs, Signals, algorithm_from
@@ -30,18 +42,6 @@ from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from rlgf.tasks import Task, build_task
 from rlgf.types import Author, Experience, Sample
-from test_exact_gradients import (
-    POLICY,
-    REFERENCE,
-    RESPONSES,
-    draft,
-    gradient_of,
-    likelihood,
-    penalized,
-    reward,
-    rollout_of,
-    score,
-)
 from toys import LENGTH, FavouringGuide, LetterTask, TableModel, letter_gpt, share_of_a, table_language_model
 
 KL = 0.3

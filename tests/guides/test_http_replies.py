@@ -14,6 +14,7 @@ import httpx2
 import openai
 import pytest
 from tenacity import RetryCallState, Retrying
+from test_http_guide import RECIPE, requests
 
 from faulty_server import PAGE, FaultyServer, answer_to, serving
 from rlgf.config import load_config
@@ -21,7 +22,6 @@ from rlgf.errors import UserError
 from rlgf.guides import HTTPGuide, HTTPGuideConfig, ReplayGuide, ReplayGuideConfig, Request
 from rlgf.guides.answer_cache import GuideCache
 from rlgf.guides.endpoint import _passes, _wait
-from test_http_guide import RECIPE, requests
 
 MADE: list[HTTPGuide] = []
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_training import build
 
 from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
@@ -18,7 +19,6 @@ from rlgf.models.sampling import Sampling
 from rlgf.rollout.writers import Draft, Part, Writer
 from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Completion
-from test_training import build
 from toys import letter_gpt
 
 

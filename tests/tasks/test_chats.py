@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from rich.console import Console
+from test_local_guide import Foreign, reading
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from faulty_server import FaultyServer, answer_to, serving
@@ -39,7 +40,6 @@ from rlgf.run.trainer import Trainer
 from rlgf.tasks import build_task
 from rlgf.tasks.chats import PromptedTask
 from rlgf.types import Author, Message, Sample
-from test_local_guide import Foreign, reading
 from tokenizer_kinds import byte_bpe, encoder_pieces, llama_legacy, sentence_pieces, speaker, word_pieces
 
 SYSTEM, USER = Message("system", "be kind"), Message("user", "the film?")

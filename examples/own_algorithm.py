@@ -9,20 +9,27 @@ The same row in a recipe:
       name: reference-grpo
       script: {rollin: reference}
       help: {probability: {start: 0.8, end: 0.0}}
-
-Run `rlgf train recipes/start/small_gpt.yaml` once before.
 """
 
-from rlgf import Trainer, load_config
+from __future__ import annotations
 
-row = {
+import sys
+
+from rlgf import Trainer
+
+ROW = {
     "base": "grpo",
     "name": "reference-grpo",
     "script": {"rollin": "reference"},
     "help": {"probability": {"start": 0.8, "end": 0.0}},
 }
-config = load_config(
-    "recipes/imdb.yaml",
-    {"algorithm": row, "name": "reference-grpo", "training": {"updates": 10}},
-)
-Trainer(config).train()
+
+
+def main(*overrides: str) -> Trainer:
+    trainer = Trainer(["examples/letters.yaml", {"name": "reference-grpo", "algorithm": ROW}, *overrides])
+    trainer.train()
+    return trainer
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

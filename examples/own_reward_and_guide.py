@@ -1,19 +1,18 @@
-"""Your own reward and your own guide in Python, on the small GPT.
+"""Your own reward and your own guide in Python, in place of sections of the recipe.
 
     python examples/own_reward_and_guide.py
-
-Run `rlgf train recipes/start/small_gpt.yaml` once before.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
-from rlgf import Completion, Request, Trainer, build_parts, load_config
+from rlgf import Completion, Request, Trainer
 
 
 def exclamations(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
-    """A reward is a plain function: one number a completion."""
+    """A reward is a plain function: one number for each completion."""
     return [min(text.count("!"), 3) / 3 for text in completions]
 
 
@@ -24,10 +23,12 @@ class Enthusiast:
         return [Completion(" What a wonderful film! I loved it!", finished=False) for _ in requests]
 
 
-config = load_config(
-    "recipes/imdb.yaml",
-    {"algorithm": "ppo++", "name": "own", "training": {"updates": 10}, "guide": {"model": "made below"}},
-)
-parts = build_parts(config, reward=exclamations, guide=Enthusiast())
-trainer = Trainer(config, parts)
-trainer.train()
+def main(*overrides: str) -> Trainer:
+    own = {"name": "own", "algorithm": "ppo++", "training": {"updates": 10}}
+    trainer = Trainer(["examples/letters.yaml", own, *overrides], reward=exclamations, guide=Enthusiast())
+    trainer.train()
+    return trainer
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -55,3 +55,12 @@ def test_everything_can_come_from_python(tmp_path: Path) -> None:
     trainer = example("python_objects").main(str(tmp_path / "run"))
     assert trainer.progress.update < 40, "the callback stopped it"
     assert (tmp_path / "run" / "policy" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["own_algorithm", "own_loss", "own_reward_and_guide"])
+def test_what_is_shown_as_an_addition_trains(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = example(name).main(f"output={tmp_path}", "training.updates=2", "evaluation.test_samples=8")
+    assert trainer.progress.update == 2
+    assert (tmp_path / "policy" / "model.safetensors").exists()

@@ -28,7 +28,7 @@ TEXTS = list(itertools.product(range(LETTERS), repeat=LENGTH))
 
 
 def key(prefix: tuple[int, ...]) -> int:
-    """Number of a prefix: those of one length come one behind the other."""
+    """Number of a prefix: those of one length come one after the other."""
     number = sum(LETTERS**n for n in range(len(prefix)))
     return number + sum(letter * LETTERS**i for i, letter in enumerate(reversed(prefix)))
 

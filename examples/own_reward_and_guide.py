@@ -1,6 +1,6 @@
 """Your own reward and your own guide in Python, in place of sections of the recipe.
 
-    python examples/own_reward_and_guide.py
+python examples/own_reward_and_guide.py
 """
 
 from __future__ import annotations

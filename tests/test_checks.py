@@ -103,7 +103,7 @@ def test_a_sound_recipe_breaks_no_rule() -> None:
         ([f"evaluation.judge={HERE}:NUMBER"], f"reward '{HERE}:NUMBER' cannot be called"),
         (["reward.options.loud=1"], "is a function, so it takes no options (given: loud)"),
         ([{"guide": {"name": f"{HERE}:Silent"}}], "has no method 'write(requests)'"),
-        ([{"guide": {"name": f"{HERE}:NUMBER"}}], "is no class or function"),
+        ([{"guide": {"name": f"{HERE}:NUMBER"}}], "is not a class or function"),
         ([{"guide": {"name": f"{HERE}:Writes", "options": {"loud": 1}}}], "has no option 'loud'"),
         (
             [{"guide": {"guides": {"own": {"name": f"{HERE}:Silent"}, "local": {"model": "gpt2"}}}}],
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_one_sentence_before_models_load(overrides: list[An
     ("task", "overrides", "message"),
     [
         (f"{HERE}:Silent", [], "has no method load(split)"),
-        (f"{HERE}:NUMBER", [], "is no class or function"),
+        (f"{HERE}:NUMBER", [], "is not a class or function"),
         (f"{HERE}:BarePrompts", ["algorithm=offline-dpo"], "learns from pairs"),
         (f"{HERE}:BarePrompts", ["algorithm=dr-po"], "algorithm 'dr-po' needs reference texts"),
         (

@@ -52,7 +52,7 @@ def sentence_pieces() -> PreTrainedTokenizerFast:
 
 
 def encoder_pieces() -> PreTrainedTokenizerFast:
-    """As T5's: the same, with an end of text behind what an encoder reads."""
+    """As T5's: the same, with an end of text after what an encoder reads."""
     tokenizer = sentence_pieces()
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A <end>", special_tokens=[("<end>", 0)]

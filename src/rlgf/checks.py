@@ -325,7 +325,7 @@ def _too_short(who: str, model: ModelConfig | ScratchConfig, config: RolloutConf
     prompt, response = config.max_prompt_tokens, config.max_response_tokens
     length, needed = context_length(model), prompt + response
     if length is not None and isinstance(model, ModelConfig) and load_model_config(model).is_encoder_decoder:
-        # The encoder holds the prompt, and the decoder the response behind at most two tokens.
+        # The encoder holds the prompt, and the decoder the response after at most two tokens.
         needed = max(prompt, response + 2)
     if length is None or needed <= length:
         return None

@@ -323,7 +323,7 @@ def tasks() -> None:
 
 @app.command()
 def pairs(
-    folder: Annotated[Path, typer.Argument(help="Where to write a JSON-lines file a split.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write a JSON-lines file per split.")],
 ) -> None:
     """Write preference pairs (prompt, chosen, rejected) of the task review-verdicts."""
     from rlgf.demo.review_verdicts import write_verdict_pairs

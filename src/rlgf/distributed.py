@@ -85,7 +85,7 @@ def is_main() -> bool:
 
 
 def portion(total: int) -> range:
-    """The numbers, out of ``range(total)``, that this process takes; those of all together are all of them."""
+    """The numbers, out of ``range(total)``, that this process takes. All processes together take each number once."""
     bounds = [total * number // count() for number in range(count() + 1)]
     return range(bounds[rank()], bounds[rank() + 1])
 

@@ -91,7 +91,7 @@ def _cause(where: str, error: Exception, remedy: str) -> str:
 
 
 def file_damage(file: Path) -> str | None:
-    """What is wrong with a file by itself; None where nothing is, or where there is no such file."""
+    """What is wrong with a file by itself; None where nothing is, or where there is not such a file."""
     if file.is_dir():
         return (
             f"{file} is a folder, and a file is needed"
@@ -130,7 +130,7 @@ def _json_damage(file: Path) -> str | None:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        return f"{file} is no valid JSON ({plain(error)})"
+        return f"{file} is not valid JSON ({plain(error)})"
     if not isinstance(found, dict) and file.name not in ("vocab.json", "report.json"):
         return f"{file} must hold a JSON object, and it holds a {type(found).__name__}"
     if file.name.endswith(".index.json") and isinstance(found.get("weight_map"), Mapping):

@@ -31,7 +31,7 @@ def laid_over(merged: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, A
     try:
         return OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[return-value]  # a mapping
     except (OmegaConfBaseException, TypeError, ValueError) as error:
-        raise UserError(f"a value is no valid YAML for a recipe: {' '.join(str(error).split())}.") from error
+        raise UserError(f"a value is not valid YAML for a recipe: {' '.join(str(error).split())}.") from error
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -167,7 +167,7 @@ def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dic
         )
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{what} is no valid YAML: {reason}.") from error
+        raise UserError(f"{what} is not valid YAML: {reason}.") from error
     if not isinstance(plain, dict):
         raise UserError(f"{what} must be a mapping of keys to values.")
     found: dict[str, Any] = _with_text_keys(plain)

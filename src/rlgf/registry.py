@@ -1,4 +1,4 @@
-"""Names in a recipe become objects, each exactly once a run."""
+"""Names in a recipe become objects, each exactly once per run."""
 
 from __future__ import annotations
 

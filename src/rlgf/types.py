@@ -132,7 +132,7 @@ class Rollout:
 
     @property
     def columns(self) -> dict[str, list[Any]]:
-        """Further columns of the samples, one list entry an episode; None where a sample lacks one."""
+        """Further columns of the samples, one list entry per episode; None where a sample lacks one."""
         names = dict.fromkeys(name for sample in self.samples for name in sample.columns)
         return {name: [sample.columns.get(name) for sample in self.samples] for name in names}
 

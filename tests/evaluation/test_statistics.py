@@ -67,7 +67,7 @@ def test_paired_difference_without_a_shared_seed() -> None:
         (0.91, None),
         (math.inf, None),
     ],
-    ids=["below the start", "start", "between", "peak", "behind a dip", "end", "never", "no level"],
+    ids=["below the start", "start", "between", "peak", "after a dip", "end", "never", "no level"],
 )
 def test_first_at(level: float, x: float | None) -> None:
     assert first_at(CURVE, level) == (None if x is None else pytest.approx(x))

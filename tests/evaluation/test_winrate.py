@@ -1,4 +1,4 @@
-"""How often one model's texts are preferred, by a reward and by a judge behind a real socket."""
+"""How often one model's texts are preferred, by a reward and by a judge after a real socket."""
 
 from __future__ import annotations
 

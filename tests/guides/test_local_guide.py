@@ -66,7 +66,7 @@ def reading(model: LanguageModel) -> Iterator[list[list[int]]]:
 
 
 def favour(model: LanguageModel, before: list[int], token: int) -> None:
-    """Make a token likely behind given ones, with a logit of 6."""
+    """Make a token likely after given ones, with a logit of 6."""
     with torch.no_grad():
         state = model.model.model(torch.tensor([before])).last_hidden_state[0, -1]
         model.model.get_output_embeddings().weight[token] = 6 * state / state.dot(state)

@@ -183,7 +183,7 @@ def test_a_local_guide_scores_each_state_as_it_would_alone() -> None:
 
 
 def exact_kl(policy: LanguageModel, guide: LanguageModel, rollout: Rollout, minimum: int) -> float:
-    """KL(policy || guide) in nats a token, state by state, over what the policy may draw there."""
+    """KL(policy || guide) in nats per token, state by state, over what the policy may draw there."""
     found = []
     for b, t in rollout.response_mask.nonzero().tolist():
         prompt = rollout.prompt_ids[b][rollout.prompt_mask[b]].tolist()
@@ -208,7 +208,7 @@ def test_the_loss_compares_what_is_sampled() -> None:
 
 
 def test_a_guide_padded_to_another_width_scores_alike() -> None:
-    """Models of one tokenizer may have rows behind its last token."""
+    """Models of one tokenizer may have rows after its last token."""
     narrow, wide = peaked(letter_gpt(seed=7)), peaked(letter_gpt(seed=7))
     wide.model.resize_token_embeddings(9)
     losses = []
@@ -369,7 +369,7 @@ def test_a_recipe_distills_models_from_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("beta", [0.0, 1.0])
 def test_the_policy_becomes_its_guide(tmp_path: Path, beta: float) -> None:
-    """KL(policy || guide) over the policy's own texts falls from above 0.3 nats a token to below 0.01."""
+    """KL(policy || guide) over the policy's own texts falls from above 0.3 nats per token to below 0.01."""
     guide = peaked(letter_gpt(seed=7))
     algorithm = {"base": "distill", "terms": {"distill": {"options": {"jsd_beta": beta}}}}
     learner = trainer(local(guide), algorithm, tmp_path / "run", updates=30)

@@ -135,7 +135,7 @@ def test_an_estimator_picks_one_pair_of_each_group(name: str, expected: list[tup
 
 
 def episodes(guided: bool) -> list[tuple[tuple[int, ...], int]]:
-    """Pairs, one behind the other, of texts of which the guide began none, or up to two letters."""
+    """Pairs, one after the other, of texts of which the guide began none, or up to two letters."""
     switches = itertools.cycle([0, 2, 1, 0, 1] if guided else [0])
     return list(zip((*RESPONSES, *RESPONSES[::-1][5:], *RESPONSES[9:14]), switches, strict=False))[:54]
 

@@ -469,7 +469,7 @@ def test_columns_reach_a_metric_and_its_answer_is_checked() -> None:
     with pytest.raises(UserError, match="'picky' takes 'level', which is not given"):
         measure({"picky": picky}, [Sample("a")], ["x"])
     for wrong in ({"n": [1.0]}, {"n": math.nan}, {"n": [1.0, math.inf]}):
-        with pytest.raises(UserError, match="one finite number a text"):
+        with pytest.raises(UserError, match="one finite number per text"):
             measure({"own": lambda *_, wrong=wrong, **columns: wrong}, samples, ["x", "y"])
 
 

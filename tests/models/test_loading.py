@@ -100,7 +100,7 @@ def test_an_ordinary_model_is_run_in_the_fastest_way(tmp_path: Path) -> None:
 
 
 def test_an_id_without_a_token_is_never_written(tmp_path: Path) -> None:
-    """Neither one behind the tokenizer's last, nor one between, nor one that the model's files forbid."""
+    """Neither one after the tokenizer's last, nor one between, nor one that the model's files forbid."""
     model = GPT2LMHeadModel(GPT2Config(**GPT2))
     model.generation_config.bad_words_ids = [[5], [6, 7]]
     policy = loaded(saved(model, tmp_path))

@@ -90,8 +90,8 @@ def test_rare_characters_before_a_response_do_not_spoil_it() -> None:
 def test_a_prompt_is_what_the_tokenizer_makes_of_it(kind: Kind, text: str) -> None:
     model = MODELS[kind.__name__]
     expected = model.tokenizer(text)["input_ids"]
-    behind = model.codec.around[1]
-    assert model.encode_prompt(text, 10_000) == (expected[: len(expected) - len(behind)] or [model.end_id])
+    after = model.codec.around[1]
+    assert model.encode_prompt(text, 10_000) == (expected[: len(expected) - len(after)] or [model.end_id])
 
 
 MODELS = {kind.__name__: speaker(kind()) for kind in KINDS}

@@ -444,14 +444,14 @@ def test_minilm_learns_a_preference_for_positive_reviews_from_the_command_line(t
 def test_a_scorer_reads_what_its_tokenizer_makes_of_a_text(kind: Any) -> None:
     """With a beginning of text where there is one, once, also where the text is cut."""
     scorer = Scorer(None, kind(), 99)
-    before, behind = scorer.codec.around
+    before, after = scorer.codec.around
     for prompt, completion in [("the film", " was a joy"), ("the mus", "ic"), ("", "a joy"), ("a", "")]:
         (ids,) = scorer.encode([prompt], [completion])
         assert ids == scorer.tokenizer(prompt + completion)["input_ids"]
     (ids,) = replace(scorer, max_tokens=6).encode(["the film was"], [" a joy from the first scene"])
     assert len(ids) == 6
     assert ids[: len(before)] == before
-    assert ids[6 - len(behind) :] == behind
+    assert ids[6 - len(after) :] == after
     if before:
         name = scorer.tokenizer.convert_ids_to_tokens(before[0])
         assert scorer.encode([f"{name}the film"], [""])[0].count(before[0]) == 1

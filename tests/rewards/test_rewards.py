@@ -57,7 +57,10 @@ def test_good_answers_become_float32(answer: Any) -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ([1.0, 2.0], r"the reward 'Returns' returned 2 values for 3 completions: .*one number a completion"),
+        (
+            [1.0, 2.0],
+            r"the reward 'Returns' returned 2 values for 3 completions: .*one number per completion",
+        ),
         ([1.0] * 4, r"returned 4 values for 3"),
         (None, r"returned None for 3 completions"),
         (0.5, r"returned 0\.5 for 3 completions"),

@@ -395,7 +395,7 @@ def test_metrics_take_what_they_name_and_answer_as_rewards_do() -> None:
         UserError, match=r"the metric 'wrong' takes 'completion', which is not given: did you mean"
     ):
         measure({"wrong": lambda completion: 0.0}, samples, TEXTS)  # type: ignore[dict-item]
-    with pytest.raises(UserError, match="must return one finite number a text"):
+    with pytest.raises(UserError, match="must return one finite number per text"):
         measure({"wrong": lambda completions: [None, 1.0]}, samples, TEXTS)  # type: ignore[dict-item]
 
 

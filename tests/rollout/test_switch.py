@@ -230,7 +230,7 @@ def test_a_recording_is_looked_up_for_episodes_with_a_rollin_alone(
 # Texts that are written as they are asked for.
 
 TOKENS = {"a": 2, "b": 5, "c": LIMIT, "d": LIMIT + 1}
-"""How many tokens a text has, its end included, by its first letter."""
+"""How many tokens per text has, its end included, by its first letter."""
 
 
 class Ending:
@@ -351,7 +351,7 @@ def test_a_whole_text_can_be_the_reference_or_cut_short(policy: LanguageModel) -
     assert set(rollout.lengths[rows].tolist()) == {4, LIMIT}
     short = collect(policy, LUFFY, guide=Ending(own_limit=3), group_size=2, samples=40)
     rows = short.written_by(Author.GUIDE).any(dim=1)
-    assert set(short.lengths[rows].tolist()) == {2, 3}, "nothing is written behind it"
+    assert set(short.lengths[rows].tolist()) == {2, 3}, "nothing is written after it"
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ class Brief:
 
 
 class Closing:
-    """Writes out the end of a text and goes on behind it."""
+    """Writes out the end of a text and goes on after it."""
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         return [Completion("ab<end>cd", finished=False) for _ in requests]
@@ -126,12 +126,12 @@ def test_what_stands_behind_a_written_out_end_is_booked(tmp_path: Path) -> None:
     )
     trainer.step()
     # a, b, the end, and what follows in the tokens that it would have as a text.
-    behind = len(trainer.parts.policy.encode("<end>cd"))
-    assert trainer.progress.guide_tokens == 8 * (3 + behind)
+    after = len(trainer.parts.policy.encode("<end>cd"))
+    assert trainer.progress.guide_tokens == 8 * (3 + after)
 
 
 def test_a_foreign_guides_tokens_are_its_own(tmp_path: Path) -> None:
-    """Its limit leaves room for tokens that hold less text, and what is over is cut off behind the splice."""
+    """Its limit leaves room for tokens that hold less text, and what is over is cut off after the splice."""
     foreign = LocalGuide(letter_gpt("dcba", seed=7), letter_gpt().tokenizer, Sampling())
     assert not foreign.shares_tokenizer
     sampled = Counter[str]()

@@ -347,7 +347,7 @@ def test_a_foreign_folder_is_no_checkpoint(run: Path, manifest: str | None) -> N
     if manifest is not None:
         (folder / "manifest.json").write_text(manifest)
     message = refusal(toy_trainer(run))
-    assert f"{folder} is no checkpoint" in message
+    assert f"{folder} is not a checkpoint" in message
     assert f"delete {folder}" in message
 
 
@@ -433,7 +433,7 @@ def test_a_run_on_a_full_disk_ends_in_one_sentence(run: Path, monkeypatch: pytes
     toy_trainer(run).train(resume=True)
 
 
-# What a finished run leaves behind.
+# What a finished run leaves after.
 
 
 def test_the_saved_policy_is_a_plain_model_that_writes_the_same(finished: Trainer) -> None:

@@ -159,7 +159,7 @@ def world(root: Path, capsys: pytest.CaptureFixture[str]) -> World:
 
 @dataclass
 class damaged:  # noqa: N801  # reads as the function that it stands for
-    """A damaged file, mended behind the block."""
+    """A damaged file, mended after the block."""
 
     file: Path
     damage: Callable[[Path], object]
@@ -290,7 +290,7 @@ def places(section: dict[str, Any], before: tuple[str, ...] = ()) -> Iterator[tu
 
 @pytest.mark.parametrize("value", VALUES)
 def test_no_value_of_a_recipe_ends_in_a_traceback(value: str) -> None:
-    """Every field of a whole recipe gets it, in front of the recipe and behind it."""
+    """Every field of a whole recipe gets it, in front of the recipe and after it."""
     base = {
         "task": {"name": "data", "options": {"train": "a.jsonl"}},
         "policy": {"model": "m"},

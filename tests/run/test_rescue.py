@@ -50,7 +50,7 @@ def in_third(what: Callable[[], None]) -> Callable[[int], None]:
     seen = []
 
     def during(update: int) -> None:
-        # The evaluation behind the second update asks the reward too.
+        # The evaluation after the second update asks the reward too.
         seen.append(update)
         if seen.count(3) == 2:
             what()
@@ -430,7 +430,7 @@ def test_names_of_files_are_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.
     )
     names = [path.name for path in synced]
     assert {"model.safetensors", "manifest.json", "policy", ".writing-000000"} <= set(names)
-    assert names[-1] == "checkpoints", "behind the rename"
+    assert names[-1] == "checkpoints", "after the rename"
 
 
 def test_checkpoints_are_read_where_their_device_is_missing(

@@ -87,7 +87,7 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "all three whole": ({"prompt": ASKED, "chosen": [*ASKED, GOOD], "rejected": [*ASKED, BAD]}, PAIR),
     "rejected as a text": ({"prompt": ASKED, "chosen": GOOD, "rejected": " a bore"}, PAIR),
-    "texts behind messages": ({"prompt": ASKED, "chosen": " a joy", "rejected": " a bore"}, PAIR),
+    "texts after messages": ({"prompt": ASKED, "chosen": " a joy", "rejected": " a bore"}, PAIR),
     "one conversation": ({"messages": [*ASKED, GOOD]}, {"reference_field": "messages"}),
     "one conversation, named twice": (
         {"messages": [*ASKED, GOOD]},

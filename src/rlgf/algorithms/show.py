@@ -10,7 +10,7 @@ from rlgf.algorithms import ALGORITHMS, Algorithm
 
 
 def algorithm_table() -> Group:
-    """Who writes what and which loss reads it, one row an algorithm; then equations and papers."""
+    """Who writes what and which loss reads it, one row per algorithm; then equations and papers."""
     rows = Table(title="Algorithms")
     for column in (
         "name",

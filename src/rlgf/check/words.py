@@ -54,7 +54,7 @@ def script(row: Algorithm) -> str:
 
 
 def help_words(row: Algorithm, rollout: RolloutConfig) -> str:
-    """How often, how long and behind which gate somebody begins for another."""
+    """How often, how long and after which gate somebody begins for another."""
     help, author = row.help, row.script.rollin
     if author is None:
         return "none: every text begins at its prompt"

@@ -72,7 +72,7 @@ def _rows(
 
 
 def _level(curves: Sequence[Sequence[tuple[float, float]]]) -> float | None:
-    """The mean final reward of the baseline; None where it did not rise and so is no level to reach."""
+    """The mean final reward of the baseline; None where it did not rise and so is not a level to reach."""
     if not curves:
         return None
     start, end = (sum(curve[i][1] for curve in curves) / len(curves) for i in (0, -1))

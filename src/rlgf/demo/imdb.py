@@ -28,7 +28,7 @@ Review = tuple[str, str]
 """A text and its label: "positive" or "negative"."""
 
 _SIZES = {"reward": 7000, "judge": 6000, "validation": 500, "test": 1000}
-"""Reviews a split, half of them positive; 'train' gets the rest."""
+"""Reviews per split, half of them positive; 'train' gets the rest."""
 _MIN_REFERENCE_WORDS = 20
 _OPENING_WORDS = 48
 

@@ -107,7 +107,7 @@ class Evaluator:
             extra[name] = [value for share in shares for value in share.extra.get(name, [])]
         for name in shares[0].nll:
             nll, tokens = (torch.cat(parts) for parts in zip(*(s.nll[name] for s in shares), strict=True))
-            # The total weighs tokens, so it is no mean of the texts' own perplexities.
+            # The total weighs tokens, so it is not a mean of the texts' own perplexities.
             found |= {name: perplexity(nll, tokens), f"{name} of text": perplexities(nll, tokens)}
         found.update(self._text_metrics(samples, texts))
         found["tokens"] = sum(length for share in shares for length in share.lengths) / len(texts)

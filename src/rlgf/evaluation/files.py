@@ -44,7 +44,7 @@ def summarize(
     """Totals and records of what was found: see `Metric` for lists, numbers and names with ``of text``.
 
     Args:
-        found: a value that is None is no part of its total.
+        found: a value that is None is not a part of its total.
         extra: what else is known about each text, by name; it goes into the records alone.
 
     Raises:

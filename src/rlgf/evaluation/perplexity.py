@@ -25,10 +25,10 @@ def text_nll(
     max_tokens: int,
     max_batch_tokens: int,
 ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-    """Negative log-likelihood of each text behind its sample's prompt, as the model itself would give it.
+    """Negative log-likelihood of each text after its sample's prompt, as the model itself would give it.
 
     Returns:
-        Sums of nats (B,) and numbers of tokens (B,), over at most ``max_tokens`` tokens a text.
+        Sums of nats (B,) and numbers of tokens (B,), over at most ``max_tokens`` tokens per text.
     """
     drafts = []
     for sample, text in zip(samples, texts, strict=True):

@@ -24,14 +24,14 @@ class Request:
     """
 
     prefix: str
-    """The prompt and what has been written behind it so far."""
+    """The prompt and what has been written after it so far."""
     max_new_tokens: int
     """In tokens of the policy: write at least that much text, what is over is cut."""
     seed: int
     prompt_ids: tuple[int, ...] | None = None
     """The prompt as tokens of the policy, for a guide that shares its tokenizer."""
     written_ids: tuple[int, ...] = ()
-    """And what has been written behind it."""
+    """And what has been written after it."""
     prompt_length: int | None = None
     """Characters of the prefix that are the prompt; None where that is all of it."""
     messages: Messages = ()
@@ -68,9 +68,9 @@ class ScoringGuide(Guide, Protocol):
     def log_distribution(self, tokens: Tokens) -> Float[Tensor, "B T V"]:
         """The guide's log-probabilities over the policy's vocabulary before each response token.
 
-        Entry ``[:, t]`` is the distribution behind the prompt and ``t`` response tokens, at the
+        Entry ``[:, t]`` is the distribution after the prompt and ``t`` response tokens, at the
         guide's temperature and without top-k and top-p: a token that the policy draws and the guide
-        never would has no finite divergence. Entries behind the policy's vocabulary are not read, and
+        never would has no finite divergence. Entries after the policy's vocabulary are not read, and
         those at padding may hold any number.
 
         Args:

@@ -30,7 +30,7 @@ class EnsembleConfig(GuideSettings):
     @model_validator(mode="after")
     def _known(self) -> EnsembleConfig:
         for name in self.weights.keys() - self.guides.keys():
-            raise ValueError(f"'weights' names '{name}', which is no guide: {nearest(name, self.guides)}")
+            raise ValueError(f"'weights' names '{name}', which is not a guide: {nearest(name, self.guides)}")
         return self
 
     @property

@@ -118,7 +118,7 @@ class HTTPGuideConfig(GuideSettings):
     def _no_secrets(cls, headers: dict[str, str]) -> dict[str, str]:
         for name, value in headers.items():
             if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
-                raise ValueError(f"'{name}' is no name of a header: letters, digits and hyphens make one")
+                raise ValueError(f"'{name}' is not a name of a header: letters, digits and hyphens make one")
             secret = _SECRET.search(name) or _SECRET_VALUE.match(value)
             if secret and not _VARIABLE.search(value):
                 raise ValueError(

@@ -84,7 +84,7 @@ class LocalGuide:
         """See `Guide.write`. A prefix that is too long for the model loses its beginning."""
         if not requests:
             return []
-        # Tokens of another vocabulary hold more or less text; what is over is cut behind the splice.
+        # Tokens of another vocabulary hold more or less text; what is over is cut after the splice.
         factor = 1.0 if self.shares_tokenizer else 1.5
         limits = torch.tensor([math.ceil(request.max_new_tokens * factor) for request in requests])
         uniforms = torch.stack(
@@ -139,7 +139,7 @@ class LocalGuide:
             )
 
     def _read(self, request: Request, limit: int) -> tuple[list[int], list[int]]:
-        """The prompt, without its beginning where it is too long for the model, and what stands behind it."""
+        """The prompt, without its beginning where it is too long for the model, and what stands after it."""
         language_model, written = self.language_model, list(request.written_ids)
         codec, model = language_model.codec, language_model.model
         context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)

@@ -38,7 +38,7 @@ def own_guide(config: OwnGuideConfig) -> Callable[..., Any]:
     made: Callable[..., Any] = resolve(config.name, {}, "guide.name")
     if not callable(made):
         raise UserError(
-            f"'guide.name' {config.name} is no class or function: it must make an object with write(requests)."
+            f"'guide.name' {config.name} is not a class or function: it must make an object with write(requests)."
         )
     # What a function returns shows only once it is called.
     if isinstance(made, type) and not hasattr(made, "write"):

@@ -48,7 +48,7 @@ class ReplayGuide:
     def __init__(self, config: ReplayGuideConfig) -> None:
         """
         Raises:
-            UserError: the file is not there, or a line of it is no recorded completion.
+            UserError: the file is not there, or a line of it is not a recorded completion.
         """
         self.config = config
         self._completions: dict[_Key, list[Completion]] = {}
@@ -133,7 +133,7 @@ def _parse(row: Any, place: str) -> tuple[list[_Key], Completion]:
     text = read_messages(text, "completion", place)[-1].content if is_chat(text) else text
     chat = prefix if is_chat(prefix) else row.get("messages")
     if not (isinstance(prefix, str) or is_chat(prefix)) or not isinstance(text, str):
-        raise TypeError("one of them is no text")
+        raise TypeError("one of them is not a text")
     keys: list[_Key] = []
     if is_chat(chat):
         written = prefix[row.get("prompt_length") or 0 :] if sent else ""

@@ -52,7 +52,7 @@ class Assessor:
         get the experience of all.
 
         Raises:
-            UserError: The reward function returned something other than one finite number a text, or a model's
+            UserError: The reward function returned something other than one finite number per text, or a model's
                 log-probabilities or values, or what became of them, are not finite.
         """
         scored = concatenate(distributed.gathered(self._score(rollout, row)))

@@ -37,7 +37,7 @@ class UpdateConfig(BaseModel):
 
     epochs: int = Field(default=2, ge=1)
     minibatch: int = Field(default=28, ge=1)
-    """Episodes an optimizer step."""
+    """Episodes per optimizer step."""
     max_micro_tokens: Annotated[int, FREE] = Field(default=16_384, ge=1)
     """Tokens, padding included, of one forward and backward pass; bounds memory, changes no result."""
     learning_rate: Schedule = constant(1e-4)

@@ -21,10 +21,10 @@ ARGUMENTS = ("prompts", "completions", "references")
 
 @runtime_checkable
 class Metric(Protocol):
-    """A metric. A list holds one value a text, and its mean is the total; a number is a total alone.
+    """A metric. A list holds one value per text, and its mean is the total; a number is a total alone.
 
-    Where a total is no mean, both are given: ``name`` the total, ``name of text`` the list. The samples'
-    further columns come as keyword arguments, a list with one value a text (None where a sample has none). It is
+    Where a total is not a mean, both are given: ``name`` the total, ``name of text`` the list. The samples'
+    further columns come as keyword arguments, a list with one value per text (None where a sample has none). It is
     called by keyword, with what it takes of these.
     A metric may have an attribute ``needs``, a tuple of what each sample must have: ``"references"`` or the
     name of a column, a list of texts in either case.
@@ -69,7 +69,7 @@ def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[s
     (answer,) = awaited([call(metric, given, ARGUMENTS, f"the metric '{name}'")])
     count = len(given["completions"])
     found: dict[str, list[float] | float] = {}
-    # What is no mapping is the values under the metric's own name.
+    # What is not a mapping is the values under the metric's own name.
     for key, value in (answer if isinstance(answer, Mapping) else {name: answer}).items():
         plain = value.tolist() if hasattr(value, "tolist") else value
         numbers = list(plain) if isinstance(plain, list | tuple) else [plain]
@@ -77,7 +77,7 @@ def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[s
             map(_finite, numbers)
         ):
             raise UserError(
-                f"the metric '{name}' must return one finite number a text or a finite total under '{key}' "
+                f"the metric '{name}' must return one finite number per text or a finite total under '{key}' "
                 f"({count} texts)."
             )
         found[key] = [float(number) for number in numbers] if isinstance(plain, list | tuple) else plain

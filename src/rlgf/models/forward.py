@@ -75,7 +75,7 @@ class Tokens:
         """Arguments of a model's forward pass over all but the last response token.
 
         The last token's own output is never read: the state before it is one position earlier. An
-        encoder-decoder model's encoder runs here, once a prompt.
+        encoder-decoder model's encoder runs here, once per prompt.
 
         Args:
             start: what stands before every response of a decoder, see `decoder_start`.
@@ -83,7 +83,7 @@ class Tokens:
         if is_encoder_decoder(model):
             prompts = [ids[mask] for ids, mask in zip(self.prompt_ids, self.prompt_mask, strict=True)]
             first = self.response_ids.new_tensor(start).expand(len(prompts), -1)
-            # A decoder sees nothing behind a token, so padding on the right needs no mask.
+            # A decoder sees nothing after a token, so padding on the right needs no mask.
             return {
                 **encoded_inputs(*encode(model, prompts)),
                 "decoder_input_ids": torch.cat([first, self.response_ids[:, :-1]], dim=1),

@@ -1,4 +1,4 @@
-"""Sampling continuations from a causal model: one prefill, then one token a step."""
+"""Sampling continuations from a causal model: one prefill, then one token per step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COMPACT_BELOW = 0.75
 
 @dataclass(frozen=True)
 class Continuation:
-    """The tokens that a model wrote behind one prefix, the one that ended it included."""
+    """The tokens that a model wrote after one prefix, the one that ended it included."""
 
     token_ids: Int[Tensor, "N"]
     logprobs: Float[Tensor, "N"]

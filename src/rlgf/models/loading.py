@@ -81,7 +81,7 @@ class LanguageModel:
 
     @contextmanager
     def running(self) -> Iterator[PreTrainedModel]:
-        """The model, with its adapters off where this is what it is without them."""
+        """The model; with its adapters off, where this stands for the model without them."""
         if self.adapters is None or not self.without_adapter:
             yield self.model
             return
@@ -128,7 +128,7 @@ class LanguageModel:
         """A prompt as at most ``limit`` tokens, as the model was trained to read it.
 
         They are those of ``tokenizer(text)``, so a beginning-of-text token stands where the tokenizer puts one,
-        once. What the tokenizer puts behind a text is for an encoder alone: a causal model goes on from there.
+        once. What the tokenizer puts after a text is for an encoder alone: a causal model goes on from there.
 
         Args:
             cue: the end of a text that loses the end of what stands before its cue where it is too long;
@@ -152,7 +152,7 @@ class LanguageModel:
     def prefixes(
         self, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
     ) -> tuple[list[Tensor], list[Tensor] | None]:
-        """What `sample_continuations` takes to go on with what has been written behind prompts.
+        """What `sample_continuations` takes to go on with what has been written after prompts.
 
         Returns:
             The prefixes, and the encoder's prompts where the model has an encoder.
@@ -167,7 +167,7 @@ class LanguageModel:
         return list(written) if is_encoder_decoder(self.model) else [*prompt, *written]
 
     def decode(self, ids: Sequence[int], before: Sequence[int] = ()) -> str:
-        """The text of token ids behind others, such as a response's behind its `context`; see `Codec.decode`."""
+        """The text of token ids after others, such as a response's after its `context`; see `Codec.decode`."""
         return self.codec.decode(ids, before)
 
     def continuation(self, text: str, before: Sequence[int]) -> tuple[list[int], bool]:
@@ -222,7 +222,7 @@ def skeleton(config: ModelConfig | ScratchConfig) -> PreTrainedModel:
     A model from scratch has the largest vocabulary that it may have.
 
     Raises:
-        UserError: There is no model of that name, or it is no architecture that writes text.
+        UserError: There is no model of that name, or it is not an architecture that writes text.
     """
     model: PreTrainedModel
     with torch.device("meta"):
@@ -327,7 +327,7 @@ def _factory(config: ModelConfig) -> Any:
     """What loads the model's architecture.
 
     Raises:
-        UserError: it is no architecture that writes text.
+        UserError: it is not an architecture that writes text.
     """
     loaded = load_model_config(config)
     factories: list[Any] = [AutoModelForSeq2SeqLM, AutoModelForCausalLM]

@@ -94,14 +94,14 @@ def _least_of_nucleus(probabilities: Float[Tensor, "*batch V"], top_p: float) ->
 def draw(
     logits: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"]
 ) -> tuple[Int[Tensor, "N"], Float[Tensor, "N"]]:
-    """One token a row by inverting the cumulative distribution, with its log-probability.
+    """One token per row by inverting the cumulative distribution, with its log-probability.
 
     One given uniform number decides a row's token, whatever else is in the batch: results do not
     depend on batching, and no random number is drawn for every entry of the vocabulary.
     """
     logprobs = logits.log_softmax(dim=-1)
     cumulative = logprobs.exp().cumsum(dim=-1)
-    # Scaling by the total keeps rounding from pushing a draw behind the last possible token.
+    # Scaling by the total keeps rounding from pushing a draw after the last possible token.
     threshold = uniforms[:, None] * cumulative[:, -1:]
     ids = (cumulative <= threshold).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
     return ids, logprobs.gather(-1, ids[:, None]).squeeze(-1)

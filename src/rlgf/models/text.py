@@ -40,13 +40,13 @@ class Codec:
 
     def inner(self, ids: Sequence[int]) -> list[int]:
         """A text's own tokens, without what the tokenizer puts around them where it is there."""
-        before, behind = self.around
+        before, after = self.around
         first = len(before) if list(ids[: len(before)]) == before else 0
-        last = len(ids) - (len(behind) if list(ids[len(ids) - len(behind) :]) == behind else 0)
+        last = len(ids) - (len(after) if list(ids[len(ids) - len(after) :]) == after else 0)
         return list(ids[first : max(first, last)])
 
     def encode_both(self, prompt: str, text: str, after: str = "") -> list[int]:
-        """Token ids of a prompt and the text behind it, tokenized as one, without what is put around them.
+        """Token ids of a prompt and the text after it, tokenized as one, without what is put around them.
 
         Args:
             after: what a chat template writes after the text; special tokens may be written out in it, as in the prompt.
@@ -62,20 +62,20 @@ class Codec:
         """At most ``limit`` tokens: the last of ``ids``, in between what the tokenizer puts around a text.
 
         Args:
-            ends: whether the text ends here; what goes on lacks what the tokenizer puts behind a text.
+            ends: whether the text ends here; what goes on lacks what the tokenizer puts after a text.
         """
-        before, behind = self.around
+        before, after = self.around
         kept = [*before, *ids[len(ids) - min(self.room(limit, ends=ends), len(ids)) :]]
-        return [*kept, *behind][:limit] if ends else kept[:limit]
+        return [*kept, *after][:limit] if ends else kept[:limit]
 
     def room(self, limit: int, *, ends: bool) -> int:
         """How many of ``limit`` tokens are the text's own; see `surround`."""
-        before, behind = self.around
-        return max(limit - len(before) - len(behind) * ends, 0)
+        before, after = self.around
+        return max(limit - len(before) - len(after) * ends, 0)
 
     @cached_property
     def around(self) -> tuple[list[int], list[int]]:
-        """The special tokens that the tokenizer puts before and behind a text."""
+        """The special tokens that the tokenizer puts before and after a text."""
         text = self._ids("a")
         whole: list[int] = self.tokenizer("a", verbose=False)["input_ids"]
         first = next(i for i in range(len(whole) + 1) if whole[i : i + len(text)] == text)
@@ -102,10 +102,10 @@ class Codec:
     def continuation(
         self, text: str, before: Sequence[int], *, prompt: bool = False
     ) -> tuple[list[int], bool]:
-        """Tokens that say ``text`` behind ``before``, and whether what they say differs from it.
+        """Tokens that say ``text`` after ``before``, and whether what they say differs from it.
 
         Some tokenizers put a space before the first word of whatever they are given. Where that happens
-        the text is tokenized behind another one, whose tokens are then taken off.
+        the text is tokenized after another one, whose tokens are then taken off.
 
         Args:
             prompt: whether special tokens may be written out in it; see `encode_prompt`.

@@ -165,7 +165,7 @@ class _Trial:
         text, whole = self.texts[0], torch.cat([self.texts[0].prefix, self.more])
         plain = self._plain(text, whole)
         padding = getattr(self.model.config.get_text_config(decoder=True), "pad_token_id", None)
-        # RoBERTa and its kin count from behind the number of their padding token.
+        # RoBERTa and its kin count from after the number of their padding token.
         for first in (0, None if padding is None else padding + 1):
             if told and first is not None:
                 positions = torch.arange(len(whole), device=self.model.device)[None] + first
@@ -221,7 +221,7 @@ class _Trial:
         return prompts or None
 
     def _plain(self, text: _Text, ids: Int[Tensor, "L"], **more: Any) -> Float[Tensor, "L V"]:
-        """Log-probabilities behind each of ``ids`` from a plain pass over them."""
+        """Log-probabilities after each of ``ids`` from a plain pass over them."""
         device = self.model.device
         given = (
             {"input_ids": ids}

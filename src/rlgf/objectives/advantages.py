@@ -21,7 +21,7 @@ def gae(
     """Generalized advantage estimation over finished episodes.
 
     ``A_t = delta_t + gamma * lambda * A_t+1`` with
-    ``delta_t = r_t + gamma * V(s_t+1) - V(s_t)`` and ``V = 0`` behind the last token
+    ``delta_t = r_t + gamma * V(s_t+1) - V(s_t)`` and ``V = 0`` after the last token
     (Schulman et al., arXiv 1506.02438, equation 16).
 
     ``values[:, t]`` is the value of the state *before* token t.

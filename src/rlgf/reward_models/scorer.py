@@ -66,7 +66,7 @@ class Scorer:
     max_tokens: int
 
     def encode(self, prompts: Sequence[str | Messages], completions: Sequence[str]) -> list[list[int]]:
-        """Token ids of each completion behind its prompt, as ``tokenizer(prompt + completion)`` gives them.
+        """Token ids of each completion after its prompt, as ``tokenizer(prompt + completion)`` gives them.
 
         Of a chat they are those of the whole conversation, the completion its last message, as the tokenizer's chat
         template writes it; without a template it is written out with the names of the roles.
@@ -191,7 +191,7 @@ class ModelReward:
             folder: what `rlgf reward RECIPE` wrote.
 
         Raises:
-            UserError: it is no such folder.
+            UserError: it is not such a folder.
         """
         self.notes = _read_notes(folder, "model")
         report = Path(folder) / "report.json"
@@ -200,7 +200,7 @@ class ModelReward:
         self._scorer = load_scorer(folder, self.notes.max_tokens, self.notes.layers, trained=True)
 
     def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
-        """One number a completion; see `Reward`."""
+        """One number per completion; see `Reward`."""
         return _paid(self._scorer, self.notes, prompts, completions)
 
     def save(self, folder: Path) -> None:
@@ -221,7 +221,7 @@ class AdapterReward:
             folder: what `rlgf reward RECIPE` wrote, with the policy's base as its ``model`` and with ``lora``.
 
         Raises:
-            UserError: it is no such folder.
+            UserError: it is not such a folder.
         """
         self.notes = _read_notes(folder, "adapter")
         self._folder = Path(folder)
@@ -240,7 +240,7 @@ class AdapterReward:
         """Inject the adapter beside the policy's; see `PolicyReadingReward`.
 
         Raises:
-            UserError: the policy is no adapter, or one on another base.
+            UserError: the policy is not an adapter, or one on another base.
         """
         if policy.adapters is None or is_encoder_decoder(policy.model):
             raise UserError(
@@ -264,7 +264,7 @@ class AdapterReward:
         )
 
     def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
-        """One number a completion; see `Reward`."""
+        """One number per completion; see `Reward`."""
         return _paid(self._scorer, self.notes, prompts, completions)
 
 

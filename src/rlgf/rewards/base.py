@@ -25,7 +25,7 @@ from rlgf.types import Message, Messages, Rollout
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores finished texts: one number a completion, higher is better, or None where it does not apply.
+    """Scores finished texts: one number per completion, higher is better, or None where it does not apply.
 
     It is called by keyword, as TRL calls it, with those of these that it takes, or with all of them where it
     takes ``**kwargs``; each is a list with one entry a completion:
@@ -248,7 +248,7 @@ def _checked(answer: Any, count: int, name: str) -> Float[Tensor, "B"]:
     if not isinstance(values, list) or len(values) != count:
         returned = f"{len(values)} values" if isinstance(values, list) else repr(values)
         raise UserError(
-            f"{name} returned {returned} for {count} completions: it must return a list with one number a completion."
+            f"{name} returned {returned} for {count} completions: it must return a list with one number per completion."
         )
     numbers = [_number(value) for value in values]
     for i, number in enumerate(numbers):

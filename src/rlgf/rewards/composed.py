@@ -44,7 +44,7 @@ class Composed:
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **given: Any
     ) -> list[float | None]:
-        """One number a completion, None where no term applies; see `Reward`."""
+        """One number per completion, None where no term applies; see `Reward`."""
         total = self.total(self.by_term(RewardInput(prompts, completions, given), Logged()))
         return [None if value != value else value for value in total.tolist()]
 
@@ -74,7 +74,7 @@ class Composed:
                 reward.load_state_dict(state[name])
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Let those terms learn that do; their metrics are called ``<term>/<metric>``."""
+        """Let the terms that learn do so; their metrics are called ``<term>/<metric>``."""
         return {
             f"{name}/{metric}": value
             for name, reward in self.rewards.items()

@@ -170,7 +170,7 @@ _Text = tuple[list[int], list[int]]
 
 
 def _tokens(texts: Sequence[_Text], end_id: int) -> Tokens:
-    """With one more token behind each completion: the state before it has read all of the completion."""
+    """With one more token after each completion: the state before it has read all of the completion."""
     prompts = [torch.tensor(before) for before, _ in texts]
     completions = [torch.tensor([*ids, end_id]) for _, ids in texts]
 
@@ -194,7 +194,7 @@ class _Classifier(nn.Module):
         self.states = build_critic("separate", policy.model, policy.adapters, "discriminator")
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "N"]:
-        """The mean of the head over the states behind each of the completion's tokens."""
+        """The mean of the head over the states after each of the completion's tokens."""
         logits: Tensor = self.states(tokens, None)[:, 1:]
         read = tokens.response_mask[:, 1:]
         return (logits * read).sum(dim=1) / read.sum(dim=1)

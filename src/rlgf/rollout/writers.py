@@ -19,7 +19,7 @@ from rlgf.types import Author, Completion, Sample
 
 @dataclass
 class Draft:
-    """A response being written: one list entry a token."""
+    """A response being written: one list entry per token."""
 
     sample: Sample
     prompt_ids: list[int]
@@ -50,7 +50,7 @@ class Draft:
         )
 
     def cut(self, length: int) -> None:
-        """Take back what another than the policy wrote behind the first ``length`` tokens."""
+        """Take back what another than the policy wrote after the first ``length`` tokens."""
         if length < len(self.ids):
             for tokens in (self.ids, self.authors, self.logprobs):
                 del tokens[length:]
@@ -66,7 +66,7 @@ class Part:
     finished: bool
     guide: str | None = None
     altered: bool = False
-    """Whether the tokens say something else than the author's text."""
+    """Whether the tokens spell another text than the author wrote."""
     kept: KeptTokens | None = None
     """What each token was drawn from, where truncated sampling cut something off."""
     sampled: int | None = None
@@ -173,7 +173,7 @@ class GuideWriter:
 
 
 class ReferenceWriter:
-    """The data set's own text: token for token what stands behind the draft's prompt."""
+    """The data set's own text: token for token what stands after the draft's prompt."""
 
     def __init__(self, policy: LanguageModel) -> None:
         self.policy = policy

@@ -217,14 +217,14 @@ def _verify(folder: Path) -> None:
         manifest = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{folder} is no checkpoint that rlgf wrote (no readable manifest); {advice}."
+            f"{folder} is not a checkpoint that rlgf wrote (no readable manifest); {advice}."
         ) from error
     if (
         not isinstance(manifest, dict)
         or manifest.get("format") != _FORMAT
         or not isinstance(manifest.get("files"), dict)
     ):
-        raise UserError(f"{folder} is no checkpoint of this version ({_FORMAT}); {advice}.")
+        raise UserError(f"{folder} is not a checkpoint of this version ({_FORMAT}); {advice}.")
     found = _digests(folder)
     for name, written in manifest["files"].items():
         if found.get(name) != written:

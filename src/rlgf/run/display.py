@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: progress, a line an update, sample texts with their authors."""
+"""What a run shows in the terminal: progress, a line per update, sample texts with their authors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Display:
                 self._progress = self._task = None
 
     def update(self, update: int, updates: int, metrics: Mapping[str, float | str]) -> None:
-        """One line an update, and the bar moves on."""
+        """One line per update, and the bar moves on."""
         shown = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second", "guide_overlap")
         numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
         self.console.print(
@@ -89,7 +89,7 @@ class Display:
         self.console.print(Text(message), soft_wrap=True)
 
     def table(self, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
-        """One column an author, one row a metric; a dash where a metric does not apply."""
+        """One column per author, one row per metric; a dash where a metric does not apply."""
         names = list(dict.fromkeys(name for row in rows.values() for name in row))
         table = Table(title=title)
         table.add_column("")

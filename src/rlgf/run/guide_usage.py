@@ -68,7 +68,7 @@ class Accounts:
             self._seen = self.total
 
     def summary(self, gained: float | None) -> dict[str, float]:
-        """Totals, and calls, tokens and cost a point (0.01) of reward where the run gained any."""
+        """Totals, and calls, tokens and cost per point (0.01) of reward where the run gained any."""
         if self._guide is None:
             return {}
         total = {name: float(value) for name, value in asdict(self.total).items()}

@@ -28,7 +28,9 @@ def build_task(name: str, options: Mapping[str, Any]) -> Task:
     """
     factory = resolve(name, TASKS, "task")
     if not callable(factory):
-        raise UserError(f"task '{name}' is no class or function: it must build an object with load(split).")
+        raise UserError(
+            f"task '{name}' is not a class or function: it must build an object with load(split)."
+        )
     task = build_from(factory, options, f"task '{name}'")
     if not isinstance(task, Task):
         raise UserError(f"task '{name}' built a {type(task).__name__}, which has no method load(split).")

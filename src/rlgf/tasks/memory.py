@@ -30,7 +30,7 @@ class MemoryTask:
                 as a `datasets.Dataset`. What is not given is the data that is trained on.
 
         Raises:
-            UserError: a split is no sequence of samples or of mappings, or is empty.
+            UserError: a split is not a sequence of samples or of mappings, or is empty.
         """
         self._splits = {name: data for name, data in splits.items() if data is not None}
         for name, data in self._splits.items():

@@ -45,7 +45,7 @@ def file_rows(files: Sequence[Path], encoding: str = "utf-8") -> Rows:
         encoding: of text files.
 
     Raises:
-        UserError: a file is not there, is no such file, is not in the encoding, or has no rows.
+        UserError: a file is not there, is not such a file, is not in the encoding, or has no rows.
     """
     kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
@@ -85,7 +85,7 @@ def _parquet_rows(file: Path) -> TableRows:
     import pyarrow.parquet
 
     if not file.is_file():
-        raise UserError(f"{file} cannot be read: there is no such file.")
+        raise UserError(f"{file} cannot be read: there is not such a file.")
     try:
         rows = pyarrow.parquet.read_metadata(file).num_rows
     except (OSError, ValueError) as error:  # pyarrow's own are of these kinds
@@ -121,7 +121,7 @@ def _reason(error: BaseException) -> str:
 
 
 class Chained:
-    """The rows of several sources, one behind another."""
+    """The rows of several sources, one after another."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         self._parts = parts
@@ -149,7 +149,7 @@ class JsonArray:
     def __init__(self, file: Path, encoding: str = "utf-8") -> None:
         """
         Raises:
-            UserError: it is no JSON, or an entry is no object.
+            UserError: it is not JSON, or an entry is not an object.
         """
         with opened(file, encoding) as content:
             lines = [decoded(line, f"{file}, line {i}") for i, line in enumerate(content, start=1)]
@@ -193,7 +193,7 @@ class TableRows:
 class JsonLines:
     """Objects of JSON-lines files; only where each line begins is held in memory, 8 bytes a line.
 
-    Half of a surrogate pair, which is no character, is read as U+FFFD; a warning counts the lines that have one.
+    Half of a surrogate pair, which is not a character, is read as U+FFFD; a warning counts the lines that have one.
     """
 
     def __init__(self, files: Sequence[Path], encoding: str = "utf-8") -> None:
@@ -252,7 +252,7 @@ class JsonLines:
         halves = [number for number in halves if _has_half(self, number)]
         if halves:
             warnings.warn(
-                f"{self.place(halves[0])}: half of a surrogate pair, which is no character, is read as U+FFFD "
+                f"{self.place(halves[0])}: half of a surrogate pair, which is not a character, is read as U+FFFD "
                 f"({len(halves)} such lines in this file).",
                 stacklevel=2,
             )

@@ -18,7 +18,7 @@ from rlgf.tasks.textfiles import known_encoding
 from rlgf.types import Sample
 
 CHECKED = 10_000
-"""Rows that are checked when a split is loaded; those behind them when they are asked for."""
+"""Rows that are checked when a split is loaded; those after them when they are asked for."""
 
 
 class Source(BaseModel):

@@ -24,7 +24,8 @@ from trl import GRPOConfig, GRPOTrainer
 from common import reviews, small_gpt
 from rlgf.algorithms.catalog import GRPO
 from rlgf.learning.assessor import Assessor
-from rlgf.learning.updater import UpdateConfig, Updater
+from rlgf.learning.config import UpdateConfig
+from rlgf.learning.updater import Updater
 from rlgf.models.loading import LanguageModel
 from rlgf.rollout.collector import Collector, RolloutConfig
 from rlgf.types import Sample

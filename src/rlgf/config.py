@@ -22,7 +22,7 @@ from rlgf.errors import IncoherentError
 from rlgf.evaluation.evaluator import EvaluationConfig
 from rlgf.guides.config import GuideConfig, fit_for
 from rlgf.identity import FREE, identity
-from rlgf.learning.updater import UpdateConfig
+from rlgf.learning.config import UpdateConfig
 from rlgf.models.loading import ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.models.quantization import Quantization

@@ -32,7 +32,8 @@ from rlgf.algorithms import ALGORITHMS, ESTIMATORS, Algorithm, Pairs, Signals, a
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
-from rlgf.learning.updater import UpdateConfig, Updater
+from rlgf.learning.config import UpdateConfig
+from rlgf.learning.updater import Updater
 from rlgf.models.sampling import Sampling
 from rlgf.objectives import losses
 from rlgf.objectives.advantages import best_and_worst

@@ -19,8 +19,9 @@ from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, Term
 from rlgf.algorithms.catalog import AGGREVATED, BC, DISTILL, PPO, PPO_PLUS_PLUS, RLOO
 from rlgf.guides import LocalGuide
 from rlgf.learning.assessor import Assessor
+from rlgf.learning.config import UpdateConfig
 from rlgf.learning.inputs import read_by
-from rlgf.learning.updater import UpdateConfig, Updater
+from rlgf.learning.updater import Updater
 from rlgf.models.generate import sample_continuations
 from rlgf.models.sampling import Sampling
 from rlgf.rewards import Reward

@@ -13,7 +13,8 @@ from torch import Tensor
 from rlgf.algorithms.catalog import PPO, PPO_PLUS_PLUS
 from rlgf.evaluation.perplexity import text_nll
 from rlgf.guides import LocalGuide
-from rlgf.learning.updater import UpdateConfig, Updater
+from rlgf.learning.config import UpdateConfig
+from rlgf.learning.updater import Updater
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
 from rlgf.models.rollout_scores import score_logprobs

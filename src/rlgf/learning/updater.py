@@ -5,50 +5,27 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Bool
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from rlgf import distributed, seeding
 from rlgf.algorithms import Algorithm, Span
 from rlgf.finite import require_finite, require_finite_metrics
 from rlgf.guides.base import ScoringGuide
-from rlgf.identity import FREE
+from rlgf.learning.config import UpdateConfig
 from rlgf.learning.inputs import InputReader, StepTerm, read_by, read_by_any, step_terms, value_inputs
+from rlgf.learning.micro_batches import Moved, micro_batches, policy_reads_of, with_beginning
+from rlgf.learning.outcome import check_result
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.loading import LanguageModel
-from rlgf.models.rollout_scores import score_logprobs
-from rlgf.models.sampling import Sampling, token_logprobs
+from rlgf.models.sampling import Sampling
 from rlgf.objectives import losses
-from rlgf.schedules import Schedule, constant
-from rlgf.types import Author, Experience, Rollout, Scored
-
-
-class UpdateConfig(BaseModel):
-    """How an update turns experience into weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(default=2, ge=1)
-    minibatch: int = Field(default=28, ge=1)
-    """Episodes per optimizer step."""
-    max_micro_tokens: Annotated[int, FREE] = Field(default=16_384, ge=1)
-    """Tokens, padding included, of one forward and backward pass; bounds memory, changes no result."""
-    learning_rate: Schedule = constant(1e-4)
-    critic_learning_rate: Schedule | None = None
-    """Default: the policy's."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_gradient_norm: float = Field(default=1.0, gt=0)
-    """Of the policy and of each critic apart."""
-    max_update_kl: float | None = Field(default=None, gt=0)
-    """End an update early once a minibatch is this far from where the update began, in nats per token."""
-
+from rlgf.types import Experience, Rollout, Scored
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Makes an optimizer of one group of parameters for the policy and one for each critic after it; the learning rates
@@ -79,11 +56,13 @@ class Updater:
             "policy": self.policy.trained,
             **{f"critic {name}": list(critic.parameters()) for name, critic in self.critics.items()},
         }
-        make = self.make_optimizer or self._adamw
-        self.optimizer = make([{"params": parameters} for parameters in self.parameters.values()])
-
-    def _adamw(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(groups, lr=0.0, weight_decay=self.config.weight_decay, fused=True)
+        groups = [{"params": parameters} for parameters in self.parameters.values()]
+        decay = self.config.weight_decay
+        self.optimizer = (
+            torch.optim.AdamW(groups, lr=0.0, weight_decay=decay, fused=True)
+            if self.make_optimizer is None
+            else self.make_optimizer(groups)
+        )
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -117,13 +96,15 @@ class Updater:
         if not len(experience.units):
             return _means(gathered)
         if self.config.max_update_kl is not None:
-            experience = self._with_beginning(experience, row)
+            experience = with_beginning(
+                experience, row, self.policy, self.sampling, self.config.max_micro_tokens
+            )
         for metrics in self._steps(experience, row, update, progress, references):
             for name, value in metrics.items():
                 gathered[name].append(float(value))
             if metrics.get("update_kl", 0.0) > (self.config.max_update_kl or float("inf")):
                 break
-        self._check_result(experience.rollout)
+        check_result(self.policy, self.critics, self.parameters, experience.rollout)
         return _means(gathered)
 
     def _steps(
@@ -146,42 +127,6 @@ class Updater:
                 require_finite_metrics(metrics)
                 metrics["gradient_norm"] = self._step()
                 yield metrics
-
-    def _with_beginning(self, experience: Experience, row: Algorithm) -> Experience:
-        """With the log-probabilities before the update of texts that others wrote, which ``max_update_kl``
-        compares with too."""
-        rollout, scored = experience.rollout, experience.scored
-        others = rollout.response_mask & ~rollout.written_by(Author.POLICY)
-        if scored.old_logprobs is not None or not (others & self._policy_reads(rollout, row)).any():
-            return experience
-        found = score_logprobs(
-            self.policy.model, rollout, self.sampling, self.policy.end_ids, self.config.max_micro_tokens
-        )
-        old = torch.where(others, found, rollout.sampled_logprobs)
-        return replace(experience, scored=replace(scored, old_logprobs=old))
-
-    def _policy_reads(self, rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
-        """The tokens of the episodes that any term reads the policy's probabilities of."""
-        terms = {n: t for n, t in row.terms.items() if not t.of_critic and t.on is not Span.REFERENCES}
-        return read_by_any(terms, rollout, row)
-
-    @torch.no_grad()
-    def _check_result(self, rollout: Rollout) -> None:
-        """Make sure that what an update ends in can write and be saved: weights, and outputs for one text.
-
-        Raises:
-            UserError: names what is not finite.
-        """
-        for name, parameters in self.parameters.items():
-            for parameter in parameters:
-                require_finite(f"the weights of the {name}", parameter)
-        tokens = Tokens.of(rollout[torch.tensor([0])]).to(self.policy.model.device)
-        shared = any(critic.reads_policy_hidden for critic in self.critics.values())
-        logits, hidden = response_outputs(self.policy.model, tokens, hidden=shared)
-        said = token_logprobs(logits, tokens.response_ids, Sampling(), ())
-        require_finite("the trained policy's log-probabilities", said, tokens.response_mask)
-        for name, critic in self.critics.items():
-            require_finite(f"the values of the critic {name}", critic(tokens, hidden), tokens.response_mask)
 
     def _set_learning_rates(self, progress: float) -> None:
         step = 1 / self.updates if self.updates else 0.0
@@ -217,18 +162,21 @@ class Updater:
         on_references = [term for term in terms if term.term.on is Span.REFERENCES]
         of_policy = [term for term in terms if term not in of_critic and term not in on_references]
         value_reads = read_by_any({t.name: t.term for t in of_critic}, batch.rollout, row)
-        policy_reads = self._policy_reads(batch.rollout, row)
-        moved = _Moved.of(batch, policy_reads)
+        policy_reads = policy_reads_of(batch.rollout, row)
+        moved = Moved.of(batch, policy_reads)
+        device = self.policy.model.device
 
         reads = policy_reads if of_policy else torch.zeros_like(policy_reads)
-        for micro, tokens in self._micro_batches(batch, reads | value_reads if shared else reads):
+        for micro, tokens in micro_batches(
+            batch, reads | value_reads if shared else reads, self.config.max_micro_tokens, device
+        ):
             logits, hidden = response_outputs(self.policy.model, tokens, hidden=shared)
             loss = self._policy_loss(of_policy, micro, tokens, logits, row, moved, metrics)
             if critic is not None and shared:
                 loss = loss + self._value_loss(of_critic, micro, critic(tokens, hidden), row, metrics)
             loss.backward()
         if critic is not None and not shared:
-            for micro, tokens in self._micro_batches(batch, value_reads):
+            for micro, tokens in micro_batches(batch, value_reads, self.config.max_micro_tokens, device):
                 self._value_loss(of_critic, micro, critic(tokens, None), row, metrics).backward()
         if references is not None and on_references:
             self._reference_loss(on_references, references, metrics)
@@ -254,7 +202,7 @@ class Updater:
         tokens: Tokens,
         logits: Tensor,
         row: Algorithm,
-        moved: _Moved,
+        moved: Moved,
         metrics: dict[str, Tensor],
     ) -> Tensor:
         """The terms that read the policy's outputs."""
@@ -270,7 +218,7 @@ class Updater:
         assert inputs.logprobs is not None, "asked for above"
         assert inputs.old_logprobs is not None, "asked for above"
         if moved.tokens:
-            mask = moved.compared(micro, self._policy_reads(micro.rollout, row))[:, :length]
+            mask = moved.compared(micro, policy_reads_of(micro.rollout, row))[:, :length]
             gone = losses.update_kl(
                 inputs.logprobs, inputs.old_logprobs, mask.to(logits.device), moved.tokens
             )
@@ -311,43 +259,6 @@ class Updater:
                 loss, found = term(inputs, tokens.response_mask)
                 _accumulate(metrics, found)
                 loss.backward(retain_graph=term is not terms[-1])
-
-    def _micro_batches(
-        self, batch: Experience, reads: Bool[Tensor, "B T"]
-    ) -> Iterator[tuple[Experience, Tokens]]:
-        """Micro-batches of the units that a loss reads, each cut after the last token it reads.
-
-        A causal model's output does not depend on later tokens, so the rest need not be run.
-        """
-        units = batch.units
-        together = units.shape[1]
-        chosen = distributed.every_nth(reads[units].any(dim=2).any(dim=1).nonzero().squeeze(1))
-        if not len(chosen):
-            return
-        positions = torch.arange(1, reads.shape[1] + 1)
-        ends = (reads * positions).amax(dim=1)[units[chosen]].amax(dim=1)
-        prompts = batch.rollout.prompt_mask.sum(dim=1)[units[chosen]].amax(dim=1)
-        for picked in length_batches(prompts, ends, self.config.max_micro_tokens // together):
-            micro = batch.take_units(chosen[picked])
-            tokens = Tokens.of(micro.rollout).cut(int(ends[picked].max()))
-            yield micro, tokens.to(self.policy.model.device)
-
-
-@dataclass(frozen=True)
-class _Moved:
-    """The tokens over which it is measured how far an update has moved the policy."""
-
-    all_known: bool
-    """Whether the probabilities before the update are known for what others wrote, too."""
-    tokens: float
-
-    @staticmethod
-    def of(batch: Experience, reads: Bool[Tensor, "B T"]) -> _Moved:
-        moved = _Moved(batch.scored.old_logprobs is not None, 0.0)
-        return replace(moved, tokens=float(moved.compared(batch, reads).sum()))
-
-    def compared(self, batch: Experience, reads: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-        return reads if self.all_known else reads & batch.rollout.written_by(Author.POLICY)
 
 
 def _accumulate(metrics: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:

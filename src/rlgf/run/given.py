@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.guides import Guide
 from rlgf.learning.updater import OptimizerFactory
 from rlgf.models.loading import LanguageModel, ModelConfig, load_tokenizer
+from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.tasks import Task
@@ -112,3 +115,17 @@ def adapter_settings(config: Any) -> dict[str, Any]:
     if isinstance(layers, str):
         raise UserError("'peft_config' names its target_modules by a pattern: give a list of names.")
     return {"r": config.r, "alpha": config.lora_alpha, "targets": None if layers is None else sorted(layers)}
+
+
+def configured(config: Config | Source | Sequence[Source], given: Given, peft_config: Any = None) -> Config:
+    """The configuration of a run, whose sections may be missing where an object is given.
+
+    Raises:
+        UserError: see `load_config` and `adapter_settings`.
+    """
+    if isinstance(config, Config):
+        return config
+    sources: list[Source] = [config] if isinstance(config, str | Path | Mapping) else list(config)
+    if peft_config is not None:
+        sources.append({"policy": {"lora": adapter_settings(peft_config)}})
+    return load_config(*sources, given=given.sections)

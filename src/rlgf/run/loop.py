@@ -194,7 +194,7 @@ class TrainingLoop:
     def _tell(self, event: str, **named: Any) -> None:
         """Tell the callbacks of an event, as `transformers.TrainerCallback` names it."""
         parts = self.trainer.parts
-        self.trainer.tell_rewards()
+        parts.tell_rewards(self.trainer.progress.update, self.trainer.progress.samples)
         for callback in self.trainer.callbacks:
             control = getattr(callback, event)(
                 self.config,

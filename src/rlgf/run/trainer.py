@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from rlgf import distributed
 from rlgf.algorithms import Algorithm, Span
-from rlgf.config import Config, load_config
+from rlgf.config import Config
 from rlgf.evaluation.files import Evaluation
 from rlgf.guides import BudgetSpentError, Guide
 from rlgf.learning.updater import OptimizerFactory
@@ -27,11 +25,11 @@ from rlgf.run.build import Parts, build_parts
 from rlgf.run.checkpoint import Progress, save_policy
 from rlgf.run.data_order import shuffled_passes
 from rlgf.run.display import Display
-from rlgf.run.given import adapter_settings, gathered
+from rlgf.run.given import configured, gathered
 from rlgf.run.guide_usage import Accounts
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.start import write_start
-from rlgf.run.update_metrics import describe, mean_kl
+from rlgf.run.update_metrics import Phases, describe, mean_kl
 from rlgf.tasks import Task
 from rlgf.types import Author, Experience, Rollout, Sample
 
@@ -101,12 +99,7 @@ class Trainer:
             reward=reward,
             optimizer=optimizer,
         )
-        if not isinstance(config, Config):
-            sources = [config] if isinstance(config, str | Path | Mapping) else list(config)
-            if peft_config is not None:
-                sources.append({"policy": {"lora": adapter_settings(peft_config)}})
-            config = load_config(*sources, given=given.sections)
-        self.config = config
+        self.config = config = configured(config, given, peft_config)
         distributed.join(config.training.process_timeout)
         self.display = display or Display(Console(quiet=not distributed.is_main()))
         if parts is None:
@@ -120,7 +113,7 @@ class Trainer:
         self.accounts.settle()
         self.after_phase: Callable[[str], None] = lambda phase: None
         """Called within an update, after 'collect' and after 'assess'; `train` saves there when it must."""
-        self._seconds = dict.fromkeys(("collect", "assess", "learn"), 0.0)
+        self._phases = Phases()
         self._booked: Counter[Author] = Counter()
 
     @property
@@ -157,8 +150,8 @@ class Trainer:
             samples: others than those of the update.
             row: another than that of the update.
         """
-        with self._timed("collect"):
-            self.tell_rewards()
+        with self._phases("collect"):
+            self.parts.tell_rewards(self.progress.update, self.progress.samples)
             if samples is None and row is None:
                 rollout = self._collect_within_budget()
                 self.after_phase("collect")
@@ -170,7 +163,7 @@ class Trainer:
     def assess(self, rollout: Rollout, row: Algorithm | None = None) -> Experience:
         """Rewards, KL penalty, values and advantages, or pairs; of several processes all get those of all."""
         row = row or self.row()
-        with self._timed("assess"):
+        with self._phases("assess"):
             experience = self.parts.assessor.assess(rollout, row, self.kl_coefficient(row))
         self.after_phase("assess")
         return experience
@@ -182,7 +175,7 @@ class Trainer:
             What the log says of the update, from `collect` to here.
         """
         row = row or self.row()
-        with self._timed("learn"):
+        with self._phases("learn"):
             references = None
             if any(t.on is Span.REFERENCES and t.weight.at(self.done_share) for t in row.terms.values()):
                 samples = experience.rollout.samples
@@ -226,7 +219,7 @@ class Trainer:
         """Every metric of what an author writes for held-out prompts."""
         evaluation = self.config.evaluation
         count = evaluation.test_samples if split == "test" else evaluation.samples
-        self.tell_rewards()
+        self.parts.tell_rewards(self.progress.update, self.progress.samples)
         return self.parts.evaluator.evaluate(author, self.parts.held_out(split)[:count])
 
     def save_model(self, folder: str | Path) -> None:
@@ -239,12 +232,6 @@ class Trainer:
         """Let go of a remote guide; what it is being asked is given up."""
         if self.parts.collector.remote is not None:
             self.parts.collector.remote.close()
-
-    def tell_rewards(self) -> None:
-        """How far the run is, for rewards that ask."""
-        for state in (self.parts.assessor.trainer_state, self.parts.evaluator.trainer_state):
-            state.global_step = self.progress.update
-            state.epoch = self.progress.samples / len(self.parts.train)
 
     def _prompts(self, row: Algorithm) -> int:
         return self.config.rollout.episodes // row.group_size
@@ -295,8 +282,7 @@ class Trainer:
             sampled: tokens of each author, of all processes.
         """
         progress, config = self.progress, self.config
-        seconds, phases = sum(self._seconds.values()), dict(self._seconds)
-        self._seconds = dict.fromkeys(phases, 0.0)
+        phases, self._phases = self._phases, Phases()
         coefficients = progress.kl_coefficients
         if row.needs_reward:
             after = row.kl.next(experience.kl_coefficient, mean_kl(experience.scored))
@@ -310,7 +296,7 @@ class Trainer:
             kl_coefficients=coefficients,
             policy_tokens=progress.policy_tokens + sampled[Author.POLICY],
             guide_tokens=progress.guide_tokens + sampled[Author.GUIDE],
-            seconds=progress.seconds + seconds,
+            seconds=progress.seconds + phases.total,
             guide_accounts=self.accounts.dump(),
             validation_due=update % config.evaluation.every == 0 or update == config.training.updates,
         )
@@ -318,18 +304,9 @@ class Trainer:
             "algorithm": row.name,
             **describe(experience, row),
             **losses,
-            "kl_coefficient": experience.kl_coefficient,
             "policy_tokens": progress.policy_tokens,
             "guide_tokens": progress.guide_tokens,
-            "seconds": seconds,
-            **{f"seconds_{phase}": taken for phase, taken in phases.items()},
-            "tokens_per_second": float(experience.rollout.response_mask.sum()) / seconds,
+            **phases.metrics(experience),
             **self.parts.assessor.scale.metrics(),
             **self.accounts.metrics(),
         }
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._seconds[phase] += time.perf_counter() - started

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from rlgf.algorithms import Algorithm
@@ -22,7 +26,10 @@ def mean_kl(scored: Scored) -> float:
 def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
     """What the episodes of an update looked like."""
     scored, rollout = experience.scored, experience.rollout
-    found = {"response_tokens": float(rollout.lengths.float().mean())}
+    found = {
+        "response_tokens": float(rollout.lengths.float().mean()),
+        "kl_coefficient": experience.kl_coefficient,
+    }
     if scored.rewards is not None:
         by_policy = rollout.written_by(Author.POLICY)
         read = read_by_any({n: t for n, t in row.terms.items() if not t.of_critic}, rollout, row)
@@ -44,3 +51,29 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
             wrote = torch.tensor([name == guide for name in rollout.guides])
             found[f"reward/{guide}"] = float(scored.rewards[wrote].mean())
     return found
+
+
+class Phases:
+    """How long the three steps of an update take, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("collect", "assess", "learn"), 0.0)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Time a block as a part of one of the steps."""
+        started = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - started
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+    def metrics(self, experience: Experience) -> dict[str, float]:
+        """For the log, with how many response tokens that was per second."""
+        return {
+            "seconds": self.total,
+            **{f"seconds_{phase}": taken for phase, taken in self.seconds.items()},
+            "tokens_per_second": float(experience.rollout.response_mask.sum()) / self.total,
+        }

@@ -1,0 +1,81 @@
+"""How an optimizer step is cut into micro-batches, and how far an update has moved the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from rlgf import distributed
+from rlgf.algorithms import Algorithm, Span
+from rlgf.learning.inputs import read_by_any
+from rlgf.models.batching import length_batches
+from rlgf.models.forward import Tokens
+from rlgf.models.loading import LanguageModel
+from rlgf.models.rollout_scores import score_logprobs
+from rlgf.models.sampling import Sampling
+from rlgf.types import Author, Experience, Rollout
+
+
+def policy_reads_of(rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
+    """The tokens of the episodes that any term reads the policy's probabilities of."""
+    terms = {n: t for n, t in row.terms.items() if not t.of_critic and t.on is not Span.REFERENCES}
+    return read_by_any(terms, rollout, row)
+
+
+def micro_batches(
+    batch: Experience, reads: Bool[Tensor, "B T"], max_tokens: int, device: torch.device
+) -> Iterator[tuple[Experience, Tokens]]:
+    """Micro-batches of the units that a loss reads, each cut after the last token it reads.
+
+    A causal model's output does not depend on later tokens, so the rest need not be run.
+
+    Args:
+        max_tokens: of one micro-batch, padding included.
+    """
+    units = batch.units
+    together = units.shape[1]
+    chosen = distributed.every_nth(reads[units].any(dim=2).any(dim=1).nonzero().squeeze(1))
+    if not len(chosen):
+        return
+    positions = torch.arange(1, reads.shape[1] + 1)
+    ends = (reads * positions).amax(dim=1)[units[chosen]].amax(dim=1)
+    prompts = batch.rollout.prompt_mask.sum(dim=1)[units[chosen]].amax(dim=1)
+    for picked in length_batches(prompts, ends, max_tokens // together):
+        micro = batch.take_units(chosen[picked])
+        tokens = Tokens.of(micro.rollout).cut(int(ends[picked].max()))
+        yield micro, tokens.to(device)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The tokens over which it is measured how far an update has moved the policy."""
+
+    all_known: bool
+    """Whether the probabilities before the update are known for what others wrote, too."""
+    tokens: float
+
+    @staticmethod
+    def of(batch: Experience, reads: Bool[Tensor, "B T"]) -> Moved:
+        moved = Moved(batch.scored.old_logprobs is not None, 0.0)
+        return replace(moved, tokens=float(moved.compared(batch, reads).sum()))
+
+    def compared(self, batch: Experience, reads: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+        return reads if self.all_known else reads & batch.rollout.written_by(Author.POLICY)
+
+
+def with_beginning(
+    experience: Experience, row: Algorithm, policy: LanguageModel, sampling: Sampling, max_tokens: int
+) -> Experience:
+    """With the log-probabilities before the update of texts that others wrote, which ``max_update_kl``
+    compares with too."""
+    rollout, scored = experience.rollout, experience.scored
+    others = rollout.response_mask & ~rollout.written_by(Author.POLICY)
+    if scored.old_logprobs is not None or not (others & policy_reads_of(rollout, row)).any():
+        return experience
+    found = score_logprobs(policy.model, rollout, sampling, policy.end_ids, max_tokens)
+    old = torch.where(others, found, rollout.sampled_logprobs)
+    return replace(experience, scored=replace(scored, old_logprobs=old))

@@ -1,0 +1,119 @@
+"""What is tried before any weights load: a server, chat templates, rewards on a sample."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from transformers import TrainerState
+
+from rlgf import distributed
+from rlgf.chat import ChatTemplate
+from rlgf.config import Config
+from rlgf.guides import (
+    Guide,
+    GuideSettings,
+    LocalGuideConfig,
+    RemoteGuide,
+    build_guide,
+    guide_template,
+)
+from rlgf.models.loading import (
+    LanguageModel,
+    ModelConfig,
+    load_tokenizer,
+)
+from rlgf.rewards import Reward, RewardInput, build_reward, score
+from rlgf.rewards.base import PolicyReadingReward
+from rlgf.rewards.composed import single_rewards
+from rlgf.rollout.collector import RolloutConfig
+from rlgf.rollout.plan import first_request
+from rlgf.tasks.chats import Prompted
+from rlgf.tasks.source import CHECKED
+from rlgf.types import Sample
+
+
+def asked_guide(config: GuideSettings, rollout: RolloutConfig, train: Sequence[Sample]) -> Guide:
+    """A guide that loads no model; a remote one is asked once, so that a wrong address, key, model or
+    context shows before models load.
+
+    Raises:
+        UserError: it cannot be had, or its answer is none.
+    """
+    guide = build_guide(config)
+    # By one process, since a limit is one of the run: it may allow no second request.
+    if isinstance(guide, RemoteGuide) and distributed.is_main():
+        guide.write([first_request(rollout, train)])
+    return guide
+
+
+def check_chats(guides: Sequence[LocalGuideConfig], train: Prompted) -> None:
+    """Try the guides' chat templates, before any weights load and with the line that one refuses.
+
+    Raises:
+        UserError: a template refuses messages.
+    """
+    if not train[0].messages:
+        return
+    for guide in guides:
+        template = guide_template(load_tokenizer(guide), guide.model)
+        for number in range(min(len(train), CHECKED) if template.there else 0):
+            template.prompt(train[number].messages, train.place(number))
+
+
+def policy_template(config: Config, policy: LanguageModel | None) -> ChatTemplate:
+    """The chat template that makes the policy's prompts, from its tokenizer alone."""
+    if policy is not None:
+        return ChatTemplate(policy.tokenizer, f"the policy '{policy.model.name_or_path}'", _CHAT_MODEL)
+    source = config.policy.source
+    # A model from scratch has yet to train a tokenizer, and that without a template.
+    tokenizer = load_tokenizer(source) if isinstance(source, ModelConfig) else None
+    name = f"'{source.model}'" if isinstance(source, ModelConfig) else "from scratch"
+    return ChatTemplate(tokenizer, f"the policy {name}", _CHAT_MODEL)
+
+
+_CHAT_MODEL = "set the option 'chat_model' of the task 'data' to a model whose template makes its prompts"
+
+
+def scorers(
+    config: Config, reward: Reward | None, train: Sequence[Sample]
+) -> tuple[Reward | None, Reward | None]:
+    """The reward and the judge, each tried on a sample.
+
+    Raises:
+        UserError: there is no such scorer, or it does not fit the data or the algorithm.
+    """
+    if reward is None and config.reward is not None:
+        reward = config.reward.build()
+        if not any(isinstance(one, PolicyReadingReward) for one in single_rewards(reward)):
+            _try(reward, train[0])
+    judge = build_reward(config.evaluation.judge, {}) if config.evaluation.judge else None
+    if judge is not None:
+        _try(judge, train[0])
+    return reward, judge
+
+
+def _try(reward: Reward, sample: Sample) -> None:
+    """Call a reward once on a sample's own text: what it cannot take or give shows before models load.
+
+    There are no tokens yet, so the text's bytes stand in for them.
+
+    Raises:
+        UserError: see `checked_rewards`.
+    """
+    text = sample.references[0] if sample.references else sample.prompt
+    given = RewardInput(
+        [sample.prompt],
+        [text],
+        {name: [value] for name, value in sample.columns.items()},
+        [sample.references],
+        prompt_ids=[list(sample.prompt.encode())],
+        completion_ids=[list(text.encode())],
+        finished=[True],
+        trainer_state=TrainerState(),
+        messages=[sample.messages],
+    )
+    # One sample alone says little of which rows a reward does not apply to.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        score(reward, given)

@@ -20,7 +20,7 @@ HERE = "test_checks"
 SOUND: dict[str, Any] = {
     "task": "toys:LetterTask",
     "policy": {"scratch": {"context": 64}},
-    "guide": {"url": "http://127.0.0.1:9/v1", "model": "nobody"},
+    "guide": {"url": "http://127.0.0.1:9/v1", "model": "nobody", "patience": 0.1, "timeout": 0.1},
     "reward": "toys:share_of_a",
     "rollout": {"episodes": 8, "max_prompt_tokens": 8, "max_response_tokens": 8},
     "evaluation": {"metrics": ["words"]},

@@ -164,7 +164,7 @@ def the_judge_can_be_called(config: Config) -> str | None:
 
 PART_RULES: Mapping[str, tuple[Rule, ...]] = {
     "policy": (the_policy_holds_the_texts,),
-    "guide": (guides_hold_the_texts, own_guides_can_write),
+    "guide": (own_guides_can_write, guides_hold_the_texts),
     "reward": (rewards_can_be_called,),
     "evaluation": (the_judge_can_be_called,),
 }

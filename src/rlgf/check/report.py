@@ -249,12 +249,12 @@ def _memory(found: Checked) -> list[RenderableType]:
     return parts
 
 
-def memory(size: float) -> str:
+def memory(size: int) -> str:
     """Bytes for people, in powers of 1000."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= scale:
             return f"{size / scale:.3g} {unit}"
-    return f"{size:.0f} B"
+    return f"{size} B"
 
 
 # The guide.

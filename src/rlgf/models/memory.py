@@ -27,7 +27,7 @@ class Size:
 
     name: str
     parameters: int
-    bytes: float
+    bytes: int
     trained: bool = False
 
     @property
@@ -114,17 +114,17 @@ def count(parameters: Iterable[nn.Parameter]) -> int:
 
 
 def _trained(name: str, parameters: int) -> Size:
-    return Size(name, parameters, float(_FLOAT * parameters), trained=True)
+    return Size(name, parameters, _FLOAT * parameters, trained=True)
 
 
-def _weights(model: PreTrainedModel, kind: Quantization | None, each: int = _FLOAT) -> float:
+def _weights(model: PreTrainedModel, kind: Quantization | None, each: int = _FLOAT) -> int:
     """Bytes of the weights; what is quantized are the matrices of all layers but the head."""
     head = model.get_output_embeddings()
     small = 0
     if kind is not None:
         layers = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
         small = sum(layer.weight.numel() for layer in layers)
-    return float((count(model.parameters()) - small) * each + (small * _QUANTIZED[kind] if kind else 0))
+    return round((count(model.parameters()) - small) * each + (small * _QUANTIZED[kind] if kind else 0))
 
 
 def _width(model: PreTrainedModel) -> int:

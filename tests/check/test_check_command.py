@@ -301,7 +301,7 @@ def test_every_broken_rule_is_listed_and_the_code_is_2(
     )
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 3
-    for part in ("context holds 64", "cannot be called", "no class or function"):
+    for part in ("context holds 64", "cannot be called", "not a class or function"):
         assert part in err
 
 

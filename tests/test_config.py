@@ -296,10 +296,10 @@ def test_a_missing_reward_is_asked_for_where_it_is_needed() -> None:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"task: [imdb\nseed: 1", "no valid YAML"),
-        (b"task:\n\t- imdb", "no valid YAML"),
+        (b"task: [imdb\nseed: 1", "not valid YAML"),
+        (b"task:\n\t- imdb", "not valid YAML"),
         (b"seed: 1\nseed: 2", "duplicate key seed"),
-        (b"\xff\xfe\x00", "no valid YAML"),
+        (b"\xff\xfe\x00", "not valid YAML"),
         (b"- task\n- seed", "must be a mapping"),
     ],
 )
@@ -348,4 +348,4 @@ def test_a_whole_row_replaces_an_earlier_algorithm() -> None:
 
 
 def test_a_value_that_is_no_reference_is_one_sentence() -> None:
-    assert "no valid YAML" in refusal(BASE, {"name": "${"})
+    assert "not valid YAML" in refusal(BASE, {"name": "${"})

@@ -91,7 +91,7 @@ def _cause(where: str, error: Exception, remedy: str) -> str:
 
 
 def file_damage(file: Path) -> str | None:
-    """What is wrong with a file by itself; None where nothing is, or where there is not such a file."""
+    """What is wrong with a file by itself; None where nothing is, or where there is no such file."""
     if file.is_dir():
         return (
             f"{file} is a folder, and a file is needed"

@@ -358,7 +358,7 @@ def test_the_secret_of_a_header_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch
     ("override", "message"),
     [
         ("guide.headers={X-Title: Bearer abc}", r"'guide.headers'.*looks like a secret"),
-        ("guide.headers={X Title: abc}", "no name of a header"),
+        ("guide.headers={X Title: abc}", "not a name of a header"),
         ("guide.extra_body={api_key: abc}", r"'guide.extra_body'.*'key_variable'"),
         ("guide.headers={X-Api-Key: abc}", r"'guide.headers'.*looks like a secret.*\$THE_VARIABLE"),
         (

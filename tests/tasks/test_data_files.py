@@ -320,7 +320,7 @@ def test_what_cannot_be_read_is_one_true_sentence(
 
 def test_files_that_are_not_there_and_tables_without_rows(tmp_path: Path) -> None:
     for name in ("none.csv", "none.parquet", "none.json", "none.jsonl.gz"):
-        refused(tmp_path / name, name, "there is not such a file")
+        refused(tmp_path / name, name, "there is no such file")
     refused(tmp_path, "it is a folder")
     pyarrow.parquet.write_table(
         pyarrow.table({"prompt": pyarrow.array([], "string")}), tmp_path / "a.parquet"

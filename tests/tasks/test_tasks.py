@@ -209,7 +209,7 @@ def test_your_own_task_is_built_with_its_options() -> None:
         ("data", {"data": "a", "train": "b"}, r"give either files"),
         (f"{__name__}:Own", {}, r"needs the option 'size'"),
         (f"{__name__}:Own", {"size": 1, "words": "b"}, r"no option 'words': did you mean 'word'\?"),
-        (f"{__name__}:NO_TASK", {}, r"no class or function"),
+        (f"{__name__}:NO_TASK", {}, r"not a class or function"),
         (f"{__name__}:not_a_task", {}, r"built a int, which has no method load"),
         (f"{__name__}:not_a_task", {"a": 1}, r"no option 'a': it takes none"),
     ],

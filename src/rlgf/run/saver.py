@@ -133,7 +133,7 @@ class Saver:
 
     def _newest(self) -> str:
         if not self._saved:
-            return "There is not a checkpoint: the run starts again from its beginning."
+            return "There is no checkpoint: the run starts again from its beginning."
         return f"The newest checkpoint is that of update {self._saved}; --resume goes on from there."
 
     def _write(self, progress: Progress, reward: dict[str, Any], *, alone: bool = False) -> None:

@@ -85,7 +85,7 @@ def _parquet_rows(file: Path) -> TableRows:
     import pyarrow.parquet
 
     if not file.is_file():
-        raise UserError(f"{file} cannot be read: there is not such a file.")
+        raise UserError(f"{file} cannot be read: there is no such file.")
     try:
         rows = pyarrow.parquet.read_metadata(file).num_rows
     except (OSError, ValueError) as error:  # pyarrow's own are of these kinds

@@ -37,10 +37,10 @@ def opened(file: Path, encoding: str = "utf-8") -> IO[bytes]:
     middle, all that stands before would have to be unpacked or decoded each time.
 
     Raises:
-        UserError: there is not such a file, it is not readable, or it is not in that encoding.
+        UserError: there is no such file, it is not readable, or it is not in that encoding.
     """
     if not file.is_file():
-        what = "it is a folder, so name a file in it" if file.is_dir() else "there is not such a file"
+        what = "it is a folder, so name a file in it" if file.is_dir() else "there is no such file"
         raise UserError(f"{file} cannot be read: {what}.")
     if file.suffix.lower() in _PACKED:
         raise UserError(f"{file} is packed: unpack it, or pack it with gzip.")

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 if TYPE_CHECKING:
-    from rlgf.models.loading import LanguageModel
+    from rlgf.models.language_model import LanguageModel
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 

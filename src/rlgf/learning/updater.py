@@ -22,7 +22,7 @@ from rlgf.learning.inputs import InputReader, StepTerm, read_by, read_by_any, st
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens, response_outputs
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.sampling import Sampling, token_logprobs
 from rlgf.objectives import losses

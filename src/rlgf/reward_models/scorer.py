@@ -28,12 +28,13 @@ from rlgf.models import lora
 from rlgf.models.batching import length_batches
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import mixed_precision, trunk_of
-from rlgf.models.loading import PACKAGED, LanguageModel, check_vocabulary, device
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import PACKAGED, check_vocabulary, device
 from rlgf.models.lora import Adapters
 from rlgf.models.text import Codec
 from rlgf.registry import resolve
 from rlgf.rewards.base import completion_text, told
-from rlgf.rollout.collector import RolloutConfig
+from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Messages, pad
 
 _PACKAGED = {"minilm": "rlgf.demo.minilm:folder", **PACKAGED}

@@ -29,8 +29,8 @@ from rlgf.learning.assessor import Assessor
 from rlgf.learning.updater import OptimizerFactory, Updater
 from rlgf.metrics import build_metrics
 from rlgf.models.critic import build_critic
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import (
-    LanguageModel,
     ModelConfig,
     load_language_model,
     load_tokenizer,
@@ -40,7 +40,8 @@ from rlgf.models.trial import check_trainable
 from rlgf.rewards import Reward, RewardInput, Scale, build_reward, score
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.plan import first_request
 from rlgf.run.start import check_comparable, load_start, scratch_texts
 from rlgf.tasks import Task, build_task

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlgf.errors import UserError
 from rlgf.guides import Guide
 from rlgf.learning.updater import OptimizerFactory
-from rlgf.models.loading import LanguageModel, ModelConfig, load_tokenizer
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.rewards import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.tasks import Task

@@ -26,8 +26,9 @@ from rlgf.algorithms.catalog import GRPO
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.config import UpdateConfig
 from rlgf.learning.updater import Updater
-from rlgf.models.loading import LanguageModel
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.models.language_model import LanguageModel
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Sample
 
 PROMPTS, PROMPT, RESPONSE, MINIBATCH, ROUNDS = 28, 64, 48, 28, 7

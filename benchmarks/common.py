@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.scratch import ScratchConfig, build_scratch
 from rlgf.tasks import build_task
 from rlgf.types import Sample

@@ -26,7 +26,8 @@ from rlgf.models.critic import build_critic
 from rlgf.models.forward import Tokens
 from rlgf.models.kv_cache import cache_argument
 from rlgf.models.sampling import Sampling
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Author, Rollout
 
 PROMPTS, PROMPT, RESPONSE, EPOCHS, REPEATS = 112, 64, 48, 5, 5

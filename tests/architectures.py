@@ -32,7 +32,8 @@ from rlgf.models.critic import build_critic
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.generate import sample_continuations
-from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.sampling import Sampling, token_logprobs
 from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import load_checkpoint, save_checkpoint

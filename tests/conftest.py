@@ -26,7 +26,7 @@ from transformers import (
 )
 
 if TYPE_CHECKING:
-    from rlgf.models.loading import LanguageModel
+    from rlgf.models.language_model import LanguageModel
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -77,7 +77,7 @@ def language_model() -> LanguageModel:
 
     Shared by the whole session: a test that trains takes a deep copy.
     """
-    from rlgf.models.loading import LanguageModel
+    from rlgf.models.language_model import LanguageModel
     from rlgf.models.scratch import ScratchConfig, build_scratch
 
     config = ScratchConfig(vocabulary=300, layers=2, heads=2, width=32, context=64)

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from conftest import SENTENCES
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 
 
 def byte_bpe() -> PreTrainedTokenizerFast:

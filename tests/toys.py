@@ -24,7 +24,7 @@ from rlgf.guides import Request
 from rlgf.models.abilities import Abilities, declare
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.types import Completion, Sample
 
 

@@ -23,7 +23,7 @@ from rlgf.models.loading import ModelConfig, context_length, load_model_config
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards.base import LearnedReward
 from rlgf.rewards.build import named_reward
-from rlgf.rollout.collector import RolloutConfig
+from rlgf.rollout.config import RolloutConfig
 from rlgf.tasks import Task
 from rlgf.types import Sample
 

@@ -193,7 +193,8 @@ def merge(
     """Add an adapter to its base's weights, and save the model as if it had been trained whole."""
     from rlgf.models.loading import ModelConfig, load_language_model
     from rlgf.models.lora import adapter_base
-    from rlgf.reward_models.scorer import ModelReward, holds_reward_model
+    from rlgf.reward_models.notes import holds_reward_model
+    from rlgf.reward_models.rewards import ModelReward
     from rlgf.run.checkpoint import save_policy
     from rlgf.run.start import carry_start
 

@@ -30,7 +30,7 @@ from rlgf.models.scratch import ScratchConfig
 from rlgf.recipe import Source, laid_over, read_source, validated
 from rlgf.rewards.build import RewardConfig
 from rlgf.rewards.build import fit_for as fit_reward
-from rlgf.rollout.collector import RolloutConfig
+from rlgf.rollout.config import RolloutConfig
 
 
 class _Strict(BaseModel):

@@ -14,9 +14,10 @@ from rlgf.evaluation.evaluator import Evaluator
 from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
 from rlgf.metrics import TEXT_METRICS
 from rlgf.metrics.text import distinct, repetition, words
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.rewards import Reward
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Author, Sample
 from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
 

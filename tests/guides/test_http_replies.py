@@ -21,7 +21,8 @@ from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.guides import HTTPGuide, HTTPGuideConfig, ReplayGuide, ReplayGuideConfig, Request
 from rlgf.guides.answer_cache import GuideCache
-from rlgf.guides.endpoint import _passes, _wait
+from rlgf.guides.endpoint import _wait
+from rlgf.guides.failures import passes
 
 MADE: list[HTTPGuide] = []
 
@@ -553,7 +554,7 @@ def test_an_unknown_host_is_one_sentence_at_once() -> None:
         socket.getaddrinfo("no-such-host.invalid", 80)
     except socket.gaierror as cause:
         error.__cause__ = cause
-    assert _passes(error) == (error.__cause__ is not None and error.__cause__.errno == socket.EAI_AGAIN)
+    assert passes(error) == (error.__cause__ is not None and error.__cause__.errno == socket.EAI_AGAIN)
 
 
 @pytest.mark.parametrize("asked", ["0", "-5", "nan", "Sat, 01 Jan 2000 00:00:00 GMT", "Fri, 99 Foo 99999"])

@@ -13,9 +13,10 @@ from conftest import SENTENCES
 from rlgf.algorithms.catalog import AGGREVATED, PPO, PPO_PLUS_PLUS
 from rlgf.guides import LocalGuide, Request
 from rlgf.models.abilities import abilities
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.writers import prompt_tokens
 from rlgf.schedules import constant
 from rlgf.types import Author, Completion, Sample

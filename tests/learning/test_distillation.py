@@ -20,7 +20,7 @@ from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.guides import Guide, LocalGuide, ScoringGuide
 from rlgf.models.forward import Tokens
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
 from rlgf.objectives.losses import distillation
 from rlgf.run.build import build_parts

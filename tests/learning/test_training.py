@@ -15,7 +15,7 @@ from torch import Tensor
 from rlgf.algorithms import ALGORITHMS, Algorithm, KLConfig
 from rlgf.config import Config
 from rlgf.guides import LocalGuide
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs, score_values
 from rlgf.models.sampling import Sampling
 from rlgf.rewards import Reward

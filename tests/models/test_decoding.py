@@ -18,7 +18,7 @@ from rlgf.models.abilities import abilities
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.generate import Continuation, sample_continuations
 from rlgf.models.kv_cache import cache_argument
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling, draw, sampling_logits, token_logprobs
 from rlgf.types import pad
 

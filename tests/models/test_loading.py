@@ -29,7 +29,8 @@ from conftest import sharpen
 from rlgf.errors import UserError
 from rlgf.models.abilities import Abilities, abilities
 from rlgf.models.generate import sample_continuations
-from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.sampling import Sampling
 
 BERT: dict[str, Any] = {

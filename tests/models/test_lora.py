@@ -18,7 +18,8 @@ from rlgf.errors import UserError
 from rlgf.models.critic import AdapterCritic, build_critic
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.generate import sample_continuations
-from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model, load_model_config
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model, load_model_config
 from rlgf.models.lora import Adapters, LoRAConfig
 from rlgf.models.sampling import Sampling
 from rlgf.run.build import build_parts

@@ -11,7 +11,8 @@ from bitsandbytes import functional
 
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.lora import Adapters, LoRAConfig
 from rlgf.models.quantization import Quantization
 from rlgf.run.checkpoint import save_policy

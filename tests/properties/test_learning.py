@@ -9,7 +9,7 @@ from rich.console import Console
 
 from rlgf.algorithms import ALGORITHMS
 from rlgf.config import Config
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.run.build import build_parts
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer

@@ -22,14 +22,15 @@ from rlgf.cli import app
 from rlgf.config import load_config
 from rlgf.demo.imdb import labelled_reviews
 from rlgf.errors import UserError
-from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.lora import Adapters, LoRAConfig
 from rlgf.reward_models.calibration import Bin, expected_calibration_error, reliability
 from rlgf.reward_models.scorer import Scorer
 from rlgf.reward_models.train import load_reward_recipe, train_reward_model
 from rlgf.rewards import Reward, RewardInput, build_reward, score
 from rlgf.rewards.base import PolicyReadingReward
-from rlgf.rollout.collector import RolloutConfig
+from rlgf.rollout.config import RolloutConfig
 from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display

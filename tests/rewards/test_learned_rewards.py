@@ -14,11 +14,11 @@ import torch
 from resume_script import toy_trainer
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.rewards import Composed, Term, build_reward
 from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward
 from rlgf.rewards.discriminator import Discriminator
-from rlgf.rollout.collector import RolloutConfig
+from rlgf.rollout.config import RolloutConfig
 from rlgf.run.build import build_parts
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.saver import Saver

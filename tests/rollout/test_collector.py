@@ -9,10 +9,11 @@ from rlgf.algorithms import Algorithm
 from rlgf.algorithms.catalog import AGGREVATED, BC, BREAD, GUIDED_GRPO, PPO, PPO_PLUS_PLUS, REVERSE_CURRICULUM
 from rlgf.errors import UserError
 from rlgf.guides import Guide, LocalGuide
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.sampling import Sampling
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.writers import splice
 from rlgf.types import Author, Completion, Rollout, Sample
 from toys import FavouringGuide, letter_gpt

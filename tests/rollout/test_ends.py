@@ -16,10 +16,12 @@ from rlgf.guides import LocalGuide
 from rlgf.learning.config import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.forward import Tokens, response_outputs
-from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.sampling import Sampling
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.writers import splice
 from rlgf.run.checkpoint import save_policy
 from rlgf.types import Author, Completion, Sample

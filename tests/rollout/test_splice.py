@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from conftest import SENTENCES
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.writers import Draft, GuideWriter, splice
 from rlgf.types import Completion, Sample
 from tokenizer_kinds import KINDS, SAYS_EVERYTHING, sentence_pieces, word_pieces

@@ -17,8 +17,9 @@ from rlgf.algorithms.catalog import AGGREVATED, DR_PO, GUIDED_GRPO, LUFFY, PPO_P
 from rlgf.algorithms.spec import merged
 from rlgf.errors import UserError
 from rlgf.guides import EnsembleGuide, Guide, ReplayGuide, ReplayGuideConfig, Request
-from rlgf.models.loading import LanguageModel
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.models.language_model import LanguageModel
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.writers import Draft, Part
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author, Completion, Rollout, Sample

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from rlgf.cli import app
 from rlgf.guides import LocalGuide, Request
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
 from rlgf.rollout.collector import assemble
 from rlgf.rollout.writers import Draft

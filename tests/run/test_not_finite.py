@@ -19,7 +19,8 @@ from rlgf.errors import UserError
 from rlgf.evaluation.perplexity import perplexity
 from rlgf.guides import LocalGuide
 from rlgf.jsontext import to_json
-from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.sampling import Sampling
 from rlgf.reward_models.train import load_reward_recipe, train_reward_model
 from rlgf.run.build import build_parts

@@ -26,14 +26,15 @@ from rlgf.evaluation.files import read_texts
 from rlgf.evaluation.winrate import by_judge
 from rlgf.guides import HTTPGuide, HTTPGuideConfig, LocalGuide, ReplayGuide, ReplayGuideConfig, Request
 from rlgf.guides.answer_cache import GuideCache
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
 from rlgf.registry import resolve
 from rlgf.reward_models.data import ExamplesConfig
 from rlgf.reward_models.scorer import Scorer
 from rlgf.reward_models.train import load_reward_recipe, train_reward_model
 from rlgf.rewards import REWARDS, Logged, RewardInput, build_reward, checked_rewards
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.run.build import build_parts
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer

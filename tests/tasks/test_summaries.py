@@ -17,8 +17,9 @@ from rlgf.config import load_config
 from rlgf.demo.imdb import labelled_reviews
 from rlgf.demo.review_verdicts import ReviewVerdictsTask, write_verdict_pairs
 from rlgf.errors import UserError
-from rlgf.models.loading import LanguageModel
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.models.language_model import LanguageModel
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.writers import ReferenceWriter, prompt_tokens
 from rlgf.tasks import Task, build_task, commongen
 from rlgf.types import Author, Sample

@@ -18,7 +18,7 @@ import pytest
 from rlgf.demo import imdb
 from rlgf.demo.imdb import ImdbTask, labelled_reviews, snippets
 from rlgf.errors import UserError
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.registry import resolve
 from rlgf.tasks import TASKS, Task, build_task
 from rlgf.types import Sample

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from rlgf import seeding
 from rlgf.config import Config
 from rlgf.guides import EnsembleConfig, GuideConfig, HTTPGuideConfig, Request, Usage, guide_models
+from rlgf.guides.budget import most, priced, within
 from rlgf.guides.ensemble import choice
-from rlgf.guides.http import most, priced, within
 from rlgf.rollout.plan import Ask, UpdatePlan, evaluation_asks, first_request
 from rlgf.run.data_order import shuffled_passes
 from rlgf.types import Author, Sample

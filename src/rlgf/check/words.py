@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from rlgf.algorithms import ESTIMATORS, Algorithm, Span, Term
 from rlgf.algorithms.terms import READABLE
-from rlgf.rollout.collector import RolloutConfig
+from rlgf.rollout.config import RolloutConfig
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author
 

@@ -17,11 +17,13 @@ from rlgf.checks import check_samples
 from rlgf.evaluation.files import Evaluation, Found, summarize
 from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
 from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, measure
-from rlgf.models.loading import LanguageModel, ModelConfig
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.objectives.losses import kl_estimate
 from rlgf.rewards import Reward, RewardInput, score
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Author, Rollout, Sample
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from rlgf.chat import as_dicts, is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.jsontext import to_json
-from rlgf.tasks.rows import JsonLines, Row
+from rlgf.tasks.jsonfiles import JsonLines
+from rlgf.tasks.rows import Row
 from rlgf.types import Sample
 
 Found = dict[str, list[float | None] | list[float] | float]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.sampling import Sampling
 from rlgf.rollout.collector import assemble

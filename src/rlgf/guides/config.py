@@ -15,7 +15,7 @@ from rlgf.guides.local import LocalGuide, LocalGuideConfig
 from rlgf.guides.own import OwnGuideConfig
 from rlgf.guides.settings import GuideKind, GuideSettings
 from rlgf.models.encoder_decoder import is_encoder_decoder
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.registry import resolve
 
 KINDS: Mapping[str, str] = {

@@ -1,33 +1,30 @@
-"""What every paid-for guide needs: requests side by side and ahead of time, a cache, a budget."""
+"""A guide on a server: requests side by side and ahead of time, each answer kept and booked."""
 
 from __future__ import annotations
 
 import bisect
-import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
 from rlgf.errors import UserError
-from rlgf.guides.answer_cache import GuideCache
 from rlgf.guides.base import BudgetSpentError, Request, Usage
-from rlgf.guides.endpoint import Endpoint, chat_messages
-from rlgf.guides.http_config import BudgetConfig, HTTPGuideConfig
+from rlgf.guides.budget import kept_for_others, most, over_budget, priced, within
+from rlgf.guides.endpoint import Endpoint
+from rlgf.guides.http_config import HTTPGuideConfig
+from rlgf.guides.kept_answers import KeptAnswers
 from rlgf.guides.reply import Answer, whole_characters
 from rlgf.guides.settings import GuideSettings
+from rlgf.guides.stopwatch import Stopwatch
 from rlgf.types import Completion, Message
 
 _MANY = 8
 """Answers that can hardly all be cut off in thought by chance."""
-_CHARACTERS_A_TOKEN = 2.0
-"""A low guess, so that what is set aside for a request before it is answered is rarely too little."""
-_AROUND_A_MESSAGE = 16
-"""Characters that stand for the tokens which a server's chat template puts around a message."""
 
 
 @dataclass(frozen=True)
@@ -45,70 +42,6 @@ class _UnderWay:
     outcome: _Found | BaseException | None = None
     set_aside: bool = True
     """Whether the most that it may cost is set aside until it is answered."""
-
-
-class _Stopwatch:
-    """Runs while at least one thread is inside."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._since = self._seconds = 0.0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._tick()
-            self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._tick()
-            self._inside -= 1
-
-    def take(self) -> float:
-        """Seconds since the last call."""
-        with self._lock:
-            self._tick()
-            seconds, self._seconds = self._seconds, 0.0
-        return seconds
-
-    def _tick(self) -> None:
-        now = time.perf_counter()
-        if self._inside:
-            self._seconds += now - self._since
-        self._since = now
-
-
-def most(config: HTTPGuideConfig, requests: Sequence[Request]) -> Usage:
-    """What requests cost at most together, before their answers say what they did cost."""
-    prompt = sum(math.ceil(_characters(config, one) / _CHARACTERS_A_TOKEN) for one in requests)
-    completion = sum(math.ceil(one.max_new_tokens * config.token_ratio) for one in requests)
-    return priced(config, len(requests), prompt, completion)
-
-
-def _characters(config: HTTPGuideConfig, request: Request) -> int:
-    """Of all that a request sends as its text."""
-    if request.messages:
-        sent = chat_messages(config, request)
-        return sum(len(one["content"]) + _AROUND_A_MESSAGE for one in sent)
-    around = len(config.template) + len(config.system or "") if config.style == "chat" else 0
-    return len(request.prefix) + around
-
-
-def priced(config: HTTPGuideConfig, calls: int, prompt: int, completion: int) -> Usage:
-    """So many calls and tokens at a recipe's prices."""
-    cost = (prompt * config.prices.prompt + completion * config.prices.completion) / 1e6
-    return Usage(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
-
-
-def within(budget: BudgetConfig, total: Usage) -> bool:
-    """Whether a budget allows it."""
-    return (
-        total.calls <= (budget.calls or math.inf)
-        and total.prompt_tokens + total.completion_tokens <= (budget.tokens or math.inf)
-        # A running sum of floats may be off by its last digit.
-        and total.cost <= (budget.cost or math.inf) * (1 + 1e-9)
-    )
 
 
 class HTTPGuide:
@@ -138,17 +71,14 @@ class HTTPGuide:
         self._others = Usage()
         """What the limits keep for other processes of the run."""
         self._endpoint = Endpoint(config)
-        self._cache = GuideCache(config.cache) if config.cache is not None else None
+        self._answers = KeptAnswers(config, self._endpoint)
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="guide")
         self._arrived = threading.Condition()
         self._under_way: dict[Request, _UnderWay] = {}
         self._aside = Usage()
         """What is set aside for all that is under way."""
         self._has_spoken = False
-        self._describing = threading.Lock()
-        self._served: dict[str, Any] | None = None
-        self._described = False
-        self._busy = _Stopwatch()
+        self._busy = Stopwatch()
 
     @property
     def accounts(self) -> dict[str, Usage]:
@@ -166,26 +96,9 @@ class HTTPGuide:
         return {self.config.model: self._aside}
 
     def share_budget(self, asides: Sequence[Mapping[str, Usage]], place: int) -> None:
-        """See `BudgetedGuide.share_budget`. What is left of each limit is dealt out evenly, so that all
-        processes together never pass it; who gets the odd call changes from call to call."""
+        """See `BudgetedGuide.share_budget` and `kept_for_others`."""
         mine = [one.get(self.config.model, Usage()) for one in asides]
-        total, own, budget = sum(mine, Usage()), mine[place], self.config.budget
-        number, parts = (place + self.usage.calls) % len(mine), len(mine)
-
-        def others(limit: int | None, spent: int, under_way: int) -> int:
-            left = max((limit or 0) - spent, 0)
-            return under_way + left - (left * (number + 1) // parts - left * number // parts)
-
-        spent = self.usage + total
-        tokens_spent = spent.prompt_tokens + spent.completion_tokens
-        tokens_under_way = (
-            total.prompt_tokens + total.completion_tokens - own.prompt_tokens - own.completion_tokens
-        )
-        self._others = Usage(
-            calls=others(budget.calls, spent.calls, total.calls - own.calls),
-            prompt_tokens=others(budget.tokens, tokens_spent, tokens_under_way),
-            cost=total.cost - own.cost + max((budget.cost or 0.0) - spent.cost, 0.0) * (1 - 1 / parts),
-        )
+        self._others = kept_for_others(self.config.budget, self.usage, mine, place)
 
     def prefetch(self, requests: Sequence[Request]) -> None:
         """See `RemoteGuide.prefetch`. What the budget does not allow is left to `write` to refuse.
@@ -211,12 +124,14 @@ class HTTPGuide:
                 has not answered yet.
         """
         requests = [self._plain(request) for request in requests]
-        kept = {request: self._kept(request) for request in requests if request not in self._under_way}
+        kept = {request: self._answers.get(request) for request in requests if request not in self._under_way}
         new = [request for request, answer in kept.items() if answer is None]
         if not self._affords(new):
             self._release_cached()
             if not self._affords(new):
-                raise BudgetSpentError(self._over_budget(), go_on=self.config.budget.then == "unguided")
+                raise BudgetSpentError(
+                    over_budget(self.config.budget, self.usage), go_on=self.config.budget.then == "unguided"
+                )
         self._submit(new)
         started = time.perf_counter()
         fresh = self._settle([request for request in dict.fromkeys(requests) if request in self._under_way])
@@ -225,8 +140,7 @@ class HTTPGuide:
         paid = {request for request, found in fresh.items() if not found.cached}
         hits = len([request for request in requests if request not in paid])
         self.usage.cached += hits
-        if self._cache is not None:
-            self._cache.count_hits(self._identity(), hits)
+        self._answers.count_hits(hits)
         answers = {**kept, **{request: found.answer for request, found in fresh.items()}}
         completions = [self._completion(answers[request]) for request in requests]
         self._check_it_speaks([answer for answer in answers.values() if answer is not None])
@@ -245,8 +159,7 @@ class HTTPGuide:
         self._endpoint.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._endpoint.close()
-        if self._cache is not None:
-            self._cache.close()
+        self._answers.close()
 
     def _settle(self, requests: Sequence[Request]) -> dict[Request, _Found]:
         """Wait for what is under way and book it, in the order of the requests."""
@@ -308,37 +221,13 @@ class HTTPGuide:
     def _find(self, request: Request) -> _Found:
         if self._endpoint.closed:
             raise UserError("the guide was closed while it was asked.")
-        kept = self._kept(request)
+        kept = self._answers.get(request)
         if kept is not None:
             return _Found(kept, cached=True)
         with self._busy:
             answer = self._endpoint.ask(request)
-        if self._cache is not None:
-            self._cache.put(self._identity(reached=True), request, asdict(answer))
+        self._answers.put(request, answer)
         return _Found(answer, cached=False)
-
-    def _kept(self, request: Request) -> Answer | None:
-        found = self._cache.get(self._identity(), request) if self._cache is not None else None
-        return None if found is None else Answer(**found)
-
-    def _identity(self, *, reached: bool = False) -> dict[str, Any]:
-        """What answers are kept by: the settings, and the recipe's revision or else what the server says of its model.
-
-        A server that is off is taken for what it was last; one that is ``reached`` after all is asked once more.
-        """
-        config, cache = self.config, self._cache
-        if cache is None or config.revision is not None:
-            return config.identity
-        with self._describing:
-            if self._served is None or (reached and not self._described):
-                said = self._endpoint.describe()
-                self._described = said is not None or reached
-                if said is not None:
-                    cache.remember_served(config.url, config.identity, said)
-                self._served = (
-                    said if said is not None else cache.last_served(config.url, config.identity) or {}
-                )
-            return config.identity | ({"served": self._served} if self._served else {})
 
     def _completion(self, answer: Answer | None) -> Completion:
         assert answer is not None, "kept, or just asked for"
@@ -378,12 +267,3 @@ class HTTPGuide:
                 f"'guide.token_ratio' (it is {self.config.token_ratio:g}), or turn its thinking off, with "
                 "'guide.extra_body: {chat_template_kwargs: {enable_thinking: false}}' on vLLM, then --resume."
             )
-
-    def _over_budget(self) -> str:
-        used, budget = self.usage, self.config.budget
-        return (
-            f"the guide's budget is spent: {used.calls} calls, {used.prompt_tokens + used.completion_tokens} tokens, "
-            f"cost {used.cost:.4g}, and the next update would go over 'guide.budget' "
-            f"{budget.model_dump(exclude_none=True, exclude={'then'})}; raise it and --resume, or set "
-            "'guide.budget.then: unguided'."
-        )

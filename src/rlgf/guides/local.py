@@ -23,7 +23,8 @@ from rlgf.identity import FREE
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.generate import sample_continuations
-from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.sampling import Sampling, log_distribution
 from rlgf.models.text import Codec
 from rlgf.types import Completion

@@ -17,7 +17,7 @@ from rlgf.errors import UserError
 from rlgf.finite import require_finite
 from rlgf.learning.inputs import read_by, read_by_any
 from rlgf.models.critic import Critic
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs, score_values
 from rlgf.models.sampling import Sampling
 from rlgf.objectives.advantages import rewarded_share, whiten

@@ -12,7 +12,7 @@ from torch import Tensor
 from rlgf.algorithms import Algorithm, LossInputs, Span, Term
 from rlgf.guides.base import ScoringGuide
 from rlgf.models.forward import Tokens
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling, entropy, log_distribution, one_end, token_logprobs
 from rlgf.objectives.losses import Metrics
 from rlgf.types import Author, Experience, Rollout

@@ -14,7 +14,7 @@ from rlgf.algorithms import Algorithm, Span
 from rlgf.learning.inputs import read_by_any
 from rlgf.models.batching import length_batches
 from rlgf.models.forward import Tokens
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.sampling import Sampling
 from rlgf.types import Author, Experience, Rollout

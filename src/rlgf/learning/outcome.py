@@ -9,7 +9,7 @@ import torch
 from rlgf.finite import require_finite
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens, response_outputs
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling, token_logprobs
 from rlgf.types import Rollout
 

@@ -22,7 +22,7 @@ from rlgf.learning.outcome import check_result
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens, response_outputs
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
 from rlgf.objectives import losses
 from rlgf.types import Experience, Rollout, Scored

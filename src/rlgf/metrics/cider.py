@@ -10,7 +10,7 @@ from typing import Any
 from rlgf.errors import UserError
 from rlgf.metrics.base import References, Values, installed
 from rlgf.metrics.ptb import captions, check_java, ptb_tokenize
-from rlgf.tasks.rows import JsonLines
+from rlgf.tasks.jsonfiles import JsonLines
 
 _CHUNK = 1000
 

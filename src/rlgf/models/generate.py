@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -180,6 +180,24 @@ class _Batch:
             keep_rows(self.cache, rows)
 
 
+@dataclass
+class _Written:
+    """What has been drawn of one continuation so far."""
+
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    sets: list[KeptTokens] = field(default_factory=list)
+    """What each token was drawn from; empty where that is not asked for."""
+
+    def ended(self, end_ids: Collection[int]) -> Continuation:
+        return Continuation(
+            torch.tensor(self.ids),
+            torch.tensor(self.logprobs),
+            self.ids[-1] in end_ids,
+            KeptTokens.join(self.sets) if self.sets else None,
+        )
+
+
 def _run(
     batch: _Batch,
     rows: Int[Tensor, "N"],
@@ -192,9 +210,7 @@ def _run(
     results: list[Continuation | None],
 ) -> None:
     """Decode one batch. ``rows`` names the rows still in it by their place in the call."""
-    ids: list[list[int]] = [[] for _ in results]
-    logprobs: list[list[float]] = [[] for _ in results]
-    sets: list[list[KeptTokens]] = [[] for _ in results]
+    written = [_Written() for _ in results]
     keep_sets &= sampling.truncates
     active = torch.ones(len(rows), dtype=torch.bool)
     ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=batch.ids.device)
@@ -206,7 +222,7 @@ def _run(
         if keep_sets:
             drawn_from = KeptTokens.of(logits[active.to(logits.device)].isfinite()).rows()
             for row, one in zip(rows[active].tolist(), drawn_from, strict=True):
-                sets[row].append(one)
+                written[row].sets.append(one)
         ended = step + 1 >= max_new_tokens[rows]
         if end_ids:
             ended |= torch.isin(drawn, ends).cpu()
@@ -220,15 +236,10 @@ def _run(
         ):
             if not alive:
                 continue
-            ids[row].append(token)
-            logprobs[row].append(logprob)
+            written[row].ids.append(token)
+            written[row].logprobs.append(logprob)
             if done:
-                results[row] = Continuation(
-                    torch.tensor(ids[row]),
-                    torch.tensor(logprobs[row]),
-                    token in end_ids,
-                    KeptTokens.join(sets[row]) if keep_sets else None,
-                )
+                results[row] = written[row].ended(end_ids)
         active &= ~ended
         step += 1
         if not active.any():

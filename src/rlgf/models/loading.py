@@ -1,18 +1,14 @@
-"""Getting models and tokenizers from a folder, the hub, or nothing; saving policies."""
+"""Getting models and tokenizers from a folder, the hub, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,13 +25,9 @@ from rlgf.identity import FREE
 from rlgf.loads import file_damage, loading
 from rlgf.models import lora, weights
 from rlgf.models.abilities import abilities
-from rlgf.models.dropout import without_dropout
-from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
-from rlgf.models.lora import Adapters
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.quantization import Quantization, quantized
 from rlgf.models.scratch import ScratchConfig, architecture, build_scratch
-from rlgf.models.text import Codec
-from rlgf.models.vocabulary import restrict
 from rlgf.registry import resolve
 
 PACKAGED = {
@@ -61,126 +53,6 @@ class ModelConfig(BaseModel):
     @property
     def source(self) -> str:
         return str(resolve(self.model, PACKAGED, "model")()) if self.model in PACKAGED else self.model
-
-
-@dataclass(frozen=True)
-class LanguageModel:
-    """A causal or encoder-decoder model with its tokenizer, on its device, with dropout off."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    adapters: Adapters | None = None
-    """Where adapters are trained and not the model's own weights."""
-    without_adapter: bool = False
-    """Whether this is what the model is without them."""
-
-    def __post_init__(self) -> None:
-        without_dropout(self.model)
-        restrict(self.model, self.tokenizer)
-        weights.hold_still(self.model)
-
-    @contextmanager
-    def running(self) -> Iterator[PreTrainedModel]:
-        """The model; with its adapters off, where this stands for the model without them."""
-        if self.adapters is None or not self.without_adapter:
-            yield self.model
-            return
-        with self.adapters.running(None):
-            yield self.model
-
-    @property
-    def trained(self) -> Sequence[nn.Parameter]:
-        """The weights that training changes."""
-        if self.adapters is not None:
-            return self.adapters.parameters(lora.POLICY)
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
-    @property
-    def end_id(self) -> int:
-        """The token that is written where a text is to end, which `load_language_model` makes sure of."""
-        end = self.tokenizer.eos_token_id
-        assert isinstance(end, int)
-        return end
-
-    @property
-    def end_ids(self) -> tuple[int, ...]:
-        """Every token that ends a text of this model's, ascending.
-
-        They are those that `transformers`' own ``generate`` stops at, and the tokenizer's: a chat model often ends
-        its turn in another token than a document. An id that the tokenizer does not have is left out.
-        """
-        ends = {self.end_id}
-        generation = getattr(self.model, "generation_config", None)
-        for config in (generation, self.model.config.get_text_config(decoder=True)):
-            found = getattr(config, "eos_token_id", None)
-            ends.update([found] if isinstance(found, int) else found or [])
-        return tuple(sorted(end for end in ends if 0 <= end < len(self.tokenizer)))
-
-    @cached_property
-    def codec(self) -> Codec:
-        return Codec(self.tokenizer)
-
-    def encode(self, text: str) -> list[int]:
-        """See `Codec.encode`."""
-        return self.codec.encode(text)
-
-    def encode_prompt(self, text: str, limit: int, cue: str = "") -> list[int]:
-        """A prompt as at most ``limit`` tokens, as the model was trained to read it.
-
-        They are those of ``tokenizer(text)``, so a beginning-of-text token stands where the tokenizer puts one,
-        once. What the tokenizer puts after a text is for an encoder alone: a causal model goes on from there.
-
-        Args:
-            cue: the end of a text that loses the end of what stands before its cue where it is too long;
-                without a cue it loses its beginning.
-        """
-        ids, room = self.codec.encode_prompt(text), self._room(limit)
-        if len(ids) > room and cue:
-            first = self.codec.encode_prompt(text.removesuffix(cue))
-            last, _ = self.codec.continuation(cue, first, prompt=True)
-            ids = first[: max(0, room - len(last))] + last
-        return self.as_prompt(ids, limit)
-
-    def as_prompt(self, ids: Sequence[int], limit: int) -> list[int]:
-        """The last of a prompt's own tokens that fit, and what the tokenizer puts around them; at least one."""
-        # A model cannot start from nothing; end-of-text is what stands before a text in training.
-        return self.codec.surround(ids, limit, ends=is_encoder_decoder(self.model)) or [self.end_id]
-
-    def _room(self, limit: int) -> int:
-        return self.codec.room(limit, ends=is_encoder_decoder(self.model))
-
-    def prefixes(
-        self, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
-    ) -> tuple[list[Tensor], list[Tensor] | None]:
-        """What `sample_continuations` takes to go on with what has been written after prompts.
-
-        Returns:
-            The prefixes, and the encoder's prompts where the model has an encoder.
-        """
-        if not is_encoder_decoder(self.model):
-            return [torch.tensor([*p, *w]) for p, w in zip(prompts, written, strict=True)], None
-        start = decoder_start(self.model)
-        return [torch.tensor([*start, *ids]) for ids in written], [torch.tensor(list(ids)) for ids in prompts]
-
-    def context(self, prompt: Sequence[int], written: Sequence[int] = ()) -> list[int]:
-        """The tokens that a response goes on from: a decoder's text begins anew, a causal model's does not."""
-        return list(written) if is_encoder_decoder(self.model) else [*prompt, *written]
-
-    def decode(self, ids: Sequence[int], before: Sequence[int] = ()) -> str:
-        """The text of token ids after others, such as a response's after its `context`; see `Codec.decode`."""
-        return self.codec.decode(ids, before)
-
-    def continuation(self, text: str, before: Sequence[int]) -> tuple[list[int], bool]:
-        """See `Codec.continuation`."""
-        ids, altered = self.codec.continuation(text, before)
-        if altered and not before and is_encoder_decoder(self.model):
-            # The space that would join a text to its prompt: there is nothing before it to be apart from.
-            return self.codec.continuation(text.lstrip(" "), before)
-        return ids, altered
-
-    def until_end(self, text: str) -> str:
-        """A text up to the first token that ends one, where such a token is written out in it."""
-        return self.codec.until_end(text, self.end_ids)
 
 
 def device() -> torch.device:

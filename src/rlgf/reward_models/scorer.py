@@ -1,17 +1,15 @@
-"""A reward model from a folder: what `rlgf reward RECIPE` trains, and how it scores."""
+"""A model that scores texts, which is what `rlgf reward RECIPE` trains: loading it, scoring with it, saving it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -23,37 +21,18 @@ from transformers import (
 from rlgf.chat import ChatTemplate, transcript
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
-from rlgf.loads import damage, loading, plain
+from rlgf.loads import loading
 from rlgf.models import lora
 from rlgf.models.batching import length_batches
-from rlgf.models.encoder_decoder import is_encoder_decoder
-from rlgf.models.forward import mixed_precision, trunk_of
-from rlgf.models.loading import PACKAGED, LanguageModel, check_vocabulary, device
-from rlgf.models.lora import Adapters
+from rlgf.models.forward import mixed_precision
+from rlgf.models.loading import PACKAGED, check_vocabulary, device
 from rlgf.models.text import Codec
 from rlgf.registry import resolve
-from rlgf.rewards.base import completion_text, told
-from rlgf.rollout.collector import RolloutConfig
+from rlgf.reward_models.notes import Notes
 from rlgf.types import Messages, pad
 
 _PACKAGED = {"minilm": "rlgf.demo.minilm:folder", **PACKAGED}
 _MAX_BATCH_TOKENS = 8192
-_NOTES = "reward.json"
-
-Kind = Literal["preference", "classifier"]
-
-
-class Notes(BaseModel):
-    """What stands beside a reward model's weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Kind
-    max_tokens: int
-    layers: int | None = None
-    """How many of the base's first layers an adapter is for; default: all."""
-    centre: float = 0.0
-    """The mean score of the training texts, which is taken off every score."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +107,7 @@ class Scorer:
         """Plain `transformers` files, or `peft`'s of an adapter, and what is needed to score with them."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        (folder / _NOTES).write_text(notes.model_dump_json(indent=1))
+        notes.save(folder)
 
 
 def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, trained: bool = False) -> Scorer:
@@ -176,142 +155,3 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, train
 
 
 _REMEDY = f"give a folder that `save_pretrained` wrote, a hub name, or one of: {', '.join(_PACKAGED)}"
-
-
-class ModelReward:
-    """What a trained reward model says of a text.
-
-    A preference model reads prompt and completion and pays its score less its mean over the texts that
-    it was trained on; a classifier reads the completion alone and pays the probability of its label.
-    """
-
-    def __init__(self, folder: str) -> None:
-        """
-        Args:
-            folder: what `rlgf reward RECIPE` wrote.
-
-        Raises:
-            UserError: it is not such a folder.
-        """
-        self.notes = _read_notes(folder, "model")
-        report = Path(folder) / "report.json"
-        with loading(f"reward 'model', its {report}", report):
-            self.report: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
-        self._scorer = load_scorer(folder, self.notes.max_tokens, self.notes.layers, trained=True)
-
-    def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
-        """One number per completion; see `Reward`."""
-        return _paid(self._scorer, self.notes, prompts, completions)
-
-    def save(self, folder: Path) -> None:
-        """Write it whole, an adapter merged into its base."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._scorer.save(folder, self.notes.model_copy(update={"layers": None}))
-
-
-class AdapterReward:
-    """What a reward model says that is an adapter on the policy's own base, over the base that is loaded already.
-
-    Its values are those of `ModelReward` of the same folder; what it adds to memory is the adapter and a head.
-    """
-
-    def __init__(self, folder: str) -> None:
-        """
-        Args:
-            folder: what `rlgf reward RECIPE` wrote, with the policy's base as its ``model`` and with ``lora``.
-
-        Raises:
-            UserError: it is not such a folder.
-        """
-        self.notes = _read_notes(folder, "adapter")
-        self._folder = Path(folder)
-        base = lora.adapter_base(folder, None)
-        if base is None or self.notes.layers is not None:
-            what = (
-                "a whole model" if base is None else f"an adapter on {self.notes.layers} layers of its base"
-            )
-            raise UserError(
-                f"reward 'adapter', option 'folder' (it is '{folder}'): it holds {what}; "
-                "pay by it with 'reward.name: model'."
-            )
-        self._base = base
-
-    def attach(self, policy: LanguageModel, config: RolloutConfig, seed: int) -> None:
-        """Inject the adapter beside the policy's; see `PolicyReadingReward`.
-
-        Raises:
-            UserError: the policy is not an adapter, or one on another base.
-        """
-        if policy.adapters is None or is_encoder_decoder(policy.model):
-            raise UserError(
-                "reward 'adapter' stands on a base that does not move, of a causal model: set 'policy.lora', "
-                "or pay by it with 'reward.name: model'."
-            )
-        if self._base != policy.model.name_or_path:
-            raise UserError(
-                f"reward 'adapter': {self._folder} belongs to the base '{self._base}', and the policy's is "
-                f"'{policy.model.name_or_path}': pay by it with 'reward.name: model'."
-            )
-        name, rest = policy.adapters.add_saved(self._folder)
-        (head,) = rest.values()
-        self._scorer = _SharedScorer(
-            policy.model,
-            policy.tokenizer,
-            self.notes.max_tokens,
-            policy.adapters,
-            name,
-            head.to(policy.model.device),
-        )
-
-    def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
-        """One number per completion; see `Reward`."""
-        return _paid(self._scorer, self.notes, prompts, completions)
-
-
-@dataclass(frozen=True)
-class _SharedScorer(Scorer):
-    """A scorer over the policy's base, run with an adapter and a head of its own."""
-
-    adapters: Adapters
-    name: str
-    head: Float[Tensor, "1 D"]
-
-    def _outputs(self, ids: Int[Tensor, "N L"], mask: Int[Tensor, "N L"]) -> Float[Tensor, "N"]:
-        with self.adapters.running(self.name):
-            output = trunk_of(self.model)(input_ids=ids, attention_mask=mask, use_cache=False)
-        last: Tensor = output.last_hidden_state[torch.arange(len(ids)), mask.sum(dim=1) - 1]
-        return last.to(self.head.dtype) @ self.head[0]
-
-
-def holds_reward_model(folder: str) -> bool:
-    return (Path(folder) / _NOTES).is_file()
-
-
-def _read_notes(folder: str, reward: str) -> Notes:
-    """What stands beside a reward model's weights.
-
-    Raises:
-        UserError: there is nothing; names the reward that was to be built.
-    """
-    place = f"reward '{reward}', option 'folder' (it is '{folder}')"
-    notes = Path(folder) / _NOTES
-    if not notes.is_file():
-        raise UserError(
-            f"{place}: it holds no reward model; give a folder that `rlgf reward RECIPE.yaml` wrote."
-        )
-    try:
-        return Notes.model_validate_json(notes.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{place} holds a damaged reward model: {damage(notes.parent) or f'{notes} ({plain(error)})'}."
-        ) from error
-
-
-def _paid(scorer: Scorer, notes: Notes, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
-    """What a preference model or a classifier pays; see `ModelReward`."""
-    prompts, completions = list(map(told, prompts)), list(map(completion_text, completions))
-    if notes.kind == "classifier":
-        probabilities: list[float] = scorer.scores([""] * len(completions), completions).sigmoid().tolist()
-        return probabilities
-    scores: list[float] = (scorer.scores(prompts, completions) - notes.centre).tolist()
-    return scores

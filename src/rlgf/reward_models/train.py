@@ -23,7 +23,8 @@ from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.recipe import laid_over, read_source, validated
 from rlgf.reward_models.calibration import expected_calibration_error, reliability, save_reliability
 from rlgf.reward_models.data import ExamplesConfig, Labelled, Pair, Text
-from rlgf.reward_models.scorer import Kind, Notes, Scorer, load_scorer
+from rlgf.reward_models.notes import Kind, Notes
+from rlgf.reward_models.scorer import Scorer, load_scorer
 from rlgf.types import Messages
 
 _MAX_GRADIENT_NORM = 1.0

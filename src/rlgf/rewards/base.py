@@ -18,8 +18,8 @@ from transformers import TrainerState
 from rlgf.calls import awaited, call
 from rlgf.chat import as_dicts, parted, transcript
 from rlgf.errors import UserError
-from rlgf.models.loading import LanguageModel
-from rlgf.rollout.collector import RolloutConfig
+from rlgf.models.language_model import LanguageModel
+from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Message, Messages, Rollout
 
 

@@ -21,8 +21,8 @@ REWARDS: Mapping[str, str] = {
     "length": "rlgf.rewards.texts:Length",
     "metric": "rlgf.rewards.texts:MetricReward",
     "discriminator": "rlgf.rewards.discriminator:Discriminator",
-    "model": "rlgf.reward_models.scorer:ModelReward",
-    "adapter": "rlgf.reward_models.scorer:AdapterReward",
+    "model": "rlgf.reward_models.rewards:ModelReward",
+    "adapter": "rlgf.reward_models.rewards:AdapterReward",
 }
 """Where each reward is, by name. The judge is for evaluation: a policy trained on it has no held-out judge left."""
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.rewards.base import (
     LearnedReward,
     Logged,
@@ -23,7 +23,7 @@ from rlgf.rewards.base import (
     all_checked_rewards,
     checked_rewards,
 )
-from rlgf.rollout.collector import RolloutConfig
+from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Rollout
 
 

@@ -16,8 +16,8 @@ from rlgf.errors import UserError
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import build_critic
 from rlgf.models.forward import Tokens
-from rlgf.models.loading import LanguageModel
-from rlgf.rollout.collector import RolloutConfig
+from rlgf.models.language_model import LanguageModel
+from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Rollout, pad
 
 _MAX_GRADIENT_NORM = 1.0

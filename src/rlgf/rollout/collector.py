@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from rlgf import seeding
@@ -18,10 +16,9 @@ from rlgf.algorithms import Algorithm, Script, Term
 from rlgf.algorithms.rules import lacking
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
-from rlgf.identity import FREE
 from rlgf.kept import KeptTokens
-from rlgf.models.loading import LanguageModel
-from rlgf.models.sampling import Sampling
+from rlgf.models.language_model import LanguageModel
+from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_again, draw_switches
 from rlgf.rollout.writers import (
     Draft,
@@ -33,54 +30,6 @@ from rlgf.rollout.writers import (
     prompt_tokens,
 )
 from rlgf.types import Author, Rollout, Sample, pad
-
-
-class RolloutConfig(BaseModel):
-    """How many episodes an update collects, and how long they are."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    episodes: int = Field(default=112, ge=1)
-    """Episodes per update."""
-    max_prompt_tokens: int = Field(default=64, ge=1)
-    """Longer prompts lose their beginning, so that what stands next to the response stays; those of a
-    sample with a cue lose the end of what stands before the cue."""
-    min_response_tokens: int = Field(default=0, ge=0)
-    max_response_tokens: int = Field(default=48, ge=1)
-    max_guide_tokens: int | None = Field(default=None, ge=1)
-    """How many tokens of a response the guide may write; default: all of them."""
-    temperature: float = Field(default=1.0, gt=0)
-    top_k: int | None = Field(default=None, ge=2)
-    """Draw from the k most probable tokens alone; with 1 nothing could be learned."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Draw from the most probable tokens that together reach this probability."""
-    max_batch_tokens: Annotated[int, FREE] = Field(default=32_768, ge=1)
-    """Tokens, padding included, that one decoding or scoring pass may hold."""
-
-    @model_validator(mode="after")
-    def _arithmetic(self) -> RolloutConfig:
-        if self.min_response_tokens > self.max_response_tokens:
-            raise ValueError(
-                f"'min_response_tokens' {self.min_response_tokens} must not exceed "
-                f"'max_response_tokens' {self.max_response_tokens}"
-            )
-        return self
-
-    def limit(self, author: Author) -> int:
-        """The most tokens of a response that an author may write."""
-        limit = self.max_response_tokens
-        return min(limit, self.max_guide_tokens or limit) if author is Author.GUIDE else limit
-
-    @property
-    def sampling(self) -> Sampling:
-        """The policy's sampling distribution."""
-        return Sampling(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            # With the limit itself as minimum every response has exactly that length.
-            min_tokens=self.min_response_tokens,
-        )
 
 
 class Collector:

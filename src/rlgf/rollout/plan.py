@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from rlgf.algorithms import Algorithm, AnyAlgorithm
 from rlgf.guides.base import Request
-from rlgf.rollout.collector import RolloutConfig, begun_apart, episode_seed, finished_apart, members
+from rlgf.rollout.collector import begun_apart, episode_seed, finished_apart, members
+from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_switches
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Sample

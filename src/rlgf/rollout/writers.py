@@ -12,7 +12,7 @@ from rlgf import seeding
 from rlgf.guides.base import Guide, RecordedGuide, Request
 from rlgf.kept import KeptTokens
 from rlgf.models.generate import sample_continuations
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
 from rlgf.types import Author, Completion, Sample
 

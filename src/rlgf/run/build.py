@@ -24,8 +24,8 @@ from rlgf.learning.assessor import Assessor
 from rlgf.learning.updater import OptimizerFactory, Updater
 from rlgf.metrics import Metric, build_metrics
 from rlgf.models.critic import Critic, build_critic
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import (
-    LanguageModel,
     load_language_model,
 )
 from rlgf.models.lora import Adapters
@@ -33,7 +33,8 @@ from rlgf.models.trial import check_trainable
 from rlgf.rewards import Reward, Scale
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
-from rlgf.rollout.collector import Collector, RolloutConfig
+from rlgf.rollout.collector import Collector
+from rlgf.rollout.config import RolloutConfig
 from rlgf.run.start import check_comparable, load_start, scratch_texts
 from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
 from rlgf.tasks import Task, build_task

@@ -22,7 +22,7 @@ from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.updater import Updater
 from rlgf.loads import loading
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.run.start import write_start
 from rlgf.states import digest, write_state
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.types import Author, Experience
 
 _STYLES = {Author.POLICY: "cyan", Author.GUIDE: "yellow", Author.REFERENCE: "green"}

@@ -13,7 +13,8 @@ from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.guides import Guide
 from rlgf.learning.updater import OptimizerFactory
-from rlgf.models.loading import LanguageModel, ModelConfig, load_tokenizer
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.rewards.composed import Composed, Term

@@ -11,7 +11,8 @@ from typing import Any
 
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.models.loading import LanguageModel, ModelConfig, load_language_model
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.scratch import ScratchConfig
 from rlgf.types import Sample
 

@@ -18,7 +18,7 @@ from rlgf.config import Config
 from rlgf.evaluation.files import Evaluation
 from rlgf.guides import BudgetSpentError, Guide
 from rlgf.learning.updater import OptimizerFactory
-from rlgf.models.loading import LanguageModel
+from rlgf.models.language_model import LanguageModel
 from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.run.build import Parts, build_parts

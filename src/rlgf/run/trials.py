@@ -18,15 +18,15 @@ from rlgf.guides import (
     build_guide,
     guide_template,
 )
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import (
-    LanguageModel,
     ModelConfig,
     load_tokenizer,
 )
 from rlgf.rewards import Reward, RewardInput, build_reward, score
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
-from rlgf.rollout.collector import RolloutConfig
+from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.plan import first_request
 from rlgf.tasks.chats import Prompted
 from rlgf.tasks.source import CHECKED

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rlgf.errors import UserError
 from rlgf.tasks.base import check_split
-from rlgf.tasks.rows import JsonLines, Row, Rows, table_rows
+from rlgf.tasks.jsonfiles import JsonLines
+from rlgf.tasks.rows import Row, Rows, table_rows
 from rlgf.tasks.source import field, template_parts, texts
 from rlgf.types import Sample
 

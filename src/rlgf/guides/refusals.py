@@ -1,0 +1,99 @@
+"""Why a server refused a request for good, and what to write into the recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import openai
+
+from rlgf.errors import nearest
+from rlgf.guides.base import Request
+from rlgf.guides.failures import causes, is_page, spent, unreachable, words
+from rlgf.guides.http_config import HTTPGuideConfig
+
+_REMEDIES = {
+    "max_completion_tokens": "set 'guide.length_parameter: max_tokens'",
+    "max_tokens": "set 'guide.length_parameter: max_completion_tokens'",
+    "temperature": "leave it out with 'guide.temperature: null'",
+    "top_p": "leave it out with 'guide.top_p: null'",
+    "seed": "leave it out with 'guide.send_seed: false'",
+    "stop": "leave it out with 'guide.stop: []'",
+}
+"""What to write into a recipe for a server that does not take a parameter."""
+_NOT_TAKEN = re.compile(
+    r"unsupported|not support|not permitted|not allowed|unexpected|unrecognized|unknown|extra|cannot both|invalid|"
+    r"only the default|deprecated|removed",
+    re.I,
+)
+_TOO_LONG = re.compile(r"too (large|long|big|many)|at most|at least|minimum|maximum|exceed|context", re.I)
+"""What servers say of a number of tokens that they could not give, whatever the parameter's name."""
+
+
+def refusal(
+    config: HTTPGuideConfig, error: Exception, request: Request, models: Callable[[], list[str] | None]
+) -> str:
+    """Why asking again is of no use, and what to do.
+
+    Args:
+        models: asks the server which models it has; None where it does not say.
+    """
+    said = reason(config, error)
+    where, status = f"'guide.url' {config.url}", getattr(error, "status_code", 0)
+    if isinstance(error, openai.APIConnectionError):
+        return f"{where} cannot be reached: {unreachable(error)} ({said})."
+    if status == 401 or (status == 403 and not config.key):
+        what = "is set, and was refused" if config.key else "is not set"
+        return f"{where}: the server wants a key; the environment variable {config.key_variable} {what}."
+    if status == 403:
+        return f"{where}: the server refuses this key or this model ({said})."
+    if spent(error):
+        return f"{where}: the account's quota is spent ({said}): pay for more, then --resume."
+    if status == 404:
+        return f"{where} has no {config.style} for the model '{config.model}' ({said}): {_mend_model(config, models())}"
+    refused = _refused(config, error)
+    if refused:
+        remedies = [_REMEDIES.get(name, f"take '{name}' out of 'guide.extra_body'") for name in refused]
+        sent = " or ".join(remedies)
+        return f"{where}: the server refuses '{refused[0]}' ({said}): {sent}."
+    if not request.prefix.strip() and not request.messages and status in (400, 422):
+        return (
+            f"{where}: the server refuses an empty prompt ({said}): give the task's prompts some text, or set "
+            "'guide.style: chat'."
+        )
+    hint = ", 'guide.extra_body'" if config.extra_body else ""
+    return f"{where}: the server refuses the request ({said}); see 'guide.model'{hint} and the rollout's lengths."
+
+
+def _mend_model(config: HTTPGuideConfig, names: list[str] | None) -> str:
+    if names is None:
+        return "check that the address ends in the API's version, such as /v1, or set 'guide.style'."
+    return f"set 'guide.model' or 'guide.style'. {nearest(config.model, names)}"
+
+
+def _refused(config: HTTPGuideConfig, error: Exception) -> list[str]:
+    """The parameters of a request that an error names, the one that it names as the cause first."""
+    body = getattr(error, "body", None)
+    named = body.get("param") if isinstance(body, Mapping) else None
+    sent = config.parameters(1, 0)
+    said = words(error)
+    names = [name for name in (*sent, *config.extra_body) if name not in ("model", "extra_body")]
+    if not _NOT_TAKEN.search(said):
+        return []
+    if _TOO_LONG.search(said):
+        names.remove(config.length_parameter)
+    found = [name for name in names if re.search(rf"\b{re.escape(name)}\b", said)]
+    return sorted(found, key=lambda name: name != named)
+
+
+def reason(config: HTTPGuideConfig, error: Exception) -> str:
+    """The reason in one line, without secrets, which some servers repeat."""
+    cause = causes(error)[-1] if isinstance(error, openai.APIConnectionError) else None
+    cause = None if cause is error else cause
+    text = words(error)
+    if isinstance(error, openai.APIStatusError) and is_page(error.response.text):
+        text = f"status {error.status_code} with a web page, as a proxy sends it"
+    said = " ".join(f"{text} {f'({cause})' if cause else ''}".split())
+    for secret in config.secrets:
+        said = said.replace(secret, "***")
+    return said[:300].rstrip(".")

@@ -1,0 +1,140 @@
+"""The rewards that a trained reward model pays: a whole model, or an adapter on the policy's own base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rlgf.errors import UserError
+from rlgf.loads import loading
+from rlgf.models import lora
+from rlgf.models.encoder_decoder import is_encoder_decoder
+from rlgf.models.forward import trunk_of
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.lora import Adapters
+from rlgf.reward_models.notes import Notes, read_notes
+from rlgf.reward_models.scorer import Scorer, load_scorer
+from rlgf.rewards.base import completion_text, told
+from rlgf.rollout.config import RolloutConfig
+
+
+class ModelReward:
+    """What a trained reward model says of a text.
+
+    A preference model reads prompt and completion and pays its score less its mean over the texts that
+    it was trained on; a classifier reads the completion alone and pays the probability of its label.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """
+        Args:
+            folder: what `rlgf reward RECIPE` wrote.
+
+        Raises:
+            UserError: it is not such a folder.
+        """
+        self.notes = read_notes(folder, "model")
+        report = Path(folder) / "report.json"
+        with loading(f"reward 'model', its {report}", report):
+            self.report: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
+        self._scorer = load_scorer(folder, self.notes.max_tokens, self.notes.layers, trained=True)
+
+    def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
+        """One number per completion; see `Reward`."""
+        return _paid(self._scorer, self.notes, prompts, completions)
+
+    def save(self, folder: Path) -> None:
+        """Write it whole, an adapter merged into its base."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._scorer.save(folder, self.notes.model_copy(update={"layers": None}))
+
+
+class AdapterReward:
+    """What a reward model says that is an adapter on the policy's own base, over the base that is loaded already.
+
+    Its values are those of `ModelReward` of the same folder; what it adds to memory is the adapter and a head.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """
+        Args:
+            folder: what `rlgf reward RECIPE` wrote, with the policy's base as its ``model`` and with ``lora``.
+
+        Raises:
+            UserError: it is not such a folder.
+        """
+        self.notes = read_notes(folder, "adapter")
+        self._folder = Path(folder)
+        base = lora.adapter_base(folder, None)
+        if base is None or self.notes.layers is not None:
+            what = (
+                "a whole model" if base is None else f"an adapter on {self.notes.layers} layers of its base"
+            )
+            raise UserError(
+                f"reward 'adapter', option 'folder' (it is '{folder}'): it holds {what}; "
+                "pay by it with 'reward.name: model'."
+            )
+        self._base = base
+
+    def attach(self, policy: LanguageModel, config: RolloutConfig, seed: int) -> None:
+        """Inject the adapter beside the policy's; see `PolicyReadingReward`.
+
+        Raises:
+            UserError: the policy is not an adapter, or one on another base.
+        """
+        if policy.adapters is None or is_encoder_decoder(policy.model):
+            raise UserError(
+                "reward 'adapter' stands on a base that does not move, of a causal model: set 'policy.lora', "
+                "or pay by it with 'reward.name: model'."
+            )
+        if self._base != policy.model.name_or_path:
+            raise UserError(
+                f"reward 'adapter': {self._folder} belongs to the base '{self._base}', and the policy's is "
+                f"'{policy.model.name_or_path}': pay by it with 'reward.name: model'."
+            )
+        name, rest = policy.adapters.add_saved(self._folder)
+        (head,) = rest.values()
+        self._scorer = _SharedScorer(
+            policy.model,
+            policy.tokenizer,
+            self.notes.max_tokens,
+            policy.adapters,
+            name,
+            head.to(policy.model.device),
+        )
+
+    def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
+        """One number per completion; see `Reward`."""
+        return _paid(self._scorer, self.notes, prompts, completions)
+
+
+@dataclass(frozen=True)
+class _SharedScorer(Scorer):
+    """A scorer over the policy's base, run with an adapter and a head of its own."""
+
+    adapters: Adapters
+    name: str
+    head: Float[Tensor, "1 D"]
+
+    def _outputs(self, ids: Int[Tensor, "N L"], mask: Int[Tensor, "N L"]) -> Float[Tensor, "N"]:
+        with self.adapters.running(self.name):
+            output = trunk_of(self.model)(input_ids=ids, attention_mask=mask, use_cache=False)
+        last: Tensor = output.last_hidden_state[torch.arange(len(ids)), mask.sum(dim=1) - 1]
+        return last.to(self.head.dtype) @ self.head[0]
+
+
+def _paid(scorer: Scorer, notes: Notes, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
+    """What a preference model or a classifier pays; see `ModelReward`."""
+    prompts, completions = list(map(told, prompts)), list(map(completion_text, completions))
+    if notes.kind == "classifier":
+        probabilities: list[float] = scorer.scores([""] * len(completions), completions).sigmoid().tolist()
+        return probabilities
+    scores: list[float] = (scorer.scores(prompts, completions) - notes.centre).tolist()
+    return scores

@@ -1,0 +1,162 @@
+"""Rows of JSON arrays and of JSON-lines files."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import re
+import warnings
+import weakref
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from rlgf.errors import UserError
+from rlgf.tasks.textfiles import decoded, opened
+
+
+class JsonArray:
+    """The objects of a JSON array, which is read whole."""
+
+    def __init__(self, file: Path, encoding: str = "utf-8") -> None:
+        """
+        Raises:
+            UserError: it is not JSON, or an entry is not an object.
+        """
+        with opened(file, encoding) as content:
+            lines = [decoded(line, f"{file}, line {i}") for i, line in enumerate(content, start=1)]
+        self._file = file
+        self._rows = _parsed("".join(lines).removeprefix("\ufeff"), str(file))
+        if not self._rows:
+            raise UserError(f"{file} is an empty array: it needs at least one JSON object.")
+        self._check()
+
+    def _check(self) -> None:
+        for number, row in enumerate(self._rows):
+            _check_object(row, self.place(number))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return dict(self._rows[number])
+
+    def place(self, number: int) -> str:
+        return f"{self._file}, item {number + 1}"
+
+
+class JsonLines:
+    """Objects of JSON-lines files; only where each line begins is held in memory, 8 bytes a line.
+
+    Half of a surrogate pair, which is not a character, is read as U+FFFD; a warning counts the lines that have one.
+    """
+
+    def __init__(self, files: Sequence[Path], encoding: str = "utf-8") -> None:
+        """
+        Raises:
+            UserError: a file is not there, not in its encoding, or has no lines.
+        """
+        self._files = list(files)
+        self._opened: list[IO[bytes]] = []
+        self._begins = array("Q")
+        self._ends: list[int] = []
+        self._blanks: list[list[int]] = []
+        """For each file, before which of its rows it has empty lines: they count as lines, not as rows."""
+        for file in self._files:
+            before = len(self._begins)
+            self._scan(file, encoding)
+            if len(self._begins) == before:
+                raise UserError(f"{file} is empty: it needs at least one line with a JSON object.")
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """
+        Raises:
+            UserError: the line is not in UTF-8, no JSON, or no object.
+        """
+        lines = self._opened[bisect.bisect_right(self._ends, number)]
+        lines.seek(self._begins[number])
+        line = lines.readline()
+        place = self.place(number)
+        row = _parsed(decoded(line, place).removeprefix("\ufeff"), place)
+        _check_object(row, place)
+        return dict(row)
+
+    def place(self, number: int) -> str:
+        file = bisect.bisect_right(self._ends, number)
+        row = number - (self._ends[file - 1] if file else 0)
+        return f"{self._files[file]}, line {row + 1 + bisect.bisect_right(self._blanks[file], row)}"
+
+    def _scan(self, file: Path, encoding: str) -> None:
+        lines = opened(file, encoding)
+        weakref.finalize(self, lines.close)
+        self._opened.append(lines)
+        begin, first, blanks, halves = 0, len(self._begins), [], []
+        for line in lines:
+            if line.strip():
+                if _HALF.search(line):
+                    halves.append(len(self._begins))
+                self._begins.append(begin)
+            else:
+                blanks.append(len(self._begins) - first)
+            begin += len(line)
+        self._blanks.append(blanks)
+        self._ends.append(len(self._begins))
+        halves = [number for number in halves if _has_half(self, number)]
+        if halves:
+            warnings.warn(
+                f"{self.place(halves[0])}: half of a surrogate pair, which is not a character, is read as U+FFFD "
+                f"({len(halves)} such lines in this file).",
+                stacklevel=2,
+            )
+
+
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+"""What may be half of a surrogate pair; a backslash before it may make it a text about one."""
+
+
+def _has_half(lines: JsonLines, number: int) -> bool:
+    try:
+        return "\ufffd" in json.dumps(lines[number], ensure_ascii=False)
+    except UserError:
+        return False  # said where the line is read
+
+
+def _parsed(text: str, place: str) -> Any:
+    """A JSON document without halves of surrogate pairs.
+
+    Raises:
+        UserError: it is no JSON.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place} is not valid JSON: {error}.") from error
+    except RecursionError as error:
+        raise UserError(f"{place} is not valid JSON that can be read: it is nested too deeply.") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{place} has a value that cannot be read: {error}.") from error
+    return _whole(value) if "\\u" in text else value
+
+
+def _whole(value: Any) -> Any:
+    """The value with U+FFFD for each half of a surrogate pair in its texts."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole(key): _whole(entry) for key, entry in value.items()}
+    return [_whole(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _check_object(row: Any, place: str) -> None:
+    """
+    Raises:
+        UserError: a row is no JSON object.
+    """
+    if not isinstance(row, dict):
+        raise UserError(f'{place} must hold a JSON object such as {{"prompt": ...}}.')

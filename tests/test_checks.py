@@ -60,7 +60,7 @@ class Writes:
 
 @pytest.fixture(autouse=True)
 def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("rlgf.run.build.load_language_model", "rlgf.guides.config.load_language_model"):
+    for place in ("rlgf.run.build.load_language_model", "rlgf.guides.local.load_language_model"):
         monkeypatch.setattr(place, lambda *_: pytest.fail("a model was loaded"))
 
 
@@ -210,7 +210,7 @@ def test_which_estimators_fit_a_critic_is_true() -> None:
 
 
 def test_no_rule_is_left_out() -> None:
-    rules = {rule.__name__ for rule in (*checks.RULES, *checks.DATA_RULES)}
+    rules = {rule.__name__ for rule in (*checks.RULES, *checks.DATA_RULES, *checks.SECTIONS.values())}
     rules |= {rule.__name__ for section in checks.PART_RULES.values() for rule in section}
     takes_config = {
         name

@@ -298,7 +298,12 @@ def test_no_guide_at_all_is_refused_with_the_recipe(algorithm: str) -> None:
     assert "'guide:' section" in message
 
 
-@pytest.mark.parametrize("guide", [{"model": "x"}, {"name": "rlgf.guides:LocalGuide"}])
+def made() -> LocalGuide:
+    """What a function returns shows only once it is called."""
+    return local(letter_gpt(seed=7))
+
+
+@pytest.mark.parametrize("guide", [{"model": "x"}, {"name": f"{__name__}:made"}])
 def test_a_guide_that_may_score_is_not_refused_with_the_recipe(guide: dict[str, Any]) -> None:
     recipe = {**RECIPE, "guide": guide, "reward": None}
     assert load_config(recipe, "algorithm=distill").algorithm == DISTILL

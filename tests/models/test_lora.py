@@ -25,6 +25,7 @@ from rlgf.models.sampling import Sampling
 from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
+from rlgf.run.loop import TrainingLoop
 from rlgf.run.saver import Saver
 from rlgf.run.trainer import Trainer
 from toys import FavouringGuide, LetterTask, letter_gpt, letter_t5, share_of_a
@@ -134,7 +135,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     whole = trainer(config(tmp_path / "whole", training={"updates": 4}))
     whole.train()
     half = trainer(config(tmp_path / "half", training={"updates": 4, "checkpoint_every": 1}))
-    half._prepare(half.config.folder, False)
+    TrainingLoop(half, resume=False)
     for _ in range(2):
         half.step()
     Saver(half.config, half.parts, saved=0).save(half.progress)

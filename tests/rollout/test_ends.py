@@ -20,6 +20,7 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.sampling import Sampling
+from rlgf.objectives.losses import distillation
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.writers import splice
@@ -151,6 +152,11 @@ def test_an_end_that_is_written_out_ends_the_text(text: str, finished: bool) -> 
     assert found[0] == found[1]
 
 
+def divergence(updater: Updater, tokens: Tokens, logits: Tensor, beta: float) -> Tensor:
+    policy, guide = updater.reader.distributions(tokens, logits)
+    return distillation(policy, guide, tokens.response_mask, 1.0, beta)
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize(
     ("policy_ends", "guide_ends"), [([END], [D]), ([C, END], [END]), ([END], [C, END]), ([C, END], [D])]
@@ -164,7 +170,7 @@ def test_distillation_compares_the_probabilities_of_ending(
     rollout = collector(policy).collect(SAMPLES[:6], PPO)
     tokens = Tokens.of(rollout)
     logits, _ = response_outputs(policy.model, tokens)
-    found, _ = updater._distillation(tokens, logits, beta, tokens.response_mask, 1.0)
+    found = divergence(updater, tokens, logits, beta)
 
     def outcomes(logprobs: Tensor, ends: set[int]) -> list[float]:
         """The probability of each token that both can go on from, and of ending, given one of these."""
@@ -202,9 +208,7 @@ def test_a_policy_learns_to_end_where_its_guide_ends() -> None:
     optimizer = torch.optim.Adam(policy.model.parameters(), lr=0.01)
     for _ in range(60):
         logits, _ = response_outputs(policy.model, tokens)
-        loss, _ = updater._distillation(
-            tokens, logits, 1.0, tokens.response_mask, float(tokens.response_mask.sum())
-        )
+        loss = divergence(updater, tokens, logits, 1.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

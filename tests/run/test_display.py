@@ -19,7 +19,7 @@ from rlgf.rollout.writers import Draft
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display, printable, visible
 from rlgf.seeding import derive
-from rlgf.types import Author, Experience, Sample
+from rlgf.types import Author, Experience, Sample, Scored
 from tokenizer_kinds import byte_bpe, llama_legacy, speaker
 
 
@@ -59,10 +59,7 @@ def experience(language_model: LanguageModel, prompt: str, parts: list[tuple[Aut
     draft.logprobs = [0.0] * len(draft.ids)
     longer = Draft(Sample("x"), [0], 0, [0] * 99, [Author.POLICY] * 99, [0.0] * 99)
     rollout = assemble([draft, longer], [0, 1], language_model)
-    zeros = torch.zeros(rollout.response_ids.shape)
-    mask = rollout.response_mask
-    rewards = torch.tensor([0.25, 0.0])
-    return Experience(rollout, rewards, zeros, zeros, zeros, zeros, zeros, zeros, mask, ~mask, mask)
+    return Experience(Scored(rollout, rewards=torch.tensor([0.25, 0.0])))
 
 
 def shown(language_model: LanguageModel, prompt: str, parts: list[tuple[Author, str]]) -> str:
@@ -96,9 +93,9 @@ def test_an_update_is_one_line_of_what_was_measured() -> None:
     screen = io.StringIO()
     display = Display(Console(file=screen, width=40))
     with display.run("name", 12, 0):
-        display.update(3, 12, {"algorithm": "ppo++", "reward": 0.51239, "nll": 2.0, "seconds": 1.5})
+        display.update(3, 12, {"algorithm": "ppo++", "reward": 0.51239, "policy_loss": 2.0, "seconds": 1.5})
     (line,) = screen.getvalue().splitlines()
-    assert line.split() == ["3/12", "ppo++", "reward", "0.5124", "nll", "2", "1.5s"]
+    assert line.split() == ["3/12", "ppo++", "reward", "0.5124", "policy_loss", "2", "1.5s"]
 
 
 def test_generated_text_is_shown_as_it_is(tmp_path: Path) -> None:

@@ -135,11 +135,11 @@ def test_the_processes_part_before_the_interpreter_ends(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import atexit, sys, torch\n"
-        "from rlgf.training import processes\n"
+        "from rlgf import distributed\n"
         "def tell(when):\n"
         "    sys.stdout.write(f'{when}: {torch.distributed.is_initialized()}\\n')\n"
         "atexit.register(tell, 'at the end')\n"
-        "assert processes.gathered(1) == [1, 1]\n"
+        "assert distributed.gathered(1) == [1, 1]\n"
         "tell('while it runs')\n"
     )
     said = launch(2, script).splitlines()

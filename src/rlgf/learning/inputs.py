@@ -113,7 +113,7 @@ class InputReader:
             kept = tokens.kept_mask(logits.shape[-1])
             found["entropy"] = entropy(logits, self.sampling, self.policy.end_ids, kept)
         if names & {"distribution", "guide_distribution"}:
-            found["distribution"], found["guide_distribution"] = self._distributions(tokens, logits)
+            found["distribution"], found["guide_distribution"] = self.distributions(tokens, logits)
         for name, base in (
             ("reference_log_ratios", micro.scored.reference_logprobs),
             ("old_log_ratios", micro.old_logprobs),
@@ -136,7 +136,7 @@ class InputReader:
             logits, tokens.response_ids, self.sampling, self.policy.end_ids, kept, tokens.given
         )
 
-    def _distributions(self, tokens: Tokens, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def distributions(self, tokens: Tokens, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The log-probabilities of the policy and of the guide, both without top-k and top-p."""
         assert self.guide is not None, "checked when the run was set up"
         ends, end_id = self.policy.end_ids, self.policy.end_id

@@ -18,7 +18,7 @@ from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation, read_texts, summarize
 from rlgf.evaluation.score import score_file
 from rlgf.guides import ReplayGuide, ReplayGuideConfig, Request
-from rlgf.metrics import MetricConfig
+from rlgf.metrics import MetricConfig, MetricResult
 from rlgf.run.build import build_parts
 from rlgf.types import Sample
 
@@ -128,9 +128,8 @@ def test_metrics_that_are_no_list_of_names_are_refused(metrics: Any) -> None:
 def test_what_an_evaluation_saves_can_be_scored_and_replayed(tmp_path: Path) -> None:
     columns = {"concepts": ["x"], "answer": "42", "prefix": "p", "finished": True, "day": date(2020, 1, 2)}
     samples = [Sample("a", ("r s", "t"), columns), Sample("b", ("u",))]
-    saved = summarize(
-        samples, [" one two", " three"], {"words": [2.0, 1.0], "ppl": 7.0, "ppl of text": [6.0, 8.0]}
-    )
+    found = {"words": MetricResult.mean([2.0, 1.0]), "ppl": MetricResult(7.0, [6.0, 8.0])}
+    saved = summarize(samples, [" one two", " three"], found)
     assert saved.totals == {"ppl": 7.0, "words": 1.5}
     saved.save(tmp_path / "f.jsonl")
     read = read_texts(tmp_path / "f.jsonl")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from rlgf.errors import UserError
-from rlgf.metrics import METRICS, Metric, MetricConfig, build_metrics, check_needs, measure
+from rlgf.metrics import METRICS, Metric, MetricConfig, MetricResult, build_metrics, check_needs, measure
 from rlgf.rewards import RewardInput, checked_rewards
 from rlgf.tasks.data import DataTask
 from rlgf.types import Sample
@@ -73,9 +73,9 @@ def test_bleu_is_that_of_pycocoevalcap(tokenized: Any) -> None:
     totals, values = Bleu(4).compute_score(*tokenized, verbose=0)
     found = of("bleu", TEXTS, REFERENCES)
     for n in range(4):
-        assert found[f"bleu_{n + 1}"] == pytest.approx(totals[n], abs=1e-12)
-        assert found[f"bleu_{n + 1} of text"] == pytest.approx(values[n], abs=1e-12)
-    assert 0.2 < found["bleu_4"] < found["bleu_1"] < 0.9
+        assert found[f"bleu_{n + 1}"].total == pytest.approx(totals[n], abs=1e-12)
+        assert found[f"bleu_{n + 1}"].per_text == pytest.approx(values[n], abs=1e-12)
+    assert 0.2 < found["bleu_4"].total < found["bleu_1"].total < 0.9
 
 
 def test_meteor_is_that_of_pycocoevalcap(tokenized: Any, meteor: Metric) -> None:
@@ -85,8 +85,8 @@ def test_meteor_is_that_of_pycocoevalcap(tokenized: Any, meteor: Metric) -> None
     # The library's own call with its own tokens; a second process would take as long to start as all the rest.
     total, values = meteor._scorer.compute_score(*tokenized)
     found = meteor([""] * len(TEXTS), TEXTS, REFERENCES)
-    assert found["meteor"] == pytest.approx(total, abs=1e-12)
-    assert found["meteor of text"] == pytest.approx(values, abs=1e-12)
+    assert found["meteor"].total == pytest.approx(total, abs=1e-12)
+    assert found["meteor"].per_text == pytest.approx(values, abs=1e-12)
 
 
 def test_meteor_of_equal_sentences_is_1_and_of_nothing_shared_0(meteor: Metric) -> None:
@@ -94,8 +94,8 @@ def test_meteor_of_equal_sentences_is_1_and_of_nothing_shared_0(meteor: Metric) 
     found = meteor(
         [""] * 5, texts, [["A man runs in the field.", "No."], ["No."], ["A dog."], ["A dog."], [texts[0]]]
     )
-    assert found["meteor of text"][:4] == pytest.approx([1, 0, 0, 0])
-    assert 0 < found["meteor of text"][4] < 1, (
+    assert found["meteor"].per_text[:4] == pytest.approx([1, 0, 0, 0])
+    assert 0 < found["meteor"].per_text[4] < 1, (
         "bars part the fields of the program's input, and tokens of a text"
     )
 
@@ -125,8 +125,8 @@ def test_sacrebleu_is_that_of_the_library_and_its_published_example() -> None:
     longest = max(map(len, REFERENCES))
     streams = [[refs[i] if i < len(refs) else None for refs in REFERENCES] for i in range(longest)]
     found = of("sacrebleu", TEXTS, REFERENCES)
-    assert found["sacrebleu"] == pytest.approx(sacrebleu.corpus_bleu(TEXTS, streams).score, abs=1e-12)
-    assert found["sacrebleu of text"][3] == pytest.approx(
+    assert found["sacrebleu"].total == pytest.approx(sacrebleu.corpus_bleu(TEXTS, streams).score, abs=1e-12)
+    assert found["sacrebleu"].per_text[3] == pytest.approx(
         sacrebleu.sentence_bleu(TEXTS[3], REFERENCES[3]).score, abs=1e-12
     )
     # From its README.
@@ -136,7 +136,8 @@ def test_sacrebleu_is_that_of_the_library_and_its_published_example() -> None:
         ["It was not unexpected.", "No one was surprised."],
         ["The man bit him first.", "The man had bitten the dog."],
     ]
-    assert of("sacrebleu", texts, references)["sacrebleu"] == pytest.approx(48.530827009929865, abs=1e-12)
+    total = of("sacrebleu", texts, references)["sacrebleu"].total
+    assert total == pytest.approx(48.530827009929865, abs=1e-12)
 
 
 def test_rouge_is_the_best_of_the_references_and_has_the_published_examples() -> None:
@@ -462,13 +463,21 @@ def test_a_sample_without_references_is_named(references: tuple[str, ...]) -> No
 
 def test_columns_reach_a_metric_and_its_answer_is_checked() -> None:
     def picky(prompts: Any, completions: Any, references: Any, *, level: list[int], **columns: Any) -> Any:
-        return {"level": [float(n) for n in level], "total": 0.5, "total of text": [1.0] * len(level)}
+        return {"level": [float(n) for n in level], "total": MetricResult(0.5, [1.0] * len(level))}
 
     samples = [Sample("a", columns={"level": 3, "references": "kept out"}), Sample("b", columns={"level": 4})]
-    assert measure({"picky": picky}, samples, ["x", "y"])["level"] == [3.0, 4.0]
+    found = measure({"picky": picky}, samples, ["x", "y"])
+    assert found == {"level": MetricResult(3.5, [3.0, 4.0]), "total": MetricResult(0.5, [1.0, 1.0])}
     with pytest.raises(UserError, match="'picky' takes 'level', which is not given"):
         measure({"picky": picky}, [Sample("a")], ["x"])
-    for wrong in ({"n": [1.0]}, {"n": math.nan}, {"n": [1.0, math.inf]}):
+    for wrong in (
+        {"n": [1.0]},
+        {"n": math.nan},
+        {"n": [1.0, math.inf]},
+        {"n": None},
+        {"n": MetricResult(math.nan)},
+        {"n": MetricResult(1.0, [1.0])},
+    ):
         with pytest.raises(UserError, match="one finite number per text"):
             measure({"own": lambda *_, wrong=wrong, **columns: wrong}, samples, ["x", "y"])
 

@@ -21,7 +21,7 @@ from resume_script import toy_trainer
 from rlgf.cli import main
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.metrics import measure
+from rlgf.metrics import MetricResult, measure
 from rlgf.rewards import Composed, Logged, RewardInput, Term, build_reward, checked_rewards, score
 from rlgf.run.build import build_parts
 from rlgf.types import Author, Sample
@@ -390,7 +390,11 @@ def test_metrics_take_what_they_name_and_answer_as_rewards_do() -> None:
         return {"total": float(sum(n)), "each": tuple(n)}
 
     found = measure({"plain": plain, "several": total}, samples, TEXTS)  # type: ignore[dict-item]
-    assert found == {"plain": LENGTHS, "total": 1.0, "each": [0, 1]}
+    assert found == {
+        "plain": MetricResult.mean(LENGTHS),
+        "total": MetricResult(1.0),
+        "each": MetricResult(0.5, [0.0, 1.0]),
+    }
     with pytest.raises(
         UserError, match=r"the metric 'wrong' takes 'completion', which is not given: did you mean"
     ):

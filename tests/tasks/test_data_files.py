@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from rlgf.errors import UserError
 from rlgf.evaluation.files import summarize
+from rlgf.metrics import MetricResult
 from rlgf.reward_models.data import ExamplesConfig
 from rlgf.tasks import build_task
 from rlgf.tasks.csvfiles import CsvFiles
@@ -172,7 +173,7 @@ def test_columns_that_are_not_finite_are_kept_and_written_as_null(tmp_path: Path
     file = write(tmp_path / "a.jsonl", '{"prompt": "x", "n": NaN, "many": [1, -Infinity]}\n')
     (sample,) = load(file, reference_field=None)
     assert str(sample.columns["n"]) == "nan"
-    summarize([sample], ["text"], {"words": [1.0]}).save(tmp_path / "out.jsonl")
+    summarize([sample], ["text"], {"words": MetricResult.mean([1.0])}).save(tmp_path / "out.jsonl")
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     record = json.loads(lines[1], parse_constant=lambda name: pytest.fail(name))
     assert record["columns"] == {"n": None, "many": [1, None]}

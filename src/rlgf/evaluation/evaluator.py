@@ -14,9 +14,9 @@ from transformers import TrainerState
 from rlgf import distributed
 from rlgf.chat import ChatTemplate
 from rlgf.checks import check_samples
-from rlgf.evaluation.files import Evaluation, Found, summarize
+from rlgf.evaluation.files import Evaluation, summarize
 from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
-from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, measure
+from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, MetricResult, measure
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig
 from rlgf.models.rollout_scores import score_logprobs
@@ -97,22 +97,24 @@ class Evaluator:
         measured = self._measured(author, samples, mine) if len(mine) else None
         shares = [share for share in distributed.gathered(measured) if share is not None]
         texts = [text for share in shares for text in share.texts]
-        found: Found = {}
+        found: dict[str, MetricResult] = {}
         for name in shares[0].values:
-            found[name] = [value for share in shares for value in share.values[name]]
+            found[name] = MetricResult.mean([value for share in shares for value in share.values[name]])
         for name in dict.fromkeys(name for share in shares for name in share.logged):
             # A number that a reward logged stands for all texts that it scored together.
             said = [(share.logged[name], len(share.texts)) for share in shares if name in share.logged]
-            found[name] = sum(value * number for value, number in said) / sum(number for _, number in said)
+            total = sum(value * number for value, number in said) / sum(number for _, number in said)
+            found[name] = MetricResult(total)
         extra: dict[str, list[Any]] = {}
         for name in shares[0].extra:
             extra[name] = [value for share in shares for value in share.extra.get(name, [])]
         for name in shares[0].nll:
             nll, tokens = (torch.cat(parts) for parts in zip(*(s.nll[name] for s in shares), strict=True))
             # The total weighs tokens, so it is not a mean of the texts' own perplexities.
-            found |= {name: perplexity(nll, tokens), f"{name} of text": perplexities(nll, tokens)}
+            found[name] = MetricResult(perplexity(nll, tokens), perplexities(nll, tokens))
         found.update(self._text_metrics(samples, texts))
-        found["tokens"] = sum(length for share in shares for length in share.lengths) / len(texts)
+        lengths = [length for share in shares for length in share.lengths]
+        found["tokens"] = MetricResult(sum(lengths) / len(texts))
         return summarize(samples, texts, found, extra)
 
     def _measured(self, author: Author, samples: Sequence[Sample], numbers: range) -> _Share:
@@ -142,7 +144,7 @@ class Evaluator:
             return sample
         return replace(sample, prompt=self._template.prompt(sample.messages))
 
-    def _text_metrics(self, samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, Any]:
+    def _text_metrics(self, samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, MetricResult]:
         """The metrics, which look at all texts together: each is computed by one of the processes."""
         mine = list(self.metrics)[distributed.rank() :: distributed.count()]
         computed = {name: measure({name: self.metrics[name]}, samples, texts) for name in mine}

@@ -10,12 +10,10 @@ from typing import Any
 from rlgf.chat import as_dicts, is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.jsontext import to_json
+from rlgf.metrics.base import MetricResult
 from rlgf.tasks.jsonfiles import JsonLines
 from rlgf.tasks.rows import Row
 from rlgf.types import Sample
-
-Found = dict[str, list[float | None] | list[float] | float]
-"""Values by name: one for each text, or a total alone."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,12 @@ class Evaluation:
 def summarize(
     samples: Sequence[Sample],
     texts: Sequence[str],
-    found: Found,
+    found: Mapping[str, MetricResult],
     extra: Mapping[str, Sequence[Any]] | None = None,
 ) -> Evaluation:
-    """Totals and records of what was found: see `Metric` for lists, numbers and names with ``of text``.
+    """Totals and records of what was found.
 
     Args:
-        found: a value that is None is not a part of its total.
         extra: what else is known about each text, by name; it goes into the records alone.
 
     Raises:
@@ -56,13 +53,7 @@ def summarize(
             raise UserError(
                 f"log_extra('{name}', values) was given {len(column)} values for {len(texts)} texts."
             )
-    of_text = {name: value for name, value in found.items() if isinstance(value, list)}
-    totals = {name: value for name, value in found.items() if not isinstance(value, list)}
-    for name, values in of_text.items():
-        if not name.endswith(" of text"):
-            said = [value for value in values if value is not None]
-            if said:
-                totals[name] = sum(said) / len(said)
+    totals = {name: result.total for name, result in found.items() if result.total is not None}
     records = [
         {
             "prompt": sample.prompt,
@@ -71,7 +62,7 @@ def summarize(
             "references": list(sample.references),
             "columns": dict(sample.columns),
             **{name: column[i] for name, column in (extra or {}).items()},
-            **{name.removesuffix(" of text"): values[i] for name, values in of_text.items()},
+            **{name: result.per_text[i] for name, result in found.items() if result.per_text is not None},
         }
         for i, (sample, text) in enumerate(zip(samples, texts, strict=True))
     ]

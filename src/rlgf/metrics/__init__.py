@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from rlgf.errors import UserError
-from rlgf.metrics.base import Metric, References, check_needs, measure
+from rlgf.metrics.base import Metric, MetricResult, References, check_needs, measure
 from rlgf.metrics.text import distinct, repetition, words
 from rlgf.registry import resolve
 from rlgf.tasks.base import build_from
@@ -82,6 +82,7 @@ __all__ = [
     "TEXT_METRICS",
     "Metric",
     "MetricConfig",
+    "MetricResult",
     "References",
     "build_metrics",
     "check_needs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +14,25 @@ from rlgf.errors import UserError
 from rlgf.types import Sample
 
 References = Sequence[Sequence[str]]
-Values = Mapping[str, list[float] | float]
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """What a metric says of texts."""
+
+    total: float | None
+    """Of all of them; None where it applies to none."""
+    per_text: Sequence[float | None] | None = None
+    """Of each; None for one that it does not apply to, and as a whole where there is a total alone."""
+
+    @staticmethod
+    def mean(values: Sequence[float | None]) -> MetricResult:
+        """Values whose total is their mean, over the texts that they apply to."""
+        said = [value for value in values if value is not None]
+        return MetricResult(sum(said) / len(said) if said else None, list(values))
+
+
+Values = Mapping[str, MetricResult | list[float] | float]
 
 ARGUMENTS = ("prompts", "completions", "references")
 """What every metric is given. Columns of these names are not passed on."""
@@ -21,9 +40,9 @@ ARGUMENTS = ("prompts", "completions", "references")
 
 @runtime_checkable
 class Metric(Protocol):
-    """A metric. A list holds one value per text, and its mean is the total; a number is a total alone.
+    """A metric. It returns a `MetricResult` for each of its names: a total, and values per text.
 
-    Where a total is not a mean, both are given: ``name`` the total, ``name of text`` the list. The samples'
+    For short, a list is the values per text, whose mean is the total, and a number is a total alone. The samples'
     further columns come as keyword arguments, a list with one value per text (None where a sample has none). It is
     called by keyword, with what it takes of these.
     A metric may have an attribute ``needs``, a tuple of what each sample must have: ``"references"`` or the
@@ -39,8 +58,10 @@ class Metric(Protocol):
     ) -> Values: ...
 
 
-def measure(metrics: Mapping[str, Metric], samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, Any]:
-    """Every metric of the texts, one text a sample.
+def measure(
+    metrics: Mapping[str, Metric], samples: Sequence[Sample], texts: Sequence[str]
+) -> dict[str, MetricResult]:
+    """Every metric of the texts, one text per sample.
 
     Raises:
         UserError: a metric takes what the samples do not have, or returned another number of values, or one
@@ -50,13 +71,13 @@ def measure(metrics: Mapping[str, Metric], samples: Sequence[Sample], texts: Seq
     names = dict.fromkeys(name for sample in samples for name in sample.columns if name not in ARGUMENTS)
     columns = {name: [sample.columns.get(name) for sample in samples] for name in names}
     given = {"prompts": prompts, "completions": list(texts), "references": references, **columns}
-    found: dict[str, Any] = {}
+    found: dict[str, MetricResult] = {}
     for name, metric in metrics.items():
         found.update(metric_values(metric, given, name))
     return found
 
 
-def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[str, list[float] | float]:
+def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[str, MetricResult]:
     """Call a metric and make sure of its answer.
 
     Args:
@@ -68,20 +89,34 @@ def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[s
     """
     (answer,) = awaited([call(metric, given, ARGUMENTS, f"the metric '{name}'")])
     count = len(given["completions"])
-    found: dict[str, list[float] | float] = {}
-    # What is not a mapping is the values under the metric's own name.
+    found: dict[str, MetricResult] = {}
+    # An answer that is not a mapping stands under the metric's own name.
     for key, value in (answer if isinstance(answer, Mapping) else {name: answer}).items():
-        plain = value.tolist() if hasattr(value, "tolist") else value
-        numbers = list(plain) if isinstance(plain, list | tuple) else [plain]
-        if len(numbers) != (count if isinstance(plain, list | tuple) else 1) or not all(
-            map(_finite, numbers)
-        ):
+        result = _result(value, count)
+        if result is None:
             raise UserError(
                 f"the metric '{name}' must return one finite number per text or a finite total under '{key}' "
                 f"({count} texts)."
             )
-        found[key] = [float(number) for number in numbers] if isinstance(plain, list | tuple) else plain
+        found[key] = result
     return found
+
+
+def _result(value: Any, count: int) -> MetricResult | None:
+    """What a metric returned under a name; None where that is not finite, or not of all texts."""
+    if isinstance(value, MetricResult):
+        total, values = value.total, value.per_text
+    else:
+        plain = value.tolist() if hasattr(value, "tolist") else value
+        total, values = (None, plain) if isinstance(plain, list | tuple) else (plain, None)
+        if values is None and not _finite(total):
+            return None
+    if values is not None and (len(values) != count or not all(map(_finite, values))):
+        return None
+    numbers = None if values is None else [float(number) for number in values if number is not None]
+    if total is None:
+        return None if numbers is None else MetricResult.mean(numbers)
+    return MetricResult(float(total), numbers) if _finite(total) else None
 
 
 def _finite(number: Any) -> bool:

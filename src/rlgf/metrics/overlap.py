@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from rlgf.errors import UserError
-from rlgf.metrics.base import References, Values, installed
+from rlgf.metrics.base import MetricResult, References, Values, installed
 from rlgf.metrics.ptb import captions, check_java
 
 _SELF_BLEU_TEXTS = 100
@@ -42,10 +42,10 @@ class Bleu:
         **columns: Any,
     ) -> Values:
         totals, of_text = self._scorer.compute_score(*captions(completions, references), verbose=0)
-        found: dict[str, list[float] | float] = {}
-        for n, (total, values) in enumerate(zip(totals, of_text, strict=True), start=1):
-            found |= {f"bleu_{n}": float(total), f"bleu_{n} of text": [float(value) for value in values]}
-        return found
+        return {
+            f"bleu_{n}": MetricResult(float(total), [float(value) for value in values])
+            for n, (total, values) in enumerate(zip(totals, of_text, strict=True), start=1)
+        }
 
 
 class Sacrebleu:
@@ -73,10 +73,9 @@ class Sacrebleu:
         # The library wants the first references of all texts, then the second ones, None where there is none.
         streams = [list(stream) for stream in zip_longest(*references)]
         pairs = zip(completions, references, strict=True)
-        return {
-            "sacrebleu": self._library.corpus_bleu(list(completions), streams).score,
-            "sacrebleu of text": [self._library.sentence_bleu(t, list(refs)).score for t, refs in pairs],
-        }
+        total = self._library.corpus_bleu(list(completions), streams).score
+        values = [self._library.sentence_bleu(t, list(refs)).score for t, refs in pairs]
+        return {"sacrebleu": MetricResult(total, values)}
 
 
 class SelfBleu:
@@ -181,7 +180,7 @@ class Meteor:
             raise UserError(
                 "the metric 'meteor': its Java process has ended; see that it can have 2 GB of memory, and start again."
             ) from error
-        return {"meteor": total, "meteor of text": of_text}
+        return {"meteor": MetricResult(float(total), [float(value) for value in of_text])}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

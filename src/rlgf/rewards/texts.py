@@ -57,7 +57,7 @@ class MetricReward:
         columns.setdefault("references", [()] * len(completions))
         given = {**columns, "prompts": prompts, "completions": completions}
         found = metric_values(self._metric, given, self.metric)
-        of_text = {name: values for name, values in found.items() if isinstance(values, list)}
+        of_text = {name: result.per_text for name, result in found.items() if result.per_text is not None}
         if not of_text:
             raise UserError(
                 f"the metric '{self.metric}' cannot be a reward: it has totals alone "
@@ -69,4 +69,4 @@ class MetricReward:
                 f"reward 'metric', option 'key' (it is {self.key!r}): it must name one of the values that "
                 f"'{self.metric}' has for each text: {', '.join(of_text)}."
             )
-        return of_text[key]
+        return [float(value) for value in of_text[key] if value is not None]

@@ -13,6 +13,9 @@ from rich.text import Text
 from rlgf.models.language_model import LanguageModel
 from rlgf.types import Author, Experience
 
+_OF_UPDATES = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second", "guide_overlap")
+_OF_EVALUATIONS = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
+"""What is shown of all that is logged, in this order."""
 _STYLES = {Author.POLICY: "cyan", Author.GUIDE: "yellow", Author.REFERENCE: "green"}
 
 
@@ -54,8 +57,7 @@ class Display:
 
     def update(self, update: int, updates: int, metrics: Mapping[str, float | str]) -> None:
         """One line per update, and the bar moves on."""
-        shown = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second", "guide_overlap")
-        numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
+        numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in _OF_UPDATES if name in metrics)
         self.console.print(
             Text(f"{update:>5}/{updates}  {metrics['algorithm']:<12} {numbers}  {metrics['seconds']:.1f}s"),
             soft_wrap=True,
@@ -84,6 +86,11 @@ class Display:
         assert experience.scored.rewards is not None, "shown of updates with a reward"
         line.append(f"(reward {experience.scored.rewards[0]:.3f})", style="dim")
         self.console.print(line, soft_wrap=True)
+
+    def measured(self, split: str, totals: Mapping[str, float]) -> None:
+        """The totals of an evaluation that are watched while a run goes on."""
+        named = ((name.replace("_", " "), totals[name]) for name in _OF_EVALUATIONS if name in totals)
+        self.note(f"      {split}  " + "  ".join(f"{name} {total:.3f}" for name, total in named))
 
     def note(self, message: str) -> None:
         self.console.print(Text(message), soft_wrap=True)

@@ -124,11 +124,7 @@ class TrainingLoop:
             named: dict[str, float | str] = {f"validation/{name}": value for name, value in totals.items()}
             self.logbook.write(trainer.progress.update, named)
         trainer.progress.validation_due = False
-        shown = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
-        numbers = "  ".join(
-            f"{name.replace('_', ' ')} {totals[name]:.3f}" for name in shown if name in totals
-        )
-        self.display.note(f"      validation  {numbers}")
+        self.display.measured("validation", totals)
         self._tell("on_evaluate", metrics=totals)
 
     def _restore(self, resume: bool) -> None:

@@ -16,6 +16,7 @@ from rlgf.compare.curves import draw_curves, read_curve
 from rlgf.compare.tables import write_tables
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError, nearest
+from rlgf.evaluation.files import WATCHED
 from rlgf.jsontext import to_json
 from rlgf.packaged import find_recipe
 from rlgf.recipe import laid_over, read_source, validated
@@ -40,7 +41,7 @@ class Comparison(BaseModel):
     seeds: int = Field(default=5, ge=1)
     baseline: str
     """The algorithm that paired differences are taken against."""
-    metrics: tuple[str, ...] = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
+    metrics: tuple[str, ...] = WATCHED
     notes: Path | None = None
     """A Markdown file beside the recipe that the report begins with: what was found, and why."""
     runs: Path = Path("runs/compare")

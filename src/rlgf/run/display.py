@@ -10,12 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from rlgf.evaluation.files import WATCHED
 from rlgf.models.language_model import LanguageModel
 from rlgf.types import Author, Experience
 
 _OF_UPDATES = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second", "guide_overlap")
-_OF_EVALUATIONS = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
-"""What is shown of all that is logged, in this order."""
+"""What is shown of all that is logged of an update, in this order."""
 _STYLES = {Author.POLICY: "cyan", Author.GUIDE: "yellow", Author.REFERENCE: "green"}
 
 
@@ -89,7 +89,7 @@ class Display:
 
     def measured(self, split: str, totals: Mapping[str, float]) -> None:
         """The totals of an evaluation that are watched while a run goes on."""
-        named = ((name.replace("_", " "), totals[name]) for name in _OF_EVALUATIONS if name in totals)
+        named = ((name.replace("_", " "), totals[name]) for name in WATCHED if name in totals)
         self.note(f"      {split}  " + "  ".join(f"{name} {total:.3f}" for name, total in named))
 
     def note(self, message: str) -> None:

@@ -237,7 +237,7 @@ def budgets(root: Path) -> dict[str, dict[str, Any]]:
             guided = trainer(root / then, guide=guide)
             if distributed.is_main():
                 guide.write([Request("a", 6, seed=0)])
-            guided.accounts.settle()
+            guided.guide_usage.settle()
             ended = outcome(lambda made=guided: made)
             guided.close()
             found[then] = {

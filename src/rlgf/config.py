@@ -37,10 +37,10 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class PartConfig(_Strict):
-    """A part found by name: one of ours, or your own as `module:attribute` or `file.py:attribute`.
+class NamedConfig(_Strict):
+    """Something found by name: one of ours, or your own as `module:attribute` or `file.py:attribute`.
 
-    In a recipe the bare name is short for a part without options.
+    In a recipe the bare name is short for one without options.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Config(_Strict):
     seed: int = 0
     output: Annotated[Path | None, FREE] = None
     """Default: runs/<name>."""
-    task: PartConfig | None = None
+    task: NamedConfig | None = None
     policy: PolicyConfig = PolicyConfig()
     guide: GuideConfig | None = None
     reward: RewardConfig | None = None

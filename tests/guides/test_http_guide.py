@@ -334,8 +334,8 @@ def test_faults_change_no_weight(tmp_path: Path) -> None:
         for run in runs:
             run.train()
     assert torch.equal(weights(runs[0]), weights(runs[1]))
-    assert runs[1].accounts.total.retries > 0
-    assert runs[0].accounts.total.calls == runs[1].accounts.total.calls > 10
+    assert runs[1].guide_usage.total.retries > 0
+    assert runs[0].guide_usage.total.calls == runs[1].guide_usage.total.calls > 10
 
 
 def test_a_second_run_asks_for_nothing(tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_a_spent_budget_stops_with_a_checkpoint_that_a_larger_one_resumes(tmp_pa
         rich = toy(tmp_path / "run", server, settings={"budget": {"calls": 100}})
         rich.train(resume=True)
     assert torch.equal(weights(rich), weights(straight))
-    assert rich.accounts.total.calls == straight.accounts.total.calls
+    assert rich.guide_usage.total.calls == straight.guide_usage.total.calls
 
 
 def test_a_spent_budget_can_go_on_unguided(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rlgf.guides import EnsembleGuide, Guide, ReplayGuide, ReplayGuideConfig, Re
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
-from rlgf.rollout.writers import Draft, Part
+from rlgf.rollout.writers import Draft, Passage
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author, Completion, Rollout, Sample
 from toys import FavouringGuide, letter_gpt
@@ -38,8 +38,8 @@ def policy() -> LanguageModel:
 class Ends:
     """A policy that ends every text at once: what it writes has no part in where roll-ins end."""
 
-    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
-        return [Part([4], [-1.0], finished=True) for _ in drafts]
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]:
+        return [Passage([4], [-1.0], finished=True) for _ in drafts]
 
 
 def collect(

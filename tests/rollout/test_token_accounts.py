@@ -16,7 +16,7 @@ from rlgf.algorithms import ALGORITHMS
 from rlgf.algorithms.catalog import BREAD
 from rlgf.guides import BudgetSpentError, LocalGuide, ReplayGuide, ReplayGuideConfig, Request
 from rlgf.models.sampling import Sampling
-from rlgf.rollout.writers import Draft, Part, Writer
+from rlgf.rollout.writers import Draft, Passage, Writer
 from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Completion
 from toys import letter_gpt
@@ -29,7 +29,7 @@ class Counting:
         self.writer = writer
         self.tokens = 0
 
-    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]:
         parts = self.writer.write(drafts, limits)
         self.tokens += sum(len(part.ids) for part in parts)
         return parts

@@ -164,17 +164,17 @@ def test_a_metric_that_fails_saves_and_is_asked_again(tmp_path: Path, straight: 
 def test_a_tracker_that_fails_saves_what_was_learned(
     tmp_path: Path, straight: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlgf.run.metrics_log import Logbook
+    from rlgf.run.metrics_log import MetricsLog
 
-    write = Logbook.write
+    write = MetricsLog.write
 
-    def failing(logbook: Logbook, update: int, numbers: dict[str, Any]) -> None:
-        write(logbook, update, numbers)
+    def failing(log: MetricsLog, update: int, numbers: dict[str, Any]) -> None:
+        write(log, update, numbers)
         if update == 3:
             raise ConnectionError("the tracker is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Logbook, "write", failing)
+        patch.setattr(MetricsLog, "write", failing)
         with pytest.raises(ConnectionError):
             toy_trainer(tmp_path, **SELDOM).train()
     assert checkpoints(tmp_path) == ["000003"]

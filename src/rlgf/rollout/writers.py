@@ -58,7 +58,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Part:
+class Passage:
     """What an author adds to a draft, in tokens of the policy."""
 
     ids: list[int]
@@ -78,7 +78,7 @@ class Part:
 class Writer(Protocol):
     """Continues drafts, each by at most its limit in policy tokens (1 or more)."""
 
-    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]: ...
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]: ...
 
 
 @runtime_checkable
@@ -98,7 +98,7 @@ class PolicyWriter:
         self.sampling = sampling
         self.max_batch_tokens = max_batch_tokens
 
-    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]:
         uniforms = [seeding.uniforms(1, max(limits), draft.seed, "policy")[0] for draft in drafts]
         prefixes, prompts = self.policy.prefixes([d.prompt_ids for d in drafts], [d.ids for d in drafts])
         continuations = sample_continuations(
@@ -114,7 +114,7 @@ class PolicyWriter:
             keep_sets=True,
         )
         return [
-            Part(c.token_ids.tolist(), c.logprobs.tolist(), c.finished, kept=c.kept) for c in continuations
+            Passage(c.token_ids.tolist(), c.logprobs.tolist(), c.finished, kept=c.kept) for c in continuations
         ]
 
 
@@ -125,7 +125,7 @@ class GuideWriter:
         self.guide = guide
         self.policy = policy
 
-    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]:
         requests = self.requests(drafts, limits)
         completions = self.guide.write(requests)
         parts = []
@@ -145,7 +145,7 @@ class GuideWriter:
             for draft, completion, limit in zip(drafts, recorded, limits, strict=True)
         ]
 
-    def _spliced(self, draft: Draft, completion: Completion, limit: int) -> Part:
+    def _spliced(self, draft: Draft, completion: Completion, limit: int) -> Passage:
         return splice(self.policy, completion, limit, self.policy.context(draft.prompt_ids, draft.ids))
 
     def _recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
@@ -178,7 +178,7 @@ class ReferenceWriter:
     def __init__(self, policy: LanguageModel) -> None:
         self.policy = policy
 
-    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Part]:
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]:
         parts = []
         for draft, limit in zip(drafts, limits, strict=True):
             references = draft.sample.references
@@ -187,7 +187,7 @@ class ReferenceWriter:
             before = self.policy.context(draft.prompt_ids)
             whole = splice(self.policy, reference, len(draft.ids) + limit, before)
             rest = whole.ids[len(draft.ids) :]
-            parts.append(Part(rest, [0.0] * len(rest), whole.finished))
+            parts.append(Passage(rest, [0.0] * len(rest), whole.finished))
         return parts
 
     def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
@@ -200,7 +200,7 @@ def prompt_tokens(policy: LanguageModel, sample: Sample, limit: int) -> list[int
     return policy.encode_prompt(sample.prompt, limit, sample.cue)
 
 
-def splice(policy: LanguageModel, completion: Completion, limit: int, before: Sequence[int] = ()) -> Part:
+def splice(policy: LanguageModel, completion: Completion, limit: int, before: Sequence[int] = ()) -> Passage:
     """A completion as at most ``limit`` tokens of the policy, the one that ends a text included.
 
     The continuation is tokenized apart from what stands before it, so the ids before it never
@@ -228,7 +228,7 @@ def splice(policy: LanguageModel, completion: Completion, limit: int, before: Se
     sampled += len(ids)
     end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
     ids = ids[: min(end + 1, limit)]
-    return Part(
+    return Passage(
         ids,
         [0.0] * len(ids),
         ids[-1] in ends,

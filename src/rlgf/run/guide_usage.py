@@ -10,7 +10,7 @@ from rlgf import distributed
 from rlgf.guides import BudgetedGuide, RemoteGuide, Usage
 
 
-class Accounts:
+class GuideUsage:
     """The account of a run's guide; empty for guides that keep none.
 
     Each process asks on its own, and `settle` makes the account of each that of all. Limits hold for all processes

@@ -14,7 +14,7 @@ from rlgf.errors import FailedElsewhereError, UserError
 from rlgf.jsontext import to_json
 from rlgf.run.agreement import agree_on_settings, checkpoint_of, note_on_length, restore
 from rlgf.run.checkpoint import full_disk_named
-from rlgf.run.metrics_log import Logbook, read_metrics
+from rlgf.run.metrics_log import MetricsLog, read_metrics
 from rlgf.run.model_card import write_model_card
 from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
@@ -42,8 +42,8 @@ class TrainingLoop:
             self._restore(resume)
             self.saver = Saver(self.config, trainer.parts, saved=trainer.progress.update)
             trackers = [*self.config.training.trackers, *trainer.trackers]
-            self.logbook = Logbook(self.folder, trackers, self.config.name)
-            self.logbook.rewind(trainer.progress.update or -1)
+            self.log = MetricsLog(self.folder, trackers, self.config.name)
+            self.log.rewind(trainer.progress.update or -1)
         self.stopping = Stopping(self.display.note, alone=distributed.count() == 1)
 
     def run(self) -> Totals:
@@ -54,7 +54,7 @@ class TrainingLoop:
             asked = self._updates()
             totals = {} if asked else self._finish()
             self._tell("on_train_end")
-            self.logbook.close()
+            self.log.close()
         except BaseException as error:
             said = self._rescue(error)
             full = out_of_memory(error, self.trainer.progress, self.config)
@@ -98,7 +98,7 @@ class TrainingLoop:
                 self.saver.begin(number)
                 self._tell("on_step_begin")
                 metrics = self._step()
-                self.logbook.write(trainer.progress.update, metrics)
+                self.log.write(trainer.progress.update, metrics)
                 self.display.update(trainer.progress.update, training.updates, metrics)
                 self._tell("on_step_end")
                 self._tell("on_log", logs=metrics)
@@ -122,7 +122,7 @@ class TrainingLoop:
         totals = trainer.evaluate(split="validation").totals
         if distributed.is_main():
             named: dict[str, float | str] = {f"validation/{name}": value for name, value in totals.items()}
-            self.logbook.write(trainer.progress.update, named)
+            self.log.write(trainer.progress.update, named)
         trainer.progress.validation_due = False
         self.display.measured("validation", totals)
         self._tell("on_evaluate", metrics=totals)
@@ -141,8 +141,8 @@ class TrainingLoop:
         if progress.update == 0:
             progress.validation_due = True
         else:
-            trainer.accounts.restore(progress.guide_accounts)
-            trainer.accounts.settle()
+            trainer.guide_usage.restore(progress.guide_accounts)
+            trainer.guide_usage.settle()
         try:
             if distributed.is_main():
                 folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ class TrainingLoop:
             summary = {
                 "totals": totals,
                 "progress": trainer.progress.__dict__,
-                "guide": trainer.accounts.summary(_gained(folder)),
+                "guide": trainer.guide_usage.summary(_gained(folder)),
             }
             with full_disk_named(folder, "the trained policy"):
                 trainer.save_model(folder / "policy")
@@ -185,7 +185,7 @@ class TrainingLoop:
             raise
         finally:
             with suppress(Exception):
-                self.logbook.close()
+                self.log.close()
 
     def _tell(self, event: str, **named: Any) -> None:
         """Tell the callbacks of an event, as `transformers.TrainerCallback` names it."""

@@ -15,7 +15,7 @@ from rlgf.errors import UserError
 from rlgf.jsontext import to_json
 
 
-class Logbook:
+class MetricsLog:
     """Appends to ``metrics.jsonl`` and to the trackers of `accelerate`."""
 
     def __init__(self, folder: Path, trackers: Sequence[str | GeneralTracker], name: str) -> None:

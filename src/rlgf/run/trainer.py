@@ -26,7 +26,7 @@ from rlgf.run.checkpoint import Progress, save_policy
 from rlgf.run.data_order import shuffled_passes
 from rlgf.run.display import Display
 from rlgf.run.given import configured, gathered
-from rlgf.run.guide_usage import Accounts
+from rlgf.run.guide_usage import GuideUsage
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.start import write_start
 from rlgf.run.update_metrics import Phases, describe, mean_kl
@@ -109,8 +109,8 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.trackers = list(trackers)
         self.progress = Progress()
-        self.accounts = Accounts(self.parts.collector.remote)
-        self.accounts.settle()
+        self.guide_usage = GuideUsage(self.parts.collector.remote)
+        self.guide_usage.settle()
         self.after_phase: Callable[[str], None] = lambda phase: None
         """Called within an update, after 'collect' and after 'assess'; `train` saves there when it must."""
         self._phases = Phases()
@@ -189,7 +189,7 @@ class Trainer:
             sampled = sum(distributed.gathered(new), Counter[Author]())
             self._booked = Counter(self.parts.collector.sampled)
             # From here on the update is finished in all processes or in none.
-            self.accounts.settle()
+            self.guide_usage.settle()
         return self._advance(experience, row, losses, sampled)
 
     def step(self) -> dict[str, float | str]:
@@ -297,7 +297,7 @@ class Trainer:
             policy_tokens=progress.policy_tokens + sampled[Author.POLICY],
             guide_tokens=progress.guide_tokens + sampled[Author.GUIDE],
             seconds=progress.seconds + phases.total,
-            guide_accounts=self.accounts.dump(),
+            guide_accounts=self.guide_usage.dump(),
             validation_due=update % config.evaluation.every == 0 or update == config.training.updates,
         )
         return {
@@ -308,5 +308,5 @@ class Trainer:
             "guide_tokens": progress.guide_tokens,
             **phases.metrics(experience),
             **self.parts.assessor.scale.metrics(),
-            **self.accounts.metrics(),
+            **self.guide_usage.metrics(),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -16,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
+    TrainerCallback,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -182,6 +184,13 @@ class LetterTask:
             Sample("abcd"[i % 4] + "dcba"[(i // 4 + offset) % 4], ("aaaaaa",), rejected="bcdbcd")
             for i in range(64)
         ]
+
+
+class StopWhenLearned(TrainerCallback):
+    """Ends a run once nearly all of what it writes is paid: the rest of its updates would show nothing."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:
+        control.should_training_stop = logs.get("reward", 0.0) > 0.97
 
 
 def share_of_a(prompts: list[str], completions: list[str], **columns: object) -> list[float]:

@@ -13,7 +13,7 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.run.build import build_parts
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
-from toys import FavouringGuide, LetterTask, letter_gpt, letter_t5, share_of_a
+from toys import FavouringGuide, LetterTask, StopWhenLearned, letter_gpt, letter_t5, share_of_a
 
 QUIET = Display(Console(quiet=True))
 # With a roll-in in every episode nothing is learned of the first token, which is all of a text's luck here.
@@ -46,7 +46,7 @@ def trainer(
     guide = FavouringGuide("a", 0.6)
     reward = None if "reward" in options else share_of_a
     parts = build_parts(config, task=LetterTask(), reward=reward, guide=guide, policy=policy or letter_gpt())
-    return Trainer(config, parts, QUIET)
+    return Trainer(config, parts, QUIET, callbacks=[StopWhenLearned()])
 
 
 # Some learn from something else than the reward: `distill` (test_distillation.py), `offline-dpo` (test_pairs.py)

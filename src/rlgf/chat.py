@@ -87,7 +87,7 @@ def _shown(value: Any) -> str:
 def answered(
     prompt: str | Messages | None, sides: Sequence[tuple[str, str | Messages]], place: str
 ) -> tuple[Messages, list[str]]:
-    """What is asked in a row of chats, and the answers to it.
+    """The question in a row of chats, and the answers to it.
 
     Each side is a text, the assistant's message that comes after the prompt, or a whole conversation that ends in
     such a message; its other messages are then the prompt.
@@ -167,7 +167,7 @@ class ChatTemplate:
     owner: str
     """Whose it is, for messages to the user: "'gpt2'"."""
     remedy: str
-    """What is to be changed where it refuses messages."""
+    """The remedy where it refuses messages."""
 
     @property
     def there(self) -> bool:

@@ -179,7 +179,7 @@ def named_rewards(config: Config) -> list[Any]:
     return [named_reward(name, options) for name, options in config.reward.named] if config.reward else []
 
 
-# Of the data, with what is to read it.
+# Of the data, with everybody who reads it.
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ DATA_RULES: tuple[DataRule, ...] = (
 
 
 def broken(config: Config, given: Collection[str] = ()) -> Iterator[str]:
-    """What is wrong between the sections of a configuration, one sentence for each rule.
+    """The faults between the sections of a configuration, one sentence for each rule.
 
     Args:
         given: sections in whose place Python gives an object.
@@ -262,7 +262,7 @@ def broken(config: Config, given: Collection[str] = ()) -> Iterator[str]:
 
 
 def broken_parts(config: Config, sections: Iterable[str] = PART_RULES) -> Iterator[str]:
-    """What is wrong with what sections of a recipe name, before any weights load.
+    """The faults of all that sections of a recipe name, before any weights load.
 
     Args:
         sections: those whose parts are made from the recipe.
@@ -271,7 +271,7 @@ def broken_parts(config: Config, sections: Iterable[str] = PART_RULES) -> Iterat
 
 
 def broken_by_data(config: Config, found: Found) -> Iterator[str]:
-    """What is wrong between the configuration and the data."""
+    """The faults between the configuration and the data."""
     return _broken(DATA_RULES, config, found)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something the user can mend: one sentence that says what is wrong and what would be right."""
+    """Something the user can mend: one sentence that names the fault and the remedy."""
 
 
 class RefusedError(UserError):

@@ -15,7 +15,7 @@ class _Free:
 
 
 FREE = _Free()
-"""Marks a field that changes no result, as in ``Annotated[int, FREE]``: memory, speed, prices, what is shown
+"""Marks a field that changes no result, as in ``Annotated[int, FREE]``: memory, speed, prices, the things shown
 and measured. A resumed run may change it. Every other field belongs to the run's identity."""
 
 

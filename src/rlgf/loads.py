@@ -58,7 +58,7 @@ def loading(what: str, where: str | Path, remedy: str = "") -> Iterator[None]:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with the files of a folder that a model, tokenizer or adapter is read from."""
+    """The faults of the files of a folder that a model, tokenizer or adapter is read from."""
     for file in sorted(folder.iterdir()):
         found = file_damage(file)
         if found is not None:
@@ -91,7 +91,7 @@ def _cause(where: str, error: Exception, remedy: str) -> str:
 
 
 def file_damage(file: Path) -> str | None:
-    """What is wrong with a file by itself; None where nothing is, or where there is no such file."""
+    """The fault of a file by itself; None where there is none, or where there is no such file."""
     if file.is_dir():
         return (
             f"{file} is a folder, and a file is needed"

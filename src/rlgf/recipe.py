@@ -38,7 +38,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validated(model: type[Model], data: Mapping[str, Any], given: Collection[str] = ()) -> Model:
-    """Validate data, and turn what is wrong into sentences, the first of which is the error's.
+    """Validate data, and turn each fault into a sentence, the first of which is the error's.
 
     Raises:
         RefusedError: the data does not fit the model.
@@ -81,7 +81,7 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
 
 
 def _sentences(model: type[BaseModel], error: ValidationError) -> list[str]:
-    """What is wrong, the first thing to mend first."""
+    """The faults, the first one to mend first."""
     # A misspelled key also leaves the right one missing: the misspelling is what to mend.
     found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     misspelled = {one["loc"][:-1] for one in found if one["type"] == "extra_forbidden"}

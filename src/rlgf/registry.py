@@ -16,7 +16,7 @@ from rlgf.errors import UserError, nearest
 def resolve(name: str, table: Mapping[str, Any], what: str) -> Any:
     """Find something by its name in ``table``, or as ``module:attribute`` or ``file.py:attribute``.
 
-    A table holds objects, or says of each where it is, as ``module:attribute``: what is not named is not imported.
+    A table holds objects, or says of each where it is, as ``module:attribute``: things that are not named are not imported.
 
     A file is executed when one of its names is first asked for, and never again: what it keeps in its own
     variables is shared by everything that the recipe names from it.

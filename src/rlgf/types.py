@@ -142,7 +142,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Scored:
-    """A rollout with what was said of each episode by itself. All tensors are detached; None is what the algorithm
+    """A rollout with the scores of each episode by itself. All tensors are detached; None is what the algorithm
     does not ask for."""
 
     rollout: Rollout
@@ -168,12 +168,12 @@ class Scored:
 
 @dataclass(frozen=True)
 class Experience:
-    """What is learned from: scored episodes, and what comparing them with one another says. None is what the
+    """The input of learning: scored episodes, and what comparing them with one another says. None is what the
     algorithm does not have."""
 
     scored: Scored
     token_rewards: Float[Tensor, "B T"] | None = None
-    """What is paid: the scaled reward at the last token, less the KL penalty at each policy token, where that
+    """The pay: the scaled reward at the last token, less the KL penalty at each policy token, where that
     belongs in the rewards."""
     advantages: Float[Tensor, "B T"] | None = None
     returns: Float[Tensor, "B T"] | None = None

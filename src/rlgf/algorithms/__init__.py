@@ -1,4 +1,4 @@
-"""Algorithms as data: each is a row that says who writes what, who helps, and what is minimized.
+"""Algorithms as data: each is a row that says script, help and losses.
 
 The trainer reads rows and knows no algorithm by name. To add one, write a row: in a recipe under
 ``algorithm:``, in Python, or in `catalog.py`.

@@ -19,7 +19,7 @@ class Signals:
     token_rewards: Float[Tensor, "B T"]
     """With the KL penalty, where it belongs in the rewards."""
     rewards: Float[Tensor, "B"]
-    """What is paid for each episode, without the penalty."""
+    """The pay for each episode, without the penalty."""
     values: Float[Tensor, "B T"] | None
     """The critic's; None where the row has none."""
     mask: Bool[Tensor, "B T"]

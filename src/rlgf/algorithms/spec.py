@@ -29,7 +29,7 @@ class Algorithm(BaseModel):
     script: Script = Script()
     help: Help = Help()
     terms: Mapping[str, Term]
-    """What is minimized: the sum of these, by name. In a recipe also a list, whose terms are named after
+    """The losses, by name, whose sum is minimized. In a recipe also a list, whose terms are named after
     their losses; null takes a term out."""
     advantage: str | None = None
     """How advantages are estimated, or pairs picked; None for losses that read neither."""

@@ -1,4 +1,4 @@
-"""`rlgf check`: what a recipe will do, or what is wrong with it, before anything is loaded or asked."""
+"""`rlgf check`: what a recipe will do, or all its faults, before anything is loaded or asked."""
 
 from __future__ import annotations
 

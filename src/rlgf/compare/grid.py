@@ -1,4 +1,4 @@
-"""Grids of algorithms and seeds over recipes: run what is missing, then tabulate."""
+"""Grids of algorithms and seeds over recipes: run the missing ones, then tabulate."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Comparison(BaseModel):
     """The algorithm that paired differences are taken against."""
     metrics: tuple[str, ...] = WATCHED
     notes: Path | None = None
-    """A Markdown file beside the recipe that the report begins with: what was found, and why."""
+    """A Markdown file beside the recipe that the report begins with: the findings, and their reasons."""
     runs: Path = Path("runs/compare")
     results: Path = Path("results")
 

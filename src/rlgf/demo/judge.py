@@ -68,7 +68,7 @@ def train_judge(folder: Path, copies: int = 5, reviews: int | None = None, seed:
         reviews: how many reviews to train on; default: all that are not held out.
 
     Returns:
-        What was measured on reviews that were not trained on: accuracy and Brier score on snippets of
+        Measured on reviews that were not trained on: accuracy and Brier score on snippets of
         30 to 110 words and of 40 words; and the training snippets and seconds.
     """
     start = time.perf_counter()

@@ -107,7 +107,7 @@ def train_sentiment(
         layers: how many of the encoder's six layers to keep.
 
     Returns:
-        What was measured on reviews that were not trained on: accuracy and Brier score (mean squared
+        Measured on reviews that were not trained on: accuracy and Brier score (mean squared
         error of the probability) on snippets of 30 to 110 words, accuracy on snippets of 40 words;
         and the training snippets, layers, seed and seconds.
 

@@ -28,7 +28,7 @@ from rlgf.types import Author, Rollout, Sample
 
 
 class EvaluationConfig(BaseModel):
-    """What is measured, on how many prompts, how often."""
+    """The measures, on how many prompts, and how often."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -43,7 +43,7 @@ def summarize(
     found: Mapping[str, MetricResult],
     extra: Mapping[str, Sequence[Any]] | None = None,
 ) -> Evaluation:
-    """Totals and records of what was found.
+    """Totals and records of the results.
 
     Args:
         extra: what else is known about each text, by name; it goes into the records alone.

@@ -166,7 +166,7 @@ def http_judge(source: str | Path) -> Callable[[list[str]], list[str]]:
 
 
 def winrate_table(found: WinRate, a: str, b: str) -> Table:
-    """What is printed of a win rate."""
+    """The lines that are printed of a win rate."""
     table = Table("", "", title=Text(f"{a} against {b}"))
     rate = found.rate
     table.add_row("win rate", f"{rate.mean:.3f} ± {rate.half_width:.3f} (95%, {rate.count} prompts)")

@@ -26,7 +26,7 @@ class Request:
     prefix: str
     """The prompt and what has been written after it so far."""
     max_new_tokens: int
-    """In tokens of the policy: write at least that much text, what is over is cut."""
+    """In tokens of the policy: write at least that much text, the rest is cut."""
     seed: int
     prompt_ids: tuple[int, ...] | None = None
     """The prompt as tokens of the policy, for a guide that shares its tokenizer."""
@@ -142,7 +142,7 @@ class RemoteGuide(Guide, Protocol):
         ...
 
     def close(self) -> None:
-        """Send nothing more; what is under way is let come, since it is paid for."""
+        """Send nothing more; answers under way may come, since it is paid for."""
         ...
 
 

@@ -10,7 +10,7 @@ from rlgf.guides.http_config import BudgetConfig, HTTPGuideConfig
 from rlgf.guides.messages import chat_messages
 
 _CHARACTERS_A_TOKEN = 2.0
-"""A low guess, so that what is set aside for a request before it is answered is rarely too little."""
+"""A low guess, so that too little is rarely set aside for a request before it is answered."""
 _AROUND_A_MESSAGE = 16
 """Characters that stand for the tokens which a server's chat template puts around a message."""
 
@@ -50,7 +50,7 @@ def within(budget: BudgetConfig, total: Usage) -> bool:
 def kept_for_others(budget: BudgetConfig, usage: Usage, asides: Sequence[Usage], place: int) -> Usage:
     """What one of several processes must leave of a budget to the others.
 
-    What is left of each limit is dealt out evenly, so that all processes together never pass it; who gets the odd
+    The rest of each limit is dealt out evenly, so that all processes together never pass it; who gets the odd
     call changes from call to call.
 
     Args:

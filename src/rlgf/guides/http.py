@@ -76,7 +76,7 @@ class HTTPGuide:
         self._arrived = threading.Condition()
         self._under_way: dict[Request, _UnderWay] = {}
         self._aside = Usage()
-        """What is set aside for all that is under way."""
+        """The sum set aside for all requests under way."""
         self._has_spoken = False
         self._busy = Stopwatch()
 
@@ -103,7 +103,7 @@ class HTTPGuide:
     def prefetch(self, requests: Sequence[Request]) -> None:
         """See `RemoteGuide.prefetch`. What the budget does not allow is left to `write` to refuse.
 
-        What is in the cache is found where requests are sent, so that the caller does not wait for the disk.
+        Answers in the cache are found where requests are sent, so that the caller does not wait for the disk.
         """
         plain = dict.fromkeys(map(self._plain, requests))
         new = [request for request in plain if request not in self._under_way]
@@ -162,7 +162,7 @@ class HTTPGuide:
         self._answers.close()
 
     def _settle(self, requests: Sequence[Request]) -> dict[Request, _Found]:
-        """Wait for what is under way and book it, in the order of the requests."""
+        """Wait for all that is under way and book it, in the order of the requests."""
         answers: dict[Request, _Found] = {}
         failed: UserError | None = None
         for request in requests:
@@ -203,7 +203,7 @@ class HTTPGuide:
         added = list(map(_UnderWay, requests))
         self._under_way.update(zip(requests, added, strict=True))
         self._aside += self._most(requests)
-        # As many jobs as can run, each of which takes what is next: handing over thousands of requests costs no more.
+        # As many jobs as can run, each of which takes the next request: handing over thousands of requests costs no more.
         queue = iter(added)
         for _ in range(min(self.config.concurrency, len(added))):
             self._pool.submit(self._work, queue)
@@ -248,7 +248,7 @@ class HTTPGuide:
         return most(self.config, requests)
 
     def _affords(self, requests: Sequence[Request]) -> bool:
-        """Whether the budget allows all of them on top of what is booked and set aside."""
+        """Whether the budget allows all of them on top of all that is booked and set aside."""
         return not self.config.budget.limited or within(
             self.config.budget, self.usage + self._aside + self._others + self._most(requests)
         )

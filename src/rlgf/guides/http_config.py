@@ -70,7 +70,7 @@ class HTTPGuideConfig(GuideSettings):
     system: str | None = None
     """The system message in chat style; null sends none."""
     continue_message: bool = False
-    """In chat style: send what is written of the response as the beginning of the assistant's message,
+    """In chat style: send the written part of the response as the beginning of the assistant's message,
     which the server continues (vLLM, llama.cpp), and the prompt alone as ``{text}``."""
     temperature: float | None = Field(default=1.0, ge=0, le=2)
     """Null leaves it out of the request, for models that refuse it."""

@@ -85,7 +85,7 @@ class LocalGuide:
         """See `Guide.write`. A prefix that is too long for the model loses its beginning."""
         if not requests:
             return []
-        # Tokens of another vocabulary hold more or less text; what is over is cut after the splice.
+        # Tokens of another vocabulary hold more or less text; the rest is cut after the splice.
         factor = 1.0 if self.shares_tokenizer else 1.5
         limits = torch.tensor([math.ceil(request.max_new_tokens * factor) for request in requests])
         uniforms = torch.stack(

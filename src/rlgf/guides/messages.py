@@ -13,7 +13,7 @@ _ECHO = 15
 def chat_messages(config: HTTPGuideConfig, request: Request) -> list[dict[str, str]]:
     """What a chat API is sent: a chat as it is, or the text so far with the configured instruction around it.
 
-    What is written of the answer is the beginning of the assistant's message where the server continues that;
+    The written part of the answer is the beginning of the assistant's message where the server continues that;
     otherwise it is the text that an instruction asks to continue.
     """
     if request.messages:

@@ -122,7 +122,7 @@ def _lines(file: Path) -> list[str]:
 
 
 _Key = str | tuple[Messages, str]
-"""What a completion goes on from: a text, or a chat with what is written of its answer."""
+"""What a completion goes on from: a text, or a chat with the beginning of its answer."""
 
 
 def _parse(row: Any, place: str) -> tuple[list[_Key], Completion]:

@@ -41,7 +41,7 @@ class Assessor:
     sampling: Sampling
     max_batch_tokens: int
     scale: Scale = field(default_factory=Scale)
-    """From what the reward says to what is paid; counts in the rewards of every `assess`."""
+    """From a reward to its pay; counts in the rewards of every `assess`."""
     trainer_state: TrainerState = field(default_factory=TrainerState)
     """How far the run is, for rewards that ask; the trainer counts its updates in it."""
 
@@ -86,7 +86,7 @@ class Assessor:
         return scored
 
     def _estimate(self, scored: Scored, row: Algorithm, kl_coefficient: float) -> Experience:
-        """What is paid, advantages and returns or pairs, which look at groups and at the whole batch."""
+        """Pay, advantages and returns or pairs, which look at groups and at the whole batch."""
         experience = Experience(scored, kl_coefficient=kl_coefficient)
         if row.estimator is None:
             return experience

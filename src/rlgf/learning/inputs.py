@@ -43,7 +43,7 @@ class StepTerm:
     normalizer: float
 
     def __call__(self, inputs: LossInputs, mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Metrics]:
-        """The weighted loss of a micro-batch, and what is logged of it: ``<term>_loss``, unweighted, and what the
+        """The weighted loss of a micro-batch, and its numbers for the log: ``<term>_loss``, unweighted, and what the
         loss reports, after the term's name unless that is 'policy'."""
         given = {"mask": mask, "normalizer": self.normalizer}
         read = {name: given.get(name, getattr(inputs, name)) for name in self.term.reads}

@@ -24,11 +24,11 @@ def check_result(
     """Make sure that what an update ends in can write and be saved: weights, and outputs for one text.
 
     Args:
-        parameters: what was trained, by the name of its model.
+        parameters: the trained ones, by the name of its model.
         rollout: the first of its texts is read.
 
     Raises:
-        UserError: names what is not finite.
+        UserError: names the number that is not finite.
     """
     for name, trained in parameters.items():
         for parameter in trained:

@@ -188,5 +188,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            with suppress(OSError):  # what was written to a process that had ended
+            with suppress(OSError):  # bytes for a process that had ended
                 pipe.close()

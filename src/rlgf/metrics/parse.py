@@ -42,7 +42,7 @@ def parse(texts: Sequence[str]) -> list[Parse]:
     new = [text for text in dict.fromkeys(texts) if text not in _parses]
     if new:
         if len(_parses) + len(new) > _KEPT:
-            # What was remembered may be among these texts, so all of them are parsed again.
+            # Remembered texts may be among these, so all of them are parsed again.
             _parses.clear()
             new = list(dict.fromkeys(texts))
         for text, doc in zip(new, _model().pipe(new), strict=True):

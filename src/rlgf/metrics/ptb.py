@@ -56,7 +56,7 @@ def ptb_tokenize(texts: Sequence[str]) -> list[str]:
     new = [text for text in dict.fromkeys(texts) if text not in _tokens]
     if new:
         if len(_tokens) + len(new) > _KEPT:
-            # What was remembered may be among these texts, so all of them are done again.
+            # Remembered texts may be among these, so all of them are done again.
             _tokens.clear()
             new = list(dict.fromkeys(texts))
         _tokens.update(zip(new, _run(new), strict=True))

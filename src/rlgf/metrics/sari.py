@@ -18,7 +18,7 @@ def sari(
     """SARI of simplifications, 0 to 1 (Xu et al. 2016, "Optimizing Statistical Machine Translation for Text
     Simplification", section 4), with the prompt as the text that is simplified.
 
-    For n-grams of 1 to 4 words: F1 of what was added, F1 of what was kept, precision of what was deleted,
+    For n-grams of 1 to 4 words: F1 of the additions, F1 of the kept words, precision of the deletions,
     each against what the references add, keep and delete, and the mean of all three over all n. F1 is
     taken for each n, as in the authors' code; the paper's formula takes it of mean precision and recall.
     Words are what stands between spaces, in lower case.

@@ -40,7 +40,7 @@ def msttr(
 ) -> Values:
     """Mean segmental type-token ratio (Johnson 1944): distinct words over words, averaged over segments.
 
-    The completions are read one after another and cut into segments of 50 words; what is left over is
+    The completions are read one after another and cut into segments of 50 words; the rest is
     dropped. Nothing is reported of fewer than 50 words.
     """
     read = [word for completion in completions for word in _words(completion)]

@@ -8,7 +8,7 @@ from torch import nn
 def without_dropout(model: nn.Module) -> None:
     """Put a model in evaluation mode, and let nothing drop out either where its forward pass sets another mode.
 
-    Its configuration, and so what is saved of it, stays as it is.
+    Its configuration, which is saved, stays as it is.
     """
     model.eval()
     for module in model.modules():

@@ -16,7 +16,7 @@ from rlgf.models.abilities import takes
 
 
 class ReservingLayer(DynamicLayer):
-    """One layer's keys and values as views of tensors with room for what is still to come."""
+    """One layer's keys and values as views of tensors with room for those still to come."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -144,7 +144,7 @@ def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | 
     if isinstance(config, ScratchConfig) or config.quantization is None:
         model.to(device())  # type: ignore[arg-type]  # the stub knows strings alone
     language_model = LanguageModel(model, tokenizer)
-    # Now, and not hours into a run, is the time to find that it cannot do what is asked.
+    # Now, and not hours into a run, is the time to find that it cannot do its work.
     abilities(model)
     return language_model
 

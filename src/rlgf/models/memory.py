@@ -38,7 +38,7 @@ class Size:
 
 @dataclass(frozen=True)
 class PolicySizes:
-    """The policy and what is made from it."""
+    """The policy and all that is made from it."""
 
     parts: Sequence[Size]
     vocabulary: int
@@ -118,7 +118,7 @@ def _trained(name: str, parameters: int) -> Size:
 
 
 def _weights(model: PreTrainedModel, kind: Quantization | None, each: int = _FLOAT) -> int:
-    """Bytes of the weights; what is quantized are the matrices of all layers but the head."""
+    """Bytes of the weights; the matrices of all layers but the head are quantized."""
     head = model.get_output_embeddings()
     small = 0
     if kind is not None:

@@ -17,7 +17,7 @@ _ANCHORS = ("\n", ".", "0")
 
 
 class Codec:
-    """A tokenizer and what is known of it.
+    """A tokenizer and its habits.
 
     Tokenizers differ in what they put around a text (a beginning-of-text token, separators), in whether they
     put a space before its first word, which decoding takes off again, and in how they cut characters.
@@ -46,7 +46,7 @@ class Codec:
         return list(ids[first : max(first, last)])
 
     def encode_both(self, prompt: str, text: str, after: str = "") -> list[int]:
-        """Token ids of a prompt and the text after it, tokenized as one, without what is put around them.
+        """Token ids of a prompt and the text after it, tokenized as one, without the tokens around them.
 
         Args:
             after: what a chat template writes after the text; special tokens may be written out in it, as in the prompt.

@@ -23,7 +23,7 @@ from rlgf.models.vocabulary import read_logits
 from rlgf.types import pad
 
 _PROMPTS = (5, 2, 2)
-"""Tokens of each text before what is written: unequal, and two alike, so that a row leaves another also where only
+"""Tokens of each text before the written ones: unequal, and two alike, so that a row leaves another also where only
 such are run together."""
 _LIMITS = (2, 4, 3)
 """Tokens that are written: one row leaves the batch before the others."""

@@ -42,7 +42,7 @@ def _more(found: Sequence[object]) -> str:
 
 
 def hold_still(model: PreTrainedModel) -> None:
-    """Leave out of training what is not saved, so that the saved model is the one that was trained.
+    """Leave out of training whatever is not saved, so that the saved model is the one that was trained.
 
     Some models compute weights when they are built, such as the sinusoidal positions of Marian, and leave
     them out of their files.

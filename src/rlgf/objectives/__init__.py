@@ -1,1 +1,1 @@
-"""What is minimized, and from rewards to advantages: pure functions."""
+"""Losses, and the way from rewards to advantages: pure functions."""

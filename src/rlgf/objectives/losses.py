@@ -116,7 +116,7 @@ def rebel(
     ``sum of (beta (log pi(y) / old(y) - log pi(y') / old(y')) - (R(y) - R(y')))^2 / normalizer`` (Gao et
     al., arXiv 2404.16767, equation 1; its ``1 / eta`` is ``beta``).
 
-    Metrics: as `dpo`, the margin being what is regressed.
+    Metrics: as `dpo`, the margin is the number that is regressed.
 
     Args:
         old_log_ratios: log pi(y) / old(y) of whole texts, in nats; old is the policy before the update.
@@ -233,7 +233,7 @@ def kl_estimate(
     "Approximating KL Divergence", 2020).
     """
     difference = reference_logprobs - logprobs
-    # exp(d) - 1 cancels near 0, and what is left of the rounding is no KL.
+    # exp(d) - 1 cancels near 0, and the rest of the rounding is not a KL.
     return (torch.expm1(difference) - difference).clamp(min=0)
 
 

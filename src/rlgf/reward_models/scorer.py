@@ -104,7 +104,7 @@ class Scorer:
         return pad_id
 
     def save(self, folder: Path, notes: Notes) -> None:
-        """Plain `transformers` files, or `peft`'s of an adapter, and what is needed to score with them."""
+        """Plain `transformers` files, or `peft`'s of an adapter, and all that scoring with them needs."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         notes.save(folder)

@@ -197,7 +197,7 @@ def _batches(
 def _predictions(
     scorer: Scorer, examples: Sequence[Pair | Labelled]
 ) -> tuple[Float[Tensor, "N"], Bool[Tensor, "N"]]:
-    """The probability that the chosen text wins or that the label is there, and what is true."""
+    """The probability that the chosen text wins or that the label is there, and the truth."""
     scores = scorer.scores(*_texts(examples)).view(len(examples), -1)
     if scores.shape[1] == 2:
         return (scores[:, 0] - scores[:, 1]).sigmoid(), torch.ones(len(examples), dtype=torch.bool)

@@ -106,7 +106,7 @@ class RewardInput:
 
     @classmethod
     def of(cls, rollout: Rollout, trainer_state: TrainerState | None = None) -> RewardInput:
-        """What is known about a rollout's texts."""
+        """Everything known about a rollout's texts."""
         prompts = zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)
         responses = zip(rollout.response_ids, rollout.response_mask, strict=True)
         return cls(
@@ -127,7 +127,7 @@ class RewardInput:
         Args:
             as_text: whether the reward reads texts alone; see `Reward`.
 
-        A column called ``references`` or ``finished`` goes before what is meant here; one with another of these
+        A column called ``references`` or ``finished`` goes before ours; one with another of these
         names is hidden by it, as in TRL.
         """
         own = {"references": self.references, "finished": self.finished}
@@ -261,7 +261,7 @@ def _checked(answer: Any, count: int, name: str) -> Float[Tensor, "B"]:
 
 
 def _number(value: Any) -> float | None:
-    """One completion's value, also as an array or a list of a single number; NaN for what is none."""
+    """One completion's value, also as an array or a list of a single number; NaN for anything else."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple) and len(value) == 1:

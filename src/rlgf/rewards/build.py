@@ -48,7 +48,7 @@ def _term(value: Any) -> Any:
 
 
 class RewardConfig(BaseModel):
-    """What is paid for a text: one reward by its name, or several weighted terms.
+    """The pay for a text: one reward by its name, or several weighted terms.
 
     A name is one of ours, or your own as `module:attribute` or `file.py:attribute`. In a recipe the
     bare name is short for a reward without options.

@@ -100,7 +100,7 @@ def single_rewards(reward: Reward) -> list[Reward]:
 
 
 class Scores(NamedTuple):
-    """What was said of B texts."""
+    """The scores of B texts."""
 
     total: Float[Tensor, "B"]
     """0 where no term applies."""

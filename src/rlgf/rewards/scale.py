@@ -1,4 +1,4 @@
-"""From what a reward says to what is paid: normalized, then clipped."""
+"""From a reward's numbers to the pay: normalized, then clipped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Scale:
         return math.sqrt(self._squares / self.count) if self.count else 0.0
 
     def pay(self, rewards: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """What is paid for an update's rewards, which are counted in first."""
+        """The pay for an update's rewards, which are counted in first."""
         if self.normalize:
             self._observe(rewards)
             rewards = (rewards - self.mean) / (self.std + _EPSILON)

@@ -75,7 +75,7 @@ def evaluation_asks(author: Author, config: RolloutConfig, prompts: int) -> list
 
 
 def first_request(config: RolloutConfig, train: Sequence[Sample]) -> Request:
-    """What a remote guide is asked before a run, so that what is wrong with it shows before models load."""
+    """What a remote guide is asked before a run, so that its faults show before models load."""
     longest = max((train[i] for i in range(min(256, len(train)))), key=lambda sample: len(sample.prompt))
     return Request(longest.prompt, config.max_response_tokens, seed=0, messages=longest.messages)
 

@@ -112,7 +112,7 @@ class _Data:
 
 
 def _data(config: Config, task: Task | None, policy: LanguageModel | None, reward: Reward | None) -> _Data:
-    """The task and what is measured, held against each other."""
+    """The task and the metrics, held against each other."""
     if task is None:
         assert config.task is not None, "checked with the configuration"
         task = build_task(config.task.name, config.task.options)

@@ -15,7 +15,7 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.types import Author, Experience
 
 _OF_UPDATES = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second", "guide_overlap")
-"""What is shown of all that is logged of an update, in this order."""
+"""The shown ones of all numbers that are logged of an update, in this order."""
 _STYLES = {Author.POLICY: "cyan", Author.GUIDE: "yellow", Author.REFERENCE: "green"}
 
 

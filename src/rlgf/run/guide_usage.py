@@ -42,7 +42,7 @@ class GuideUsage:
         return sum(self._guide.accounts.values(), Usage()) if self._guide is not None else Usage()
 
     def metrics(self) -> dict[str, float]:
-        """What was added since the last call.
+        """The usage since the last call.
 
         ``guide_overlap`` is the share of the time with requests under way that training did not wait.
         """

@@ -82,7 +82,7 @@ class TrainingLoop:
                     self._validate()
                 number = trainer.progress.update
                 done = number >= training.updates or self.control.should_training_stop
-                # All processes stop or none does; what is asked from here on is for the next update.
+                # All processes stop or none does; a wish from here on is for the next update.
                 wishes = distributed.gathered((self.stopping.asked, done, self.control.should_save))
                 asked = next(filter(None, (wish[0] for wish in wishes)), 0)
                 done, save = (any(wish[i] for wish in wishes) for i in (1, 2))

@@ -40,7 +40,7 @@ class Saver:
         self._undo = Undo(update, self._parts.assessor)
 
     def begin_learning(self) -> None:
-        """What was collected for the update is about to change the weights."""
+        """The episodes of the update are about to change the weights."""
         assert self._undo is not None, "an update has begun"
         self._undo.keep(self._parts.updater if self._room else None)
 

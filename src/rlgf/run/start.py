@@ -46,7 +46,7 @@ def load_start(config: Config, train: Sequence[Sample]) -> LanguageModel | None:
         train: what a start from scratch trained its tokenizer on.
 
     Raises:
-        UserError: it is not where it was, or what is written of it cannot be read.
+        UserError: it is not where it was, or its note cannot be read.
     """
     model = config.policy.model
     if model is None or not (Path(model) / _FILE).is_file():

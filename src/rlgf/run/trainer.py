@@ -68,7 +68,7 @@ class Trainer:
         trackers: Sequence[GeneralTracker] = (),
         evaluates: bool = False,
     ) -> None:
-        """Load what the configuration names; what is given here takes the place of a section, which may be missing.
+        """Load what the configuration names; an object given here takes the place of a section, which may be missing.
 
         Args:
             config: a configuration, or what `load_config` takes: a recipe, a mapping, or several of them.

@@ -1,4 +1,4 @@
-"""What is tried before any weights load: a server, chat templates, rewards on a sample."""
+"""Trials before any weights load: a server, chat templates, rewards on a sample."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class CommonGenTask(BaseModel):
     """The prompt; a causal model may need a space or a line break at its end."""
     min_concepts: int = Field(default=1, ge=1)
     """Smaller sets are left out of every split. Three quarters of the training sets have three concepts, and
-    all test sets four or five: what is learned on the first may be to write too little for the second."""
+    all test sets four or five: a policy may learn on the first to write too little for the second."""
 
     @field_validator("template")
     @classmethod

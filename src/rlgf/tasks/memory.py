@@ -27,7 +27,7 @@ class MemoryTask:
         """
         Args:
             splits: 'train', and 'validation' and 'test' where they are given: sequences of `Sample` or of mappings, such
-                as a `datasets.Dataset`. What is not given is the data that is trained on.
+                as a `datasets.Dataset`. For a split that is not given the training data stands in.
 
         Raises:
             UserError: a split is not a sequence of samples or of mappings, or is empty.

@@ -1,4 +1,4 @@
-"""Text files that are read by place: packed ones, those of other encodings, and what is wrong with one."""
+"""Text files that are read by place: packed ones, those of other encodings, and the faults of one."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from rlgf.run.display import Display
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.saver import Saver
 from rlgf.run.trainer import Trainer
-from toys import FavouringGuide, LetterTask, StopWhenLearned, letter_gpt, letter_t5, share_of_a
+from toys import FavouringGuide, LetterTask, letter_gpt, letter_t5, share_of_a
 
 QUIET = Display(Console(quiet=True))
 
@@ -119,7 +119,7 @@ def trainer(config: Config) -> Trainer:
     parts = build_parts(
         config, task=LetterTask(), reward=share_of_a, guide=FavouringGuide("a", 0.6), policy=policy
     )
-    return Trainer(config, parts, QUIET, callbacks=[StopWhenLearned()])
+    return Trainer(config, parts, QUIET)
 
 
 @pytest.mark.parametrize("critic", ["separate", "head"])

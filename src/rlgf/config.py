@@ -28,6 +28,7 @@ from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.models.quantization import Quantization
 from rlgf.models.scratch import ScratchConfig
 from rlgf.recipe import Source, laid_over, read_source, validated
+from rlgf.registry import forget_edited
 from rlgf.rewards.build import RewardConfig
 from rlgf.rewards.build import fit_for as fit_reward
 from rlgf.rollout.config import RolloutConfig
@@ -153,6 +154,7 @@ def load_config(*sources: Source, given: Collection[str] = ()) -> Config:
         UserError: a recipe that is not there or is no YAML; an unknown key, with the nearest known
             one; a value that does not fit, with the field and what would be right.
     """
+    forget_edited()
     merged: dict[str, Any] = {}
     for source in sources:
         part = _spelled_out(read_source(source))

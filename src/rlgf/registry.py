@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 from collections.abc import Mapping
@@ -18,8 +17,8 @@ def resolve(name: str, table: Mapping[str, Any], what: str) -> Any:
 
     A table holds objects, or says of each where it is, as ``module:attribute``: things that are not named are not imported.
 
-    A file is executed when one of its names is first asked for, and never again: what it keeps in its own
-    variables is shared by everything that the recipe names from it.
+    A file is executed when one of its names is first asked for, and not again (see `forget_edited`): what it keeps in
+    its own variables is shared by everything that the recipe names from it.
 
     Raises:
         UserError: No such name, file, module or attribute.
@@ -45,21 +44,29 @@ def resolve(name: str, table: Mapping[str, Any], what: str) -> Any:
     return getattr(module, attribute)
 
 
+_EXECUTED: dict[Path, tuple[int, ModuleType]] = {}
+"""Each file that was executed, with when it had last been written."""
+
+
+def forget_edited() -> None:
+    """Let files that were edited since be executed again when they are next asked for, as in a notebook.
+
+    A run that goes on keeps what it resolved a file to: this is called where a configuration is loaded.
+    """
+    for path, (written, _) in list(_EXECUTED.items()):
+        if not path.is_file() or path.stat().st_mtime_ns != written:
+            del _EXECUTED[path]
+
+
 def _loaded(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    return _executed(path, path.stat().st_mtime_ns)
-
-
-@functools.cache
-def _executed(path: Path, changed: int) -> ModuleType:
-    """
-    Args:
-        changed: when the file was last written: in a notebook an edited file is another one.
-    """
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"there is no file {path}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    if path not in _EXECUTED:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise FileNotFoundError(f"there is no file {path}")
+        module = importlib.util.module_from_spec(spec)
+        written = path.stat().st_mtime_ns
+        spec.loader.exec_module(module)
+        _EXECUTED[path] = written, module
+    return _EXECUTED[path][1]

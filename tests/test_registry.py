@@ -1,0 +1,55 @@
+"""A name of a recipe becomes one object, whoever asks for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rlgf.config import load_config
+from rlgf.errors import UserError
+from rlgf.registry import resolve
+
+COUNTING = "calls = []\ndef reward(completions, **kwargs):\n    return calls\n"
+
+
+def write(path: Path, text: str, seconds: int) -> None:
+    path.write_text(text)
+    os.utime(path, (seconds, seconds))
+
+
+def test_a_file_is_executed_once_until_a_configuration_is_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    write(file, COUNTING, 1)
+    name = f"{file}:reward"
+    resolve(name, {}, "reward")([]).append("kept")
+    assert resolve(name, {}, "reward")([]) == ["kept"], "what a file keeps is shared by all that ask"
+    write(file, COUNTING.replace("[]", "['edited']"), 2)
+    assert resolve(name, {}, "reward")([]) == ["kept"], "a run goes on with the file that it began with"
+    load_config("imdb")
+    assert resolve(name, {}, "reward")([]) == ["edited"]
+    load_config("imdb")
+    resolve(name, {}, "reward")([]).append("kept")
+    assert resolve(name, {}, "reward")([]) == ["edited", "kept"], "an unchanged file is not executed again"
+
+
+def test_a_table_imports_no_more_than_is_named() -> None:
+    table = {"here": "rlgf.errors:UserError", "broken": "no_such_module:thing"}
+    assert resolve("here", table, "error") is UserError
+    with pytest.raises(UserError, match=r"error 'no_such_module:thing': no_such_module cannot be imported"):
+        resolve("broken", table, "error")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("heer", "is not known: did you mean 'here'"),
+        ("mine.p-y:f", "'mine.p-y' is neither a file that ends in .py nor a module's name"),
+        ("gone.py:f", "there is no file"),
+        ("rlgf.errors:Missing", "rlgf.errors has no 'Missing'"),
+    ],
+)
+def test_what_cannot_be_resolved_is_one_sentence(name: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=f"thing '{name}'.*{sentence}"):
+        resolve(name, {"here": "rlgf.errors:UserError"}, "thing")

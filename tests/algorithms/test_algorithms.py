@@ -356,6 +356,21 @@ def test_your_own_loss_is_one_function_in_one_file(tmp_path: Path) -> None:
         algorithm_from({"base": "grpo", "terms": {"policy": {**term, "options": {}}}})
 
 
+PENALTY = """
+def squared(logprobs, reference_logprobs, mask, normalizer, kl_coefficient):
+    return kl_coefficient * (((logprobs - reference_logprobs) ** 2) * mask).sum() / normalizer
+"""
+
+
+def test_your_own_kl_penalty_leaves_the_rewards(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PENALTY)
+    own = {"base": "ppo", "terms": {"near": {"loss": f"{tmp_path}/mine.py:squared"}}}
+    for spec, place in (("ppo", "reward"), (own, "loss")):
+        found = algorithm_from(spec)
+        assert isinstance(found, Algorithm)
+        assert found.kl_penalty == place
+
+
 @pytest.mark.parametrize(
     ("old", "base", "kept"),
     [

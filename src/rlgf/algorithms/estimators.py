@@ -60,8 +60,8 @@ class Estimator:
     returns: bool = True
     """Whether it says what a critic is fitted to."""
     reads_kl: bool = True
-    """Whether the KL penalty goes into the token rewards that it reads, unless the row has a term 'kl'. An estimator
-    that divides by the spread of a group's rewards would divide the penalty too."""
+    """Whether the KL penalty goes into the token rewards that it reads, unless a term of the row is it. An estimator that divides
+    by the spread of a group's rewards would divide the penalty too."""
 
 
 def _gae(signals: Signals) -> Estimates:

@@ -118,7 +118,7 @@ class Algorithm(BaseModel):
     @property
     def kl_penalty(self) -> Literal["reward", "loss"] | None:
         """Where the KL penalty goes: into the rewards, into the loss, or nowhere."""
-        if any(term.loss == "kl" for term in self.terms.values()):
+        if any(term.penalizes_kl for term in self.terms.values()):
             return "loss"
         return "reward" if self.estimator is not None and self.estimator.reads_kl else None
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, get_type_hints
 
 from jaxtyping import Bool, Float, UInt8
@@ -42,6 +43,8 @@ class LossInputs:
     """The tokens that the term reads."""
     author: UInt8[Tensor, "B T"]
     """Who wrote each token, see `rlgf.types.Author`."""
+    kl_coefficient: float = 0.0
+    """The weight of the row's KL penalty now. A loss that reads it is that penalty, which then leaves the rewards."""
     logprobs: Float[Tensor, "B T"] | None = None
     """Of each token under the policy, with its gradient."""
     old_logprobs: Float[Tensor, "B T"] | None = None
@@ -97,7 +100,6 @@ class Term(BaseModel):
     """A name of `LOSSES`, or your own function as `file.py:function`; default: the term's own name."""
     on: Span = Span.ROLLOUT
     weight: Schedule = constant(1.0)
-    """The weight of the loss 'kl' is multiplied by the row's `kl.coefficient`."""
     options: Mapping[str, Any] = {}
     """Parameters of the loss beyond what it reads."""
 
@@ -113,7 +115,7 @@ class Term(BaseModel):
     @property
     def reads(self) -> frozenset[str]:
         """Which fields of `LossInputs` the loss reads."""
-        return frozenset(inspect.signature(self.function).parameters) & READABLE
+        return _parameters(self.function) & READABLE
 
     @property
     def paired(self) -> bool:
@@ -124,6 +126,16 @@ class Term(BaseModel):
     def of_critic(self) -> bool:
         """Whether the loss trains a critic."""
         return "values" in self.reads
+
+    @property
+    def scores_tokens(self) -> bool:
+        """Whether the loss reads the policy's probabilities of the tokens that stand in the texts."""
+        return bool(self.reads & {"logprobs", "reference_log_ratios", "old_log_ratios"})
+
+    @property
+    def penalizes_kl(self) -> bool:
+        """Whether the loss is the row's KL penalty, which is then no part of the rewards."""
+        return "kl_coefficient" in self.reads
 
     @property
     def weighs_advantages(self) -> bool:
@@ -169,6 +181,12 @@ class Term(BaseModel):
             odd = ", ".join(sorted(self.reads - _OF_REFERENCES))
             return f"the loss '{self.loss}' of the term '{name}' reads {odd}, and the references have none: set another 'on'"
         return None
+
+
+@cache
+def _parameters(function: LossFunction) -> frozenset[str]:
+    """The names of a function's parameters, which are asked for at every micro-batch."""
+    return frozenset(inspect.signature(function).parameters)
 
 
 def _hints(function: LossFunction) -> dict[str, Any]:

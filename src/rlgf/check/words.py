@@ -92,7 +92,7 @@ def kl(row: Algorithm) -> str:
     if row.kl.target is not None:
         size += f" at first, steered to {row.kl.target:g} nats per token over {row.kl.horizon:g} updates"
     if row.kl_penalty == "loss":
-        return f"{size}, times the weight of the term 'kl', in the loss"
+        return f"{size}, times the weight of its term, in the loss"
     return f"{size}, taken off the reward of each of the policy's tokens"
 
 

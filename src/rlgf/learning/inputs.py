@@ -73,7 +73,8 @@ def step_terms(
         count = float(together if term.weighs_advantages else read_by(term, rollout, row).sum())
         if term.paired and batch.pairs is not None:
             count = float(len(batch.pairs))
-        weight = term.weight.at(progress) * (batch.kl_coefficient if term.loss == "kl" else 1.0)
+        idle = term.penalizes_kl and not batch.kl_coefficient
+        weight = 0.0 if idle else term.weight.at(progress)
         found.append(StepTerm(name, term, weight, max(count, 1.0)))
     return [term for term in found if term.weight] or found
 
@@ -102,7 +103,11 @@ class InputReader:
             return None if tensor is None or name not in names else tensor[:, :length].to(device)
 
         ratios = names & {"reference_log_ratios", "old_log_ratios"}
-        logprobs = self.logprobs(tokens, logits) if ratios or "logprobs" in names else None
+        kept = tokens.kept_mask(logits.shape[-1])
+        logprobs = None
+        if ratios or "logprobs" in names:
+            ends = self.policy.end_ids
+            logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, ends, kept, tokens.given)
         found: dict[str, Tensor | None] = {
             "logprobs": logprobs,
             "old_logprobs": cut(micro.old_logprobs, "old_logprobs"),
@@ -110,7 +115,6 @@ class InputReader:
             "advantages": cut(micro.advantages, "advantages"),
         }
         if "entropy" in names:
-            kept = tokens.kept_mask(logits.shape[-1])
             found["entropy"] = entropy(logits, self.sampling, self.policy.end_ids, kept)
         if names & {"distribution", "guide_distribution"}:
             found["distribution"], found["guide_distribution"] = self.distributions(tokens, logits)
@@ -127,13 +131,12 @@ class InputReader:
         if micro.difference is not None:
             found["difference"] = micro.difference.to(device)
         author = micro.rollout.author[:, :length].to(device)
-        return LossInputs(normalizer=1.0, mask=tokens.response_mask, author=author, **found)
-
-    def logprobs(self, tokens: Tokens, logits: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:
-        """Of each token, under the distribution that it was drawn from."""
-        kept = tokens.kept_mask(logits.shape[-1])
-        return token_logprobs(
-            logits, tokens.response_ids, self.sampling, self.policy.end_ids, kept, tokens.given
+        return LossInputs(
+            normalizer=1.0,
+            mask=tokens.response_mask,
+            author=author,
+            kl_coefficient=micro.kl_coefficient,
+            **found,
         )
 
     def distributions(self, tokens: Tokens, logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,9 +59,15 @@ class Moved:
     tokens: float
 
     @staticmethod
-    def of(batch: Experience, reads: Bool[Tensor, "B T"]) -> Moved:
+    def of(batch: Experience, reads: Bool[Tensor, "B T"]) -> Moved | None:
+        """None where there is no token to measure it at.
+
+        Args:
+            reads: the tokens that the terms over the policy's outputs read.
+        """
         moved = Moved(batch.scored.old_logprobs is not None, 0.0)
-        return replace(moved, tokens=float(moved.compared(batch, reads).sum()))
+        tokens = float(moved.compared(batch, reads).sum())
+        return replace(moved, tokens=tokens) if tokens else None
 
     def compared(self, batch: Experience, reads: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
         return reads if self.all_known else reads & batch.rollout.written_by(Author.POLICY)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlgf import distributed, seeding
-from rlgf.algorithms import Algorithm, Span
+from rlgf.algorithms import Algorithm, LossInputs, Span
 from rlgf.finite import require_finite, require_finite_metrics
 from rlgf.guides.base import ScoringGuide
 from rlgf.learning.config import UpdateConfig
@@ -163,7 +163,8 @@ class Updater:
         of_policy = [term for term in terms if term not in of_critic and term not in on_references]
         value_reads = read_by_any({t.name: t.term for t in of_critic}, batch.rollout, row)
         policy_reads = policy_reads_of(batch.rollout, row)
-        moved = Moved.of(batch, policy_reads)
+        scored = any(term.term.scores_tokens for term in of_policy)
+        moved = Moved.of(batch, policy_reads) if scored or self.config.max_update_kl is not None else None
         device = self.policy.model.device
 
         reads = policy_reads if of_policy else torch.zeros_like(policy_reads)
@@ -173,13 +174,17 @@ class Updater:
             logits, hidden = response_outputs(self.policy.model, tokens, hidden=shared)
             loss = self._policy_loss(of_policy, micro, tokens, logits, row, moved, metrics)
             if critic is not None and shared:
-                loss = loss + self._value_loss(of_critic, micro, critic(tokens, hidden), row, metrics)
+                loss = loss + _summed(
+                    of_critic, value_inputs(micro, critic(tokens, hidden)), micro.rollout, row, metrics
+                )
             loss.backward()
         if critic is not None and not shared:
             for micro, tokens in micro_batches(batch, value_reads, self.config.max_micro_tokens, device):
-                self._value_loss(of_critic, micro, critic(tokens, None), row, metrics).backward()
+                _summed(
+                    of_critic, value_inputs(micro, critic(tokens, None)), micro.rollout, row, metrics
+                ).backward()
         if references is not None and on_references:
-            self._reference_loss(on_references, references, metrics)
+            self._reference_loss(on_references, references, row, metrics)
         distributed.sum_gradients(self.trained)
         return distributed.sum_numbers(dict(metrics))
 
@@ -202,49 +207,26 @@ class Updater:
         tokens: Tokens,
         logits: Tensor,
         row: Algorithm,
-        moved: Moved,
+        moved: Moved | None,
         metrics: dict[str, Tensor],
     ) -> Tensor:
-        """The terms that read the policy's outputs."""
-        names = frozenset({"logprobs", "old_logprobs"}).union(*(term.term.reads for term in terms))
+        """The terms that read the policy's outputs, and how far the policy has moved where that is asked for."""
+        names = frozenset[str]().union(*(term.term.reads for term in terms))
+        if moved is not None:
+            names |= {"logprobs", "old_logprobs"}
         inputs = self.reader.read(names, micro, tokens, logits)
-        loss = torch.zeros((), device=logits.device)
-        length = logits.shape[1]
-        for term in terms:
-            mask = read_by(term.term, micro.rollout, row)[:, :length].to(logits.device)
-            summand, found = term(inputs, mask)
-            _accumulate(metrics, found)
-            loss = loss + summand
-        assert inputs.logprobs is not None, "asked for above"
-        assert inputs.old_logprobs is not None, "asked for above"
-        if moved.tokens:
-            mask = moved.compared(micro, policy_reads_of(micro.rollout, row))[:, :length]
+        if moved is not None:
+            assert inputs.logprobs is not None, "asked for above"
+            assert inputs.old_logprobs is not None, "asked for above"
+            mask = moved.compared(micro, policy_reads_of(micro.rollout, row))[:, : logits.shape[1]]
             gone = losses.update_kl(
                 inputs.logprobs, inputs.old_logprobs, mask.to(logits.device), moved.tokens
             )
             _accumulate(metrics, {"update_kl": gone})
-        return loss
-
-    def _value_loss(
-        self,
-        terms: Sequence[StepTerm],
-        micro: Experience,
-        values: Tensor,
-        row: Algorithm,
-        metrics: dict[str, Tensor],
-    ) -> Tensor:
-        """The term that reads a critic's values."""
-        inputs = value_inputs(micro, values)
-        loss = torch.zeros((), device=values.device)
-        for term in terms:
-            mask = read_by(term.term, micro.rollout, row)[:, : values.shape[1]].to(values.device)
-            summand, found = term(inputs, mask)
-            _accumulate(metrics, found)
-            loss = loss + summand
-        return loss
+        return _summed(terms, inputs, micro.rollout, row, metrics)
 
     def _reference_loss(
-        self, terms: Sequence[StepTerm], references: Rollout, metrics: dict[str, Tensor]
+        self, terms: Sequence[StepTerm], references: Rollout, row: Algorithm, metrics: dict[str, Tensor]
     ) -> None:
         """Add the gradient of the terms on the reference texts."""
         references = references[distributed.every_nth(torch.arange(len(references)))]
@@ -255,10 +237,24 @@ class Updater:
             tokens = Tokens.of(micro.rollout).to(self.policy.model.device)
             logits, _ = response_outputs(self.policy.model, tokens)
             inputs = self.reader.read(names, micro, tokens, logits)
-            for term in terms:
-                loss, found = term(inputs, tokens.response_mask)
-                _accumulate(metrics, found)
-                loss.backward(retain_graph=term is not terms[-1])
+            _summed(terms, inputs, micro.rollout, row, metrics).backward()
+
+
+def _summed(
+    terms: Sequence[StepTerm],
+    inputs: LossInputs,
+    rollout: Rollout,
+    row: Algorithm,
+    metrics: dict[str, Tensor],
+) -> Tensor:
+    """The sum of terms over one micro-batch, each over the tokens that it reads."""
+    loss = torch.zeros((), device=inputs.mask.device)
+    for term in terms:
+        mask = read_by(term.term, rollout, row)[:, : inputs.mask.shape[1]].to(inputs.mask.device)
+        summand, found = term(inputs, mask)
+        _accumulate(metrics, found)
+        loss = loss + summand
+    return loss
 
 
 def _accumulate(metrics: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:

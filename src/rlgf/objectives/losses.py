@@ -199,21 +199,22 @@ def kl_to_reference(
     reference_logprobs: Float[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
     normalizer: float,
+    kl_coefficient: float,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """The KL penalty as a term of the loss, for tokens that the policy sampled before the update.
 
-    ``1/2 sum of rho d^2 / normalizer`` with ``d = log pi - log reference`` and ``rho = pi / old``, of which only d is
-    differentiated. The gradient at a token is ``rho d grad log pi``; over what old samples at a state that is the
-    gradient of KL(pi || reference) there, for any pi. The states are given, as in GRPO's own penalty (Shao et al.,
-    arXiv 2402.03300, equation 4). That one is the estimator k3 = `kl_estimate`; differentiated alone, k3 has the gradient
-    of KL(reference || pi) and k2 = d^2 / 2 this one (J. Schulman, "Approximating KL Divergence", 2020). Weighted by a
-    rho that is differentiated too, k3 has the same gradient as here.
+    ``c/2 sum of rho d^2 / normalizer`` with c the coefficient, ``d = log pi - log reference`` and ``rho = pi / old``,
+    of which only d is differentiated. The gradient at a token is ``c rho d grad log pi``; over what old samples at a
+    state that is c times the gradient of KL(pi || reference) there, for any pi. The states are given, as in GRPO's own
+    penalty (Shao et al., arXiv 2402.03300, equation 4). That one is the estimator k3 = `kl_estimate`; differentiated
+    alone, k3 has the gradient of KL(reference || pi) and k2 = d^2 / 2 this one (J. Schulman, "Approximating KL
+    Divergence", 2020). Weighted by a rho that is differentiated too, k3 has the same gradient as here.
 
     Metrics: ``estimate``, the mean of rho k3, which estimates KL(pi || reference) without bias and is never negative.
     """
     ratio = torch.where(mask, logprobs - old_logprobs, 0.0).exp().detach()
     difference = torch.where(mask, log_ratio(logprobs, reference_logprobs), 0.0)
-    loss = 0.5 * (ratio * difference**2).sum() / normalizer
+    loss = kl_coefficient * (0.5 * (ratio * difference**2).sum() / normalizer)
     with torch.no_grad():
         estimate = torch.where(mask, kl_estimate(logprobs, reference_logprobs), 0.0)
         return loss, {"estimate": (ratio * estimate).sum() / normalizer}

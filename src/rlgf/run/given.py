@@ -52,8 +52,12 @@ def gathered(
     """Make of what a caller gave what a run works with; see `Trainer` for the arguments.
 
     Raises:
-        UserError: something is of the wrong kind, or a model comes without its tokenizer.
+        UserError: something is of the wrong kind, lacks what belongs to it, or would not be used.
     """
+    if task is not None and data.get("train") is not None:
+        raise UserError("'task' and 'train' are both the run's data: give one of them.")
+    if tokenizer is not None and not isinstance(policy, PreTrainedModel):
+        raise UserError("'tokenizer' belongs to a model given as 'policy': give that too, or leave it out.")
     if data.get("train") is None and any(split is not None for split in data.values()):
         raise UserError("'validation' and 'test' need 'train' beside them.")
     if task is None and data.get("train") is not None:
@@ -124,9 +128,14 @@ def configured(config: Config | Source | Sequence[Source], given: Given, peft_co
     Raises:
         UserError: see `load_config` and `adapter_settings`.
     """
-    if isinstance(config, Config):
-        return config
-    sources: list[Source] = [config] if isinstance(config, str | Path | Mapping) else list(config)
+    over: dict[str, Any] = {}
+    if given.policy is not None:  # a model that the recipe names is then not the run's
+        over |= {"model": None, "scratch": None}
     if peft_config is not None:
-        sources.append({"policy": {"lora": adapter_settings(peft_config)}})
-    return load_config(*sources, given=given.sections)
+        over["lora"] = adapter_settings(peft_config)
+    if isinstance(config, Config):
+        if not over:
+            return config
+        config = config.model_dump(mode="json")
+    sources: list[Source] = [config] if isinstance(config, str | Path | Mapping) else list(config)
+    return load_config(*sources, {"policy": over}, given=given.sections)

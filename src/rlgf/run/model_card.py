@@ -14,7 +14,8 @@ from rlgf.run.checkpoint import Progress
 def write_model_card(folder: Path, config: Config, totals: Mapping[str, float], progress: Progress) -> None:
     """Write ``README.md`` with what the policy was trained from, how, and what it measured."""
     data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["rlgf"])
-    base = config.policy.model or "a small GPT from random weights"
+    scratch = "a small GPT from random weights" if config.policy.scratch else "a model given in Python"
+    base = config.policy.model or scratch
     guide = config.guide.label if config.guide else "none"
     numbers = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in totals.items())
     recipe = "\n".join("    " + line for line in config.to_yaml().splitlines())

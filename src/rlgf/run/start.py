@@ -54,6 +54,8 @@ def load_start(config: Config, train: Sequence[Sample]) -> LanguageModel | None:
     start, near = _read(Path(model) / _FILE)
     if start["scratch"] is not None:
         return load_language_model(ScratchConfig.model_validate(start["scratch"]), scratch_texts(train))
+    if start["model"] is None:
+        raise UserError(f"the policy {model} was trained from a model that was given in Python: {_REMEDY}.")
     name = str(start["model"])
     if near is not None:
         places = [Path(model) / near, Path(name)]

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from rlgf import distributed
 from rlgf.algorithms import Algorithm, Span
 from rlgf.config import Config
+from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.guides import BudgetSpentError, Guide
 from rlgf.learning.updater import OptimizerFactory
@@ -90,6 +91,10 @@ class Trainer:
         Raises:
             UserError: something that the configuration names cannot be had or does not fit.
         """
+        if parts is not None and any(
+            one is not None for one in (policy, peft_config, train, task, guide, reward, optimizer)
+        ):
+            raise UserError("'parts' are already built: give objects to 'build_parts', or leave 'parts' out.")
         given = gathered(
             policy=policy,
             tokenizer=tokenizer,

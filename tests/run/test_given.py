@@ -1,0 +1,87 @@
+"""Objects given in Python take the place of what a recipe names, and none is passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoraConfig
+from rich.console import Console
+
+from rlgf.algorithms import ALGORITHMS
+from rlgf.config import Config, load_config
+from rlgf.errors import UserError
+from rlgf.run.build import build_parts
+from rlgf.run.checkpoint import save_policy
+from rlgf.run.display import Display
+from rlgf.run.given import Given, configured
+from rlgf.run.trainer import Trainer
+from toys import LetterTask, letter_gpt, letter_tokenizer, share_of_a
+
+QUIET = Display(Console(quiet=True))
+ADAPTER = LoraConfig(r=3, lora_alpha=6)
+
+
+def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "algorithm": "rloo",
+        "output": str(folder / "run"),
+        "task": "toys:LetterTask",
+        "reward": "toys:share_of_a",
+        "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
+        "update": {"minibatch": 4},
+        "training": {"updates": 1, "trackers": []},
+        "evaluation": {"samples": 8, "test_samples": 8},
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_an_adapter_given_in_python_is_the_runs(loaded: bool) -> None:
+    sources: Any = load_config("imdb") if loaded else "imdb"
+    config = configured(sources, Given(), ADAPTER)
+    assert config.policy.lora is not None
+    assert (config.policy.lora.r, config.policy.lora.alpha) == (3, 6.0)
+    rest = config.policy.model_copy(update={"lora": None})
+    assert config.model_copy(update={"policy": rest}) == load_config("imdb")
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_configuration_is_the_same_when_it_is_read_again(name: str) -> None:
+    own = {"algorithm": name, "rollout": {"min_response_tokens": 0}, "policy": {"critic": "head"}}
+    config = load_config("imdb", own)
+    assert load_config(config.model_dump(mode="json")) == config
+
+
+def test_a_model_given_in_python_is_not_the_recipes(tmp_path: Path) -> None:
+    save_policy(letter_gpt(), tmp_path / "start")
+    named = recipe(tmp_path, policy={"model": str(tmp_path / "start")})
+    trainer = Trainer(load_config(named), display=QUIET, policy=letter_gpt(seed=1))
+    assert trainer.config.policy.model is None
+    trainer.train()
+    policy = tmp_path / "run" / "policy"
+    assert "from `a model given in Python`" in (policy / "README.md").read_text()
+    trained: dict[str, Any] = {"policy": {"model": str(policy)}}
+    with pytest.raises(UserError, match=r"given in Python: name .* 'evaluation\.reference\.model'\.$"):
+        Trainer([named, trained], display=QUIET, evaluates=True)
+    reference: dict[str, Any] = {"evaluation": {"reference": {"model": str(tmp_path / "start")}}}
+    assert Trainer([named, trained, reference], display=QUIET, evaluates=True).evaluate().totals["kl"] > 0
+
+
+def test_what_would_not_be_used_is_refused(tmp_path: Path) -> None:
+    config: Config = load_config(recipe(tmp_path), given=["policy"])
+    data = [{"prompt": "a"}]
+    with pytest.raises(UserError, match="'task' and 'train' are both the run's data"):
+        Trainer(config, policy=letter_gpt(), task=LetterTask(), train=data)
+    with pytest.raises(UserError, match="'tokenizer' belongs to a model given as 'policy'"):
+        Trainer(config, tokenizer=letter_tokenizer("abcd"))
+    parts = build_parts(config, policy=letter_gpt())
+    for given in (
+        {"reward": share_of_a},
+        {"train": data},
+        {"peft_config": ADAPTER},
+        {"policy": letter_gpt()},
+    ):
+        with pytest.raises(UserError, match="'parts' are already built"):
+            Trainer(config, parts, QUIET, **given)

@@ -77,12 +77,13 @@ class TrainingLoop:
         training, trainer = self.config.training, self.trainer
         with self.stopping, self.display.run(self.config.name, training.updates, trainer.progress.update):
             while True:
-                if trainer.progress.validation_due or self.control.should_evaluate:
+                # All processes measure or none does, and all stop or none does.
+                if any(distributed.gathered(trainer.progress.validation_due or self.control.should_evaluate)):
                     self.saver.begin(trainer.progress.update)
                     self._validate()
                 number = trainer.progress.update
                 done = number >= training.updates or self.control.should_training_stop
-                # All processes stop or none does; a wish from here on is for the next update.
+                # A wish from here on is for the next update.
                 wishes = distributed.gathered((self.stopping.asked, done, self.control.should_save))
                 asked = next(filter(None, (wish[0] for wish in wishes)), 0)
                 done, save = (any(wish[i] for wish in wishes) for i in (1, 2))

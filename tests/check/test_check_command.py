@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from rlgf.run.build import build_parts
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from rlgf.schedules import Schedule, constant
-from rlgf.types import Author
+from rlgf.types import Author, Message, Sample
 from toys import FavouringGuide, LetterTask, letter_gpt, letter_t5
 
 RECIPE: dict[str, Any] = {
@@ -146,7 +147,7 @@ def test_a_mixture_runs_its_rows_as_often_as_is_said() -> None:
 def test_what_is_measured_of_the_guide_is_one_answer_for_each_prompt() -> None:
     config = load_config(RECIPE, "rollout.max_guide_tokens=5")
     trainer, _ = counted(load_config(RECIPE, "rollout.max_guide_tokens=5", "training.updates=1"))
-    guide = trainer.parts.collector.writers[Author.GUIDE].guide  # type: ignore[attr-defined]
+    guide = trainer.parts.collector.writers[Author.GUIDE].guide
     trainer.evaluate(Author.GUIDE, "test")
     (bill,) = evaluation_bills(config, LetterTask().load("test")[:8])
     assert bill.run.calls == len(guide.requests) == 8
@@ -185,6 +186,16 @@ def test_a_servers_bill_is_no_less_than_what_it_was_paid(ensemble: bool) -> None
         assert bill.suffices(bill.run)
 
 
+@pytest.mark.parametrize("style", ["chat", "completions"])
+def test_a_chat_is_billed_as_the_guide_is_sent_it(style: str) -> None:
+    guide = {"url": "http://localhost:9/v1", "model": "letters", "style": style, "cache": None}
+    config = load_config({**RECIPE, "guide": guide})
+    chat = (Message("system", "s" * 400), Message("user", "u"))
+    (bill,) = evaluation_bills(config, [Sample("u" * 20, messages=chat)] * 3)
+    tokens_of_each = {"chat": (400 + 1 + 2 * 16) / 2, "completions": 20 / 2}[style]
+    assert bill.run.prompt_tokens == 3 * math.ceil(tokens_of_each)
+
+
 # Sizes.
 
 
@@ -200,7 +211,7 @@ def test_optimizer_steps_are_counted(algorithm: str, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Updater, "_step", counting)
     counted(config)
-    at_most = steps_per_update(config, config.algorithm)  # type: ignore[arg-type]
+    at_most = steps_per_update(config, config.algorithm)
     assert 0 < len(steps) <= at_most
     if algorithm != "guided-dpo":
         assert len(steps) == at_most

@@ -37,7 +37,7 @@ def training_bills(config: Config, plans: Iterable[UpdatePlan], train: Sequence[
     for plan in plans:
         order = list(shuffled_passes(first, plan.prompts, len(train), config.seed))
         asks = plan.of(Author.GUIDE)
-        _add(bills, config.guide, asks, [train[index].prompt for index in order] if asks else [])
+        _add(bills, config.guide, asks, [train[index] for index in order] if asks else [])
         first += plan.prompts
     if config.guide is not None and _asked_first(config.guide):
         request = first_request(config.rollout, train)
@@ -50,7 +50,7 @@ def evaluation_bills(config: Config, samples: Sequence[Sample]) -> list[Bill]:
     """What ``rlgf eval`` asks of each guide."""
     bills = _bills(config.guide)
     asks = evaluation_asks(Author.GUIDE, config.rollout, len(samples))
-    _add(bills, config.guide, asks, [sample.prompt for sample in samples])
+    _add(bills, config.guide, asks, samples)
     return list(bills.values())
 
 
@@ -78,13 +78,14 @@ def _asked_first(config: GuideConfig) -> bool:
 
 
 def _add(
-    bills: dict[str, Bill], guide: GuideConfig | None, asks: Sequence[Ask], prompts: Sequence[str]
+    bills: dict[str, Bill], guide: GuideConfig | None, asks: Sequence[Ask], samples: Sequence[Sample]
 ) -> None:
     """Book what one update asks for."""
     of_guides: dict[str, tuple[list[Request], list[int]]] = {}
     for ask in asks:
         assert guide is not None, "checked: who asks a guide has one"
-        request = Request(prompts[ask.sample], ask.limit, seeding.derive(ask.seed, "guide"))
+        sample, seed = samples[ask.sample], seeding.derive(ask.seed, "guide")
+        request = Request(sample.prompt, ask.limit, seed, messages=sample.messages)
         requests, written = of_guides.setdefault(_route(guide, request.seed), ([], []))
         requests.append(request)
         written.append(ask.written)

@@ -309,9 +309,7 @@ def _priced(bill: Bill) -> bool:
 
 
 def _name(bill: Bill) -> str:
-    model = getattr(bill.config, "model", None) or getattr(bill.config, "name", None)
-    model = model or getattr(bill.config, "file", "")
-    return f"{bill.name} ({model})" if bill.name else str(model)
+    return f"{bill.name} ({bill.config.label})" if bill.name else bill.config.label
 
 
 def _budget(bill: Bill) -> list[str]:

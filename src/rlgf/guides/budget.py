@@ -24,7 +24,7 @@ def most(config: HTTPGuideConfig, requests: Sequence[Request]) -> Usage:
 
 def _characters(config: HTTPGuideConfig, request: Request) -> int:
     """Of all that a request sends as its text."""
-    if request.messages:
+    if request.messages and config.style == "chat":
         sent = chat_messages(config, request)
         return sum(len(one["content"]) + _AROUND_A_MESSAGE for one in sent)
     around = len(config.template) + len(config.system or "") if config.style == "chat" else 0

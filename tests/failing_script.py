@@ -185,7 +185,7 @@ def run(root: Path, name: str) -> dict[str, Any]:
     ended, notes, shown = "finished", [], list[str]()
     try:
         failing = trainer(folder, *CASES[name])
-        failing.display.note = shown.append  # type: ignore[method-assign]
+        failing.display.note = shown.append
         failing.train()
     except BaseException as error:
         ended, notes = f"{type(error).__name__}: {error}", getattr(error, "__notes__", [])

@@ -175,7 +175,6 @@ def test_the_command_lists_every_recipe_with_its_sentence() -> None:
 
 
 def test_a_wheel_holds_every_recipe(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools", minversion="77")
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):

@@ -56,7 +56,7 @@ def reading(model: LanguageModel) -> Iterator[list[list[int]]]:
     def look(module: object, args: object, given: dict[str, object]) -> None:
         ids, mask = given["input_ids"], given["attention_mask"]
         if not seen:
-            seen.extend(row[m.bool()].tolist() for row, m in zip(ids, mask, strict=True))  # type: ignore[call-overload]
+            seen.extend(row[m.bool()].tolist() for row, m in zip(ids, mask, strict=True))
 
     # What a model can do is tried at its first pass, which is not the one to look at.
     abilities(model.model)
@@ -75,7 +75,7 @@ def favour(model: LanguageModel, before: list[int], token: int) -> None:
 
 def collector(policy: LanguageModel, guide: object = None) -> Collector:
     config = RolloutConfig.model_validate({"max_prompt_tokens": 12, "max_response_tokens": 10})
-    return Collector(policy, guide, config, seed=0)  # type: ignore[arg-type]
+    return Collector(policy, guide, config, seed=0)
 
 
 @pytest.mark.parametrize("kind", [byte_bpe, *WITH_BEGINNING], ids=lambda kind: kind.__name__)

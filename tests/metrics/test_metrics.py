@@ -102,7 +102,7 @@ def test_meteor_of_equal_sentences_is_1_and_of_nothing_shared_0(meteor: Metric) 
 
 def test_a_meteor_whose_process_has_ended_says_so_and_goes() -> None:
     dead = metric("meteor")
-    process = dead._scorer.meteor_p  # type: ignore[attr-defined]
+    process = dead._scorer.meteor_p
     process.kill()
     process.wait()
     with pytest.raises(UserError, match="'meteor': its Java process has ended"):

@@ -279,10 +279,10 @@ def test_a_critic_values_the_states_of_the_decoder(model: PreTrainedModel, kind:
     tokens = tokens_of(task.prompts, responses, 0, 1)
     critic = build_critic(kind, model)
     with torch.no_grad():
-        torch.nn.init.normal_(critic.head.weight)  # type: ignore[union-attr]  # both kinds have one
+        torch.nn.init.normal_(critic.head.weight)  # both kinds have one
         _, hidden = response_outputs(model, tokens, hidden=True)
         values = critic(tokens, hidden)
-        expected = (hidden @ critic.head.weight.T)[..., 0]  # type: ignore[union-attr]
+        expected = (hidden @ critic.head.weight.T)[..., 0]
     assert values.shape == tokens.response_ids.shape
     torch.testing.assert_close(
         values[tokens.response_mask], expected[tokens.response_mask], atol=1e-3, rtol=1e-4

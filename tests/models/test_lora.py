@@ -56,7 +56,7 @@ def trained_a_little(policy: LanguageModel, name: str = "default") -> None:
 
 @pytest.mark.parametrize("make", [letter_gpt, letter_t5])
 def test_an_untrained_adapter_changes_nothing_and_a_trained_one_can_be_left_out(make: object) -> None:
-    policy: LanguageModel = make()  # type: ignore[operator]
+    policy: LanguageModel = make()
     start = logits(policy)
     policy = adapted(policy)
     torch.testing.assert_close(logits(policy), start)
@@ -152,7 +152,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
 
 def written(model: object) -> list[int]:
     (result,) = sample_continuations(
-        model,  # type: ignore[arg-type]
+        model,
         [torch.tensor([0, 1])],
         torch.tensor([12]),
         torch.rand(1, 12, generator=torch.Generator().manual_seed(0)),

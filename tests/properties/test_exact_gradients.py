@@ -80,7 +80,7 @@ def episodes(row: Algorithm) -> Iterator[tuple[tuple[int, ...], int, int]]:
 def draft(row: Algorithm, response: tuple[int, ...], switch: int) -> Draft:
     made = Draft(Sample(""), [3], seed=0)
     made.ids = list(response)
-    made.authors = [row.script.rollin if t < switch else row.script.rollout for t in range(LENGTH)]  # type: ignore[misc]
+    made.authors = [row.script.rollin if t < switch else row.script.rollout for t in range(LENGTH)]
     made.logprobs = [
         float(POLICY[state_index(response[:t]), response[t]].log()) if author is Author.POLICY else 0.0
         for t, author in enumerate(made.authors)

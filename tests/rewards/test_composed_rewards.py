@@ -51,7 +51,7 @@ def test_only_the_terms_that_take_references_get_them() -> None:
     def overlap(prompts: list[str], completions: list[str], references: list[Any]) -> list[float]:
         return [float(text in texts) for text, texts in zip(completions, references, strict=True)]
 
-    reward = Composed({"overlap": Term(overlap), "b": Term(count_b)})  # type: ignore[arg-type]
+    reward = Composed({"overlap": Term(overlap), "b": Term(count_b)})
     assert score(reward, RewardInput(TEXTS, TEXTS, {}, [("aab",), ("x",), ()])).terms["overlap"].tolist() == [
         1,
         0,
@@ -61,7 +61,7 @@ def test_only_the_terms_that_take_references_get_them() -> None:
 
 
 def test_a_term_that_answers_wrongly_is_named() -> None:
-    reward = Composed({"bad": Term(lambda prompts, completions, **columns: [1.0]), "b": Term(count_b)})  # type: ignore[arg-type]
+    reward = Composed({"bad": Term(lambda prompts, completions, **columns: [1.0]), "b": Term(count_b)})
     with pytest.raises(UserError, match="returned 1 values for 3 completions"):
         score(reward, RewardInput(TEXTS, TEXTS, {}, [()] * 3))
 

@@ -123,7 +123,7 @@ def test_references_come_to_a_reward_that_takes_them() -> None:
         return [0.0] * 3
 
     for reward in (by_name, among_columns):
-        checked_rewards(reward, RewardInput(TEXTS, TEXTS, {}, REFERENCES))  # type: ignore[arg-type]
+        checked_rewards(reward, RewardInput(TEXTS, TEXTS, {}, REFERENCES))
     assert seen == [REFERENCES, REFERENCES]
     own: dict[str, Any] = {"references": ["x", "y", "z"]}
     checked_rewards(among_columns, RewardInput(TEXTS, TEXTS, own, [(), (), ()]))

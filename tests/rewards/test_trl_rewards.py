@@ -47,96 +47,96 @@ def said(reward: Callable[..., Any], given: RewardInput = GIVEN) -> list[float]:
 # As TRL's documentation, its own rewards and the notebooks around it write them.
 
 
-def reward_len(completions, **kwargs):  # type: ignore[no-untyped-def]
+def reward_len(completions, **kwargs):
     return [float(len(completion)) for completion in completions]
 
 
-def accuracy_reward(completions, solution, **kwargs):  # type: ignore[no-untyped-def]
+def accuracy_reward(completions, solution, **kwargs):
     return [float(wanted in text) for text, wanted in zip(completions, solution, strict=True)]
 
 
-def completions_first(completions, prompts, **kwargs):  # type: ignore[no-untyped-def]
+def completions_first(completions, prompts, **kwargs):
     return [float("good" in text) for text in completions]
 
 
-def optional_column(completions, answer=None, **kwargs):  # type: ignore[no-untyped-def]
+def optional_column(completions, answer=None, **kwargs):
     return [float(value == "x") for value in answer]
 
 
-def optional_and_missing(completions, no_column="nothing", **kwargs):  # type: ignore[no-untyped-def]
+def optional_and_missing(completions, no_column="nothing", **kwargs):
     return [float(no_column == "nothing")] * len(completions)
 
 
-def by_keyword(*, completions, **kwargs):  # type: ignore[no-untyped-def]
+def by_keyword(*, completions, **kwargs):
     return [float(len(completion)) for completion in completions]
 
 
-def no_more_than_it_needs(solution, completions):  # type: ignore[no-untyped-def]
+def no_more_than_it_needs(solution, completions):
     return accuracy_reward(completions, solution)
 
 
-def tokens(completion_ids, **kwargs):  # type: ignore[no-untyped-def]
+def tokens(completion_ids, **kwargs):
     return [float(len(ids)) for ids in completion_ids]
 
 
-def cut_short(finished, **kwargs):  # type: ignore[no-untyped-def]
+def cut_short(finished, **kwargs):
     return [float(ended) for ended in finished]
 
 
-def all_by_name(**kwargs):  # type: ignore[no-untyped-def]
+def all_by_name(**kwargs):
     return [
         float(len(ids) + len(text))
         for ids, text in zip(kwargs["completion_ids"], kwargs["completions"], strict=True)
     ]
 
 
-def positional_only(prompts, completions, /):  # type: ignore[no-untyped-def]
+def positional_only(prompts, completions, /):
     return reward_len(completions)
 
 
-def positional_only_other_way(completions, prompts, /, **kwargs):  # type: ignore[no-untyped-def]
+def positional_only_other_way(completions, prompts, /, **kwargs):
     assert "prompts" not in kwargs
     return reward_len(completions)
 
 
-def positional_only_own_names(one, other, /):  # type: ignore[no-untyped-def]
+def positional_only_own_names(one, other, /):
     return reward_len(other)
 
 
-def anything(*args):  # type: ignore[no-untyped-def]
+def anything(*args):
     return reward_len(args[1])
 
 
-def wrapped(function):  # type: ignore[no-untyped-def]
+def wrapped(function):
     @functools.wraps(function)
-    def wrapper(*args, **kwargs):  # type: ignore[no-untyped-def]
+    def wrapper(*args, **kwargs):
         return function(*args, **kwargs)
 
     return wrapper
 
 
-def wrapped_by_position(function):  # type: ignore[no-untyped-def]
+def wrapped_by_position(function):
     @functools.wraps(function)
-    def wrapper(*args):  # type: ignore[no-untyped-def]
+    def wrapper(*args):
         return function(*args)
 
     return wrapper
 
 
-def with_a_client(function):  # type: ignore[no-untyped-def]
+def with_a_client(function):
     @functools.wraps(function)
-    def wrapper(*args, **kwargs):  # type: ignore[no-untyped-def]
+    def wrapper(*args, **kwargs):
         return function(*args, client=len, **kwargs)
 
     return wrapper
 
 
 @with_a_client
-def through_a_client(completions, client, **kwargs):  # type: ignore[no-untyped-def]
+def through_a_client(completions, client, **kwargs):
     return [float(client(text)) for text in completions]
 
 
-def scaled(completions, scale, **kwargs):  # type: ignore[no-untyped-def]
+def scaled(completions, scale, **kwargs):
     return [scale * value for value in reward_len(completions)]
 
 
@@ -148,29 +148,29 @@ class Punishment:
     def __init__(self, limit: int) -> None:
         self.limit = limit
 
-    def __call__(self, completion_ids, **kwargs):  # type: ignore[no-untyped-def]
+    def __call__(self, completion_ids, **kwargs):
         return [-1.0 if len(ids) > self.limit else 0.0 for ids in completion_ids]
 
-    def bound(self, completions, **kwargs):  # type: ignore[no-untyped-def]
+    def bound(self, completions, **kwargs):
         return reward_len(completions)
 
     @staticmethod
-    def static(completions, **kwargs):  # type: ignore[no-untyped-def]
+    def static(completions, **kwargs):
         return reward_len(completions)
 
 
 class Network(nn.Module):
-    def forward(self, completions):  # type: ignore[no-untyped-def]
+    def forward(self, completions):
         return torch.tensor([[float(len(text))] for text in completions], requires_grad=True)
 
 
-async def asynchronous(completions, **kwargs):  # type: ignore[no-untyped-def]
+async def asynchronous(completions, **kwargs):
     await asyncio.sleep(0)
     return reward_len(completions)
 
 
 class Asynchronous:
-    async def __call__(self, completions, **kwargs):  # type: ignore[no-untyped-def]
+    async def __call__(self, completions, **kwargs):
         return reward_len(completions)
 
 
@@ -222,7 +222,7 @@ def test_a_compiled_function_without_a_signature_gets_prompts_and_completions() 
 
 
 def test_what_is_not_there_is_named_with_what_is() -> None:
-    def needs(completions, solutions, **kwargs):  # type: ignore[no-untyped-def]
+    def needs(completions, solutions, **kwargs):
         return [0.0] * 2
 
     with pytest.raises(
@@ -244,7 +244,7 @@ def test_columns_with_the_names_of_what_a_reward_is_given() -> None:
     """TRL knows `finished` and `references` as columns alone; the others are its own, and hide a column."""
     seen: dict[str, Any] = {}
 
-    def reward(**kwargs):  # type: ignore[no-untyped-def]
+    def reward(**kwargs):
         seen.update(kwargs)
         return [0.0] * 2
 
@@ -300,11 +300,11 @@ def test_truths_are_numbers(answer: Any) -> None:
     assert said(lambda completions: answer) == [1.0, 0.0]
 
 
-def maths(completions, task, **kwargs):  # type: ignore[no-untyped-def]
+def maths(completions, task, **kwargs):
     return [1.0 if kind == "maths" else None for kind in task]
 
 
-def coding(completions, task, **kwargs):  # type: ignore[no-untyped-def]
+def coding(completions, task, **kwargs):
     return np.array([-2.0 if kind == "coding" else None for kind in task])
 
 
@@ -329,7 +329,7 @@ def test_coroutines_of_a_sum_are_awaited_side_by_side() -> None:
     meeting: list[asyncio.Event] = []
 
     def waits_for_another(number: int) -> Callable[..., Any]:
-        async def reward(completions, **kwargs):  # type: ignore[no-untyped-def]
+        async def reward(completions, **kwargs):
             # One after the other, the first would wait for ever.
             if not meeting:
                 meeting.append(asyncio.Event())
@@ -354,7 +354,7 @@ def test_a_coroutine_is_awaited_where_an_event_loop_runs_already() -> None:
 def test_every_call_uses_the_same_event_loop() -> None:
     loops = []
 
-    async def reward(completions, **kwargs):  # type: ignore[no-untyped-def]
+    async def reward(completions, **kwargs):
         loops.append(asyncio.get_running_loop())
         return [0.0] * 2
 
@@ -364,10 +364,10 @@ def test_every_call_uses_the_same_event_loop() -> None:
 
 
 def test_errors_of_rewards_come_out_as_they_are() -> None:
-    async def fails(completions, **kwargs):  # type: ignore[no-untyped-def]
+    async def fails(completions, **kwargs):
         raise KeyError("mine")
 
-    def fails_at_once(completions, **kwargs):  # type: ignore[no-untyped-def]
+    def fails_at_once(completions, **kwargs):
         raise TypeError("mine too")
 
     with pytest.raises(KeyError, match="mine"):
@@ -382,14 +382,14 @@ def test_errors_of_rewards_come_out_as_they_are() -> None:
 def test_metrics_take_what_they_name_and_answer_as_rewards_do() -> None:
     samples = [Sample("p", ("r",), {"n": i, "references": "hidden"}) for i in range(2)]
 
-    def plain(completions):  # type: ignore[no-untyped-def]
+    def plain(completions):
         return np.array([float(len(text)) for text in completions])
 
-    async def total(n, *, references, **columns):  # type: ignore[no-untyped-def]
+    async def total(n, *, references, **columns):
         assert references == [("r",), ("r",)]
         return {"total": float(sum(n)), "each": tuple(n)}
 
-    found = measure({"plain": plain, "several": total}, samples, TEXTS)  # type: ignore[dict-item]
+    found = measure({"plain": plain, "several": total}, samples, TEXTS)
     assert found == {
         "plain": MetricResult.mean(LENGTHS),
         "total": MetricResult(1.0),
@@ -398,12 +398,12 @@ def test_metrics_take_what_they_name_and_answer_as_rewards_do() -> None:
     with pytest.raises(
         UserError, match=r"the metric 'wrong' takes 'completion', which is not given: did you mean"
     ):
-        measure({"wrong": lambda completion: 0.0}, samples, TEXTS)  # type: ignore[dict-item]
+        measure({"wrong": lambda completion: 0.0}, samples, TEXTS)
     with pytest.raises(UserError, match="must return one finite number per text"):
-        measure({"wrong": lambda completions: [None, 1.0]}, samples, TEXTS)  # type: ignore[dict-item]
+        measure({"wrong": lambda completions: [None, 1.0]}, samples, TEXTS)
 
 
-def as_a_metric(completions):  # type: ignore[no-untyped-def]
+def as_a_metric(completions):
     return [len(text) for text in completions]
 
 
@@ -417,7 +417,7 @@ def test_a_metric_of_that_kind_is_a_reward() -> None:
 def test_a_run_gives_tokens_ends_and_progress_and_keeps_what_is_logged(tmp_path: Path) -> None:
     calls: list[dict[str, Any]] = []
 
-    def reward(completions, completion_ids, finished, trainer_state, log_extra, log_metric, **kwargs):  # type: ignore[no-untyped-def]
+    def reward(completions, completion_ids, finished, trainer_state, log_extra, log_metric, **kwargs):
         calls.append({"ids": completion_ids, "texts": completions, "finished": finished, **kwargs})
         calls[-1]["step"] = (trainer_state.global_step, trainer_state.max_steps)
         log_metric("letters", sum(map(len, completions)))
@@ -449,10 +449,10 @@ def test_a_run_gives_tokens_ends_and_progress_and_keeps_what_is_logged(tmp_path:
 
 
 def test_terms_that_do_not_apply_are_left_out_of_means(tmp_path: Path) -> None:
-    def never(completions, **kwargs):  # type: ignore[no-untyped-def]
+    def never(completions, **kwargs):
         return [None] * len(completions)
 
-    def sometimes(completions, **kwargs):  # type: ignore[no-untyped-def]
+    def sometimes(completions, **kwargs):
         return [2.0 if i % 2 else None for i in range(len(completions))]
 
     trainer = toy_trainer(tmp_path, algorithm="grpo")
@@ -474,7 +474,7 @@ def test_terms_that_do_not_apply_are_left_out_of_means(tmp_path: Path) -> None:
     assert [record["reward/sometimes"] for record in found.records[:2]] == [None, 2.0]
     found.save(tmp_path / "texts.jsonl")
     assert "NaN" not in (tmp_path / "texts.jsonl").read_text()
-    assert math.isfinite(metrics["reward"])  # type: ignore[arg-type]
+    assert math.isfinite(metrics["reward"])
 
 
 def test_train_with_trls_quickstart_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,7 +499,7 @@ def test_train_with_trls_quickstart_reward(tmp_path: Path, monkeypatch: pytest.M
         "evaluation": {"samples": 4, "test_samples": 4, "every": 2},
         "output": "run",
     }
-    recipe["task"]["options"]["reference_field"] = None  # type: ignore[index]
+    recipe["task"]["options"]["reference_field"] = None
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     monkeypatch.chdir(tmp_path)
     load_config("recipe.yaml")
@@ -512,7 +512,7 @@ def test_train_with_trls_quickstart_reward(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_logged_is_averaged() -> None:
     logged = Logged()
 
-    def reward(completions, log_metric=None, **kwargs):  # type: ignore[no-untyped-def]
+    def reward(completions, log_metric=None, **kwargs):
         log_metric("accuracy", 0.5)
         log_metric("accuracy", torch.tensor(1.0))
         return [0.0] * len(completions)

@@ -168,7 +168,7 @@ def test_guides_of_both_kinds_of_tokenizer_write_the_same_text(policy: LanguageM
 
     class TextOnly:
         def write(self, requests: list[object]) -> list[Completion]:
-            return [Completion(c.text, c.finished) for c in local.write(requests)]  # type: ignore[arg-type]
+            return [Completion(c.text, c.finished) for c in local.write(requests)]
 
     row = sure(PPO_PLUS_PLUS)
     by_ids = collector(policy, local).collect(SAMPLES, row)

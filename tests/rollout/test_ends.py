@@ -36,7 +36,7 @@ C, D, END = 2, 3, 4
 def chatty(ends: list[int], model: LanguageModel | None = None) -> LanguageModel:
     """A model whose generation configuration names what ends its texts."""
     model = model or letter_gpt()
-    model.model.generation_config.eos_token_id = ends  # type: ignore[union-attr]
+    model.model.generation_config.eos_token_id = ends
     return model
 
 

@@ -72,7 +72,7 @@ def switches(rollout: Rollout, author: Author, group_size: int = 1) -> list[int]
     """How many tokens each roll-in has, one entry for each group that shares it."""
     counts = rollout.written_by(author).sum(dim=1).view(-1, group_size)
     assert (counts == counts[:, :1]).all()
-    return counts[:, 0].tolist()  # type: ignore[no-any-return]
+    return counts[:, 0].tolist()
 
 
 def is_uniform(found: Sequence[int], first: int, last: int) -> None:

@@ -328,7 +328,7 @@ def test_a_longer_run_says_which_schedules_move(tmp_path: Path) -> None:
     toy_trainer(tmp_path, training={"updates": 2}).train()
     extended = toy_trainer(tmp_path)
     said: list[str] = []
-    extended.display.note = said.append  # type: ignore[method-assign]
+    extended.display.note = said.append
     extended.train(resume=True)
     assert extended.progress.update == 4
     assert "The run had 2 updates and now has 4; update.learning_rate from here on as in a run of 4." in said

@@ -423,7 +423,7 @@ def test_recordings_of_chats_serve_any_policy(tmp_path: Path) -> None:
 # Rewards.
 
 
-def trl_format_reward(completions, **kwargs):  # type: ignore[no-untyped-def]
+def trl_format_reward(completions, **kwargs):
     """As in TRL's documentation."""
     return [float(len(completion[0]["content"])) for completion in completions]
 

@@ -121,7 +121,7 @@ def test_without_the_package_the_hub_gives_the_same_splits(monkeypatch: pytest.M
 
     def load_dataset(*args: str, **options: str) -> list[dict[str, str | int]]:
         calls.append((args, options))
-        return rows  # type: ignore[return-value]
+        return rows
 
     expected = imdb._splits()
     monkeypatch.setattr(imdb, "_packaged_file", lambda: None)

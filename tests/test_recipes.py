@@ -190,7 +190,7 @@ def test_a_wheel_holds_every_recipe(tmp_path: Path) -> None:
         for path in (ROOT / "recipes").rglob("*.*"):
             inside = f"rlgf/recipes/{path.relative_to(ROOT / 'recipes').as_posix()}"
             assert packed.read(inside) == path.read_bytes()
-    assert {"rlgf/py.typed", "rlgf/cli.py", "rlgf/run/trainer.py"} <= files
+    assert {"rlgf/py.typed", "rlgf/cli/runs.py", "rlgf/run/trainer.py"} <= files
 
 
 def test_the_version_is_said_alike_everywhere() -> None:

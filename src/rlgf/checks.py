@@ -24,7 +24,7 @@ from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards.base import LearnedReward
 from rlgf.rewards.build import named_reward
 from rlgf.rollout.config import RolloutConfig
-from rlgf.tasks import Task
+from rlgf.tasks import Task, load_split
 from rlgf.types import Sample
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def metrics_find_what_they_need(config: Config, found: Found) -> str | None:
     needing = {name: metric for name, metric in found.metrics.items() if hasattr(metric, "needs")}
     counts = {"validation": config.evaluation.samples, "test": config.evaluation.test_samples}
     for split, count in counts.items() if needing else ():
-        check_samples(needing, loaded(found.task, split)[:count], f"the task's split '{split}'")
+        check_samples(needing, load_split(found.task, split)[:count], f"the task's split '{split}'")
     return None
 
 
@@ -292,18 +292,6 @@ def check_samples(metrics: Mapping[str, Metric], samples: Sequence[Sample], wher
     """
     remedy = "let the task give it, or take the metric out of 'evaluation.metrics'"
     check_needs(metrics, samples, lambda i: f"sample {i} of {where}", remedy)
-
-
-def loaded(task: Task, split: str) -> Sequence[Sample]:
-    """A split of a task.
-
-    Raises:
-        UserError: it is empty.
-    """
-    samples = task.load(split)
-    if len(samples) == 0:
-        raise UserError(f"the task's split '{split}' is empty: it needs at least one sample.")
-    return samples
 
 
 def _broken(rules: Iterable[Callable[..., str | None]], *given: Any) -> Iterator[str]:

@@ -36,6 +36,11 @@ class Schedule(BaseModel):
             return {**data, "end": data["start"]}
         return data
 
+    @property
+    def changes(self) -> bool:
+        """Whether it is more than one number."""
+        return self.start != self.end or self.warmup > 0
+
     def at(self, progress: float, step: float = 0.0) -> float:
         """The number at ``progress``, the share of the run that is over, from 0 to 1.
 

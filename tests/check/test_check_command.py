@@ -15,7 +15,8 @@ from rich.console import Console
 from faulty_server import FaultyServer, serving
 from rlgf.algorithms import ALGORITHMS
 from rlgf.check.bill import evaluation_bills, training_bills
-from rlgf.check.report import check, steps_per_update, told, validations
+from rlgf.check.faults import check
+from rlgf.check.report import steps_per_update, told, validations
 from rlgf.check.words import schedule
 from rlgf.cli import main
 from rlgf.config import Config, load_config

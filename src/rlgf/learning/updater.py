@@ -19,6 +19,7 @@ from rlgf.learning.config import UpdateConfig
 from rlgf.learning.inputs import InputReader, StepTerm, read_by, read_by_any, step_terms, value_inputs
 from rlgf.learning.micro_batches import Moved, micro_batches, policy_reads_of, with_beginning
 from rlgf.learning.outcome import check_result
+from rlgf.learning.rates import LearningRates, SchedulerFactory
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens, response_outputs
@@ -48,6 +49,8 @@ class Updater:
 
     make_optimizer: OptimizerFactory | None = None
     """Default: AdamW."""
+    make_scheduler: SchedulerFactory | None = None
+    """Default: the configuration's learning rates."""
 
     def __post_init__(self) -> None:
         vocabulary = 1 + max(self.policy.tokenizer.get_vocab().values())
@@ -63,6 +66,7 @@ class Updater:
             if self.make_optimizer is None
             else self.make_optimizer(groups)
         )
+        self.rates = LearningRates(self.optimizer, self.config, self.updates, self.make_scheduler)
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -89,7 +93,7 @@ class Updater:
             UserError: a loss, a gradient, a weight or an output of the trained models is not finite; a step
                 that would have brought it into the weights was not made.
         """
-        self._set_learning_rates(progress)
+        self.rates.set(update, progress)
         gathered: dict[str, list[float]] = defaultdict(list)
         if experience.pairs is not None:
             gathered["pairs"].append(float(len(experience.pairs)))
@@ -127,13 +131,6 @@ class Updater:
                 require_finite_metrics(metrics)
                 metrics["gradient_norm"] = self._step()
                 yield metrics
-
-    def _set_learning_rates(self, progress: float) -> None:
-        step = 1 / self.updates if self.updates else 0.0
-        policy_rate = self.config.learning_rate.at(progress, step)
-        critic_rate = (self.config.critic_learning_rate or self.config.learning_rate).at(progress, step)
-        for group, name in zip(self.optimizer.param_groups, self.parameters, strict=True):
-            group["lr"] = policy_rate if name == "policy" else critic_rate
 
     def backward(
         self,

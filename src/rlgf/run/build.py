@@ -21,6 +21,7 @@ from rlgf.guides import (
     scoring_guide,
 )
 from rlgf.learning.assessor import Assessor
+from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory, Updater
 from rlgf.metrics import Metric, build_metrics
 from rlgf.models.critic import Critic, build_critic
@@ -37,7 +38,7 @@ from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
 from rlgf.run.start import check_comparable, load_start, scratch_texts
 from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
-from rlgf.tasks import Task, build_task
+from rlgf.tasks import Task, build_task, load_split
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.types import Sample
 
@@ -66,7 +67,7 @@ class Parts:
         Raises:
             UserError: the split is empty.
         """
-        return checks.loaded(self.task, split)
+        return load_split(self.task, split)
 
 
 def build_parts(
@@ -77,12 +78,14 @@ def build_parts(
     guide: Guide | None = None,
     policy: LanguageModel | None = None,
     optimizer: OptimizerFactory | None = None,
+    scheduler: SchedulerFactory | None = None,
     evaluates: bool = False,
 ) -> Parts:
     """Build every part that the configuration names; those given here are used as they are.
 
     Args:
         optimizer: default: AdamW.
+        scheduler: default: the recipe's learning rates.
         evaluates: the policy is measured and not trained, so its KL is that to what its own run started from.
 
     Raises:
@@ -101,7 +104,7 @@ def build_parts(
         reward.attach(models.policy, config.rollout, config.seed)
     if guide is None and config.guide is not None:
         guide = build_guide(config.guide, models.policy.tokenizer)
-    return _assembled(config, data, models, guide, reward, judge, optimizer)
+    return _assembled(config, data, models, guide, reward, judge, optimizer, scheduler)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def _data(config: Config, task: Task | None, policy: LanguageModel | None, rewar
         assert config.task is not None, "checked with the configuration"
         task = build_task(config.task.name, config.task.options)
     prompted = PromptedTask(task, partial(policy_template, config, policy))
-    train = checks.loaded(prompted, "train")
+    train = load_split(prompted, "train")
     assert isinstance(train, Prompted), "what such a task loads"
     metrics = build_metrics(config.evaluation.metrics)
     rewards = checks.named_rewards(config) if reward is None else single_rewards(reward)
@@ -165,6 +168,7 @@ def _assembled(
     reward: Reward | None,
     judge: Reward | None,
     optimizer: OptimizerFactory | None,
+    scheduler: SchedulerFactory | None,
 ) -> Parts:
     policy, rollout = models.policy, config.rollout
     # Before the first episode is paid for, not in the middle of the first update.
@@ -201,6 +205,7 @@ def _assembled(
             scorer,
             config.training.updates,
             optimizer,
+            scheduler,
         ),
         evaluator=Evaluator(
             measured, models.measured_against, models.judge, reward, judge, rollout, data.metrics, state

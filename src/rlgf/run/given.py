@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.guides import Guide
+from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_tokenizer
@@ -31,6 +32,7 @@ class Given:
     guide: Guide | None = None
     reward: Reward | None = None
     optimizer: OptimizerFactory | None = None
+    scheduler: SchedulerFactory | None = None
 
     @property
     def sections(self) -> frozenset[str]:
@@ -48,6 +50,7 @@ def gathered(
     guide: Guide | None,
     reward: Reward | Sequence[Reward] | None,
     optimizer: OptimizerFactory | None,
+    scheduler: SchedulerFactory | None,
 ) -> Given:
     """Make of what a caller gave what a run works with; see `Trainer` for the arguments.
 
@@ -64,7 +67,7 @@ def gathered(
         task = MemoryTask(**data)
     if guide is not None and not isinstance(guide, Guide):
         raise UserError(f"'guide' must have a method write(requests), and {type(guide).__name__} has none.")
-    return Given(task, _language_model(policy, tokenizer), guide, _one_reward(reward), optimizer)
+    return Given(task, _language_model(policy, tokenizer), guide, _one_reward(reward), optimizer, scheduler)
 
 
 def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel | None:
@@ -126,16 +129,22 @@ def configured(config: Config | Source | Sequence[Source], given: Given, peft_co
     """The configuration of a run, whose sections may be missing where an object is given.
 
     Raises:
-        UserError: see `load_config` and `adapter_settings`.
+        UserError: see `load_config` and `adapter_settings`; or both the configuration and a scheduler change the rates.
     """
     over: dict[str, Any] = {}
     if given.policy is not None:  # a model that the recipe names is then not the run's
         over |= {"model": None, "scratch": None}
     if peft_config is not None:
         over["lora"] = adapter_settings(peft_config)
-    if isinstance(config, Config):
-        if not over:
-            return config
-        config = config.model_dump(mode="json")
-    sources: list[Source] = [config] if isinstance(config, str | Path | Mapping) else list(config)
-    return load_config(*sources, {"policy": over}, given=given.sections)
+    if over or not isinstance(config, Config):
+        if isinstance(config, Config):
+            config = config.model_dump(mode="json")
+        sources: list[Source] = [config] if isinstance(config, str | Path | Mapping) else list(config)
+        config = load_config(*sources, {"policy": over}, given=given.sections)
+    rates = (config.update.learning_rate, config.update.critic_learning_rate)
+    if given.scheduler is not None and any(rate is not None and rate.changes for rate in rates):
+        raise UserError(
+            "'update.learning_rate' and 'update.critic_learning_rate' must be plain numbers beside a 'scheduler' given "
+            "in Python, which changes them over the run."
+        )
+    return config

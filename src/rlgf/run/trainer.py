@@ -18,6 +18,7 @@ from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.guides import BudgetSpentError, Guide
+from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory
 from rlgf.models.language_model import LanguageModel
 from rlgf.recipe import Source
@@ -65,6 +66,7 @@ class Trainer:
         guide: Guide | None = None,
         reward: Reward | Sequence[Reward] | None = None,
         optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         trackers: Sequence[GeneralTracker] = (),
         evaluates: bool = False,
@@ -83,6 +85,8 @@ class Trainer:
             task: all three.
             reward: a function as TRL has it, or several, which are added up.
             optimizer: makes the optimizer from groups of parameters, the policy's first.
+            scheduler: makes a scheduler of the optimizer's learning rates, as ``functools.partial`` does of
+                ``transformers.get_linear_schedule_with_warmup``; it is stepped once after each update.
             trackers: further ones than the recipe names.
             callbacks: told of the events of `train`, as by the trainer of `transformers`; their ``args`` are the
                 configuration. `should_training_stop`, `should_save` and `should_evaluate` are honoured.
@@ -92,7 +96,7 @@ class Trainer:
             UserError: something that the configuration names cannot be had or does not fit.
         """
         if parts is not None and any(
-            one is not None for one in (policy, peft_config, train, task, guide, reward, optimizer)
+            one is not None for one in (policy, peft_config, train, task, guide, reward, optimizer, scheduler)
         ):
             raise UserError("'parts' are already built: give objects to 'build_parts', or leave 'parts' out.")
         given = gathered(
@@ -103,6 +107,7 @@ class Trainer:
             guide=guide,
             reward=reward,
             optimizer=optimizer,
+            scheduler=scheduler,
         )
         self.config = config = configured(config, given, peft_config)
         distributed.join(config.training.process_timeout)

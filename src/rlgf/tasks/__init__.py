@@ -1,11 +1,12 @@
 """Tasks: where prompts, references and columns come from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlgf.errors import UserError
 from rlgf.registry import resolve
 from rlgf.tasks.base import Task, build_from
+from rlgf.types import Sample
 
 TASKS: Mapping[str, str] = {
     "imdb": "rlgf.demo.imdb:ImdbTask",
@@ -37,8 +38,21 @@ def build_task(name: str, options: Mapping[str, Any]) -> Task:
     return task
 
 
+def load_split(task: Task, split: str) -> Sequence[Sample]:
+    """The samples of a task's split.
+
+    Raises:
+        UserError: it is empty.
+    """
+    samples = task.load(split)
+    if len(samples) == 0:
+        raise UserError(f"the task's split '{split}' is empty: it needs at least one sample.")
+    return samples
+
+
 __all__ = [
     "TASKS",
     "Task",
     "build_task",
+    "load_split",
 ]

@@ -1,0 +1,49 @@
+"""The command line. Each command is a few calls of the Python API."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from rlgf.cli import lists, models, runs, texts
+from rlgf.cli.refuse import refuse
+from rlgf.errors import FailedElsewhereError, UserError, own_traceback
+
+app = typer.Typer(
+    name="rlgf",
+    help="Reinforcement learning with guided feedback for language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for commands in (runs, texts, models, lists):
+    app.add_typer(commands.app)
+
+
+def main() -> None:
+    """Entry point: what the user can mend is one sentence on standard error, exit code 2.
+
+    What the user's own code raises is shown from there on, exit code 1.
+    """
+    # Bars for the loading and saving of small files would bury what a run says.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app(standalone_mode=False)
+    except FailedElsewhereError:
+        sys.exit(2)  # the process that failed says why
+    except UserError as error:
+        refuse(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None:
+            sys.stderr.write(own_traceback(error))
+            sys.exit(1)
+        show()
+        sys.exit(getattr(error, "exit_code", 2))

@@ -1,0 +1,64 @@
+"""The commands that make models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from rlgf.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command()
+def reward(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="Recipe of a reward model, such as verdicts, and overrides such as epochs=2."),
+    ] = None,
+) -> None:
+    """Train a reward model as a recipe says; without one the built-in classifier and judge, or show them."""
+    if sources:
+        from rlgf.reward_models.train import load_reward_recipe, train_reward_model
+
+        config = load_reward_recipe(*sources)
+        Console().print(Text(f"{config.output}: {json.dumps(train_reward_model(config))}"), soft_wrap=True)
+        return
+    from rlgf.demo.judge import Judge
+    from rlgf.demo.sentiment import Sentiment
+
+    for name, scorer in (("sentiment", Sentiment()), ("judge", Judge())):
+        Console().print(Text(f"{name}: {json.dumps(scorer.report)}"))
+
+
+@app.command()
+def merge(
+    adapter: Annotated[
+        str, typer.Argument(help="A folder with an adapter, such as runs/NAME/policy or runs/reward/NAME.")
+    ],
+    output: Annotated[Path, typer.Argument(help="The folder for the whole model.")],
+) -> None:
+    """Add an adapter to its base's weights, and save the model as if it had been trained whole."""
+    from rlgf.models.loading import ModelConfig, load_language_model
+    from rlgf.models.lora import adapter_base
+    from rlgf.reward_models.notes import holds_reward_model
+    from rlgf.reward_models.rewards import ModelReward
+    from rlgf.run.checkpoint import save_policy
+    from rlgf.run.start import carry_start
+
+    if adapter_base(adapter, None) is None:
+        raise UserError(
+            f"{adapter} holds no adapter: give the policy's folder of a run with 'policy.lora', or a reward model's "
+            "that was trained with 'lora'."
+        )
+    if holds_reward_model(adapter):
+        ModelReward(adapter).save(output)
+    else:
+        save_policy(load_language_model(ModelConfig(model=adapter)), output)
+        carry_start(adapter, output)
+    Console().print(Text(f"Wrote {output}."))

@@ -1,0 +1,105 @@
+"""The commands that run a recipe."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rlgf.cli.refuse import refuse
+from rlgf.errors import UserError
+
+app = typer.Typer()
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        help="Recipes (names that `rlgf recipes` lists, or paths of YAML files) and overrides such as "
+        "update.epochs=2; later ones win."
+    ),
+]
+
+
+@app.command()
+def train(
+    sources: Sources,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the newest checkpoint of the output folder.")
+    ] = False,
+) -> None:
+    """Train a policy as recipes say, then test it."""
+    from rlgf.config import load_config
+    from rlgf.run.trainer import Trainer
+
+    with closing(Trainer(load_config(*sources))) as trainer:
+        totals = trainer.train(resume=resume)
+    trainer.display.table(f"{trainer.config.name}: test split", totals)
+    trainer.display.note(f"Policy, metrics and texts are in {trainer.config.folder}.")
+
+
+@app.command("eval")
+def evaluate(
+    sources: Sources,
+    author: Annotated[
+        list[str] | None, typer.Option(help="policy, guide or reference; repeat for several. Default: all.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    output: Annotated[Path | None, typer.Option(help="Folder for a JSON-lines file an author.")] = None,
+) -> None:
+    """Measure the recipe's policy (policy.model=FOLDER), its guide and the data's own texts."""
+    from rlgf import distributed
+    from rlgf.config import load_config
+    from rlgf.run.trainer import Trainer
+    from rlgf.types import Author as Who
+
+    config = load_config(*sources)
+    names = author or ["policy", *(["guide"] if config.guide else []), "reference"]
+    rows = {}
+    with closing(Trainer(config, evaluates=True)) as trainer, distributed.one_fate():
+        for name in names:
+            if name.upper() not in Who.__members__ or name == "nobody":
+                raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")
+            evaluation = trainer.evaluate(Who[name.upper()], split)
+            rows[name] = evaluation.totals
+            if output is not None and distributed.is_main():
+                evaluation.save(output / f"{name}.jsonl")
+    trainer.display.table(f"{config.name}: {split} split", rows)
+
+
+@app.command()
+def check(sources: Sources) -> None:
+    """Say what a recipe would do and what it would need, or all that is wrong with it; loads and asks nothing."""
+    from rlgf.check.faults import check as checked
+    from rlgf.check.report import told
+    from rlgf.config import load_config
+    from rlgf.errors import RefusedError
+
+    try:
+        found = checked(load_config(*sources))
+    except RefusedError as error:
+        sentences = error.sentences
+    else:
+        sentences = found.broken
+    for sentence in sentences:
+        refuse(sentence)
+    if sentences:
+        sys.exit(2)
+    Console().print(told(found))
+
+
+@app.command()
+def compare(
+    recipe: Annotated[
+        str, typer.Argument(help="A comparison: a packaged one's name, such as imdb, or a path.")
+    ],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as seeds=2.")] = None,
+    report_only: Annotated[bool, typer.Option(help="Tabulate what has finished; train nothing.")] = False,
+) -> None:
+    """Run algorithms and seeds over a recipe; run it again to go on where it stopped."""
+    from rlgf.compare.grid import load_comparison, run_comparison
+
+    run_comparison(load_comparison(recipe, overrides or []), report_only=report_only)

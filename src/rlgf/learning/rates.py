@@ -1,0 +1,66 @@
+"""The learning rates of every update, by the recipe's schedules or by a scheduler of torch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from rlgf.learning.config import UpdateConfig
+
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+"""Makes a scheduler of an optimizer's learning rates, which is stepped once after each update."""
+
+
+class LearningRates:
+    """Sets the learning rates of an optimizer, from the number of the update alone: there is no state to save."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        config: UpdateConfig,
+        updates: int | None = None,
+        make_scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        """
+        Args:
+            optimizer: its first group of parameters is the policy's, the others are critics'.
+            updates: how many updates the run has, so that a warm-up counts the first one.
+            make_scheduler: takes the place of the configuration's schedules, and goes on from where they start.
+        """
+        critics = config.critic_learning_rate or config.learning_rate
+        self.optimizer, self.make_scheduler = optimizer, make_scheduler
+        self.schedules = [config.learning_rate, *[critics] * (len(optimizer.param_groups) - 1)]
+        self.share = 1 / updates if updates else 0.0
+        if make_scheduler is not None:
+            self._restart()
+
+    def set(self, update: int, progress: float) -> None:
+        """Give the optimizer the rates of an update.
+
+        Args:
+            progress: the share of the run that is over.
+        """
+        if self.make_scheduler is not None:
+            self._follow(update)
+            return
+        for group, schedule in zip(self.optimizer.param_groups, self.schedules, strict=True):
+            group["lr"] = schedule.at(progress, self.share)
+
+    def _restart(self) -> None:
+        for group, schedule in zip(self.optimizer.param_groups, self.schedules, strict=True):
+            group["lr"] = group["initial_lr"] = schedule.start
+        assert self.make_scheduler is not None, "asked for with a scheduler alone"
+        self.scheduler, self.reached = self.make_scheduler(self.optimizer), 0
+
+    def _follow(self, update: int) -> None:
+        # Some schedulers reckon from the rate before, so a resumed run goes through all of them.
+        if update not in (self.reached, self.reached + 1):
+            self._restart()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            while self.reached < update:
+                self.scheduler.step()
+                self.reached += 1

@@ -28,7 +28,7 @@ def test_any_sets_come_back_as_they_were(
     assert torch.equal(found[:, :vocabulary], mask)
     assert not found[:, vocabulary:].any()
     assert torch.equal(sets.mask(length - 1, width), found[:-1])
-    joined = KeptTokens.join(sets.rows())
+    joined = KeptTokens.join(sets.split([1] * length))
     assert torch.equal(joined.mask(length, width), found)
     over = torch.rand(2 * length, generator=random).argsort() < length
     spread = sets.spread(over).mask(2 * length, width)

@@ -32,16 +32,21 @@ class KeptTokens:
     @staticmethod
     def of(mask: Bool[Tensor, "T V"]) -> KeptTokens:
         """The sets that a mask holds, on the CPU; each has at least one entry."""
-        mask = mask.cpu()
-        vocabulary = mask.shape[1]
+        vocabulary, most = mask.shape[1], _row_words(mask.shape[1])
         counts = mask.sum(dim=1)
-        parts = [
-            _bits(row) if count > _row_words(vocabulary) else row.nonzero().squeeze(1).int()
-            for row, count in zip(mask, counts.tolist(), strict=True)
-        ]
-        return KeptTokens(
-            vocabulary, counts, torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int32)
-        )
+        sizes = counts.clamp(max=most)
+        starts = sizes.cumsum(dim=0) - sizes
+        words = torch.empty(int(sizes.sum()), dtype=torch.int32, device=mask.device)
+        packed = counts > most
+        rows, entries = (mask & ~packed[:, None]).nonzero(as_tuple=True)
+        listed = counts.masked_fill(packed, 0)
+        words[
+            starts[rows] + torch.arange(len(rows), device=rows.device) - (listed.cumsum(0) - listed)[rows]
+        ] = entries.int()
+        if packed.any():
+            places = starts[packed][:, None] + torch.arange(most, device=mask.device)
+            words[places] = _bits(mask[packed])
+        return KeptTokens(vocabulary, counts.cpu(), words.cpu())
 
     @staticmethod
     def join(parts: Sequence[KeptTokens]) -> KeptTokens:
@@ -49,13 +54,20 @@ class KeptTokens:
         counts, words = (torch.cat([getattr(part, name) for part in parts]) for name in ("counts", "words"))
         return KeptTokens(parts[0].vocabulary, counts, words)
 
-    def rows(self) -> list[KeptTokens]:
-        """Each position by itself."""
-        parts = self.words.split(self._sizes.tolist())
-        return [
-            KeptTokens(self.vocabulary, count, part)
-            for count, part in zip(self.counts.split(1), parts, strict=True)
-        ]
+    def take(self, positions: Int[Tensor, "M"]) -> KeptTokens:
+        """The sets of some positions, in their order."""
+        sizes = self._sizes
+        starts, taken = (sizes.cumsum(dim=0) - sizes)[positions], sizes[positions]
+        within = torch.arange(int(taken.sum())) - (taken.cumsum(dim=0) - taken).repeat_interleave(taken)
+        return replace(
+            self, counts=self.counts[positions], words=self.words[starts.repeat_interleave(taken) + within]
+        )
+
+    def split(self, lengths: Sequence[int]) -> list[KeptTokens]:
+        """One after another, of so many positions each."""
+        counts = self.counts.split(list(lengths))
+        words = self.words.split([int(one.sum()) for one in self._sizes.split(list(lengths))])
+        return [replace(self, counts=one, words=of) for one, of in zip(counts, words, strict=True)]
 
     def spread(self, over: Bool[Tensor, "N"]) -> KeptTokens:
         """The same sets at the true positions of a longer row, whose other positions were not cut."""
@@ -116,8 +128,8 @@ def _row_words(vocabulary: int) -> int:
     return -(-vocabulary // _WORD)
 
 
-def _bits(row: Bool[Tensor, "V"]) -> Int[Tensor, "_"]:
-    padded = torch.nn.functional.pad(row, (0, -len(row) % _WORD)).view(-1, _WORD).long()
-    words = (padded << torch.arange(_WORD)).sum(dim=1)
+def _bits(rows: Bool[Tensor, "N V"]) -> Int[Tensor, "N W"]:
+    padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % _WORD)).unflatten(1, (-1, _WORD)).long()
+    words = (padded << torch.arange(_WORD, device=rows.device)).sum(dim=2)
     # The highest bit is the sign of a 32-bit integer.
     return torch.where(words >= 2**31, words - 2**32, words).int()

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from rlgf.algorithms import Algorithm, LossInputs, Span, Term
 from rlgf.guides.base import ScoringGuide
-from rlgf.models.forward import Tokens
+from rlgf.models.encoder_decoder import decoder_start
+from rlgf.models.forward import Tokens, base_hidden, response_outputs, trunk_of
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.sampling import Sampling, entropy, log_distribution, one_end, token_logprobs
+from rlgf.models.response_scores import ResponseScores, response_scores, scores_of
+from rlgf.models.sampling import Sampling, log_distribution, one_end
 from rlgf.objectives.losses import Metrics
 from rlgf.types import Author, Experience, Rollout
 
@@ -90,54 +92,70 @@ class InputReader:
     guide: ScoringGuide | None
 
     def read(
-        self, names: frozenset[str], micro: Experience, tokens: Tokens, logits: Float[Tensor, "B T V"]
-    ) -> LossInputs:
-        """The inputs of the terms over the policy's outputs.
+        self, names: frozenset[str], micro: Experience, tokens: Tokens, *, hidden: bool = False
+    ) -> tuple[LossInputs, Float[Tensor, "B T D"] | None]:
+        """The inputs of the terms over the policy's outputs, from one pass.
 
         Args:
             names: fields of `LossInputs` that any of them reads.
+            hidden: whether to return the last hidden states, too.
         """
-        length, device = logits.shape[1], logits.device
+        length, device = tokens.response_ids.shape[1], tokens.response_ids.device
 
         def cut(tensor: Tensor | None, name: str) -> Tensor | None:
             return None if tensor is None or name not in names else tensor[:, :length].to(device)
 
-        ratios = names & {"reference_log_ratios", "old_log_ratios"}
-        kept = tokens.kept_mask(logits.shape[-1])
-        logprobs = None
-        if ratios or "logprobs" in names:
-            ends = self.policy.end_ids
-            logprobs = token_logprobs(logits, tokens.response_ids, self.sampling, ends, kept, tokens.given)
+        scores, distributions = self._outputs(names, tokens, hidden)
         found: dict[str, Tensor | None] = {
-            "logprobs": logprobs,
+            "logprobs": scores.logprobs,
+            "entropy": scores.entropy,
+            "distribution": distributions[0],
+            "guide_distribution": distributions[1],
             "old_logprobs": cut(micro.old_logprobs, "old_logprobs"),
             "reference_logprobs": cut(micro.scored.reference_logprobs, "reference_logprobs"),
             "advantages": cut(micro.advantages, "advantages"),
         }
-        if "entropy" in names:
-            found["entropy"] = entropy(logits, self.sampling, self.policy.end_ids, kept)
-        if names & {"distribution", "guide_distribution"}:
-            found["distribution"], found["guide_distribution"] = self.distributions(tokens, logits)
         for name, base in (
             ("reference_log_ratios", micro.scored.reference_logprobs),
             ("old_log_ratios", micro.old_logprobs),
         ):
             if name in names:
-                assert logprobs is not None, "computed above"
+                assert scores.logprobs is not None, "asked for where a ratio is read"
                 assert base is not None, "scored for rows that learn from pairs"
                 mask = tokens.response_mask
-                ratio = torch.where(mask, logprobs - base[:, :length].to(device), 0.0)
+                ratio = torch.where(mask, scores.logprobs - base[:, :length].to(device), 0.0)
                 found[name] = ratio.sum(dim=1).view(-1, 2)
         if micro.difference is not None:
             found["difference"] = micro.difference.to(device)
         author = micro.rollout.author[:, :length].to(device)
-        return LossInputs(
+        inputs = LossInputs(
             normalizer=1.0,
             mask=tokens.response_mask,
             author=author,
             kl_coefficient=micro.kl_coefficient,
             **found,
         )
+        return inputs, scores.hidden
+
+    def _outputs(
+        self, names: frozenset[str], tokens: Tokens, hidden: bool
+    ) -> tuple[ResponseScores, tuple[Tensor | None, Tensor | None]]:
+        """One pass of the policy: scores, and its distributions and the guide's where they are read."""
+        model, ends, with_entropy = self.policy.model, self.policy.end_ids, "entropy" in names
+        scored = names & {"logprobs", "entropy", "reference_log_ratios", "old_log_ratios"}
+        if names & {"distribution", "guide_distribution"}:
+            logits, states = response_outputs(model, tokens, hidden=hidden)
+            logprobs, entropies = None, None
+            if scored:
+                logprobs, entropies = scores_of(logits, tokens, self.sampling, ends, with_entropy)
+            return ResponseScores(logprobs, entropies, states), self.distributions(tokens, logits)
+        if scored:
+            return response_scores(model, tokens, self.sampling, ends, with_entropy, hidden=hidden), (
+                None,
+                None,
+            )
+        states = base_hidden(trunk_of(model), tokens, decoder_start(model)) if hidden else None
+        return ResponseScores(None, None, states), (None, None)
 
     def distributions(self, tokens: Tokens, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The log-probabilities of the policy and of the guide, both without top-k and top-p."""

@@ -22,7 +22,7 @@ from rlgf.learning.outcome import check_result
 from rlgf.learning.rates import LearningRates, SchedulerFactory
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
-from rlgf.models.forward import Tokens, response_outputs
+from rlgf.models.forward import Tokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
 from rlgf.objectives import losses
@@ -168,8 +168,7 @@ class Updater:
         for micro, tokens in micro_batches(
             batch, reads | value_reads if shared else reads, self.config.max_micro_tokens, device
         ):
-            logits, hidden = response_outputs(self.policy.model, tokens, hidden=shared)
-            loss = self._policy_loss(of_policy, micro, tokens, logits, row, moved, metrics)
+            loss, hidden = self._policy_loss(of_policy, micro, tokens, row, moved, metrics, hidden=shared)
             if critic is not None and shared:
                 loss = loss + _summed(
                     of_critic, value_inputs(micro, critic(tokens, hidden)), micro.rollout, row, metrics
@@ -202,25 +201,30 @@ class Updater:
         terms: Sequence[StepTerm],
         micro: Experience,
         tokens: Tokens,
-        logits: Tensor,
         row: Algorithm,
         moved: Moved | None,
         metrics: dict[str, Tensor],
-    ) -> Tensor:
-        """The terms that read the policy's outputs, and how far the policy has moved where that is asked for."""
+        *,
+        hidden: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The terms that read the policy's outputs, and how far the policy has moved where that is asked for.
+
+        Returns:
+            Their sum; the last hidden states, where ``hidden`` asks for them.
+        """
         names = frozenset[str]().union(*(term.term.reads for term in terms))
         if moved is not None:
             names |= {"logprobs", "old_logprobs"}
-        inputs = self.reader.read(names, micro, tokens, logits)
+        inputs, states = self.reader.read(names, micro, tokens, hidden=hidden)
         if moved is not None:
             assert inputs.logprobs is not None, "asked for above"
             assert inputs.old_logprobs is not None, "asked for above"
-            mask = moved.compared(micro, policy_reads_of(micro.rollout, row))[:, : logits.shape[1]]
+            mask = moved.compared(micro, policy_reads_of(micro.rollout, row))[:, : inputs.mask.shape[1]]
             gone = losses.update_kl(
-                inputs.logprobs, inputs.old_logprobs, mask.to(logits.device), moved.tokens
+                inputs.logprobs, inputs.old_logprobs, mask.to(inputs.mask.device), moved.tokens
             )
             _accumulate(metrics, {"update_kl": gone})
-        return _summed(terms, inputs, micro.rollout, row, metrics)
+        return _summed(terms, inputs, micro.rollout, row, metrics), states
 
     def _reference_loss(
         self, terms: Sequence[StepTerm], references: Rollout, row: Algorithm, metrics: dict[str, Tensor]
@@ -232,8 +236,7 @@ class Updater:
         for rows in length_batches(prompts, references.lengths, self.config.max_micro_tokens):
             micro = Experience(Scored(references[rows]))
             tokens = Tokens.of(micro.rollout).to(self.policy.model.device)
-            logits, _ = response_outputs(self.policy.model, tokens)
-            inputs = self.reader.read(names, micro, tokens, logits)
+            inputs, _ = self.reader.read(names, micro, tokens)
             _summed(terms, inputs, micro.rollout, row, metrics).backward()
 
 

@@ -27,6 +27,11 @@ class Abilities:
     """It can go on with a text without reading it again."""
     step_mask: bool = True
     """With a cache it wants the mask of the whole text; Mamba, which has no keys to mask, wants none."""
+    shared_prompts: bool = True
+    """Responses can be read after a prompt that was read once for all of them, gradients included. Not where a
+    layer keeps another thing than the keys and values of all tokens."""
+    plain_head: bool = True
+    """Its logits are its head's of the last hidden states, so they can be computed in pieces."""
     first_position: int | None = 0
     """The number of a text's first position; None if the model counts positions itself."""
 

@@ -10,15 +10,18 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from rlgf.kept import KeptTokens, kept_mask
 from rlgf.models.abilities import abilities, takes
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
+from rlgf.models.kv_cache import cache_argument, keep_rows
 from rlgf.models.vocabulary import read_logits
 from rlgf.types import Author, Rollout
 
 _OF_RESPONSE = ("response_ids", "response_mask", "given")
+_WORTH_SHARING = 0.1
+"""The share of a pass's tokens that reading equal prompts once must save: it is two passes instead of one."""
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
@@ -92,6 +95,20 @@ class Tokens:
         mask = torch.cat([self.prompt_mask, self.response_mask[:, :-1]], dim=1)
         return {"input_ids": ids, **masked(model, mask)}
 
+    def shared_prompts(self) -> tuple[Int[Tensor, "U P"], Int[Tensor, "B"]] | None:
+        """The different prompts, with -1 at padding, and the number of each row's among them.
+
+        Returns:
+            None where reading each of them once would save little.
+        """
+        lengths = self.prompt_mask.sum(dim=1)
+        if len(lengths) < 2 or int(lengths.min()) < 2:
+            return None
+        unique, of = self.prompt_ids.masked_fill(~self.prompt_mask, -1).unique(dim=0, return_inverse=True)
+        saved = int((lengths - 1).sum() - ((unique >= 0).sum(dim=1) - 1).sum())
+        all_tokens = int(lengths.sum() + self.response_mask.sum())
+        return (unique, of) if saved > _WORTH_SHARING * all_tokens else None
+
     def alike(self, model: PreTrainedModel) -> Iterator[tuple[Int[Tensor, "N"], Tokens]]:
         """The rows that a model can run together, and their tokens without the padding that they all have."""
         lengths = self.prompt_mask.sum(dim=1)
@@ -136,8 +153,10 @@ def response_outputs(
     )
 
     def run(alike: Tokens) -> tuple[Tensor, ...]:
-        with mixed_precision(model.device), _last_states(model) as states:
-            output = model(**alike.model_inputs(model, decoder_start(model)), **keep, **_uncached(model))
+        with mixed_precision(model.device):
+            inputs = _inputs(model, alike, decoder_start(model))
+            with _last_states(model) as states:
+                output = model(**inputs, **keep)
         logits = read_logits(model, output.logits[:, -length:])
         return (logits, states[0][:, -length:]) if hidden else (logits,)
 
@@ -158,15 +177,36 @@ def base_hidden(trunk: PreTrainedModel, tokens: Tokens, start: Sequence[int]) ->
     length = tokens.response_ids.shape[1]
 
     def run(alike: Tokens) -> tuple[Tensor]:
-        with mixed_precision(trunk.device), _last_states(trunk) as states:
-            trunk(**alike.model_inputs(trunk, start), **_uncached(trunk))
+        with mixed_precision(trunk.device):
+            inputs = _inputs(trunk, alike, start)
+            with _last_states(trunk) as states:
+                trunk(**inputs)
         return (states[0][:, -length:],)
 
     return _by_likeness(trunk, tokens, run)[0]
 
 
-def _uncached(model: PreTrainedModel) -> dict[str, Any]:
-    return {"use_cache": False} if takes(model, "use_cache") else {}
+def _inputs(model: PreTrainedModel, tokens: Tokens, start: Sequence[int]) -> dict[str, Any]:
+    """The arguments of one pass over prompts and responses, of which those that the prompts share are read first."""
+    shared = tokens.shared_prompts() if abilities(model).shared_prompts else None
+    if shared is None:
+        use_cache = {"use_cache": False} if takes(model, "use_cache") else {}
+        return {**tokens.model_inputs(model, start), **use_cache}
+    prompts, of = shared
+    name, cache = cache_argument(model), DynamicCache(config=model.config.get_text_config(decoder=True))
+    assert name is not None, "a model without a cache cannot share prompts"
+    # The state after a prompt's last token is the first that is read, so that token goes with the response.
+    before = prompts[:, :-1]
+    trunk_of(model)(
+        input_ids=before.clamp(min=0), **masked(model, before >= 0), use_cache=True, **{name: cache}
+    )
+    keep_rows(cache, of)
+    mask = torch.cat([tokens.prompt_mask, tokens.response_mask[:, :-1]], dim=1)
+    told = masked(model, mask)
+    if "position_ids" in told:
+        told["position_ids"] = told["position_ids"][:, before.shape[1] :]
+    ids = torch.cat([tokens.prompt_ids[:, -1:], tokens.response_ids[:, :-1]], dim=1)
+    return {"input_ids": ids, **told, "use_cache": True, name: cache}
 
 
 def _by_likeness(

@@ -1,10 +1,9 @@
-"""Sampling continuations from a causal model: one prefill, then one token per step."""
+"""Sampling continuations: each text is read once, then one token per step."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,17 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.kept import KeptTokens
-from rlgf.models.abilities import abilities, takes
+from rlgf.models.abilities import abilities
 from rlgf.models.batching import length_batches
-from rlgf.models.encoder_decoder import encode, encoded_inputs
-from rlgf.models.forward import mixed_precision
-from rlgf.models.kv_cache import cache_argument, keep_rows, reserving_cache
+from rlgf.models.decoding import DecodingBatch
 from rlgf.models.sampling import Sampling, draw, sampling_logits
-from rlgf.models.vocabulary import read_logits
-from rlgf.types import pad
 
-# Selecting rows copies the cache, so it waits until a quarter of them has ended.
-_COMPACT_BELOW = 0.75
+_LOOK_EVERY = 8
+"""Steps on a GPU after which it is looked which rows have ended: each look waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +66,20 @@ def sample_continuations(
     lengths = torch.tensor([len(prefix) for prefix in prefixes])
     if first_positions is None:
         first_positions = torch.zeros_like(max_new_tokens)
-    results: list[Continuation | None] = [None] * len(prefixes)
+    results: dict[int, Continuation] = {}
     for rows in _batches(model, lengths, max_new_tokens, prompts, max_batch_tokens):
         chosen = rows.tolist()
-        encoded = None if prompts is None else encode(model, [prompts[i] for i in chosen])
-        batch = _Batch(model, [prefixes[i] for i in chosen], max_new_tokens[rows], encoded, use_cache)
-        _run(batch, rows, max_new_tokens, first_positions, uniforms, sampling, end_ids, keep_sets, results)
-    return [result for result in results if result is not None]
+        batch = DecodingBatch(
+            model,
+            [prefixes[i] for i in chosen],
+            max_new_tokens[rows],
+            None if prompts is None else [prompts[i] for i in chosen],
+            use_cache=use_cache,
+        )
+        limits, first = max_new_tokens[rows], first_positions[rows]
+        found = _run(batch, limits, first, uniforms[rows], sampling, end_ids, keep_sets=keep_sets)
+        results |= dict(zip(chosen, found, strict=True))
+    return [results[i] for i in range(len(prefixes))]
 
 
 def _batches(
@@ -104,148 +106,95 @@ def _batches(
             yield rows[batch]
 
 
-class _Batch:
-    """Rows being decoded together: their text so far, its mask and positions, and the cache."""
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        prefixes: Sequence[Tensor],
-        limits: Int[Tensor, "N"],
-        encoded: tuple[Float[Tensor, "N P D"], Bool[Tensor, "N P"]] | None,
-        use_cache: bool,
-    ) -> None:
-        self.model = model
-        self.encoded = encoded
-        """The prompts' encoder states and their mask, where the model has an encoder."""
-        self.ids = pad(prefixes, 0, left=True).to(model.device)
-        self.mask = pad([torch.ones_like(p) for p in prefixes], 0, left=True).to(model.device)
-        able = abilities(model)
-        first = able.first_position or 0
-        self.positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0) + first
-        # A row that has ended stays until rows are dropped; its position must stay in the context.
-        self.last_position = self.mask.sum(dim=1) + limits.to(model.device) - 1 + first
-        # The last sampled token is never fed back.
-        capacity = self.ids.shape[1] + int(limits.max()) - 1
-        name = cache_argument(model)
-        self.cache = (
-            reserving_cache(model, capacity) if use_cache and able.cache and name is not None else None
-        )
-        self.cache_inputs: dict[str, Any] = {} if name is None else {name: self.cache}
-        if takes(model, "use_cache"):
-            self.cache_inputs["use_cache"] = self.cache is not None
-        self.gives_positions = able.first_position is not None
-        self.step_mask = able.step_mask
-        self.fed = 0
-
-    def next_logits(self) -> Float[Tensor, "N V"]:
-        new = slice(self.fed, None)
-        with mixed_precision(self.model.device):
-            output = self.model(**self._inputs(self.ids[:, new], self.positions[:, new]), **self.cache_inputs)
-        if self.cache is not None:
-            self.fed = self.ids.shape[1]
-        return read_logits(self.model, output.logits[:, -1])
-
-    def _inputs(self, ids: Int[Tensor, "N W"], positions: Int[Tensor, "N W"]) -> dict[str, Any]:
-        """Arguments of a forward pass over new tokens, without the cache."""
-        if self.encoded is None:
-            inputs = {"input_ids": ids, "logits_to_keep": 1}
-            if self.step_mask or not self.fed:
-                inputs["attention_mask"] = self.mask
-            if self.gives_positions:
-                inputs["position_ids"] = positions
-            return {name: value for name, value in inputs.items() if takes(self.model, name)}
-        given = {"decoder_position_ids": positions} if self.gives_positions else {}
-        return {
-            **encoded_inputs(*self.encoded),
-            "decoder_input_ids": ids,
-            "decoder_attention_mask": self.mask,
-            **given,
-        }
-
-    def append(self, ids: Int[Tensor, "N"]) -> None:
-        fresh = ids[:, None]
-        position = torch.minimum(self.positions[:, -1] + 1, self.last_position)
-        self.ids = torch.cat([self.ids, fresh], dim=1)
-        self.mask = torch.cat([self.mask, torch.ones_like(fresh)], dim=1)
-        self.positions = torch.cat([self.positions, position[:, None]], dim=1)
-
-    def keep(self, rows: Int[Tensor, "M"]) -> None:
-        for name in ("ids", "mask", "positions", "last_position"):
-            setattr(self, name, getattr(self, name)[rows])
-        if self.encoded is not None:
-            states, mask = self.encoded
-            self.encoded = states[rows], mask[rows]
-        if self.cache is not None:
-            keep_rows(self.cache, rows)
-
-
 @dataclass
-class _Written:
-    """What has been drawn of one continuation so far."""
+class _Drawn:
+    """What has been drawn of a batch so far, step by step, and for which of its first rows."""
 
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    sets: list[KeptTokens] = field(default_factory=list)
+    rows: list[Int[Tensor, "_"]]
+    ids: list[Int[Tensor, "_"]]
+    logprobs: list[Float[Tensor, "_"]]
+    sets: list[KeptTokens]
     """What each token was drawn from; empty where that is not asked for."""
 
-    def ended(self, end_ids: Collection[int]) -> Continuation:
-        return Continuation(
-            torch.tensor(self.ids),
-            torch.tensor(self.logprobs),
-            self.ids[-1] in end_ids,
-            KeptTokens.join(self.sets) if self.sets else None,
-        )
+    def continuations(self, limits: Int[Tensor, "N"], end_ids: Collection[int]) -> list[Continuation]:
+        """The tokens of each row up to its first end, or to its limit."""
+        steps = torch.arange(len(self.ids)).repeat_interleave(torch.tensor([len(one) for one in self.ids]))
+        rows, drawn, drawn_logprobs = (torch.cat(one).cpu() for one in (self.rows, self.ids, self.logprobs))
+        ids = torch.zeros(len(limits), len(self.ids), dtype=torch.long)
+        logprobs = torch.zeros(ids.shape)
+        ids[rows, steps], logprobs[rows, steps] = drawn, drawn_logprobs
+        ends = torch.isin(ids, torch.tensor(sorted(end_ids), dtype=torch.long))
+        ends &= torch.arange(ids.shape[1]) < limits[:, None]
+        finished = ends.any(dim=1)
+        lengths = torch.where(finished, ends.int().argmax(dim=1) + 1, limits)
+        sets: Sequence[KeptTokens | None] = [None] * len(limits)
+        if self.sets:
+            written = (steps < lengths[rows]).nonzero().squeeze(1)
+            order = written[(rows * ids.shape[1] + steps)[written].argsort()]
+            sets = KeptTokens.join(self.sets).take(order).split(lengths.tolist())
+        return [
+            Continuation(ids[row, :length], logprobs[row, :length], ended, kept)
+            for row, (length, ended, kept) in enumerate(
+                zip(lengths.tolist(), finished.tolist(), sets, strict=True)
+            )
+        ]
 
 
 def _run(
-    batch: _Batch,
-    rows: Int[Tensor, "N"],
-    max_new_tokens: Tensor,
-    first_positions: Tensor,
-    uniforms: Tensor,
+    batch: DecodingBatch,
+    limits: Int[Tensor, "N"],
+    first_positions: Int[Tensor, "N"],
+    uniforms: Float[Tensor, "N T"],
     sampling: Sampling,
     end_ids: Collection[int],
+    *,
     keep_sets: bool,
-    results: list[Continuation | None],
-) -> None:
-    """Decode one batch. ``rows`` names the rows still in it by their place in the call."""
-    written = [_Written() for _ in results]
+) -> list[Continuation]:
+    """Decode one batch."""
+    device = batch.device
+    look_every = _LOOK_EVERY if device.type == "cuda" else 1
     keep_sets &= sampling.truncates
-    active = torch.ones(len(rows), dtype=torch.bool)
-    ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=batch.ids.device)
-    step = 0
-    while True:
-        positions = (first_positions[rows] + step).to(batch.ids.device)
-        logits = sampling_logits(batch.next_logits(), positions, sampling, end_ids)
-        drawn, drawn_logprobs = draw(logits, uniforms[rows, step].to(logits.device))
+    drawn = _Drawn([], [], [], [])
+    ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
+    rows = torch.arange(len(limits), device=device)
+    left, first, numbers = limits.to(device), first_positions.to(device), uniforms.to(device)
+    alive = torch.ones(len(limits), dtype=torch.bool, device=device)
+    earliest, longest = int(first_positions.min()), int(limits.max())
+    for step in range(longest):
+        # A minimum length that all rows are past need not be looked at for each of them.
+        late = earliest + step >= sampling.min_tokens
+        now = sampling.model_copy(update={"min_tokens": 0}) if late else sampling
+        logits = sampling_logits(batch.next_logits(), first + step, now, end_ids)
+        ids, logprobs = draw(logits, numbers[:, step])
+        drawn.rows.append(rows)
+        drawn.ids.append(ids)
+        drawn.logprobs.append(logprobs)
         if keep_sets:
-            drawn_from = KeptTokens.of(logits[active.to(logits.device)].isfinite()).rows()
-            for row, one in zip(rows[active].tolist(), drawn_from, strict=True):
-                written[row].sets.append(one)
-        ended = step + 1 >= max_new_tokens[rows]
-        if end_ids:
-            ended |= torch.isin(drawn, ends).cpu()
-        for row, alive, done, token, logprob in zip(
-            rows.tolist(),
-            active.tolist(),
-            ended.tolist(),
-            drawn.tolist(),
-            drawn_logprobs.tolist(),
-            strict=True,
-        ):
-            if not alive:
-                continue
-            written[row].ids.append(token)
-            written[row].logprobs.append(logprob)
-            if done:
-                results[row] = written[row].ended(end_ids)
-        active &= ~ended
-        step += 1
-        if not active.any():
-            return
-        batch.append(drawn)
-        if active.float().mean() < _COMPACT_BELOW:
-            kept = active.nonzero().squeeze(1)
-            batch.keep(kept.to(batch.ids.device))
-            rows, active = rows[kept], active[kept]
+            drawn.sets.append(KeptTokens.of(logits.isfinite()))
+        alive = alive & (step + 1 < left) & ~torch.isin(ids, ends)
+        if step + 1 == longest:
+            break
+        batch.append(ids)
+        if (step + 1) % look_every == 0:
+            kept = _closed_up(alive.cpu(), batch.compact_below)
+            if kept is not None:
+                if not len(kept):
+                    break
+                kept = kept.to(device)
+                batch.keep(kept)
+                rows, left, first, numbers, alive = (one[kept] for one in (rows, left, first, numbers, alive))
+    return drawn.continuations(limits, end_ids)
+
+
+def _closed_up(alive: Bool[Tensor, "N"], below: float) -> Int[Tensor, "M"] | None:
+    """Which row each place has once the last rows fill the places of those that have ended.
+
+    Returns:
+        None where the share of rows that go on is not below ``below``.
+    """
+    count = int(alive.sum())
+    if count >= below * len(alive) and count:
+        return None
+    places = torch.arange(count)
+    places[~alive[:count]] = alive[count:].nonzero().squeeze(1) + count
+    return places

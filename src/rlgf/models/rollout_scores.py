@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from rlgf.models.batching import length_batches
 from rlgf.models.critic import Critic
 from rlgf.models.encoder_decoder import decoder_start
-from rlgf.models.forward import Tokens, base_hidden, response_outputs, trunk_of
-from rlgf.models.sampling import Sampling, token_logprobs
+from rlgf.models.forward import Tokens, base_hidden, trunk_of
+from rlgf.models.response_scores import response_scores
+from rlgf.models.sampling import Sampling
 from rlgf.types import Rollout
 
 
@@ -31,15 +32,9 @@ def score_logprobs(
     """
 
     def score(tokens: Tokens) -> Tensor:
-        logits, _ = response_outputs(model, tokens)
-        return token_logprobs(
-            logits,
-            tokens.response_ids,
-            sampling,
-            end_ids,
-            tokens.kept_mask(logits.shape[-1]),
-            tokens.given,
-        )
+        logprobs = response_scores(model, tokens, sampling, end_ids).logprobs
+        assert logprobs is not None, "always computed"
+        return logprobs
 
     return _over_batches(score, rollout, model.device, max_batch_tokens)
 

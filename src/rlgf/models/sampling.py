@@ -114,6 +114,7 @@ def token_logprobs(
     end_ids: Collection[int],
     kept: Bool[Tensor, "B T V"] | None = None,
     given: Bool[Tensor, "B T"] | None = None,
+    positions: Int[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T"]:
     """Log-probabilities of tokens under the distribution that they were drawn from.
 
@@ -125,8 +126,9 @@ def token_logprobs(
         kept: what top-k and top-p left when each token was drawn, see `rlgf.kept`; None where they cut nothing.
         given: tokens that somebody else wrote, whose text may end before the minimum length: there the minimum
             does not count.
+        positions: of each token in its response; default: its column.
     """
-    warped = _warp_sequence(logits, sampling, end_ids, kept, given)
+    warped = _warp_sequence(logits, sampling, end_ids, kept, given, positions)
     chosen = warped.gather(-1, ids[..., None]).squeeze(-1)
     return chosen - warped.logsumexp(dim=-1)
 
@@ -136,9 +138,11 @@ def log_distribution(
     sampling: Sampling,
     end_ids: Collection[int],
     kept: Bool[Tensor, "B T V"] | None = None,
+    positions: Int[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T V"]:
-    """Log-probabilities at each position, -inf where none can be drawn; ``kept`` as for `token_logprobs`."""
-    return _warp_sequence(logits, sampling, end_ids, kept).log_softmax(dim=-1)
+    """Log-probabilities at each position, -inf where none can be drawn; ``kept`` and ``positions`` as for
+    `token_logprobs`."""
+    return _warp_sequence(logits, sampling, end_ids, kept, None, positions).log_softmax(dim=-1)
 
 
 def entropy(
@@ -146,9 +150,11 @@ def entropy(
     sampling: Sampling,
     end_ids: Collection[int],
     kept: Bool[Tensor, "B T V"] | None = None,
+    positions: Int[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T"]:
-    """Entropy of the sampled distribution in nats, at each position; ``kept`` as for `token_logprobs`."""
-    logprobs = log_distribution(logits, sampling, end_ids, kept)
+    """Entropy of the sampled distribution in nats, at each position; ``kept`` and ``positions`` as for
+    `token_logprobs`."""
+    logprobs = log_distribution(logits, sampling, end_ids, kept, positions)
     # A token that cannot be drawn adds nothing; 0 * -inf would be NaN, in the gradient too.
     return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1)
 
@@ -178,8 +184,10 @@ def _warp_sequence(
     end_ids: Collection[int],
     kept: Bool[Tensor, "B T V"] | None,
     given: Bool[Tensor, "B T"] | None = None,
+    positions: Int[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T V"]:
-    positions = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
+    if positions is None:
+        positions = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
     if given is not None:
         positions = positions.masked_fill(given, sampling.min_tokens)
     warped = sampling_logits(logits, positions, sampling.untruncated, end_ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,14 +17,14 @@ from rlgf.models.abilities import Abilities, declare, found_by, takes
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder, takes_decoder_positions
 from rlgf.models.forward import Tokens, mixed_precision, response_outputs
 from rlgf.models.generate import sample_continuations
-from rlgf.models.kv_cache import cache_argument
+from rlgf.models.kv_cache import cache_argument, keeps_all
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import read_logits
 from rlgf.types import pad
 
-_PROMPTS = (5, 2, 2)
-"""Tokens of each text before the written ones: unequal, and two alike, so that a row leaves another also where only
-such are run together."""
+_PROMPTS = (9, 6, 6)
+"""Tokens of each text before the written ones: unequal, and the last two are the same text, which is read once; so
+a row leaves another also where only texts of one length are run together."""
 _LIMITS = (2, 4, 3)
 """Tokens that are written: one row leaves the batch before the others."""
 _EXACT, _ROUNDED = 2e-4, 0.1
@@ -111,7 +111,7 @@ class _Trial:
             declare(self.model, able)
             try:
                 if self._agrees():
-                    return able
+                    return self._sharing(able)
             except Exception as error:
                 failure = error
         raise _refusal(
@@ -145,6 +145,31 @@ class _Trial:
                 "causal or an encoder-decoder model",
             )
 
+    def _sharing(self, able: Abilities) -> Abilities:
+        """The same, with a plain head and with shared prompts where that works too."""
+        able = replace(able, plain_head=self._has_plain_head())
+        if not able.cache or is_encoder_decoder(self.model) or not keeps_all(self.model):
+            return able
+        try:
+            declare(self.model, replace(able, shared_prompts=True))
+            return replace(able, shared_prompts=self._agrees())
+        except Exception:
+            return able
+
+    def _has_plain_head(self) -> bool:
+        head = self.model.get_output_embeddings()
+        tokens = self._tokens([torch.cat([text.begun, self.more]) for text in self.texts])
+        logits, hidden = response_outputs(self.model, tokens, hidden=True)
+        try:
+            with mixed_precision(self.model.device):
+                found = read_logits(self.model, head(hidden))
+            return found.shape == logits.shape and all(
+                self._equal(_logprobs(one), _logprobs(other))
+                for one, other in zip(found, logits, strict=True)
+            )
+        except (TypeError, RuntimeError, AttributeError):
+            return False
+
     def _ways(self) -> Iterator[Abilities]:
         """Ways to run the model, the fastest first."""
         encoders = (True, False) if is_encoder_decoder(self.model) else (True,)
@@ -154,7 +179,7 @@ class _Trial:
             caches, (True, False), encoders, (True, False)
         ):
             if step_mask or (cache and prompts):
-                yield Abilities(padding, prompts, cache, step_mask, first)
+                yield Abilities(padding, prompts, cache, step_mask, False, False, first)
 
     def _first_position(self) -> int | None:
         """The position at which a text begins for the model, where it can be told."""
@@ -252,7 +277,8 @@ def _texts(model: PreTrainedModel) -> tuple[list[_Text], Int[Tensor, "_"]]:
     drawn = [
         ids[torch.randint(len(ids), (count,), generator=generator)] for count in (*_PROMPTS, max(_LIMITS))
     ]
-    *prompts, more = drawn
+    *prompts, _, more = drawn
+    prompts.append(prompts[-1])
     nothing = more[:0]
     if not is_encoder_decoder(model):
         return [_Text(prompt, nothing, None) for prompt in prompts], more

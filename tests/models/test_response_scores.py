@@ -1,0 +1,100 @@
+"""A vocabulary in pieces gives the scores and gradients of the whole, and never makes all logits at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from rlgf.kept import KeptTokens
+from rlgf.models import response_scores as module
+from rlgf.models.abilities import abilities
+from rlgf.models.forward import Tokens
+from rlgf.models.response_scores import response_scores
+from rlgf.models.sampling import Sampling
+from rlgf.types import pad
+
+ENDS = (0, 3)
+SAMPLINGS = [Sampling(), Sampling(temperature=0.7, min_tokens=2), Sampling(top_k=5, min_tokens=1)]
+
+
+@pytest.fixture(params=["tiny_gpt2", "tiny_llama"])
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    found: PreTrainedModel = copy.deepcopy(request.getfixturevalue(request.param))
+    assert abilities(found).plain_head
+    return found
+
+
+def tokens(truncated: bool) -> Tokens:
+    random = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(16, (n,), generator=random) for n in (3, 7, 2, 7)]
+    responses = [torch.randint(4, 16, (n,), generator=random) for n in (5, 1, 9, 4)]
+    kept: tuple[KeptTokens | None, ...] = ()
+    if truncated:
+        sets = []
+        for response in responses:
+            mask = torch.rand(len(response), 16, generator=random) < 0.4
+            mask[torch.arange(len(response)), response] = True
+            sets.append(KeptTokens.of(mask))
+        kept = (*sets[:3], None)
+    mask = pad([torch.ones_like(one, dtype=torch.bool) for one in responses], False)
+    return Tokens(
+        pad(prompts, 9, left=True),
+        pad([torch.ones_like(one, dtype=torch.bool) for one in prompts], False, left=True),
+        pad(responses, 9),
+        mask,
+        kept,
+        mask & (torch.rand(mask.shape, generator=random) < 0.3),
+    )
+
+
+@pytest.fixture
+def in_pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    def cut(positions: int) -> None:
+        monkeypatch.setattr(module, "WHOLE", 0)
+        monkeypatch.setattr(module, "_PIECE", 16 * positions)
+
+    return cut
+
+
+@pytest.mark.parametrize("positions", [1, 4, 100])
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+def test_pieces_are_the_whole(
+    model: PreTrainedModel, sampling: Sampling, positions: int, in_pieces: Callable[[int], None]
+) -> None:
+    batch = tokens(sampling.truncates)
+    found = []
+    for _ in range(2):
+        scores = response_scores(model, batch, sampling, ENDS, with_entropy=True, hidden=True)
+        assert scores.logprobs is not None
+        assert scores.entropy is not None
+        assert scores.hidden is not None
+        read = [one[batch.response_mask] for one in (scores.logprobs, scores.entropy, scores.hidden)]
+        weights = torch.linspace(-1, 1, len(read[0]))
+        ((read[0] + 0.5 * read[1]) @ weights + read[2].square().mean()).backward()
+        found.append(
+            [one.detach() for one in read]
+            + [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        )
+        model.zero_grad()
+        in_pieces(positions)
+    for whole, pieces in zip(*found, strict=True):
+        torch.testing.assert_close(pieces, whole, atol=1e-5 * float(whole.abs().max()) + 1e-6, rtol=1e-4)
+
+
+def test_the_head_never_makes_all_logits(model: PreTrainedModel, in_pieces: Callable[[int], None]) -> None:
+    batch = tokens(False)
+    seen: list[int] = []
+    head = model.get_output_embeddings()
+    assert head is not None
+    head.register_forward_hook(lambda _module, _args, output: seen.append(output[..., 0].numel()))
+    in_pieces(4)
+    scores = response_scores(model, batch, Sampling(), ENDS, with_entropy=True)
+    assert scores.logprobs is not None
+    scores.logprobs.sum().backward()
+    length = int(batch.response_mask.sum())
+    assert max(seen) == 4
+    assert sum(seen) == 2 * length, "each piece once, and once more for its gradient"

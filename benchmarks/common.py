@@ -19,9 +19,9 @@ def reviews(count: int, tokenizer_texts: int = 2000) -> tuple[list[Sample], list
     return list(samples[:count]), texts
 
 
-def small_gpt(texts: list[str]) -> LanguageModel:
+def small_gpt(texts: list[str], **changes: int) -> LanguageModel:
     """A GPT-2 with 4.2 million random parameters; random or trained, its passes cost the same."""
-    model, tokenizer = build_scratch(ScratchConfig(), texts)
+    model, tokenizer = build_scratch(ScratchConfig(**changes), texts)
     return LanguageModel(model.eval(), tokenizer)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor
 
 from conftest import sharpen
-from rlgf import cli
+from rlgf.cli.models import merge
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.models.critic import AdapterCritic, build_critic
@@ -181,7 +181,7 @@ def test_a_saved_adapter_loads_with_peft_and_is_merged_on_loading(tmp_path: Path
     with torch.no_grad():
         torch.testing.assert_close(merged.model(ids).logits, expected, atol=1e-5, rtol=1e-5)
     assert written(merged.model) == written(policy.model) != written(letter_gpt().model)
-    cli.merge(str(tmp_path / "adapter"), tmp_path / "whole")
+    merge(str(tmp_path / "adapter"), tmp_path / "whole")
     again = load_language_model(ModelConfig(model=str(tmp_path / "whole")))
     assert written(again.model) == written(policy.model)
 
@@ -201,7 +201,7 @@ def test_an_adapter_over_an_adapter_names_the_first_as_its_base(tmp_path: Path) 
 def test_a_model_that_is_no_adapter_is_not_merged(tmp_path: Path) -> None:
     save_policy(letter_gpt(), tmp_path / "base")
     with pytest.raises(UserError, match="holds no adapter"):
-        cli.merge(str(tmp_path / "base"), tmp_path / "whole")
+        merge(str(tmp_path / "base"), tmp_path / "whole")
 
 
 def test_targets_that_are_not_there_are_refused_with_those_that_are() -> None:

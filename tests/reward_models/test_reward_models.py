@@ -17,8 +17,8 @@ from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
-from rlgf import cli
 from rlgf.cli import app
+from rlgf.cli.models import merge
 from rlgf.config import load_config
 from rlgf.demo.imdb import labelled_reviews
 from rlgf.errors import UserError
@@ -170,7 +170,7 @@ def adapter(letter_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_an_adapter_is_trained_alone_and_merged_on_request(adapter: Path, tmp_path: Path) -> None:
     assert not (adapter / "model.safetensors").exists()
     assert (adapter / "adapter_model.safetensors").stat().st_size < 60_000
-    cli.merge(str(adapter), tmp_path / "whole")
+    merge(str(adapter), tmp_path / "whole")
     assert not list((tmp_path / "whole").glob("adapter*"))
     start = letter_gpt(layers=2).model.state_dict()
     trained = AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole").state_dict()
@@ -258,7 +258,7 @@ def test_an_adapter_keeps_how_many_layers_it_is_for(letter_folder: str, tmp_path
     changes = {"lora": {"r": 2}, "layers": 1, "epochs": 1}
     told = recipe(letter_folder, tmp_path, letter_pairs(16, 0), letter_pairs(8, 1), **changes)
     train_reward_model(load_reward_recipe(told))
-    cli.merge(str(tmp_path / "model"), tmp_path / "whole")
+    merge(str(tmp_path / "model"), tmp_path / "whole")
     assert (
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole").config.num_hidden_layers == 1
     )

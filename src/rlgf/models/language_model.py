@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlgf.models import lora, weights
+from rlgf.models import activations, lora, weights
 from rlgf.models.dropout import without_dropout
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
@@ -32,6 +32,7 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         without_dropout(self.model)
+        activations.fuse(self.model)
         restrict(self.model, self.tokenizer)
         weights.hold_still(self.model)
 

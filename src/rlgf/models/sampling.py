@@ -58,11 +58,12 @@ def sampling_logits(
     logits = logits.float()
     if sampling.min_tokens and end_ids:
         too_early = positions < sampling.min_tokens
-        if too_early.any():
-            # Adding a column mask copies once; index_put on a clone would copy and scatter.
-            block = torch.zeros(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-            block[list(end_ids)] = float("-inf")
-            logits = torch.where(too_early[..., None], logits + block, logits)
+        ends = torch.tensor(list(end_ids), device=logits.device)
+        if too_early.all():
+            logits = logits.index_fill(-1, ends, float("-inf"))
+        elif too_early.any():
+            ending = torch.isin(torch.arange(logits.shape[-1], device=logits.device), ends)
+            logits = logits.masked_fill(too_early[..., None] & ending, float("-inf"))
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
@@ -99,12 +100,13 @@ def draw(
     One given uniform number decides a row's token, whatever else is in the batch: results do not
     depend on batching, and no random number is drawn for every entry of the vocabulary.
     """
-    logprobs = logits.log_softmax(dim=-1)
-    cumulative = logprobs.exp().cumsum(dim=-1)
-    # Scaling by the total keeps rounding from pushing a draw after the last possible token.
+    total = logits.logsumexp(dim=-1, keepdim=True)
+    # In place, since a vocabulary is the largest thing that a step holds.
+    cumulative = (logits - total).exp_().cumsum_(dim=-1)
+    # Scaling by the last keeps rounding from pushing a draw after the last possible token.
     threshold = uniforms[:, None] * cumulative[:, -1:]
-    ids = (cumulative <= threshold).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
-    return ids, logprobs.gather(-1, ids[:, None]).squeeze(-1)
+    ids = torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)
+    return ids.squeeze(-1), (logits.gather(-1, ids) - total).squeeze(-1)
 
 
 def token_logprobs(

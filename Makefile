@@ -4,6 +4,8 @@ INSTALLED := $(VENV)/installed
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Idle threads that spin slow down whatever else runs on a small machine.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Several arenas grow by gigabytes when large tensors come and go, as while texts are written.
+export MALLOC_ARENA_MAX ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export HF_HUB_DISABLE_PROGRESS_BARS ?= 1
 

@@ -70,6 +70,27 @@ def bare_pass(model: torch.nn.Module, rollout: Rollout) -> None:
     model(**Tokens.of(rollout).model_inputs(model), use_cache=False)
 
 
+def multiplications_per_second() -> float:
+    """Floating-point operations a second of this machine in float32, as the best of some matrix products."""
+    a, b = torch.randn(2048, 1024), torch.randn(1024, 1024)
+    seconds = min(median_seconds(lambda: a @ b, 5) for _ in range(5))
+    return float(2 * 2048 * 1024 * 1024 / seconds)
+
+
+def operations_of_learning(model: PreTrainedModel, rollout: Rollout) -> float:
+    """Floating-point operations of the matrix products that one epoch of policy and critic cannot do without.
+
+    Two for each weight and token forwards and four back; the head at response tokens alone; attention to half of
+    the text on average.
+    """
+    config = model.config
+    text = (rollout.prompt_mask.sum(dim=1) + rollout.lengths - 1).double()
+    trunk = 12 * config.n_layer * config.n_embd**2 * text.sum()
+    attention = config.n_layer * config.n_embd * (text**2).sum()
+    head = config.vocab_size * config.n_embd * rollout.lengths.sum()
+    return float(6 * (2 * (trunk + attention) + head))
+
+
 def main() -> None:
     torch.set_num_threads(2)
     samples, texts = reviews(PROMPTS)
@@ -117,7 +138,7 @@ def main() -> None:
         work()
     rounds = [{name: median_seconds(work, 1) for name, work in parts.items()} for _ in range(REPEATS)]
     seconds = {name: statistics.median(r[name] for r in rounds) for name in parts}
-    seconds["learn"] = median_seconds(lambda: updater.update(experience, PPO_PLUS_PLUS), 1)
+    seconds["learn"] = median_seconds(lambda: updater.update(experience, PPO_PLUS_PLUS), 3)
 
     useful_pass = int((prompts + rollout.lengths - 1).sum())
     counters = {name: TokenCounter(m) for name, m in (("policy", policy.model), ("guide", guide_model.model))}
@@ -143,6 +164,11 @@ def main() -> None:
         for r in rounds
     ]
     print(f"\nbare cost of collecting and assessing {bare:.2f} s; ratio {statistics.median(ratios):.2f}")
+    rate, operations = multiplications_per_second(), EPOCHS * operations_of_learning(policy.model, rollout)
+    print(
+        f"learning is {operations / 1e12:.2f} TFLOP, {operations / rate:.1f} s at this machine's "
+        f"{rate / 1e9:.0f} GFLOP/s; ratio {seconds['learn'] * rate / operations:.2f}"
+    )
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 

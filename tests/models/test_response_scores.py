@@ -54,7 +54,7 @@ def tokens(truncated: bool) -> Tokens:
 @pytest.fixture
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def cut(positions: int) -> None:
-        monkeypatch.setattr(module, "WHOLE", 0)
+        monkeypatch.setattr(module, "_WHOLE", 0)
         monkeypatch.setattr(module, "_PIECE", 16 * positions)
 
     return cut
@@ -98,3 +98,22 @@ def test_the_head_never_makes_all_logits(model: PreTrainedModel, in_pieces: Call
     length = int(batch.response_mask.sum())
     assert max(seen) == 4
     assert sum(seen) == 2 * length, "each piece once, and once more for its gradient"
+
+
+def test_without_a_gradient_pieces_are_never_larger(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = tokens(False)
+    whole = response_scores(model, batch, Sampling(), ENDS).logprobs
+    monkeypatch.setattr(module, "_PIECE", 16 * 4)
+    seen: list[int] = []
+    head = model.get_output_embeddings()
+    assert head is not None
+    head.register_forward_hook(lambda _module, _args, output: seen.append(output[..., 0].numel()))
+    with torch.no_grad():
+        pieces = response_scores(model, batch, Sampling(), ENDS).logprobs
+    assert whole is not None
+    assert pieces is not None
+    torch.testing.assert_close(pieces, (whole * batch.response_mask).detach(), atol=1e-5, rtol=1e-4)
+    assert max(seen) == 4
+    assert sum(seen) == int(batch.response_mask.sum())

@@ -1,8 +1,8 @@
 """Log-probabilities and entropies of responses, with the vocabulary in pieces where it is large.
 
 Logits of a whole micro-batch are the largest tensor of an update: 16,384 tokens over a vocabulary of 49,152 take
-3.2 GB, and the softmax and its gradient as much again. In pieces of some hundred tokens they take a few hundred MB,
-for one more product with the head in the backward pass.
+3.2 GB, and the softmax and its gradient as much again. In pieces of some hundred tokens they take a hundred MB, for
+one more product with the head in the backward pass.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from rlgf.models.forward import Tokens, base_hidden, mixed_precision, response_o
 from rlgf.models.sampling import Sampling, entropy, token_logprobs
 from rlgf.models.vocabulary import read_logits
 
-WHOLE = 2**25
-"""How many logits may be there at once; more are computed in pieces."""
-_PIECE = 2**24
+_WHOLE = 2**25
+"""How many logits may be there at once where a gradient is wanted; more are computed in pieces, twice."""
+_PIECE = 2**23
+"""How many a piece has. Without a gradient pieces cost nothing, so there are never more."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def response_scores(
     """
     head = model.get_output_embeddings()
     width = len(head.weight) if abilities(model).plain_head and head is not None else 0
-    if tokens.response_ids.numel() * width <= WHOLE:
+    most = _WHOLE if torch.is_grad_enabled() else _PIECE
+    if tokens.response_ids.numel() * width <= most:
         logits, states = response_outputs(model, tokens, hidden=hidden)
         logprobs, entropies = scores_of(logits, tokens, sampling, end_ids, with_entropy)
         return ResponseScores(logprobs, entropies, states)

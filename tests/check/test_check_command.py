@@ -14,6 +14,7 @@ from rich.console import Console
 
 from faulty_server import FaultyServer, serving
 from rlgf.algorithms import ALGORITHMS
+from rlgf.check import report
 from rlgf.check.bill import evaluation_bills, training_bills
 from rlgf.check.faults import check
 from rlgf.check.report import steps_per_update, told, validations
@@ -24,6 +25,7 @@ from rlgf.guides import Request
 from rlgf.learning.updater import Updater
 from rlgf.models.lora import POLICY
 from rlgf.models.memory import count, logits_bytes, policy_sizes
+from rlgf.models.response_scores import MOST_LOGITS
 from rlgf.rollout.plan import planned
 from rlgf.run.build import build_parts
 from rlgf.run.display import Display
@@ -285,6 +287,19 @@ def test_the_largest_micro_batch_is_bounded_by_its_tokens_and_by_the_minibatch()
     assert logits_bytes(10, 4, 6, budget=35, rows=8) == 3 * 6 * 10 * 4
     assert logits_bytes(10, 4, 6, budget=1000, rows=8) == 8 * 6 * 10 * 4
     assert logits_bytes(10, 4, 6, budget=5, rows=8) == 1 * 6 * 10 * 4
+    assert logits_bytes(50_000, 512, 512, budget=16_384, rows=64) == MOST_LOGITS * 4, (
+        "more are made in pieces"
+    )
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_what_cannot_fit_is_said(short: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(RECIPE)
+    names = [str(row.critic) for row in config.algorithm.rows if row.critic is not None]
+    sizes = policy_sizes(config.policy.source, None, config.policy.critic, names)
+    needed = sum(part.bytes for part in sizes.parts) + sizes.training_bytes
+    monkeypatch.setattr(report, "device_bytes", lambda: needed - short)
+    assert ("so the run cannot fit here" in " ".join(shown().split())) == bool(short)
 
 
 # The command.

@@ -54,7 +54,7 @@ def tokens(truncated: bool) -> Tokens:
 @pytest.fixture
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def cut(positions: int) -> None:
-        monkeypatch.setattr(module, "_WHOLE", 0)
+        monkeypatch.setattr(module, "MOST_LOGITS", 0)
         monkeypatch.setattr(module, "_PIECE", 16 * positions)
 
     return cut

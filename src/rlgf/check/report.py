@@ -16,7 +16,7 @@ from rlgf.check.faults import Checked, models
 from rlgf.check.form import memory, note, span, table, titled, topics
 from rlgf.check.words import row_words, schedule, term_words
 from rlgf.config import Config
-from rlgf.models.memory import Size, frozen_size, logits_bytes, policy_sizes
+from rlgf.models.memory import Size, device_bytes, frozen_size, logits_bytes, policy_sizes
 from rlgf.rollout.plan import UpdatePlan, planned
 from rlgf.types import Author
 
@@ -171,6 +171,13 @@ def _memory(found: Checked) -> list[RenderableType]:
             f"micro-batch, of which several copies are alive at a time.{scratch} {left_out}"
         )
     )
+    if weights + sizes.training_bytes > device_bytes():
+        parts.append(
+            note(
+                f"This machine holds {memory(device_bytes())}, so the run cannot fit here: train an adapter "
+                "('policy.lora'), a critic on the policy's trunk ('policy.critic: head') or a smaller model."
+            )
+        )
     absent = [who for who in found.missing if who != "policy"]
     if absent:
         parts.append(note(f"Not counted, since not there: {', '.join(absent)}."))

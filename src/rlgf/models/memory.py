@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import psutil
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -13,6 +15,7 @@ from rlgf.models import lora
 from rlgf.models.loading import ModelConfig, device, skeleton
 from rlgf.models.lora import Adapters, LoRAConfig
 from rlgf.models.quantization import Quantization
+from rlgf.models.response_scores import MOST_LOGITS
 from rlgf.models.scratch import ScratchConfig
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -98,7 +101,8 @@ def frozen_size(name: str, source: ModelConfig) -> Size:
 
 
 def logits_bytes(vocabulary: int, prompt: int, response: int, budget: int, rows: int) -> int:
-    """The policy's logits at the response positions of the largest micro-batch, in float32.
+    """The most logits of the policy that are there at once, in float32: those at the response positions of the
+    largest micro-batch, or what `rlgf.models.response_scores` keeps of them.
 
     Args:
         prompt: tokens of the longest prompt, as ``response`` of a response.
@@ -106,7 +110,15 @@ def logits_bytes(vocabulary: int, prompt: int, response: int, budget: int, rows:
         rows: episodes of an optimizer step.
     """
     together = min(rows, max(1, budget // (prompt + response)))
-    return together * response * vocabulary * _FLOAT
+    return min(together * response * vocabulary, MOST_LOGITS) * _FLOAT
+
+
+def device_bytes() -> int:
+    """The memory of the device that models are loaded to."""
+    where = device()
+    if where.type == "cuda":
+        return int(torch.cuda.get_device_properties(where).total_memory)
+    return int(psutil.virtual_memory().total)
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:

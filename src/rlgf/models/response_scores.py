@@ -23,7 +23,7 @@ from rlgf.models.forward import Tokens, base_hidden, mixed_precision, response_o
 from rlgf.models.sampling import Sampling, entropy, token_logprobs
 from rlgf.models.vocabulary import read_logits
 
-_WHOLE = 2**25
+MOST_LOGITS = 2**25
 """How many logits may be there at once where a gradient is wanted; more are computed in pieces, twice."""
 _PIECE = 2**23
 """How many a piece has. Without a gradient pieces cost nothing, so there are never more."""
@@ -60,7 +60,7 @@ def response_scores(
     """
     head = model.get_output_embeddings()
     width = len(head.weight) if abilities(model).plain_head and head is not None else 0
-    most = _WHOLE if torch.is_grad_enabled() else _PIECE
+    most = MOST_LOGITS if torch.is_grad_enabled() else _PIECE
     if tokens.response_ids.numel() * width <= most:
         logits, states = response_outputs(model, tokens, hidden=hidden)
         logprobs, entropies = scores_of(logits, tokens, sampling, end_ids, with_entropy)

@@ -50,12 +50,12 @@ class Foreign:
 
 @contextmanager
 def reading(model: LanguageModel) -> Iterator[list[list[int]]]:
-    """The ids that the first forward pass reads, without padding."""
+    """The ids of the texts that are read before any is written, without padding."""
     seen: list[list[int]] = []
 
     def look(module: object, args: object, given: dict[str, object]) -> None:
         ids, mask = given["input_ids"], given["attention_mask"]
-        if not seen:
+        if ids.shape[1] > 1:
             seen.extend(row[m.bool()].tolist() for row, m in zip(ids, mask, strict=True))
 
     # What a model can do is tried at its first pass, which is not the one to look at.

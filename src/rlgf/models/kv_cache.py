@@ -31,6 +31,8 @@ class ReservingLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+            if self._piece is None:
+                self.rows = len(key_states)
             self._keys = self._reserve(key_states)
             self._values = self._reserve(value_states)
         if self._piece is not None:

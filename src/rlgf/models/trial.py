@@ -127,9 +127,10 @@ class _Trial:
         """
         text = self.texts[0]
         whole = torch.cat([text.prefix, self.more])
+        half = len(whole) // 2
         try:
             first, second = self._plain(text, whole), self._plain(text, whole)
-            before = self._plain(text, whole[:-2])
+            before = self._plain(text, whole[:half])
         except Exception as error:
             raise _refusal(self.model, f"cannot be run on text alone ({_first_line(error)})") from error
         if first.isnan().any():
@@ -138,7 +139,7 @@ class _Trial:
             )
         if not self._equal(second, first):
             raise _refusal(self.model, "gives other log-probabilities each time that it reads the same text")
-        if not self._equal(before, first[:-2]):
+        if not self._equal(before, first[:half]):
             raise _refusal(
                 self.model,
                 "sees the tokens that follow, as encoders do, so it cannot write text token by token: choose a "

@@ -50,8 +50,11 @@ class DecodingBatch:
         """Rows of which no two read the same, and which of them each row reads the same as."""
         if self.cache_name is None:
             self.unique = self.of = torch.arange(len(prefixes))
-        self.encoded = None if prompts is None else encode(model, [prompts[i] for i in self.unique.tolist()])
+        self.encoded: tuple[Tensor, Tensor] | None = None
         """The prompts' encoder states and their mask, where the model has an encoder."""
+        if prompts is not None:
+            with mixed_precision(self.device):
+                self.encoded = encode(model, [prompts[i] for i in self.unique.tolist()])
         lengths = torch.tensor([len(prefix) for prefix in prefixes])
         self.length = int(lengths.max())
         """Columns so far."""

@@ -14,6 +14,7 @@ from rlgf.kept import KeptTokens
 from rlgf.models.abilities import abilities
 from rlgf.models.batching import length_batches
 from rlgf.models.decoding import DecodingBatch
+from rlgf.models.forward import mixed_precision
 from rlgf.models.sampling import Sampling, draw, sampling_logits
 
 _LOOK_EVERY = 8
@@ -77,7 +78,9 @@ def sample_continuations(
             use_cache=use_cache,
         )
         limits, first = max_new_tokens[rows], first_positions[rows]
-        found = _run(batch, limits, first, uniforms[rows], sampling, end_ids, keep_sets=keep_sets)
+        # Around all steps, since weights are cast anew each time that it is entered from outside.
+        with mixed_precision(model.device):
+            found = _run(batch, limits, first, uniforms[rows], sampling, end_ids, keep_sets=keep_sets)
         results |= dict(zip(chosen, found, strict=True))
     return [results[i] for i in range(len(prefixes))]
 

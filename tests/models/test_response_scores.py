@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
+from conftest import ROTARY
 from rlgf.kept import KeptTokens
 from rlgf.models import response_scores as module
 from rlgf.models.abilities import abilities
@@ -69,7 +70,6 @@ def test_pieces_are_the_whole(
     found = []
     for _ in range(2):
         scores = response_scores(model, batch, sampling, ENDS, with_entropy=True, hidden=True)
-        assert scores.logprobs is not None
         assert scores.entropy is not None
         assert scores.hidden is not None
         read = [one[batch.response_mask] for one in (scores.logprobs, scores.entropy, scores.hidden)]
@@ -93,7 +93,6 @@ def test_the_head_never_makes_all_logits(model: PreTrainedModel, in_pieces: Call
     head.register_forward_hook(lambda _module, _args, output: seen.append(output[..., 0].numel()))
     in_pieces(4)
     scores = response_scores(model, batch, Sampling(), ENDS, with_entropy=True)
-    assert scores.logprobs is not None
     scores.logprobs.sum().backward()
     length = int(batch.response_mask.sum())
     assert max(seen) == 4
@@ -112,8 +111,17 @@ def test_without_a_gradient_pieces_are_never_larger(
     head.register_forward_hook(lambda _module, _args, output: seen.append(output[..., 0].numel()))
     with torch.no_grad():
         pieces = response_scores(model, batch, Sampling(), ENDS).logprobs
-    assert whole is not None
-    assert pieces is not None
     torch.testing.assert_close(pieces, (whole * batch.response_mask).detach(), atol=1e-5, rtol=1e-4)
     assert max(seen) == 4
     assert sum(seen) == int(batch.response_mask.sum())
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_a_cap_on_the_logits_shows_however_small_they_are(scale: float) -> None:
+    """Gemma 2 caps its logits at 30, which changes nothing that is measured of small ones."""
+    model = Gemma2ForCausalLM(Gemma2Config(**ROTARY, head_dim=8)).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(scale)
+    assert not abilities(model).plain_head
+    plain = Gemma2ForCausalLM(Gemma2Config(**ROTARY, head_dim=8, final_logit_softcapping=None)).eval()
+    assert abilities(plain).plain_head

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from rlgf.kept import KeptTokens, kept_mask
@@ -222,19 +222,24 @@ def _by_likeness(
 
 @contextmanager
 def _last_states(model: PreTrainedModel) -> Iterator[list[Float[Tensor, "B L D"]]]:
-    """The last hidden states of a forward pass: what the network under the head returns.
-
-    They are taken from there since ``hidden_states[-1]`` is, of some models, before the last
-    normalization or a projection.
-    """
+    """The last hidden states of a forward pass."""
     states: list[Tensor] = []
-    network: Any = model.get_decoder()
-    if not is_encoder_decoder(model) and not isinstance(network, PreTrainedModel):
-        network = model.base_model  # ModernBERT calls its head a decoder
-    # The decoder of an `EncoderDecoderModel` has a head of its own.
-    network = getattr(network, "base_model", network)
-    handle = network.register_forward_hook(lambda _module, _args, output: states.append(output[0]))
+    handle = under_head(model).register_forward_hook(lambda _module, _args, output: states.append(output[0]))
     try:
         yield states
     finally:
         handle.remove()
+
+
+def under_head(model: PreTrainedModel) -> nn.Module:
+    """The network whose output the head reads, and whose first output is the last hidden states.
+
+    They are taken from there since ``hidden_states[-1]`` is, of some models, before the last
+    normalization or a projection.
+    """
+    network: Any = model.get_decoder()
+    if not is_encoder_decoder(model) and not isinstance(network, PreTrainedModel):
+        network = model.base_model  # ModernBERT calls its head a decoder
+    # The decoder of an `EncoderDecoderModel` has a head of its own.
+    found: nn.Module = getattr(network, "base_model", network)
+    return found

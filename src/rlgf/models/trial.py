@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from rlgf.errors import UserError
 from rlgf.models.abilities import Abilities, declare, found_by, takes
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder, takes_decoder_positions
-from rlgf.models.forward import Tokens, mixed_precision, response_outputs
+from rlgf.models.forward import Tokens, mixed_precision, response_outputs, under_head
 from rlgf.models.generate import sample_continuations
 from rlgf.models.kv_cache import cache_argument, keeps_all
 from rlgf.models.sampling import Sampling
@@ -30,6 +30,8 @@ _LIMITS = (2, 4, 3)
 _EXACT, _ROUNDED = 2e-4, 0.1
 """How far log-probabilities may be off, as a share of their spread over the vocabulary, in float32 and in
 lower precision. Rounding is off by 1e-5 and 0.02, a text that is padded wrongly by 0.1 to 1."""
+_LARGE = 20.0
+"""The spread of logits that are large enough for a cap on them to show: Gemma 2 has one at 30."""
 _LEAST = -50.0
 """A log-probability from which on a token is as good as impossible; some models give -inf."""
 
@@ -158,18 +160,26 @@ class _Trial:
             return able
 
     def _has_plain_head(self) -> bool:
+        """Whether logits are the head's of the last hidden states, for large ones too: some models cap them."""
         head = self.model.get_output_embeddings()
         tokens = self._tokens([torch.cat([text.begun, self.more]) for text in self.texts])
-        logits, hidden = response_outputs(self.model, tokens, hidden=True)
+        logits, _ = response_outputs(self.model, tokens)
+        louder = _LARGE / float(logits[logits.isfinite()].std().clamp(min=1e-12))
+
+        def enlarge(_module: object, _args: object, output: Any) -> None:
+            output[0].mul_(louder)
+
+        handle = under_head(self.model).register_forward_hook(enlarge)
         try:
+            logits, hidden = response_outputs(self.model, tokens, hidden=True)
             with mixed_precision(self.model.device):
                 found = read_logits(self.model, head(hidden))
-            return found.shape == logits.shape and all(
-                self._equal(_logprobs(one), _logprobs(other))
-                for one, other in zip(found, logits, strict=True)
-            )
-        except (TypeError, RuntimeError, AttributeError):
+        except (TypeError, RuntimeError):  # there is no head, or it does not take the states as they are
             return False
+        finally:
+            handle.remove()
+        found, logits = (one.float().nan_to_num(neginf=0.0) for one in (found, logits))
+        return self._small((found - logits).square().mean(dim=-1).sqrt().flatten() / _LARGE)
 
     def _ways(self) -> Iterator[Abilities]:
         """Ways to run the model, the fastest first."""

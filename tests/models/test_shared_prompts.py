@@ -72,9 +72,9 @@ def test_values_and_their_gradients_are_the_same(model: PreTrainedModel) -> None
     batch = tokens()
     critic = build_critic("separate", model)
     with torch.no_grad():
-        critic.head.weight.fill_(0.1)  # type: ignore[operator,union-attr]
+        critic.head.weight.fill_(0.1)
     other = copy.deepcopy(critic)
-    declare(other.trunk, replace(abilities(model), shared_prompts=False))  # type: ignore[arg-type]
+    declare(other.trunk, replace(abilities(model), shared_prompts=False))
     found, expected = (one(batch, None)[batch.response_mask] for one in (critic, other))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     found.square().sum().backward()

@@ -14,7 +14,7 @@ from rlgf.guides.base import ScoringGuide
 from rlgf.models.encoder_decoder import decoder_start
 from rlgf.models.forward import Tokens, base_hidden, response_outputs, trunk_of
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.response_scores import ResponseScores, response_scores, scores_of
+from rlgf.models.response_scores import response_scores, scores_of
 from rlgf.models.sampling import Sampling, log_distribution, one_end
 from rlgf.objectives.losses import Metrics
 from rlgf.types import Author, Experience, Rollout
@@ -105,12 +105,9 @@ class InputReader:
         def cut(tensor: Tensor | None, name: str) -> Tensor | None:
             return None if tensor is None or name not in names else tensor[:, :length].to(device)
 
-        scores, distributions = self._outputs(names, tokens, hidden)
+        outputs, states = self._outputs(names, tokens, hidden)
         found: dict[str, Tensor | None] = {
-            "logprobs": scores.logprobs,
-            "entropy": scores.entropy,
-            "distribution": distributions[0],
-            "guide_distribution": distributions[1],
+            **outputs,
             "old_logprobs": cut(micro.old_logprobs, "old_logprobs"),
             "reference_logprobs": cut(micro.scored.reference_logprobs, "reference_logprobs"),
             "advantages": cut(micro.advantages, "advantages"),
@@ -120,10 +117,11 @@ class InputReader:
             ("old_log_ratios", micro.old_logprobs),
         ):
             if name in names:
-                assert scores.logprobs is not None, "asked for where a ratio is read"
+                logprobs = outputs["logprobs"]
+                assert logprobs is not None, "asked for where a ratio is read"
                 assert base is not None, "scored for rows that learn from pairs"
                 mask = tokens.response_mask
-                ratio = torch.where(mask, scores.logprobs - base[:, :length].to(device), 0.0)
+                ratio = torch.where(mask, logprobs - base[:, :length].to(device), 0.0)
                 found[name] = ratio.sum(dim=1).view(-1, 2)
         if micro.difference is not None:
             found["difference"] = micro.difference.to(device)
@@ -135,27 +133,27 @@ class InputReader:
             kl_coefficient=micro.kl_coefficient,
             **found,
         )
-        return inputs, scores.hidden
+        return inputs, states
 
     def _outputs(
         self, names: frozenset[str], tokens: Tokens, hidden: bool
-    ) -> tuple[ResponseScores, tuple[Tensor | None, Tensor | None]]:
-        """One pass of the policy: scores, and its distributions and the guide's where they are read."""
+    ) -> tuple[dict[str, Tensor | None], Float[Tensor, "B T D"] | None]:
+        """One pass of the policy: the fields of `LossInputs` that come from it, and its last hidden states."""
         model, ends, with_entropy = self.policy.model, self.policy.end_ids, "entropy" in names
         scored = names & {"logprobs", "entropy", "reference_log_ratios", "old_log_ratios"}
         if names & {"distribution", "guide_distribution"}:
             logits, states = response_outputs(model, tokens, hidden=hidden)
-            logprobs, entropies = None, None
+            found: dict[str, Tensor | None] = {}
+            found["distribution"], found["guide_distribution"] = self.distributions(tokens, logits)
             if scored:
-                logprobs, entropies = scores_of(logits, tokens, self.sampling, ends, with_entropy)
-            return ResponseScores(logprobs, entropies, states), self.distributions(tokens, logits)
+                found["logprobs"], found["entropy"] = scores_of(
+                    logits, tokens, self.sampling, ends, with_entropy
+                )
+            return found, states
         if scored:
-            return response_scores(model, tokens, self.sampling, ends, with_entropy, hidden=hidden), (
-                None,
-                None,
-            )
-        states = base_hidden(trunk_of(model), tokens, decoder_start(model)) if hidden else None
-        return ResponseScores(None, None, states), (None, None)
+            scores = response_scores(model, tokens, self.sampling, ends, with_entropy, hidden=hidden)
+            return {"logprobs": scores.logprobs, "entropy": scores.entropy}, scores.hidden
+        return {}, base_hidden(trunk_of(model), tokens, decoder_start(model)) if hidden else None
 
     def distributions(self, tokens: Tokens, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The log-probabilities of the policy and of the guide, both without top-k and top-p."""

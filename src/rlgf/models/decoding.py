@@ -46,10 +46,9 @@ class DecodingBatch:
         self.cache: DynamicCache | EncoderDecoderCache | None = None
         self.step_mask = able.step_mask
         self.first_position = able.first_position
-        self.unique, self.of = _unique(prefixes, prompts)
+        every = torch.arange(len(prefixes))
+        self.unique, self.of = (every, every) if self.cache_name is None else _unique(prefixes, prompts)
         """Rows of which no two read the same, and which of them each row reads the same as."""
-        if self.cache_name is None:
-            self.unique = self.of = torch.arange(len(prefixes))
         self.encoded: tuple[Tensor, Tensor] | None = None
         """The prompts' encoder states and their mask, where the model has an encoder."""
         if prompts is not None:
@@ -110,18 +109,15 @@ class DecodingBatch:
             return logits[of]
         found: list[tuple[Tensor, Tensor]] = []
         for piece in _pieces((self.length - self.start.cpu())[self.unique]):
-            place = torch.full((len(self.unique),), -1)
-            place[piece] = torch.arange(len(piece))
-            into = (place[self.of] >= 0).nonzero().squeeze(1)
-            source = place[self.of[into]]
+            into, source = (of[:, None] == piece.to(self.device)).nonzero(as_tuple=True)
             chosen = self.unique[piece].to(self.device)
             first = int(self.start[chosen].min())
             for layer in layers:
-                layer.fill(into.to(self.device), source.to(self.device), slice(first, self.length))
-            found.append((into, self._pass(slice(first, self.length), first, chosen)[source.to(self.device)]))
+                layer.fill(into, source, slice(first, self.length))
+            found.append((into, self._pass(slice(first, self.length), first, chosen)[source]))
         for layer in layers:
             layer.expose(self.length)
-        order = torch.cat([into for into, _ in found]).argsort().to(self.device)
+        order = torch.cat([into for into, _ in found]).argsort()
         return torch.cat([logits for _, logits in found])[order]
 
     def _pass(self, columns: slice, first: int, rows: Int[Tensor, "M"] | None = None) -> Float[Tensor, "M V"]:

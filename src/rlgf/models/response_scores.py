@@ -34,7 +34,7 @@ class ResponseScores:
     """What a model says of response tokens, with gradients; at padding the numbers mean nothing, and what was not
     asked for is None."""
 
-    logprobs: Float[Tensor, "B T"] | None
+    logprobs: Float[Tensor, "B T"]
     """Of each token, under the distribution that it was drawn from."""
     entropy: Float[Tensor, "B T"] | None
     """Of those distributions, in nats."""

@@ -32,9 +32,7 @@ def score_logprobs(
     """
 
     def score(tokens: Tokens) -> Tensor:
-        logprobs = response_scores(model, tokens, sampling, end_ids).logprobs
-        assert logprobs is not None, "always computed"
-        return logprobs
+        return response_scores(model, tokens, sampling, end_ids).logprobs
 
     return _over_batches(score, rollout, model.device, max_batch_tokens)
 

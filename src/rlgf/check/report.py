@@ -171,14 +171,20 @@ def _memory(found: Checked) -> list[RenderableType]:
             f"micro-batch, of which several copies are alive at a time.{scratch} {left_out}"
         )
     )
-    if weights + sizes.training_bytes > device_bytes():
-        parts.append(
-            note(
-                f"This machine holds {memory(device_bytes())}, so the run cannot fit here: train an adapter "
-                "('policy.lora'), a critic on the policy's trunk ('policy.critic: head') or a smaller model."
-            )
-        )
+    parts += _too_large(weights + sizes.training_bytes)
     absent = [who for who in found.missing if who != "policy"]
     if absent:
         parts.append(note(f"Not counted, since not there: {', '.join(absent)}."))
     return parts
+
+
+def _too_large(needed: int) -> list[Text]:
+    there = device_bytes()
+    if needed <= there:
+        return []
+    return [
+        note(
+            f"This machine holds {memory(there)}, so the run cannot fit here: train an adapter ('policy.lora'), "
+            "a critic on the policy's trunk ('policy.critic: head') or a smaller model."
+        )
+    ]

@@ -52,7 +52,7 @@ def score(
         str, typer.Option(help="Names with commas between them, see docs/metrics.md.")
     ] = "distinct,repetition,words",
     references: Annotated[
-        Path | None, typer.Option(help="JSON lines with references, one line a text in the same order.")
+        Path | None, typer.Option(help="JSON lines with references: one line per text, in the same order.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File for the totals and each text's values.")] = None,
 ) -> None:

@@ -27,7 +27,7 @@ from rlgf.run.build import Parts, build_parts
 from rlgf.run.checkpoint import Progress, save_policy
 from rlgf.run.data_order import shuffled_passes
 from rlgf.run.display import Display
-from rlgf.run.given import configured, gathered
+from rlgf.run.given import Given, configured, gathered
 from rlgf.run.guide_usage import GuideUsage
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.start import write_start
@@ -95,10 +95,6 @@ class Trainer:
         Raises:
             UserError: something that the configuration names cannot be had or does not fit.
         """
-        if parts is not None and any(
-            one is not None for one in (policy, peft_config, train, task, guide, reward, optimizer, scheduler)
-        ):
-            raise UserError("'parts' are already built: give objects to 'build_parts', or leave 'parts' out.")
         given = gathered(
             policy=policy,
             tokenizer=tokenizer,
@@ -109,6 +105,8 @@ class Trainer:
             optimizer=optimizer,
             scheduler=scheduler,
         )
+        if parts is not None and (given != Given() or peft_config is not None):
+            raise UserError("'parts' are already built: give objects to 'build_parts', or leave 'parts' out.")
         self.config = config = configured(config, given, peft_config)
         distributed.join(config.training.process_timeout)
         self.display = display or Display(Console(quiet=not distributed.is_main()))

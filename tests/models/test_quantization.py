@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes import functional
+from bitsandbytes.nn import modules
 
 from rlgf.config import load_config
 from rlgf.errors import UserError
@@ -55,6 +56,19 @@ def test_an_adapter_is_trained_over_them(folder: str, kind: Quantization) -> Non
     assert policy.trained
     assert all(p.grad is not None and p.dtype == torch.float32 for p in policy.trained)
     assert all(p.grad is None for p in policy.model.parameters() if not p.requires_grad)
+
+
+def test_gradients_pass_on_cpus_that_multiply_in_bfloat16(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There `bitsandbytes` would repack the weights for inference at the first pass without gradients."""
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: True)
+    policy = load_language_model(ModelConfig(model=folder, quantization="4bit", dtype="float32"))
+    logits(policy)
+    embedded = policy.model.get_input_embeddings()(IDS).detach().requires_grad_()
+    policy.model(inputs_embeds=embedded).logits.square().sum().backward()
+    assert embedded.grad is not None
+    assert embedded.grad.abs().min() > 0
 
 
 def test_a_policy_without_an_adapter_is_refused() -> None:

@@ -6,6 +6,7 @@ import importlib.util
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from transformers import BitsAndBytesConfig
 
 from rlgf.errors import UserError
@@ -38,3 +39,15 @@ def quantized(kind: Quantization, dtype: torch.dtype, device: torch.device) -> d
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def keep_differentiable(model: nn.Module) -> None:
+    """Keep the layers of a quantized model from being rewritten for inference.
+
+    Where a CPU can multiply in bfloat16 (AVX512-BF16), a 4-bit layer repacks its weights at the first pass without
+    gradients. From then on no gradient comes through it to the adapters below, and it computes in bfloat16.
+    """
+    name = "support_avx512bf16_for_cpu"
+    for module in model.modules():
+        if hasattr(module, name):
+            setattr(module, name, False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,19 +14,15 @@ from transformers import PreTrainedModel
 
 from rlgf.errors import UserError
 from rlgf.models.abilities import Abilities, declare, found_by, takes
-from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder, takes_decoder_positions
+from rlgf.models.encoder_decoder import is_encoder_decoder, takes_decoder_positions
 from rlgf.models.forward import Tokens, mixed_precision, response_outputs, under_head
 from rlgf.models.generate import sample_continuations
 from rlgf.models.kv_cache import cache_argument, keeps_all
 from rlgf.models.sampling import Sampling
+from rlgf.models.trial_texts import LIMITS, TrialText, trial_texts
 from rlgf.models.vocabulary import read_logits
 from rlgf.types import pad
 
-_PROMPTS = (9, 6, 6)
-"""Tokens of each text before the written ones: unequal, and the last two are the same text, which is read once; so
-a row leaves another also where only texts of one length are run together."""
-_LIMITS = (2, 4, 3)
-"""Tokens that are written: one row leaves the batch before the others."""
 _EXACT, _ROUNDED = 2e-4, 0.1
 """How far log-probabilities may be off, as a share of their spread over the vocabulary, in float32 and in
 lower precision. Rounding is off by 1e-5 and 0.02, a text that is padded wrongly by 0.1 to 1."""
@@ -66,7 +62,7 @@ def check_trainable(model: PreTrainedModel) -> None:
     Raises:
         UserError: its backward pass fails, as Reformer's does where dropout is off.
     """
-    texts, more = _texts(model)
+    texts, more = trial_texts(model)
     prompt = (texts[0].before if texts[0].prompt is None else texts[0].prompt)[None]
     tokens = Tokens(prompt, torch.ones_like(prompt).bool(), more[None], torch.ones_like(more).bool()[None])
     try:
@@ -76,19 +72,6 @@ def check_trainable(model: PreTrainedModel) -> None:
         raise _refusal(model, f"cannot be trained ({_first_line(error)})") from error
     finally:
         model.zero_grad()
-
-
-@dataclass(frozen=True)
-class _Text:
-    """What stands before a response, the beginning of one, and what an encoder reads."""
-
-    before: Int[Tensor, "_"]
-    begun: Int[Tensor, "_"]
-    prompt: Int[Tensor, "_"] | None
-
-    @property
-    def prefix(self) -> Int[Tensor, "_"]:
-        return torch.cat([self.before, self.begun])
 
 
 def _trial(model: PreTrainedModel) -> _Trial:
@@ -104,7 +87,7 @@ class _Trial:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.precise = model.dtype == torch.float32 and model.device.type == "cpu"
-        self.texts, self.more = _texts(model)
+        self.texts, self.more = trial_texts(model)
 
     def run(self) -> Abilities:
         self._check_plain()
@@ -218,8 +201,8 @@ class _Trial:
         results = sample_continuations(
             self.model,
             [text.prefix for text in self.texts],
-            torch.tensor(_LIMITS),
-            torch.linspace(0.05, 0.95, len(_LIMITS) * max(_LIMITS)).view(len(_LIMITS), -1),
+            torch.tensor(LIMITS),
+            torch.linspace(0.05, 0.95, len(LIMITS) * max(LIMITS)).view(len(LIMITS), -1),
             Sampling(),
             (),
             prompts=self._prompts(),
@@ -256,7 +239,7 @@ class _Trial:
         prompts = [text.prompt for text in self.texts if text.prompt is not None]
         return prompts or None
 
-    def _plain(self, text: _Text, ids: Int[Tensor, "L"], **more: Any) -> Float[Tensor, "L V"]:
+    def _plain(self, text: TrialText, ids: Int[Tensor, "L"], **more: Any) -> Float[Tensor, "L V"]:
         """Log-probabilities after each of ``ids`` from a plain pass over them."""
         device = self.model.device
         given = (
@@ -279,44 +262,6 @@ class _Trial:
             return bool((off < _EXACT).all())
         # One token whose experts are chosen by a hair may be far off.
         return bool(off.median() < _ROUNDED)
-
-
-def _texts(model: PreTrainedModel) -> tuple[list[_Text], Int[Tensor, "_"]]:
-    """Texts of unequal length, and what may follow one."""
-    ids = _ordinary_ids(model)
-    generator = torch.Generator().manual_seed(0)
-    drawn = [
-        ids[torch.randint(len(ids), (count,), generator=generator)] for count in (*_PROMPTS, max(_LIMITS))
-    ]
-    *prompts, _, more = drawn
-    prompts.append(prompts[-1])
-    nothing = more[:0]
-    if not is_encoder_decoder(model):
-        return [_Text(prompt, nothing, None) for prompt in prompts], more
-    start = torch.tensor(decoder_start(model))
-    return [
-        _Text(start, prompt[:begun], prompt) for begun, prompt in zip((0, 1, 1), prompts, strict=True)
-    ], more
-
-
-def _ordinary_ids(model: PreTrainedModel) -> Int[Tensor, "N"]:
-    """Ids of tokens without a meaning of their own for the model, such as an image's place."""
-    embeddings = model.get_input_embeddings()
-    assert embeddings is not None, "it has no embeddings of tokens"
-    special = {value for name, value in _settings(model.config.to_dict()) if "token" in name}
-    weight = embeddings.weight
-    assert isinstance(weight, Tensor)
-    count = min(len(weight), 1024)
-    return torch.tensor([i for i in range(count) if i not in special])
-
-
-def _settings(config: dict[Any, Any]) -> Iterator[tuple[str, int]]:
-    """The whole numbers of a configuration and of those within it."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _settings(value)
-        elif isinstance(value, int):
-            yield str(name), value
 
 
 def _logprobs(logits: Float[Tensor, "L V"]) -> Float[Tensor, "L V"]:

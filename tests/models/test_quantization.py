@@ -9,13 +9,15 @@ import pytest
 import torch
 from bitsandbytes import functional
 from bitsandbytes.nn import modules
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.lora import Adapters, LoRAConfig
-from rlgf.models.quantization import Quantization
+from rlgf.models.quantization import Quantization, quantized
+from rlgf.models.trial import check_trainable
 from rlgf.run.checkpoint import save_policy
 from toys import letter_gpt
 
@@ -63,12 +65,22 @@ def test_gradients_pass_on_cpus_that_multiply_in_bfloat16(
 ) -> None:
     """There `bitsandbytes` would repack the weights for inference at the first pass without gradients."""
     monkeypatch.setattr(modules, "has_avx512bf16", lambda: True)
-    policy = load_language_model(ModelConfig(model=folder, quantization="4bit", dtype="float32"))
+    options = quantized("4bit", torch.float32, torch.device("cpu"))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+    policy = LanguageModel(model, AutoTokenizer.from_pretrained(folder))
     logits(policy)
     embedded = policy.model.get_input_embeddings()(IDS).detach().requires_grad_()
     policy.model(inputs_embeds=embedded).logits.square().sum().backward()
     assert embedded.grad is not None
     assert embedded.grad.abs().min() > 0
+
+
+def test_a_model_that_was_run_before_is_refused_where_that_rewrote_its_weights(folder: str) -> None:
+    model = load_language_model(ModelConfig(model=folder, quantization="4bit", dtype="float32")).model
+    check_trainable(model)
+    model.get_submodule("transformer.h.0.mlp.c_fc").weight.quant_state.packing_format_for_cpu = True
+    with pytest.raises(UserError, match="give it as it was loaded"):
+        check_trainable(model)
 
 
 def test_a_policy_without_an_adapter_is_refused() -> None:

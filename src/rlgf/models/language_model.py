@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlgf.models import activations, lora, weights
+from rlgf.models import activations, lora, quantization, weights
 from rlgf.models.dropout import without_dropout
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
@@ -35,6 +35,7 @@ class LanguageModel:
         activations.fuse(self.model)
         restrict(self.model, self.tokenizer)
         weights.hold_still(self.model)
+        quantization.keep_differentiable(self.model)
 
     @contextmanager
     def running(self) -> Iterator[PreTrainedModel]:

@@ -26,7 +26,7 @@ from rlgf.loads import file_damage, loading
 from rlgf.models import lora, weights
 from rlgf.models.abilities import abilities
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.quantization import Quantization, keep_differentiable, quantized
+from rlgf.models.quantization import Quantization, quantized
 from rlgf.models.scratch import ScratchConfig, architecture, build_scratch
 from rlgf.registry import resolve
 
@@ -187,7 +187,6 @@ def _load_model(config: ModelConfig) -> PreTrainedModel:
         options |= quantized(config.quantization, options["dtype"], device())
     model: PreTrainedModel
     model, report = _from_pretrained(factory, config, **options, **weights.REPORTED)
-    keep_differentiable(model)
     weights.check_complete(config.model, model, report)
     # What it names ends texts, and the library goes on without it where it cannot be read.
     found = file_damage(Path(config.source) / "generation_config.json")

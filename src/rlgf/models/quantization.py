@@ -51,3 +51,9 @@ def keep_differentiable(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, name):
             setattr(module, name, False)
+
+
+def rewritten(model: nn.Module) -> bool:
+    """Whether a model's 4-bit layers were repacked for inference before `keep_differentiable` could keep them."""
+    states = (getattr(parameter, "quant_state", None) for parameter in model.parameters())
+    return any(getattr(state, "packing_format_for_cpu", False) for state in states)

@@ -18,6 +18,7 @@ from rlgf.models.encoder_decoder import is_encoder_decoder, takes_decoder_positi
 from rlgf.models.forward import Tokens, mixed_precision, response_outputs, under_head
 from rlgf.models.generate import sample_continuations
 from rlgf.models.kv_cache import cache_argument, keeps_all
+from rlgf.models.quantization import rewritten
 from rlgf.models.sampling import Sampling
 from rlgf.models.trial_texts import LIMITS, TrialText, trial_texts
 from rlgf.models.vocabulary import read_logits
@@ -60,8 +61,14 @@ def check_trainable(model: PreTrainedModel) -> None:
     """Try out whether gradients flow back to a model's weights; it has none afterwards.
 
     Raises:
-        UserError: its backward pass fails, as Reformer's does where dropout is off.
+        UserError: its backward pass fails, as Reformer's does where dropout is off, or gradients would stop halfway.
     """
+    if rewritten(model):
+        raise _refusal(
+            model,
+            "was run before it came here, which rewrote its 4-bit weights for inference, and no gradient comes "
+            "through them: give it as it was loaded",
+        )
     texts, more = trial_texts(model)
     prompt = (texts[0].before if texts[0].prompt is None else texts[0].prompt)[None]
     tokens = Tokens(prompt, torch.ones_like(prompt).bool(), more[None], torch.ones_like(more).bool()[None])

@@ -251,6 +251,29 @@ DATA_RULES: tuple[DataRule, ...] = (
 # Asking them.
 
 
+# Of a run whose processes share the weights of its models.
+
+
+def shared_weights_are_not_quantized(config: Config) -> str | None:
+    if config.policy.quantization is None:
+        return None
+    return "'policy.quantization' does not go with FSDP: leave it out, or start the run without FSDP."
+
+
+def a_critic_of_shared_adapters_is_a_head(config: Config) -> str | None:
+    if config.policy.lora is None or config.policy.critic == "head":
+        return None
+    if all(row.critic is None for row in config.algorithm.rows):
+        return None
+    return (
+        "with 'policy.lora' and FSDP a critic of its own adapter does not run: set 'policy.critic: head', or start the "
+        "run without FSDP."
+    )
+
+
+SHARD_RULES: tuple[Rule, ...] = (shared_weights_are_not_quantized, a_critic_of_shared_adapters_is_a_head)
+
+
 def broken(config: Config, given: Collection[str] = ()) -> Iterator[str]:
     """The faults between the sections of a configuration, one sentence for each rule.
 
@@ -268,6 +291,11 @@ def broken_parts(config: Config, sections: Iterable[str] = PART_RULES) -> Iterat
         sections: those whose parts are made from the recipe.
     """
     return _broken((rule for section in sections for rule in PART_RULES[section]), config)
+
+
+def broken_by_shards(config: Config) -> Iterator[str]:
+    """The faults of a run whose processes share the weights of its models."""
+    return _broken(SHARD_RULES, config)
 
 
 def broken_by_data(config: Config, found: Found) -> Iterator[str]:

@@ -12,6 +12,7 @@ the connection, or is missed after the time-out.
 from __future__ import annotations
 
 import atexit
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from rlgf.errors import FailedElsewhereError, LostProcessError, UserError
 from rlgf.states import mapped
@@ -36,9 +39,12 @@ class _Link:
     group: Any = None
     """On the CPU also where gradients are summed on GPUs: there a lost process would abort the others."""
     told: BaseException | None = None
+    mesh: DeviceMesh | None = None
 
 
 _link = _Link()
+
+_OF_CONNECTION = re.compile(r"gloo|NCCL|ProcessGroup|[Cc]onnection (closed|reset)|[Tt]imed out")
 
 
 @cache
@@ -82,6 +88,15 @@ def rank() -> int:
 def is_main() -> bool:
     """Whether this process is the one that writes and shows."""
     return bool(_state().is_main_process)
+
+
+def mesh() -> DeviceMesh:
+    """All processes in a row, joined on the device that computes."""
+    if _link.mesh is None:
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+        group = dist.new_group(timeout=timedelta(seconds=_link.seconds))
+        _link.mesh = DeviceMesh.from_group(group, kind)
+    return _link.mesh
 
 
 def portion(total: int) -> range:
@@ -207,27 +222,37 @@ def from_main(state: Any) -> Any:
         tensors = [tensor.detach().cpu().contiguous() for tensor in tensors]
     gathered(None)
     # From here on nothing can fail in one process alone.
-    with _in_touch():
+    with in_touch():
         for tensor in tensors:
-            dist.broadcast(tensor, src=0, group=_group())
+            dist.broadcast(tensor, src=0, group=group())
     return mapped(lambda slot: tensors[slot.number], frame, _Slot)
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Add up every process's gradients in place; those that no process has stay as they are."""
+    """Add up every process's gradients in place; those that no process has stay as they are.
+
+    Those of weights that the processes share are summed as they are computed, and not here.
+    """
     if count() == 1:
         return
-    every = list(parameters)
+    every = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
     # An optimizer passes over a parameter without a gradient, and moves one with a gradient of 0.
     having = [any(flags) for flags in zip(*gathered([p.grad is not None for p in every]), strict=True)]
-    trained = [parameter for parameter, has in zip(every, having, strict=True) if has]
-    flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in trained])
+    gradients = []
+    for parameter, has in zip(every, having, strict=True):
+        if has:
+            there = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = there.contiguous()
+            gradients.append(parameter.grad)
     gathered(None)
-    # From here on nothing can fail in one process alone.
-    with _in_touch():
-        dist.all_reduce(flat, group=_group() if flat.device.type == "cpu" else None)
-    for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
-        parameter.grad = part.view_as(parameter).clone()
+    # From here on nothing can fail in one process alone. All are under way at once, each in its place.
+    with in_touch():
+        sums = [
+            dist.all_reduce(gradient, group=group() if gradient.device.type == "cpu" else None, async_op=True)
+            for gradient in gradients
+        ]
+        for one in sums:
+            one.wait()
 
 
 def sum_numbers(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -246,23 +271,26 @@ class _Slot:
     dtype: torch.dtype
 
 
-def _group() -> Any:
+def group() -> Any:
+    """All processes, joined on the CPU."""
     if _link.group is None:
         join(_link.seconds)
     return _link.group
 
 
 def _exchange(item: Any, failure: str | None) -> list[tuple[str | None, Any]]:
-    group = _group()
     found: list[Any] = [None] * count()
-    with _in_touch():
-        dist.all_gather_object(found, (failure, item), group=group)
+    with in_touch():
+        dist.all_gather_object(found, (failure, item), group=group())
     return found
 
 
 @contextmanager
-def _in_touch() -> Iterator[None]:
+def in_touch(*, computes: bool = False) -> Iterator[None]:
     """
+    Args:
+        computes: whether the block also computes, so that not every error is one of a connection.
+
     Raises:
         LostProcessError: instead of the error of a broken or silent connection.
     """
@@ -271,6 +299,8 @@ def _in_touch() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        if computes and not _OF_CONNECTION.search(str(error)):
+            raise
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise LostProcessError(
             f"another process of the run has ended without a word, or was silent for {_link.seconds:.0f} s "

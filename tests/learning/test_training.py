@@ -41,6 +41,7 @@ def build(
     update: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     critic: str = "separate",
+    lora: dict[str, Any] | None = None,
     reward: Reward | None = None,
     policy: LanguageModel | None = None,
     guide: LanguageModel | None = None,
@@ -48,7 +49,7 @@ def build(
     config = Config.model_validate(
         {
             "task": {"name": "letters"},
-            "policy": {"model": "made by hand", "critic": critic},
+            "policy": {"model": "made by hand", "critic": critic, "lora": lora},
             "guide": {"model": "made by hand"},
             "reward": {"name": "made by hand"},
             "algorithm": {"base": algorithm, **(changes or {})},

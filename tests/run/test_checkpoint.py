@@ -311,7 +311,9 @@ def test_a_copy_kept_under_another_name_is_neither_loaded_nor_dropped(finished: 
 def test_a_file_that_has_changed_is_named(run: Path, harm: str) -> None:
     folder = run / "checkpoints" / "000004"
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
-    assert {"model.safetensors", "optimizer.pt", "critic-policy.safetensors"} < {path.name for path in files}
+    assert {"model.safetensors", "optimizer.pt", "shard-00001-model-00001-of-00001.safetensors"} < {
+        path.name for path in files
+    }
     trainer = toy_trainer(run)
     untrained = state(trainer)
     for path in files:

@@ -200,7 +200,7 @@ CHECKPOINT = (
     "progress.json",
     "optimizer.pt",
     "reward.pt",
-    "critic-policy.safetensors",
+    "state/shard-00001-model-00001-of-00001.safetensors",
     "policy/config.json",
     "policy/model.safetensors",
     "policy/tokenizer.json",

@@ -17,6 +17,7 @@ from rlgf.checks import check_samples
 from rlgf.evaluation.files import Evaluation, summarize
 from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
 from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, MetricResult, measure
+from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig
 from rlgf.models.rollout_scores import score_logprobs
@@ -94,7 +95,10 @@ class Evaluator:
         """
         check_samples(self.metrics, samples, "the evaluation")
         mine = distributed.portion(len(samples))
-        measured = self._measured(author, samples, mine) if len(mine) else None
+        # Here, since a process without samples makes no pass.
+        models = (self.collector.policy, self.reference, self.language_model)
+        with sharding.whole(*(one.model for one in models)):
+            measured = self._measured(author, samples, mine) if len(mine) else None
         shares = [share for share in distributed.gathered(measured) if share is not None]
         texts = [text for share in shares for text in share.texts]
         found: dict[str, MetricResult] = {}

@@ -16,6 +16,7 @@ from rlgf.algorithms import Algorithm, Estimates, Estimator, Pairs, Signals
 from rlgf.errors import UserError
 from rlgf.finite import require_finite
 from rlgf.learning.inputs import read_by, read_by_any
+from rlgf.models import sharding
 from rlgf.models.critic import Critic
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs, score_values
@@ -55,7 +56,9 @@ class Assessor:
             UserError: The reward function returned something other than one finite number per text, or a model's
                 log-probabilities or values, or what became of them, are not finite.
         """
-        scored = concatenate(distributed.gathered(self._score(rollout, row)))
+        critic = None if row.critic is None else self.critics[row.critic]
+        with sharding.whole(self.policy.model, *([] if critic is None else [critic])):
+            scored = concatenate(distributed.gathered(self._score(rollout, row)))
         return self._estimate(scored, row, kl_coefficient)
 
     def _score(self, rollout: Rollout, row: Algorithm) -> Scored:

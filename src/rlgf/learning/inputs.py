@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rlgf.algorithms import Algorithm, LossInputs, Span, Term
 from rlgf.guides.base import ScoringGuide
+from rlgf.models import sharding
 from rlgf.models.encoder_decoder import decoder_start
 from rlgf.models.forward import Tokens, base_hidden, response_outputs, trunk_of
 from rlgf.models.language_model import LanguageModel
@@ -105,7 +106,7 @@ class InputReader:
         def cut(tensor: Tensor | None, name: str) -> Tensor | None:
             return None if tensor is None or name not in names else tensor[:, :length].to(device)
 
-        outputs, states = self._outputs(names, tokens, hidden)
+        outputs, states = sharding.run(self.policy.model, self._outputs, names, tokens, hidden)
         found: dict[str, Tensor | None] = {
             **outputs,
             "old_logprobs": cut(micro.old_logprobs, "old_logprobs"),

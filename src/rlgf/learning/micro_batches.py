@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from rlgf import distributed
 from rlgf.algorithms import Algorithm, Span
 from rlgf.learning.inputs import read_by_any
+from rlgf.models import sharding
 from rlgf.models.batching import length_batches
 from rlgf.models.forward import Tokens
 from rlgf.models.language_model import LanguageModel
@@ -28,26 +29,53 @@ def policy_reads_of(rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
 
 def micro_batches(
     batch: Experience, reads: Bool[Tensor, "B T"], max_tokens: int, device: torch.device
-) -> Iterator[tuple[Experience, Tokens]]:
+) -> Iterator[tuple[Experience, Tokens, bool]]:
     """Micro-batches of the units that a loss reads, each cut after the last token it reads.
 
     A causal model's output does not depend on later tokens, so the rest need not be run.
 
     Args:
         max_tokens: of one micro-batch, padding included.
+
+    Returns:
+        Episodes, their tokens on the device, and whether they count; see `dealt_out`.
     """
     units = batch.units
     together = units.shape[1]
-    chosen = distributed.every_nth(reads[units].any(dim=2).any(dim=1).nonzero().squeeze(1))
-    if not len(chosen):
-        return
+    chosen = reads[units].any(dim=2).any(dim=1).nonzero().squeeze(1)
     positions = torch.arange(1, reads.shape[1] + 1)
     ends = (reads * positions).amax(dim=1)[units[chosen]].amax(dim=1)
     prompts = batch.rollout.prompt_mask.sum(dim=1)[units[chosen]].amax(dim=1)
-    for picked in length_batches(prompts, ends, max_tokens // together):
+    for picked, counts in dealt_out(prompts, ends, max_tokens // together):
         micro = batch.take_units(chosen[picked])
         tokens = Tokens.of(micro.rollout).cut(int(ends[picked].max()))
-        yield micro, tokens.to(device)
+        yield micro, tokens.to(device), counts
+
+
+def dealt_out(
+    prompts: Int[Tensor, "N"], ends: Int[Tensor, "N"], max_tokens: int
+) -> Iterator[tuple[Int[Tensor, "_"], bool]]:
+    """This process's micro-batches of rows, and whether each counts.
+
+    Processes that share the weights of a model make equally many passes with gradients: one that has fewer
+    micro-batches than another reads a row once more, in vain.
+
+    Args:
+        prompts: tokens of each row's prompt, the same in all processes.
+        ends: tokens that are read of each row's response.
+        max_tokens: of one micro-batch, padding included.
+    """
+
+    def share(number: int) -> list[Tensor]:
+        rows = torch.arange(len(prompts))[number :: distributed.count()]
+        return [rows[picked] for picked in length_batches(prompts[rows], ends[rows], max_tokens)]
+
+    mine = share(distributed.rank())
+    yield from ((rows, True) for rows in mine)
+    if sharding.wanted() and len(prompts):
+        most = max(len(share(number)) for number in range(distributed.count()))
+        shortest = (prompts + ends).argmin()[None]
+        yield from [(shortest, False)] * (most - len(mine))
 
 
 @dataclass(frozen=True)
@@ -82,6 +110,7 @@ def with_beginning(
     others = rollout.response_mask & ~rollout.written_by(Author.POLICY)
     if scored.old_logprobs is not None or not (others & policy_reads_of(rollout, row)).any():
         return experience
-    found = score_logprobs(policy.model, rollout, sampling, policy.end_ids, max_tokens)
+    with policy.running() as model:
+        found = score_logprobs(model, rollout, sampling, policy.end_ids, max_tokens)
     old = torch.where(others, found, rollout.sampled_logprobs)
     return replace(experience, scored=replace(scored, old_logprobs=old))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from rlgf.finite import require_finite
+from rlgf.models import sharding
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.language_model import LanguageModel
@@ -32,11 +33,12 @@ def check_result(
     """
     for name, trained in parameters.items():
         for parameter in trained:
-            require_finite(f"the weights of the {name}", parameter)
+            require_finite(f"the weights of the {name}", sharding.own_part(parameter))
     tokens = Tokens.of(rollout[torch.tensor([0])]).to(policy.model.device)
     shared = any(critic.reads_policy_hidden for critic in critics.values())
-    logits, hidden = response_outputs(policy.model, tokens, hidden=shared)
-    said = token_logprobs(logits, tokens.response_ids, Sampling(), ())
-    require_finite("the trained policy's log-probabilities", said, tokens.response_mask)
-    for name, critic in critics.items():
-        require_finite(f"the values of the critic {name}", critic(tokens, hidden), tokens.response_mask)
+    with sharding.whole(policy.model, *critics.values()):
+        logits, hidden = response_outputs(policy.model, tokens, hidden=shared)
+        said = token_logprobs(logits, tokens.response_ids, Sampling(), ())
+        require_finite("the trained policy's log-probabilities", said, tokens.response_mask)
+        for name, critic in critics.items():
+            require_finite(f"the values of the critic {name}", critic(tokens, hidden), tokens.response_mask)

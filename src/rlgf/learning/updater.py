@@ -17,10 +17,10 @@ from rlgf.finite import require_finite, require_finite_metrics
 from rlgf.guides.base import ScoringGuide
 from rlgf.learning.config import UpdateConfig
 from rlgf.learning.inputs import InputReader, StepTerm, read_by, read_by_any, step_terms, value_inputs
-from rlgf.learning.micro_batches import Moved, micro_batches, policy_reads_of, with_beginning
+from rlgf.learning.micro_batches import Moved, dealt_out, micro_batches, policy_reads_of, with_beginning
 from rlgf.learning.outcome import check_result
 from rlgf.learning.rates import LearningRates, SchedulerFactory
-from rlgf.models.batching import length_batches
+from rlgf.models import sharding
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens
 from rlgf.models.language_model import LanguageModel
@@ -103,11 +103,12 @@ class Updater:
             experience = with_beginning(
                 experience, row, self.policy, self.sampling, self.config.max_micro_tokens
             )
-        for metrics in self._steps(experience, row, update, progress, references):
-            for name, value in metrics.items():
-                gathered[name].append(float(value))
-            if metrics.get("update_kl", 0.0) > (self.config.max_update_kl or float("inf")):
-                break
+        with distributed.in_touch(computes=True):
+            for metrics in self._steps(experience, row, update, progress, references):
+                for name, value in metrics.items():
+                    gathered[name].append(float(value))
+                if metrics.get("update_kl", 0.0) > (self.config.max_update_kl or float("inf")):
+                    break
         check_result(self.policy, self.critics, self.parameters, experience.rollout)
         return _means(gathered)
 
@@ -165,20 +166,20 @@ class Updater:
         device = self.policy.model.device
 
         reads = policy_reads if of_policy else torch.zeros_like(policy_reads)
-        for micro, tokens in micro_batches(
+        for micro, tokens, counts in micro_batches(
             batch, reads | value_reads if shared else reads, self.config.max_micro_tokens, device
         ):
-            loss, hidden = self._policy_loss(of_policy, micro, tokens, row, moved, metrics, hidden=shared)
+            found = metrics if counts else defaultdict(lambda: torch.zeros(()))
+            loss, hidden = self._policy_loss(of_policy, micro, tokens, row, moved, found, hidden=shared)
             if critic is not None and shared:
-                loss = loss + _summed(
-                    of_critic, value_inputs(micro, critic(tokens, hidden)), micro.rollout, row, metrics
-                )
-            loss.backward()
+                loss = loss + _value_loss(of_critic, critic, micro, tokens, hidden, row, found)
+            _backward(loss, counts=counts)
         if critic is not None and not shared:
-            for micro, tokens in micro_batches(batch, value_reads, self.config.max_micro_tokens, device):
-                _summed(
-                    of_critic, value_inputs(micro, critic(tokens, None)), micro.rollout, row, metrics
-                ).backward()
+            for micro, tokens, counts in micro_batches(
+                batch, value_reads, self.config.max_micro_tokens, device
+            ):
+                found = metrics if counts else defaultdict(lambda: torch.zeros(()))
+                _backward(_value_loss(of_critic, critic, micro, tokens, None, row, found), counts=counts)
         if references is not None and on_references:
             self._reference_loss(on_references, references, row, metrics)
         distributed.sum_gradients(self.trained)
@@ -187,7 +188,9 @@ class Updater:
     def _step(self) -> Tensor:
         """Clip and apply the gradients; returns the norm of the policy's."""
         norms = {
-            name: torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
+            name: sharding.put_together(
+                torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
+            )
             for name, parameters in self.parameters.items()
         }
         for name, norm in norms.items():
@@ -230,14 +233,14 @@ class Updater:
         self, terms: Sequence[StepTerm], references: Rollout, row: Algorithm, metrics: dict[str, Tensor]
     ) -> None:
         """Add the gradient of the terms on the reference texts."""
-        references = references[distributed.every_nth(torch.arange(len(references)))]
         names = frozenset[str]().union(*(term.term.reads for term in terms))
         prompts = references.prompt_mask.sum(dim=1)
-        for rows in length_batches(prompts, references.lengths, self.config.max_micro_tokens):
+        for rows, counts in dealt_out(prompts, references.lengths, self.config.max_micro_tokens):
             micro = Experience(Scored(references[rows]))
             tokens = Tokens.of(micro.rollout).to(self.policy.model.device)
             inputs, _ = self.reader.read(names, micro, tokens)
-            _summed(terms, inputs, micro.rollout, row, metrics).backward()
+            found = metrics if counts else defaultdict(lambda: torch.zeros(()))
+            _backward(_summed(terms, inputs, micro.rollout, row, found), counts=counts)
 
 
 def _summed(
@@ -255,6 +258,25 @@ def _summed(
         _accumulate(metrics, found)
         loss = loss + summand
     return loss
+
+
+def _value_loss(
+    terms: Sequence[StepTerm],
+    critic: Critic,
+    micro: Experience,
+    tokens: Tokens,
+    hidden: Tensor | None,
+    row: Algorithm,
+    metrics: dict[str, Tensor],
+) -> Tensor:
+    """The terms over a critic's values."""
+    values = sharding.run(critic, critic, tokens, hidden)
+    return _summed(terms, value_inputs(micro, values), micro.rollout, row, metrics)
+
+
+def _backward(loss: Tensor, *, counts: bool) -> None:
+    """Add a loss's gradient; of one that does not count, zeros where the other processes add theirs."""
+    (loss if counts else loss * 0.0).backward()
 
 
 def _accumulate(metrics: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlgf.models import activations, lora, quantization, weights
+from rlgf.models import activations, lora, quantization, sharding, weights
 from rlgf.models.dropout import without_dropout
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
@@ -39,11 +39,10 @@ class LanguageModel:
 
     @contextmanager
     def running(self) -> Iterator[PreTrainedModel]:
-        """The model; with its adapters off, where this stands for the model without them."""
-        if self.adapters is None or not self.without_adapter:
-            yield self.model
-            return
-        with self.adapters.running(None):
+        """The model, for passes without gradients; with its adapters off, where this stands for the model without
+        them. Where processes share its weights, all enter together."""
+        off = self.adapters.running(None) if self.adapters and self.without_adapter else nullcontext()
+        with sharding.whole(self.model), off:
             yield self.model
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ from transformers.pytorch_utils import Conv1D
 from rlgf import seeding
 from rlgf.errors import UserError
 from rlgf.loads import loading
+from rlgf.models import sharding
+
+_PREFIX = "base_model.model."
+"""What `peft` puts before the names of a model's weights."""
 
 POLICY = "default"
 """The policy's adapter; `peft` loads an adapter of this name without being told."""
@@ -133,17 +137,30 @@ class Adapters:
             if ".lora_" in path:
                 parameter.requires_grad_(True)
 
-    def save(self, folder: Path) -> None:
-        """Write the policy's adapter as `peft` does."""
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the policy's adapter as `peft` does.
+
+        Args:
+            weights: the model's, where it has not all of them itself.
+        """
+        options = {} if weights is None else {"state_dict": {f"{_PREFIX}{k}": w for k, w in weights.items()}}
         # No embedding is trained, so none has to be looked for.
-        self._peft.save_pretrained(folder, selected_adapters=[POLICY], save_embedding_layers=False)
+        self._peft.save_pretrained(folder, selected_adapters=[POLICY], save_embedding_layers=False, **options)
 
-    def load(self, folder: Path) -> None:
-        """Read the policy's adapter from what `save` wrote."""
-        from peft import set_peft_model_state_dict
+    def load(self, folder: Path, *, reads: bool = True) -> None:
+        """Read the policy's adapter from what `save` wrote.
 
-        weights = load_file(folder / "adapter_model.safetensors")
-        set_peft_model_state_dict(self._peft, weights, adapter_name=POLICY)
+        Args:
+            reads: False in a process that gets its part of it from the main one.
+        """
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        weights = load_file(folder / "adapter_model.safetensors") if reads else {}
+        own = get_peft_model_state_dict(self._peft, adapter_name=POLICY, save_embedding_layers=False)
+        if any(sharding.is_sharded(weight) for weight in own.values()):
+            sharding.fill(own, weights)
+        else:
+            set_peft_model_state_dict(self._peft, weights, adapter_name=POLICY)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from rlgf import distributed
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.identity import moving_schedules
+from rlgf.models import sharding
 from rlgf.run.build import Parts
 from rlgf.run.checkpoint import (
     Progress,
@@ -42,7 +43,8 @@ def checkpoint_of(folder: Path, resume: bool) -> Path | None:
 
 
 def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progress) -> Progress:
-    """Bring all processes to where the main process's checkpoint is, since they need not share a disk.
+    """Bring all processes to where the main process's checkpoint is. They need not share a disk, unless they share
+    the weights, of which each then reads its own part.
 
     Args:
         checkpoint: None where there is none, and in all processes but the main one.
@@ -52,9 +54,12 @@ def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progre
         UserError: the checkpoint cannot be gone on with.
     """
     progress, updater, assessor = start, parts.updater, parts.assessor
-    if checkpoint is not None:
+    if checkpoint is not None and not sharding.wanted():
         progress = load_checkpoint(checkpoint, updater, config.identity, assessor)
-    if distributed.gathered(checkpoint is not None)[0]:
+    found = distributed.gathered(checkpoint)[0]
+    if found is not None and sharding.wanted():
+        progress = load_checkpoint(found, updater, config.identity, assessor)
+    elif found is not None:
         reward = read_reward(checkpoint) if checkpoint is not None else None
         state = distributed.from_main(
             (asdict(progress), updater.trained, updater.optimizer.state_dict(), reward)
@@ -67,11 +72,12 @@ def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progre
                     parameter.copy_(weight)
             updater.optimizer.load_state_dict(optimizer)
             assessor.load_state_dict(own_reward(reward))
-    distributed.same(
-        "weights",
-        lambda: digest([parts.policy.model.state_dict(), updater.trained])[:16],
-        "give each process the same files under 'policy.model'",
-    )
+    if not sharding.wanted():
+        distributed.same(
+            "weights",
+            lambda: digest([parts.policy.model.state_dict(), updater.trained])[:16],
+            "give each process the same files under 'policy.model'",
+        )
     if progress.update == 0:
         # What could not be read again shows before it is needed.
         assessor.load_state_dict(read_back(copied(assessor.state_dict())))
@@ -102,6 +108,26 @@ def agree_on_settings(config: Config, parts: Parts, batch: Sequence[Sample]) -> 
     first = digest([[sample.prompt, list(sample.references)] for sample in batch])[:16]
     data = f"{len(parts.train)} samples ({first})"
     distributed.same("training data", lambda: data, "give each process the same files")
+
+
+def require_shared_disk(written: Path) -> None:
+    """
+    Args:
+        written: a file that the main process has just written.
+
+    Raises:
+        UserError: the processes share the weights, so that each writes a part of a checkpoint, and one of them does not
+            find the file.
+    """
+    if not sharding.wanted():
+        return
+    distributed.gathered(None)
+    missing = [number for number, there in enumerate(distributed.gathered(written.exists())) if not there]
+    if missing:
+        raise UserError(
+            f"process {missing[0]} does not see {written}, which process 0 wrote: with FSDP each process writes its part "
+            "of a checkpoint, so set 'output' to a folder on a disk that all of them share."
+        )
 
 
 def note_on_length(progress: Progress, config: Config) -> str | None:

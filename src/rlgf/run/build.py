@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
 from transformers import TrainerState
 
-from rlgf import checks, seeding
+from rlgf import checks, distributed, seeding
 from rlgf.config import Config
 from rlgf.evaluation.evaluator import Evaluator
 from rlgf.finite import require_finite_weights
@@ -24,6 +25,7 @@ from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory, Updater
 from rlgf.metrics import Metric, build_metrics
+from rlgf.models import sharding
 from rlgf.models.critic import Critic, build_critic
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import (
@@ -38,6 +40,7 @@ from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
 from rlgf.run.start import check_comparable, load_start, scratch_texts
 from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
+from rlgf.states import digest
 from rlgf.tasks import Task, build_task, load_split
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.types import Sample
@@ -177,6 +180,8 @@ def _assembled(
     if config.policy.scratch is None:
         # After all copies of the model are made: some keep the states of their last pass, gradients and all.
         check_trainable(policy.model)
+    if sharding.wanted():
+        _shard({"the policy": policy.model, "the reference": models.reference.model, **critics})
     # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
     measured = Collector(policy, guide, rollout, seeding.derive(0, "evaluation"))
     state = TrainerState(max_steps=config.training.updates)
@@ -211,6 +216,21 @@ def _assembled(
             measured, models.measured_against, models.judge, reward, judge, rollout, data.metrics, state
         ),
     )
+
+
+def _shard(modules: Mapping[str, torch.nn.Module]) -> None:
+    """Spread what is trained, and the reference, over all processes; one module may have several names.
+
+    Raises:
+        UserError: see `sharding.shard`, or the processes loaded different weights.
+    """
+    for name, module in modules.items():
+        if sharding.is_whole(module):
+            found = digest(module.state_dict())[:16]
+            distributed.same(
+                f"weights of {name}", found.__str__, "give each process the same files under 'policy.model'"
+            )
+            sharding.shard(module, name)
 
 
 def _with_reference(policy: LanguageModel, config: Config) -> tuple[LanguageModel, LanguageModel]:

@@ -15,18 +15,19 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 
 from rlgf import distributed
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.updater import Updater
 from rlgf.loads import loading
+from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.run.start import write_start
+from rlgf.run.training_state import read_training_state, write_training_state
 from rlgf.states import digest, write_state
 
-_FORMAT = "rlgf-checkpoint-3"
+_FORMAT = "rlgf-checkpoint-4"
 _KEPT = 2
 _BY_PROCESS = "by_process"
 
@@ -66,6 +67,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint of everything that a resumed run needs, then drop all but the newest two.
 
+    Where processes share the weights, all write it together, on a disk that they share too.
+
     Args:
         reward: the state of the run's `Assessor`.
 
@@ -74,25 +77,35 @@ def save_checkpoint(
             untouched.
     """
     final = root / f"{progress.update:06d}"
+    together = sharding.wanted()
+    first = distributed.is_main() or not together
     # Where the main process is gone, others may write at the same time.
-    aside = root / f".writing-{progress.update:06d}{f'-{distributed.rank()}' if distributed.rank() else ''}"
-    shutil.rmtree(aside, ignore_errors=True)
+    apart = f"-{distributed.rank()}" if distributed.rank() and not together else ""
+    aside = root / f".writing-{progress.update:06d}{apart}"
     with _removed_on_failure(aside), full_disk_named(root, f"the checkpoint of update {progress.update}"):
-        aside.mkdir(parents=True)
+        if first:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        if together:
+            distributed.gathered(None)
         save_policy(updater.policy, aside / "policy")
-        write_start(aside / "policy", config.get("policy", {}))
-        for name, critic in updater.critics.items():
-            save_model(critic, str(aside / f"critic-{name}.safetensors"))
-        torch.save(updater.optimizer.state_dict(), aside / "optimizer.pt")
-        write_state(reward or {}, aside / "reward.pt")
-        (aside / "progress.json").write_text(json.dumps(asdict(progress)))
-        (aside / "config.json").write_text(json.dumps(config))
-        manifest = {"format": _FORMAT, "files": _digests(aside)}
-        (aside / "manifest.json").write_text(json.dumps(manifest))
-        _flush(aside)
-        _put_in_place(aside, final)
-    for old in _folders(root)[:-_KEPT]:
-        shutil.rmtree(old)
+        write_training_state(updater, aside)
+        if together:
+            distributed.gathered(None)
+        if first:
+            write_start(aside / "policy", config.get("policy", {}))
+            write_state(reward or {}, aside / "reward.pt")
+            (aside / "progress.json").write_text(json.dumps(asdict(progress)))
+            (aside / "config.json").write_text(json.dumps(config))
+            manifest = {"format": _FORMAT, "files": _digests(aside)}
+            (aside / "manifest.json").write_text(json.dumps(manifest))
+            _flush(aside)
+            _put_in_place(aside, final)
+    if first:
+        for old in _folders(root)[:-_KEPT]:
+            shutil.rmtree(old)
+    if together:
+        distributed.gathered(None)
     return final
 
 
@@ -125,11 +138,19 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
 
 
 def save_policy(policy: LanguageModel, folder: Path) -> None:
-    """Write a policy as plain `transformers` files; an adapter as an adapter."""
+    """Write a policy as plain `transformers` files; an adapter as an adapter.
+
+    Of several processes the main one writes; where they share the weights, all call it.
+    """
+    weights = None
+    if not sharding.is_whole(policy.model):
+        weights = sharding.joint_state(policy.model.state_dict(keep_vars=True))
+        if not distributed.is_main():
+            return
     if policy.adapters is not None:
-        policy.adapters.save(folder)
+        policy.adapters.save(folder, weights)
     else:
-        policy.model.save_pretrained(folder)
+        policy.model.save_pretrained(folder, state_dict=weights)
     policy.tokenizer.save_pretrained(folder)
 
 
@@ -154,17 +175,16 @@ def load_checkpoint(
 
 def _read(folder: Path, updater: Updater, assessor: Assessor | None) -> Progress:
     model, adapters = updater.policy.model, updater.policy.adapters
+    # Of weights that processes share, the main one gives each its part.
+    reads = sharding.is_whole(model) or distributed.is_main()
     if adapters is not None:
-        adapters.load(folder / "policy")
+        adapters.load(folder / "policy", reads=reads)
     else:
-        saved = type(model).from_pretrained(folder / "policy", dtype=model.dtype)
-        model.load_state_dict(saved.state_dict())
-    for name, critic in updater.critics.items():
-        load_model(critic, folder / f"critic-{name}.safetensors")
-    # To the CPU, since the device that wrote it need not be there; the optimizer moves its state to its weights.
-    updater.optimizer.load_state_dict(
-        torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
-    )
+        saved = {}
+        if reads:
+            saved = type(model).from_pretrained(folder / "policy", dtype=model.dtype).state_dict()
+        sharding.load(model, saved)
+    read_training_state(updater, folder)
     if assessor is not None:
         assessor.load_state_dict(own_reward(read_reward(folder)))
     return Progress(**json.loads((folder / "progress.json").read_text()))

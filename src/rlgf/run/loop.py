@@ -12,7 +12,13 @@ from transformers import TrainerControl
 from rlgf import distributed
 from rlgf.errors import FailedElsewhereError, UserError
 from rlgf.jsontext import to_json
-from rlgf.run.agreement import agree_on_settings, checkpoint_of, note_on_length, restore
+from rlgf.run.agreement import (
+    agree_on_settings,
+    checkpoint_of,
+    note_on_length,
+    require_shared_disk,
+    restore,
+)
 from rlgf.run.checkpoint import full_disk_named
 from rlgf.run.metrics_log import MetricsLog, read_metrics
 from rlgf.run.model_card import write_model_card
@@ -148,6 +154,7 @@ class TrainingLoop:
             if distributed.is_main():
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "config.yaml").write_text(config.to_yaml())
+            require_shared_disk(folder / "config.yaml")
         except OSError as error:
             raise UserError(
                 f"the output folder {folder} cannot be written: {error.strerror}; set another 'output'."
@@ -158,14 +165,14 @@ class TrainingLoop:
         trainer, folder = self.trainer, self.folder
         evaluation = trainer.evaluate()
         totals = {"policy": evaluation.totals}
-        if distributed.is_main():
-            summary = {
-                "totals": totals,
-                "progress": trainer.progress.__dict__,
-                "guide": trainer.guide_usage.summary(_gained(folder)),
-            }
-            with full_disk_named(folder, "the trained policy"):
-                trainer.save_model(folder / "policy")
+        with full_disk_named(folder, "the trained policy"):
+            trainer.save_model(folder / "policy")
+            if distributed.is_main():
+                summary = {
+                    "totals": totals,
+                    "progress": trainer.progress.__dict__,
+                    "guide": trainer.guide_usage.summary(_gained(folder)),
+                }
                 write_model_card(folder / "policy", self.config, evaluation.totals, trainer.progress)
                 evaluation.save(folder / "evaluation" / "policy.jsonl")
                 # Last, since it says that the run is finished.

@@ -10,6 +10,7 @@ import torch
 from rlgf import distributed
 from rlgf.config import Config
 from rlgf.errors import FailedElsewhereError, LostProcessError, UserError
+from rlgf.models import sharding
 from rlgf.run.build import Parts
 from rlgf.run.checkpoint import Progress, joint_reward, save_checkpoint
 from rlgf.run.undo import Undo, fits
@@ -55,7 +56,7 @@ class Saver:
         self._saving = True
         distributed.same(
             "weights",
-            lambda: digest(self._parts.updater.trained)[:16],
+            lambda: digest([p for p in self._parts.updater.trained if not sharding.is_sharded(p)])[:16],
             f"something on one machine computes otherwise; the checkpoint of update {self._saved} stays",
         )
         reward = joint_reward(copied(self._parts.assessor.state_dict()))
@@ -66,6 +67,9 @@ class Saver:
     def save_early(self, progress: Progress) -> None:
         """A checkpoint of the last finished update while the next one collects: who sent a signal may not wait
         until that is finished."""
+        if sharding.wanted():
+            # No process has all that there is to save, and the others may be anywhere.
+            return
         if progress.update and self._saved != progress.update and self._undo is not None:
             self._write(progress, self._undo.reward)
 
@@ -123,11 +127,15 @@ class Saver:
             return f"The last finished update, {number}, is saved; --resume goes on."
         if self._saving and isinstance(error, Exception):
             return self._newest()
+        if alone and sharding.wanted():
+            return f"A part of the weights is gone with the other process; {self._newest()}"
         if within is not None and not within.possible:
-            return (
-                f"Update {number + 1} was learning, and a copy of what it changes would have crowded the memory; "
-                f"{self._newest()}"
+            reason = (
+                "of weights that processes share no copy is kept"
+                if sharding.wanted()
+                else "a copy of what it changes would have crowded the memory"
             )
+            return f"Update {number + 1} was learning, and {reason}; {self._newest()}"
         self._write(progress, reward, alone=alone)
         return f"Saved after update {number}; --resume goes on."
 
@@ -144,7 +152,7 @@ class Saver:
         if alone and not distributed.is_main():
             # `save_pretrained` writes nothing in another process than the first of a group.
             distributed.part()
-        if distributed.is_main() or alone:
+        if distributed.is_main() or alone or sharding.wanted():
             save_checkpoint(
                 self._config.folder / "checkpoints",
                 self._parts.updater,

@@ -12,7 +12,7 @@ from accelerate.tracking import GeneralTracker
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from rlgf import distributed
+from rlgf import checks, distributed
 from rlgf.algorithms import Algorithm, Span
 from rlgf.config import Config
 from rlgf.errors import UserError
@@ -20,6 +20,7 @@ from rlgf.evaluation.files import Evaluation
 from rlgf.guides import BudgetSpentError, Guide
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory
+from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.recipe import Source
 from rlgf.rewards import Reward
@@ -109,6 +110,8 @@ class Trainer:
             raise UserError("'parts' are already built: give objects to 'build_parts', or leave 'parts' out.")
         self.config = config = configured(config, given, peft_config)
         distributed.join(config.training.process_timeout)
+        if sharding.wanted():
+            checks.require(checks.broken_by_shards(config))
         self.display = display or Display(Console(quiet=not distributed.is_main()))
         if parts is None:
             with distributed.one_fate(), distributed.main_first():
@@ -231,9 +234,10 @@ class Trainer:
         return self.parts.evaluator.evaluate(author, self.parts.held_out(split)[:count])
 
     def save_model(self, folder: str | Path) -> None:
-        """Write the policy as plain `transformers` or `peft` loads it, and what it started from beside it."""
+        """Write the policy as plain `transformers` or `peft` loads it, and what it started from beside it; called by
+        all processes."""
+        save_policy(self.parts.policy, Path(folder))
         if distributed.is_main():
-            save_policy(self.parts.policy, Path(folder))
             write_start(Path(folder), self.config.policy.model_dump(mode="json"))
 
     def close(self) -> None:
@@ -246,14 +250,15 @@ class Trainer:
 
     def _collect(self, samples: Sequence[Sample], row: Algorithm) -> Rollout:
         mine = distributed.share(len(samples))
-        return self.parts.collector.collect(
-            [samples[number] for number in mine],
-            row,
-            self.progress.update,
-            self.done_share,
-            self.parts.assessor.rewards,
-            mine,
-        )
+        with sharding.whole(self.parts.policy.model):
+            return self.parts.collector.collect(
+                [samples[number] for number in mine],
+                row,
+                self.progress.update,
+                self.done_share,
+                self.parts.assessor.rewards,
+                mine,
+            )
 
     def _collect_within_budget(self) -> Rollout:
         """The update's episodes; without the guide from here on where its budget is spent and may be."""

@@ -9,6 +9,7 @@ import torch
 
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.updater import Updater
+from rlgf.models.sharding import is_sharded
 from rlgf.states import copied
 
 _SHARE_OF_MEMORY = 0.25
@@ -55,7 +56,12 @@ class Undo:
 
 
 def fits(updater: Updater) -> bool:
-    """Whether copies of weights and optimizer take no more than a quarter of the memory that is free."""
+    """Whether copies of weights and optimizer take no more than a quarter of the memory that is free.
+
+    Of weights that processes share none are kept: to go back would take all processes, also the one that failed.
+    """
+    if any(is_sharded(parameter) for parameter in updater.trained):
+        return False
     weights = sum(p.numel() * p.element_size() for p in updater.trained)
     # And two moments of each.
     return 3 * weights <= _SHARE_OF_MEMORY * int(psutil.virtual_memory().available)

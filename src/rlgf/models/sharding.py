@@ -1,0 +1,266 @@
+"""A model's weights spread over all processes, layer by layer: FSDP2, as `accelerate launch` is told.
+
+Each process keeps a share of every weight, of its gradient and of the optimizer's moments. There are two ways to run
+such a model:
+
+- With gradients (`run`): a layer's weights are gathered when it runs and let go after it, and its gradient is summed
+  over the processes. All processes make the same passes at the same time.
+- Without (`whole`): all weights are gathered once, and each process makes any number of passes until they are let go.
+
+A model that is not sharded runs as it is in both.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from accelerate import FullyShardedDataParallelPlugin
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
+
+from rlgf import distributed
+from rlgf.errors import UserError
+from rlgf.models.abilities import abilities, declare
+
+_ATTRIBUTE = "_rlgf_root"
+_T = TypeVar("_T")
+
+
+class _Root(nn.Module):
+    """Stands above a model, so that whatever reads it is one pass of this module, and the weights that are in no layer
+    are there meanwhile: a pass of the trunk alone, or the head in pieces after it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.entered = 0
+        """How many blocks of `whole` are around."""
+
+    def forward(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        return function(*arguments)
+
+    @property
+    def units(self) -> Sequence[FSDPModule]:
+        """What is gathered together: each layer, and the rest."""
+        return [module for module in self.modules() if isinstance(module, FSDPModule)]
+
+
+def wanted() -> bool:
+    """Whether the launcher asks for shards, and there is more than one process.
+
+    Raises:
+        UserError: it asks for what this library does not do.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise UserError(
+            "the launcher asks for DeepSpeed, which rlgf does not run on: set 'distributed_type: FSDP' and "
+            "'fsdp_version: 2' in its configuration, as recipes/accelerate/fsdp2.yaml does."
+        )
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return False
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        raise UserError(
+            f"the launcher asks for version {version} of FSDP: set 'fsdp_version: 2' in its configuration, as "
+            "recipes/accelerate/fsdp2.yaml does."
+        )
+    if _asked_precision() not in ("bf16", "no"):
+        raise UserError(
+            f"the launcher asks for 'mixed_precision: {_asked_precision()}', and FSDP runs in 'bf16' or 'no' here: set "
+            "one of them in its configuration."
+        )
+    return distributed.count() > 1
+
+
+def is_whole(module: nn.Module) -> bool:
+    """Whether each process has all of a module's weights."""
+    return _root(module) is None
+
+
+def shard(module: nn.Module, what: str) -> None:
+    """Spread the weights of a model or a critic over all processes, in place; called by all of them.
+
+    Args:
+        what: how a message calls it.
+
+    Raises:
+        UserError: the processes do not have the same weights, or it cannot run texts of unequal length together.
+    """
+    for part in module.modules():
+        if isinstance(part, PreTrainedModel):
+            _fit_for_steps(part, what)
+    plugin = FullyShardedDataParallelPlugin()
+    options = {
+        "mesh": distributed.mesh(),
+        "mp_policy": _precision(),
+        "offload_policy": plugin.cpu_offload,
+    }
+    for layer in _layers(module, plugin.transformer_cls_names_to_wrap):
+        fully_shard(layer, **options, reshard_after_forward=plugin.reshard_after_forward)
+    root = _Root(module)
+    fully_shard(root, **options)
+    for unit in root.units:
+        # Each loss is divided by the tokens of all processes, so that gradients are sums and not means.
+        unit.set_gradient_divide_factor(1.0)
+        unit.set_force_sum_reduction_for_comms(True)
+    # Not as an attribute of a module, whose part it would become.
+    module.__dict__[_ATTRIBUTE] = root
+    # Whichever unit runs first takes itself for the root.
+    run(module, lambda: None)
+    _let_go(root)
+
+
+def run(module: nn.Module, function: Callable[..., _T], *arguments: Any) -> _T:
+    """``function(*arguments)``, which makes one pass of a module with gradients; called by all processes together.
+
+    Of a module that is sharded, what it returns are tensors, or tuples or dictionaries of them.
+    """
+    root = _root(module)
+    if root is None:
+        return function(*arguments)
+    with warnings.catch_warnings():
+        # Nothing is added in place to what a pass returns.
+        warnings.filterwarnings("ignore", message=".*returned a view tensor")
+        found: _T = root(function, *arguments)
+    return found
+
+
+@contextmanager
+def whole(*modules: nn.Module) -> Iterator[None]:
+    """All weights of these modules are there, for any passes without gradients; entered by all processes together."""
+    with ExitStack() as stack:
+        for module in modules:
+            root = _root(module)
+            if root is not None:
+                stack.enter_context(_gathered(root))
+        yield
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    return isinstance(tensor, DTensor)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """This process's share of a tensor; of one that is not sharded all of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def put_together(tensor: Tensor) -> Tensor:
+    """The whole of a tensor; called by all processes together."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    found: Tensor = tensor.full_tensor()
+    return found
+
+
+def joint_state(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The whole tensors of a state, on the CPU of the main process; called by all processes together.
+
+    Args:
+        own: with parameters themselves, as ``state_dict(keep_vars=True)`` gives, so that tied ones stay tied.
+
+    Returns:
+        Nothing in the other processes.
+    """
+    found: dict[str, Tensor] = {}
+    seen: dict[int, Tensor] = {}
+    for name, tensor in own.items():
+        if id(tensor) not in seen:
+            one = put_together(tensor.detach())
+            seen[id(tensor)] = one.cpu() if distributed.is_main() else one.new_empty(0)
+        found[name] = seen[id(tensor)]
+    return found if distributed.is_main() else {}
+
+
+def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a model the weights of a state, which the main process alone needs to have where it is sharded."""
+    if is_whole(model):
+        model.load_state_dict(state)
+    else:
+        fill(model.state_dict(), state)
+
+
+def fill(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Copy the main process's state into tensors of which each process has a share; called by all together.
+
+    Args:
+        given: read in the main process alone.
+    """
+    with torch.no_grad():
+        for name, tensor in own.items():
+            assert isinstance(tensor, DTensor), "what is not sharded is read by each process"
+            source = given[name] if distributed.is_main() else torch.empty(tensor.shape)
+            source = source.to(tensor.device, tensor.dtype)
+            tensor.copy_(distribute_tensor(source, tensor.device_mesh, tensor.placements))
+
+
+def _root(module: nn.Module) -> _Root | None:
+    found: _Root | None = module.__dict__.get(_ATTRIBUTE)
+    return found
+
+
+@contextmanager
+def _gathered(root: _Root) -> Iterator[None]:
+    root.entered += 1
+    try:
+        if root.entered == 1:
+            # Who has failed says so here, and not in the middle of what only all can do.
+            distributed.gathered(None)
+            with distributed.in_touch():
+                for unit in root.units:
+                    unit.set_reshard_after_forward(False, recurse=False)
+                    unit.unshard()
+        yield
+    finally:
+        root.entered -= 1
+        if not root.entered:
+            _let_go(root)
+
+
+def _let_go(root: _Root) -> None:
+    for unit in root.units:
+        unit.reshard()
+        # The rest is wanted again at once, by the backward pass.
+        unit.set_reshard_after_forward(not isinstance(unit, _Root), recurse=False)
+
+
+def _precision() -> MixedPrecisionPolicy:
+    """Weights are kept in float32, and computed with as the launcher says; gradients are summed in float32."""
+    if _asked_precision() == "no":
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+
+
+def _asked_precision() -> str:
+    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+
+
+def _layers(module: nn.Module, names: Iterable[str] | None) -> list[nn.Module]:
+    """The layers that are gathered one at a time: those that the launcher names, or the model's own blocks."""
+    if not names:
+        names = {
+            name
+            for part in module.modules()
+            if isinstance(part, PreTrainedModel)
+            for name in part._no_split_modules or ()
+        }
+    return [part for part in module.modules() if type(part).__name__ in names]
+
+
+def _fit_for_steps(model: PreTrainedModel, what: str) -> None:
+    able = abilities(model)
+    if not (able.padding and able.prompt_padding):
+        raise UserError(
+            f"{what} ({type(model).__name__}) reads texts of unequal length one after another, and processes that share "
+            "its weights must make equal passes: start it without FSDP, or choose another model."
+        )
+    # Reading equal prompts once takes a second pass, in the process that has such prompts alone.
+    declare(model, replace(able, shared_prompts=False))

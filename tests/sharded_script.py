@@ -1,0 +1,51 @@
+"""Two updates of every algorithm, for a run in one process or in several, which may share the weights.
+
+python sharded_script.py FOLDER [CASE ...]
+ACCELERATE_USE_FSDP=true FSDP_VERSION=2 torchrun --nproc-per-node 2 sharded_script.py FOLDER [CASE ...]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from test_training import build
+
+from rlgf import distributed
+from rlgf.algorithms import ALGORITHMS
+from rlgf.models import sharding
+
+# Of 10 tokens a text, so that an optimizer step has several micro-batches and processes unequal numbers of them.
+UPDATE = {"minibatch": 8, "epochs": 1, "learning_rate": 1e-3, "max_micro_tokens": 25}
+CASES: dict[str, dict[str, Any]] = {
+    **{name: {"algorithm": name} for name in ALGORITHMS},
+    "one trunk": {"algorithm": "ppo++", "critic": "head"},
+    "lora": {"algorithm": "guided-grpo", "lora": {"r": 2}},
+    "stops early": {"algorithm": "ppo", "update": {**UPDATE, "epochs": 4, "max_update_kl": 1e-4}},
+    "top-k": {"algorithm": "ppo", "rollout": {"top_k": 2}},
+}
+
+
+def run(folder: Path, case: dict[str, Any]) -> list[dict[str, Any]]:
+    trainer = build(**{"update": UPDATE, "training": {"updates": 2}, **case})
+    shared = [sharding.is_sharded(parameter) for parameter in trainer.parts.updater.trained]
+    assert all(shared) if sharding.wanted() else not any(shared)
+    steps = [trainer.step() for _ in range(2)]
+    trainer.save_model(folder)
+    return [{**step, **trainer.evaluate().totals} for step in steps]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    root = Path(sys.argv[1])
+    names = sys.argv[2:] or list(CASES)
+    found = {name: run(root / name, CASES[name]) for name in names}
+    if distributed.is_main():
+        (root / "metrics.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ from rlgf.run.agreement import agree_on_settings, checkpoint_of, note_on_length,
 from rlgf.run.checkpoint import full_disk_named
 from rlgf.run.metrics_log import MetricsLog, read_metrics
 from rlgf.run.model_card import write_model_card
+from rlgf.run.samples_log import SamplesLog
 from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
 
@@ -43,7 +44,9 @@ class TrainingLoop:
             self.saver = Saver(self.config, trainer.parts, saved=trainer.progress.update)
             trackers = [*self.config.training.trackers, *trainer.trackers]
             self.log = MetricsLog(self.folder, trackers, self.config.name)
-            self.log.rewind(trainer.progress.update or -1)
+            self.samples = _samples_log(trainer)
+            for log in (self.log, self.samples):
+                log.rewind(trainer.progress.update or -1)
         self.stopping = Stopping(self.display.note, alone=distributed.count() == 1)
 
     def run(self) -> Totals:
@@ -107,7 +110,9 @@ class TrainingLoop:
     def _step(self) -> dict[str, float | str]:
         experience = self.trainer.assess(self.trainer.collect())
         self.saver.begin_learning()
+        row = self.trainer.row()
         metrics = self.trainer.learn(experience)
+        self.samples.write(self.trainer.progress.update, experience, row)
         due = self.trainer.progress.update % self.config.training.sample_every == 0
         if due and experience.scored.rewards is not None:
             self.display.sample(experience, self.trainer.parts.policy)
@@ -120,8 +125,10 @@ class TrainingLoop:
 
     def _validate(self) -> None:
         trainer = self.trainer
-        totals = trainer.evaluate(split="validation").totals
+        evaluation = trainer.evaluate(split="validation")
+        totals = evaluation.totals
         if distributed.is_main():
+            self.samples.write_evaluation(trainer.progress.update, "validation", evaluation)
             named: dict[str, float | str] = {f"validation/{name}": value for name, value in totals.items()}
             self.log.write(trainer.progress.update, named)
         trainer.progress.validation_due = False
@@ -215,3 +222,9 @@ def _gained(folder: Path) -> float | None:
 def _with_note(error: BaseException, note: str) -> BaseException:
     error.add_note(note)
     return error
+
+
+def _samples_log(trainer: Trainer) -> SamplesLog:
+    parts, kept = trainer.parts, trainer.config.training.samples_kept
+    sampling, batch = parts.assessor.sampling, parts.assessor.max_batch_tokens
+    return SamplesLog(trainer.config.folder, kept, parts.policy, sampling, batch)

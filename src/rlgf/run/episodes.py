@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from rlgf.algorithms import Algorithm
 from rlgf.learning.inputs import read_by_any
 from rlgf.models.language_model import LanguageModel
 from rlgf.objectives.losses import kl_estimate
-from rlgf.types import Author, Experience, Rollout, Sample, take
+from rlgf.types import Author, Experience, Rollout, take
 
 MOST_TOKENS = 512
 """Of a longer text the first ones are kept, so that a record stays below about 25 kB."""
@@ -151,7 +151,11 @@ def _ranks(experience: Experience) -> dict[int, str]:
     """Which episodes were set against another one, and which side they were on."""
     if experience.pairs is None:
         return {}
-    return {n: word for pair in experience.pairs.tolist() for n, word in zip(pair, ("better", "worse"), strict=True)}
+    return {
+        n: word
+        for pair in experience.pairs.tolist()
+        for n, word in zip(pair, ("better", "worse"), strict=True)
+    }
 
 
 def _rounded(values: Float[Tensor, "T"]) -> list[float | None]:

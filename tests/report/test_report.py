@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import html.parser
+import itertools
 import json
 import re
 from pathlib import Path
@@ -49,16 +52,35 @@ class Reader(html.parser.HTMLParser):
             self.data.setdefault(self._in, []).append(data)
 
 
+def lines(reader: Reader, name: str) -> list[str]:
+    return gzip.decompress(base64.b64decode("".join(reader.data[name]))).decode().split("\n")
+
+
+def unpacked(reader: Reader) -> list[dict[str, Any]]:
+    """The samples of a page, their tokens cut out of the text as the page does it, in units of 16 bits."""
+    found = []
+    for line in lines(reader, "samples"):
+        head, rest = map(json.loads, line.split("\t"))
+        text = "".join(part for _, _, part in head["parts"]).encode("utf-16-le", errors="surrogatepass")
+        ends = [2 * end for end in itertools.accumulate(rest["cuts"])]
+        tokens = [
+            text[i:j].decode("utf-16-le", errors="surrogatepass")
+            for i, j in zip([0, *ends], ends, strict=False)
+        ]
+        found.append({**head, **rest, "tokens": tokens})
+    return found
+
+
 def test_a_real_run_becomes_a_page_with_all_its_samples(tmp_path: Path) -> None:
     toy_trainer(tmp_path / "run", algorithm="ppo++").train()
     result = CliRunner().invoke(app, ["report", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     page = (tmp_path / "run" / "report.html").read_text()
     reader = Reader(page)
-    written = [json.loads(line) for block in reader.data["samples"] for line in block.splitlines()]
+    written = unpacked(reader)
     kept = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     assert [s["tokens"] for s in written if s["split"] != "test"] == [s["tokens"] for s in kept]
-    prompts = [json.loads(line) for block in reader.data["prompts"] for line in block.splitlines()]
+    prompts = [json.loads(line) for line in lines(reader, "prompts")]
     assert [prompts[s["p"]] for s in written if s["split"] != "test"] == [s["prompt"] for s in kept]
     assert sum(s["split"] == "test" for s in written) == 8
     titles = [
@@ -83,7 +105,7 @@ def test_hostile_text_stays_inside_its_block(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     page = write_report([folder]).read_text(encoding="utf-8")
     reader = Reader(page)
-    back = [json.loads(line) for block in reader.data["samples"] for line in block.splitlines()]
+    back = unpacked(reader)
     assert all(s["tokens"] == tokens for s in back)
     assert not any(tag == "img" or "onerror" in attributes for tag, attributes in reader.tags)
     assert len([tag for tag, _ in reader.tags if tag == "script"]) == page.count("</script>") == 1 + 1 + 1 + 6
@@ -101,7 +123,7 @@ def test_the_page_loads_nothing(tmp_path: Path) -> None:
 
 
 def test_every_json_survives_being_embedded() -> None:
-    for text in HOSTILE:
+    for text in [*HOSTILE, "a \U0001f642 b"]:
         found = embedded(json.dumps(text))
         assert json.loads(found) == text
         assert not {*"<>&"} & {*found}

@@ -19,7 +19,7 @@ from rlgf.jsontext import to_json
 from rlgf.report.charts import frontiers, sections
 from rlgf.report.groups import Group, grouped
 from rlgf.report.runs import Run, is_number
-from rlgf.report.samples import blocks, sample_lines
+from rlgf.report.samples import packed, sample_lines
 from rlgf.report.told import told_algorithm
 from rlgf.run.display import visible
 
@@ -32,8 +32,8 @@ _SCRIPTS = ("uPlot.iife.min.js", "text.js", "charts.js", "store.js", "tokens.js"
 def render(runs: Sequence[Run], tables: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> str:
     """The page of some runs, and of the summaries of comparisons whose runs are gone.
 
-    Text from models is in blocks of JSON alone, in which nothing can end a script, and reaches the page as text nodes;
-    a content security policy lets no other script run than ours, and loads nothing.
+    Text from models stands in blocks of base64 alone and reaches the page as text nodes; a content security policy lets
+    no other script run than ours, and loads nothing.
     """
     groups = grouped(runs)
     styles, scripts = (
@@ -84,8 +84,8 @@ def page_model(
             "sections": drawn,
             "frontiers": paths,
         },
-        "prompt_blocks": list(blocks(prompts)),
-        "sample_blocks": list(blocks(samples)),
+        "prompt_blocks": packed(prompts),
+        "sample_blocks": packed(samples),
         "samples_left_out": f"{len(samples):,} of {total:,} samples: of each run some updates are left out, evenly."
         if len(samples) < total
         else "",
@@ -160,7 +160,6 @@ def _environment() -> Environment:
         "number": _number,
         "cell": lambda value: _number(value) if is_number(value) else visible(str(value)),
         "embedded": lambda value: embedded(to_json(value)),
-        "embedded_text": embedded,
     }
     return environment
 

@@ -34,13 +34,10 @@ function row(s, i) {
   made.append(addText(element("div", "meta"), `${headOf(s)} · ${chartData.runs[s.run]}`));
   const excerpt = element("div", "excerpt");
   addText(excerpt.appendChild(element("span", "says")), store.prompts[s.p].slice(-60) + " ");
-  let at = 0, room = 220;
-  for (const [author, count] of s.authors) {
-    const text = s.tokens.slice(at, at + count).join("").slice(0, room);
-    at += count;
+  let room = 220;
+  for (const [author, , text] of s.parts) {
+    if (room > 0 && text) addText(excerpt.appendChild(element("span", `t a-${author}`)), text.slice(0, room));
     room -= text.length;
-    if (text) addText(excerpt.appendChild(element("span", `t a-${author}`)), text);
-    if (room <= 0) break;
   }
   made.append(excerpt);
   return made;
@@ -77,6 +74,7 @@ async function openSample() {
   const every = state.view === "prompt" ? samePrompt(s) : groupOf(s);
   const from = Math.max(0, Math.min(every.indexOf(s) - MOST_CARDS / 2, every.length - MOST_CARDS));
   const side = every.slice(from, from + MOST_CARDS);
+  if (!(await inSlices(side, whole, () => mine !== opened))) return;
   const name = state.colour, scale = name ? scaleOf(side, name) : 1;
   const copy = element("button", "", "Copy a link to this view");
   copy.type = "button";

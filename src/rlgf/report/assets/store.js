@@ -7,29 +7,66 @@ function keyOf(s) {
   return `${chartData.runs[s.run]}|${s.split}|${s.update}|${s.episode}`;
 }
 
-async function readSamples(progress) {
-  const read = async (name, take) => {
-    for (const block of document.querySelectorAll(`script.${name}`)) {
-      await inSlices(block.textContent.split("\n"), (line) => take(JSON.parse(line)));
-      block.remove(); // what is parsed is not needed twice
-      progress();
-    }
-  };
-  await read("prompts", (prompt) => store.prompts.push(prompt));
-  await read("samples", (s) => {
-    s.number = store.samples.length;
-    s.key = keyOf(s);
-    s.size = s.authors.reduce((sum, [, count]) => sum + count, s.left_out ?? 0);
-    store.samples.push(s);
-    store.byKey.set(s.key, s);
-    if (!store.byPrompt.has(s.p)) store.byPrompt.set(s.p, []);
-    store.byPrompt.get(s.p).push(s);
-    // Rewards are compared within one run and split: scales may differ between runs.
-    const of = `${s.run}|${s.split}`;
-    const mean = store.means.get(of) ?? { sum: 0, count: 0 };
-    if (typeof s.reward === "number") { mean.sum += s.reward; mean.count += 1; }
-    store.means.set(of, mean);
+// The lines of a gzip stream that stands in the page in blocks of base64.
+async function* linesOf(name) {
+  const blocks = [...document.querySelectorAll(`script.${name}`)];
+  const bytes = new ReadableStream({
+    async pull(controller) {
+      await breath();
+      const block = blocks.shift();
+      if (!block) return controller.close();
+      controller.enqueue(Uint8Array.from(atob(block.textContent), (c) => c.charCodeAt(0)));
+      block.remove(); // what has been read is not needed twice
+    },
   });
+  const reader = bytes.pipeThrough(new DecompressionStream("gzip")).pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    const lines = (rest + (value ?? "")).split("\n");
+    rest = done ? "" : lines.pop();
+    if (lines[0] !== "" || lines.length > 1) yield lines;
+    if (done) return;
+  }
+}
+
+async function readSamples(progress) {
+  if (!document.querySelector("script.samples")) return;
+  for await (const lines of linesOf("prompts")) await inSlices(lines, (line) => store.prompts.push(JSON.parse(line)));
+  for await (const lines of linesOf("samples")) {
+    await inSlices(lines, takeSample);
+    progress();
+  }
+}
+
+function takeSample(line) {
+  const tab = line.indexOf("\t"), s = JSON.parse(line.slice(0, tab));
+  s.rest = line.slice(tab + 1); // parsed when the sample is opened
+  s.number = store.samples.length;
+  s.key = keyOf(s);
+  s.size = s.parts.reduce((sum, [, count]) => sum + count, 0);
+  store.samples.push(s);
+  store.byKey.set(s.key, s);
+  if (!store.byPrompt.has(s.p)) store.byPrompt.set(s.p, []);
+  store.byPrompt.get(s.p).push(s);
+  // Rewards are compared within one run and split: scales may differ between runs.
+  const of = `${s.run}|${s.split}`, mean = store.means.get(of) ?? { sum: 0, count: 0 };
+  if (typeof s.reward === "number") { mean.sum += s.reward; mean.count += 1; }
+  store.means.set(of, mean);
+}
+
+// A sample with its tokens and what was computed of each.
+function whole(s) {
+  if (s.rest === undefined) return s;
+  Object.assign(s, JSON.parse(s.rest), { rest: undefined });
+  let at = 0;
+  const text = textOf(s);
+  s.tokens = s.cuts.map((length) => text.slice(at, (at += length)));
+  return s;
+}
+
+function textOf(s) {
+  return s.parts.map(([, , text]) => text).join("");
 }
 
 function groupOf(s) {
@@ -66,13 +103,12 @@ function fits(s, state, words) {
   if (state.run && chartData.runs[s.run] !== state.run) return false;
   if (state.split && s.split !== state.split) return false;
   if (state.author) {
-    const wrote = (name) => s.authors.some(([author]) => author === name);
-    if (state.author === "alone" ? s.authors.some(([author]) => author !== "policy") : !wrote(state.author)) return false;
+    const wrote = (name) => s.parts.some(([author]) => author === name);
+    if (state.author === "alone" ? s.parts.some(([author]) => author !== "policy") : !wrote(state.author)) return false;
   }
   if (state.outcome && OUTCOMES[state.outcome] && !OUTCOMES[state.outcome](s)) return false;
   if (!words) return true;
-  s.lower ??= s.tokens.join("").toLowerCase();
-  return s.lower.includes(words) || store.prompts[s.p].toLowerCase().includes(words);
+  return textOf(s).toLowerCase().includes(words) || store.prompts[s.p].toLowerCase().includes(words);
 }
 
 // The samples that fit, in order; null where another question was asked in the meantime.

@@ -20,7 +20,7 @@ function classOf(value, name, scale) {
 }
 
 function authorsOf(s) {
-  return s.authors.flatMap(([author, count]) => new Array(count).fill(author));
+  return s.parts.flatMap(([author, count]) => new Array(count).fill(author));
 }
 
 function tokensOf(s, name, scale) {

@@ -5,6 +5,7 @@ Skipped where there is no Chromium.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,6 +186,7 @@ def test_a_script_that_got_in_would_not_run(page: Page, small: str) -> None:
     assert len(blocked) >= 2
 
 
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="it takes times: make test-browser")
 def test_ten_thousand_samples_scroll_without_a_long_task(page: Page, tmp_path: Path) -> None:
     draw = random.Random(0)
     samples = [
@@ -198,8 +200,7 @@ def test_ten_thousand_samples_scroll_without_a_long_task(page: Page, tmp_path: P
     path = write_report([run_folder(tmp_path / "a", samples, updates=625)])
     page.send("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
     # Whatever else runs on this machine can make a task long too; what the page does itself does so each time.
-    longest = min(read_all(page, path) for _ in range(3))
-    assert longest <= 100
+    assert any(read_all(page, path) <= 100 for _ in range(3))
     assert problems(page) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.collector import assemble
 from rlgf.rollout.writers import Draft
 from rlgf.run.episodes import evaluated_record, picked, pieces
+from rlgf.run.samples_log import SamplesLog
 from rlgf.states import digest
 from rlgf.types import Author, Sample
 from tokenizer_kinds import byte_bpe, llama_legacy, speaker
@@ -44,12 +46,10 @@ def test_keeping_samples_changes_no_byte_of_training(tmp_path: Path, changes: di
 
 def test_a_record_holds_the_update_token_by_token(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, algorithm="ppo++", seed=3)
-    loop_kept = 8
     experience = trainer.assess(trainer.collect())
     row = trainer.row()
     trainer.learn(experience)
-    log = trainer_log(trainer, tmp_path, loop_kept)
-    log.write(1, experience, row)
+    SamplesLog(tmp_path, 8, trainer.parts.policy).write(1, experience, row)
     found = {r["episode"]: r for r in records(tmp_path)}
     rollout, scored = experience.rollout, experience.scored
     assert found.keys() == set(range(8))
@@ -66,31 +66,28 @@ def test_a_record_holds_the_update_token_by_token(tmp_path: Path) -> None:
             if learned:
                 expected = float(experience.advantages[number, t])
                 assert record["advantages"][t] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+            if learned:
+                apart = float(rollout.sampled_logprobs[number, t] - scored.reference_logprobs[number, t])
+                assert record["ratio"][t] == pytest.approx(math.exp(apart), rel=1e-3)
+                assert record["kl"][t] == pytest.approx(math.exp(-apart) - 1 + apart, abs=1e-6)
             assert (record["advantages"][t] is not None) == learned
             assert (record["kl"][t] is not None) == (record["ratio"][t] is not None) == learned
             assert record["values"][t] == pytest.approx(float(scored.values[number, t]), rel=1e-3, abs=1e-6)
 
 
-def trainer_log(trainer: Any, folder: Path, kept: int) -> Any:
-    from rlgf.run.samples_log import SamplesLog
-
-    assessor = trainer.parts.assessor
-    return SamplesLog(folder, kept, trainer.parts.policy, assessor.sampling, assessor.max_batch_tokens)
-
-
-def test_the_ratio_is_that_of_the_update(tmp_path: Path) -> None:
-    """Before the optimizer's step it is 1 at every token."""
-    trainer = toy_trainer(tmp_path)
-    experience = trainer.assess(trainer.collect())
-    log = trainer_log(trainer, tmp_path, 8)
-    log.write(0, experience, trainer.row())
-    row = trainer.row()
-    trainer.learn(experience)
-    log.write(1, experience, row)
-    before = [r for record in records(tmp_path) if record["update"] == 0 for r in record["ratio"]]
-    after = [r for record in records(tmp_path) if record["update"] == 1 for r in record["ratio"]]
-    assert before == pytest.approx([1.0] * len(before), abs=1e-3)
-    assert max(abs(ratio - 1) for ratio in after) > 0.01
+def test_ratio_and_kl_say_how_far_a_token_is_from_the_start(tmp_path: Path) -> None:
+    toy_trainer(tmp_path, training={"samples_kept": 8}).train()
+    by_update = {
+        update: [
+            r
+            for s in records(tmp_path)
+            if s["split"] == "train" and s["update"] == update
+            for r in s["ratio"]
+        ]
+        for update in (1, 4)
+    }
+    assert set(by_update[1]) == {1.0}
+    assert max(abs(ratio - 1) for ratio in by_update[4]) > 0.01
 
 
 def test_a_resumed_run_writes_no_update_twice(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def read_run(folder: Path) -> Run:
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that are whole: a run that goes on may be in the middle of its last one.
+    """The lines that are whole, for a run that goes on may be in the middle of its last one; infinities are None.
 
     Raises:
         UserError: another line is not JSON.
@@ -114,7 +114,7 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith("\n"):
                 return
             try:
-                found = json.loads(line)
+                found = json.loads(line, parse_constant=lambda sign: None)
             except ValueError as error:
                 raise UserError(
                     f"{path}, line {number}, is not JSON ({error}): mend or move the file."

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import gzip
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlgf.jsontext import to_json
 from rlgf.report.groups import Group
 
 _BLOCK = 2**14
@@ -33,7 +33,7 @@ def sample_lines(groups: Sequence[Group], most: int) -> tuple[list[str], list[st
             prompt = prompts.setdefault(str(sample.get("prompt", "")), len(prompts))
             samples.append(_line(number, prompt, sample))
     total = sum(len(run.samples) for run in runs)
-    return [to_json(prompt) for prompt in prompts], samples, total
+    return [json.dumps(prompt) for prompt in prompts], samples, total
 
 
 def thinned(samples: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
@@ -64,7 +64,7 @@ def _line(run: int, prompt: int, sample: Mapping[str, Any]) -> str:
     ]
     rest = {k: v for k, v in sample.items() if k not in _APART and v}
     rest["cuts"] = [_units(token) for token in tokens]
-    return "\t".join(to_json(part, separators=(",", ":")) for part in (head, rest))
+    return "\t".join(json.dumps(part, separators=(",", ":")) for part in (head, rest))
 
 
 def _units(text: str) -> int:

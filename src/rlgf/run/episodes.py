@@ -16,7 +16,7 @@ from torch import Tensor
 from rlgf.algorithms import Algorithm
 from rlgf.learning.inputs import read_by_any
 from rlgf.models.language_model import LanguageModel
-from rlgf.objectives.losses import kl_estimate
+from rlgf.objectives.losses import kl_estimate, log_ratio
 from rlgf.types import Author, Experience, Rollout, take
 
 MOST_TOKENS = 512
@@ -45,19 +45,17 @@ def episode_records(
     experience: Experience,
     row: Algorithm,
     rows: Int[Tensor, "N"],
-    after: Float[Tensor, "N T"],
     policy: LanguageModel,
 ) -> Iterator[dict[str, Any]]:
     """One record for each of some episodes; see docs/report.md for the fields.
 
     Args:
         row: what the update ran.
-        after: log-probabilities of the tokens under the policy after the update.
     """
     ranks = _ranks(experience)
     some = take(replace(experience, pairs=None, difference=None), rows)
     losses = {name: term for name, term in row.terms.items() if not term.of_critic}
-    columns = _per_token(some, read_by_any(losses, some.rollout, row), after)
+    columns = _per_token(some, read_by_any(losses, some.rollout, row))
     for place, number in enumerate(rows.tolist()):
         pair = {"pair": ranks[number]} if number in ranks else {}
         length = int(some.rollout.lengths[place])
@@ -125,23 +123,22 @@ def pieces(rollout: Rollout, place: int, policy: LanguageModel) -> list[str]:
     return found
 
 
-def _per_token(
-    some: Experience, learned: Bool[Tensor, "N T"], after: Float[Tensor, "N T"]
-) -> dict[str, Float[Tensor, "N T"]]:
+def _per_token(some: Experience, learned: Bool[Tensor, "N T"]) -> dict[str, Float[Tensor, "N T"]]:
     """Numbers of each token; NaN where there is none.
 
-    Advantages stand at tokens that a loss of the policy reads, KL(policy || reference) in nats at the policy's own,
-    and the ratio is the token's probability after the update over that before it.
+    Advantages stand at tokens that a loss of the policy reads. At the policy's own tokens stand the ratio, which is the
+    probability under the policy that drew the token over that under the frozen start, and the KL of the two in nats.
     """
     scored, rollout = some.scored, some.rollout
-    by_policy = rollout.written_by(Author.POLICY)
-    before = rollout.response_mask if scored.old_logprobs is not None else by_policy
-    found = {"ratio": torch.where(before, (after - some.old_logprobs).exp(), torch.nan)}
+    found = {}
     if some.advantages is not None:
         found["advantages"] = torch.where(learned, some.advantages, torch.nan)
     if scored.reference_logprobs is not None:
+        by_policy = rollout.written_by(Author.POLICY)
         kl = kl_estimate(rollout.sampled_logprobs, scored.reference_logprobs)
+        ratio = log_ratio(rollout.sampled_logprobs, scored.reference_logprobs).exp()
         found["kl"] = torch.where(by_policy, kl, torch.nan)
+        found["ratio"] = torch.where(by_policy, ratio, torch.nan)
     if scored.values is not None:
         found["values"] = torch.where(rollout.response_mask, scored.values, torch.nan)
     return {name: values[:, :MOST_TOKENS] for name, values in found.items()}

@@ -44,7 +44,7 @@ class TrainingLoop:
             self.saver = Saver(self.config, trainer.parts, saved=trainer.progress.update)
             trackers = [*self.config.training.trackers, *trainer.trackers]
             self.log = MetricsLog(self.folder, trackers, self.config.name)
-            self.samples = _samples_log(trainer)
+            self.samples = SamplesLog(self.folder, self.config.training.samples_kept, trainer.parts.policy)
             for log in (self.log, self.samples):
                 log.rewind(trainer.progress.update or -1)
         self.stopping = Stopping(self.display.note, alone=distributed.count() == 1)
@@ -222,9 +222,3 @@ def _gained(folder: Path) -> float | None:
 def _with_note(error: BaseException, note: str) -> BaseException:
     error.add_note(note)
     return error
-
-
-def _samples_log(trainer: Trainer) -> SamplesLog:
-    parts, kept = trainer.parts, trainer.config.training.samples_kept
-    sampling, batch = parts.assessor.sampling, parts.assessor.max_batch_tokens
-    return SamplesLog(trainer.config.folder, kept, parts.policy, sampling, batch)

@@ -11,28 +11,22 @@ from rlgf.algorithms import Algorithm
 from rlgf.evaluation.files import Evaluation
 from rlgf.jsontext import to_json
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.rollout_scores import score_logprobs
-from rlgf.models.sampling import Sampling
 from rlgf.run.episodes import episode_records, evaluated_record, picked
 from rlgf.run.metrics_log import rewind_lines
 from rlgf.types import Experience
 
 
 class SamplesLog:
-    """Appends to ``samples.jsonl``; reads what an update ends in and changes none of it. Format: docs/report.md."""
+    """Appends to ``samples.jsonl``; reads what an update learned from and changes none of it. Format: docs/report.md."""
 
-    def __init__(
-        self, folder: Path, kept: int, policy: LanguageModel, sampling: Sampling, max_batch_tokens: int
-    ) -> None:
+    def __init__(self, folder: Path, kept: int, policy: LanguageModel) -> None:
         """
         Args:
             kept: episodes of each update, and texts of each evaluation; 0 writes nothing.
-            sampling: how the policy's tokens are drawn.
-            max_batch_tokens: bounds the memory of the pass over the kept episodes.
         """
         self.path = folder / "samples.jsonl"
         self.kept = kept if distributed.is_main() else 0
-        self.policy, self.sampling, self.max_batch_tokens = policy, sampling, max_batch_tokens
+        self.policy = policy
 
     def rewind(self, update: int) -> None:
         """Drop lines of updates that a resumed run is going to repeat."""
@@ -47,12 +41,9 @@ class SamplesLog:
         """
         if not self.kept:
             return
-        rows = picked(experience.rollout, row, self.kept)
-        rollout = experience.rollout[rows]
-        with self.policy.running() as model:
-            after = score_logprobs(model, rollout, self.sampling, self.policy.end_ids, self.max_batch_tokens)
         head = {"update": update, "split": "train", "algorithm": row.name}
-        self._append(head | record for record in episode_records(experience, row, rows, after, self.policy))
+        rows = picked(experience.rollout, row, self.kept)
+        self._append(head | record for record in episode_records(experience, row, rows, self.policy))
 
     def write_evaluation(self, update: int, split: str, evaluation: Evaluation) -> None:
         """The first texts of an evaluation, which answer the same prompts each time."""

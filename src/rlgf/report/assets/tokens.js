@@ -1,7 +1,7 @@
 "use strict";
 // One text as tokens, coloured by author or by a number of each token.
 
-const NUMBERS = { advantages: "advantage", ratio: "ratio", kl: "KL", values: "value" };
+const NUMBERS = { advantages: "advantage", ratio: "ratio to the start", kl: "KL", values: "value" };
 
 // The scale is that of the texts that stand side by side, so that their colours can be compared.
 function scaleOf(samples, name) {

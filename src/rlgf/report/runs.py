@@ -88,7 +88,8 @@ def read_run(folder: Path) -> Run:
     summary = _json(folder / "summary.json") or {}
     totals = summary.get("totals", {}).get("policy")
     metrics = [row for row in json_lines(folder / METRICS) if isinstance(row.get("update"), int)]
-    samples = [*json_lines(folder / SAMPLES), *_tested(folder, metrics)]
+    kept = (line for line in json_lines(folder / SAMPLES) if {"update", "tokens", "authors"} <= line.keys())
+    samples = [*kept, *_tested(folder, metrics)]
     timed = sum(row["seconds"] for row in metrics if is_number(row.get("seconds")))
     return Run(
         folder,

@@ -12,7 +12,7 @@ function colour(name) {
 }
 
 function strokeOf(group) {
-  return { stroke: colour(`--g${group % 8}`), dash: DASHES[group % DASHES.length] };
+  return { stroke: colour(`--g${group % 8}`), dash: DASHES[(group + Math.floor(group / 8)) % DASHES.length] };
 }
 
 function axes(xLabel) {

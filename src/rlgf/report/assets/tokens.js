@@ -39,8 +39,8 @@ function tokensOf(s, name, scale) {
 }
 
 function readoutOf(s, i) {
-  const whole = s.split !== "train";
-  const parts = whole ? [] : [`token ${i + 1} of ${s.size}`, authorsOf(s)[i]];
+  // A text of an evaluation is one piece.
+  const parts = s.split !== "train" ? [] : [`token ${i + 1} of ${s.size}`, authorsOf(s)[i]];
   for (const [name, label] of Object.entries(NUMBERS)) {
     const value = s[name]?.[i];
     if (value !== null && value !== undefined) parts.push(`${label} ${short(value)}`);

@@ -14,9 +14,19 @@ from chromium import Page, browser_path, opened
 from rlgf.report.write import write_report
 
 VIEWS = {
-    "report-light": ("#run=guided-grpo%2C+seed+0&split=train&author=guide&sort=best&colour=advantages", (1280, 860), False, False),
+    "report-light": (
+        "#run=guided-grpo%2C+seed+0&split=train&author=guide&sort=best&colour=advantages",
+        (1280, 860),
+        False,
+        False,
+    ),
     "report-dark": ("", (1280, 860), True, False),
-    "report-phone": ("#run=guided-grpo%2C+seed+0&split=train&author=guide&sort=best", (390, 844), False, True),
+    "report-phone": (
+        "#run=guided-grpo%2C+seed+0&split=train&author=guide&sort=best",
+        (390, 844),
+        False,
+        True,
+    ),
 }
 
 

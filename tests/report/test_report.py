@@ -189,6 +189,12 @@ def test_a_run_that_goes_on_is_read_up_to_its_last_whole_line(tmp_path: Path) ->
     assert write_report([folder]).is_file()
 
 
+def test_warnings_stand_on_the_page_once(tmp_path: Path) -> None:
+    page = write_report([run_folder(tmp_path / "a", updates=30, rise=0.0)]).read_text()
+    assert page.count("docs/warnings.md#reward-flat") == 1
+    assert "update 10: The reward has stood at its lowest, 0.1," in page.replace("</strong>, ", "")
+
+
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a")
     (folder / "samples.jsonl").write_text("{}\nnot json\n")

@@ -22,6 +22,7 @@ from rlgf.report.runs import Run, is_number
 from rlgf.report.samples import packed, sample_lines
 from rlgf.report.told import told_algorithm
 from rlgf.run.display import visible
+from rlgf.run.warnings import Watch
 
 MOST_SAMPLES = 10_000
 _ASSETS = Path(__file__).parent / "assets"
@@ -73,6 +74,12 @@ def page_model(
         else "",
         "runs": listed,
         "measured": [m for m in WATCHED if any(run["totals"][m] is not None for run in listed)],
+        "warnings": [
+            (label, found.update, str(found))
+            for group in groups
+            for run, label in zip(group.runs, group.labels, strict=True)
+            for found in Watch((run.config.get("guide") or {}).get("budget") or {}).look(run.metrics)
+        ],
         "tables": {name: {"columns": _columns(rows), "rows": rows} for name, rows in tables.items()},
         "algorithms": _algorithms(groups),
         "groups": names,

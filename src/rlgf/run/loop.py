@@ -19,6 +19,7 @@ from rlgf.run.model_card import write_model_card
 from rlgf.run.samples_log import SamplesLog
 from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
+from rlgf.run.warnings import Watch
 
 if TYPE_CHECKING:
     from rlgf.run.trainer import Trainer
@@ -47,6 +48,9 @@ class TrainingLoop:
             self.samples = SamplesLog(self.folder, self.config.training.samples_kept, trainer.parts.policy)
             for log in (self.log, self.samples):
                 log.rewind(trainer.progress.update or -1)
+        guide = {} if self.config.guide is None else self.config.guide.model_dump(mode="json")
+        self.watch = Watch(guide.get("budget", {}))
+        self.watch.look(read_metrics(self.folder))  # what an earlier part of the run was told already
         self.stopping = Stopping(self.display.note, alone=distributed.count() == 1)
 
     def run(self) -> Totals:
@@ -104,6 +108,8 @@ class TrainingLoop:
                 metrics = self._step()
                 self.log.write(trainer.progress.update, metrics)
                 self.display.update(trainer.progress.update, training.updates, metrics)
+                for warning in self.watch.look([metrics]):
+                    self.display.warn(str(warning))
                 self._tell("on_step_end")
                 self._tell("on_log", logs=metrics)
 

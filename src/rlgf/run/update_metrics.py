@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm
@@ -51,6 +51,8 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
             if not values.isnan().all():
                 found[f"reward/{term}"] = float(values.nanmean())
         found |= _of_help(scored)
+        if row.grouped and row.group_size > 1:
+            found["groups_alike"] = groups_alike(scored.rewards, rollout.group)
         for guide in sorted({name for name in rollout.guides if name is not None}):
             wrote = torch.tensor([name == guide for name in rollout.guides])
             found[f"reward/{guide}"] = float(scored.rewards[wrote].mean())
@@ -69,6 +71,12 @@ def explained_variance(values: Float[Tensor, "N"], returns: Float[Tensor, "N"]) 
     """
     spread = returns.var(correction=0)
     return float(1 - (returns - values).var(correction=0) / spread) if spread > 0 else math.nan
+
+
+def groups_alike(rewards: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> float:
+    """The share of groups whose members all earn the same, so that none is better than another."""
+    earned = [rewards[group == number] for number in group.unique()]
+    return sum(bool((one == one[0]).all()) for one in earned) / len(earned)
 
 
 def _of_help(scored: Scored) -> dict[str, float]:

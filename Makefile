@@ -9,7 +9,7 @@ export MALLOC_ARENA_MAX ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export HF_HUB_DISABLE_PROGRESS_BARS ?= 1
 
-.PHONY: demo test lint types unit matrix models results clean
+.PHONY: demo test lint types unit test-browser matrix models results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -32,6 +32,10 @@ types: $(INSTALLED)
 
 unit: $(INSTALLED)
 	$(PYTHON) -m pytest --numprocesses auto --dist worksteal
+
+# Alone on the machine, since it takes times; `make test` runs the rest of it where there is a browser.
+test-browser: $(INSTALLED)
+	$(PYTHON) -m pytest --numprocesses 0 -rs tests/report
 
 matrix: $(INSTALLED)
 	$(PYTHON) benchmarks/matrix.py

@@ -103,3 +103,21 @@ def compare(
     from rlgf.compare.grid import load_comparison, run_comparison
 
     run_comparison(load_comparison(recipe, overrides or []), report_only=report_only)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Output folders of runs, or folders of them such as `rlgf compare` writes."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write. Default: report.html in the first folder.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Default: the name of the run or folder.")] = None,
+) -> None:
+    """Write runs, finished or not, as one page: what ran, curves, and every kept sample token by token."""
+    from rlgf.report.write import write_report
+    from rlgf.run.display import Display
+
+    Display().note(f"Wrote {write_report(runs, output, title)}; open it in a browser.")

@@ -95,6 +95,10 @@ class Display:
     def note(self, message: str) -> None:
         self.console.print(Text(message), soft_wrap=True)
 
+    def warn(self, message: str) -> None:
+        """A note that should not be passed over."""
+        self.console.print(Text(message, style="yellow"), soft_wrap=True)
+
     def table(self, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
         """One column per author, one row per metric; a dash where a metric does not apply."""
         names = list(dict.fromkeys(name for row in rows.values() for name in row))

@@ -22,8 +22,10 @@ from rlgf.run.agreement import (
 from rlgf.run.checkpoint import full_disk_named
 from rlgf.run.metrics_log import MetricsLog, read_metrics
 from rlgf.run.model_card import write_model_card
+from rlgf.run.samples_log import SamplesLog
 from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
+from rlgf.run.warnings import Watch
 
 if TYPE_CHECKING:
     from rlgf.run.trainer import Trainer
@@ -49,7 +51,12 @@ class TrainingLoop:
             self.saver = Saver(self.config, trainer.parts, saved=trainer.progress.update)
             trackers = [*self.config.training.trackers, *trainer.trackers]
             self.log = MetricsLog(self.folder, trackers, self.config.name)
-            self.log.rewind(trainer.progress.update or -1)
+            self.samples = SamplesLog(self.folder, self.config.training.samples_kept, trainer.parts.policy)
+            for log in (self.log, self.samples):
+                log.rewind(trainer.progress.update or -1)
+        guide = {} if self.config.guide is None else self.config.guide.model_dump(mode="json")
+        self.watch = Watch(guide.get("budget", {}))
+        self.watch.look(read_metrics(self.folder))  # what an earlier part of the run was told already
         self.stopping = Stopping(self.display.note, alone=distributed.count() == 1)
 
     def run(self) -> Totals:
@@ -107,13 +114,17 @@ class TrainingLoop:
                 metrics = self._step()
                 self.log.write(trainer.progress.update, metrics)
                 self.display.update(trainer.progress.update, training.updates, metrics)
+                for warning in self.watch.look([metrics]):
+                    self.display.warn(str(warning))
                 self._tell("on_step_end")
                 self._tell("on_log", logs=metrics)
 
     def _step(self) -> dict[str, float | str]:
         experience = self.trainer.assess(self.trainer.collect())
         self.saver.begin_learning()
+        row = self.trainer.row()
         metrics = self.trainer.learn(experience)
+        self.samples.write(self.trainer.progress.update, experience, row)
         due = self.trainer.progress.update % self.config.training.sample_every == 0
         if due and experience.scored.rewards is not None:
             self.display.sample(experience, self.trainer.parts.policy)
@@ -126,8 +137,10 @@ class TrainingLoop:
 
     def _validate(self) -> None:
         trainer = self.trainer
-        totals = trainer.evaluate(split="validation").totals
+        evaluation = trainer.evaluate(split="validation")
+        totals = evaluation.totals
         if distributed.is_main():
+            self.samples.write_evaluation(trainer.progress.update, "validation", evaluation)
             named: dict[str, float | str] = {f"validation/{name}": value for name, value in totals.items()}
             self.log.write(trainer.progress.update, named)
         trainer.progress.validation_due = False

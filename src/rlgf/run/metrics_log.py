@@ -27,19 +27,8 @@ class MetricsLog:
 
     def rewind(self, update: int) -> None:
         """Drop lines of updates that a resumed run is going to repeat."""
-        if not self.path.exists() or not self.accelerator.is_main_process:
-            return
-        try:
-            text = self.path.read_text(encoding="utf-8")
-            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if json.loads(line)["update"] <= update]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.path} has a line that rlgf did not write ({error}): mend or move the file."
-            ) from error
-        aside = self.path.with_suffix(".writing")
-        aside.write_text("".join(kept))
-        aside.replace(self.path)
+        if self.accelerator.is_main_process:
+            rewind_lines(self.path, update)
 
     def write(self, update: int, metrics: dict[str, float | str]) -> None:
         if not self.accelerator.is_main_process:
@@ -52,6 +41,27 @@ class MetricsLog:
         # `end_training` would also part the processes, which have yet to test the policy.
         for tracker in self.accelerator.trackers:
             tracker.finish()
+
+
+def rewind_lines(path: Path, update: int) -> None:
+    """Keep the whole lines of a file of JSON lines that are of updates up to this one.
+
+    Raises:
+        UserError: a line is not one of ours.
+    """
+    if not path.exists():
+        return
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        kept = [line for line in lines if json.loads(line)["update"] <= update]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} has a line that rlgf did not write ({error}): mend or move the file."
+        ) from error
+    aside = path.with_suffix(".writing")
+    aside.write_text("".join(kept))
+    aside.replace(path)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

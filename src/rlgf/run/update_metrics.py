@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from rlgf.algorithms import Algorithm
-from rlgf.learning.inputs import read_by_any
+from rlgf.learning.inputs import read_by, read_by_any
 from rlgf.objectives.losses import kl_estimate
 from rlgf.types import Author, Experience, Scored
 
@@ -47,10 +50,50 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
             # Where a term applies to no text of the update there is nothing to say.
             if not values.isnan().all():
                 found[f"reward/{term}"] = float(values.nanmean())
+        found |= _of_help(scored)
+        if row.grouped and row.group_size > 1:
+            found["groups_alike"] = groups_alike(scored.rewards, rollout.group)
         for guide in sorted({name for name in rollout.guides if name is not None}):
             wrote = torch.tensor([name == guide for name in rollout.guides])
             found[f"reward/{guide}"] = float(scored.rewards[wrote].mean())
+    if row.value_term is not None and experience.returns is not None and scored.values is not None:
+        read = read_by(row.value_term, rollout, row)
+        explained = explained_variance(scored.values[read], experience.returns[read])
+        found |= {} if math.isnan(explained) else {"explained_variance": explained}
     return found
+
+
+def explained_variance(values: Float[Tensor, "N"], returns: Float[Tensor, "N"]) -> float:
+    """How much of the returns the critic foresaw: ``1 - Var(returns - values) / Var(returns)``.
+
+    1 for a perfect critic, 0 for one that says the same everywhere, below 0 for a worse one; NaN where the returns do
+    not vary.
+    """
+    spread = returns.var(correction=0)
+    return float(1 - (returns - values).var(correction=0) / spread) if spread > 0 else math.nan
+
+
+def groups_alike(rewards: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> float:
+    """The share of groups whose members all earn the same, so that none is better than another."""
+    earned = [rewards[group == number] for number in group.unique()]
+    return sum(bool((one == one[0]).all()) for one in earned) / len(earned)
+
+
+def _of_help(scored: Scored) -> dict[str, float]:
+    """How much of the episodes others than the policy wrote, and the mean reward with and without that."""
+    assert scored.rewards is not None, "described for rows with a reward"
+    rollout = scored.rollout
+    others = rollout.response_mask & ~rollout.written_by(Author.POLICY)
+    helped = others.any(dim=1)
+    if not helped.any():
+        return {}
+    alone = {} if helped.all() else {"reward_alone": float(scored.rewards[~helped].mean())}
+    return {
+        "helped": float(helped.float().mean()),
+        "help_tokens": float(others.sum() / helped.sum()),
+        "reward_helped": float(scored.rewards[helped].mean()),
+        **alone,
+    }
 
 
 class Phases:

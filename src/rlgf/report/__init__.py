@@ -1,0 +1,1 @@
+"""Runs as a page that opens in any browser: what ran, how it went, and what was written."""

@@ -1,0 +1,72 @@
+"""The samples of runs as the page reads them: compressed lines, of which a browser parses a few at a time."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlgf.report.groups import Group
+
+_BLOCK = 2**14
+"""Characters of a block: a browser unpacks one in a few milliseconds."""
+_HEAD = ("update", "split", "algorithm", "episode", "group", "finished", "left_out", "reward")
+_APART = ("prompt", "tokens", "authors", *_HEAD)
+
+
+def sample_lines(groups: Sequence[Group], most: int) -> tuple[list[str], list[str], int]:
+    """Lines of prompts, lines of samples that say which prompt they answer by its number, and how many there were.
+
+    The line of a sample is two JSON texts with a tab between them: what a list of samples needs, and what is needed
+    once the sample is opened. Where there are more than ``most``, updates are left out evenly, each whole; the first
+    and the last one stay.
+    """
+    runs = [run for group in groups for run in group.runs]
+    share = most // max(1, len(runs))
+    prompts: dict[str, int] = {}
+    samples = []
+    for number, run in enumerate(runs):
+        for sample in thinned(run.samples, share):
+            prompt = prompts.setdefault(str(sample.get("prompt", "")), len(prompts))
+            samples.append(_line(number, prompt, sample))
+    total = sum(len(run.samples) for run in runs)
+    return [json.dumps(prompt) for prompt in prompts], samples, total
+
+
+def thinned(samples: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
+    """At most so many samples: those of all updates, or of every second, third, ... and the last."""
+    updates = sorted({sample["update"] for sample in samples})
+    for step in itertools.count(1):
+        kept = {*updates[::step], *updates[-1:]}
+        found = [sample for sample in samples if sample["update"] in kept]
+        if len(found) <= most or len(kept) <= 2:
+            return found[:most]
+    raise AssertionError("the steps never end")
+
+
+def packed(lines: Sequence[str]) -> list[str]:
+    """Lines as blocks of base64 that are one gzip stream: a fifth of their size, and letters and digits alone."""
+    zipped = base64.b64encode(gzip.compress("\n".join(lines).encode(), mtime=0)).decode()
+    return [zipped[start : start + _BLOCK] for start in range(0, len(zipped), _BLOCK)] if lines else []
+
+
+def _line(run: int, prompt: int, sample: Mapping[str, Any]) -> str:
+    tokens = sample["tokens"]
+    head = {"run": run, "p": prompt, **{k: sample[k] for k in _HEAD if sample.get(k) is not None}}
+    ends = list(itertools.accumulate(count for _, count in sample["authors"]))
+    starts = [0, *ends]
+    head["parts"] = [
+        [author, count, "".join(tokens[start:end])]
+        for (author, count), start, end in zip(sample["authors"], starts, ends, strict=False)
+    ]
+    rest = {k: v for k, v in sample.items() if k not in _APART and v}
+    rest["cuts"] = [_units(token) for token in tokens]
+    return "\t".join(json.dumps(part, separators=(",", ":")) for part in (head, rest))
+
+
+def _units(text: str) -> int:
+    """The length of a text as JavaScript counts it."""
+    return len(text.encode("utf-16-le", errors="surrogatepass")) // 2

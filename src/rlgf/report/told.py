@@ -1,0 +1,100 @@
+"""An algorithm's row for the page: in the words of `rlgf check`, and as a drawing of an episode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rlgf.algorithms import Algorithm, Mixture, Span, Term, algorithm_from
+from rlgf.check.words import row_words, schedule, term_words
+from rlgf.errors import UserError
+from rlgf.rollout.config import RolloutConfig
+from rlgf.types import Author
+
+
+def told_algorithm(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the page says of a run's algorithm; None where its row needs code to be understood.
+
+    A run's folder may come from anywhere, so a loss or an estimator that is named ``file.py:function`` is not
+    executed to describe it.
+    """
+    spec = config.get("algorithm")
+    if not isinstance(spec, Mapping) or any(":" in name for name in _functions(spec)):
+        return None
+    try:
+        algorithm = algorithm_from(spec)
+        rollout = RolloutConfig.model_validate(config.get("rollout", {}))
+    except (UserError, ValueError):  # of another version
+        return None
+    mixture = None
+    if isinstance(algorithm, Mixture):
+        mixture = (
+            f"Each update runs {algorithm.explore.name} with probability {schedule(algorithm.explore_prob)}, "
+            f"else {algorithm.imitate.name}."
+        )
+    return {
+        "name": algorithm.name,
+        "summary": algorithm.summary,
+        "equation": algorithm.equation,
+        "paper": algorithm.paper,
+        "mixture": mixture,
+        "rows": [
+            {
+                "name": row.name,
+                "topics": row_words(row, rollout),
+                "terms": [term_words(name, term, row) for name, term in row.terms.items()],
+                "drawing": drawing(row),
+            }
+            for row in algorithm.rows
+        ],
+    }
+
+
+def drawing(row: Algorithm) -> dict[str, Any]:
+    """An episode as lines of segments from left to right, and below them what each term reads."""
+    script, help = row.script, row.help
+    after = script.rollout.name.lower()
+    whole = [{"author": after, "span": "whole", "text": _writes(script.rollout)}]
+    if script.rollin is None:
+        return {"lines": [{"label": "", "segments": whole}], "reads": _reads(row)}
+    parts = [
+        {
+            "author": script.rollin.name.lower(),
+            "span": "rollin",
+            "text": f"roll-in: {_writes(script.rollin)}",
+        },
+        {"author": after, "span": "rollout", "text": f"roll-out: {_writes(script.rollout)}"},
+    ]
+    lines = [{"label": "with a roll-in", "segments": parts}]
+    if help.members is not None or (help.probability.start, help.probability.end) != (1.0, 1.0):
+        lines.append({"label": "without one", "segments": whole})
+    return {"lines": lines, "reads": _reads(row)}
+
+
+def _reads(row: Algorithm) -> list[dict[str, str]]:
+    found = []
+    for name, term in row.terms.items():
+        span = _span(term, row)
+        text = f"{name}: {term.loss}" + (" on the data's own texts" if term.on is Span.REFERENCES else "")
+        found.append({"span": span, "text": text})
+    return found
+
+
+def _span(term: Term, row: Algorithm) -> str:
+    if row.script.rollin is None or term.on in (Span.WHOLE, Span.REFERENCES):
+        return "whole"
+    return term.on.value
+
+
+def _writes(author: Author) -> str:
+    return "the data's own text" if author is Author.REFERENCE else f"the {author.name.lower()} writes"
+
+
+def _functions(spec: Any) -> Iterator[str]:
+    """The names of losses and estimators anywhere in a row or a mixture."""
+    if isinstance(spec, Mapping):
+        for key, value in spec.items():
+            if key in ("loss", "advantage") and isinstance(value, str):
+                yield value
+            else:
+                yield from _functions(value)

@@ -1,0 +1,169 @@
+"""Episodes as records that can be read without their model: texts token by token, with what was computed of each."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rlgf.algorithms import Algorithm
+from rlgf.learning.inputs import read_by_any
+from rlgf.models.language_model import LanguageModel
+from rlgf.objectives.losses import kl_estimate, log_ratio
+from rlgf.types import Author, Experience, Rollout, take
+
+MOST_TOKENS = 512
+"""Of a longer text the first ones are kept, so that a record stays below about 25 kB."""
+_MOST_CHARACTERS = 4000
+_CONTEXT = 64
+"""How many tokens before one are enough to decode it."""
+_HALF = "\ufffd"
+
+
+def picked(rollout: Rollout, row: Algorithm, kept: int) -> Int[Tensor, "N"]:
+    """Which episodes to keep: whole groups, those whose prompts come first in the order of their hashes.
+
+    Where a prompt comes again, in a later update or in another run, it is likely to be among the kept ones again. Of
+    a group that is larger than ``kept`` the first members are kept.
+    """
+    groups: dict[int, list[int]] = {}
+    for number, group in enumerate(rollout.group.tolist()):
+        groups.setdefault(group, []).append(number)
+    order = sorted(groups.values(), key=lambda members: _hashed(rollout.prompts[members[0]]))
+    some = order[: max(1, kept // row.group_size)]
+    return torch.tensor([number for members in some for number in members][:kept])
+
+
+def episode_records(
+    experience: Experience,
+    row: Algorithm,
+    rows: Int[Tensor, "N"],
+    policy: LanguageModel,
+) -> Iterator[dict[str, Any]]:
+    """One record for each of some episodes; see docs/report.md for the fields.
+
+    Args:
+        row: what the update ran.
+    """
+    ranks = _ranks(experience)
+    some = take(replace(experience, pairs=None, difference=None), rows)
+    losses = {name: term for name, term in row.terms.items() if not term.of_critic}
+    columns = _per_token(some, read_by_any(losses, some.rollout, row))
+    for place, number in enumerate(rows.tolist()):
+        pair = {"pair": ranks[number]} if number in ranks else {}
+        length = int(some.rollout.lengths[place])
+        lists = {name: _rounded(values[place, :length]) for name, values in columns.items()}
+        known = {name: values for name, values in lists.items() if any(v is not None for v in values)}
+        yield {"episode": number, **_episode(some, place, policy), **pair, **known}
+
+
+def evaluated_record(number: int, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a text of an evaluation, which is not cut into tokens.
+
+    Args:
+        record: one of `Evaluation.records`.
+    """
+    given = ("prompt", "messages", "completion", "references", "columns")
+    measured = {name: value for name, value in record.items() if name not in given}
+    numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
+    return {
+        "episode": number,
+        "prompt": _cut(record["prompt"]),
+        "reference": _cut(next(iter(record["references"]), "")),
+        "tokens": [_cut(record["completion"])],
+        "authors": [["policy", 1]],
+        "reward": numbers.pop("reward", None),
+        "metrics": numbers,
+    }
+
+
+def _episode(some: Experience, place: int, policy: LanguageModel) -> dict[str, Any]:
+    """What concerns an episode as a whole, and its tokens."""
+    scored, rollout = some.scored, some.rollout
+    sample, length = rollout.samples[place], int(rollout.lengths[place])
+    authors = [Author(a).name.lower() for a in rollout.author[place, :length].tolist()]
+    terms = {name: float(values[place]) for name, values in scored.reward_terms.items()}
+    return {
+        "group": int(rollout.group[place]),
+        "prompt": _cut(sample.prompt),
+        "reference": _cut(sample.references[0] if sample.references else ""),
+        "tokens": pieces(rollout, place, policy)[:MOST_TOKENS],
+        "left_out": max(0, length - MOST_TOKENS),
+        "authors": [[who, len(list(run))] for who, run in itertools.groupby(authors)],
+        "finished": bool(rollout.finished[place]),
+        "guide": rollout.guides[place],
+        "reward": None if scored.rewards is None else float(scored.rewards[place]),
+        "metrics": {name: value for name, value in terms.items() if not math.isnan(value)},
+    }
+
+
+def pieces(rollout: Rollout, place: int, policy: LanguageModel) -> list[str]:
+    """The text that each token of a response adds to those before it; nothing for the end of the text.
+
+    A character that several tokens spell stands at the last of them.
+    """
+    prompt = rollout.prompt_ids[place][rollout.prompt_mask[place]].tolist()
+    ids = rollout.response_ids[place, : int(rollout.lengths[place])].tolist()
+    before = policy.context(prompt)
+    found = []
+    for end in range(min(len(ids), MOST_TOKENS)):
+        known = [*before[-_CONTEXT:], *ids[max(0, end - _CONTEXT) : end]]
+        found.append(policy.decode(ids[end : end + 1], known))
+    for number, piece in enumerate(found[:-1]):
+        # Half a character decodes to this sign, and the token that completes it to all of it.
+        if piece.endswith(_HALF) and not rollout.texts[place].startswith("".join(found[: number + 1])):
+            found[number] = piece.rstrip(_HALF)
+    return found
+
+
+def _per_token(some: Experience, learned: Bool[Tensor, "N T"]) -> dict[str, Float[Tensor, "N T"]]:
+    """Numbers of each token; NaN where there is none.
+
+    Advantages stand at tokens that a loss of the policy reads. At the policy's own tokens stand the ratio, which is the
+    probability under the policy that drew the token over that under the frozen start, and the KL of the two in nats.
+    """
+    scored, rollout = some.scored, some.rollout
+    found = {}
+    if some.advantages is not None:
+        found["advantages"] = torch.where(learned, some.advantages, torch.nan)
+    if scored.reference_logprobs is not None:
+        by_policy = rollout.written_by(Author.POLICY)
+        kl = kl_estimate(rollout.sampled_logprobs, scored.reference_logprobs)
+        ratio = log_ratio(rollout.sampled_logprobs, scored.reference_logprobs).exp()
+        found["kl"] = torch.where(by_policy, kl, torch.nan)
+        found["ratio"] = torch.where(by_policy, ratio, torch.nan)
+    if scored.values is not None:
+        found["values"] = torch.where(rollout.response_mask, scored.values, torch.nan)
+    return {name: values[:, :MOST_TOKENS] for name, values in found.items()}
+
+
+def _ranks(experience: Experience) -> dict[int, str]:
+    """Which episodes were set against another one, and which side they were on."""
+    if experience.pairs is None:
+        return {}
+    return {
+        n: word
+        for pair in experience.pairs.tolist()
+        for n, word in zip(pair, ("better", "worse"), strict=True)
+    }
+
+
+def _rounded(values: Float[Tensor, "T"]) -> list[float | None]:
+    """Four digits of each number, None in place of what is not one."""
+    return [float(f"{v:.4g}") if math.isfinite(v) else None for v in values.tolist()]
+
+
+def _cut(text: str) -> str:
+    """The end of a long text."""
+    return text if len(text) <= _MOST_CHARACTERS else "…" + text[-_MOST_CHARACTERS:]
+
+
+def _hashed(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()

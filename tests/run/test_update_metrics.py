@@ -1,0 +1,47 @@
+"""What the log says of an update's episodes, against counts by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from resume_script import toy_trainer
+from rlgf.run.update_metrics import describe, explained_variance
+from rlgf.types import Author
+
+
+def test_explained_variance_is_1_for_a_perfect_critic_and_0_for_a_constant_one() -> None:
+    returns = torch.tensor([0.0, 1.0, 3.0, 4.0])
+    assert explained_variance(returns, returns) == pytest.approx(1)
+    assert explained_variance(returns + 7, returns) == pytest.approx(1)
+    assert explained_variance(torch.full((4,), 2.0), returns) == pytest.approx(0)
+    assert explained_variance(-returns, returns) == pytest.approx(-3)
+    # Of what does not vary there is nothing to explain.
+    assert explained_variance(returns, torch.ones(4)) != explained_variance(returns, torch.ones(4))
+
+
+def test_help_is_counted_over_episodes(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, algorithm="ppo++", seed=3)
+    experience = trainer.assess(trainer.collect())
+    found = describe(experience, trainer.row())
+    authors = experience.rollout.author.tolist()
+    guided = [row.count(Author.GUIDE) for row in authors]
+    rewards = experience.scored.rewards
+    assert rewards is not None
+    helped = [reward for reward, count in zip(rewards.tolist(), guided, strict=True) if count]
+    alone = [reward for reward, count in zip(rewards.tolist(), guided, strict=True) if not count]
+    assert helped
+    assert alone
+    assert found["helped"] == pytest.approx(len(helped) / 8)
+    assert found["help_tokens"] == pytest.approx(sum(guided) / len(helped))
+    assert found["reward_helped"] == pytest.approx(sum(helped) / len(helped))
+    assert found["reward_alone"] == pytest.approx(sum(alone) / len(alone))
+    assert found["explained_variance"] <= 1
+
+
+def test_nothing_is_said_of_help_where_nobody_helps(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, algorithm="rloo")
+    found = describe(trainer.assess(trainer.collect()), trainer.row())
+    assert not {"helped", "reward_alone", "explained_variance"} & found.keys()

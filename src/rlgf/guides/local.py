@@ -14,7 +14,6 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlgf import seeding
 from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
@@ -22,9 +21,9 @@ from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import Tokens, response_outputs
-from rlgf.models.generate import sample_continuations
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
+from rlgf.models.samplers import Beginning, BuiltinSampler, Sampler
 from rlgf.models.sampling import Sampling, log_distribution
 from rlgf.models.text import Codec
 from rlgf.types import Completion
@@ -68,10 +67,16 @@ class LocalGuide:
         policy_tokenizer: PreTrainedTokenizerBase,
         sampling: Sampling,
         max_batch_tokens: int = 32_768,
+        sampler: Sampler | None = None,
     ) -> None:
+        """
+        Args:
+            max_batch_tokens: rows times positions of one decoding batch.
+            sampler: where its tokens come from; default: the model itself.
+        """
         self.language_model = language_model
         self.sampling = sampling
-        self.max_batch_tokens = max_batch_tokens
+        self.sampler = sampler or BuiltinSampler(language_model, "guide", max_batch_tokens)
         self.policy_codec = Codec(policy_tokenizer)
         self.shares_tokenizer = language_model.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
         self._template = guide_template(language_model.tokenizer, str(language_model.model.name_or_path))
@@ -87,21 +92,14 @@ class LocalGuide:
             return []
         # Tokens of another vocabulary hold more or less text; the rest is cut after the splice.
         factor = 1.0 if self.shares_tokenizer else 1.5
-        limits = torch.tensor([math.ceil(request.max_new_tokens * factor) for request in requests])
-        uniforms = torch.stack(
-            [seeding.uniforms(1, int(limits.max()), request.seed, "guide")[0] for request in requests]
-        )
-        read = [self._read(request, limit) for request, limit in zip(requests, limits.tolist(), strict=True)]
-        prefixes, prompts = self.language_model.prefixes([p for p, _ in read], [w for _, w in read])
-        continuations = sample_continuations(
-            self.language_model.model,
-            prefixes,
-            limits,
-            uniforms,
+        limits = [math.ceil(request.max_new_tokens * factor) for request in requests]
+        read = [self._read(request, limit) for request, limit in zip(requests, limits, strict=True)]
+        continuations = self.sampler.write(
+            [
+                Beginning(prompt, written, limit, request.seed)
+                for request, limit, (prompt, written) in zip(requests, limits, read, strict=True)
+            ],
             self.sampling,
-            self.language_model.end_ids,
-            prompts=prompts,
-            max_batch_tokens=self.max_batch_tokens,
         )
         return [
             Completion(

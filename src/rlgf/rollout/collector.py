@@ -18,6 +18,7 @@ from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.kept import KeptTokens
 from rlgf.models.language_model import LanguageModel
+from rlgf.models.samplers import BuiltinSampler, Sampler
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_again, draw_switches
 from rlgf.rollout.writers import (
@@ -35,8 +36,20 @@ from rlgf.types import Author, Rollout, Sample, pad
 class Collector:
     """Makes rollouts with a policy and, where the algorithm asks for one, a guide."""
 
-    def __init__(self, policy: LanguageModel, guide: Guide | None, config: RolloutConfig, seed: int) -> None:
+    def __init__(
+        self,
+        policy: LanguageModel,
+        guide: Guide | None,
+        config: RolloutConfig,
+        seed: int,
+        sampler: Sampler | None = None,
+    ) -> None:
+        """
+        Args:
+            sampler: where the policy's tokens come from; default: the policy itself.
+        """
         self.policy = policy
+        self.sampler = sampler or BuiltinSampler(policy, "policy", config.max_batch_tokens)
         self.remote = guide if isinstance(guide, RemoteGuide) else None
         """The guide, where it can be asked ahead and keeps account."""
         self.config = config
@@ -45,7 +58,7 @@ class Collector:
         """How many tokens the policy and the guide have sampled here so far, whatever became of them: a
         roll-in that a group shares counts once, a text that was dropped or cut off counts whole."""
         self.writers: Mapping[Author, Writer] = {
-            Author.POLICY: PolicyWriter(policy, config.sampling, config.max_batch_tokens),
+            Author.POLICY: PolicyWriter(self.sampler, config.sampling),
             Author.REFERENCE: ReferenceWriter(policy),
             **({Author.GUIDE: GuideWriter(guide, policy)} if guide is not None else {}),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Sequence
 
 import pytest
@@ -13,10 +14,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from conftest import sharpen
 from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.samplers import Beginning, BuiltinSampler, Sampler
+from rlgf.models.samplers import Beginning, Sampler, SamplerConfig, build_sampler
 from rlgf.models.sampling import Sampling, sampling_logits
 from toys import letter_tokenizer
 
+NEEDS_VLLM = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(
+        importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: run 'make test-vllm'"
+    ),
+]
 LETTERS = "abcdefghijk"
 END = len(LETTERS)
 ROWS = 16
@@ -51,9 +58,10 @@ def model() -> LanguageModel:
     return tiny_model()
 
 
-@pytest.fixture(scope="module")
-def sampler(model: LanguageModel) -> Sampler:
-    return BuiltinSampler(model, "policy")
+@pytest.fixture(scope="module", params=["builtin", pytest.param("vllm", marks=NEEDS_VLLM)])
+def sampler(request: pytest.FixtureRequest, model: LanguageModel) -> Sampler:
+    config = SamplerConfig(engine=request.param, cache_gib=0.05)
+    return build_sampler(config, model, "policy", max_batch_tokens=4096)
 
 
 def beginnings(count: int, limit: int = 12, written: Sequence[int] = ()) -> list[Beginning]:

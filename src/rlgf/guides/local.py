@@ -23,7 +23,7 @@ from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
-from rlgf.models.samplers import Beginning, BuiltinSampler, Sampler
+from rlgf.models.samplers import Beginning, BuiltinSampler, EngineConfig, Sampler, build_sampler
 from rlgf.models.sampling import Sampling, log_distribution
 from rlgf.models.text import Codec
 from rlgf.types import Completion
@@ -36,6 +36,8 @@ class LocalGuideConfig(ModelConfig, GuideSettings):
 
     sampling: Sampling = Sampling(top_p=0.92)
     max_batch_tokens: Annotated[int, FREE] = Field(default=32_768, ge=1)
+    sampler: EngineConfig = EngineConfig()
+    """The engine that writes; the default is the model itself."""
 
     @property
     def never_scores(self) -> bool:
@@ -59,7 +61,8 @@ class LocalGuide:
         assert isinstance(settings, LocalGuideConfig), "made by its kind"
         assert policy_tokenizer is not None, "it has to see whether that is its own"
         model = load_language_model(settings)
-        return cls(model, policy_tokenizer, settings.sampling, settings.max_batch_tokens)
+        sampler = build_sampler(settings.sampler, model, "guide", settings.max_batch_tokens)
+        return cls(model, policy_tokenizer, settings.sampling, sampler=sampler)
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class LocalGuide:
         """
         self.language_model = language_model
         self.sampling = sampling
-        self.sampler = sampler or BuiltinSampler(language_model, "guide", max_batch_tokens)
+        self.sampler: Sampler = sampler or BuiltinSampler(language_model, "guide", max_batch_tokens)
         self.policy_codec = Codec(policy_tokenizer)
         self.shares_tokenizer = language_model.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
         self._template = guide_template(language_model.tokenizer, str(language_model.model.name_or_path))

@@ -21,6 +21,7 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import BuiltinSampler, Sampler
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_again, draw_switches
+from rlgf.rollout.rescored import rescored
 from rlgf.rollout.writers import (
     Draft,
     ForeseeingWriter,
@@ -49,7 +50,7 @@ class Collector:
             sampler: where the policy's tokens come from; default: the policy itself.
         """
         self.policy = policy
-        self.sampler = sampler or BuiltinSampler(policy, "policy", config.max_batch_tokens)
+        self.sampler: Sampler = sampler or BuiltinSampler(policy, "policy", config.max_batch_tokens)
         self.remote = guide if isinstance(guide, RemoteGuide) else None
         """The guide, where it can be asked ahead and keeps account."""
         self.config = config
@@ -83,7 +84,8 @@ class Collector:
             numbers: the samples' numbers within the update, where they are a share of its samples.
 
         Raises:
-            UserError: The row needs a guide and there is none, or a reference and a sample has none.
+            UserError: The row needs a guide and there is none, or a reference and a sample has none; or an engine
+                wrote with other weights than the policy's.
         """
         self._check(samples, row)
         numbers = range(len(samples)) if numbers is None else numbers
@@ -102,7 +104,10 @@ class Collector:
                 episodes[i * group_size : (i + 1) * group_size] = again[
                     place * group_size : (place + 1) * group_size
                 ]
-        return assemble(episodes, groups, self.policy)
+        rollout = assemble(episodes, groups, self.policy)
+        if self.sampler.largest_gap is None:
+            return rollout
+        return rescored(rollout, self.policy, self.config, self.sampler.largest_gap)
 
     def _episodes(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[Draft]:
         """Finished episodes, the row's ``group_size`` one after another for each draft."""

@@ -11,6 +11,7 @@ import torch
 from rlgf.algorithms import Algorithm
 from rlgf.learning.inputs import read_by_any
 from rlgf.objectives.losses import kl_estimate
+from rlgf.rollout.rescored import gaps
 from rlgf.types import Author, Experience, Scored
 
 
@@ -50,6 +51,18 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
         for guide in sorted({name for name in rollout.guides if name is not None}):
             wrote = torch.tensor([name == guide for name in rollout.guides])
             found[f"reward/{guide}"] = float(scored.rewards[wrote].mean())
+    return found | _of_engine(experience)
+
+
+def _of_engine(experience: Experience) -> dict[str, float]:
+    """How far an engine that sampled is from the policy, in nats per token, and what that weighs."""
+    rollout = experience.rollout
+    if rollout.engine_logprobs is None:
+        return {}
+    gap = gaps(rollout)
+    found = {"sampler_gap": float(gap.mean()), "sampler_gap_max": float(gap.max())}
+    if experience.importance is not None:
+        found["sampler_weight"] = float(experience.importance[rollout.written_by(Author.POLICY)].mean())
     return found
 
 

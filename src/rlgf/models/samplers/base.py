@@ -30,9 +30,9 @@ class Beginning:
 class Sampler(Protocol):
     """Writes with one model, whose weights may change between two calls."""
 
-    exact: bool
-    """Whether its log-probabilities are those of the model itself, up to the order of sums. If not, whoever learns
-    from them computes them again."""
+    largest_gap: float | None
+    """None where its log-probabilities are those of the model's own passes. If not, whoever learns from them computes
+    them again, and refuses those that differ by more than this on average, in nats per token."""
 
     def write(
         self, beginnings: Sequence[Beginning], sampling: Sampling, *, keep_sets: bool = False

@@ -16,7 +16,7 @@ from rlgf.models.sampling import Sampling
 class BuiltinSampler:
     """Samples with the trained model's own passes, so its log-probabilities are the trainer's."""
 
-    exact = True
+    largest_gap: float | None = None
 
     def __init__(self, language_model: LanguageModel, purpose: str, max_batch_tokens: int = 32_768) -> None:
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Sequence
 
 import pytest
@@ -12,18 +11,13 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from conftest import sharpen
+from engines import NEEDS_VLLM
 from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import Beginning, Sampler, SamplerConfig, build_sampler
 from rlgf.models.sampling import Sampling, sampling_logits
 from toys import letter_tokenizer
 
-NEEDS_VLLM = [
-    pytest.mark.vllm,
-    pytest.mark.skipif(
-        importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: run 'make test-vllm'"
-    ),
-]
 LETTERS = "abcdefghijk"
 END = len(LETTERS)
 ROWS = 16

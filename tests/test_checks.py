@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ from rlgf.algorithms import ESTIMATORS, Algorithm
 from rlgf.config import Config, load_config
 from rlgf.errors import RefusedError, UserError
 from rlgf.guides import Request
+from rlgf.models.samplers import EngineConfig
 from rlgf.run.build import build_parts
 from rlgf.types import Completion, Sample
+from toys import letter_gpt
 
 HERE = "test_checks"
 SOUND: dict[str, Any] = {
@@ -127,6 +131,53 @@ def test_a_sound_recipe_breaks_no_rule() -> None:
 )  # fmt: skip
 def test_what_does_not_fit_is_one_sentence_before_models_load(overrides: list[Any], message: str) -> None:
     assert message in refusal(*overrides)
+
+
+VLLM = "sampler.engine=vllm"
+ENCODES = {"policy": {"scratch": {"context": 64, "encoder_layers": 2}}}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rollout.top_k=5"], "which training has to know: leave 'rollout.top_k' and 'rollout.top_p' out"),
+        (["rollout.top_p=0.9"], "which training has to know: leave 'rollout.top_k' and 'rollout.top_p' out"),
+        (["policy={model: gpt2, lora: {}, scratch: null}"], "train without 'policy.lora'"),
+        (
+            ["policy={model: gpt2, lora: {}, quantization: 4bit, scratch: null}"],
+            "train without 'policy.lora'",
+        ),
+        ([ENCODES], "vLLM runs no encoder-decoder models"),
+        (["sampler.importance_bound=0.5"], "'sampler.importance_bound'"),
+        (["sampler.engin=vllm"], "did you mean 'engine'"),
+    ],
+)
+def test_what_vllm_cannot_do_is_one_sentence_before_models_load(
+    overrides: list[Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EngineConfig, "installed", True)
+    assert message in refusal(VLLM, *overrides)
+
+
+def test_an_engine_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    assert "'sampler.engine: vllm' needs vLLM: pip install vllm" in refusal(VLLM)
+    guide = {"guide": {"model": "gpt2", "sampler": {"engine": "vllm"}}}
+    assert "'guide.sampler.engine: vllm' needs vLLM" in refusal("sampler.engine=builtin", guide)
+
+
+def test_an_engine_in_several_processes_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineConfig, "installed", True)
+    monkeypatch.setattr("rlgf.distributed.count", lambda: 2)
+    assert "'engine: vllm' runs in one process, and there are 2" in refusal(VLLM)
+    assert list(checks.broken_parts(load_config(SOUND))) == []
+
+
+def test_a_guide_in_fewer_bits_does_not_go_with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineConfig, "installed", True)
+    letter_gpt(context=64).model.save_pretrained(tmp_path)
+    guide = {"model": str(tmp_path), "quantization": "4bit", "sampler": {"engine": "vllm"}}
+    assert "are kept in fewer bits: leave 'quantization' out" in refusal({"guide": guide})
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,10 @@ def loads(name: str) -> Sequence[object]:
 def test_there_are_as_many_names_as_files() -> None:
     names = recipe_names()
     assert {"imdb", "smollm2", "start/small_gpt", "algorithms/gail", "compare/imdb"} <= set(names)
-    assert len(names) == len(set(names)) == len(
-        [path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "accelerate"]
+    assert (
+        len(names)
+        == len(set(names))
+        == len([path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "accelerate"])
     )
     assert names.index("tldr_original") < names.index("algorithms/distill"), "those in no folder come first"
 

@@ -20,6 +20,8 @@ from rlgf.guides.own import own_guide
 from rlgf.metrics import Metric
 from rlgf.metrics.base import check_needs
 from rlgf.models.loading import ModelConfig, context_length, load_model_config
+from rlgf.models.samplers import EngineConfig
+from rlgf.models.samplers import rules as sampler_rules
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards.base import LearnedReward
 from rlgf.rewards.build import named_reward
@@ -124,12 +126,23 @@ def something_is_left_without_the_guide(config: Config) -> str | None:
     return None
 
 
+def the_engine_fits_the_policy(config: Config) -> str | None:
+    adapter = config.policy.lora is not None
+    return sampler_rules.cannot_train(config.sampler, config.rollout.sampling, adapter=adapter)
+
+
+def engines_are_installed(config: Config) -> str | None:
+    return _first(sampler_rules.cannot_start(engine, where) for where, engine in _engines(config))
+
+
 RULES: tuple[Rule, ...] = (
     the_guide_has_probabilities,
     groups_fill_the_episodes,
     given_texts_may_be_short,
     logged_names_differ,
     something_is_left_without_the_guide,
+    the_engine_fits_the_policy,
+    engines_are_installed,
 )
 
 
@@ -138,6 +151,19 @@ RULES: tuple[Rule, ...] = (
 
 def the_policy_holds_the_texts(config: Config) -> str | None:
     return _too_short("policy", config.policy.source, config.rollout)
+
+
+def the_engine_runs_the_policy(config: Config) -> str | None:
+    return sampler_rules.cannot_run(config.sampler, config.policy.source)
+
+
+def engines_run_the_guides(config: Config) -> str | None:
+    models = guide_models(config.guide) if config.guide is not None else []
+    return _first(sampler_rules.cannot_run(model.sampler, model) for model in models)
+
+
+def engines_have_one_process(config: Config) -> str | None:
+    return _first(sampler_rules.in_several_processes(engine) for _, engine in _engines(config))
 
 
 def guides_hold_the_texts(config: Config) -> str | None:
@@ -163,8 +189,9 @@ def the_judge_can_be_called(config: Config) -> str | None:
 
 
 PART_RULES: Mapping[str, tuple[Rule, ...]] = {
-    "policy": (the_policy_holds_the_texts,),
-    "guide": (own_guides_can_write, guides_hold_the_texts),
+    "policy": (the_policy_holds_the_texts, the_engine_runs_the_policy),
+    "guide": (own_guides_can_write, guides_hold_the_texts, engines_run_the_guides),
+    "sampler": (engines_have_one_process,),
     "reward": (rewards_can_be_called,),
     "evaluation": (the_judge_can_be_called,),
 }
@@ -349,6 +376,13 @@ def _too_short(who: str, model: ModelConfig | ScratchConfig, config: RolloutConf
         f"'rollout.max_prompt_tokens' {prompt} and 'rollout.max_response_tokens' {response} "
         f"make {needed} tokens, and the {who}'s context holds {length}: lower one of them."
     )
+
+
+def _engines(config: Config) -> Iterator[tuple[str, EngineConfig]]:
+    """Every engine that writes, by the section that says so."""
+    yield "sampler", config.sampler
+    for guide in guide_models(config.guide) if config.guide is not None else []:
+        yield "guide.sampler", guide.sampler
 
 
 def _class_of(one: Any) -> type:

@@ -26,6 +26,7 @@ from rlgf.learning.config import UpdateConfig
 from rlgf.models.loading import ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.models.quantization import Quantization
+from rlgf.models.samplers import SamplerConfig
 from rlgf.models.scratch import ScratchConfig
 from rlgf.recipe import Source, laid_over, read_source, validated
 from rlgf.registry import forget_edited
@@ -119,6 +120,7 @@ class Config(_Strict):
     reward: RewardConfig | None = None
     algorithm: Annotated[Algorithm | Mixture, BeforeValidator(algorithm_from)] = ALGORITHMS["ppo"]
     rollout: RolloutConfig = RolloutConfig()
+    sampler: SamplerConfig = SamplerConfig()
     update: UpdateConfig = UpdateConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: Annotated[EvaluationConfig, FREE] = EvaluationConfig()

@@ -90,7 +90,8 @@ class Rollout:
     response_ids: Int[Tensor, "B T"]
     author: UInt8[Tensor, "B T"]
     sampled_logprobs: Float[Tensor, "B T"]
-    """Log-probability of each policy token under the distribution it was drawn from; else 0."""
+    """Log-probability of each policy token under the distribution it was drawn from, as the policy's own passes have
+    it; else 0."""
     kept: tuple[KeptTokens | None, ...]
     """What top-k and top-p left to draw each policy token from; None for an episode of which they cut nothing."""
     finished: Bool[Tensor, "B"]
@@ -102,6 +103,8 @@ class Rollout:
     """Which guide wrote in an episode, where there are several."""
     altered: Bool[Tensor, "B"]
     """Whether the tokens spell another text than the author wrote, since the policy's tokenizer cannot spell that one."""
+    engine_logprobs: Float[Tensor, "B T"] | None = None
+    """The same as the engine has it that sampled them, where that is not the policy's own passes."""
 
     def __len__(self) -> int:
         return self.response_ids.shape[0]
@@ -181,6 +184,8 @@ class Experience:
     """Episodes that are set against each other, the better one first; the others are not learned from."""
     difference: Float[Tensor, "N"] | None = None
     """How much better the first of each pair is."""
+    importance: Float[Tensor, "B T"] | None = None
+    """How the advantages have been weighted for tokens that an engine sampled, see `advantages.importance_weights`."""
     kl_coefficient: float = 0.0
 
     @property

@@ -102,11 +102,23 @@ def _sizes(config: Config, plans: Sequence[UpdatePlan], samples: int) -> dict[st
     return {
         "per update": f"{config.rollout.episodes:,} episodes from {span(prompts)} prompts",
         "prompts in all": f"{total:,}, {total / samples:.2g} passes over the {samples:,} samples of 'train'",
+        **_engine(config),
         "training": f"{update.epochs} epochs in minibatches of {update.minibatch} episodes, learning rate {rate}",
         "optimizer steps": f"{span(sorted(set(steps)))} per update, {sum(steps):,} in all{early}",
         "evaluation": f"{validations(config)} times {config.evaluation.samples:,} prompts of 'validation', "
         f"{config.evaluation.test_samples:,} of 'test' at the end",
     }
+
+
+def _engine(config: Config) -> dict[str, str]:
+    """Where the policy's tokens come from, where that is not the policy itself."""
+    if config.sampler.engine == "builtin":
+        return {}
+    bound = config.sampler.importance_bound
+    weighed = (
+        "not weighted" if bound is None else f"weighted by min(trainer's probability / engine's, {bound:g})"
+    )
+    return {"sampler": f"vLLM in this process; advantages of its tokens are {weighed}"}
 
 
 def _tokens(config: Config, plans: Sequence[UpdatePlan]) -> Table:

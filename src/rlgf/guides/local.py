@@ -14,7 +14,6 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlgf import seeding
 from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
@@ -22,9 +21,9 @@ from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import Tokens, response_outputs
-from rlgf.models.generate import sample_continuations
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
+from rlgf.models.samplers import Beginning, BuiltinSampler, EngineConfig, Sampler, build_sampler
 from rlgf.models.sampling import Sampling, log_distribution
 from rlgf.models.text import Codec
 from rlgf.types import Completion
@@ -37,6 +36,8 @@ class LocalGuideConfig(ModelConfig, GuideSettings):
 
     sampling: Sampling = Sampling(top_p=0.92)
     max_batch_tokens: Annotated[int, FREE] = Field(default=32_768, ge=1)
+    sampler: EngineConfig = EngineConfig()
+    """The engine that writes; the default is the model itself."""
 
     @property
     def never_scores(self) -> bool:
@@ -60,7 +61,8 @@ class LocalGuide:
         assert isinstance(settings, LocalGuideConfig), "made by its kind"
         assert policy_tokenizer is not None, "it has to see whether that is its own"
         model = load_language_model(settings)
-        return cls(model, policy_tokenizer, settings.sampling, settings.max_batch_tokens)
+        sampler = build_sampler(settings.sampler, model, "guide", settings.max_batch_tokens)
+        return cls(model, policy_tokenizer, settings.sampling, sampler=sampler)
 
     def __init__(
         self,
@@ -68,10 +70,16 @@ class LocalGuide:
         policy_tokenizer: PreTrainedTokenizerBase,
         sampling: Sampling,
         max_batch_tokens: int = 32_768,
+        sampler: Sampler | None = None,
     ) -> None:
+        """
+        Args:
+            max_batch_tokens: rows times positions of one decoding batch.
+            sampler: where its tokens come from; default: the model itself.
+        """
         self.language_model = language_model
         self.sampling = sampling
-        self.max_batch_tokens = max_batch_tokens
+        self.sampler: Sampler = sampler or BuiltinSampler(language_model, "guide", max_batch_tokens)
         self.policy_codec = Codec(policy_tokenizer)
         self.shares_tokenizer = language_model.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
         self._template = guide_template(language_model.tokenizer, str(language_model.model.name_or_path))
@@ -87,21 +95,14 @@ class LocalGuide:
             return []
         # Tokens of another vocabulary hold more or less text; the rest is cut after the splice.
         factor = 1.0 if self.shares_tokenizer else 1.5
-        limits = torch.tensor([math.ceil(request.max_new_tokens * factor) for request in requests])
-        uniforms = torch.stack(
-            [seeding.uniforms(1, int(limits.max()), request.seed, "guide")[0] for request in requests]
-        )
-        read = [self._read(request, limit) for request, limit in zip(requests, limits.tolist(), strict=True)]
-        prefixes, prompts = self.language_model.prefixes([p for p, _ in read], [w for _, w in read])
-        continuations = sample_continuations(
-            self.language_model.model,
-            prefixes,
-            limits,
-            uniforms,
+        limits = [math.ceil(request.max_new_tokens * factor) for request in requests]
+        read = [self._read(request, limit) for request, limit in zip(requests, limits, strict=True)]
+        continuations = self.sampler.write(
+            [
+                Beginning(prompt, written, limit, request.seed)
+                for request, limit, (prompt, written) in zip(requests, limits, read, strict=True)
+            ],
             self.sampling,
-            self.language_model.end_ids,
-            prompts=prompts,
-            max_batch_tokens=self.max_batch_tokens,
         )
         return [
             Completion(

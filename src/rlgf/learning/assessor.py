@@ -21,7 +21,7 @@ from rlgf.models.critic import Critic
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs, score_values
 from rlgf.models.sampling import Sampling
-from rlgf.objectives.advantages import rewarded_share, whiten
+from rlgf.objectives.advantages import importance_weights, rewarded_share, whiten
 from rlgf.objectives.losses import log_ratio
 from rlgf.rewards import Reward, RewardInput, Scale, score
 from rlgf.rewards.base import LearnedReward, StatefulReward
@@ -45,6 +45,8 @@ class Assessor:
     """From a reward to its pay; counts in the rewards of every `assess`."""
     trainer_state: TrainerState = field(default_factory=TrainerState)
     """How far the run is, for rewards that ask; the trainer counts its updates in it."""
+    importance_bound: float | None = None
+    """Bound of the importance weights of tokens that an engine sampled; None: they all weigh 1."""
 
     def assess(self, rollout: Rollout, row: Algorithm, kl_coefficient: float) -> Experience:
         """Score a rollout as the row's terms need it.
@@ -122,9 +124,25 @@ class Assessor:
                 else self._of_penalty(signals, scored, row.estimator, penalty)
             )
         require_finite("the advantages", advantages, read)
+        importance = self._importance(rollout)
+        if importance is not None:
+            # After whitening, which would take a common factor out again.
+            advantages = advantages * importance
         if found.returns is not None and row.value_term is not None:
             require_finite("the returns", found.returns, read_by(row.value_term, rollout, row))
-        return replace(experience, token_rewards=token_rewards, advantages=advantages, returns=found.returns)
+        return replace(
+            experience,
+            token_rewards=token_rewards,
+            advantages=advantages,
+            returns=found.returns,
+            importance=importance,
+        )
+
+    def _importance(self, rollout: Rollout) -> Float[Tensor, "B T"] | None:
+        if rollout.engine_logprobs is None or self.importance_bound is None:
+            return None
+        weights = importance_weights(rollout.sampled_logprobs, rollout.engine_logprobs, self.importance_bound)
+        return torch.where(rollout.written_by(Author.POLICY), weights, 1.0)
 
     def _of_penalty(
         self, signals: Signals, scored: Scored, estimator: Estimator, penalty: float

@@ -53,3 +53,13 @@ def read_logits(model: PreTrainedModel, logits: Float[Tensor, "*batch W"]) -> Fl
     logits = logits[..., : found.size]
     never = found.never[found.never < logits.shape[-1]]
     return logits.index_fill(-1, never.to(logits.device), float("-inf")) if len(never) else logits
+
+
+def writable(model: PreTrainedModel) -> list[int] | None:
+    """The ids that a model may write, ascending; None where that is every row of its head."""
+    found, head = getattr(model, _ATTRIBUTE, None), model.get_output_embeddings()
+    rows = model.config.get_text_config(decoder=True).vocab_size if head is None else len(head.weight)
+    if not isinstance(found, _Vocabulary) or (found.size >= rows and not len(found.never)):
+        return None
+    never = set(found.never.tolist())
+    return [i for i in range(min(found.size, rows)) if i not in never]

@@ -130,3 +130,16 @@ def _within_groups(
 def _alike(deviation: Tensor, mean: Tensor, dtype: torch.dtype) -> Tensor:
     """Whether numbers of a precision differ by no more than rounding, which no scaling may make a signal."""
     return deviation <= 16 * torch.finfo(dtype).eps * mean.abs()
+
+
+def importance_weights(
+    logprobs: Float[Tensor, "B T"], engine_logprobs: Float[Tensor, "B T"], bound: float
+) -> Float[Tensor, "B T"]:
+    """``min(pi(y_t | s_t) / engine(y_t | s_t), bound)``: truncated importance weights of tokens that an engine drew.
+
+    An engine computes the policy's probabilities with other kernels, and often in another precision, so it draws from
+    a distribution that is not quite the policy's. Weighting advantages by the ratio mends that in expectation; the
+    bound keeps the variance finite (Ionides 2008, "Truncated Importance Sampling"; for engines Yao et al. 2025,
+    "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training").
+    """
+    return (logprobs - engine_logprobs).exp().clamp(max=bound)

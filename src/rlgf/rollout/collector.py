@@ -18,8 +18,10 @@ from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.kept import KeptTokens
 from rlgf.models.language_model import LanguageModel
+from rlgf.models.samplers import BuiltinSampler, Sampler
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_again, draw_switches
+from rlgf.rollout.rescored import rescored
 from rlgf.rollout.writers import (
     Draft,
     ForeseeingWriter,
@@ -35,8 +37,20 @@ from rlgf.types import Author, Rollout, Sample, pad
 class Collector:
     """Makes rollouts with a policy and, where the algorithm asks for one, a guide."""
 
-    def __init__(self, policy: LanguageModel, guide: Guide | None, config: RolloutConfig, seed: int) -> None:
+    def __init__(
+        self,
+        policy: LanguageModel,
+        guide: Guide | None,
+        config: RolloutConfig,
+        seed: int,
+        sampler: Sampler | None = None,
+    ) -> None:
+        """
+        Args:
+            sampler: where the policy's tokens come from; default: the policy itself.
+        """
         self.policy = policy
+        self.sampler: Sampler = sampler or BuiltinSampler(policy, "policy", config.max_batch_tokens)
         self.remote = guide if isinstance(guide, RemoteGuide) else None
         """The guide, where it can be asked ahead and keeps account."""
         self.config = config
@@ -45,7 +59,7 @@ class Collector:
         """How many tokens the policy and the guide have sampled here so far, whatever became of them: a
         roll-in that a group shares counts once, a text that was dropped or cut off counts whole."""
         self.writers: Mapping[Author, Writer] = {
-            Author.POLICY: PolicyWriter(policy, config.sampling, config.max_batch_tokens),
+            Author.POLICY: PolicyWriter(self.sampler, config.sampling),
             Author.REFERENCE: ReferenceWriter(policy),
             **({Author.GUIDE: GuideWriter(guide, policy)} if guide is not None else {}),
         }
@@ -70,7 +84,8 @@ class Collector:
             numbers: the samples' numbers within the update, where they are a share of its samples.
 
         Raises:
-            UserError: The row needs a guide and there is none, or a reference and a sample has none.
+            UserError: The row needs a guide and there is none, or a reference and a sample has none; or an engine
+                wrote with other weights than the policy's.
         """
         self._check(samples, row)
         numbers = range(len(samples)) if numbers is None else numbers
@@ -89,7 +104,10 @@ class Collector:
                 episodes[i * group_size : (i + 1) * group_size] = again[
                     place * group_size : (place + 1) * group_size
                 ]
-        return assemble(episodes, groups, self.policy)
+        rollout = assemble(episodes, groups, self.policy)
+        if self.sampler.largest_gap is None:
+            return rollout
+        return rescored(rollout, self.policy, self.config, self.sampler.largest_gap)
 
     def _episodes(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[Draft]:
         """Finished episodes, the row's ``group_size`` one after another for each draft."""

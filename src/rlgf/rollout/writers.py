@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
-import torch
-
 from rlgf import seeding
 from rlgf.guides.base import Guide, RecordedGuide, Request
 from rlgf.kept import KeptTokens
-from rlgf.models.generate import sample_continuations
 from rlgf.models.language_model import LanguageModel
+from rlgf.models.samplers import Beginning, Sampler
 from rlgf.models.sampling import Sampling
 from rlgf.types import Author, Completion, Sample
 
@@ -93,28 +91,19 @@ class ForeseeingWriter(Writer, Protocol):
 class PolicyWriter:
     """The live policy, with the log-probabilities of what it samples."""
 
-    def __init__(self, policy: LanguageModel, sampling: Sampling, max_batch_tokens: int) -> None:
-        self.policy = policy
+    def __init__(self, sampler: Sampler, sampling: Sampling) -> None:
+        self.sampler = sampler
         self.sampling = sampling
-        self.max_batch_tokens = max_batch_tokens
 
     def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]:
-        uniforms = [seeding.uniforms(1, max(limits), draft.seed, "policy")[0] for draft in drafts]
-        prefixes, prompts = self.policy.prefixes([d.prompt_ids for d in drafts], [d.ids for d in drafts])
-        continuations = sample_continuations(
-            self.policy.model,
-            prefixes,
-            torch.tensor(list(limits)),
-            torch.stack(uniforms),
-            self.sampling,
-            self.policy.end_ids,
-            prompts=prompts,
-            first_positions=torch.tensor([len(draft.ids) for draft in drafts]),
-            max_batch_tokens=self.max_batch_tokens,
-            keep_sets=True,
-        )
+        beginnings = [
+            Beginning(draft.prompt_ids, draft.ids, limit, draft.seed, position=len(draft.ids))
+            for draft, limit in zip(drafts, limits, strict=True)
+        ]
+        written = self.sampler.write(beginnings, self.sampling, keep_sets=True)
         return [
-            Passage(c.token_ids.tolist(), c.logprobs.tolist(), c.finished, kept=c.kept) for c in continuations
+            Passage(one.token_ids.tolist(), one.logprobs.tolist(), one.finished, kept=one.kept)
+            for one in written
         ]
 
 

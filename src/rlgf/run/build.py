@@ -32,6 +32,7 @@ from rlgf.models.loading import (
     load_language_model,
 )
 from rlgf.models.lora import Adapters
+from rlgf.models.samplers import build_sampler
 from rlgf.models.trial import check_trainable
 from rlgf.rewards import Reward, Scale
 from rlgf.rewards.base import PolicyReadingReward
@@ -182,15 +183,22 @@ def _assembled(
         check_trainable(policy.model)
     if sharding.wanted():
         _shard({"the policy": policy.model, "the reference": models.reference.model, **critics})
+    sampler = build_sampler(
+        config.sampler,
+        policy,
+        "policy",
+        rollout.max_batch_tokens,
+        rollout.max_prompt_tokens + rollout.max_response_tokens,
+    )
     # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
-    measured = Collector(policy, guide, rollout, seeding.derive(0, "evaluation"))
+    measured = Collector(policy, guide, rollout, seeding.derive(0, "evaluation"), sampler)
     state = TrainerState(max_steps=config.training.updates)
     scale = config.reward.scale if config.reward is not None else Scale()
     return Parts(
         task=data.task,
         train=data.train,
         policy=policy,
-        collector=Collector(policy, guide, rollout, config.seed),
+        collector=Collector(policy, guide, rollout, config.seed, sampler),
         assessor=Assessor(
             policy,
             models.reference,
@@ -200,6 +208,7 @@ def _assembled(
             rollout.max_batch_tokens,
             scale,
             state,
+            config.sampler.importance_bound,
         ),
         updater=Updater(
             policy,

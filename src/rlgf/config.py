@@ -21,7 +21,7 @@ from rlgf.algorithms.catalog import carried
 from rlgf.errors import IncoherentError
 from rlgf.evaluation.evaluator import EvaluationConfig
 from rlgf.guides.config import GuideConfig, fit_for
-from rlgf.identity import FREE, identity
+from rlgf.identity import FREE, LATER, identity
 from rlgf.learning.config import UpdateConfig
 from rlgf.models.loading import ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
@@ -120,7 +120,7 @@ class Config(_Strict):
     reward: RewardConfig | None = None
     algorithm: Annotated[Algorithm | Mixture, BeforeValidator(algorithm_from)] = ALGORITHMS["ppo"]
     rollout: RolloutConfig = RolloutConfig()
-    sampler: SamplerConfig = SamplerConfig()
+    sampler: Annotated[SamplerConfig, LATER] = SamplerConfig()
     update: UpdateConfig = UpdateConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: Annotated[EvaluationConfig, FREE] = EvaluationConfig()

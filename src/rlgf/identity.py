@@ -19,6 +19,15 @@ FREE = _Free()
 and measured. A resumed run may change it. Every other field belongs to the run's identity."""
 
 
+class _Later:
+    """Type of the mark; see `LATER`."""
+
+
+LATER = _Later()
+"""Marks a section that runs of earlier versions do not have: at its default it is not part of the identity, so that
+they can be resumed."""
+
+
 def identity(config: BaseModel) -> dict[str, Any]:
     """The settings, as JSON has them, that a run must have in common with one that goes on with it."""
     pruned: dict[str, Any] = _pruned(config, config.model_dump(mode="json"))
@@ -27,6 +36,11 @@ def identity(config: BaseModel) -> dict[str, Any]:
 
 def is_free(model: type[BaseModel], name: str) -> bool:
     return any(isinstance(mark, _Free) for mark in model.model_fields[name].metadata)
+
+
+def _as_ever(value: BaseModel, name: str) -> bool:
+    field = type(value).model_fields[name]
+    return any(isinstance(mark, _Later) for mark in field.metadata) and getattr(value, name) == field.default
 
 
 def moving_schedules(config: BaseModel) -> list[str]:
@@ -45,7 +59,7 @@ def _pruned(value: Any, dumped: Any) -> Any:
         return {
             name: _pruned(getattr(value, name), entry)
             for name, entry in dumped.items()
-            if not is_free(kind, name)
+            if not is_free(kind, name) and not _as_ever(value, name)
         }
     if isinstance(value, Mapping) and isinstance(dumped, Mapping):
         return {key: _pruned(value.get(key), entry) for key, entry in dumped.items()}

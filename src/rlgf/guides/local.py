@@ -18,7 +18,7 @@ from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
 from rlgf.guides.settings import GuideSettings
-from rlgf.identity import FREE
+from rlgf.identity import FREE, LATER
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.language_model import LanguageModel
@@ -36,7 +36,7 @@ class LocalGuideConfig(ModelConfig, GuideSettings):
 
     sampling: Sampling = Sampling(top_p=0.92)
     max_batch_tokens: Annotated[int, FREE] = Field(default=32_768, ge=1)
-    sampler: EngineConfig = EngineConfig()
+    sampler: Annotated[EngineConfig, LATER] = EngineConfig()
     """The engine that writes; the default is the model itself."""
 
     @property

@@ -38,7 +38,7 @@ def test_the_test_split_does_not_depend_on_the_training_data() -> None:
 def test_more_problems_than_there_are_is_one_sentence() -> None:
     task = reasoning("chain_sum", min_terms=1, max_terms=1, max_digits=1)
     with pytest.raises(
-        UserError, match=r"in a row were repetitions after 10 distinct ones, and 50 are asked"
+        UserError, match="'chain_sum' repeats itself after 10 distinct problems, and 50 are asked"
     ):
         task.load("train")
 

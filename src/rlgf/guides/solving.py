@@ -11,7 +11,7 @@ import string
 from collections.abc import Callable, Generator, Mapping, Sequence
 from random import Random
 
-from rlgf.tasks.answers import STEPS, Form
+from rlgf.tasks.answers import STEPS, Form, number
 from rlgf.types import Sample
 
 Steps = Generator[tuple[str, str], str, None]
@@ -21,7 +21,7 @@ def solution(sample: Sample, written: str, random: Random) -> Steps:
     """The rest of a solution after what is written of it; nothing where that cannot be made good any more."""
     form = Form(str(sample.columns.get("response_form", "{answer}")))
     reference = next((text for text in sample.references if text.startswith(written)), sample.references[0])
-    if "dataset" not in sample.columns:
+    if "response_form" not in sample.columns:
         yield from words(reference, written, random)
     elif form.has_steps:
         yield from _with_steps(sample, form, written, random)
@@ -40,7 +40,8 @@ def _with_steps(sample: Sample, form: Form, written: str, random: Random) -> Ste
         for skip, before, line in _lines_left(right, done):
             texts = (_moved(line, off, dataset), _mistaken(line, off, dataset, random))
             told, mistaken = (head + before + text[skip:] for text in texts)
-            said = yield told, mistaken
+            # Where the right result is half written, a wrong one would not go on from it.
+            said = yield told, mistaken if texts[1].startswith(line[:skip]) else told
             written += said
             off, head = (round(_result(texts[1]) - _result(line)) if said != told else off), ""
     before, answered = _mark(form, written)
@@ -81,7 +82,7 @@ def _moved(line: str, off: int, dataset: str) -> str:
 def _mistaken(line: str, off: int, dataset: str, random: Random) -> str:
     """The same line with a wrong result."""
     start, _, result = _moved(line, off, dataset).rpartition("= ")
-    return f"{start}= {float(result) + random.choice((-1, 1)) * random.randint(1, 9):g}"
+    return f"{start}= {number(float(result) + random.choice((-1, 1)) * random.randint(1, 9))}"
 
 
 def _mark(form: Form, written: str) -> tuple[str, str]:
@@ -124,9 +125,13 @@ def words(text: str, written: str, random: Random) -> Steps:
 
 
 def letters(text: str, written: str, random: Random) -> Steps:
-    """Letter by letter, also after wrong ones: those that follow still stand where they belong."""
+    """Letter by letter, also after wrong ones: those that follow still stand where they belong.
+
+    A wrong letter is the next of the alphabet: a slip that is always the same can come to be the likelier letter.
+    """
     for letter in text[len(written) :]:
-        yield letter, altered(letter, random)
+        kind = next((kind for kind in _KINDS if letter in kind), letter + "?")
+        yield letter, kind[(kind.index(letter) + 1) % len(kind)]
 
 
 def items(text: str, written: str, random: Random) -> Steps:

@@ -66,19 +66,8 @@ class Form:
 
 def chain_sum_steps(metadata: Mapping[str, Any]) -> list[str]:
     """The running totals of a chain sum, one a line: ``12 + 7 = 19``."""
-    return list(running_totals(metadata["expression"].split()))
-
-
-def running_totals(parts: list[str], total: int | None = None) -> list[str]:
-    """The lines of a chain sum's terms and operators.
-
-    Args:
-        parts: where ``total`` is None the first term, then operators and terms by turns.
-        total: of what stands before them.
-    """
-    if total is None:
-        total, parts = int(parts[0]), parts[1:]
-    lines = []
+    first, *parts = metadata["expression"].split()
+    total, lines = int(first), []
     for operator, term in zip(parts[::2], parts[1::2], strict=True):
         before, total = total, total + (int(term) if operator == "+" else -int(term))
         lines.append(f"{before} {operator} {term} = {total}")
@@ -94,7 +83,7 @@ def countdown_steps(metadata: Mapping[str, Any]) -> list[str]:
             left, right = value(node.left), value(node.right)
             sign, result = _OPERATIONS[type(node.op)]
             found = result(left, right)
-            lines.append(f"{left:g} {sign} {right:g} = {found:g}")
+            lines.append(f"{number(left)} {sign} {number(right)} = {number(found)}")
             return found
         if isinstance(node, ast.UnaryOp):
             return -value(node.operand)
@@ -112,6 +101,12 @@ _OPERATIONS: Mapping[type[ast.operator], tuple[str, Callable[[float, float], flo
     ast.Div: ("/", lambda a, b: a / b),
     ast.Pow: ("**", lambda a, b: a**b),
 }
+
+
+def number(value: float) -> str:
+    """A number as a solution writes it."""
+    return str(int(value)) if value == int(value) else f"{value:.6g}"
+
 
 STEPS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "chain_sum": chain_sum_steps,

@@ -61,7 +61,7 @@ class ReasoningTask:
                 )
         self.dataset, self.seed, self.options = dataset, seed, options
         self.counts = {"test": test_samples, "validation": validation_samples, "train": train_samples}
-        self._problems = problems(dataset, options, seed)
+        self._problems = problems(dataset, options, seed, 20 * sum(self.counts.values()) + _PATIENCE)
         self.form = _form(response, dataset)
         try:
             self._prompt = template_parts(prompt)
@@ -92,8 +92,8 @@ class ReasoningTask:
             else:
                 there = sum(map(len, found.values()))
                 raise UserError(
-                    f"task 'reasoning': {_PATIENCE} problems of '{self.dataset}' in a row were repetitions after {there} "
-                    f"distinct ones, and {sum(self.counts.values())} are asked for: lower 'train_samples', "
+                    f"task 'reasoning': the data set '{self.dataset}' repeats itself after {there} distinct problems, and "
+                    f"{sum(self.counts.values())} are asked for: lower 'train_samples', "
                     "'validation_samples' or 'test_samples', or set options under which there are more."
                 )
         return found
@@ -102,7 +102,7 @@ class ReasoningTask:
         """Samples of which no two share a question, or a prompt."""
         seen: set[str] = set()
         number = fruitless = 0
-        while fruitless < _PATIENCE:
+        while fruitless < _PATIENCE and number < len(self._problems):
             entry, number = self._problems[number], number + 1
             sample = self._sample(entry)
             keys = {"question " + entry["question"], "prompt " + sample.prompt}
@@ -154,7 +154,7 @@ def _form(response: str, dataset: str) -> Form:
     return form
 
 
-def problems(dataset: str, options: Mapping[str, Any], seed: int = 0) -> Any:
+def problems(dataset: str, options: Mapping[str, Any], seed: int = 0, size: int = 1) -> Any:
     """A data set of reasoning-gym, with ``[number]`` and ``score_answer(answer, entry)``.
 
     Raises:
@@ -173,7 +173,7 @@ def problems(dataset: str, options: Mapping[str, Any], seed: int = 0) -> Any:
                 f"task 'reasoning': the data set '{dataset}' has no option '{name}': {nearest(name, known)}"
             )
     try:
-        return create_dataset(dataset, **options, seed=seed)
+        return create_dataset(dataset, **options, seed=seed, size=size)
     except (AssertionError, TypeError, ValueError) as error:
         raise UserError(
             f"task 'reasoning': the data set '{dataset}' refuses its options: {error}."

@@ -152,7 +152,8 @@ def test_each_command_looks_into_its_own_folder_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["start/small_gpt", "start/positive_gpt", "start/negative_gpt", "start/commongen"]
+    "name",
+    ["start/small_gpt", "start/positive_gpt", "start/negative_gpt", "start/commongen", "start/reasoning"],
 )
 def test_a_start_that_is_not_there_says_which_recipe_makes_it(name: str) -> None:
     folder = f"{load_config(name).folder}/policy"

@@ -96,3 +96,10 @@ def test_a_baseline_that_is_not_run_is_refused(tmp_path: Path, comparison: Compa
 def test_a_comparison_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no comparison"):
         load_comparison(tmp_path / "none.yaml")
+
+
+def test_a_quick_look_is_one_seed_under_a_name_of_its_own(comparison: Comparison, tmp_path: Path) -> None:
+    quick = load_comparison(tmp_path / "compare.yaml", ["quick=true"])
+    assert (quick.name, quick.seeds) == ("toy-quick", 1)
+    assert {seed for _, _, seed in quick.grid()} == {0}
+    assert quick.folder("plain", "ppo", 0) != comparison.folder("plain", "ppo", 0)

@@ -39,6 +39,8 @@ class Comparison(BaseModel):
     algorithms: dict[str, tuple[str, ...]]
     """Recipes and overrides of each algorithm, over those of the setting."""
     seeds: int = Field(default=5, ge=1)
+    quick: bool = False
+    """One seed alone, under a name of its own: a first look at what the whole would show."""
     baseline: str
     """The algorithm that paired differences are taken against."""
     metrics: tuple[str, ...] = WATCHED
@@ -99,6 +101,10 @@ def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Compar
     for override in overrides:
         merged = laid_over(merged, read_source(override))
     comparison = validated(Comparison, merged)
+    if comparison.quick:
+        comparison = comparison.model_copy(
+            update={"name": f"{comparison.name}-quick", "seeds": 1, "notes": None}
+        )
     if comparison.notes is None:
         return comparison
     notes = path.parent / comparison.notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlgf.errors import UserError
 from rlgf.models.forward import Tokens
-from rlgf.types import Completion, Messages
+from rlgf.types import Completion, Messages, Sample
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Request:
     messages: Messages = ()
     """Of a chat its messages, of which the prompt is what the policy's chat template makes: for a guide that has a
     template of its own, or none. `written` stands in the assistant's turn."""
+    sample: Sample | None = field(default=None, compare=False, repr=False)
+    """The row of the task that the prompt is of, for a guide that works from its references or columns."""
 
     @property
     def prompt(self) -> str:

@@ -22,6 +22,7 @@ KINDS: Mapping[str, str] = {
     "url": "rlgf.guides.http:HTTPGuide",
     "file": "rlgf.guides.replay:ReplayGuide",
     "guides": "rlgf.guides.ensemble:EnsembleGuide",
+    "oracle": "rlgf.guides.oracle:OracleGuide",
     "name": "rlgf.guides.own:OwnGuide",
     "model": "rlgf.guides.local:LocalGuide",
 }

@@ -23,7 +23,7 @@ class ScratchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    vocabulary: int = Field(default=4096, ge=258)
+    vocabulary: int = Field(default=4096, ge=257)
     layers: int = Field(default=4, ge=1)
     encoder_layers: int = Field(default=0, ge=0)
     """0 is a GPT-2; more is a T5 with that many layers in its encoder and `layers` in its decoder."""

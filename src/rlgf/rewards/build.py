@@ -20,6 +20,7 @@ REWARDS: Mapping[str, str] = {
     "judge": "rlgf.demo.judge:Judge",
     "length": "rlgf.rewards.texts:Length",
     "metric": "rlgf.rewards.texts:MetricReward",
+    "verifier": "rlgf.rewards.verifier:Verifier",
     "discriminator": "rlgf.rewards.discriminator:Discriminator",
     "model": "rlgf.reward_models.rewards:ModelReward",
     "adapter": "rlgf.reward_models.rewards:AdapterReward",

@@ -156,6 +156,7 @@ class GuideWriter:
                 written_ids=tuple(draft.ids),
                 prompt_length=len(draft.sample.prompt),
                 messages=draft.sample.messages,
+                sample=draft.sample,
             )
             for draft, limit, written in zip(drafts, limits, texts, strict=True)
         ]

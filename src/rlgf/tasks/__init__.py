@@ -13,6 +13,7 @@ TASKS: Mapping[str, str] = {
     "commongen": "rlgf.tasks.commongen:CommonGenTask",
     "tldr": "rlgf.tasks.tldr:TldrTask",
     "review-verdicts": "rlgf.demo.review_verdicts:ReviewVerdictsTask",
+    "reasoning": "rlgf.tasks.reasoning:ReasoningTask",
     "data": "rlgf.tasks.data:DataTask",
 }
 """Where each task is, by name; the first line of its docstring says what it is."""

@@ -1,7 +1,7 @@
 """One run in several processes: each collects a share of the episodes and learns from a share of every step.
 
-Start them with ``torchrun`` or ``accelerate launch``. Every process holds the whole model; what an
-update learns does not depend on how many there are.
+Start them with ``torchrun`` or ``accelerate launch``. Every process holds the whole model, or its share of it
+(`rlgf.models.sharding`); what an update learns does not depend on how many there are.
 
 All processes go through the same exchanges in the same order, and every exchange carries either what it is for
 or the failure of a process that will not get any further (`tell`). So a failure anywhere, at any moment, is

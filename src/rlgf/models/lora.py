@@ -137,6 +137,11 @@ class Adapters:
             if ".lora_" in path:
                 parameter.requires_grad_(True)
 
+    @staticmethod
+    def part_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The adapters' weights of a model's state."""
+        return {path: weight for path, weight in state.items() if ".lora_" in path}
+
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the policy's adapter as `peft` does.
 

@@ -140,11 +140,14 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
 def save_policy(policy: LanguageModel, folder: Path) -> None:
     """Write a policy as plain `transformers` files; an adapter as an adapter.
 
-    Of several processes the main one writes; where they share the weights, all call it.
+    Called by the process that writes; where they share the weights, by all of them, and the main one writes.
     """
     weights = None
     if not sharding.is_whole(policy.model):
-        weights = sharding.joint_state(policy.model.state_dict(keep_vars=True))
+        own = policy.model.state_dict(keep_vars=True)
+        if policy.adapters is not None:
+            own = policy.adapters.part_of(own)
+        weights = sharding.joint_state(own)
         if not distributed.is_main():
             return
     if policy.adapters is not None:

@@ -236,7 +236,8 @@ class Trainer:
     def save_model(self, folder: str | Path) -> None:
         """Write the policy as plain `transformers` or `peft` loads it, and what it started from beside it; called by
         all processes."""
-        save_policy(self.parts.policy, Path(folder))
+        if distributed.is_main() or sharding.wanted():
+            save_policy(self.parts.policy, Path(folder))
         if distributed.is_main():
             write_start(Path(folder), self.config.policy.model_dump(mode="json"))
 

@@ -273,6 +273,7 @@ def test_which_estimators_fit_a_critic_is_true() -> None:
 
 def test_no_rule_is_left_out() -> None:
     rules = {rule.__name__ for rule in (*checks.RULES, *checks.DATA_RULES, *checks.SECTIONS.values())}
+    rules |= {rule.__name__ for rule in checks.SHARD_RULES}
     rules |= {rule.__name__ for section in checks.PART_RULES.values() for rule in section}
     takes_config = {
         name

@@ -165,7 +165,8 @@ def load_config(*sources: Source, given: Collection[str] = ()) -> Config:
         if _whole_algorithm(part.get("algorithm")):
             old = merged.pop("algorithm", {})
             base = part["algorithm"].get("base")
-            if base is not None:
+            # Whatever else stood there is overruled.
+            if base is not None and isinstance(old, dict):
                 part["algorithm"] = laid_over(carried(old, str(base)), part["algorithm"])
         if isinstance(part.get("guide"), dict) and isinstance(merged.get("guide"), dict):
             merged["guide"] = fit_for(merged["guide"], part["guide"])

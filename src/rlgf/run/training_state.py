@@ -80,11 +80,15 @@ def _like(parameter: torch.nn.Parameter, stored: TensorStorageMetadata) -> Tenso
 
 
 def _of_critics(updater: Updater) -> dict[str, Tensor]:
-    return {
-        f"critic.{name}.{key}": tensor
-        for name, critic in updater.critics.items()
-        for key, tensor in critic.state_dict().items()
-    }
+    """The critics' own tensors, one name for each: a weight that is tied to another is written, and read, once."""
+    found: dict[str, Tensor] = {}
+    for name, critic in updater.critics.items():
+        seen: set[int] = set()
+        for key, tensor in critic.state_dict(keep_vars=True).items():
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                found[f"critic.{name}.{key}"] = tensor.detach()
+    return found
 
 
 def _together() -> dict[str, Any]:

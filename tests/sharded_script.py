@@ -17,6 +17,7 @@ from test_training import build
 from rlgf import distributed
 from rlgf.algorithms import ALGORITHMS
 from rlgf.models import sharding
+from toys import letter_t5
 
 # Of 10 tokens a text, so that an optimizer step has several micro-batches and processes unequal numbers of them.
 UPDATE = {"minibatch": 8, "epochs": 1, "learning_rate": 1e-3, "max_micro_tokens": 25}
@@ -25,11 +26,14 @@ CASES: dict[str, dict[str, Any]] = {
     "one trunk": {"algorithm": "ppo++", "critic": "head"},
     "lora": {"algorithm": "guided-grpo", "lora": {"r": 2}},
     "stops early": {"algorithm": "ppo", "update": {**UPDATE, "epochs": 4, "max_update_kl": 1e-4}},
+    "encoder-decoder": {"algorithm": "ppo", "policy": letter_t5},
     "top-k": {"algorithm": "ppo", "rollout": {"top_k": 2}},
 }
 
 
 def run(folder: Path, case: dict[str, Any]) -> list[dict[str, Any]]:
+    if "policy" in case:
+        case = {**case, "policy": case["policy"]()}
     trainer = build(**{"update": UPDATE, "training": {"updates": 2}, **case})
     shared = [sharding.is_sharded(parameter) for parameter in trainer.parts.updater.trained]
     assert all(shared) if sharding.wanted() else not any(shared)

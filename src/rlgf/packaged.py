@@ -14,7 +14,7 @@ RECIPES = Path(__file__).parent / "recipes"
 def recipe_names() -> list[str]:
     """The name of every recipe: its path below the folder without the suffix, such as ``start/small_gpt``.
 
-    Those that lie in no folder come first. What a launcher reads is no recipe.
+    Those that lie in no folder come first. Settings of launchers, in `accelerate`, are not recipes.
     """
     found = (path for path in RECIPES.rglob("*.yaml") if path.parent != RECIPES / "accelerate")
     paths = [path.relative_to(RECIPES).with_suffix("") for path in found]

@@ -20,7 +20,18 @@ from rlgf.errors import UserError
 from rlgf.models import sharding
 
 TESTS = Path(__file__).parents[1]
-CASES = ("ppo++", "lols", "grpo", "luffy", "distill", "guided-dpo", "one trunk", "lora", "top-k")
+CASES = (
+    "ppo++",
+    "lols",
+    "grpo",
+    "luffy",
+    "distill",
+    "guided-dpo",
+    "one trunk",
+    "lora",
+    "encoder-decoder",
+    "top-k",
+)
 """Of those of the script, which without names runs all."""
 SHARED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
 

@@ -38,9 +38,14 @@ class _Root(nn.Module):
     """Stands above a model, so that whatever reads it is one pass of this module, and the weights that are in no layer
     are there meanwhile: a pass of the trunk alone, or the head in pieces after it."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, reshard: bool) -> None:
+        """
+        Args:
+            reshard: whether a layer's weights are let go between its forward and its backward pass.
+        """
         super().__init__()
         self.model = model
+        self.reshard_layers = reshard
         self.entered = 0
         """How many blocks of `whole` are around."""
 
@@ -92,11 +97,13 @@ def shard(module: nn.Module, what: str) -> None:
         what: how a message calls it.
 
     Raises:
-        UserError: the processes do not have the same weights, or it cannot run texts of unequal length together.
+        UserError: it cannot run texts of unequal length together.
     """
-    for part in module.modules():
-        if isinstance(part, PreTrainedModel):
-            _fit_for_steps(part, what)
+    for model in (module, *module.children()):
+        # A critic's trunk is its child; what a model is made of, such as an encoder, is not run by itself.
+        if isinstance(model, PreTrainedModel):
+            _fit_for_steps(model, what)
+            break
     plugin = FullyShardedDataParallelPlugin()
     options = {
         "mesh": distributed.mesh(),
@@ -105,7 +112,7 @@ def shard(module: nn.Module, what: str) -> None:
     }
     for layer in _layers(module, plugin.transformer_cls_names_to_wrap):
         fully_shard(layer, **options, reshard_after_forward=plugin.reshard_after_forward)
-    root = _Root(module)
+    root = _Root(module, reshard=plugin.reshard_after_forward)
     fully_shard(root, **options)
     for unit in root.units:
         # Each loss is divided by the tokens of all processes, so that gradients are sums and not means.
@@ -196,7 +203,8 @@ def fill(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     """
     with torch.no_grad():
         for name, tensor in own.items():
-            assert isinstance(tensor, DTensor), "what is not sharded is read by each process"
+            if not isinstance(tensor, DTensor):
+                continue  # a buffer, which no training changes
             source = given[name] if distributed.is_main() else torch.empty(tensor.shape)
             source = source.to(tensor.device, tensor.dtype)
             tensor.copy_(distribute_tensor(source, tensor.device_mesh, tensor.placements))
@@ -229,7 +237,7 @@ def _let_go(root: _Root) -> None:
     for unit in root.units:
         unit.reshard()
         # The rest is wanted again at once, by the backward pass.
-        unit.set_reshard_after_forward(not isinstance(unit, _Root), recurse=False)
+        unit.set_reshard_after_forward(root.reshard_layers and not isinstance(unit, _Root), recurse=False)
 
 
 def _precision() -> MixedPrecisionPolicy:

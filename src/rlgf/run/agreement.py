@@ -58,6 +58,7 @@ def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progre
         progress = load_checkpoint(checkpoint, updater, config.identity, assessor)
     found = distributed.gathered(checkpoint)[0]
     if found is not None and sharding.wanted():
+        require_shared_disk(found / "manifest.json")
         progress = load_checkpoint(found, updater, config.identity, assessor)
     elif found is not None:
         reward = read_reward(checkpoint) if checkpoint is not None else None
@@ -113,7 +114,7 @@ def agree_on_settings(config: Config, parts: Parts, batch: Sequence[Sample]) -> 
 def require_shared_disk(written: Path) -> None:
     """
     Args:
-        written: a file that the main process has just written.
+        written: a file that the main process wrote.
 
     Raises:
         UserError: the processes share the weights, so that each writes a part of a checkpoint, and one of them does not

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from resume_script import toy_trainer
-from rlgf import checks
+from rlgf.checks import parts
 from rlgf.cli import main
 from rlgf.config import load_config
 from rlgf.errors import UserError
@@ -57,7 +57,7 @@ def recipe(*metrics: Any) -> Any:
 @pytest.fixture
 def _unread_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The policy's configuration, a small file, is read early; here there is none."""
-    monkeypatch.setattr(checks, "context_length", lambda *_: None)
+    monkeypatch.setattr(parts, "context_length", lambda *_: None)
 
 
 # In a recipe.

@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from resume_script import LOLS, toy_trainer
 from rlgf.errors import UserError
-from rlgf.run.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from rlgf.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from rlgf.run.progress import Progress
 from rlgf.run.trainer import Trainer
 
 SCRIPT = Path(__file__).parents[1].joinpath("resume_script.py")

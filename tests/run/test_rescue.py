@@ -21,7 +21,7 @@ from resume_script import toy_trainer
 from rlgf import cli, seeding
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.run import checkpoint
+from rlgf.run import checkpoint, whole_folder
 from rlgf.run.trainer import Trainer
 from rlgf.states import copied, digest, read_back
 from toys import share_of_a
@@ -408,7 +408,7 @@ def test_files_are_hashed_in_pieces(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(64 * 2**20)
     tracemalloc.start()
-    found = checkpoint._digest(path)
+    found = whole_folder.digests(tmp_path)["large"]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found == "3b6a07d0d404fab4e23b6d34bc6696a6a312dd92821332385e5af7c01c421351"

@@ -14,14 +14,9 @@ from rlgf.errors import UserError
 from rlgf.identity import moving_schedules
 from rlgf.models import sharding
 from rlgf.run.build import Parts
-from rlgf.run.checkpoint import (
-    Progress,
-    difference,
-    latest_checkpoint,
-    load_checkpoint,
-    own_reward,
-    read_reward,
-)
+from rlgf.run.checkpoint import difference, latest_checkpoint, load_checkpoint
+from rlgf.run.progress import Progress
+from rlgf.run.reward_state import own_reward, read_reward
 from rlgf.states import copied, digest, read_back
 from rlgf.types import Sample
 

@@ -179,23 +179,12 @@ def _assembled(
     policy, rollout = models.policy, config.rollout
     # Before the first episode is paid for, not in the middle of the first update.
     scorer = scoring_guide(guide, policy) if any(row.distills for row in config.algorithm.rows) else None
-    critics = _critics(config, policy)
-    if config.policy.scratch is None:
-        # After all copies of the model are made: some keep the states of their last pass, gradients and all.
-        check_trainable(policy.model)
-    if sharding.wanted():
-        _shard({"the policy": policy.model, "the reference": models.reference.model, **critics})
-    sampler = build_sampler(
-        config.sampler,
-        policy,
-        "policy",
-        rollout.max_batch_tokens,
-        rollout.max_prompt_tokens + rollout.max_response_tokens,
-    )
+    critics = _critics(config, models)
+    tokens = rollout.max_prompt_tokens + rollout.max_response_tokens
+    sampler = build_sampler(config.sampler, policy, "policy", rollout.max_batch_tokens, tokens)
     # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
     measured = Collector(policy, guide, rollout, seeding.derive(0, "evaluation"), sampler)
     state = TrainerState(max_steps=config.training.updates)
-    scale = config.reward.scale if config.reward is not None else Scale()
     return Parts(
         task=data.task,
         train=data.train,
@@ -208,7 +197,7 @@ def _assembled(
             reward,
             rollout.sampling,
             rollout.max_batch_tokens,
-            scale,
+            config.reward.scale if config.reward is not None else Scale(),
             state,
             config.sampler.importance_bound,
         ),
@@ -271,10 +260,17 @@ def _measured_against(
     return found
 
 
-def _critics(config: Config, policy: LanguageModel) -> dict[str, Critic]:
-    """One for each author whose value a row of the algorithm reads."""
+def _critics(config: Config, models: _Models) -> dict[str, Critic]:
+    """One for each author whose value a row of the algorithm reads; all that is trained is then tried and shared."""
+    policy = models.policy
     names = {row.critic for row in config.algorithm.rows} - {None}
-    return {
+    critics = {
         name: build_critic(config.policy.critic, policy.model, policy.adapters, f"critic_{name}")
         for name in sorted(map(str, names))
     }
+    if config.policy.scratch is None:
+        # After all copies of the model are made: some keep the states of their last pass, gradients and all.
+        check_trainable(policy.model)
+    if sharding.wanted():
+        _shard({"the policy": policy.model, "the reference": models.reference.model, **critics})
+    return critics

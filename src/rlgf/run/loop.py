@@ -19,13 +19,13 @@ from rlgf.run.agreement import (
     require_shared_disk,
     restore,
 )
-from rlgf.run.checkpoint import full_disk_named
 from rlgf.run.metrics_log import MetricsLog, read_metrics
 from rlgf.run.model_card import write_model_card
 from rlgf.run.samples_log import SamplesLog
 from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
 from rlgf.run.warnings import Watch
+from rlgf.run.whole_folder import full_disk_named
 
 if TYPE_CHECKING:
     from rlgf.run.trainer import Trainer

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from rlgf.config import Config
-from rlgf.run.checkpoint import Progress
+from rlgf.run.progress import Progress
 
 
 def write_model_card(folder: Path, config: Config, totals: Mapping[str, float], progress: Progress) -> None:

@@ -12,7 +12,9 @@ from rlgf.config import Config
 from rlgf.errors import FailedElsewhereError, LostProcessError, UserError
 from rlgf.models import sharding
 from rlgf.run.build import Parts
-from rlgf.run.checkpoint import Progress, joint_reward, save_checkpoint
+from rlgf.run.checkpoint import save_checkpoint
+from rlgf.run.progress import Progress
+from rlgf.run.reward_state import joint_reward
 from rlgf.run.undo import Undo, fits
 from rlgf.states import copied, digest
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,15 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.run.build import Parts, build_parts
-from rlgf.run.checkpoint import Progress, save_policy
+from rlgf.run.checkpoint import save_policy
 from rlgf.run.data_order import shuffled_passes
 from rlgf.run.display import Display
 from rlgf.run.given import Given, configured, gathered
 from rlgf.run.guide_usage import GuideUsage
 from rlgf.run.loop import TrainingLoop
+from rlgf.run.progress import Progress
 from rlgf.run.start import write_start
-from rlgf.run.update_metrics import Phases, describe, mean_kl
+from rlgf.run.update_metrics import Phases, describe
 from rlgf.tasks import Task
 from rlgf.types import Author, Experience, Rollout, Sample
 
@@ -113,10 +113,8 @@ class Trainer:
         if sharding.wanted():
             checks.require(checks.broken_by_shards(config))
         self.display = display or Display(Console(quiet=not distributed.is_main()))
-        if parts is None:
-            with distributed.one_fate():
-                parts = build_parts(config, **vars(given), evaluates=evaluates)
-        self.parts = parts
+        with distributed.one_fate():
+            self.parts = parts or build_parts(config, **vars(given), evaluates=evaluates)
         self.callbacks = list(callbacks)
         self.trackers = list(trackers)
         self.progress = Progress()
@@ -295,24 +293,10 @@ class Trainer:
         Args:
             sampled: tokens of each author, of all processes.
         """
-        progress, config = self.progress, self.config
         phases, self._phases = self._phases, Phases()
-        coefficients = progress.kl_coefficients
-        if row.needs_reward:
-            after = row.kl.next(experience.kl_coefficient, mean_kl(experience.scored))
-            coefficients = {**coefficients, row.name: after}
-        update = progress.update + 1
         # At once, so that an interruption finds the update either finished or not.
-        self.progress = progress = replace(
-            progress,
-            update=update,
-            samples=progress.samples + self._prompts(row),
-            kl_coefficients=coefficients,
-            policy_tokens=progress.policy_tokens + sampled[Author.POLICY],
-            guide_tokens=progress.guide_tokens + sampled[Author.GUIDE],
-            seconds=progress.seconds + phases.total,
-            guide_accounts=self.guide_usage.dump(),
-            validation_due=update % config.evaluation.every == 0 or update == config.training.updates,
+        self.progress = progress = self.progress.advanced(
+            experience, row, self._prompts(row), sampled, phases.total, self.guide_usage.dump(), self.config
         )
         return {
             "algorithm": row.name,

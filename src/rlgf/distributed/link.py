@@ -1,19 +1,10 @@
-"""One run in several processes: each collects a share of the episodes and learns from a share of every step.
-
-Start them with ``torchrun`` or ``accelerate launch``. Every process holds the whole model, or its share of it
-(`rlgf.models.sharding`); what an update learns does not depend on how many there are.
-
-All processes go through the same exchanges in the same order, and every exchange carries either what it is for
-or the failure of a process that will not get any further (`tell`). So a failure anywhere, at any moment, is
-known everywhere at the next exchange, and nobody waits for somebody who is gone. Who dies without a word breaks
-the connection, or is missed after the time-out.
-"""
+"""How the processes of a run are joined, and what they tell each other."""
 
 from __future__ import annotations
 
 import atexit
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,10 +16,8 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor
 
 from rlgf.errors import FailedElsewhereError, LostProcessError, UserError
-from rlgf.states import mapped
 
 
 @dataclass
@@ -201,74 +190,6 @@ def same(what: str, value: Callable[[], Any], remedy: str) -> None:
                 f"the processes do not have the same {what}: process 0 has {values[0]} and process {number} has {other}; "
                 f"{remedy}."
             )
-
-
-def from_main(state: Any) -> Any:
-    """The main process's nested state, its tensors on the CPU; what the others give is not read."""
-    if count() == 1:
-        return state
-    tensors: list[Tensor] = []
-
-    def taken_out(tensor: Tensor) -> _Slot:
-        tensors.append(tensor)
-        return _Slot(len(tensors) - 1, tuple(tensor.shape), tensor.dtype)
-
-    frame = gathered(mapped(taken_out, state, Tensor) if is_main() else None)[0]
-    if not is_main():
-        slots: list[_Slot] = []
-        mapped(slots.append, frame, _Slot)
-        tensors = [torch.empty(slot.shape, dtype=slot.dtype) for slot in slots]
-    else:
-        tensors = [tensor.detach().cpu().contiguous() for tensor in tensors]
-    gathered(None)
-    # From here on nothing can fail in one process alone.
-    with in_touch():
-        for tensor in tensors:
-            dist.broadcast(tensor, src=0, group=group())
-    return mapped(lambda slot: tensors[slot.number], frame, _Slot)
-
-
-def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Add up every process's gradients in place; those that no process has stay as they are.
-
-    Those of weights that the processes share are summed as they are computed, and not here.
-    """
-    if count() == 1:
-        return
-    every = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
-    # An optimizer passes over a parameter without a gradient, and moves one with a gradient of 0.
-    having = [any(flags) for flags in zip(*gathered([p.grad is not None for p in every]), strict=True)]
-    gradients = []
-    for parameter, has in zip(every, having, strict=True):
-        if has:
-            there = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = there.contiguous()
-            gradients.append(parameter.grad)
-    gathered(None)
-    # From here on nothing can fail in one process alone. All are under way at once, each in its place.
-    with in_touch():
-        sums = [
-            dist.all_reduce(gradient, group=group() if gradient.device.type == "cpu" else None, async_op=True)
-            for gradient in gradients
-        ]
-        for one in sums:
-            one.wait()
-
-
-def sum_numbers(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add up every process's numbers, name by name."""
-    found = gathered(numbers)
-    names: Sequence[str] = sorted({name for one in found for name in one})
-    return {name: sum((one[name] for one in found if name in one), torch.zeros(())) for name in names}
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """Where a tensor belongs in a state."""
-
-    number: int
-    shape: tuple[int, ...]
-    dtype: torch.dtype
 
 
 def group() -> Any:

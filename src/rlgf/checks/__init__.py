@@ -1,0 +1,87 @@
+"""Every rule between the parts of a run. Each is a function to a sentence, or to None where all is well.
+
+There are four kinds, by what they look at: `RULES` read the configuration alone and are checked whenever one is made;
+`SHARD_RULES` do too, for a run whose processes share the weights of its models; `PART_RULES` open what a section
+names, and load no weights; `DATA_RULES` read the task's first samples too. The rules within one algorithm are in
+`rlgf.algorithms.rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rlgf.checks.data import DATA_RULES, DataRule, Found, check_samples
+from rlgf.checks.parts import PART_RULES, named_rewards
+from rlgf.checks.rule import Rule
+from rlgf.checks.settings import RULES, SECTIONS, SHARD_RULES
+from rlgf.errors import UserError
+
+if TYPE_CHECKING:
+    from rlgf.config import Config
+
+__all__ = [
+    "DATA_RULES",
+    "PART_RULES",
+    "RULES",
+    "SECTIONS",
+    "SHARD_RULES",
+    "DataRule",
+    "Found",
+    "Rule",
+    "broken",
+    "broken_by_data",
+    "broken_by_shards",
+    "broken_parts",
+    "check_samples",
+    "named_rewards",
+    "require",
+]
+
+
+def broken(config: Config, given: Collection[str] = ()) -> Iterator[str]:
+    """The faults between the sections of a configuration, one sentence for each rule.
+
+    Args:
+        given: sections in whose place Python gives an object.
+    """
+    needed = [rule for section, rule in SECTIONS.items() if section not in given]
+    return _broken([*needed, *RULES], config)
+
+
+def broken_parts(config: Config, sections: Iterable[str] = PART_RULES) -> Iterator[str]:
+    """The faults of all that sections of a recipe name, before any weights load.
+
+    Args:
+        sections: those whose parts are made from the recipe.
+    """
+    return _broken((rule for section in sections for rule in PART_RULES[section]), config)
+
+
+def broken_by_shards(config: Config) -> Iterator[str]:
+    """The faults of a run whose processes share the weights of its models."""
+    return _broken(SHARD_RULES, config)
+
+
+def broken_by_data(config: Config, found: Found) -> Iterator[str]:
+    """The faults between the configuration and the data."""
+    return _broken(DATA_RULES, config, found)
+
+
+def require(sentences: Iterator[str]) -> None:
+    """
+    Raises:
+        UserError: the first sentence, where there is one.
+    """
+    for sentence in sentences:
+        raise UserError(sentence)
+
+
+def _broken(rules: Iterable[Callable[..., str | None]], *given: Any) -> Iterator[str]:
+    for rule in rules:
+        try:
+            sentence = rule(*given)
+        except UserError as error:  # something that a rule opens cannot be had
+            sentence = str(error)
+        if sentence is not None:
+            yield sentence

@@ -1,0 +1,103 @@
+"""Rules between the data and everybody who reads it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlgf.algorithms.rules import lacking
+from rlgf.checks.rule import first
+from rlgf.metrics import Metric
+from rlgf.metrics.base import check_needs
+from rlgf.rewards.base import LearnedReward
+from rlgf.tasks import Task, load_split
+from rlgf.types import Sample
+
+if TYPE_CHECKING:
+    from rlgf.config import Config
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is before models load."""
+
+    task: Task
+    train: Sequence[Sample]
+    metrics: Mapping[str, Metric]
+    rewards: Sequence[Any]
+    """Each reward by itself, or the class that it is to be made from."""
+
+
+DataRule = Callable[["Config", Found], str | None]
+
+
+def samples_have_what_the_algorithm_reads(config: Config, found: Found) -> str | None:
+    return first(lacking(row, found.train[0]) for row in config.algorithm.rows)
+
+
+def metrics_find_what_they_need(config: Config, found: Found) -> str | None:
+    needing = {name: metric for name, metric in found.metrics.items() if hasattr(metric, "needs")}
+    counts = {"validation": config.evaluation.samples, "test": config.evaluation.test_samples}
+    for split, count in counts.items() if needing else ():
+        check_samples(needing, load_split(found.task, split)[:count], f"the task's split '{split}'")
+    return None
+
+
+def the_reward_learns(config: Config, found: Found) -> str | None:
+    learns = any(_is(one, LearnedReward) for one in found.rewards)
+    if not learns and any(row.learned_reward for row in config.algorithm.rows):
+        return (
+            f"algorithm '{config.algorithm.name}' needs a reward that learns beside the policy: set "
+            "'reward: discriminator', or name a class of your own with 'update(rollout)', 'state_dict()' "
+            "and 'load_state_dict(state)'."
+        )
+    return None
+
+
+def what_a_reward_learns_is_kept(config: Config, found: Found) -> str | None:
+    for one in found.rewards:
+        if hasattr(one, "update") and not _is(one, LearnedReward):
+            return (
+                f"the reward '{_class_of(one).__name__}' has 'update', and what it learns would be lost with the run: "
+                "give it 'state_dict()' and 'load_state_dict(state)' too."
+            )
+    return None
+
+
+def rewards_find_their_references(config: Config, found: Found) -> str | None:
+    for one in found.rewards:
+        if getattr(one, "needs_references", False) and not found.train[0].references:
+            return (
+                f"the reward '{_class_of(one).__name__}' learns from reference texts, and the first sample of "
+                "'train' has none: give the task's 'reference_field', or choose another reward."
+            )
+    return None
+
+
+DATA_RULES: tuple[DataRule, ...] = (
+    samples_have_what_the_algorithm_reads,
+    metrics_find_what_they_need,
+    the_reward_learns,
+    what_a_reward_learns_is_kept,
+    rewards_find_their_references,
+)
+
+
+def check_samples(metrics: Mapping[str, Metric], samples: Sequence[Sample], where: str) -> None:
+    """Refuse samples that lack what a metric needs.
+
+    Raises:
+        UserError: names the metric, the sample and what it lacks.
+    """
+    remedy = "let the task give it, or take the metric out of 'evaluation.metrics'"
+    check_needs(metrics, samples, lambda i: f"sample {i} of {where}", remedy)
+
+
+def _class_of(one: Any) -> type:
+    return one if inspect.isclass(one) else type(one)
+
+
+def _is(one: Any, protocol: type) -> bool:
+    return issubclass(one, protocol) if inspect.isclass(one) else isinstance(one, protocol)

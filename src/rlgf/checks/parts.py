@@ -1,0 +1,90 @@
+"""Rules of what a section of a recipe names: they open it, load no weights, and do not hold for parts made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rlgf.checks.rule import Rule, engines, first
+from rlgf.guides.config import guide_models, own_guides
+from rlgf.guides.own import own_guide
+from rlgf.models.loading import ModelConfig, context_length, load_model_config
+from rlgf.models.samplers import rules as sampler_rules
+from rlgf.models.scratch import ScratchConfig
+from rlgf.rewards.build import named_reward
+from rlgf.rollout.config import RolloutConfig
+
+if TYPE_CHECKING:
+    from rlgf.config import Config
+
+
+def the_policy_holds_the_texts(config: Config) -> str | None:
+    return _too_short("policy", config.policy.source, config.rollout)
+
+
+def the_engine_runs_the_policy(config: Config) -> str | None:
+    return sampler_rules.cannot_run(config.sampler, config.policy.source)
+
+
+def engines_run_the_guides(config: Config) -> str | None:
+    models = guide_models(config.guide) if config.guide is not None else []
+    return first(sampler_rules.cannot_run(model.sampler, model) for model in models)
+
+
+def engines_have_one_process(config: Config) -> str | None:
+    return first(sampler_rules.in_several_processes(engine) for _, engine in engines(config))
+
+
+def guides_hold_the_texts(config: Config) -> str | None:
+    models = guide_models(config.guide) if config.guide is not None else []
+    return first(_too_short("guide", model, config.rollout) for model in models)
+
+
+def own_guides_can_write(config: Config) -> str | None:
+    for one in own_guides(config.guide) if config.guide is not None else []:
+        own_guide(one)
+    return None
+
+
+def rewards_can_be_called(config: Config) -> str | None:
+    named_rewards(config)
+    return None
+
+
+def the_judge_can_be_called(config: Config) -> str | None:
+    if config.evaluation.judge is not None:
+        named_reward(config.evaluation.judge, {})
+    return None
+
+
+PART_RULES: Mapping[str, tuple[Rule, ...]] = {
+    "policy": (the_policy_holds_the_texts, the_engine_runs_the_policy),
+    "guide": (own_guides_can_write, guides_hold_the_texts, engines_run_the_guides),
+    "sampler": (engines_have_one_process,),
+    "reward": (rewards_can_be_called,),
+    "evaluation": (the_judge_can_be_called,),
+}
+
+
+def named_rewards(config: Config) -> list[Any]:
+    """The classes and functions that the recipe's rewards are made from, none of them called.
+
+    Raises:
+        UserError: see `named_reward`.
+    """
+    return [named_reward(name, options) for name, options in config.reward.named] if config.reward else []
+
+
+def _too_short(who: str, model: ModelConfig | ScratchConfig, config: RolloutConfig) -> str | None:
+    """Whether prompts with responses are more than a model can hold."""
+    prompt, response = config.max_prompt_tokens, config.max_response_tokens
+    length, needed = context_length(model), prompt + response
+    if length is not None and isinstance(model, ModelConfig) and load_model_config(model).is_encoder_decoder:
+        # The encoder holds the prompt, and the decoder the response after at most two tokens.
+        needed = max(prompt, response + 2)
+    if length is None or needed <= length:
+        return None
+    return (
+        f"'rollout.max_prompt_tokens' {prompt} and 'rollout.max_response_tokens' {response} "
+        f"make {needed} tokens, and the {who}'s context holds {length}: lower one of them."
+    )

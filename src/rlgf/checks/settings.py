@@ -1,0 +1,147 @@
+"""Rules of the configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rlgf.checks.rule import Rule, engines, first
+from rlgf.guides.config import http_configs, scoreless_key
+from rlgf.guides.ensemble import EnsembleConfig
+from rlgf.models.samplers import rules as sampler_rules
+
+if TYPE_CHECKING:
+    from rlgf.config import Config
+
+# Of sections that have to be there, unless Python gives an object in place of one.
+
+
+def a_task_is_there(config: Config) -> str | None:
+    return "'task' is missing: the recipe must set it." if config.task is None else None
+
+
+def a_policy_is_there(config: Config) -> str | None:
+    if config.policy.model is not None or config.policy.scratch is not None:
+        return None
+    if "policy" in config.model_fields_set:
+        return "'policy': give exactly one of 'model' and 'scratch'."
+    return "'policy' is missing: the recipe must set it."
+
+
+def a_guide_is_there(config: Config) -> str | None:
+    if config.guide is None and any(row.needs_guide for row in config.algorithm.rows):
+        return f"algorithm '{config.algorithm.name}' needs a guide: give a 'guide:' section, such as guide.model."
+    return None
+
+
+def a_reward_is_there(config: Config) -> str | None:
+    if config.reward is None and any(row.needs_reward for row in config.algorithm.rows):
+        return f"algorithm '{config.algorithm.name}' needs a reward: give a 'reward:' section."
+    return None
+
+
+SECTIONS: Mapping[str, Rule] = {
+    "task": a_task_is_there,
+    "policy": a_policy_is_there,
+    "guide": a_guide_is_there,
+    "reward": a_reward_is_there,
+}
+
+
+# Of the configuration alone.
+
+
+def the_guide_has_probabilities(config: Config) -> str | None:
+    distills = config.guide is not None and any(row.distills for row in config.algorithm.rows)
+    scoreless = scoreless_key(config.guide) if config.guide is not None and distills else None
+    if scoreless is None:
+        return None
+    return (
+        f"algorithm '{config.algorithm.name}' reads the guide's probabilities (the loss 'distillation'), and a guide "
+        f"given by 'guide.{scoreless}' has none: set 'guide.model' to a causal model with the policy's "
+        "tokenizer, or name a class of your own with a method 'log_distribution(tokens)'."
+    )
+
+
+def groups_fill_the_episodes(config: Config) -> str | None:
+    for row in config.algorithm.rows:
+        if config.rollout.episodes % row.group_size:
+            return (
+                f"'rollout.episodes' {config.rollout.episodes} must be a multiple of the 'algorithm.group_size' "
+                f"{row.group_size} of '{row.name}'."
+            )
+    return None
+
+
+def given_texts_may_be_short(config: Config) -> str | None:
+    for row in config.algorithm.rows:
+        if row.from_pairs and config.rollout.min_response_tokens:
+            return (
+                f"algorithm '{row.name}' learns from given texts of any length: set 'rollout.min_response_tokens: 0' "
+                f"(it is {config.rollout.min_response_tokens})."
+            )
+    return None
+
+
+def logged_names_differ(config: Config) -> str | None:
+    if config.reward is None or not isinstance(config.guide, EnsembleConfig):
+        return None
+    for name in sorted((config.reward.terms or {}).keys() & config.guide.guides.keys()):
+        return (
+            f"a term of the reward and a guide are both called '{name}', and 'reward/{name}' is logged "
+            "for each: give one of them another name."
+        )
+    return None
+
+
+def something_is_left_without_the_guide(config: Config) -> str | None:
+    for server in http_configs(config.guide) if config.guide is not None else []:
+        if server.budget.then == "unguided" and config.algorithm.unguided is None:
+            return (
+                f"'guide.budget.then: unguided' does not fit algorithm '{config.algorithm.name}': without its "
+                "guide nobody finishes its texts; set 'stop'."
+            )
+    return None
+
+
+def the_engine_fits_the_policy(config: Config) -> str | None:
+    adapter = config.policy.lora is not None
+    return sampler_rules.cannot_train(config.sampler, config.rollout.sampling, adapter=adapter)
+
+
+def engines_are_installed(config: Config) -> str | None:
+    return first(sampler_rules.cannot_start(engine, where) for where, engine in engines(config))
+
+
+RULES: tuple[Rule, ...] = (
+    the_guide_has_probabilities,
+    groups_fill_the_episodes,
+    given_texts_may_be_short,
+    logged_names_differ,
+    something_is_left_without_the_guide,
+    the_engine_fits_the_policy,
+    engines_are_installed,
+)
+
+
+# Of a run whose processes share the weights of its models.
+
+
+def shared_weights_are_not_quantized(config: Config) -> str | None:
+    if config.policy.quantization is None:
+        return None
+    return "'policy.quantization' does not go with FSDP: leave it out, or start the run without FSDP."
+
+
+def a_critic_of_shared_adapters_is_a_head(config: Config) -> str | None:
+    if config.policy.lora is None or config.policy.critic == "head":
+        return None
+    if all(row.critic is None for row in config.algorithm.rows):
+        return None
+    return (
+        "with 'policy.lora' and FSDP a critic of its own adapter does not run: set 'policy.critic: head', or start the "
+        "run without FSDP."
+    )
+
+
+SHARD_RULES: tuple[Rule, ...] = (shared_weights_are_not_quantized, a_critic_of_shared_adapters_is_a_head)

@@ -1,0 +1,73 @@
+"""How far a run is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rlgf.algorithms import Algorithm
+from rlgf.config import Config
+from rlgf.run.update_metrics import mean_kl
+from rlgf.types import Author, Experience
+
+
+@dataclass
+class Progress:
+    """What a run knows besides weights. Random numbers follow from `update`."""
+
+    update: int = 0
+    """Updates that are done."""
+    samples: int = 0
+    """Samples of the training data that these have used."""
+    kl_coefficients: dict[str, float] = field(default_factory=dict)
+    """The coefficient of the KL penalty of each row that has run, by the row's name."""
+    policy_tokens: int = 0
+    """Tokens that the policy sampled in training, also for texts that were dropped."""
+    guide_tokens: int = 0
+    """Tokens that the guide wrote in training, with those that were cut off; its own where it counts them,
+    else the policy's."""
+    seconds: float = 0.0
+    guide_accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each remote guide was asked, see `rlgf.guides.Usage`."""
+    unguided: bool = False
+    """Whether the guide's budget is spent and the run goes on without it."""
+    planned: int = 0
+    """How many updates the run was to have."""
+    validation_due: bool = False
+    """Whether the evaluation after the last update has yet to be made."""
+
+    def advanced(
+        self,
+        experience: Experience,
+        row: Algorithm,
+        samples: int,
+        sampled: Mapping[Author, int],
+        seconds: float,
+        guide_accounts: dict[str, dict[str, Any]],
+        config: Config,
+    ) -> Progress:
+        """How far the run is after one update more.
+
+        Args:
+            row: the one that the update ran.
+            samples: those of the training data that it used.
+            sampled: tokens of each author, of all processes.
+            seconds: that it took.
+        """
+        coefficients = self.kl_coefficients
+        if row.needs_reward:
+            after = row.kl.next(experience.kl_coefficient, mean_kl(experience.scored))
+            coefficients = {**coefficients, row.name: after}
+        update = self.update + 1
+        return replace(
+            self,
+            update=update,
+            samples=self.samples + samples,
+            kl_coefficients=coefficients,
+            policy_tokens=self.policy_tokens + sampled[Author.POLICY],
+            guide_tokens=self.guide_tokens + sampled[Author.GUIDE],
+            seconds=self.seconds + seconds,
+            guide_accounts=guide_accounts,
+            validation_due=update % config.evaluation.every == 0 or update == config.training.updates,
+        )

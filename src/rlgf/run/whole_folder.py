@@ -1,0 +1,81 @@
+"""Folders that are there whole or not at all: written aside, flushed and renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from rlgf.errors import UserError
+
+
+@contextmanager
+def full_disk_named(folder: Path, what: str) -> Iterator[None]:
+    """Turn a write that fails for want of space into one sentence.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Libraries hide the cause of a failed write behind errors of their own.
+        if "No space left" in str(error) or shutil.disk_usage(folder.parent).free < 2**20:
+            raise UserError(
+                f"the disk is full: {what} could not be written to {folder}; earlier checkpoints are "
+                "untouched: free some space and run with --resume."
+            ) from error
+        raise
+
+
+@contextmanager
+def removed_on_failure(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): _digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+def _digest(path: Path) -> str:
+    # In pieces: a file may be larger than the memory that is left.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(folder: Path) -> None:
+    """Make sure the data and the names of the files are on the disk before the rename can be."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def put_in_place(aside: Path, final: Path) -> None:
+    """Rename a whole checkpoint to its name, and make sure that the name is on the disk."""
+    replaced = final.with_name(f".replaced-{final.name}")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if final.exists():
+        final.rename(replaced)
+    aside.rename(final)
+    _sync(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

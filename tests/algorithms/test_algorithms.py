@@ -309,6 +309,25 @@ def test_base_reaches_into_the_parts_of_a_mixture() -> None:
     assert mixture("lols").explore == row("ppo++").changed(help={"probability": 0.8})
 
 
+def test_a_row_of_a_mixture_can_be_named_or_have_a_base() -> None:
+    cloned = {"base": "bc", "script": {"rollout": "guide"}}
+    own = algorithm_from({"name": "own", "imitate": cloned, "explore": "ppo", "explore_prob": 0.5})
+    assert isinstance(own, Mixture)
+    assert own.imitate == algorithm_from(cloned)
+    assert own.explore == row("ppo")
+    changed = algorithm_from(
+        {"base": "d2lols", "gamma": 0.9, "imitate": "rloo", "explore": {"base": "grpo", "gamma": 0.8}}
+    )
+    assert isinstance(changed, Mixture)
+    assert [found.name for found in changed.rows] == ["rloo", "grpo"]
+    assert [found.gamma for found in changed.rows] == [0.9, 0.8]
+    assert changed.explore_prob == mixture("d2lols").explore_prob
+    with pytest.raises(
+        UserError, match="'algorithm.imitate' is the mixture 'lols': name an algorithm of one row"
+    ):
+        algorithm_from({"base": "d2lols", "imitate": "lols"})
+
+
 def test_the_parts_of_a_changed_mixture_are_checked() -> None:
     with pytest.raises(ValidationError, match="needs a critic"):
         algorithm_from({"base": "lols", "explore": {"terms": {"value": None}}})

@@ -33,8 +33,8 @@ def samples(dataset: str, count: int = 20, **options: Any) -> list[Sample]:
     )
 
 
-def oracle(errors: float = 0.0, seed: int = 0) -> OracleGuide:
-    return OracleGuide(OracleGuideConfig(oracle=True, errors=errors, seed=seed))
+def oracle(errors: float = 0.0, seed: int = 0, *, habitual: bool = False) -> OracleGuide:
+    return OracleGuide(OracleGuideConfig(oracle=True, errors=errors, seed=seed, habitual=habitual))
 
 
 def finished(guide: OracleGuide, rows: list[Sample], written: list[str]) -> list[str]:
@@ -84,6 +84,33 @@ def test_mistakes_repeat_and_depend_on_the_request_alone() -> None:
     assert finished(oracle(0.3), rows, [""] * len(rows)) == once
     assert finished(oracle(0.3), rows[:1], [""]) == once[:1]
     assert finished(oracle(0.3, seed=1), rows, [""] * len(rows)) != once
+
+
+def test_habits_are_of_a_letter_wherever_it_stands() -> None:
+    rows = samples("spell_backward", 300, response="{answer}", min_word_len=10, max_word_len=10)
+    letters, habits = 0, 0
+    for seed in range(10):
+        guide = oracle(0.2, seed, habitual=True)
+        texts, begun = (finished(guide, rows, [row.references[0][:n] for row in rows]) for n in (0, 3))
+        assert [text[3:] for text in texts] == [text[3:] for text in begun]
+        said = {
+            (a, a == b)
+            for row, text in zip(rows, texts, strict=True)
+            for a, b in zip(row.references[0], text, strict=True)
+        }
+        assert len({letter for letter, _ in said}) == len(said), "a letter is always right or always wrong"
+        letters += len(said)
+        habits += sum(not right for _, right in said)
+    assert habits / letters == pytest.approx(0.2, abs=0.1)  # four standard errors, of 260 letters
+
+
+@pytest.mark.parametrize("dataset", KINDS)
+def test_habits_of_steps_repeat(dataset: str) -> None:
+    rows = samples(dataset)
+    guide = oracle(0.5, habitual=True)
+    once = finished(guide, rows, [""] * len(rows))
+    assert once != finished(oracle(), rows, [""] * len(rows))
+    assert finished(guide, rows[::-1], [""] * len(rows)) == once[::-1]
 
 
 @pytest.mark.parametrize("errors", [0.5, 1.0])

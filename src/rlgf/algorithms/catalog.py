@@ -237,10 +237,10 @@ def algorithm_from(spec: Any) -> AnyAlgorithm:
     """An algorithm from what a recipe says: a name, a row, or ``base`` with changed fields.
 
     Changes without a ``base`` or a ``name`` are changes to `ppo`. What a mixture has only in its rows is changed in
-    both of them.
+    both of them; each of these can be named, or have a ``base``, too.
 
     Raises:
-        UserError: ``base`` is not in the catalog.
+        UserError: ``base`` is not in the catalog, or a row of a mixture is itself a mixture.
         ValueError: it is neither a name nor a mapping, or a field does not fit.
     """
     if isinstance(spec, Algorithm | Mixture):
@@ -251,18 +251,31 @@ def algorithm_from(spec: Any) -> AnyAlgorithm:
         raise ValueError("it must be a name such as 'ppo++', or a mapping with 'base' or 'name'")
     changes = {key: value for key, value in spec.items() if key != "base"}
     if "base" not in spec and "name" in spec:
-        return (Mixture if "explore" in spec else Algorithm).model_validate(spec)
+        rows = {key: _member(key, changes[key]) for key in _MEMBERS if key in changes}
+        return (Mixture if rows else Algorithm).model_validate(changes | rows)
     base = str(spec.get("base", "ppo"))
     if base not in ALGORITHMS:
         raise UserError(f"algorithm '{base}' is not known: {nearest(base, ALGORITHMS)}")
     row = ALGORITHMS[base]
     if isinstance(row, Mixture):
         of_rows = {key: changes.pop(key) for key in [*changes] if key in _OF_ROWS}
-        for name in ("imitate", "explore"):
-            changes[name] = merged(of_rows, changes.get(name, {}))
+        for name in _MEMBERS:
+            own = changes.get(name, {})
+            changes[name] = _member(name, merged(of_rows, {"base": own} if isinstance(own, str) else own))
     return type(row).model_validate(merged(row.model_dump(), changes))
 
 
+def _member(key: str, spec: Any) -> Any:
+    """A row of a mixture, where it is named or changes one that is; anything else as it stands."""
+    if not isinstance(spec, str) and not (isinstance(spec, Mapping) and "base" in spec):
+        return spec
+    row = algorithm_from(spec)
+    if isinstance(row, Mixture):
+        raise UserError(f"'algorithm.{key}' is the mixture '{row.name}': name an algorithm of one row.")
+    return row
+
+
+_MEMBERS = ("imitate", "explore")
 _OF_ROWS = Algorithm.model_fields.keys() - Mixture.model_fields.keys()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from random import Random
 from typing import ClassVar, Literal
 
@@ -26,12 +27,16 @@ class OracleGuideConfig(GuideSettings):
     errors: float = Field(default=0.0, ge=0, le=1)
     """The probability of a step to be wrong: a line of the steps, a letter of `spell_backward`, an item of
     `number_sorting`, a word of any other text. What follows a wrong step follows from it."""
+    habitual: bool = False
+    """Whether the same step is wrong each time it is met, instead of anew each time by chance: of letters, `errors`
+    is then the share that the guide never gets right."""
     seed: int = 0
     """Another seed makes other mistakes."""
 
     @property
     def label(self) -> str:
-        return f"oracle, errors {self.errors:g}" if self.errors else "oracle"
+        kind = "habitual errors" if self.habitual else "errors"
+        return f"oracle, {kind} {self.errors:g}" if self.errors else "oracle"
 
 
 class OracleGuide:
@@ -76,6 +81,14 @@ class OracleGuide:
                 f"the guide 'oracle' has no solution of {request.prompt[-60:]!r}: it needs a task whose samples have "
                 "references, such as 'reasoning'."
             )
-        purpose = (request.seed, request.prompt, request.written)
-        random = Random(seeding.derive(self.config.seed, "oracle", *purpose))
-        return written_solution(request.sample, request.written, self.config.errors, random)
+        errors, seed = self.config.errors, self.config.seed
+        if self.config.habitual:
+            # What a wrong step says is fixed by the sample, and whether it is wrong by the step alone.
+            random = Random(seeding.derive(seed, "oracle", request.sample.references[0]))
+            return written_solution(request.sample, request.written, random, partial(_habit, seed, errors))
+        random = Random(seeding.derive(seed, "oracle", request.seed, request.prompt, request.written))
+        return written_solution(request.sample, request.written, random, lambda _: random.random() < errors)
+
+
+def _habit(seed: int, errors: float, step: str) -> bool:
+    return Random(seeding.derive(seed, "habit", step.strip())).random() < errors

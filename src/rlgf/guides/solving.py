@@ -176,13 +176,13 @@ def altered(text: str, random: Random) -> str:
 _KINDS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
 
 
-def written_solution(sample: Sample, written: str, errors: float, random: Random) -> str:
-    """The rest of a solution, each step of which is wrong with the probability ``errors``."""
+def written_solution(sample: Sample, written: str, random: Random, slips: Callable[[str], bool]) -> str:
+    """The rest of a solution, of which each step is wrong that ``slips``."""
     steps, text, said = solution(sample, written, random), "", None
     while True:
         try:
             right, wrong = next(steps) if said is None else steps.send(said)
         except StopIteration:
             return text
-        said = wrong if random.random() < errors else right
+        said = wrong if slips(right) else right
         text += said

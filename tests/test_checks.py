@@ -93,6 +93,11 @@ def test_a_sound_recipe_breaks_no_rule() -> None:
         (["guide=null", "algorithm=ppo++"], "algorithm 'ppo++' needs a guide: give a 'guide:' section"),
         (["reward=null"], "algorithm 'ppo' needs a reward: give a 'reward:' section"),
         (["algorithm=distill"], "a guide given by 'guide.url' has none"),
+        (
+            ["algorithm=distill", {"guide": {"model": "x", "template": "A rave: {text}"}}],
+            "'guide.template' is for what the guide writes: leave it out",
+        ),
+        ([{"guide": {"model": "x", "template": "{text} A rave"}}], "it must end in '{text}'"),
         (["rollout.episodes=6", "algorithm=grpo"], "must be a multiple of the 'algorithm.group_size' 4"),
         (["algorithm=offline-dpo", "rollout.min_response_tokens=2"], "given texts of any length"),
         (["algorithm=aggrevated", "guide.budget.then=unguided"], "does not fit algorithm 'aggrevated'"),

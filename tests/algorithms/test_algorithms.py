@@ -323,7 +323,7 @@ def test_a_row_of_a_mixture_can_be_named_or_have_a_base() -> None:
     assert [found.gamma for found in changed.rows] == [0.9, 0.8]
     assert changed.explore_prob == mixture("d2lols").explore_prob
     with pytest.raises(
-        UserError, match="'algorithm.imitate' is the mixture 'lols': name an algorithm of one row"
+        UserError, match=r"'algorithm\.imitate' is the mixture 'lols': name an algorithm of one row"
     ):
         algorithm_from({"base": "d2lols", "imitate": "lols"})
 

@@ -91,6 +91,35 @@ def test_a_guide_with_the_policys_tokenizer_reads_the_policys_prompt(kind: Kind)
     assert sorted(seen) == sorted(read)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_steered_guide_alone_reads_what_steers_it(shared: bool) -> None:
+    policy, guide = speaker(llama_legacy() if shared else byte_bpe()), speaker(llama_legacy())
+    steered = LocalGuide(guide, policy.tokenizer, Sampling(), template="the music was good: {text}")
+    maker = collector(policy, steered)
+    with reading(guide) as seen:
+        rollout = maker.answers(Author.GUIDE, [Sample("the film")])
+    assert seen == [guide.encode_prompt("the music was good: the film", 99)]
+    prompt = rollout.prompt_ids[0][rollout.prompt_mask[0]].tolist()
+    assert prompt == policy.encode_prompt("the film", 99)
+    both = guide.encode("the film was")
+    written = both[len(guide.encode("the film")) :] if shared else []
+    with reading(guide) as seen:
+        steered.write(
+            [
+                Request(
+                    "the film was",
+                    4,
+                    0,
+                    prompt_length=8,
+                    prompt_ids=tuple(prompt),
+                    written_ids=tuple(written),
+                )
+            ]
+        )
+    (read,) = seen
+    assert guide.decode(read) == "the music was good: the film was"
+
+
 def test_an_encoder_and_a_causal_guide_read_the_same_text_each_in_its_way() -> None:
     causal, encoder = speaker(encoder_pieces()), encoder_speaker(encoder_pieces())
     ids = causal.encode("the film was")

@@ -267,6 +267,9 @@ def test_a_policy_that_cannot_read_chats_is_one_sentence_with_the_line(
         UserError, match=r"line 2: the chat template of the guide .* refuses .*'guide\.model'"
     ):
         build_parts(recipe(tmp_path, fine, rows, **guided))
+    steered = {"guide": {"model": fine, "template": "A rave: {text}"}, "algorithm": "ppo++"}
+    with pytest.raises(UserError, match=r"'guide\.template' stands before texts, and the task has chats"):
+        build_parts(recipe(tmp_path, fine, rows, **steered))
 
 
 # Guides in this process.

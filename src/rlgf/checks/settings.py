@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rlgf.checks.rule import Rule, engines, first
-from rlgf.guides.config import http_configs, scoreless_key
+from rlgf.guides.config import guide_models, http_configs, scoreless_key
 from rlgf.guides.ensemble import EnsembleConfig
 from rlgf.models.samplers import rules as sampler_rules
 
@@ -63,6 +63,20 @@ def the_guide_has_probabilities(config: Config) -> str | None:
     )
 
 
+def a_guide_is_steered_only_to_write(config: Config) -> str | None:
+    distills = config.guide is not None and any(row.distills for row in config.algorithm.rows)
+    if (
+        config.guide is None
+        or not distills
+        or all(m.template == "{text}" for m in guide_models(config.guide))
+    ):
+        return None
+    return (
+        f"algorithm '{config.algorithm.name}' reads the guide's probabilities of the policy's own prompt and text, and "
+        "'guide.template' is for what the guide writes: leave it out."
+    )
+
+
 def groups_fill_the_episodes(config: Config) -> str | None:
     for row in config.algorithm.rows:
         if config.rollout.episodes % row.group_size:
@@ -115,6 +129,7 @@ def engines_are_installed(config: Config) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     the_guide_has_probabilities,
+    a_guide_is_steered_only_to_write,
     groups_fill_the_episodes,
     given_texts_may_be_short,
     logged_names_differ,

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -28,6 +28,14 @@ from rlgf.models.sampling import Sampling, log_distribution
 from rlgf.models.text import Codec
 from rlgf.types import Completion
 
+_TEXT = "{text}"
+
+
+def _ends_in_text(template: str) -> str:
+    if not template.endswith(_TEXT) or template.count(_TEXT) > 1:
+        raise ValueError(f"it must end in '{_TEXT}', which the guide goes on from, and hold it once")
+    return template
+
 
 class LocalGuideConfig(ModelConfig, GuideSettings):
     """A causal model and how it is decoded; the default is the paper's nucleus sampling."""
@@ -35,6 +43,9 @@ class LocalGuideConfig(ModelConfig, GuideSettings):
     mark: ClassVar[str] = "model"
 
     sampling: Sampling = Sampling(top_p=0.92)
+    template: Annotated[str, AfterValidator(_ends_in_text)] = _TEXT
+    """What the guide reads: ``{text}`` is the prompt with what is written so far, which is to be gone on from, and what
+    stands before it steers the guide, as in ``"A glowing review: {text}"``. The policy never reads it."""
     max_batch_tokens: Annotated[int, FREE] = Field(default=32_768, ge=1)
     sampler: Annotated[EngineConfig, LATER] = EngineConfig()
     """The engine that writes; the default is the model itself."""
@@ -62,7 +73,7 @@ class LocalGuide:
         assert policy_tokenizer is not None, "it has to see whether that is its own"
         model = load_language_model(settings)
         sampler = build_sampler(settings.sampler, model, "guide", settings.max_batch_tokens)
-        return cls(model, policy_tokenizer, settings.sampling, sampler=sampler)
+        return cls(model, policy_tokenizer, settings.sampling, sampler=sampler, template=settings.template)
 
     def __init__(
         self,
@@ -71,17 +82,20 @@ class LocalGuide:
         sampling: Sampling,
         max_batch_tokens: int = 32_768,
         sampler: Sampler | None = None,
+        template: str = _TEXT,
     ) -> None:
         """
         Args:
             max_batch_tokens: rows times positions of one decoding batch.
             sampler: where its tokens come from; default: the model itself.
+            template: see `LocalGuideConfig`.
         """
         self.language_model = language_model
         self.sampling = sampling
         self.sampler: Sampler = sampler or BuiltinSampler(language_model, "guide", max_batch_tokens)
         self.policy_codec = Codec(policy_tokenizer)
         self.shares_tokenizer = language_model.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
+        self._steering = template.removesuffix(_TEXT)
         self._template = guide_template(language_model.tokenizer, str(language_model.model.name_or_path))
 
     @property
@@ -166,7 +180,7 @@ class LocalGuide:
             UserError: the template refuses the messages.
         """
         if not request.messages:
-            return request.prompt
+            return self._steering + request.prompt
         if self._template.there:
             return self._template.prompt(request.messages)
         if not self.shares_tokenizer:

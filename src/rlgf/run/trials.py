@@ -10,6 +10,7 @@ from transformers import TrainerState
 from rlgf import distributed
 from rlgf.chat import ChatTemplate
 from rlgf.config import Config
+from rlgf.errors import UserError
 from rlgf.guides import (
     Guide,
     GuideSettings,
@@ -51,11 +52,16 @@ def check_chats(guides: Sequence[LocalGuideConfig], train: Prompted) -> None:
     """Try the guides' chat templates, before any weights load and with the line that one refuses.
 
     Raises:
-        UserError: a template refuses messages.
+        UserError: a template refuses messages, or a guide of texts is steered.
     """
     if not train[0].messages:
         return
     for guide in guides:
+        if guide.template != "{text}":
+            raise UserError(
+                "'guide.template' stands before texts, and the task has chats: leave it out, and put what steers the guide "
+                "into the messages."
+            )
         template = guide_template(load_tokenizer(guide), guide.model)
         for number in range(min(len(train), CHECKED) if template.there else 0):
             template.prompt(train[number].messages, train.place(number))

@@ -1,92 +1,134 @@
-"""From nothing to a policy that writes more positive movie reviews than its guide.
+"""What a guide is for, in two acts.
 
     make demo
 
-Every model is trained here, on real IMDB reviews: a sentiment classifier (the reward), another kind of
-classifier on other reviews (the judge), a small GPT (the start), its sibling cloned on positive reviews
-(the guide). Then PPO++ trains the policy. Run it again to see the result again: what is done is kept.
+The first is a task that a start alone cannot learn, since it never meets a reward: the same algorithm with as many
+updates, without and with a guide. The second is real text: SmolLM2 goes on with real movie reviews, and its guide is
+the same SmolLM2, behind a text that asks for praise. Run it again to see it again: what is done is kept.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from rlgf import Author, Config, Trainer, load_config
 from rlgf.compare.curves import read_curve, save_curves
 from rlgf.compare.grid import train_once
-from rlgf.demo.judge import Judge
-from rlgf.demo.sentiment import Sentiment
+from rlgf.report.runs import json_lines
+from rlgf.report.write import write_report
 from rlgf.run.display import Display, printable
 
-RUN = ("recipes/imdb.yaml", "recipes/demo.yaml")
+RUNS = Path("runs/demo")
+ALONE = ("grpo", ("algorithm=grpo",))
+GUIDED = ("guided-grpo", ())
+SPELLING = ("recipes/reasoning.yaml", "evaluation.every=10", "evaluation.test_samples=400")
+REVIEWS = ("recipes/imdb.yaml", "recipes/demo.yaml")
 
 
 def main() -> None:
-    display = Display()
-    started = time.monotonic()
+    display, started = Display(), time.monotonic()
 
-    def step(number: int, what: str) -> None:
-        minutes = (time.monotonic() - started) / 60
-        display.note(f"\n== {number} of 5, after {minutes:.1f} minutes: {what}")
+    def title(text: str) -> None:
+        display.console.print(Rule(f"{text} ({(time.monotonic() - started) / 60:.1f} minutes in)"))
 
-    step(1, "the reward, a classifier on the MiniLM encoder, and the judge, TF-IDF on other reviews")
-    for name, scorer in (("reward", Sentiment()), ("judge", Judge())):
-        display.note(f"{name}: {json.dumps(scorer.report)}")
-    step(2, "the start, a small GPT that learns to write reviews")
-    train_once(load_config("recipes/start/small_gpt.yaml"), display)
-    step(3, "the guide, the same GPT taught on positive reviews")
-    train_once(load_config("recipes/start/positive_gpt.yaml"), display)
-    config = load_config(*RUN)
-    step(4, f"{config.algorithm.name}: the guide begins some texts, the policy learns from how it ends them")
+    title("Act 1: words of ten letters, to be spelled backward")
+    spell(display)
+    title("Act 2: real movie reviews, to be gone on from kindly")
+    config = load_config(*REVIEWS)
     train_once(config, display)
-    step(5, f"the test: the same {config.evaluation.test_samples} unseen prompts for all")
-    report(config, display)
-    display.note(f"Took {(time.monotonic() - started) / 60:.1f} minutes.")
+    title("The same unseen prompts for all")
+    compare(config, display)
+    report = write_report([RUNS], RUNS / "report.html")
+    display.note(f"Took {(time.monotonic() - started) / 60:.1f} minutes. Every sample and curve: {report}")
 
 
-def report(config: Config, display: Display) -> None:
-    """The table of start, guide and trained policy, three texts before and after, the curve."""
-    folder = config.folder
-    start = Trainer(config, display=display)
-    before = start.evaluate(Author.POLICY)
-    guide = start.evaluate(Author.GUIDE)
-    totals = json.loads((folder / "summary.json").read_text())["totals"]["policy"]
-    rows = {"start": before.totals, "guide": guide.totals, "trained policy": totals}
-    display.table("Movie reviews, test split", rows)
-    trained = [
-        json.loads(line) for line in (folder / "evaluation" / "policy.jsonl").read_text().splitlines()[1:]
-    ]
-    texts = Table(title="The same prompts before and after", show_lines=True)
-    for column in ("prompt ends", "before", "after"):
-        texts.add_column(column, ratio=1)
-    for old, new in list(zip(before.records, trained, strict=True))[:3]:
-        texts.add_row(
-            Text(printable(old["prompt"][-120:])),
-            Text(f"{printable(old['completion'])}  [reward {old['reward']:.2f}]"),
-            Text(f"{printable(new['completion'])}  [reward {new['reward']:.2f}]"),
-        )
-    display.console.print(texts)
-    picture = Path("runs") / "demo" / "curve.png"
-    save_curves(
-        picture,
-        "Validation reward",
-        {config.algorithm.name: [read_curve(folder)]},
-        {"guide": guide.totals["reward"]},
-    )
-    gain = totals["reward"] - before.totals["reward"]
+def spell(display: Display) -> None:
+    """Train with and without a guide at the same time, and draw both curves as they grow."""
     display.note(
-        f"Reward {before.totals['reward']:.3f} -> {totals['reward']:.3f} ({gain:+.3f}; guide "
-        f"{guide.totals['reward']:.3f}); judge {before.totals['judge']:.3f} -> {totals['judge']:.3f}. "
-        f"The curve is in {picture}, the policy in {folder / 'policy'}."
+        "The start, a tiny GPT, knows where each letter comes from and prefers a wrong one. Only a word that is right "
+        "in every letter is paid. The guide is a program that gets one word in three right."
     )
+    display.note("First the start is made, which takes a minute.")
+    train_once(load_config("recipes/start/reasoning.yaml"), Display(Console(quiet=True)))
+    display.note("GRPO, 120 updates of 64 texts without a guide, and as many with one; solved of 128 unseen words:")
+    folders = {name: RUNS / name for name, _ in (ALONE, GUIDED)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "rlgf", "train", *SPELLING, *changes, f"output={folders[name]}", "--resume"],
+            stdout=subprocess.DEVNULL,
+        )
+        for name, changes in (ALONE, GUIDED)
+    ]
+    for update, alone, guided in grown(list(folders.values()), running):
+        display.console.print(f"{update:>5}   without {bar(alone)}   with {bar(guided)}", highlight=False)
+    if any(process.wait() for process in running):
+        raise SystemExit("A run of act 1 failed; its sentence stands above.")
+    curves = {name: [read_curve(folder)] for name, folder in folders.items()}
+    save_curves(RUNS / "spelling.png", "Words solved", curves, {})
+    solved = [totals(folder)["reward"] for folder in folders.values()]
+    display.note(f"Of 400 further words: {solved[0]:.0%} without the guide, {solved[1]:.0%} with it.")
+
+
+def grown(folders: list[Path], running: list[subprocess.Popen[bytes]]) -> Iterator[tuple[int, float, float]]:
+    """The points that two runs have reached both, as they reach them: (update, reward of each)."""
+    shown = 0
+    while True:
+        ended = all(process.poll() is not None for process in running)
+        curves = [validations(folder) for folder in folders]
+        reached = list(zip(*curves, strict=False))
+        for (update, first), (_, second) in reached[shown:]:
+            yield update, first, second
+        shown = len(reached)
+        if ended:
+            return
+        time.sleep(1)
+
+
+def validations(folder: Path) -> list[tuple[int, float]]:
+    metrics = json_lines(folder / "metrics.jsonl")
+    return [(one["update"], one["validation/reward"]) for one in metrics if "validation/reward" in one]
+
+
+def bar(share: float, width: int = 20) -> str:
+    return f"{'█' * round(share * width):<{width}} {share:4.0%}"
+
+
+def compare(config: Config, display: Display) -> None:
+    """Start, guide and policy in numbers, and three texts of each that can be read aloud."""
+    start = Trainer(config, display=display)
+    found = {"start": start.evaluate(Author.POLICY), "guide": start.evaluate(Author.GUIDE)}
+    trained = totals(config.folder)
+    shown = ("reward", "judge", "kl", "output_perplexity")
+    rows = {name: dict(one.totals) for name, one in found.items()} | {"trained policy": trained}
+    display.table(
+        f"{config.evaluation.test_samples} unseen prompts",
+        {name: {key: row[key] for key in shown if key in row} for name, row in rows.items()},
+    )
+    lines = (config.folder / "evaluation" / "policy.jsonl").read_text().splitlines()[1:]
+    after = [json.loads(line) for line in lines]
+    texts = Table(title="The same prompts before and after", show_lines=True)
+    for column in ("prompt ends", "start", "guide", "trained policy"):
+        texts.add_column(column, ratio=1)
+    for row in list(zip(found["start"].records, found["guide"].records, after, strict=True))[:3]:
+        said = [Text(f"{printable(one['completion'])}  [reward {one['reward']:.2f}]") for one in row]
+        texts.add_row(Text(printable(row[0]["prompt"][-100:])), *said)
+    display.console.print(texts)
+
+
+def totals(folder: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((folder / "summary.json").read_text())["totals"]["policy"]
+    return found
 
 
 if __name__ == "__main__":
-    Console().rule("rlgf demo")
     main()

@@ -57,15 +57,17 @@ class Sentiment:
         self,
         threshold: Annotated[float, Field(ge=0, lt=1)] | None = None,
         with_prompt: bool = False,
+        snippets: Annotated[int, Field(ge=_BATCH)] = SNIPPETS,
         folder: Path | None = None,
     ) -> None:
         """
         Args:
             threshold: the reward becomes 1.0 where the probability is over it, else 0.0.
             with_prompt: read the prompt too.
+            snippets: how many it is trained on, the first time.
             folder: what `train_sentiment` wrote. Default: trained at the first use, then kept.
         """
-        folder = folder or load_or_train()
+        folder = folder or load_or_train(snippets)
         self.threshold = threshold
         self.with_prompt = with_prompt
         self.report: dict[str, Any] = json.loads((folder / "report.json").read_text())

@@ -60,11 +60,22 @@ def spell(display: Display) -> None:
     )
     display.note("First the start is made, which takes a minute.")
     train_once(load_config("recipes/start/reasoning.yaml"), Display(Console(quiet=True)))
-    display.note("GRPO, 120 updates of 64 texts without a guide, and as many with one; solved of 128 unseen words:")
+    display.note(
+        "GRPO, 120 updates of 64 texts without a guide, and as many with one; solved of 128 unseen words:"
+    )
     folders = {name: RUNS / name for name, _ in (ALONE, GUIDED)}
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "rlgf", "train", *SPELLING, *changes, f"output={folders[name]}", "--resume"],
+            [
+                sys.executable,
+                "-m",
+                "rlgf",
+                "train",
+                *SPELLING,
+                *changes,
+                f"output={folders[name]}",
+                "--resume",
+            ],
             stdout=subprocess.DEVNULL,
         )
         for name, changes in (ALONE, GUIDED)

@@ -21,6 +21,7 @@ REWARDS: Mapping[str, str] = {
     "length": "rlgf.rewards.texts:Length",
     "metric": "rlgf.rewards.texts:MetricReward",
     "verifier": "rlgf.rewards.verifier:Verifier",
+    "math-verify": "rlgf.rewards.math:MathVerify",
     "discriminator": "rlgf.rewards.discriminator:Discriminator",
     "model": "rlgf.reward_models.rewards:ModelReward",
     "adapter": "rlgf.reward_models.rewards:AdapterReward",

@@ -44,6 +44,8 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "rloo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.0),
     "bread": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "luffy": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
+    "prefix-rft": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
+    "chord": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "dr-po": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "reverse-curriculum": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "guided-rloo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.6),
@@ -93,8 +95,8 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert (found.group_size > 1) == found.grouped
     assert found.whiten == (found.advantage == "gae")
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
-    assert (found.help.length == whole) == (name not in ("reverse-curriculum", "luffy"))
-    assert found.help.members == (1 if name == "luffy" else None)
+    assert (found.help.length == whole) == (name not in ("reverse-curriculum", "luffy", "prefix-rft"))
+    assert found.help.members == (1 if name in ("luffy", "prefix-rft") else None)
     assert found.distills == (name == "distill")
     assert ("kl" in found.terms) == (found.advantage == "group_relative") == (found.kl_penalty == "loss")
     assert found.learned_reward == (name == "gail")

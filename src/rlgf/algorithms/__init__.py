@@ -8,6 +8,7 @@ from rlgf.algorithms.catalog import ALGORITHMS, algorithm_from
 from rlgf.algorithms.estimators import ESTIMATORS, Estimates, Estimator, Pairs, Signals
 from rlgf.algorithms.kl import KLConfig
 from rlgf.algorithms.script import Help, RollinLength, Script, Span
+from rlgf.algorithms.selection import SELECTORS, Selection
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.terms import LOSSES, LossFunction, LossInputs, Term
 
@@ -15,6 +16,7 @@ __all__ = [
     "ALGORITHMS",
     "ESTIMATORS",
     "LOSSES",
+    "SELECTORS",
     "Algorithm",
     "AnyAlgorithm",
     "Estimates",
@@ -27,6 +29,7 @@ __all__ = [
     "Pairs",
     "RollinLength",
     "Script",
+    "Selection",
     "Signals",
     "Span",
     "Term",

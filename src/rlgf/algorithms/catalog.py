@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlgf.algorithms.script import Help, RollinLength, Script, Span
+from rlgf.algorithms.selection import Selection
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture, merged
 from rlgf.algorithms.terms import Term
 from rlgf.errors import UserError, nearest
@@ -108,6 +109,49 @@ LUFFY = GUIDED_GRPO.model_copy(
         "equation": "GRPO's sum over the policy's tokens and that of f(pi) A over the guide's, f(x) = x / (x + 0.1), "
         "over the number of both",
         "paper": "Yan et al., arXiv 2504.14945",
+    }
+)
+PREFIX_RFT = GRPO.model_copy(
+    update={
+        "name": "prefix-rft",
+        "summary": "GRPO over groups of which one text goes on from the reference's beginning, ever less of it, and "
+        "learns from that too where the policy is in doubt",
+        "script": Script(rollin=Author.REFERENCE),
+        "help": Help(
+            members=1,
+            length=RollinLength(
+                low=Schedule(start=0.95, end=0.05, shape="cosine"),
+                high=Schedule(start=0.95, end=0.05, shape="cosine"),
+            ),
+            shared=False,
+        ),
+        "terms": {
+            "policy": Term(loss="clipped_surrogate"),
+            "rollin": Term(
+                loss="policy_gradient",
+                on=Span.ROLLIN,
+                select=Selection(name="top_entropy", options={"share": 0.2}),
+            ),
+            "kl": Term(loss="kl"),
+        },
+        "equation": "GRPO's sum over the policy's tokens and that of A log pi over the fifth of the reference's at which "
+        "the policy's entropy is highest, over the number of both",
+        "paper": "Huang et al., arXiv 2507.01679",
+    }
+)
+CHORD = GRPO.model_copy(
+    update={
+        "name": "chord",
+        "summary": "GRPO, and imitation of the references where the policy neither knows a token nor excludes it",
+        "terms": {
+            "policy": Term(loss="clipped_surrogate", weight=constant(0.9)),
+            "references": Term(
+                loss="nll", on=Span.REFERENCES, weight=constant(0.1), select=Selection(name="uncertainty")
+            ),
+            "kl": Term(loss="kl"),
+        },
+        "equation": "(1 - mu) GRPO + mu mean of -phi(p_t) log p_t, p_t = pi(y*_t | s_t), phi(p) = p (1 - p), mu 0.1",
+        "paper": "Zhang et al., arXiv 2508.11408",
     }
 )
 GUIDED_RLOO = RLOO.model_copy(
@@ -220,6 +264,8 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         GUIDED_GRPO,
         BREAD,
         LUFFY,
+        PREFIX_RFT,
+        CHORD,
         RLOO,
         GUIDED_RLOO,
         DISTILL,

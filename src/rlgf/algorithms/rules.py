@@ -64,12 +64,16 @@ def every_segment_has_an_author(row: Algorithm) -> str | None:
 
 def advantages_are_estimated(row: Algorithm) -> str | None:
     for name, term in row.terms.items():
-        if row.advantage is None and term.reads & {"advantages", "returns", "difference"}:
+        if row.advantage is None and term.asks & {"advantages", "returns", "difference"}:
             return (
                 f"the loss '{term.loss}' of the term '{name}' reads an advantage: set 'advantage' to "
                 f"{', '.join(ESTIMATORS)} or your own"
             )
-    if row.advantage is not None and not row.paired and not row.reads & {"advantages", "returns"}:
+    if (
+        row.advantage is not None
+        and not row.paired
+        and not any(term.reads & {"advantages", "returns"} for term in row.terms.values())
+    ):
         return f"no term reads the advantage '{row.advantage}': set 'advantage: null', or a loss that weighs by it"
     return None
 
@@ -99,10 +103,10 @@ def pairs_meet_losses_over_pairs(row: Algorithm) -> str | None:
 
 def ratios_are_to_the_writer(row: Algorithm) -> str | None:
     for name, term in row.terms.items():
-        if "old_logprobs" in term.reads and row.script.author(term.on) is not Author.POLICY:
+        if "old_logprobs" in term.asks and row.script.author(term.on) is not Author.POLICY:
             return (
                 f"the loss '{term.loss}' of the term '{name}' needs the probabilities of who wrote the {term.on}, so the "
-                "policy must have: set another 'on', or a loss that does without, such as nll or shaped_importance"
+                "policy must have: set another 'on', or a loss that does without, such as nll, policy_gradient or shaped_importance"
             )
         if term.on is Span.ROLLIN and term.weighs_advantages and row.members_alike:
             return (

@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from rlgf.algorithms import ALGORITHMS, Algorithm
+from rlgf.algorithms import ALGORITHMS, Algorithm, Term
 
 
 def algorithm_table() -> Group:
@@ -38,7 +38,7 @@ def algorithm_table() -> Group:
 def _cells(row: Algorithm) -> list[str]:
     script, help = row.script, row.help
     often = f"p = {help.probability.start:g}" if help.members is None else f"{help.members} a group"
-    terms = [f"{term.loss} on {term.on}" for term in row.terms.values()]
+    terms = [f"{term.loss} on {_tokens(term)}" for term in row.terms.values()]
     return [
         "" if script.rollin is None else f"{script.rollin.name.lower()}, {often}",
         script.rollout.name.lower(),
@@ -46,3 +46,7 @@ def _cells(row: Algorithm) -> list[str]:
         ", ".join(terms) + ("" if row.critic is None else f", V of the {row.critic}"),
         row.kl_penalty or "",
     ]
+
+
+def _tokens(term: Term) -> str:
+    return str(term.on) if term.select is None else f"{term.on} by {term.select.name}"

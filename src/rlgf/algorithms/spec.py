@@ -81,7 +81,7 @@ class Algorithm(BaseModel):
     @property
     def reads(self) -> frozenset[str]:
         """Which fields of `LossInputs` any term reads."""
-        return frozenset().union(*(term.reads for term in self.terms.values()))
+        return frozenset().union(*(term.asks for term in self.terms.values()))
 
     @property
     def estimator(self) -> Estimator | None:

@@ -101,7 +101,14 @@ def term_words(name: str, term: Term, row: Algorithm) -> list[str]:
     parameters = inspect.signature(term.function).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name not in READABLE}
     options = ", ".join(f"{key} {value}" for key, value in {**defaults, **term.options}.items())
-    return [name, term.loss, _tokens(term.on, row), schedule(term.weight), options]
+    return [name, term.loss, _tokens(term.on, row) + _selected(term), schedule(term.weight), options]
+
+
+def _selected(term: Term) -> str:
+    if term.select is None:
+        return ""
+    options = "".join(f", {key} {value}" for key, value in term.select.options.items())
+    return f", weighed by {term.select.name}{options}"
 
 
 def _tokens(span: Span, row: Algorithm) -> str:

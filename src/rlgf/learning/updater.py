@@ -215,7 +215,7 @@ class Updater:
         Returns:
             Their sum; the last hidden states, where ``hidden`` asks for them.
         """
-        names = frozenset[str]().union(*(term.term.reads for term in terms))
+        names = frozenset[str]().union(*(term.term.asks for term in terms))
         if moved is not None:
             names |= {"logprobs", "old_logprobs"}
         inputs, states = self.reader.read(names, micro, tokens, hidden=hidden)
@@ -233,7 +233,7 @@ class Updater:
         self, terms: Sequence[StepTerm], references: Rollout, row: Algorithm, metrics: dict[str, Tensor]
     ) -> None:
         """Add the gradient of the terms on the reference texts."""
-        names = frozenset[str]().union(*(term.term.reads for term in terms))
+        names = frozenset[str]().union(*(term.term.asks for term in terms))
         prompts = references.prompt_mask.sum(dim=1)
         for rows, counts in dealt_out(prompts, references.lengths, self.config.max_micro_tokens):
             micro = Experience(Scored(references[rows]))

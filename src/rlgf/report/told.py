@@ -94,7 +94,9 @@ def _functions(spec: Any) -> Iterator[str]:
     """The names of losses and estimators anywhere in a row or a mixture."""
     if isinstance(spec, Mapping):
         for key, value in spec.items():
-            if key in ("loss", "advantage") and isinstance(value, str):
+            if key in ("loss", "advantage", "select") and isinstance(value, str):
                 yield value
+            elif key == "select" and isinstance(value, Mapping):
+                yield str(value.get("name"))
             else:
                 yield from _functions(value)

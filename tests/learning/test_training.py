@@ -57,6 +57,7 @@ def build(
                 "episodes": 16,
                 "max_prompt_tokens": 4,
                 "max_response_tokens": 6,
+                "max_hint_tokens": 14,
                 **(rollout or {}),
             },
             "update": {"minibatch": 8, "epochs": 2, "learning_rate": 1e-3, **(update or {})},

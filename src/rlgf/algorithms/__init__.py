@@ -4,9 +4,11 @@ The trainer reads rows and knows no algorithm by name. To add one, write a row: 
 ``algorithm:``, in Python, or in `catalog.py`.
 """
 
-from rlgf.algorithms.catalog import ALGORITHMS, algorithm_from
+from rlgf.algorithms.catalog import ALGORITHMS
 from rlgf.algorithms.estimators import ESTIMATORS, Estimates, Estimator, Pairs, Signals
+from rlgf.algorithms.hint import Hint, View
 from rlgf.algorithms.kl import KLConfig
+from rlgf.algorithms.pick import algorithm_from
 from rlgf.algorithms.script import Help, RollinLength, Script, Span
 from rlgf.algorithms.selection import SELECTORS, Selection
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
@@ -22,6 +24,7 @@ __all__ = [
     "Estimates",
     "Estimator",
     "Help",
+    "Hint",
     "KLConfig",
     "LossFunction",
     "LossInputs",
@@ -33,5 +36,6 @@ __all__ = [
     "Signals",
     "Span",
     "Term",
+    "View",
     "algorithm_from",
 ]

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from rlgf.algorithms.functions import misfit, parameters
+from rlgf.algorithms.hint import View
 from rlgf.algorithms.script import Span
 from rlgf.algorithms.selection import Selection
 from rlgf.objectives import losses
@@ -105,6 +106,9 @@ class Term(BaseModel):
     """Parameters of the loss beyond what it reads."""
     select: Selection | None = Field(default=None, exclude_if=lambda select: select is None)
     """Which of its tokens it learns from, as a weight for each; default: all alike."""
+    view: View = Field(default=View.WRITTEN, exclude_if=lambda view: view is View.WRITTEN)
+    """Which prompt the policy is scored after, where texts are written after hints. The ratio of a loss is always to
+    the probability that the token was sampled with."""
 
     @property
     def function(self) -> LossFunction:

@@ -105,6 +105,14 @@ def test_a_sound_recipe_breaks_no_rule() -> None:
             [{"reward": {"terms": {"a": "toys:share_of_a"}}}, {"guide": {"guides": {"a": {"model": "x"}, "b": {"model": "y"}}}}],
             "both called 'a'",
         ),
+        (
+            ["algorithm=hinted-grpo", "rollout.max_hint_tokens=16", "update.max_update_kl=0.1"],
+            "knows that only after the prompts with hints",
+        ),
+        (
+            ["algorithm=hinted-grpo"],
+            "'rollout.max_hint_tokens' 64 and 'rollout.max_response_tokens' 8 make 136 tokens, and the policy's",
+        ),
         # What a section names.
         (["rollout.max_response_tokens=60"], "make 68 tokens, and the policy's context holds 64"),
         ([f"reward={HERE}:Silent"], f"reward '{HERE}:Silent' cannot be called"),

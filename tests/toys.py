@@ -193,10 +193,43 @@ class StopWhenLearned(TrainerCallback):
     """
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:
-        alone = all(row.script.rollin is None for row in args.algorithm.rows)
+        alone = all(row.script.helper is None for row in args.algorithm.rows)
         control.should_training_stop = alone and logs.get("reward", 0.0) > 0.97
 
 
 def share_of_a(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
     """The share of a completion's letters that are a."""
     return [text.count("a") / max(len(text), 1) for text in completions]
+
+
+class HintedTableModel(TableModel):
+    """A table for each of two prompts: the bare one, which is one end-of-text token, and one with a letter before that.
+
+    The rows of the second come after those of the first.
+    """
+
+    def __init__(self, bare: Tensor, hinted: Tensor) -> None:
+        super().__init__(bare)
+        end = torch.full((len(STATES), 1), -1e9)
+        self.table = nn.Parameter(torch.cat([self.table.data, torch.cat([hinted.log(), end], dim=1)]))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        logits_to_keep: int = 0,
+        output_hidden_states: bool = False,
+        **unused: object,
+    ) -> CausalLMOutputWithPast:
+        rows = []
+        for ids in input_ids.tolist():
+            start = len(ids) - 1 - ids[::-1].index(3)
+            first = len(STATES) if start and ids[start - 1] != 3 else 0
+            states = [first + state_index(ids[start + 1 : i + 1]) for i in range(start, len(ids))]
+            rows.append([0] * start + states)
+        return CausalLMOutputWithPast(logits=self.table[torch.tensor(rows)][:, -logits_to_keep:])
+
+
+def hinted_table_model(bare: Tensor, hinted: Tensor) -> LanguageModel:
+    model = HintedTableModel(bare, hinted)
+    declare(model, Abilities(cache=False, shared_prompts=False))
+    return LanguageModel(model, letter_tokenizer(LETTERS))

@@ -86,6 +86,7 @@ class Rollout:
 
     samples: tuple[Sample, ...]
     prompt_ids: Int[Tensor, "B P"]
+    """What the responses were written after: the samples' prompts, in some episodes with a hint put into them."""
     prompt_mask: Bool[Tensor, "B P"]
     response_ids: Int[Tensor, "B T"]
     author: UInt8[Tensor, "B T"]
@@ -105,6 +106,11 @@ class Rollout:
     """Whether the tokens spell another text than the author wrote, since the policy's tokenizer cannot spell that one."""
     engine_logprobs: Float[Tensor, "B T"] | None = None
     """The same as the engine has it that sampled them, where that is not the policy's own passes."""
+    bare_ids: Int[Tensor, "B Q"] | None = None
+    """The prompts without hints; None where the script has no hints."""
+    bare_mask: Bool[Tensor, "B Q"] | None = None
+    hints: tuple[str | None, ...] | None = None
+    """The hint that each episode was written after, where the script has hints."""
 
     def __len__(self) -> int:
         return self.response_ids.shape[0]
@@ -120,6 +126,23 @@ class Rollout:
 
     def written_by(self, author: Author) -> Bool[Tensor, "B T"]:
         return self.author == author
+
+    @property
+    def hinted(self) -> Bool[Tensor, "B"]:
+        """Which episodes were written after a hint."""
+        return torch.tensor([hint is not None for hint in self.hints or (None,) * len(self)])
+
+    @property
+    def hint_tokens(self) -> Int[Tensor, "B"]:
+        """How many tokens its hint, with the template, adds to each episode's prompt."""
+        return self.prompt_mask.sum(dim=1) - self.bare.prompt_mask.sum(dim=1)
+
+    @property
+    def bare(self) -> Rollout:
+        """The same responses after the prompts without hints; what they were sampled with stays as it was."""
+        if self.bare_ids is None or self.bare_mask is None:
+            return self
+        return replace(self, prompt_ids=self.bare_ids, prompt_mask=self.bare_mask)
 
     @property
     def prompts(self) -> list[str]:
@@ -156,6 +179,8 @@ class Scored:
     logged: Mapping[str, Float[Tensor, "B"]] = field(default_factory=dict)
     """What the reward logged beside its numbers, the same for all episodes that it scored together."""
     reference_logprobs: Float[Tensor, "B T"] | None = None
+    unhinted_reference_logprobs: Float[Tensor, "B T"] | None = None
+    """The same after the prompts without hints, where a term compares with it."""
     old_logprobs: Float[Tensor, "B T"] | None = None
     """Log-probability of each token under the policy before the update, where a loss reads it; what the policy
     sampled itself is in the rollout."""
@@ -197,6 +222,13 @@ class Experience:
         """Of each token under the policy before the update; 0 at what others wrote, unless a loss reads that."""
         known = self.scored.old_logprobs
         return self.rollout.sampled_logprobs if known is None else known
+
+    @property
+    def bare(self) -> Experience:
+        """The same episodes after their prompts without hints, see `Rollout.bare`."""
+        reference = self.scored.unhinted_reference_logprobs
+        scored = replace(self.scored, rollout=self.rollout.bare, reference_logprobs=reference)
+        return self if self.rollout.bare_ids is None else replace(self, scored=scored)
 
     @property
     def units(self) -> Int[Tensor, "N K"]:
@@ -266,7 +298,7 @@ def _joined(records: Sequence[Any]) -> Any:
         if first.dim() == 1:
             return torch.cat(values)
         rows = [row for value in values for row in value]
-        return pad(rows, 0, left=name.startswith("prompt"))
+        return pad(rows, 0, left=name.startswith(("prompt", "bare")))
 
     joined = {f.name: join(f.name, [getattr(r, f.name) for r in records]) for f in fields(records[0])}
     return replace(records[0], **joined)

@@ -23,7 +23,7 @@ from rlgf.algorithms import (
     Span,
     algorithm_from,
 )
-from rlgf.algorithms.catalog import carried
+from rlgf.algorithms.pick import carried
 from rlgf.algorithms.spec import merged
 from rlgf.errors import UserError
 from rlgf.objectives import advantages
@@ -44,6 +44,11 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "rloo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.0),
     "bread": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "luffy": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
+    "prefix-rft": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
+    "chord": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
+    "hinted-grpo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "questa": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "sage": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "dr-po": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "reverse-curriculum": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "guided-rloo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.6),
@@ -93,8 +98,13 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert (found.group_size > 1) == found.grouped
     assert found.whiten == (found.advantage == "gae")
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
-    assert (found.help.length == whole) == (name not in ("reverse-curriculum", "luffy"))
-    assert found.help.members == (1 if name == "luffy" else None)
+    assert (found.help.length == whole) == (
+        name not in ("reverse-curriculum", "luffy", "prefix-rft", "questa")
+    )
+    origins = {"hinted-grpo": GUIDE, "questa": REFERENCE, "sage": POLICY}
+    assert (found.script.hint and found.script.hint.author) == origins.get(name)
+    assert found.scores_prompts == (name == "hinted-grpo")
+    assert found.help.members == (1 if name in ("luffy", "prefix-rft") else None)
     assert found.distills == (name == "distill")
     assert ("kl" in found.terms) == (found.advantage == "group_relative") == (found.kl_penalty == "loss")
     assert found.learned_reward == (name == "gail")

@@ -40,7 +40,7 @@ RECIPE: dict[str, Any] = {
     "policy": {"scratch": {"vocabulary": 300, "layers": 1, "width": 32, "context": 64}},
     "guide": {"name": "toys:FavouringGuide", "options": {"favourite": "a", "probability": 0.6}},
     "reward": "toys:share_of_a",
-    "rollout": {"episodes": 16, "max_prompt_tokens": 4, "max_response_tokens": 6},
+    "rollout": {"episodes": 16, "max_prompt_tokens": 4, "max_response_tokens": 6, "max_hint_tokens": 16},
     "update": {"minibatch": 8, "epochs": 2},
     "training": {"updates": 5, "trackers": []},
     "evaluation": {"samples": 8, "test_samples": 8, "every": 2},

@@ -19,6 +19,7 @@ from rlgf.objectives.losses import (
     kl_estimate,
     negative_entropy,
     negative_log_likelihood,
+    policy_gradient,
     shaped_importance,
     update_kl,
 )
@@ -37,6 +38,7 @@ LOSSES: dict[str, Loss] = {
     "clipped_surrogate": lambda x, old, target, mask, n: clipped_surrogate(x, old, target, mask, n, CLIP),
     "clipped_value": lambda x, old, target, mask, n: (clipped_value(x, old, target, mask, n, CLIP), {}),
     "negative_log_likelihood": lambda x, old, target, mask, n: (negative_log_likelihood(x, mask, n), {}),
+    "policy_gradient": lambda x, old, target, mask, n: (policy_gradient(x, target, mask, n), {}),
     "shaped_importance": lambda x, old, target, mask, n: shaped_importance(x, target, mask, n),
     "distillation": lambda x, old, target, mask, n: (distillation(coin(x), coin(old), mask, n, 0.3), {}),
     "negative_entropy": lambda x, old, target, mask, n: (negative_entropy(x, mask, n), {}),
@@ -115,7 +117,10 @@ def test_clipped_value_equals_a_loop(row: Row, normalizer: float) -> None:
 
 @given(TOKENS, st.floats(0.5, 20))
 def test_the_plain_sums_equal_a_loop(row: Row, normalizer: float) -> None:
-    numbers, _, _, mask = columns(row)
+    numbers, _, advantages, mask = columns(row)
+    gradient = policy_gradient(numbers, advantages, mask, normalizer)
+    weighed = sum(new * target for new, _, target, masked_in in row if masked_in)
+    assert gradient.item() == pytest.approx(-weighed / normalizer, abs=1e-9)
     total = sum(new for new, _, _, masked_in in row if masked_in) / normalizer
     nll = negative_log_likelihood(numbers, mask, normalizer)
     bonus = -negative_entropy(numbers, mask, normalizer)

@@ -17,7 +17,11 @@ from toys import FavouringGuide, LetterTask, StopWhenLearned, letter_gpt, letter
 
 QUIET = Display(Console(quiet=True))
 # With a roll-in in every episode nothing is learned of the first token, which is all of a text's luck here.
-CHANGED = {"dr-po": {"help": {"probability": 0.6}}}
+# And with a hint in every prompt, nothing of the prompt alone: what this small model learns of one is no use to the other.
+CHANGED = {
+    "dr-po": {"help": {"probability": 0.6}},
+    "questa": {"help": {"probability": 0.5, "shared": False}},
+}
 
 
 def trainer(
@@ -36,6 +40,7 @@ def trainer(
                 "max_prompt_tokens": 4,
                 "min_response_tokens": 6,
                 "max_response_tokens": 6,
+                "max_hint_tokens": 14,
             },
             "update": {"minibatch": 32, "epochs": 2, "learning_rate": 5e-3},
             "training": {"updates": 40, "trackers": [], "checkpoint_every": 1000},

@@ -244,7 +244,10 @@ def test_every_algorithm_is_told_and_drawn(name: str) -> None:
     assert len(told["rows"]) == len(ALGORITHMS[name].rows)
     for row, drawn in zip(ALGORITHMS[name].rows, told["rows"], strict=True):
         authors = {part["author"] for line in drawn["drawing"]["lines"] for part in line["segments"]}
-        assert authors == {author.name.lower() for author in row.script.authors}
+        writers = {row.script.rollin, row.script.rollout} - {None}
+        assert authors == {author.name.lower() for author in writers}
+        hints = [line["label"] for line in drawn["drawing"]["lines"] if "hint" in line["label"]]
+        assert len(hints) == (row.script.hint is not None)
         assert len(drawn["drawing"]["reads"]) == len(row.terms)
 
 

@@ -94,7 +94,7 @@ def test_a_run_of_one_process_goes_on_in_two(folders: dict[int, Path], tmp_path:
             torch.testing.assert_close(resumed[name], weight, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["guided-grpo", "guided-rebel"])
+@pytest.mark.parametrize("name", ["guided-grpo", "guided-rebel", "hinted-grpo"])
 def test_concatenated_shares_are_the_whole(name: str) -> None:
     trainer = build(name)
     whole = experience_of(trainer, ROWS[name]).scored
@@ -104,6 +104,8 @@ def test_concatenated_shares_are_the_whole(name: str) -> None:
     for tensor, joined in (
         (whole.reference_logprobs, again.reference_logprobs),
         (whole.old_logprobs, again.old_logprobs),
+        (whole.unhinted_reference_logprobs, again.unhinted_reference_logprobs),
+        (whole.rollout.bare_ids, again.rollout.bare_ids),
     ):
         assert (tensor is None and joined is None) or torch.equal(joined, tensor)
     assert again.rollout.texts == whole.rollout.texts

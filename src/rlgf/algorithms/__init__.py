@@ -4,10 +4,13 @@ The trainer reads rows and knows no algorithm by name. To add one, write a row: 
 ``algorithm:``, in Python, or in `catalog.py`.
 """
 
-from rlgf.algorithms.catalog import ALGORITHMS, algorithm_from
+from rlgf.algorithms.catalog import ALGORITHMS
 from rlgf.algorithms.estimators import ESTIMATORS, Estimates, Estimator, Pairs, Signals
+from rlgf.algorithms.hint import Hint, View
 from rlgf.algorithms.kl import KLConfig
+from rlgf.algorithms.pick import algorithm_from
 from rlgf.algorithms.script import Help, RollinLength, Script, Span
+from rlgf.algorithms.selection import SELECTORS, Selection
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.terms import LOSSES, LossFunction, LossInputs, Term
 
@@ -15,11 +18,13 @@ __all__ = [
     "ALGORITHMS",
     "ESTIMATORS",
     "LOSSES",
+    "SELECTORS",
     "Algorithm",
     "AnyAlgorithm",
     "Estimates",
     "Estimator",
     "Help",
+    "Hint",
     "KLConfig",
     "LossFunction",
     "LossInputs",
@@ -27,8 +32,10 @@ __all__ = [
     "Pairs",
     "RollinLength",
     "Script",
+    "Selection",
     "Signals",
     "Span",
     "Term",
+    "View",
     "algorithm_from",
 ]

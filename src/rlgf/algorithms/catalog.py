@@ -1,40 +1,20 @@
-"""The catalog of algorithms, and how a recipe picks or changes a row of it."""
+"""The catalog of algorithms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from rlgf.algorithms.hinted import HINTED_GRPO, QUESTA, SAGE
 from rlgf.algorithms.script import Help, RollinLength, Script, Span
-from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture, merged
+from rlgf.algorithms.selection import Selection
+from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.terms import Term
-from rlgf.errors import UserError, nearest
+from rlgf.algorithms.unguided import BC, GAE, GRPO, PPO, RLOO
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author
 
 _RLGF = "Chang et al., arXiv 2306.11816"
-_GAE = "A = sum_k (gamma lambda)^k delta_t+k"
 
-BC = Algorithm(
-    name="bc",
-    summary="behaviour cloning (supervised fine-tuning) of the reference texts",
-    script=Script(rollout=Author.REFERENCE),
-    terms={"policy": Term(loss="nll")},
-    equation="-log pi(y_t | s_t)",
-    paper="Pomerleau, 1988",
-)
-PPO = Algorithm(
-    name="ppo",
-    summary="proximal policy optimization from the prompt",
-    terms={
-        "policy": Term(loss="clipped_surrogate"),
-        "value": Term(loss="value", weight=constant(0.5)),
-    },
-    advantage="gae",
-    whiten=True,
-    equation=f"min(rho A, clip(rho) A), {_GAE}, V = V^pi",
-    paper="Schulman et al., arXiv 1707.06347",
-)
 PPO_PLUS_PLUS = PPO.model_copy(
     update={
         "name": "ppo++",
@@ -51,28 +31,9 @@ AGGREVATED = PPO.model_copy(
         "script": Script(rollin=Author.POLICY, rollout=Author.GUIDE),
         "help": Help(probability=constant(0.8)),
         "terms": {**PPO.terms, "policy": Term(loss="clipped_surrogate", on=Span.ROLLIN)},
-        "equation": f"min(rho A, clip(rho) A), {_GAE}, V = V^g; lambda {PPO.gae_lambda:g}, "
+        "equation": f"min(rho A, clip(rho) A), {GAE}, V = V^g; lambda {PPO.gae_lambda:g}, "
         "at lambda 0: A^g = r_t + gamma V^g(s_t+1) - V^g(s_t)",
         "paper": f"{_RLGF}; Sun et al., arXiv 1703.01030",
-    }
-)
-GRPO = Algorithm(
-    name="grpo",
-    summary="group-relative policy optimization, no critic",
-    terms={"policy": Term(loss="clipped_surrogate"), "kl": Term(loss="kl")},
-    advantage="group_relative",
-    group_size=4,
-    equation="min(rho A, clip(rho) A) - c KL(pi || ref), A = (R - mean_group R) / std_group R",
-    paper="Shao et al., arXiv 2402.03300",
-)
-RLOO = GRPO.model_copy(
-    update={
-        "name": "rloo",
-        "summary": "REINFORCE with a leave-one-out baseline, no critic",
-        "terms": {"policy": Term(loss="clipped_surrogate")},
-        "advantage": "leave_one_out",
-        "equation": "min(rho A, clip(rho) A), A = R - mean of the others' R",
-        "paper": "Ahmadian et al., arXiv 2402.14740",
     }
 )
 DISTILL = Algorithm(
@@ -108,6 +69,49 @@ LUFFY = GUIDED_GRPO.model_copy(
         "equation": "GRPO's sum over the policy's tokens and that of f(pi) A over the guide's, f(x) = x / (x + 0.1), "
         "over the number of both",
         "paper": "Yan et al., arXiv 2504.14945",
+    }
+)
+PREFIX_RFT = GRPO.model_copy(
+    update={
+        "name": "prefix-rft",
+        "summary": "GRPO over groups of which one text goes on from the reference's beginning, ever less of it, and "
+        "learns from that too where the policy is in doubt",
+        "script": Script(rollin=Author.REFERENCE),
+        "help": Help(
+            members=1,
+            length=RollinLength(
+                low=Schedule(start=0.95, end=0.05, shape="cosine"),
+                high=Schedule(start=0.95, end=0.05, shape="cosine"),
+            ),
+            shared=False,
+        ),
+        "terms": {
+            "policy": Term(loss="clipped_surrogate"),
+            "rollin": Term(
+                loss="policy_gradient",
+                on=Span.ROLLIN,
+                select=Selection(name="top_entropy", options={"share": 0.2}),
+            ),
+            "kl": Term(loss="kl"),
+        },
+        "equation": "GRPO's sum over the policy's tokens and that of A log pi over the fifth of the reference's at which "
+        "the policy's entropy is highest, over the number of both",
+        "paper": "Huang et al., arXiv 2507.01679",
+    }
+)
+CHORD = GRPO.model_copy(
+    update={
+        "name": "chord",
+        "summary": "GRPO, and imitation of the references where the policy neither knows a token nor excludes it",
+        "terms": {
+            "policy": Term(loss="clipped_surrogate", weight=constant(0.9)),
+            "references": Term(
+                loss="nll", on=Span.REFERENCES, weight=constant(0.1), select=Selection(name="uncertainty")
+            ),
+            "kl": Term(loss="kl"),
+        },
+        "equation": "(1 - mu) GRPO + mu mean of -phi(p_t) log p_t, p_t = pi(y*_t | s_t), phi(p) = p (1 - p), mu 0.1",
+        "paper": "Zhang et al., arXiv 2508.11408",
     }
 )
 GUIDED_RLOO = RLOO.model_copy(
@@ -220,6 +224,11 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         GUIDED_GRPO,
         BREAD,
         LUFFY,
+        PREFIX_RFT,
+        CHORD,
+        HINTED_GRPO,
+        QUESTA,
+        SAGE,
         RLOO,
         GUIDED_RLOO,
         DISTILL,
@@ -231,73 +240,3 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         GUIDED_REBEL,
     )
 }
-
-
-def algorithm_from(spec: Any) -> AnyAlgorithm:
-    """An algorithm from what a recipe says: a name, a row, or ``base`` with changed fields.
-
-    Changes without a ``base`` or a ``name`` are changes to `ppo`. What a mixture has only in its rows is changed in
-    both of them; each of these can be named, or have a ``base``, too.
-
-    Raises:
-        UserError: ``base`` is not in the catalog, or a row of a mixture is itself a mixture.
-        ValueError: it is neither a name nor a mapping, or a field does not fit.
-    """
-    if isinstance(spec, Algorithm | Mixture):
-        return spec
-    if isinstance(spec, str):
-        spec = {"base": spec}
-    if not isinstance(spec, Mapping):
-        raise ValueError("it must be a name such as 'ppo++', or a mapping with 'base' or 'name'")
-    changes = {key: value for key, value in spec.items() if key != "base"}
-    if "base" not in spec and "name" in spec:
-        rows = {key: _member(key, changes[key]) for key in _MEMBERS if key in changes}
-        return (Mixture if rows else Algorithm).model_validate(changes | rows)
-    base = str(spec.get("base", "ppo"))
-    if base not in ALGORITHMS:
-        raise UserError(f"algorithm '{base}' is not known: {nearest(base, ALGORITHMS)}")
-    row = ALGORITHMS[base]
-    if isinstance(row, Mixture):
-        of_rows = {key: changes.pop(key) for key in [*changes] if key in _OF_ROWS}
-        for name in _MEMBERS:
-            own = changes.get(name, {})
-            changes[name] = _member(name, merged(of_rows, {"base": own} if isinstance(own, str) else own))
-    return type(row).model_validate(merged(row.model_dump(), changes))
-
-
-def _member(key: str, spec: Any) -> Any:
-    """A row of a mixture, where it is named or changes one that is; anything else as it stands."""
-    if not isinstance(spec, str) and not (isinstance(spec, Mapping) and "base" in spec):
-        return spec
-    row = algorithm_from(spec)
-    if isinstance(row, Mixture):
-        raise UserError(f"'algorithm.{key}' is the mixture '{row.name}': name an algorithm of one row.")
-    return row
-
-
-_MEMBERS = ("imitate", "explore")
-_OF_ROWS = Algorithm.model_fields.keys() - Mixture.model_fields.keys()
-
-
-def carried(old: Mapping[str, Any], base: str) -> dict[str, Any]:
-    """What stays of a recipe's algorithm where a later recipe names another: what belongs to the task and its rewards.
-
-    That is the discount, the KL penalty, terms that the recipe added, and how much the value loss weighs, for an
-    algorithm that has one.
-    """
-    kept = {key: old[key] for key in ("gamma", "kl") if key in old}
-    terms, before, after = old.get("terms"), _terms_of(old.get("base", "ppo")), _terms_of(base)
-    if isinstance(terms, Mapping):
-        stays = {
-            name: term
-            for name, term in terms.items()
-            if name not in before or (name == "value" and name in after)
-        }
-        kept |= {"terms": stays} if stays else {}
-    return kept
-
-
-def _terms_of(base: str) -> set[str]:
-    """The names of the terms of an algorithm's rows; none for an unknown one."""
-    row = ALGORITHMS.get(base)
-    return {name for one in row.rows for name in one.terms} if row is not None else set()

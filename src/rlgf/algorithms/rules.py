@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
+from rlgf.algorithms.hint import View
 from rlgf.algorithms.script import Span
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC
 from rlgf.registry import resolve
@@ -30,10 +31,18 @@ def lacking(row: Algorithm, sample: Sample) -> str | None:
             "use the task 'data' with the options 'reference_field: chosen' and 'rejected_field: rejected'."
         )
     read = any(term.on is Span.REFERENCES and term.ever for term in row.terms.values())
+    hint = row.script.hint
+    read = read or (hint is not None and hint.reads_reference)
     if (read or Author.REFERENCE in row.script.authors) and not sample.references:
         return (
             f"algorithm '{row.name}' needs reference texts, and a sample has none: let the task give them (its "
             "option 'reference_field'), or choose another algorithm."
+        )
+    if hint is not None and hint.column is not None and hint.column not in sample.columns:
+        there = ", ".join(sample.columns) or "none"
+        return (
+            f"algorithm '{row.name}' takes hints from the column '{hint.column}', and a sample has none (its columns: "
+            f"{there}): set 'script.hint.column' to one that the task gives."
         )
     return None
 
@@ -57,19 +66,23 @@ def trains_the_policy(row: Algorithm) -> str | None:
 
 def every_segment_has_an_author(row: Algorithm) -> str | None:
     reads = any(term.on is Span.ROLLIN for term in row.terms.values())
-    if row.script.rollin is None and (reads or row.help.ever):
+    if row.script.rollin is None and (reads or (row.help.ever and row.script.hint is None)):
         return "it reads or draws a roll-in, so 'script.rollin' must name who writes it"
     return None
 
 
 def advantages_are_estimated(row: Algorithm) -> str | None:
     for name, term in row.terms.items():
-        if row.advantage is None and term.reads & {"advantages", "returns", "difference"}:
+        if row.advantage is None and term.asks & {"advantages", "returns", "difference"}:
             return (
                 f"the loss '{term.loss}' of the term '{name}' reads an advantage: set 'advantage' to "
                 f"{', '.join(ESTIMATORS)} or your own"
             )
-    if row.advantage is not None and not row.paired and not row.reads & {"advantages", "returns"}:
+    if (
+        row.advantage is not None
+        and not row.paired
+        and not any(term.reads & {"advantages", "returns"} for term in row.terms.values())
+    ):
         return f"no term reads the advantage '{row.advantage}': set 'advantage: null', or a loss that weighs by it"
     return None
 
@@ -99,10 +112,10 @@ def pairs_meet_losses_over_pairs(row: Algorithm) -> str | None:
 
 def ratios_are_to_the_writer(row: Algorithm) -> str | None:
     for name, term in row.terms.items():
-        if "old_logprobs" in term.reads and row.script.author(term.on) is not Author.POLICY:
+        if "old_logprobs" in term.asks and row.script.author(term.on) is not Author.POLICY:
             return (
                 f"the loss '{term.loss}' of the term '{name}' needs the probabilities of who wrote the {term.on}, so the "
-                "policy must have: set another 'on', or a loss that does without, such as nll or shaped_importance"
+                "policy must have: set another 'on', or a loss that does without, such as nll, policy_gradient or shaped_importance"
             )
         if term.on is Span.ROLLIN and term.weighs_advantages and row.members_alike:
             return (
@@ -147,21 +160,51 @@ def groups_are_large_enough(row: Algorithm) -> str | None:
 def help_can_be_given(row: Algorithm) -> str | None:
     script, help = row.script, row.help
     drawn = max(help.probability.start, help.probability.end) > 0
-    if help.members is not None and (script.rollin is None or help.shared or drawn):
+    nobody = script.rollin is None and script.hint is None
+    if help.members is not None and (nobody or help.shared or drawn):
         return (
             "'help.members' says how many members of a group have a roll-in of their own: set 'script.rollin' to who "
             "writes it, 'help.shared: false', and no 'help.probability'; or 'help.members: null'"
         )
-    if help.length.whole and (script.rollin in (None, Author.POLICY) or row.members_alike):
+    begun = script.rollin in (None, Author.POLICY) and script.hint is None
+    if help.length.whole and (begun or (row.members_alike and script.hint is None)):
         return (
             "'help.length.whole' gives an episode to the author of its roll-in: set 'script.rollin' to guide or "
             "reference, and in groups 'help.shared: false', so that members differ"
         )
-    if help.below is not None and (script.rollin in (None, Author.POLICY) or row.advantage is None):
+    if help.below is not None and (begun or row.advantage is None):
         return (
             "'help.below' asks for help where a reward is missed: it needs a 'script.rollin' of guide or "
-            "reference, and an 'advantage'"
+            "reference or a 'script.hint', and an 'advantage'"
         )
+    return None
+
+
+def hints_have_readers(row: Algorithm) -> str | None:
+    if row.script.hint is None:
+        return None
+    if row.script.rollin is not None:
+        return "an episode is helped by a roll-in or by a hint: leave 'script.rollin' or 'script.hint' out"
+    if row.script.rollout is Author.REFERENCE or row.from_pairs:
+        return "a text of the data reads no hint: set 'script.rollout' to policy or guide, or leave 'script.hint' out"
+    if not row.help.ever:
+        return "its hint is never given: set 'help.probability' or 'help.members', or leave 'script.hint' out"
+    return None
+
+
+def views_can_be_scored(row: Algorithm) -> str | None:
+    for name, term in row.terms.items():
+        if term.view is View.WRITTEN:
+            continue
+        if term.paired or term.of_critic or term.on is Span.REFERENCES:
+            return (
+                f"the term '{name}' has no other view than its texts were written with: leave its 'view' out"
+            )
+        if row.script.hint is not None and row.kl_penalty == "reward" and term.weighs_advantages:
+            return (
+                f"the term '{name}' learns after the bare prompt, and a KL penalty in the rewards is that of texts after "
+                "a hint: give 'terms' one with the loss 'kl' and 'view: prompt', which takes it out of the rewards"
+            )
     return None
 
 
@@ -176,4 +219,6 @@ RULES: tuple[Rule, ...] = (
     critics_judge_who_finishes,
     groups_are_large_enough,
     help_can_be_given,
+    hints_have_readers,
+    views_can_be_scored,
 )

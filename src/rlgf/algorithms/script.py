@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlgf.algorithms.authors import AuthorName
+from rlgf.algorithms.hint import Hint
 from rlgf.schedules import Share, constant
 from rlgf.types import Author
-
-
-def _author(value: Any) -> Any:
-    return Author[value.upper()] if isinstance(value, str) and value.upper() in Author.__members__ else value
-
-
-AuthorName = Annotated[
-    Author, BeforeValidator(_author), PlainSerializer(lambda a: Author(a).name.lower(), return_type=str)
-]
 
 
 class Span(StrEnum):
@@ -43,11 +35,18 @@ class Script(BaseModel):
     """Who begins those texts that have a roll-in."""
     rollout: AuthorName = Author.POLICY
     """Who writes on from there, or from the prompt where there is no roll-in."""
+    hint: Hint | None = Field(default=None, exclude_if=lambda hint: hint is None)
+    """What the roll-out's author reads beside the prompt, in the episodes that `Help` chooses."""
 
     @property
     def authors(self) -> set[Author]:
         """Everybody who may write."""
-        return {self.rollout} | ({self.rollin} if self.rollin is not None else set())
+        return {self.rollout} | ({self.helper} if self.helper is not None else set())
+
+    @property
+    def helper(self) -> Author | None:
+        """Who begins the texts or writes the hints."""
+        return self.rollin if self.hint is None else self.hint.author
 
     def author(self, span: Span) -> Author:
         """Who writes the roll-in or the roll-out."""
@@ -89,7 +88,7 @@ class RollinLength(BaseModel):
 
 
 class Help(BaseModel):
-    """Which episodes have a roll-in, and how long it is. All of it is decided before anything is written,
+    """Which episodes have a roll-in or, where the script has one, a hint, and how long it is. All of it is decided before anything is written,
     except where `below` looks at a group's own texts first."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

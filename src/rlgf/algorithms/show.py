@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from rlgf.algorithms import ALGORITHMS, Algorithm
+from rlgf.algorithms import ALGORITHMS, Algorithm, Term, View
 
 
 def algorithm_table() -> Group:
@@ -38,11 +38,24 @@ def algorithm_table() -> Group:
 def _cells(row: Algorithm) -> list[str]:
     script, help = row.script, row.help
     often = f"p = {help.probability.start:g}" if help.members is None else f"{help.members} a group"
-    terms = [f"{term.loss} on {term.on}" for term in row.terms.values()]
+    terms = [f"{term.loss} on {_tokens(term)}" for term in row.terms.values()]
     return [
         "" if script.rollin is None else f"{script.rollin.name.lower()}, {often}",
-        script.rollout.name.lower(),
+        script.rollout.name.lower() + _hint(row, often),
         row.advantage or "",
         ", ".join(terms) + ("" if row.critic is None else f", V of the {row.critic}"),
         row.kl_penalty or "",
     ]
+
+
+def _hint(row: Algorithm, often: str) -> str:
+    hint = row.script.hint
+    if hint is None:
+        return ""
+    origin = f"column '{hint.column}'" if hint.author is None else hint.author.name.lower()
+    return f", {often} after a hint: {origin}"
+
+
+def _tokens(term: Term) -> str:
+    found = str(term.on) if term.select is None else f"{term.on} by {term.select.name}"
+    return found if term.view is View.WRITTEN else f"{found} without the hint"

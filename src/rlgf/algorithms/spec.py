@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlgf import seeding
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
+from rlgf.algorithms.hint import View
 from rlgf.algorithms.kl import KLConfig
 from rlgf.algorithms.rules import misfit
 from rlgf.algorithms.script import Help, Script, Span
@@ -81,7 +82,7 @@ class Algorithm(BaseModel):
     @property
     def reads(self) -> frozenset[str]:
         """Which fields of `LossInputs` any term reads."""
-        return frozenset().union(*(term.reads for term in self.terms.values()))
+        return frozenset().union(*(term.asks for term in self.terms.values()))
 
     @property
     def estimator(self) -> Estimator | None:
@@ -133,6 +134,11 @@ class Algorithm(BaseModel):
         return self.paired and self.script.rollout is Author.REFERENCE
 
     @property
+    def scores_prompts(self) -> bool:
+        """Whether a term scores after the bare prompt what was written after a hint."""
+        return self.script.hint is not None and any(t.view is View.PROMPT for t in self.terms.values())
+
+    @property
     def distills(self) -> bool:
         """Whether it ever learns from the guide's probabilities."""
         return any("guide_distribution" in term.reads and term.ever for term in self.terms.values())
@@ -152,7 +158,7 @@ class Algorithm(BaseModel):
         if self.script.rollout is Author.GUIDE or not any(not term.of_critic for term in terms.values()):
             return None
         row = self.model_copy(update={"terms": terms})
-        return row.alone if self.script.rollin is Author.GUIDE else row
+        return row.alone if self.script.helper is Author.GUIDE else row
 
     def changed(self, **fields: Any) -> Algorithm:
         """The same with other fields, level by level, as a recipe changes them: ``help={"probability": 0.3}``.
@@ -164,9 +170,9 @@ class Algorithm(BaseModel):
 
     @property
     def alone(self) -> Algorithm:
-        """The same without roll-ins."""
+        """The same without roll-ins and hints."""
         terms = {name: term for name, term in self.terms.items() if term.on is not Span.ROLLIN}
-        script = self.script.model_copy(update={"rollin": None})
+        script = self.script.model_copy(update={"rollin": None, "hint": None})
         return self.model_copy(
             update={"script": script, "help": Help(shared=self.help.shared), "terms": terms}
         )

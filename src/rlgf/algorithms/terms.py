@@ -13,17 +13,18 @@ named from a recipe as ``terms: {policy: {loss: mine.py:cautious, options: {marg
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import cache
-from typing import Any, get_type_hints
+from typing import Any
 
 from jaxtyping import Bool, Float, UInt8
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from rlgf.algorithms.functions import misfit, parameters
+from rlgf.algorithms.hint import View
 from rlgf.algorithms.script import Span
+from rlgf.algorithms.selection import Selection
 from rlgf.objectives import losses
 from rlgf.registry import resolve
 from rlgf.schedules import Schedule, constant
@@ -81,6 +82,7 @@ LossFunction = Callable[..., Tensor | tuple[Tensor, losses.Metrics]]
 LOSSES: Mapping[str, LossFunction] = {
     "clipped_surrogate": losses.clipped_surrogate,
     "nll": losses.negative_log_likelihood,
+    "policy_gradient": losses.policy_gradient,
     "shaped_importance": losses.shaped_importance,
     "dpo": losses.dpo,
     "rebel": losses.rebel,
@@ -102,6 +104,11 @@ class Term(BaseModel):
     weight: Schedule = constant(1.0)
     options: Mapping[str, Any] = {}
     """Parameters of the loss beyond what it reads."""
+    select: Selection | None = Field(default=None, exclude_if=lambda select: select is None)
+    """Which of its tokens it learns from, as a weight for each; default: all alike."""
+    view: View = Field(default=View.WRITTEN, exclude_if=lambda view: view is View.WRITTEN)
+    """Which prompt the policy is scored after, where texts are written after hints. The ratio of a loss is always to
+    the probability that the token was sampled with."""
 
     @property
     def function(self) -> LossFunction:
@@ -115,7 +122,12 @@ class Term(BaseModel):
     @property
     def reads(self) -> frozenset[str]:
         """Which fields of `LossInputs` the loss reads."""
-        return _parameters(self.function) & READABLE
+        return parameters(self.function) & READABLE
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """Which of them a run must provide: what the loss reads, and what chooses its tokens."""
+        return self.reads if self.select is None else self.reads | self.select.reads
 
     @property
     def paired(self) -> bool:
@@ -149,49 +161,19 @@ class Term(BaseModel):
 
     def misfit(self, name: str) -> str | None:
         """Why its function cannot be called as the term says, in a clause; None where it can."""
-        function = resolve(self.loss, LOSSES, "the loss")  # which may be anything yet
-        if not callable(function) or inspect.isclass(function):
-            return f"the loss '{self.loss}' of the term '{name}' must be a function"
-        try:
-            parameters = inspect.signature(function).parameters
-        except ValueError:  # compiled, and says nothing about what it takes
-            return f"the loss '{self.loss}' of the term '{name}' does not say what it reads: write a function around it"
-        own = {key: p for key, p in parameters.items() if key not in READABLE}
-        for key in self.options.keys() - own.keys():
-            known = ", ".join(f"'{option}'" for option in own) or "none"
-            return f"the loss '{self.loss}' of the term '{name}' has no option '{key}' (it has {known})"
-        for key, parameter in own.items():
-            if parameter.default is parameter.empty and key not in self.options:
-                return (
-                    f"the loss '{self.loss}' of the term '{name}' needs '{key}', which is neither an input "
-                    f"({', '.join(sorted(READABLE))}) nor among its 'options'"
-                )
-        hints = _hints(function)
-        for key, value in self.options.items():
-            try:
-                TypeAdapter(hints.get(key, Any)).validate_python(value)
-            except ValidationError as error:
-                reason = error.errors()[0]["msg"]
-                return f"the option '{key}' of the term '{name}' is {value!r}: {reason}"
+        what, where = f"the loss '{self.loss}'", f"the term '{name}'"
+        # What has this name may be anything yet.
+        found = misfit(resolve(self.loss, LOSSES, "the loss"), self.options, what, where, READABLE)
+        found = found or (None if self.select is None else self.select.misfit(name))
+        if found is not None:
+            return found
         for kind, also in ((OF_PAIRS, {"normalizer"}), (OF_CRITIC, _ANYWHERE)):
             if self.reads & kind and not self.reads <= kind | also:
                 odd = ", ".join(sorted(self.reads - kind - also))
                 return f"the loss '{self.loss}' of the term '{name}' reads {odd} beside {', '.join(sorted(self.reads & kind))}: make two terms of it"
-        if self.on is Span.REFERENCES and not self.reads <= _OF_REFERENCES:
-            odd = ", ".join(sorted(self.reads - _OF_REFERENCES))
+        if self.select is not None and (self.paired or self.of_critic):
+            return f"a selector weighs tokens that the policy learns from: leave 'select' out of the term '{name}'"
+        if self.on is Span.REFERENCES and not self.asks <= _OF_REFERENCES:
+            odd = ", ".join(sorted(self.asks - _OF_REFERENCES))
             return f"the loss '{self.loss}' of the term '{name}' reads {odd}, and the references have none: set another 'on'"
         return None
-
-
-@cache
-def _parameters(function: LossFunction) -> frozenset[str]:
-    """The names of a function's parameters, which are asked for at every micro-batch."""
-    return frozenset(inspect.signature(function).parameters)
-
-
-def _hints(function: LossFunction) -> dict[str, Any]:
-    """The types of a function's parameters; none where they cannot be read."""
-    try:
-        return get_type_hints(function, include_extras=True)
-    except (NameError, TypeError):
-        return {}

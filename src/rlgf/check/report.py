@@ -129,7 +129,7 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan]) -> Table:
     def add(what: str, each: int, update: int, run: int) -> None:
         rows.add_row(Text(what), f"{each:,}", f"{update:,}", f"{run:,}")
 
-    prompt, response = rollout.max_prompt_tokens, rollout.max_response_tokens
+    prompt, response = rollout.room(config.algorithm)[0], rollout.max_response_tokens
     add("prompts", prompt, episodes * prompt, updates * episodes * prompt)
     add("responses", response, episodes * response, updates * episodes * response)
     for author in (Author.POLICY, Author.GUIDE, Author.REFERENCE):
@@ -168,7 +168,7 @@ def _memory(found: Checked) -> list[RenderableType]:
     rollout = config.rollout
     logits = logits_bytes(
         sizes.vocabulary,
-        rollout.max_prompt_tokens,
+        rollout.room(config.algorithm)[0],
         rollout.max_response_tokens,
         config.update.max_micro_tokens,
         config.update.minibatch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 
-from rlgf.algorithms import ESTIMATORS, Algorithm, Span, Term
+from rlgf.algorithms import ESTIMATORS, Algorithm, Hint, Span, Term, View
 from rlgf.algorithms.terms import READABLE
 from rlgf.rollout.config import RolloutConfig
 from rlgf.schedules import Schedule, constant
@@ -48,18 +48,20 @@ def script(row: Algorithm) -> str:
     who = _WHO[row.script.rollout]
     if row.from_pairs:
         return "the data's preferred and rejected text of each prompt, whole"
+    hint = "" if row.script.hint is None else ", where it is helped after a hint"
     if row.script.rollin is None:
-        return f"{who} {'is taken' if row.script.rollout is Author.REFERENCE else 'writes'} whole, from the prompt on"
+        return f"{who} {'is taken' if row.script.rollout is Author.REFERENCE else 'writes'} whole, from the prompt on{hint}"
     return f"{_WHO[row.script.rollin]} begins, {who} goes on"
 
 
 def help_words(row: Algorithm, rollout: RolloutConfig) -> str:
     """How often, how long and after which gate somebody begins for another."""
-    help, author = row.help, row.script.rollin
-    if author is None:
+    help, hint, author = row.help, row.script.hint, row.script.helper
+    if author is None and hint is None:
         return "none: every text begins at its prompt"
     if help.members is not None:
-        often = f"exactly {help.members} of the {row.group_size} texts of each prompt, each with a beginning of its own"
+        what = "beginning" if hint is None else "hint"
+        often = f"exactly {help.members} of the {row.group_size} texts of each prompt, each with a {what} of its own"
     else:
         one = (
             "text"
@@ -70,7 +72,21 @@ def help_words(row: Algorithm, rollout: RolloutConfig) -> str:
     gate = f"; {_WHO[row.script.rollout]} writes the others from the prompt on"
     if help.below is not None:
         gate = f"; only groups whose texts all earn less than {help.below:g} on their own, which are then written again"
-    return f"{often}; {_length(row, rollout, author)}{gate}"
+    if hint is not None:
+        return f"{often}; {_hint(row, hint, rollout)}{gate}"
+    assert author is not None, "it has no hint"
+    return f"{often}; {_length(row, rollout.limit(author))}{gate}"
+
+
+def _hint(row: Algorithm, hint: Hint, rollout: RolloutConfig) -> str:
+    """Where a hint comes from, and how long it is."""
+    if hint.author is None:
+        origin, limit = f"a hint from the column '{hint.column}'", None
+    elif hint.author is Author.REFERENCE:
+        origin, limit = "a hint from the data's own text", None
+    else:
+        origin, limit = f"a hint that {_WHO[hint.author]} writes", rollout.max_hint_tokens
+    return f"{origin}; {_length(row, limit)}; with its template at most {rollout.max_hint_tokens} tokens"
 
 
 def advantage(row: Algorithm) -> str:
@@ -101,7 +117,25 @@ def term_words(name: str, term: Term, row: Algorithm) -> list[str]:
     parameters = inspect.signature(term.function).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name not in READABLE}
     options = ", ".join(f"{key} {value}" for key, value in {**defaults, **term.options}.items())
-    return [name, term.loss, _tokens(term.on, row), schedule(term.weight), options]
+    tokens = _tokens(term.on, row) + _selected(term) + _view(term, row)
+    return [name, term.loss, tokens, schedule(term.weight), options]
+
+
+def _view(term: Term, row: Algorithm) -> str:
+    if row.script.hint is None or term.on is Span.REFERENCES:
+        return ""
+    return (
+        ", after the prompt without its hint"
+        if term.view is View.PROMPT
+        else ", after the prompt as it was read"
+    )
+
+
+def _selected(term: Term) -> str:
+    if term.select is None:
+        return ""
+    options = "".join(f", {key} {value}" for key, value in term.select.options.items())
+    return f", weighed by {term.select.name}{options}"
 
 
 def _tokens(span: Span, row: Algorithm) -> str:
@@ -114,12 +148,14 @@ def _tokens(span: Span, row: Algorithm) -> str:
     return f"{whose} ({'roll-in' if span is Span.ROLLIN else 'roll-out'})"
 
 
-def _length(row: Algorithm, rollout: RolloutConfig, author: Author) -> str:
-    law, limit = row.help.length, rollout.limit(author)
+def _length(row: Algorithm, limit: int | None) -> str:
+    law = row.help.length
     if law.whole:
         return "a whole text, up to its end"
     if (law.low, law.high) != (constant(0.0), constant(1.0)):
         return f"its length is uniform from the share {schedule(law.low)} to the share {schedule(law.high)} of the text"
+    if limit is None:
+        return "its length is uniform from 1 token to one less than the text has"
     positions = law.positions(limit, 0.0)
     if not positions:
         return f"with a limit of {limit} tokens there is no room for one"

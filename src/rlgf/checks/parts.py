@@ -12,14 +12,13 @@ from rlgf.models.loading import ModelConfig, context_length, load_model_config
 from rlgf.models.samplers import rules as sampler_rules
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards.build import named_reward
-from rlgf.rollout.config import RolloutConfig
 
 if TYPE_CHECKING:
     from rlgf.config import Config
 
 
 def the_policy_holds_the_texts(config: Config) -> str | None:
-    return _too_short("policy", config.policy.source, config.rollout)
+    return _too_short("policy", config.policy.source, config)
 
 
 def the_engine_runs_the_policy(config: Config) -> str | None:
@@ -37,7 +36,7 @@ def engines_have_one_process(config: Config) -> str | None:
 
 def guides_hold_the_texts(config: Config) -> str | None:
     models = guide_models(config.guide) if config.guide is not None else []
-    return first(_too_short("guide", model, config.rollout) for model in models)
+    return first(_too_short("guide", model, config) for model in models)
 
 
 def own_guides_can_write(config: Config) -> str | None:
@@ -75,9 +74,11 @@ def named_rewards(config: Config) -> list[Any]:
     return [named_reward(name, options) for name, options in config.reward.named] if config.reward else []
 
 
-def _too_short(who: str, model: ModelConfig | ScratchConfig, config: RolloutConfig) -> str | None:
+def _too_short(who: str, model: ModelConfig | ScratchConfig, config: Config) -> str | None:
     """Whether prompts with responses are more than a model can hold."""
-    prompt, response = config.max_prompt_tokens, config.max_response_tokens
+    rollout, (prompt, response) = config.rollout, config.rollout.room(config.algorithm)
+    hints = prompt > rollout.max_prompt_tokens
+    named = f", 'rollout.max_hint_tokens' {rollout.max_hint_tokens}" if hints else ""
     length, needed = context_length(model), prompt + response
     if length is not None and isinstance(model, ModelConfig) and load_model_config(model).is_encoder_decoder:
         # The encoder holds the prompt, and the decoder the response after at most two tokens.
@@ -85,6 +86,7 @@ def _too_short(who: str, model: ModelConfig | ScratchConfig, config: RolloutConf
     if length is None or needed <= length:
         return None
     return (
-        f"'rollout.max_prompt_tokens' {prompt} and 'rollout.max_response_tokens' {response} "
+        f"'rollout.max_prompt_tokens' {rollout.max_prompt_tokens}{named} and 'rollout.max_response_tokens' "
+        f"{rollout.max_response_tokens} "
         f"make {needed} tokens, and the {who}'s context holds {length}: lower one of them."
     )

@@ -97,6 +97,17 @@ def given_texts_may_be_short(config: Config) -> str | None:
     return None
 
 
+def how_far_an_update_goes_can_be_measured(config: Config) -> str | None:
+    for row in config.algorithm.rows:
+        if config.update.max_update_kl is not None and row.scores_prompts:
+            return (
+                f"'update.max_update_kl' {config.update.max_update_kl:g} compares with the policy before the update, and "
+                f"algorithm '{row.name}' knows that only after the prompts with hints: leave it out, or set "
+                "'view: written' for the algorithm's terms."
+            )
+    return None
+
+
 def logged_names_differ(config: Config) -> str | None:
     if config.reward is None or not isinstance(config.guide, EnsembleConfig):
         return None
@@ -132,6 +143,7 @@ RULES: tuple[Rule, ...] = (
     a_guide_is_steered_only_to_write,
     groups_fill_the_episodes,
     given_texts_may_be_short,
+    how_far_an_update_goes_can_be_measured,
     logged_names_differ,
     something_is_left_without_the_guide,
     the_engine_fits_the_policy,

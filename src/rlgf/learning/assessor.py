@@ -79,6 +79,10 @@ class Assessor:
             read = rollout.response_mask if row.paired else by_policy
             require_finite("the reference's log-probabilities", found, read)
             scored = replace(scored, reference_logprobs=found)
+            if row.scores_prompts and "reference_logprobs" in row.reads:
+                found = self._reference_logprobs(rollout.bare)
+                require_finite("the reference's log-probabilities", found, read)
+                scored = replace(scored, unhinted_reference_logprobs=found)
         if "old_log_ratios" in row.reads and (rollout.response_mask & ~by_policy).any():
             found = self._logprobs(self.policy, rollout)
             require_finite("the policy's log-probabilities before the update", found, rollout.response_mask)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rlgf.algorithms import Algorithm, LossInputs, Span, Term
+from rlgf.algorithms import Algorithm, LossInputs, Selection, Span, Term
+from rlgf.errors import UserError
 from rlgf.guides.base import ScoringGuide
 from rlgf.models import sharding
 from rlgf.models.encoder_decoder import decoder_start
@@ -48,13 +50,49 @@ class StepTerm:
     def __call__(self, inputs: LossInputs, mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Metrics]:
         """The weighted loss of a micro-batch, and its numbers for the log: ``<term>_loss``, unweighted, and what the
         loss reports, after the term's name unless that is 'policy'."""
-        given = {"mask": mask, "normalizer": self.normalizer}
-        read = {name: given.get(name, getattr(inputs, name)) for name in self.term.reads}
+        inputs = replace(inputs, mask=mask, normalizer=self.normalizer)
+        if self.term.select is not None:
+            inputs = selected(inputs, self.term.select)
+        read = {name: getattr(inputs, name) for name in self.term.reads}
         found = self.term.function(**read, **self.term.options)
         loss, reported = found if isinstance(found, tuple) else (found, {})
         prefix = "" if self.name == "policy" else f"{self.name}_"
         logged = {f"{prefix}{key}": value.detach() for key, value in reported.items()}
         return self.weight * loss, {f"{self.name}_loss": loss.detach(), **logged}
+
+
+def selected(inputs: LossInputs, select: Selection) -> LossInputs:
+    """The inputs of a loss whose gradient at each token is multiplied by the weight that a selector gives it.
+
+    Raises:
+        UserError: the selector returned something else than one finite weight of 0 or more for each token.
+    """
+    with torch.no_grad():
+        weights = select.function(**{name: getattr(inputs, name) for name in select.reads}, **select.options)
+    if not isinstance(weights, Tensor) or weights.shape != inputs.mask.shape:
+        raise UserError(
+            f"the selector '{select.name}' must return a tensor of {tuple(inputs.mask.shape)}, a weight for each token."
+        )
+    weights = torch.where(inputs.mask, weights.detach().float(), 0.0)
+    if not bool((weights >= 0).all()) or not bool(weights.isfinite().all()):
+        raise UserError(f"the selector '{select.name}' must return finite weights of 0 or more.")
+    learned = {"logprobs": weights, "entropy": weights, "distribution": weights[..., None]}
+    weighed: dict[str, Any] = {
+        name: _with_gradient_times(value, weight)
+        for name, weight in learned.items()
+        if (value := getattr(inputs, name)) is not None
+    }
+    # Where a weight is 0 a gradient may be anything, and 0 times that need not be 0.
+    return replace(inputs, mask=inputs.mask & (weights > 0), **weighed)
+
+
+def _with_gradient_times(value: Tensor, weight: Tensor) -> Tensor:
+    """The same numbers, whose gradient is multiplied by a weight on its way back."""
+    if not value.requires_grad:
+        return value
+    same = value.view_as(value)
+    same.register_hook(lambda gradient: gradient * weight)
+    return same
 
 
 def step_terms(

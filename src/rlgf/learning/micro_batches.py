@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,8 +10,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from rlgf import distributed
-from rlgf.algorithms import Algorithm, Span
-from rlgf.learning.inputs import read_by_any
+from rlgf.algorithms import Algorithm, Span, View
+from rlgf.learning.inputs import StepTerm, read_by_any
 from rlgf.models import sharding
 from rlgf.models.batching import length_batches
 from rlgf.models.forward import Tokens
@@ -21,9 +21,17 @@ from rlgf.models.sampling import Sampling
 from rlgf.types import Author, Experience, Rollout
 
 
-def policy_reads_of(rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
-    """The tokens of the episodes that any term reads the policy's probabilities of."""
-    terms = {n: t for n, t in row.terms.items() if not t.of_critic and t.on is not Span.REFERENCES}
+def policy_reads_of(rollout: Rollout, row: Algorithm, view: View | None = None) -> Bool[Tensor, "B T"]:
+    """The tokens of the episodes that any term reads the policy's probabilities of.
+
+    Args:
+        view: of the terms that count; default: any.
+    """
+    terms = {
+        name: term
+        for name, term in row.terms.items()
+        if not term.of_critic and term.on is not Span.REFERENCES and view in (None, term.view)
+    }
     return read_by_any(terms, rollout, row)
 
 
@@ -85,20 +93,62 @@ class Moved:
     all_known: bool
     """Whether the probabilities before the update are known for what others wrote, too."""
     tokens: float
+    view: View | None = None
+    """Which view of the prompts the tokens are scored after; None where there is only one."""
 
     @staticmethod
-    def of(batch: Experience, reads: Bool[Tensor, "B T"]) -> Moved | None:
+    def of(batch: Experience, reads: Bool[Tensor, "B T"], view: View | None = None) -> Moved | None:
         """None where there is no token to measure it at.
 
         Args:
             reads: the tokens that the terms over the policy's outputs read.
+            view: what they are scored after.
         """
-        moved = Moved(batch.scored.old_logprobs is not None, 0.0)
+        moved = Moved(batch.scored.old_logprobs is not None, 0.0, view)
         tokens = float(moved.compared(batch, reads).sum())
         return replace(moved, tokens=tokens) if tokens else None
 
     def compared(self, batch: Experience, reads: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+        if self.view is View.PROMPT:
+            # What was sampled after a hint had another probability from the start.
+            reads = reads & ~batch.rollout.hinted[:, None]
         return reads if self.all_known else reads & batch.rollout.written_by(Author.POLICY)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of the policy over the episodes of an optimizer step."""
+
+    episodes: Experience
+    """After the prompts of its view."""
+    terms: Sequence[StepTerm]
+    reads: Bool[Tensor, "B T"]
+    """What these read."""
+    moved: Moved | None
+    as_written: bool = True
+
+
+def passes(terms: Sequence[StepTerm], batch: Experience, row: Algorithm, *, measured: bool) -> Iterator[Pass]:
+    """The passes of a step: one for each view of the prompts that its terms over the policy's outputs ask for.
+
+    Without hints both views are one. How far the policy has moved is measured in one of them: as the texts were written,
+    where a term asks for that.
+
+    Args:
+        measured: whether it is measured though no term reads log-probabilities.
+    """
+    hints = batch.rollout.bare_ids is not None
+    written = not hints or any(term.term.view is View.WRITTEN for term in terms)
+    measured = measured or any(term.term.scores_tokens for term in terms)
+    for view in (View.WRITTEN, View.PROMPT) if hints else (None,):
+        episodes = batch.bare if view is View.PROMPT else batch
+        there = [term for term in terms if view in (None, term.term.view)]
+        reads = policy_reads_of(batch.rollout, row, view)
+        moved = None
+        if measured and (written == (view is not View.PROMPT)):
+            moved = Moved.of(batch, reads, view)
+        reads = reads if there else torch.zeros_like(reads)
+        yield Pass(episodes, there, reads, moved, view is not View.PROMPT)
 
 
 def with_beginning(

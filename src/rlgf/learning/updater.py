@@ -17,7 +17,14 @@ from rlgf.finite import require_finite, require_finite_metrics
 from rlgf.guides.base import ScoringGuide
 from rlgf.learning.config import UpdateConfig
 from rlgf.learning.inputs import InputReader, StepTerm, read_by, read_by_any, step_terms, value_inputs
-from rlgf.learning.micro_batches import Moved, dealt_out, micro_batches, policy_reads_of, with_beginning
+from rlgf.learning.micro_batches import (
+    Moved,
+    dealt_out,
+    micro_batches,
+    passes,
+    policy_reads_of,
+    with_beginning,
+)
 from rlgf.learning.outcome import check_result
 from rlgf.learning.rates import LearningRates, SchedulerFactory
 from rlgf.models import sharding
@@ -160,20 +167,23 @@ class Updater:
         on_references = [term for term in terms if term.term.on is Span.REFERENCES]
         of_policy = [term for term in terms if term not in of_critic and term not in on_references]
         value_reads = read_by_any({t.name: t.term for t in of_critic}, batch.rollout, row)
-        policy_reads = policy_reads_of(batch.rollout, row)
-        scored = any(term.term.scores_tokens for term in of_policy)
-        moved = Moved.of(batch, policy_reads) if scored or self.config.max_update_kl is not None else None
         device = self.policy.model.device
 
-        reads = policy_reads if of_policy else torch.zeros_like(policy_reads)
-        for micro, tokens, counts in micro_batches(
-            batch, reads | value_reads if shared else reads, self.config.max_micro_tokens, device
-        ):
-            found = metrics if counts else defaultdict(lambda: torch.zeros(()))
-            loss, hidden = self._policy_loss(of_policy, micro, tokens, row, moved, found, hidden=shared)
-            if critic is not None and shared:
-                loss = loss + _value_loss(of_critic, critic, micro, tokens, hidden, row, found)
-            _backward(loss, counts=counts)
+        for one in passes(of_policy, batch, row, measured=self.config.max_update_kl is not None):
+            of_trunk = shared and one.as_written
+            for micro, tokens, counts in micro_batches(
+                one.episodes,
+                one.reads | value_reads if of_trunk else one.reads,
+                self.config.max_micro_tokens,
+                device,
+            ):
+                found = metrics if counts else defaultdict(lambda: torch.zeros(()))
+                loss, hidden = self._policy_loss(
+                    one.terms, micro, tokens, row, one.moved, found, hidden=of_trunk
+                )
+                if critic is not None and of_trunk:
+                    loss = loss + _value_loss(of_critic, critic, micro, tokens, hidden, row, found)
+                _backward(loss, counts=counts)
         if critic is not None and not shared:
             for micro, tokens, counts in micro_batches(
                 batch, value_reads, self.config.max_micro_tokens, device
@@ -215,14 +225,15 @@ class Updater:
         Returns:
             Their sum; the last hidden states, where ``hidden`` asks for them.
         """
-        names = frozenset[str]().union(*(term.term.reads for term in terms))
+        names = frozenset[str]().union(*(term.term.asks for term in terms))
         if moved is not None:
             names |= {"logprobs", "old_logprobs"}
         inputs, states = self.reader.read(names, micro, tokens, hidden=hidden)
         if moved is not None:
             assert inputs.logprobs is not None, "asked for above"
             assert inputs.old_logprobs is not None, "asked for above"
-            mask = moved.compared(micro, policy_reads_of(micro.rollout, row))[:, : inputs.mask.shape[1]]
+            reads = policy_reads_of(micro.rollout, row, moved.view)
+            mask = moved.compared(micro, reads)[:, : inputs.mask.shape[1]]
             gone = losses.update_kl(
                 inputs.logprobs, inputs.old_logprobs, mask.to(inputs.mask.device), moved.tokens
             )
@@ -233,7 +244,7 @@ class Updater:
         self, terms: Sequence[StepTerm], references: Rollout, row: Algorithm, metrics: dict[str, Tensor]
     ) -> None:
         """Add the gradient of the terms on the reference texts."""
-        names = frozenset[str]().union(*(term.term.reads for term in terms))
+        names = frozenset[str]().union(*(term.term.asks for term in terms))
         prompts = references.prompt_mask.sum(dim=1)
         for rows, counts in dealt_out(prompts, references.lengths, self.config.max_micro_tokens):
             micro = Experience(Scored(references[rows]))

@@ -67,6 +67,20 @@ def negative_log_likelihood(
     return -torch.where(mask, logprobs, 0.0).sum() / normalizer
 
 
+def policy_gradient(
+    logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    normalizer: float,
+) -> Float[Tensor, ""]:
+    """The plain policy gradient, also for tokens of a writer whose probabilities are not known.
+
+    ``-sum of A_t log pi(y_t | s_t) / normalizer`` (Williams, 1992). Where the policy wrote the tokens itself this is
+    the gradient before its first step; of what others wrote it is imitation, weighted by the advantage.
+    """
+    return -torch.where(mask, logprobs * advantages, 0.0).sum() / normalizer
+
+
 def shaped_importance(
     logprobs: Float[Tensor, "B T"],
     advantages: Float[Tensor, "B T"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlgf.algorithms import Algorithm, Mixture, Span, Term, algorithm_from
+from rlgf.algorithms import Algorithm, Hint, Mixture, Span, Term, View, algorithm_from
 from rlgf.check.words import row_words, schedule, term_words
 from rlgf.errors import UserError
 from rlgf.rollout.config import RolloutConfig
@@ -55,8 +55,11 @@ def drawing(row: Algorithm) -> dict[str, Any]:
     script, help = row.script, row.help
     after = script.rollout.name.lower()
     whole = [{"author": after, "span": "whole", "text": _writes(script.rollout)}]
+    always = help.members is None and (help.probability.start, help.probability.end) == (1.0, 1.0)
     if script.rollin is None:
-        return {"lines": [{"label": "", "segments": whole}], "reads": _reads(row)}
+        labels = [""] if script.hint is None else [_hint(script.hint)]
+        labels += ["without one"] if script.hint is not None and not (always and help.below is None) else []
+        return {"lines": [{"label": label, "segments": whole} for label in labels], "reads": _reads(row)}
     parts = [
         {
             "author": script.rollin.name.lower(),
@@ -66,7 +69,7 @@ def drawing(row: Algorithm) -> dict[str, Any]:
         {"author": after, "span": "rollout", "text": f"roll-out: {_writes(script.rollout)}"},
     ]
     lines = [{"label": "with a roll-in", "segments": parts}]
-    if help.members is not None or (help.probability.start, help.probability.end) != (1.0, 1.0):
+    if not always:
         lines.append({"label": "without one", "segments": whole})
     return {"lines": lines, "reads": _reads(row)}
 
@@ -76,6 +79,8 @@ def _reads(row: Algorithm) -> list[dict[str, str]]:
     for name, term in row.terms.items():
         span = _span(term, row)
         text = f"{name}: {term.loss}" + (" on the data's own texts" if term.on is Span.REFERENCES else "")
+        if row.script.hint is not None and term.view is View.PROMPT:
+            text += " after the prompt without its hint"
         found.append({"span": span, "text": text})
     return found
 
@@ -90,11 +95,21 @@ def _writes(author: Author) -> str:
     return "the data's own text" if author is Author.REFERENCE else f"the {author.name.lower()} writes"
 
 
+def _hint(hint: Hint) -> str:
+    if hint.author is None:
+        return f"with a hint from the column '{hint.column}'"
+    if hint.author is Author.REFERENCE:
+        return "with a hint from the data's own text"
+    return f"with a hint that {_writes(hint.author)}"
+
+
 def _functions(spec: Any) -> Iterator[str]:
     """The names of losses and estimators anywhere in a row or a mixture."""
     if isinstance(spec, Mapping):
         for key, value in spec.items():
-            if key in ("loss", "advantage") and isinstance(value, str):
+            if key in ("loss", "advantage", "select") and isinstance(value, str):
                 yield value
+            elif key == "select" and isinstance(value, Mapping):
+                yield str(value.get("name"))
             else:
                 yield from _functions(value)

@@ -107,7 +107,7 @@ class RewardInput:
     @classmethod
     def of(cls, rollout: Rollout, trainer_state: TrainerState | None = None) -> RewardInput:
         """Everything known about a rollout's texts."""
-        prompts = zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)
+        prompts = zip(rollout.bare.prompt_ids, rollout.bare.prompt_mask, strict=True)
         responses = zip(rollout.response_ids, rollout.response_mask, strict=True)
         return cls(
             rollout.prompts,

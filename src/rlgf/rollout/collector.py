@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rlgf import seeding
@@ -21,11 +21,13 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import BuiltinSampler, Sampler
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_again, draw_switches
+from rlgf.rollout.hints import HintGiver
 from rlgf.rollout.rescored import rescored
 from rlgf.rollout.writers import (
     Draft,
     ForeseeingWriter,
     GuideWriter,
+    Passage,
     PolicyWriter,
     ReferenceWriter,
     Writer,
@@ -58,6 +60,7 @@ class Collector:
         self.sampled: Counter[Author] = Counter()
         """How many tokens the policy and the guide have sampled here so far, whatever became of them: a
         roll-in that a group shares counts once, a text that was dropped or cut off counts whole."""
+        self.hints = HintGiver(policy, config)
         self.writers: Mapping[Author, Writer] = {
             Author.POLICY: PolicyWriter(self.sampler, config.sampling),
             Author.REFERENCE: ReferenceWriter(policy),
@@ -89,7 +92,7 @@ class Collector:
         """
         self._check(samples, row)
         numbers = range(len(samples)) if numbers is None else numbers
-        group_size = row.group_size
+        group_size, hints = row.group_size, row.script.hint is not None
         drafts = self._drafts(samples, update, numbers)
         groups = [number for number in numbers for _ in range(group_size)]
         if row.help.below is None:
@@ -97,14 +100,16 @@ class Collector:
         else:
             assert rewards is not None, "a row with 'help.below' is collected with its rewards"
             episodes = self._episodes([draft.branch(draft.seed) for draft in drafts], row.alone, progress)
-            scores = rewards(assemble(episodes, groups, self.policy)).view(-1, group_size).amax(dim=1)
+            scores = (
+                rewards(assemble(episodes, groups, self.policy, hints=hints)).view(-1, group_size).amax(dim=1)
+            )
             failed = [i for i, best in enumerate(scores.tolist()) if best < row.help.below]
             again = self._episodes([drafts[i] for i in failed], row, progress)
             for place, i in enumerate(failed):
                 episodes[i * group_size : (i + 1) * group_size] = again[
                     place * group_size : (place + 1) * group_size
                 ]
-        rollout = assemble(episodes, groups, self.policy)
+        rollout = assemble(episodes, groups, self.policy, hints=hints)
         if self.sampler.largest_gap is None:
             return rollout
         return rescored(rollout, self.policy, self.config, self.sampler.largest_gap)
@@ -114,6 +119,8 @@ class Collector:
         if row.from_pairs:
             return self._given_pairs(drafts)
         begun = begun_apart(drafts, row)
+        if row.script.hint is not None:
+            self.hints.give(begun, row, progress, self._written)
         if row.script.rollin is not None:
             switches = self._switches(begun, row, progress)
             self._add(row.script.rollin, begun, switches)
@@ -154,12 +161,15 @@ class Collector:
 
         What the guide is to finish cannot be asked ahead: the policy has yet to begin it.
         """
-        writer = self.writers.get(row.script.rollin) if row.script.rollin is not None else None
+        writer = self.writers.get(row.script.helper) if row.script.helper is not None else None
         ahead = row.help.below is None
         if ahead and isinstance(writer, GuideWriter) and self.remote is not None:
             opened = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
             drafts = begun_apart(opened, row)
-            switches = self._switches(drafts, row, progress)
+            if row.script.hint is not None:
+                drafts, switches = self.hints.asked(drafts, row, progress)
+            else:
+                switches = self._switches(drafts, row, progress)
             chosen = [(draft, switch) for draft, switch in zip(drafts, switches, strict=True) if switch > 0]
             self.remote.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
 
@@ -221,10 +231,8 @@ class Collector:
         chosen = [(draft, min(limit, most)) for draft, limit in zip(drafts, limits, strict=True) if limit > 0]
         if not chosen:
             return
-        parts = self.writers[author].write([draft for draft, _ in chosen], [limit for _, limit in chosen])
+        parts = self._written(author, [draft for draft, _ in chosen], [limit for _, limit in chosen])
         for (draft, _), part in zip(chosen, parts, strict=True):
-            if author is not Author.REFERENCE:
-                self.sampled[author] += len(part.ids) if part.sampled is None else part.sampled
             draft.ids += part.ids
             draft.authors += [author] * len(part.ids)
             draft.logprobs += part.logprobs
@@ -232,6 +240,14 @@ class Collector:
             draft.finished = part.finished
             draft.guide = part.guide or draft.guide
             draft.altered |= part.altered
+
+    def _written(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> Sequence[Passage]:
+        """What an author adds to each draft, whose tokens are booked."""
+        parts = self.writers[author].write(drafts, limits)
+        if author is not Author.REFERENCE:
+            for part in parts:
+                self.sampled[author] += len(part.ids) if part.sampled is None else part.sampled
+        return parts
 
 
 def episode_seed(seed: int, update: int, number: int) -> int:
@@ -258,14 +274,18 @@ def members(drafts: Sequence[Draft], group_size: int) -> list[Draft]:
     ]
 
 
-def assemble(drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageModel) -> Rollout:
-    """Stack drafts into one rollout, on the CPU."""
-    return Rollout(
+def assemble(
+    drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageModel, *, hints: bool = False
+) -> Rollout:
+    """Stack drafts into one rollout, on the CPU.
+
+    Args:
+        hints: whether the script has hints, so that the prompts without them are kept too.
+    """
+    rollout = Rollout(
         samples=tuple(draft.sample for draft in drafts),
-        prompt_ids=pad([torch.tensor(draft.prompt_ids) for draft in drafts], policy.end_id, left=True),
-        prompt_mask=pad(
-            [torch.ones(len(draft.prompt_ids), dtype=torch.bool) for draft in drafts], False, left=True
-        ),
+        prompt_ids=_on_the_left([draft.prompt_ids for draft in drafts], policy.end_id),
+        prompt_mask=_there([draft.prompt_ids for draft in drafts]),
         response_ids=pad([torch.tensor(draft.ids) for draft in drafts], policy.end_id),
         author=pad([torch.tensor(draft.authors, dtype=torch.uint8) for draft in drafts], Author.NOBODY),
         sampled_logprobs=pad([torch.tensor(draft.logprobs) for draft in drafts], 0.0),
@@ -276,6 +296,23 @@ def assemble(drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageMod
         guides=tuple(draft.guide for draft in drafts),
         altered=torch.tensor([draft.altered for draft in drafts]),
     )
+    if not hints:
+        return rollout
+    bare = [draft.prompt_ids if draft.hint is None else draft.hint.bare_ids for draft in drafts]
+    return replace(
+        rollout,
+        bare_ids=_on_the_left(bare, policy.end_id),
+        bare_mask=_there(bare),
+        hints=tuple(None if draft.hint is None else draft.hint.text for draft in drafts),
+    )
+
+
+def _on_the_left(prompts: Sequence[Sequence[int]], filling: int) -> Int[Tensor, "B P"]:
+    return pad([torch.tensor(ids) for ids in prompts], filling, left=True)
+
+
+def _there(prompts: Sequence[Sequence[int]]) -> Bool[Tensor, "B P"]:
+    return pad([torch.ones(len(ids), dtype=torch.bool) for ids in prompts], False, left=True)
 
 
 def _kept(draft: Draft) -> KeptTokens | None:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlgf.identity import FREE
+from rlgf.algorithms import AnyAlgorithm
+from rlgf.identity import FREE, LATER
 from rlgf.models.sampling import Sampling
 from rlgf.types import Author
 
@@ -25,6 +26,8 @@ class RolloutConfig(BaseModel):
     max_response_tokens: int = Field(default=48, ge=1)
     max_guide_tokens: int | None = Field(default=None, ge=1)
     """How many tokens of a response the guide may write; default: all of them."""
+    max_hint_tokens: Annotated[int, LATER] = Field(default=64, ge=1)
+    """How many tokens a hint, with its template, may add to a prompt."""
     temperature: float = Field(default=1.0, gt=0)
     top_k: int | None = Field(default=None, ge=2)
     """Draw from the k most probable tokens alone; with 1 nothing could be learned."""
@@ -46,6 +49,16 @@ class RolloutConfig(BaseModel):
         """The most tokens of a response that an author may write."""
         limit = self.max_response_tokens
         return min(limit, self.max_guide_tokens or limit) if author is Author.GUIDE else limit
+
+    def room(self, algorithm: AnyAlgorithm) -> tuple[int, int]:
+        """The most tokens of a prompt, with its hint where a row of the algorithm has hints, and of what is written
+        after it."""
+        hints = [row.script.hint for row in algorithm.rows if row.script.hint is not None]
+        written = any(hint.author in (Author.POLICY, Author.GUIDE) for hint in hints)
+        return (
+            self.max_prompt_tokens + (self.max_hint_tokens if hints else 0),
+            max(self.max_response_tokens, self.max_hint_tokens if written else 0),
+        )
 
     @property
     def sampling(self) -> Sampling:

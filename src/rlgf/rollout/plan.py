@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rlgf import seeding
 from rlgf.algorithms import Algorithm, AnyAlgorithm
 from rlgf.guides.base import Request
 from rlgf.rollout.collector import begun_apart, episode_seed, finished_apart, members
@@ -24,7 +25,7 @@ class Ask:
     seed: int
     """Of the draft that it goes on with."""
     written: int
-    """Tokens of the response that stand before it, at most."""
+    """Tokens of the response that stand before it, at most; of a hint about how many are put around the prompt."""
     limit: int
     """Tokens that the author may write, at most."""
 
@@ -82,7 +83,7 @@ def first_request(config: RolloutConfig, train: Sequence[Sample]) -> Request:
 
 def _asks(drafts: Sequence[Draft], row: Algorithm, config: RolloutConfig, progress: float) -> list[Ask]:
     begun, prompts, author = begun_apart(drafts, row), len(drafts), row.script.rollin
-    switches, asks = [0] * len(begun), []
+    switches, asks = [0] * len(begun), _hint_asks(begun, prompts, row, config, progress)
     if author is not None:
         limit = config.limit(author)
         switches = draw_switches(begun, row, progress, lambda chosen: [limit] * len(chosen))
@@ -95,6 +96,24 @@ def _asks(drafts: Sequence[Draft], row: Algorithm, config: RolloutConfig, progre
     episodes = finished_apart(begun, row)
     each = len(episodes) // len(begun)
     return asks + _finishing(episodes, [s for s in switches for _ in range(each)], row, config, prompts)
+
+
+def _hint_asks(
+    begun: Sequence[Draft], prompts: int, row: Algorithm, config: RolloutConfig, progress: float
+) -> list[Ask]:
+    """The hints that somebody is to write."""
+    hint, each = row.script.hint, len(begun) // prompts
+    if hint is None or hint.author not in (Author.GUIDE, Author.POLICY):
+        return []
+    limit, around = config.max_hint_tokens, 0
+    if hint.ask is not None:
+        around = limit + hint.reads_reference * config.max_response_tokens
+    amounts = draw_switches(begun, row, progress, lambda chosen: [limit] * len(chosen))
+    return [
+        Ask(hint.author, i // each, seeding.derive(draft.seed, "hint"), around, amount)
+        for i, (draft, amount) in enumerate(zip(begun, amounts, strict=True))
+        if amount
+    ]
 
 
 def _finishing(

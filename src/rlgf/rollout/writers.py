@@ -15,12 +15,25 @@ from rlgf.models.sampling import Sampling
 from rlgf.types import Author, Completion, Sample
 
 
+@dataclass(frozen=True)
+class HintedPrompt:
+    """A prompt with a hint in it."""
+
+    text: str
+    """The hint."""
+    sample: Sample
+    """The sample with the hint in its prompt and its messages."""
+    bare_ids: list[int]
+    """The tokens of the prompt without it."""
+
+
 @dataclass
 class Draft:
     """A response being written: one list entry per token."""
 
     sample: Sample
     prompt_ids: list[int]
+    """What the response is written after, with the hint where there is one."""
     seed: int
     """Of this episode alone; all that is drawn while it is written comes from it."""
     ids: list[int] = field(default_factory=list)
@@ -31,6 +44,12 @@ class Draft:
     finished: bool = False
     guide: str | None = None
     altered: bool = False
+    hint: HintedPrompt | None = None
+
+    @property
+    def told(self) -> Sample:
+        """The sample as it is told to who writes the response."""
+        return self.sample if self.hint is None else self.hint.sample
 
     def branch(self, seed: int) -> Draft:
         """A copy with another seed: the same text so far, another way on."""
@@ -45,6 +64,7 @@ class Draft:
             self.finished,
             self.guide,
             self.altered,
+            self.hint,
         )
 
     def cut(self, length: int) -> None:
@@ -149,13 +169,13 @@ class GuideWriter:
             Request(
                 # The prompt's own text, not its tokens decoded: those may have lost its beginning. Of a
                 # character that is written in half there is no text to go on from.
-                prefix=draft.sample.prompt + written.rstrip("\ufffd"),
+                prefix=draft.told.prompt + written.rstrip("\ufffd"),
                 max_new_tokens=limit,
                 seed=seeding.derive(draft.seed, "guide"),
                 prompt_ids=tuple(draft.prompt_ids),
                 written_ids=tuple(draft.ids),
-                prompt_length=len(draft.sample.prompt),
-                messages=draft.sample.messages,
+                prompt_length=len(draft.told.prompt),
+                messages=draft.told.messages,
                 sample=draft.sample,
             )
             for draft, limit, written in zip(drafts, limits, texts, strict=True)

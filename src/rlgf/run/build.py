@@ -180,7 +180,7 @@ def _assembled(
     # Before the first episode is paid for, not in the middle of the first update.
     scorer = scoring_guide(guide, policy) if any(row.distills for row in config.algorithm.rows) else None
     critics = _critics(config, models)
-    tokens = rollout.max_prompt_tokens + rollout.max_response_tokens
+    tokens = sum(rollout.room(config.algorithm))
     sampler = build_sampler(config.sampler, policy, "policy", rollout.max_batch_tokens, tokens)
     # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
     measured = Collector(policy, guide, rollout, seeding.derive(0, "evaluation"), sampler)

@@ -99,6 +99,7 @@ def _episode(some: Experience, place: int, policy: LanguageModel) -> dict[str, A
         "authors": [[who, len(list(run))] for who, run in itertools.groupby(authors)],
         "finished": bool(rollout.finished[place]),
         "guide": rollout.guides[place],
+        **({} if rollout.hints is None else {"hint": _cut(rollout.hints[place] or "")}),
         "reward": None if scored.rewards is None else float(scored.rewards[place]),
         "metrics": {name: value for name, value in terms.items() if not math.isnan(value)},
     }

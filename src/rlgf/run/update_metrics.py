@@ -93,17 +93,18 @@ def groups_alike(rewards: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> float:
 
 
 def _of_help(scored: Scored) -> dict[str, float]:
-    """How much of the episodes others than the policy wrote, and the mean reward with and without that."""
+    """How much of the episodes others than the policy wrote, or put into their prompts as hints, and the mean reward with
+    and without that."""
     assert scored.rewards is not None, "described for rows with a reward"
     rollout = scored.rollout
     others = rollout.response_mask & ~rollout.written_by(Author.POLICY)
-    helped = others.any(dim=1)
+    helped = others.any(dim=1) | rollout.hinted
     if not helped.any():
         return {}
     alone = {} if helped.all() else {"reward_alone": float(scored.rewards[~helped].mean())}
     return {
         "helped": float(helped.float().mean()),
-        "help_tokens": float(others.sum() / helped.sum()),
+        "help_tokens": float((others.sum() + rollout.hint_tokens.sum()) / helped.sum()),
         "reward_helped": float(scored.rewards[helped].mean()),
         **alone,
     }

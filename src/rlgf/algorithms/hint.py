@@ -1,0 +1,70 @@
+"""Hints: what an author reads beside the prompt, and the two views of a prompt that come of it."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from rlgf.algorithms.authors import AuthorName
+from rlgf.types import Author
+
+
+class View(StrEnum):
+    """Which prompt the policy is scored after."""
+
+    WRITTEN = "written"
+    """The one after which the text was written: with its hint, where it had one."""
+    PROMPT = "prompt"
+    """The prompt as it stands in the data, without a hint."""
+
+
+class Hint(BaseModel):
+    """A text that helps, put into the prompt of those episodes that `Help` chooses.
+
+    `Help.length` says how much of it: the number of tokens is drawn as that of a roll-in, over the length of the text, or
+    over ``rollout.max_hint_tokens`` where it is yet to be written.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    author: AuthorName | None = None
+    """Who writes it: the guide or the policy, when it is needed, or the data's reference."""
+    column: str | None = None
+    """The column of the data that holds it, in place of an author."""
+    ask: str | None = None
+    """What a guide or the policy is asked instead of the prompt, around ``{prompt}`` and, for an author who may know it,
+    ``{reference}``. Without it a guide's hint is how the guide would begin to answer."""
+    template: str = "Hint: {hint}\n\n{prompt}"
+    """What the prompt becomes. Of a chat this is the user's last message; the cue of a sample stays at the end."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Hint:
+        if (self.author is None) == (self.column is None):
+            raise ValueError(
+                "a hint has one origin: set either 'author' (guide, policy or reference) or 'column'"
+            )
+        if any(part not in self.template for part in ("{hint}", "{prompt}")):
+            raise ValueError("its 'template' must hold {hint} and {prompt}")
+        if self.ask is not None and self.author not in (Author.GUIDE, Author.POLICY):
+            raise ValueError(
+                "nobody is asked for a text that is there: leave 'ask' out, or set 'author: guide'"
+            )
+        if self.ask is not None and "{prompt}" not in self.ask:
+            raise ValueError("its 'ask' must hold {prompt}")
+        if self.author is Author.POLICY and self.ask is None:
+            raise ValueError(
+                "the policy must be told to write a hint: set 'ask', such as 'Give a hint: {prompt}'"
+            )
+        return self
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether it is made from the sample's reference text."""
+        return self.author is Author.REFERENCE or "{reference}" in (self.ask or "")
+
+
+def filled(template: str, **parts: str) -> str:
+    """A template with its parts in place; braces in the parts mean nothing."""
+    return re.sub("|".join(f"{{{name}}}" for name in parts), lambda found: parts[found[0][1:-1]], template)

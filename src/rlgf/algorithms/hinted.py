@@ -1,0 +1,55 @@
+"""Algorithms whose texts are written after a hint."""
+
+from __future__ import annotations
+
+from rlgf.algorithms.hint import Hint, View
+from rlgf.algorithms.script import Help, RollinLength, Script
+from rlgf.algorithms.terms import Term
+from rlgf.algorithms.unguided import GRPO
+from rlgf.schedules import Schedule, constant
+from rlgf.types import Author
+
+HINTED_GRPO = GRPO.model_copy(
+    update={
+        "name": "hinted-grpo",
+        "summary": "Guide-GRPO: a group of which all fail is written again after the guide's hint, and learned from as "
+        "an answer to the prompt without it",
+        "script": Script(hint=Hint(author=Author.GUIDE)),
+        "help": Help(probability=constant(1.0), below=0.5),
+        "terms": {
+            "policy": Term(loss="clipped_surrogate", view=View.PROMPT),
+            "kl": Term(loss="kl", view=View.PROMPT),
+        },
+        "equation": f"{GRPO.equation}, rho = pi(y_t | x, y_<t) / old(y_t | x, hint, y_<t)",
+        "paper": "Nath et al., arXiv 2506.13923",
+    }
+)
+QUESTA = GRPO.model_copy(
+    update={
+        "name": "questa",
+        "summary": "GRPO after prompts with the first half of the reference in them, and a quarter later on",
+        "script": Script(hint=Hint(author=Author.REFERENCE, template="{prompt}\n\nHint: {hint}\n\n")),
+        "help": Help(
+            probability=constant(1.0),
+            length=RollinLength(
+                low=Schedule(start=0.5, end=0.25, shape="step", over=0.5),
+                high=Schedule(start=0.5, end=0.25, shape="step", over=0.5),
+            ),
+        ),
+        "paper": "Li et al., arXiv 2507.13266",
+    }
+)
+SAGE = GRPO.model_copy(
+    update={
+        "name": "sage",
+        "summary": "GRPO; a group of which all fail is written again after a hint that the policy made of the reference",
+        "script": Script(
+            hint=Hint(
+                author=Author.POLICY,
+                ask="{prompt}\n\n{reference}\n\nA hint that does not give this away: ",
+            )
+        ),
+        "help": Help(probability=constant(1.0), below=0.5),
+        "paper": "Liao et al., arXiv 2602.03143",
+    }
+)

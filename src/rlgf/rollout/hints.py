@@ -1,0 +1,125 @@
+"""Hints: which episodes are written after one, where its text comes from, and what the prompt then becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from rlgf import seeding
+from rlgf.algorithms import Algorithm, Hint
+from rlgf.algorithms.hint import filled
+from rlgf.chat import ChatTemplate
+from rlgf.errors import UserError
+from rlgf.models.language_model import LanguageModel
+from rlgf.rollout.config import RolloutConfig
+from rlgf.rollout.help import draw_switches
+from rlgf.rollout.writers import Draft, HintedPrompt, Passage, splice
+from rlgf.types import Author, Completion, Message, Sample
+
+Write = Callable[[Author, Sequence[Draft], Sequence[int]], Sequence[Passage]]
+"""Lets an author continue drafts, each by at most so many tokens, and books what is sampled."""
+
+
+@dataclass(frozen=True)
+class HintGiver:
+    """Puts hints into the prompts of drafts."""
+
+    policy: LanguageModel
+    config: RolloutConfig
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The policy's own, by which a chat with a hint becomes a prompt again."""
+        return ChatTemplate(self.policy.tokenizer, "the policy", "leave 'script.hint' out")
+
+    def give(self, drafts: Sequence[Draft], row: Algorithm, progress: float, write: Write) -> None:
+        """Let those drafts that the row's help chooses go on from their prompt with a hint in it.
+
+        A draft whose hint has no text, or whose prompt leaves no room for one, goes on from its own prompt.
+
+        Raises:
+            UserError: the hint's template alone takes ``rollout.max_hint_tokens`` or more.
+        """
+        hint = row.script.hint
+        assert hint is not None, "asked for where it is set"
+        asked, amounts = self.asked(drafts, row, progress)
+        chosen = [(i, amount) for i, amount in enumerate(amounts) if amount > 0]
+        if hint.author in (Author.GUIDE, Author.POLICY):
+            wanted = [asked[i] for i, _ in chosen]
+            parts = write(hint.author, wanted, [amount for _, amount in chosen]) if chosen else []
+            found = [
+                self.policy.decode(part.ids, self.policy.context(draft.prompt_ids))
+                for draft, part in zip(wanted, parts, strict=True)
+            ]
+        else:
+            found = [self.policy.decode(self._given(drafts[i], hint)[:amount]) for i, amount in chosen]
+        for (i, _), text in zip(chosen, found, strict=True):
+            drafts[i].hint = put = self._fitted(drafts[i], hint, text.rstrip("\ufffd").strip())
+            if put is not None:
+                drafts[i].prompt_ids = self._ids(put.sample)
+
+    def asked(
+        self, drafts: Sequence[Draft], row: Algorithm, progress: float
+    ) -> tuple[list[Draft], list[int]]:
+        """What the author of the hints is asked to continue in place of each draft, and by how many tokens; 0 where
+        there is no hint."""
+        hint = row.script.hint
+        assert hint is not None, "asked for where it is set"
+
+        def lengths(chosen: Sequence[Draft]) -> list[int]:
+            if hint.author in (Author.GUIDE, Author.POLICY):
+                return [self.config.max_hint_tokens] * len(chosen)
+            return [len(self._given(draft, hint)) for draft in chosen]
+
+        amounts = draw_switches(drafts, row, progress, lengths)
+        return [self._asking(draft, hint) for draft in drafts], amounts
+
+    def _asking(self, draft: Draft, hint: Hint) -> Draft:
+        sample = draft.sample
+        if hint.ask is not None:
+            known = sample.references[0] if sample.references else ""
+            sample = self._retold(sample, hint.ask, reference=known)
+        ids = draft.prompt_ids if hint.ask is None else self._ids(sample)
+        return Draft(sample, ids, seeding.derive(draft.seed, "hint"))
+
+    def _given(self, draft: Draft, hint: Hint) -> list[int]:
+        """The tokens of a text that is there already, with its end."""
+        if hint.column is not None:
+            text = str(draft.sample.columns.get(hint.column) or "")
+        else:
+            references = draft.sample.references
+            text = references[seeding.derive(draft.seed, "hint") % len(references)]
+        whole = splice(self.policy, Completion(text, finished=True), 2**62)
+        return whole.ids if text else []
+
+    def _fitted(self, draft: Draft, hint: Hint, text: str) -> HintedPrompt | None:
+        """The prompt with as much of a hint as there is room for; None where that is nothing."""
+        sample, most = draft.sample, self.config.max_hint_tokens
+        bare = len(self.policy.codec.encode_prompt(sample.prompt))
+        empty = len(self.policy.codec.encode_prompt(self._retold(sample, hint.template, hint="").prompt))
+        if empty - bare >= most:
+            raise UserError(
+                f"the template of hints takes {empty - bare} tokens, and 'rollout.max_hint_tokens' {most} leave no room "
+                "for a hint: raise it."
+            )
+        room = min(most - (empty - bare), self.config.max_prompt_tokens + most - empty)
+        text = self.policy.decode(self.policy.encode(text)[: max(room, 0)]).rstrip("\ufffd")
+        if not text:
+            return None
+        return HintedPrompt(text, self._retold(sample, hint.template, hint=text), draft.prompt_ids)
+
+    def _retold(self, sample: Sample, template: str, **parts: str) -> Sample:
+        """A sample whose prompt stands in a template; of a chat, the user's last message does."""
+        places = [i for i, message in enumerate(sample.messages) if message.role == "user"]
+        if places and self.template.there and self.template.prompt(sample.messages) == sample.prompt:
+            messages = list(sample.messages)
+            content = filled(template, prompt=messages[places[-1]].content, **parts)
+            messages[places[-1]] = Message("user", content)
+            return replace(sample, messages=tuple(messages), prompt=self.template.prompt(tuple(messages)))
+        body = sample.prompt.removesuffix(sample.cue) if sample.cue else sample.prompt
+        return replace(sample, prompt=filled(template, prompt=body, **parts) + sample.cue, messages=())
+
+    def _ids(self, sample: Sample) -> list[int]:
+        limit = self.config.max_prompt_tokens + self.config.max_hint_tokens
+        return self.policy.encode_prompt(sample.prompt, limit, sample.cue)

@@ -30,6 +30,7 @@ CASES = (
     "one trunk",
     "lora",
     "encoder-decoder",
+    "checkpointing",
     "top-k",
 )
 """Of those of the script, which without names runs all."""

@@ -25,7 +25,7 @@ from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory, Updater
 from rlgf.metrics import Metric, build_metrics
-from rlgf.models import sharding
+from rlgf.models import checkpointing, sharding
 from rlgf.models.critic import Critic, build_critic
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import (
@@ -39,6 +39,7 @@ from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
+from rlgf.run import memory
 from rlgf.run.start import check_comparable, load_start, scratch_texts
 from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
 from rlgf.states import digest
@@ -99,6 +100,8 @@ def build_parts(
     """
     given = {"policy": policy, "guide": guide, "reward": reward}
     checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if given.get(s) is None]))
+    if policy is None:
+        memory.require_room(config, trains=not evaluates, adam=optimizer is None)
     # What follows they do together, where they share the weights.
     with distributed.main_first():
         data = _data(config, task, policy, reward)
@@ -263,6 +266,8 @@ def _measured_against(
 def _critics(config: Config, models: _Models) -> dict[str, Critic]:
     """One for each author whose value a row of the algorithm reads; all that is trained is then tried and shared."""
     policy = models.policy
+    if config.update.gradient_checkpointing:
+        checkpointing.enable(policy.model, policy.adapters)
     names = {row.critic for row in config.algorithm.rows} - {None}
     critics = {
         name: build_critic(config.policy.critic, policy.model, policy.adapters, f"critic_{name}")

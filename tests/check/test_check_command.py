@@ -14,7 +14,6 @@ from rich.console import Console
 
 from faulty_server import FaultyServer, serving
 from rlgf.algorithms import ALGORITHMS
-from rlgf.check import report
 from rlgf.check.bill import evaluation_bills, training_bills
 from rlgf.check.faults import check
 from rlgf.check.report import steps_per_update, told, validations
@@ -24,9 +23,11 @@ from rlgf.config import Config, load_config
 from rlgf.guides import Request
 from rlgf.learning.updater import Updater
 from rlgf.models.lora import POLICY
-from rlgf.models.memory import count, logits_bytes, policy_sizes
+from rlgf.models.memory import logits_bytes, policy_sizes
+from rlgf.models.passes import count
 from rlgf.models.response_scores import MOST_LOGITS
 from rlgf.rollout.plan import planned
+from rlgf.run import memory
 from rlgf.run.build import build_parts
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
@@ -267,7 +268,7 @@ def test_parameters_are_those_of_the_real_models(make: Any, lora: Any, critic: s
     for name in ("guide", "policy"):
         assert by_name[f"critic of the {name}"] == count(trained[f"critic {name}"])
     assert by_name["policy"] == count(made.model.parameters())
-    assert sizes.vocabulary == 5
+    assert sizes.shape.vocabulary == 5
     if lora is None:
         assert by_name["reference (frozen start)"] == by_name["policy"]
     else:
@@ -294,12 +295,17 @@ def test_the_largest_micro_batch_is_bounded_by_its_tokens_and_by_the_minibatch()
 
 @pytest.mark.parametrize("short", [0, 1])
 def test_what_cannot_fit_is_said(short: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = load_config(RECIPE)
-    names = [str(row.critic) for row in config.algorithm.rows if row.critic is not None]
-    sizes = policy_sizes(config.policy.source, None, config.policy.critic, names)
-    needed = sum(part.bytes for part in sizes.parts) + sizes.training_bytes
-    monkeypatch.setattr(report, "device_bytes", lambda: needed - short)
-    assert ("so the run cannot fit here" in " ".join(shown().split())) == bool(short)
+    needed = memory.estimated(load_config(RECIPE)).least()
+    monkeypatch.setattr(memory, "device_bytes", lambda: needed - short)
+    assert ("so it cannot fit here" in " ".join(shown().split())) == bool(short)
+
+
+def test_under_a_launcher_it_is_said_what_each_process_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "4", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
+        monkeypatch.setenv(name, value)
+    words = " ".join(shown().split())
+    assert "Of each of 4 processes, which share the weights (FSDP2)" in words
+    assert "gathered weights" in words
 
 
 # The command.
@@ -356,7 +362,7 @@ def test_no_weights_are_loaded_and_no_server_is_asked(
         assert not server.seen
     words = " ".join(out.split())
     assert "The budget (10 calls) may not suffice: where it is spent the run stops" in words
-    assert "gradients and AdamW" in words
+    assert "model parameters weights gradients AdamW" in words
 
 
 def test_a_run_is_told_in_plain_words() -> None:

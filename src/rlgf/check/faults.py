@@ -10,9 +10,9 @@ from typing import Any
 from rlgf import checks
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.guides import guide_models
 from rlgf.metrics import Metric, build_metrics
 from rlgf.models.loading import ModelConfig, load_model_config
+from rlgf.run.memory import Launch, models
 from rlgf.tasks import Task, build_task, load_split
 from rlgf.types import Sample
 
@@ -32,6 +32,9 @@ class Checked:
 def check(config: Config) -> Checked:
     """Every rule that can be checked without weights and without asking a server."""
     found = Checked(config, missing=dict(_missing(config)))
+    with _noting(found.broken):
+        if Launch.found().shares:
+            found.broken += checks.broken_by_shards(config)
     rewards: list[Any] = []
     found.broken += [said for said in checks.broken_parts(config) if said not in found.missing.values()]
     with _noting(found.broken):
@@ -58,18 +61,6 @@ def _missing(config: Config) -> Iterator[tuple[str, str]]:
                 load_model_config(model)
         except UserError as error:
             yield who, str(error)
-
-
-def models(config: Config) -> Iterator[tuple[str, Any]]:
-    """Every model that a run of the recipe loads for itself, by who it is."""
-    yield "policy", config.policy.source
-    guides = guide_models(config.guide) if config.guide is not None else []
-    for number, guide in enumerate(guides):
-        yield f"guide {number + 1}" if len(guides) > 1 else "guide", guide
-    if config.evaluation.reference is not None:
-        yield "evaluation's reference", config.evaluation.reference
-    if config.evaluation.language_model is not None:
-        yield "evaluation's language model", config.evaluation.language_model
 
 
 @contextmanager

@@ -45,11 +45,3 @@ def table(*columns: str, numbers: int = 0) -> Table:
 def span(numbers: Sequence[int]) -> str:
     """The least and the greatest of numbers in order."""
     return f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,}"
-
-
-def memory(size: int) -> str:
-    """Bytes for people, in powers of 1000."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return f"{size} B"

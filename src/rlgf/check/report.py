@@ -12,12 +12,12 @@ from rich.text import Text
 
 from rlgf.algorithms import Algorithm, Mixture
 from rlgf.check.asked import asked
-from rlgf.check.faults import Checked, models
-from rlgf.check.form import memory, note, span, table, titled, topics
+from rlgf.check.faults import Checked
+from rlgf.check.form import note, span, table, titled, topics
 from rlgf.check.words import row_words, schedule, term_words
 from rlgf.config import Config
-from rlgf.models.memory import Size, device_bytes, frozen_size, logits_bytes, policy_sizes
 from rlgf.rollout.plan import UpdatePlan, planned
+from rlgf.run.memory import Estimate, estimated, memory
 from rlgf.types import Author
 
 
@@ -143,60 +143,57 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan]) -> Table:
 
 
 def _memory(found: Checked) -> list[RenderableType]:
-    config = found.config
-    parts: list[RenderableType] = []
     if "policy" in found.missing:
         return [Text("No figure: the policy's model is not there, and its size and context cannot be read.")]
-    names = sorted({str(row.critic) for row in config.algorithm.rows} - {"None"})
-    policy = config.policy
-    sizes = policy_sizes(policy.source, policy.lora, policy.critic, names)
-    others = [
-        frozen_size(who, model)
-        for who, model in models(config)
-        if who != "policy" and who not in found.missing
-    ]
-    rows = table("part", "parameters", "weights", "gradients and AdamW", numbers=3)
-    everything: list[Size] = [*sizes.parts, *others]
-    for part in everything:
-        more = memory(part.training_bytes) if part.trained else ""
-        rows.add_row(Text(part.name), f"{part.parameters:,}", memory(part.bytes), more)
-    weights = sum(part.bytes for part in everything)
-    rows.add_row(
-        "all", f"{sum(p.parameters for p in everything):,}", memory(weights), memory(sizes.training_bytes)
-    )
-    parts.append(rows)
-    rollout = config.rollout
-    logits = logits_bytes(
-        sizes.vocabulary,
-        rollout.room(config.algorithm)[0],
-        rollout.max_response_tokens,
-        config.update.max_micro_tokens,
-        config.update.minibatch,
-    )
+    estimate = estimated(found.config, list(found.missing))
     scratch = (
-        " Of a model from scratch the vocabulary is the largest that it may have." if policy.scratch else ""
+        " Of a model from scratch the vocabulary is the largest that it may have."
+        if found.config.policy.scratch
+        else ""
     )
-    left_out = "Left out: activations, the cache of keys and values while texts are written, models of rewards and judges, and what the libraries take."
-    parts.append(
-        Text(
-            f"{memory(weights + sizes.training_bytes)} together, and {memory(logits)} for the logits of the largest "
-            f"micro-batch, of which several copies are alive at a time.{scratch} {left_out}"
+    left_out = "Left out: models of rewards and judges, and what the libraries take."
+    parts: list[RenderableType] = [
+        Text(f"Of {estimate.launch.words}; docs/scaling.md has the formulas.{scratch}"),
+        _models(estimate),
+        _phases(estimate),
+        Text(f"{memory(estimate.peak)} together, at most. {left_out}"),
+    ]
+    certain = estimate.refusal(estimate.least())
+    if certain is not None:
+        parts.append(note(certain[0].upper() + certain[1:]))
+    elif estimate.refusal(estimate.peak) is not None:
+        parts.append(
+            note(
+                "That is more than there is: lower 'update.max_micro_tokens' and 'rollout.max_batch_tokens'."
+            )
         )
-    )
-    parts += _too_large(weights + sizes.training_bytes)
     absent = [who for who in found.missing if who != "policy"]
     if absent:
         parts.append(note(f"Not counted, since not there: {', '.join(absent)}."))
     return parts
 
 
-def _too_large(needed: int) -> list[Text]:
-    there = device_bytes()
-    if needed <= there:
-        return []
-    return [
-        note(
-            f"This machine holds {memory(there)}, so the run cannot fit here: train an adapter ('policy.lora'), "
-            "a critic on the policy's trunk ('policy.critic: head') or a smaller model."
+def _models(estimate: Estimate) -> Table:
+    """What there is of each model, as a whole."""
+    rows = table("model", "parameters", "weights", "gradients", "AdamW", numbers=4)
+    sizes = [*estimate.shared, *estimate.others]
+    for size in sizes:
+        rows.add_row(
+            Text(size.name),
+            f"{size.parameters:,}",
+            memory(size.bytes),
+            *(memory(more) if size.trained else "" for more in (size.gradients, size.moments)),
         )
-    ]
+    sums = [sum(getattr(size, what) for size in sizes) for what in ("bytes", "gradients", "moments")]
+    rows.add_row("all", f"{sum(size.parameters for size in sizes):,}", *map(memory, sums))
+    return rows
+
+
+def _phases(estimate: Estimate) -> Table:
+    """What a process holds, by what it does."""
+    phases = estimate.phases
+    rows = table("held by a process", *phases, numbers=len(phases))
+    for part in dict.fromkeys(part for parts in phases.values() for part in parts):
+        rows.add_row(part, *(memory(parts[part]) if part in parts else "" for parts in phases.values()))
+    rows.add_row("together", *(memory(sum(parts.values())) for parts in phases.values()))
+    return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -72,7 +73,10 @@ def evaluate(
 
 @app.command()
 def check(sources: Sources) -> None:
-    """Say what a recipe would do and what it would need, or all that is wrong with it; loads and asks nothing."""
+    """Say what a recipe would do and what it would need, or all that is wrong with it; loads and asks nothing.
+
+    Under a launcher such as torchrun it says what each process needs.
+    """
     from rlgf.check.faults import check as checked
     from rlgf.check.report import told
     from rlgf.config import load_config
@@ -84,11 +88,14 @@ def check(sources: Sources) -> None:
         sentences = error.sentences
     else:
         sentences = found.broken
-    for sentence in sentences:
+    # Of several processes one speaks.
+    speaks = os.environ.get("RANK", "0") == "0"
+    for sentence in sentences if speaks else ():
         refuse(sentence)
     if sentences:
         sys.exit(2)
-    Console().print(told(found))
+    if speaks:
+        Console().print(told(found))
 
 
 @app.command()

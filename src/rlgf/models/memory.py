@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from rlgf.models import lora
 from rlgf.models.loading import ModelConfig, device, skeleton
 from rlgf.models.lora import Adapters, LoRAConfig
+from rlgf.models.passes import Shape, count, matrices, shape, width
 from rlgf.models.quantization import Quantization
 from rlgf.models.response_scores import MOST_LOGITS
 from rlgf.models.scratch import ScratchConfig
@@ -34,9 +33,19 @@ class Size:
     trained: bool = False
 
     @property
+    def gradients(self) -> int:
+        """Bytes of its gradients, in float32."""
+        return _FLOAT * self.parameters if self.trained else 0
+
+    @property
+    def moments(self) -> int:
+        """Bytes of AdamW's two moments, in float32."""
+        return 2 * self.gradients
+
+    @property
     def training_bytes(self) -> int:
-        """Its gradients and AdamW's two moments, all in float32."""
-        return 3 * _FLOAT * self.parameters if self.trained else 0
+        """Its gradients and AdamW's two moments."""
+        return self.gradients + self.moments
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class PolicySizes:
     """The policy and all that is made from it."""
 
     parts: Sequence[Size]
-    vocabulary: int
+    shape: Shape
 
     @property
     def trained(self) -> int:
@@ -75,7 +84,7 @@ def policy_sizes(
     """
     model = skeleton(source)
     kind = source.quantization if isinstance(source, ModelConfig) else None
-    head, trunk, vocabulary = _width(model) + 1, count(model.base_model.parameters()), _vocabulary(model)
+    head, trunk, passes = width(model) + 1, count(model.base_model.parameters()), shape(model)
     base = Size("policy", count(model.parameters()), _weights(model, kind), trained=adapter is None)
     if adapter is None:
         reference = Size("reference (frozen start)", base.parameters, base.bytes)
@@ -86,7 +95,7 @@ def policy_sizes(
         parts = [base, _trained("policy's adapter", inside)]
     for name in critics:
         parts.append(_trained(f"critic of the {name}", head + (inside if critic == "separate" else 0)))
-    return PolicySizes(parts, vocabulary)
+    return PolicySizes(parts, passes)
 
 
 def frozen_size(name: str, source: ModelConfig) -> Size:
@@ -114,15 +123,11 @@ def logits_bytes(vocabulary: int, prompt: int, response: int, budget: int, rows:
 
 
 def device_bytes() -> int:
-    """The memory of the device that models are loaded to."""
+    """The memory of the device that models are loaded to; of a machine what it can swap out counts too."""
     where = device()
     if where.type == "cuda":
         return int(torch.cuda.get_device_properties(where).total_memory)
-    return int(psutil.virtual_memory().total)
-
-
-def count(parameters: Iterable[nn.Parameter]) -> int:
-    return sum(parameter.numel() for parameter in parameters)
+    return int(psutil.virtual_memory().total + psutil.swap_memory().total)
 
 
 def _trained(name: str, parameters: int) -> Size:
@@ -134,22 +139,5 @@ def _weights(model: PreTrainedModel, kind: Quantization | None, each: int = _FLO
     head = model.get_output_embeddings()
     small = 0
     if kind is not None:
-        layers = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
-        small = sum(layer.weight.numel() for layer in layers)
+        small = sum(m.weight.numel() for m in matrices(model.modules()) if m is not head)
     return round((count(model.parameters()) - small) * each + (small * _QUANTIZED[kind] if kind else 0))
-
-
-def _width(model: PreTrainedModel) -> int:
-    """Of the last hidden states, which are what the head reads."""
-    head = model.get_output_embeddings()
-    weight = getattr(head, "weight", None)
-    if isinstance(weight, Tensor):
-        return int(weight.shape[1])
-    return int(model.config.get_text_config(decoder=True).hidden_size)
-
-
-def _vocabulary(model: PreTrainedModel) -> int:
-    weight = getattr(model.get_output_embeddings(), "weight", None)
-    if isinstance(weight, Tensor):
-        return int(weight.shape[0])
-    return int(model.config.get_text_config(decoder=True).vocab_size)

@@ -25,7 +25,7 @@ from rlgf.models.vocabulary import read_logits
 
 MOST_LOGITS = 2**25
 """How many logits may be there at once where a gradient is wanted; more are computed in pieces, twice."""
-_PIECE = 2**23
+MOST_PIECE = 2**23
 """How many a piece has. Without a gradient pieces cost nothing, so there are never more."""
 
 
@@ -60,14 +60,14 @@ def response_scores(
     """
     head = model.get_output_embeddings()
     width = len(head.weight) if abilities(model).plain_head and head is not None else 0
-    most = MOST_LOGITS if torch.is_grad_enabled() else _PIECE
+    most = MOST_LOGITS if torch.is_grad_enabled() else MOST_PIECE
     if tokens.response_ids.numel() * width <= most:
         logits, states = response_outputs(model, tokens, hidden=hidden)
         logprobs, entropies = scores_of(logits, tokens, sampling, end_ids, with_entropy)
         return ResponseScores(logprobs, entropies, states)
     states = base_hidden(trunk_of(model), tokens, decoder_start(model))
     pieces = _Pieces(model, tokens, sampling, end_ids, with_entropy)
-    logprobs, entropies = pieces.scores(states, max(1, _PIECE // width))
+    logprobs, entropies = pieces.scores(states, max(1, MOST_PIECE // width))
     return ResponseScores(logprobs, entropies, states if hidden else None)
 
 

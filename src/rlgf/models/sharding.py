@@ -64,6 +64,15 @@ def wanted() -> bool:
     Raises:
         UserError: it asks for what this library does not do.
     """
+    return asked() and distributed.count() > 1
+
+
+def asked() -> bool:
+    """Whether the launcher asks for shards.
+
+    Raises:
+        UserError: it asks for what this library does not do.
+    """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise UserError(
             "the launcher asks for DeepSpeed, which rlgf does not run on: set 'distributed_type: FSDP' and "
@@ -82,7 +91,17 @@ def wanted() -> bool:
             f"the launcher asks for 'mixed_precision: {_asked_precision()}', and FSDP runs in 'bf16' or 'no' here: set "
             "one of them in its configuration."
         )
-    return distributed.count() > 1
+    return True
+
+
+def computes_in_half() -> bool:
+    """Whether the launcher asks for passes in bfloat16."""
+    return asked() and _asked_precision() == "bf16"
+
+
+def asked_to_offload() -> bool:
+    """Whether the launcher asks for shares that lie in the machine's memory and not in the GPU's."""
+    return asked() and os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true"
 
 
 def is_whole(module: nn.Module) -> bool:

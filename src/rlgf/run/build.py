@@ -39,6 +39,7 @@ from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
+from rlgf.run import memory
 from rlgf.run.start import check_comparable, load_start, scratch_texts
 from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
 from rlgf.states import digest
@@ -99,6 +100,8 @@ def build_parts(
     """
     given = {"policy": policy, "guide": guide, "reward": reward}
     checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if given.get(s) is None]))
+    if policy is None:
+        memory.require_room(config, trains=not evaluates, adam=optimizer is None)
     # What follows they do together, where they share the weights.
     with distributed.main_first():
         data = _data(config, task, policy, reward)

@@ -56,6 +56,8 @@ class Saver:
         if self._saved == progress.update:
             return
         self._saving = True
+        # The update is finished, so there is no way back to keep beside what writing takes.
+        self._undo = None
         distributed.same(
             "weights",
             lambda: digest([p for p in self._parts.updater.trained if not sharding.is_sharded(p)])[:16],

@@ -64,4 +64,9 @@ def fits(updater: Updater) -> bool:
         return False
     weights = sum(p.numel() * p.element_size() for p in updater.trained)
     # And two moments of each.
-    return 3 * weights <= _SHARE_OF_MEMORY * int(psutil.virtual_memory().available)
+    return leaves_room(3 * weights)
+
+
+def leaves_room(size: int) -> bool:
+    """Whether copies of so many bytes are made."""
+    return size <= _SHARE_OF_MEMORY * int(psutil.virtual_memory().available)

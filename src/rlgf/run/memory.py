@@ -1,0 +1,292 @@
+"""What a run needs in memory, estimated from its recipe before anything loads: the formulas of docs/scaling.md."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from rlgf.config import Config
+from rlgf.errors import UserError
+from rlgf.guides import guide_models
+from rlgf.models import sharding
+from rlgf.models.loading import ModelConfig, device
+from rlgf.models.memory import Size, device_bytes, frozen_size, logits_bytes, policy_sizes
+from rlgf.models.passes import Shape
+from rlgf.models.response_scores import MOST_PIECE
+from rlgf.models.scratch import ScratchConfig
+from rlgf.run.undo import leaves_room
+
+_FLOAT, _HALF = 4, 2
+_LOGITS_ALIVE = 4
+"""Logits, their softmax, and the gradients of both."""
+_DRAWN_ALIVE = 3
+"""The logits of a step, their float32 and the cumulative distribution."""
+
+_WRITTEN = 2
+"""Copies that `torch.distributed.checkpoint` makes of what it writes."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How many processes a launcher starts, as its environment says."""
+
+    processes: int = 1
+    together: int = 1
+    """How many of them are on one machine."""
+    shares: bool = False
+    """Whether they share the weights (FSDP2)."""
+
+    @staticmethod
+    def found() -> Launch:
+        """
+        Raises:
+            UserError: the launcher asks for what this library does not do.
+        """
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        together = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
+        return Launch(processes, together, sharding.asked() and processes > 1)
+
+    @property
+    def words(self) -> str:
+        if self.processes == 1:
+            return "one process"
+        how = "which share the weights (FSDP2)" if self.shares else "each of which holds all weights (DDP)"
+        return f"each of {self.processes} processes, {how}"
+
+    def share(self, size: int) -> int:
+        """One process's part of what is shared out."""
+        return math.ceil(size / self.processes) if self.shares else size
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes that one process needs."""
+
+    config: Config
+    launch: Launch
+    shared: Sequence[Size]
+    """Policy, reference and critics."""
+    others: Sequence[Size]
+    """Models that every process holds as a whole, such as a local guide."""
+    shape: Shape
+
+    @property
+    def weights(self) -> int:
+        return sum(self.launch.share(size.bytes) for size in self.shared) + self._whole
+
+    @property
+    def gradients(self) -> int:
+        return sum(self.launch.share(size.gradients) for size in self.shared)
+
+    @property
+    def moments(self) -> int:
+        return sum(self.launch.share(size.moments) for size in self.shared)
+
+    @property
+    def loading(self) -> int:
+        """Weights while models load: each process loads them whole, and shares them out then."""
+        return sum(size.bytes for size in self.shared) + self._whole
+
+    @cached_property
+    def phases(self) -> Mapping[str, Mapping[str, int]]:
+        """Bytes of each part, by what a run does; a part that it does not need is missing."""
+        rest = {"weights": self.weights, "moments of AdamW": self.moments}
+        phases = {
+            "writing": {**rest, **self._writing()},
+            "scoring": {**rest, **self._scoring()},
+            "learning": {**rest, **self._learning()},
+            "saving": {**rest, "what is written": self._saving},
+        }
+        if self.launch.shares:
+            phases = {"loading": {"weights": self.loading}, **phases}
+        return {
+            phase: {part: size for part, size in parts.items() if size} for phase, parts in phases.items()
+        }
+
+    @property
+    def peak(self) -> int:
+        return max(sum(parts.values()) for parts in self.phases.values())
+
+    def least(self, *, trains: bool = True, adam: bool = True) -> int:
+        """What the run cannot do without, whatever texts it meets.
+
+        Args:
+            adam: whether the optimizer is AdamW, which has two moments of each weight.
+        """
+        if device().type == "cuda" and sharding.asked_to_offload():
+            return self.loading
+        learning = self.weights + self.gradients + (self.moments if adam else 0)
+        return max(self.loading, learning if trains else 0)
+
+    def refusal(self, needed: int) -> str | None:
+        """A sentence where bytes that are needed are not there."""
+        there, where = _there(self.launch)
+        if needed <= there:
+            return None
+        return (
+            f"{where} {memory(there)} of memory for {self.launch.words}, and the run needs at least {memory(needed)} "
+            "for its models and their training alone, so it cannot fit here: train an adapter ('policy.lora'), a critic "
+            "on the policy's trunk ('policy.critic: head') or a smaller model, or share the weights among more "
+            "processes (docs/scaling.md)."
+        )
+
+    @property
+    def _whole(self) -> int:
+        return sum(size.bytes for size in self.others)
+
+    @property
+    def _saving(self) -> int:
+        """Copies of moments and critics that writing a checkpoint makes; on a CPU, where they go from a GPU too."""
+        if device().type == "cuda":
+            return 0
+        critics = sum(size.bytes for size in self.shared if size.name.startswith("critic"))
+        # The policy is put together in one process before that.
+        together = self.shared[0].bytes if self.launch.shares else 0
+        return max(_WRITTEN * (self.moments + self.launch.share(critics)), together)
+
+    @property
+    def _each(self) -> int:
+        """Bytes of a number that a pass computes."""
+        halves = device().type == "cuda" or (self.launch.shares and sharding.computes_in_half())
+        return _HALF if halves else _FLOAT
+
+    def _gathered(self, *names: str) -> int:
+        """Weights that are gathered for passes without gradients, of parts whose names begin so."""
+        if not self.launch.shares:
+            return 0
+        return self._each * sum(size.parameters for size in self.shared if size.name.startswith(names))
+
+    def _cast(self) -> int:
+        """Copies of weights in half precision that autocast keeps during a pass, of the largest model."""
+        if self._each == _FLOAT or self.launch.shares:
+            return 0
+        return _HALF * max(size.parameters for size in self.shared)
+
+    def _writing(self) -> dict[str, int]:
+        rollout, evaluation = self.config.rollout, self.config.evaluation
+        texts = max(rollout.episodes, evaluation.samples, evaluation.test_samples)
+        rows = self._rows(rollout.max_batch_tokens, texts)
+        tokens = rows * (self._prompt + rollout.max_response_tokens)
+        return {
+            "gathered weights": self._gathered("policy"),
+            "weights in bfloat16": self._cast(),
+            "keys and values": self._each * self.shape.cache * tokens,
+            "activations": self._each * self.shape.prompt.widest * rows * self._prompt,
+            "logits": _DRAWN_ALIVE * _FLOAT * rows * self.shape.vocabulary,
+            "vLLM": self._engine(),
+        }
+
+    def _scoring(self) -> dict[str, int]:
+        rollout, shape = self.config.rollout, self.shape
+        rows = self._rows(rollout.max_batch_tokens, rollout.episodes)
+        prompts, responses = rows * self._prompt, rows * rollout.max_response_tokens
+        return {
+            "gathered weights": self._gathered("policy", "reference", "critic"),
+            "weights in bfloat16": self._cast(),
+            "activations": self._each * (shape.prompt.widest * prompts + shape.response.widest * responses),
+            "logits": _LOGITS_ALIVE * _FLOAT * min(MOST_PIECE, responses * shape.vocabulary),
+        }
+
+    def _learning(self) -> dict[str, int]:
+        rollout, update, shape = self.config.rollout, self.config.update, self.shape
+        prompt, response = self._prompt, rollout.max_response_tokens
+        rows = self._rows(update.max_micro_tokens, update.minibatch)
+        kept = [
+            stack.kept(rows * tokens, prompt + response, checkpointing=False)
+            for stack, tokens in ((shape.prompt, prompt), (shape.response, response))
+        ]
+        trained = sum(size.bytes for size in self.shared if size.trained)
+        undo = trained + self.moments
+        copies = device().type == "cpu" and not self.launch.shares and leaves_room(undo)
+        return {
+            "gradients": self.gradients,
+            "copy to go back to": undo if copies else 0,
+            "gathered weights": self._each * shape.gathered_layer if self.launch.shares else 0,
+            "weights in bfloat16": self._cast(),
+            "activations": self._each * sum(kept),
+            "logits": _LOGITS_ALIVE
+            * logits_bytes(shape.vocabulary, prompt, response, update.max_micro_tokens, rows),
+        }
+
+    def _engine(self) -> int:
+        """vLLM's own weights and cache; on a GPU it lets go of them when it has written."""
+        sampler = self.config.sampler
+        if sampler.engine == "builtin":
+            return 0
+        return self._each * self.shared[0].parameters + round(sampler.cache_gib * 2**30)
+
+    @property
+    def _prompt(self) -> int:
+        """Tokens of the longest prompt, hints with it."""
+        return self.config.rollout.room(self.config.algorithm)[0]
+
+    def _rows(self, budget: int, texts: int) -> int:
+        """Texts of one pass, at most: as many as fit, of those that one process has."""
+        rollout = self.config.rollout
+        fitting = budget // (self._prompt + rollout.max_response_tokens)
+        return max(1, min(fitting, math.ceil(texts / self.launch.processes)))
+
+
+def models(config: Config) -> Iterator[tuple[str, ModelConfig | ScratchConfig]]:
+    """Every model that a run of the recipe loads for itself, by who it is."""
+    yield "policy", config.policy.source
+    guides = guide_models(config.guide) if config.guide is not None else []
+    for number, guide in enumerate(guides):
+        yield f"guide {number + 1}" if len(guides) > 1 else "guide", guide
+    if config.evaluation.reference is not None:
+        yield "evaluation's reference", config.evaluation.reference
+    if config.evaluation.language_model is not None:
+        yield "evaluation's language model", config.evaluation.language_model
+
+
+def estimated(config: Config, missing: Sequence[str] = ()) -> Estimate:
+    """The estimate of a run.
+
+    Args:
+        missing: who of `models` is not there, and is left out.
+
+    Raises:
+        UserError: there is no such model, or the launcher asks for what this library does not do.
+    """
+    names = sorted({str(row.critic) for row in config.algorithm.rows} - {"None"})
+    policy = config.policy
+    sizes = policy_sizes(policy.source, policy.lora, policy.critic, names)
+    others = [
+        frozen_size(who, model)
+        for who, model in models(config)
+        if isinstance(model, ModelConfig) and who != "policy" and who not in missing
+    ]
+    return Estimate(config, Launch.found(), sizes.parts, others, sizes.shape)
+
+
+def require_room(config: Config, *, trains: bool = True, adam: bool = True) -> None:
+    """Refuse a run that certainly cannot fit into the memory of its device.
+
+    Raises:
+        UserError: says how much there is and how much is needed.
+    """
+    try:
+        found = estimated(config)
+    except UserError:
+        return  # of a model that cannot be had its loading says more
+    said = found.refusal(found.least(trains=trains, adam=adam))
+    if said is not None:
+        raise UserError(said)
+
+
+def memory(size: int) -> str:
+    """Bytes for people, in powers of 1000."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size} B"
+
+
+def _there(launch: Launch) -> tuple[int, str]:
+    """The memory that one process may take, and where it is."""
+    if device().type == "cuda":
+        return device_bytes(), "each GPU has" if launch.processes > 1 else "the GPU has"
+    return device_bytes() // launch.together, "this machine has"

@@ -24,6 +24,12 @@ SHORT = {"episodes": 16, "max_prompt_tokens": 48, "min_response_tokens": 32, "ma
 LONG = {"episodes": 16, "max_prompt_tokens": 64, "min_response_tokens": 192, "max_response_tokens": 192}
 CASES: dict[str, dict[str, Any]] = {
     "GPT-2, PPO": {"policy": GPT, "rollout": LONG, "algorithm": "ppo"},
+    "GPT-2, PPO, checkpointing": {
+        "policy": GPT,
+        "rollout": LONG,
+        "algorithm": "ppo",
+        "update": {"gradient_checkpointing": True},
+    },
     "GPT-2, GRPO": {"policy": GPT, "rollout": LONG, "algorithm": "grpo"},
     "SmolLM2, GRPO": {"policy": SMOL, "rollout": SHORT, "algorithm": "grpo"},
     "SmolLM2, PPO, head": {"policy": {**SMOL, "critic": "head"}, "rollout": SHORT, "algorithm": "ppo"},

@@ -27,6 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lora": {"algorithm": "guided-grpo", "lora": {"r": 2}},
     "stops early": {"algorithm": "ppo", "update": {**UPDATE, "epochs": 4, "max_update_kl": 1e-4}},
     "encoder-decoder": {"algorithm": "ppo", "policy": letter_t5},
+    "checkpointing": {"algorithm": "ppo", "update": {**UPDATE, "gradient_checkpointing": True}},
     "top-k": {"algorithm": "ppo", "rollout": {"top_k": 2}},
 }
 

@@ -33,6 +33,7 @@ CASES = (
     "one trunk",
     "lora",
     "encoder-decoder",
+    "checkpointing",
     "top-k",
 )
 """Of those of the script, which without names runs all."""

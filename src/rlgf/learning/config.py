@@ -20,6 +20,9 @@ class UpdateConfig(BaseModel):
     """Episodes per optimizer step."""
     max_micro_tokens: Annotated[int, FREE] = Field(default=16_384, ge=1)
     """Tokens, padding included, of one forward and backward pass; bounds memory, changes no result."""
+    gradient_checkpointing: Annotated[bool, FREE] = False
+    """Keep the inputs of the layers alone and compute the rest a second time in the backward pass, of the policy and of
+    critics: less memory for about a third more time, and no other result."""
     learning_rate: Schedule = constant(1e-4)
     critic_learning_rate: Schedule | None = None
     """Default: the policy's."""

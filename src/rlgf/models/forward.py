@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from rlgf.kept import KeptTokens, kept_mask
 from rlgf.models.abilities import abilities, takes
+from rlgf.models.checkpointing import recomputed, recomputes
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
 from rlgf.models.kv_cache import cache_argument, keep_rows
 from rlgf.models.vocabulary import read_logits
@@ -153,7 +154,7 @@ def response_outputs(
     )
 
     def run(alike: Tokens) -> tuple[Tensor, ...]:
-        with mixed_precision(model.device):
+        with mixed_precision(model.device), recomputed(model):
             inputs = _inputs(model, alike, decoder_start(model))
             with _last_states(model) as states:
                 output = model(**inputs, **keep)
@@ -177,7 +178,7 @@ def base_hidden(trunk: PreTrainedModel, tokens: Tokens, start: Sequence[int]) ->
     length = tokens.response_ids.shape[1]
 
     def run(alike: Tokens) -> tuple[Tensor]:
-        with mixed_precision(trunk.device):
+        with mixed_precision(trunk.device), recomputed(trunk):
             inputs = _inputs(trunk, alike, start)
             with _last_states(trunk) as states:
                 trunk(**inputs)
@@ -188,7 +189,9 @@ def base_hidden(trunk: PreTrainedModel, tokens: Tokens, start: Sequence[int]) ->
 
 def _inputs(model: PreTrainedModel, tokens: Tokens, start: Sequence[int]) -> dict[str, Any]:
     """The arguments of one pass over prompts and responses, of which those that the prompts share are read first."""
-    shared = tokens.shared_prompts() if abilities(model).shared_prompts else None
+    # A layer that is computed a second time would write into the cache a second time.
+    shares = abilities(model).shared_prompts and not recomputes(model)
+    shared = tokens.shared_prompts() if shares else None
     if shared is None:
         use_cache = {"use_cache": False} if takes(model, "use_cache") else {}
         return {**tokens.model_inputs(model, start), **use_cache}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ class Adapters:
             # GPT-2 keeps its matrices the other way round.
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
+        self._now: str | None = POLICY
+        """The adapter that runs."""
         try:
             # What it returns wraps the model; the model itself stays usable, adapter and all.
             with _injecting(POLICY):
@@ -124,11 +126,17 @@ class Adapters:
         """Let another adapter than the policy's, or none, be what the model runs with."""
         if name is not None:
             self._run(name)
+        self._now = name
         try:
             with self._peft.disable_adapter() if name is None else nullcontext():
                 yield
         finally:
+            self._now = POLICY
             self._run(POLICY)
+
+    def contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Of a layer's pass that is made now, and of the same pass where the backward pass makes it once more."""
+        return nullcontext(), nullcontext() if self._now == POLICY else self.running(self._now)
 
     def _run(self, name: str) -> None:
         self._peft.set_adapter(name)

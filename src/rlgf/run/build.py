@@ -25,7 +25,7 @@ from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory, Updater
 from rlgf.metrics import Metric, build_metrics
-from rlgf.models import sharding
+from rlgf.models import checkpointing, sharding
 from rlgf.models.critic import Critic, build_critic
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import (
@@ -182,6 +182,8 @@ def _assembled(
     policy, rollout = models.policy, config.rollout
     # Before the first episode is paid for, not in the middle of the first update.
     scorer = scoring_guide(guide, policy) if any(row.distills for row in config.algorithm.rows) else None
+    if config.update.gradient_checkpointing:
+        checkpointing.enable(policy.model, policy.adapters)
     critics = _critics(config, models)
     tokens = sum(rollout.room(config.algorithm))
     sampler = build_sampler(config.sampler, policy, "policy", rollout.max_batch_tokens, tokens)

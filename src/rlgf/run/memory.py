@@ -195,7 +195,7 @@ class Estimate:
         prompt, response = self._prompt, rollout.max_response_tokens
         rows = self._rows(update.max_micro_tokens, update.minibatch)
         kept = [
-            stack.kept(rows * tokens, prompt + response, checkpointing=False)
+            stack.kept(rows * tokens, prompt + response, checkpointing=update.gradient_checkpointing)
             for stack, tokens in ((shape.prompt, prompt), (shape.response, response))
         ]
         trained = sum(size.bytes for size in self.shared if size.trained)

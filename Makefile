@@ -13,7 +13,7 @@ export MALLOC_ARENA_MAX ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export HF_HUB_DISABLE_PROGRESS_BARS ?= 1
 
-.PHONY: demo test lint types unit test-browser test-vllm matrix models results clean
+.PHONY: demo test lint types unit test-browser test-vllm gpu matrix models results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -55,6 +55,10 @@ $(VLLM_INSTALLED): pyproject.toml
 test-vllm: $(VLLM_INSTALLED)
 	$(VLLM_VENV)/bin/python -m pytest -n0 -m vllm tests/models/test_samplers.py tests/models/test_vllm.py \
 		tests/properties/test_learning_with_vllm.py
+
+# The tests marked `gpu` and what an update takes, to results/gpu.md; fails where there is no GPU.
+gpu: $(INSTALLED)
+	$(PYTHON) benchmarks/gpu.py
 
 matrix: $(INSTALLED)
 	$(PYTHON) benchmarks/matrix.py

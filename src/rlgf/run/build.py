@@ -182,8 +182,6 @@ def _assembled(
     policy, rollout = models.policy, config.rollout
     # Before the first episode is paid for, not in the middle of the first update.
     scorer = scoring_guide(guide, policy) if any(row.distills for row in config.algorithm.rows) else None
-    if config.update.gradient_checkpointing:
-        checkpointing.enable(policy.model, policy.adapters)
     critics = _critics(config, models)
     tokens = sum(rollout.room(config.algorithm))
     sampler = build_sampler(config.sampler, policy, "policy", rollout.max_batch_tokens, tokens)
@@ -268,6 +266,8 @@ def _measured_against(
 def _critics(config: Config, models: _Models) -> dict[str, Critic]:
     """One for each author whose value a row of the algorithm reads; all that is trained is then tried and shared."""
     policy = models.policy
+    if config.update.gradient_checkpointing:
+        checkpointing.enable(policy.model, policy.adapters)
     names = {row.critic for row in config.algorithm.rows} - {None}
     critics = {
         name: build_critic(config.policy.critic, policy.model, policy.adapters, f"critic_{name}")

@@ -105,6 +105,12 @@ class Rollout:
     """Whether the tokens spell another text than the author wrote, since the policy's tokenizer cannot spell that one."""
     engine_logprobs: Float[Tensor, "B T"] | None = None
     """The same as the engine has it that sampled them, where that is not the policy's own passes."""
+    index: Int[Tensor, "B"] | None = None
+    """The place of each prompt in the training data; None for other samples."""
+    help_limit: Int[Tensor, "B"] | None = None
+    """How many tokens the text has, or may have, that a roll-in was drawn from; 0 where none was drawn."""
+    own_rate: Float[Tensor, "B"] | None = None
+    """The share of successes among the texts that a group wrote without help first, where that opened a gate; else -1."""
 
     def __len__(self) -> int:
         return self.response_ids.shape[0]

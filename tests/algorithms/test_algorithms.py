@@ -43,6 +43,8 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "guided-grpo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.6),
     "rloo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.0),
     "bread": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "adaback": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "hpt": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "luffy": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "dr-po": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "reverse-curriculum": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
@@ -93,7 +95,8 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert (found.group_size > 1) == found.grouped
     assert found.whiten == (found.advantage == "gae")
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
-    assert (found.help.length == whole) == (name not in ("reverse-curriculum", "luffy"))
+    own = {"reverse-curriculum", "luffy", "hpt", "bread", "adaback"}
+    assert (found.help.length == whole) == (name not in own)
     assert found.help.members == (1 if name == "luffy" else None)
     assert found.distills == (name == "distill")
     assert ("kl" in found.terms) == (found.advantage == "group_relative") == (found.kl_penalty == "loss")
@@ -161,7 +164,8 @@ def test_without_its_guide_a_row_is_a_whole_one(name: str) -> None:
     # What only a roll-in of the guide's has a meaning for is gone with it.
     if row(name).script.rollin is GUIDE:
         assert not any(term.on is ROLLIN for term in unguided.terms.values())
-        assert unguided.help == Help(shared=row(name).help.shared)
+        help = row(name).help
+    assert unguided.help == Help(shared=help.shared, success=help.success)
 
 
 def test_a_dump_names_authors_in_words() -> None:

@@ -25,7 +25,7 @@ from rlgf.learning.updater import Updater
 from rlgf.models.generate import sample_continuations
 from rlgf.models.sampling import Sampling
 from rlgf.rewards import Reward
-from rlgf.rollout.collector import assemble
+from rlgf.rollout.assembly import assemble
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Rollout, Sample
 from toys import LENGTH, STATES, TableCritic, TableModel, state_index, table_language_model

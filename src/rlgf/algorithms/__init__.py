@@ -7,7 +7,7 @@ The trainer reads rows and knows no algorithm by name. To add one, write a row: 
 from rlgf.algorithms.catalog import ALGORITHMS, algorithm_from
 from rlgf.algorithms.estimators import ESTIMATORS, Estimates, Estimator, Pairs, Signals
 from rlgf.algorithms.kl import KLConfig
-from rlgf.algorithms.script import Help, RollinLength, Script, Span
+from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.terms import LOSSES, LossFunction, LossInputs, Term
 
@@ -19,6 +19,7 @@ __all__ = [
     "AnyAlgorithm",
     "Estimates",
     "Estimator",
+    "Gate",
     "Help",
     "KLConfig",
     "LossFunction",

@@ -166,9 +166,9 @@ class Algorithm(BaseModel):
     def alone(self) -> Algorithm:
         """The same without roll-ins."""
         terms = {name: term for name, term in self.terms.items() if term.on is not Span.ROLLIN}
-        script = self.script.model_copy(update={"rollin": None})
+        script, help = self.script.model_copy(update={"rollin": None}), self.help
         return self.model_copy(
-            update={"script": script, "help": Help(shared=self.help.shared), "terms": terms}
+            update={"script": script, "help": Help(shared=help.shared, success=help.success), "terms": terms}
         )
 
     @property

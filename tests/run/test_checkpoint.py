@@ -51,6 +51,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a record of each prompt": {
         "algorithm": {"base": "adaback", "group_size": 2, "help": {"success": 0.3}},
         "rollout": {"episodes": 96},
+        "update": {"minibatch": 48, "epochs": 1},
     },
     "offline-dpo": {"algorithm": "offline-dpo"},
     "adaptive KL": {

@@ -17,7 +17,7 @@ from pydantic import (
 
 from rlgf import checks
 from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, algorithm_from
-from rlgf.algorithms.catalog import carried
+from rlgf.algorithms.choice import carried
 from rlgf.errors import IncoherentError
 from rlgf.evaluation.evaluator import EvaluationConfig
 from rlgf.guides.config import GuideConfig, fit_for

@@ -23,7 +23,7 @@ from rlgf.algorithms import (
     Span,
     algorithm_from,
 )
-from rlgf.algorithms.catalog import carried
+from rlgf.algorithms.choice import carried
 from rlgf.algorithms.spec import merged
 from rlgf.errors import UserError
 from rlgf.objectives import advantages
@@ -165,7 +165,7 @@ def test_without_its_guide_a_row_is_a_whole_one(name: str) -> None:
     if row(name).script.rollin is GUIDE:
         assert not any(term.on is ROLLIN for term in unguided.terms.values())
         help = row(name).help
-    assert unguided.help == Help(shared=help.shared, success=help.success)
+        assert unguided.help == Help(shared=help.shared, success=help.success)
 
 
 def test_a_dump_names_authors_in_words() -> None:

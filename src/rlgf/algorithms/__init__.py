@@ -4,7 +4,8 @@ The trainer reads rows and knows no algorithm by name. To add one, write a row: 
 ``algorithm:``, in Python, or in `catalog.py`.
 """
 
-from rlgf.algorithms.catalog import ALGORITHMS, algorithm_from
+from rlgf.algorithms.catalog import ALGORITHMS
+from rlgf.algorithms.choice import algorithm_from
 from rlgf.algorithms.estimators import ESTIMATORS, Estimates, Estimator, Pairs, Signals
 from rlgf.algorithms.kl import KLConfig
 from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span

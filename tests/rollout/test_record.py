@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -287,6 +287,11 @@ def test_whole_references_take_the_place_of_groups_that_fail(policy: LanguageMod
         else:
             assert [rollout.texts[i] for i in texts] == [own.texts[i] for i in texts]
             assert {rollout.own_rate[i].item() for i in texts} == {-1.0}
+    # The record knows of the texts that were dropped, and not that all that is left has succeeded.
+    placed = replace(rollout, index=rollout.group)
+    record = PromptRecord().after(Scored(placed, by_own_letters(placed)), row)
+    assert [record[place].rate for place in range(40)] == pytest.approx(rates.tolist())
+    assert [record[place].solved for place in range(40)] == (rates > 0).tolist()
 
 
 def test_members_that_have_no_help_stay_as_they_were(policy: LanguageModel) -> None:

@@ -183,7 +183,7 @@ class TrainingLoop:
             if distributed.is_main():
                 summary = {
                     "totals": totals,
-                    "progress": trainer.progress.__dict__,
+                    "progress": {**vars(trainer.progress), "prompts": trainer.progress.prompts.metrics()},
                     "guide": trainer.guide_usage.summary(_gained(folder)),
                 }
                 write_model_card(folder / "policy", self.config, evaluation.totals, trainer.progress)

@@ -13,7 +13,9 @@ export MALLOC_ARENA_MAX ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export HF_HUB_DISABLE_PROGRESS_BARS ?= 1
 
-.PHONY: demo test lint types unit test-browser test-vllm gpu matrix models results clean
+DOCS_INSTALLED := $(VENV)/installed-docs
+
+.PHONY: demo test lint types unit docs test-browser test-vllm gpu matrix models results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -36,6 +38,14 @@ types: $(INSTALLED)
 
 unit: $(INSTALLED)
 	$(PYTHON) -m pytest --numprocesses auto --dist worksteal
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(PIP) --editable ".[docs]"
+	touch $(DOCS_INSTALLED)
+
+# Any warning ends it, such as of a link to nowhere or a name that is gone. The pages are in site/.
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 # Alone on the machine, since it takes times; `make test` runs the rest of it where there is a browser.
 test-browser: $(INSTALLED)
@@ -70,4 +80,4 @@ results: $(INSTALLED)
 	$(VENV)/bin/rlgf compare recipes/compare/imdb.yaml
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) runs
+	rm -rf $(VENV) $(VLLM_VENV) runs site

@@ -3,7 +3,7 @@
     python benchmarks/estimate.py [CASE ...]
 
 Each case is two updates and an evaluation in a process of its own, whose most memory the system tells
-(`getrusage`). What the libraries and the task take is measured in the process itself: all that it holds
+(`getrusage`), before the first checkpoint is written and in all. What the libraries and the task take is measured in the process itself: all that it holds
 once its models are loaded, but for their weights.
 """
 
@@ -17,6 +17,7 @@ import tempfile
 from typing import Any
 
 import psutil
+from transformers import TrainerCallback
 
 GPT: dict[str, Any] = {"scratch": {"layers": 8, "width": 256, "heads": 4, "context": 512}}
 SMOL = {"model": "smollm2-135m"}
@@ -49,6 +50,20 @@ def length_reward(prompts: list[str], completions: list[str], **columns: object)
     return [float(len(text) % 7) for text in completions]
 
 
+def most() -> int:
+    """The most bytes that this process has held so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class AfterLearning(TrainerCallback):
+    """The most bytes before anything is saved."""
+
+    peak = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        self.peak = most()
+
+
 def run(recipe: dict[str, Any]) -> dict[str, float]:
     """One run; bytes of the libraries, of the estimate and of the peak."""
     import torch
@@ -62,13 +77,14 @@ def run(recipe: dict[str, Any]) -> dict[str, float]:
         said = estimated(config)
         trainer = Trainer(config)
         libraries = psutil.Process().memory_info().rss - said.weights
+        watch = AfterLearning()
+        trainer.callbacks.append(watch)
         trainer.train()
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"libraries": libraries, "estimate": said.peak, "peak": peak}
+    return {"libraries": libraries, "estimate": said.peak, "learning": watch.peak, "peak": most()}
 
 
 def main() -> None:
-    print(f"{'case':<34}{'libraries':>10}{'estimate':>10}{'measured':>10}{'ratio':>7}   GB")
+    print(f"{'case':<34}{'libraries':>10}{'estimate':>10}{'learning':>10}{'measured':>10}{'ratio':>7}   GB")
     for name in sys.argv[1:] or CASES:
         done = subprocess.run(
             [sys.executable, __file__, "--run", json.dumps(CASES[name])],
@@ -77,9 +93,9 @@ def main() -> None:
             text=True,
         )
         found = json.loads(done.stdout.splitlines()[-1])
-        libraries, estimate, peak = (found[key] / 1e9 for key in ("libraries", "estimate", "peak"))
-        ratio = (libraries + estimate) / peak
-        print(f"{name:<34}{libraries:>10.2f}{estimate:>10.2f}{peak:>10.2f}{ratio:>7.2f}", flush=True)
+        ratio = (found["libraries"] + found["estimate"]) / found["peak"]
+        row = "".join(f"{size / 1e9:>10.2f}" for size in found.values())
+        print(f"{name:<34}{row}{ratio:>7.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 python benchmarks/memory.py vocabulary    # GRPO, 64 responses of 512 tokens, SmolLM2's 49,152 tokens
 python benchmarks/memory.py updates       # 1,000 updates of a trivial task
+python benchmarks/memory.py pass          # one pass and its gradient of SmolLM2-135M over 1,024 tokens
+python benchmarks/memory.py checkpointed  # the same where layers are computed a second time
 """
 
 from __future__ import annotations
@@ -23,8 +25,12 @@ from rlgf.algorithms.catalog import GRPO
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.config import UpdateConfig
 from rlgf.learning.updater import Updater
+from rlgf.models.checkpointing import enable
+from rlgf.models.forward import Tokens
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import ModelConfig, load_tokenizer
+from rlgf.models.loading import ModelConfig, load_language_model, load_tokenizer
+from rlgf.models.response_scores import response_scores
+from rlgf.models.sampling import Sampling
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
 
@@ -95,5 +101,24 @@ def updates() -> None:
     print(f"memory at 1,000 to that at 100: {watch.megabytes[1000] / watch.megabytes[100]:.3f}")
 
 
+def one_pass(*, checkpointed: bool) -> None:
+    """The memory of a pass with its gradient, beside what there was before."""
+    torch.set_num_threads(1)
+    policy = load_language_model(ModelConfig(model="smollm2-135m"))
+    if checkpointed:
+        enable(policy.model)
+    before = gibibytes()
+    ids = torch.randint(1000, (4, 128), generator=torch.Generator().manual_seed(0))
+    tokens = Tokens(ids, ids >= 0, ids.flip(0), ids >= 0)
+    scores = response_scores(policy.model, tokens, Sampling(), policy.end_ids)
+    scores.logprobs.sum().backward()
+    print(f"{before:.2f} GiB before, {gibibytes():.2f} GiB at most")
+
+
 if __name__ == "__main__":
-    {"vocabulary": vocabulary, "updates": updates}[sys.argv[1]]()
+    {
+        "vocabulary": vocabulary,
+        "updates": updates,
+        "pass": lambda: one_pass(checkpointed=False),
+        "checkpointed": lambda: one_pass(checkpointed=True),
+    }[sys.argv[1]]()

@@ -219,7 +219,7 @@ def test_a_missing_section_is_named(section: str) -> None:
         ("rollout.episodes.x=3", ["'rollout.episodes'", "integer"]),
         ("rollout.temperature=0", ["'rollout.temperature'", "greater than 0"]),
         ("algorithm.gamma=1.1", ["'algorithm.gamma'", "1.1", "less than or equal to 1"]),
-        ("training.trackers=[mlflow]", ["'training.trackers", "mlflow", "tensorboard"]),
+        ("training.trackers=[comet]", ["'training.trackers", "comet", "tensorboard"]),
         ("policy.critic=shared", ["'policy.critic'", "'shared'", "'separate' or 'head'"]),
         ("update.learning_rate=fast", ["'update.learning_rate'", "'fast'"]),
         ("update.learning_rate=true", ["'update.learning_rate'"]),

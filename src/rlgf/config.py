@@ -102,7 +102,10 @@ class TrainingConfig(_Strict):
     """Updates between sample texts in the terminal."""
     samples_kept: Annotated[int, FREE] = Field(default=16, ge=0)
     """Episodes of each update, and texts of each evaluation, that are written to ``samples.jsonl``; 0 writes none."""
-    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], FREE] = ("tensorboard",)
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...], FREE] = (
+        "tensorboard",
+    )
+    """Where numbers, the recipe and tables of texts go besides the run's own files."""
     process_timeout: Annotated[float, FREE] = Field(default=1800.0, gt=0, allow_inf_nan=False)
     """Seconds that one process waits for another before it saves and ends the run."""
 

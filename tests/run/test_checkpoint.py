@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from resume_script import LOLS, toy_trainer
@@ -460,14 +461,31 @@ def test_the_saved_policy_is_a_plain_model_that_writes_the_same(finished: Traine
 
 
 def test_the_model_card_says_what_was_trained_and_measured(finished: Trainer) -> None:
-    card = (finished.config.folder / "policy" / "README.md").read_text()
-    summary = json.loads((finished.config.folder / "summary.json").read_text())
+    folder = finished.config.folder
+    card = (folder / "policy" / "README.md").read_text()
+    summary = json.loads((folder / "summary.json").read_text())
     assert "library_name: transformers" in card
-    assert "algorithm `ppo`, task `letters`, from `made by hand`" in card
-    assert f"4 updates, {finished.progress.policy_tokens} policy tokens" in card
-    assert f"| reward | {summary['totals']['policy']['reward']:.4f} |" in card
+    assert "base_model" not in card, "a folder or a name that is not the hub's"
+    for row in ("| from | `made by hand` |", "| task | `letters` |", "| algorithm | `ppo`: proximal"):
+        assert row in card
+    assert f"4 updates, {finished.progress.policy_tokens} tokens by the policy" in card
+    records = [json.loads(line) for line in (folder / "evaluation/policy.jsonl").read_text().splitlines()]
+    rewards = [record["reward"] for record in records[1:]]
+    half = float(stats.t.interval(0.95, len(rewards) - 1, scale=stats.sem(rewards))[1])
+    assert f"| reward | {summary['totals']['policy']['reward']:.4f} | ± {half:.4f} |" in card
+    assert f"| output perplexity | {summary['totals']['policy']['output_perplexity']:.4f} |  |" in card
+    assert f"Of {len(rewards)} prompts" in card
     for line in finished.config.to_yaml().splitlines():
         assert f"    {line}\n" in card
+
+
+def test_a_model_card_loads_what_it_lies_beside(finished: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = finished.config.folder / "policy"
+    monkeypatch.chdir(folder)
+    code = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert equal(names["model"].state_dict(), finished.parts.policy.model.state_dict())
 
 
 def test_what_was_being_written_alone_is_no_checkpoint(run: Path) -> None:

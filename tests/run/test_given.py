@@ -61,7 +61,7 @@ def test_a_model_given_in_python_is_not_the_recipes(tmp_path: Path) -> None:
     assert trainer.config.policy.model is None
     trainer.train()
     policy = tmp_path / "run" / "policy"
-    assert "from `a model given in Python`" in (policy / "README.md").read_text()
+    assert "| from | `a model given in Python` |" in (policy / "README.md").read_text()
     trained: dict[str, Any] = {"policy": {"model": str(policy)}}
     with pytest.raises(UserError, match=r"given in Python: name .* 'evaluation\.reference\.model'\.$"):
         Trainer([named, trained], display=QUIET, evaluates=True)

@@ -174,6 +174,8 @@ def _length(row: Algorithm, limit: int | None) -> str:
         return "a whole text, up to its end"
     if law.by != "law":
         return _CHOSEN[law.by].format(tries=law.tries)
+    if law.low == law.high:
+        return f"its length is the share {schedule(law.low)} of the text"
     if (law.low, law.high) != (constant(0.0), constant(1.0)):
         return f"its length is uniform from the share {schedule(law.low)} to the share {schedule(law.high)} of the text"
     if limit is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -138,6 +139,15 @@ def engines_are_installed(config: Config) -> str | None:
     return first(sampler_rules.cannot_start(engine, where) for where, engine in engines(config))
 
 
+def trackers_are_installed(config: Config) -> str | None:
+    for name in config.training.trackers:
+        if importlib.util.find_spec(name) is None:
+            return (
+                f"'training.trackers' names '{name}', which is not installed: pip install 'rlgf[tracking]'."
+            )
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     the_guide_has_probabilities,
     a_guide_is_steered_only_to_write,
@@ -148,6 +158,7 @@ RULES: tuple[Rule, ...] = (
     something_is_left_without_the_guide,
     the_engine_fits_the_policy,
     engines_are_installed,
+    trackers_are_installed,
 )
 
 

@@ -128,3 +128,14 @@ def report(
     from rlgf.run.display import Display
 
     Display().note(f"Wrote {write_report(runs, output, title)}; open it in a browser.")
+
+
+@app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(help="Output folder of a run, such as runs/imdb.")],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds from one look to the next.")] = 2.0,
+) -> None:
+    """Follow a run in the terminal until it ends: curves, time left, guide, warnings, newest texts."""
+    from rlgf.watch.follow import follow
+
+    follow(run, Console(), every)

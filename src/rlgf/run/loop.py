@@ -11,7 +11,9 @@ from transformers import TrainerControl
 
 from rlgf import distributed
 from rlgf.errors import FailedElsewhereError, UserError
+from rlgf.evaluation.files import Evaluation
 from rlgf.jsontext import to_json
+from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.run.agreement import (
     agree_on_settings,
     checkpoint_of,
@@ -49,8 +51,7 @@ class TrainingLoop:
         with distributed.one_fate():
             self._restore(resume)
             self.saver = Saver(self.config, trainer.parts, saved=trainer.progress.update)
-            trackers = [*self.config.training.trackers, *trainer.trackers]
-            self.log = MetricsLog(self.folder, trackers, self.config.name)
+            self.log = MetricsLog(self.config, trainer.trackers)
             self.samples = SamplesLog(self.folder, self.config.training.samples_kept, trainer.parts.policy)
             for log in (self.log, self.samples):
                 log.rewind(trainer.progress.update or -1)
@@ -143,6 +144,8 @@ class TrainingLoop:
             self.samples.write_evaluation(trainer.progress.update, "validation", evaluation)
             named: dict[str, float | str] = {f"validation/{name}": value for name, value in totals.items()}
             self.log.write(trainer.progress.update, named)
+            kept = self.config.training.samples_kept
+            self.log.write_texts(trainer.progress.update, "validation", evaluation, kept)
         trainer.progress.validation_due = False
         self.display.measured("validation", totals)
         self._tell("on_evaluate", metrics=totals)
@@ -181,17 +184,29 @@ class TrainingLoop:
         with full_disk_named(folder, "the trained policy"):
             trainer.save_model(folder / "policy")
             if distributed.is_main():
-                summary = {
-                    "totals": totals,
-                    "progress": {**vars(trainer.progress), "prompts": trainer.progress.prompts.metrics()},
-                    "guide": trainer.guide_usage.summary(_gained(folder)),
-                }
-                write_model_card(folder / "policy", self.config, evaluation.totals, trainer.progress)
-                evaluation.save(folder / "evaluation" / "policy.jsonl")
-                # Last, since it says that the run is finished.
-                (folder / "summary.json").write_text(to_json(summary, indent=1))
+                self._write_results(evaluation)
         distributed.gathered(None)
         return totals
+
+    def _write_results(self, evaluation: Evaluation) -> None:
+        trainer, folder, update = self.trainer, self.folder, self.trainer.progress.update
+        guide = trainer.guide_usage.summary(_gained(folder))
+        totals = {"policy": evaluation.totals}
+        progress = {**vars(trainer.progress), "prompts": trainer.progress.prompts.metrics()}
+        summary = {"totals": totals, "progress": progress, "guide": guide}
+        write_model_card(
+            folder / "policy",
+            self.config,
+            evaluation,
+            trainer.progress,
+            guide,
+            encoder_decoder=is_encoder_decoder(trainer.parts.policy.model),
+        )
+        evaluation.save(folder / "evaluation" / "policy.jsonl")
+        self.log.write_summary(update, evaluation.totals, guide)
+        self.log.write_texts(update, "test", evaluation, self.config.training.samples_kept)
+        # Last, since it says that the run is finished.
+        (folder / "summary.json").write_text(to_json(summary, indent=1))
 
     def _rescue(self, error: BaseException) -> str:
         """Save what a failure would lose, and say so.

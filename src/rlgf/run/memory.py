@@ -169,12 +169,12 @@ class Estimate:
         rollout, evaluation = self.config.rollout, self.config.evaluation
         texts = max(rollout.episodes, evaluation.samples, evaluation.test_samples)
         rows = self._rows(rollout.max_batch_tokens, texts)
-        prompt, response = rollout.room(self.config.algorithm)
+        tokens = rows * (self._prompt + rollout.max_response_tokens)
         return {
             "gathered weights": self._gathered("policy"),
             "weights in bfloat16": self._cast(),
-            "keys and values": self._each * self.shape.cache * rows * (prompt + response),
-            "activations": self._each * self.shape.prompt.widest * rows * prompt,
+            "keys and values": self._each * self.shape.cache * tokens,
+            "activations": self._each * self.shape.prompt.widest * rows * self._prompt,
             "logits": _DRAWN_ALIVE * _FLOAT * rows * self.shape.vocabulary,
             "vLLM": self._engine(),
         }
@@ -182,8 +182,7 @@ class Estimate:
     def _scoring(self) -> dict[str, int]:
         rollout, shape = self.config.rollout, self.shape
         rows = self._rows(rollout.max_batch_tokens, rollout.episodes)
-        prompt, response = rollout.room(self.config.algorithm)
-        prompts, responses = rows * prompt, rows * response
+        prompts, responses = rows * self._prompt, rows * rollout.max_response_tokens
         return {
             "gathered weights": self._gathered("policy", "reference", "critic"),
             "weights in bfloat16": self._cast(),
@@ -193,7 +192,7 @@ class Estimate:
 
     def _learning(self) -> dict[str, int]:
         rollout, update, shape = self.config.rollout, self.config.update, self.shape
-        prompt, response = rollout.room(self.config.algorithm)
+        prompt, response = self._prompt, rollout.max_response_tokens
         rows = self._rows(update.max_micro_tokens, update.minibatch)
         kept = [
             stack.kept(rows * tokens, prompt + response, checkpointing=update.gradient_checkpointing)
@@ -219,10 +218,15 @@ class Estimate:
             return 0
         return self._each * self.shared[0].parameters + round(sampler.cache_gib * 2**30)
 
+    @property
+    def _prompt(self) -> int:
+        """Tokens of the longest prompt, hints with it."""
+        return self.config.rollout.room(self.config.algorithm)[0]
+
     def _rows(self, budget: int, texts: int) -> int:
         """Texts of one pass, at most: as many as fit, of those that one process has."""
         rollout = self.config.rollout
-        fitting = budget // sum(rollout.room(self.config.algorithm))
+        fitting = budget // (self._prompt + rollout.max_response_tokens)
         return max(1, min(fitting, math.ceil(texts / self.launch.processes)))
 
 

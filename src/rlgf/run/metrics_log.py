@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,38 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 
+from rlgf.config import Config
 from rlgf.errors import UserError
+from rlgf.evaluation.files import Evaluation
 from rlgf.jsontext import to_json
+from rlgf.run.alive import hold
+from rlgf.run.trackers import COLUMNS, describe_run, write_table
 
 
 class MetricsLog:
-    """Appends to ``metrics.jsonl`` and to the trackers of `accelerate`."""
+    """Appends to ``metrics.jsonl`` and to the trackers of `accelerate`; while it is open, the run is seen to go on."""
 
-    def __init__(self, folder: Path, trackers: Sequence[str | GeneralTracker], name: str) -> None:
-        self.path = folder / "metrics.jsonl"
+    def __init__(self, config: Config, trackers: Sequence[GeneralTracker]) -> None:
+        """
+        Args:
+            trackers: further ones than the configuration names.
+        """
+        self.path = config.folder / "metrics.jsonl"
         self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(), log_with=list(trackers) or None, project_dir=str(folder)
+            cpu=not torch.cuda.is_available(),
+            log_with=[*config.training.trackers, *trackers] or None,
+            project_dir=str(config.folder),
         )
-        self.accelerator.init_trackers(name)
+        self.accelerator.init_trackers(config.name)
+        for tracker in self._trackers:
+            describe_run(tracker, config.model_dump(mode="json"), config.to_yaml())
+        # Other processes may be on machines that do not see the folder.
+        self._held = hold(config.folder) if self.accelerator.is_main_process else None
+
+    @property
+    def _trackers(self) -> Sequence[GeneralTracker]:
+        """Those of the main process, which alone are given anything."""
+        return self.accelerator.trackers if self.accelerator.is_main_process else ()
 
     def rewind(self, update: int) -> None:
         """Drop lines of updates that a resumed run is going to repeat."""
@@ -37,10 +56,32 @@ class MetricsLog:
             file.write(to_json({"update": update, **metrics}) + "\n")
         self.accelerator.log({k: v for k, v in metrics.items() if isinstance(v, float | int)}, step=update)
 
+    def write_texts(self, update: int, split: str, evaluation: Evaluation, kept: int) -> None:
+        """Give the trackers the first texts of an evaluation as a table.
+
+        Args:
+            kept: how many.
+        """
+        rows = [
+            (update, record["prompt"], record["completion"], record.get("reward"))
+            for record in evaluation.records[:kept]
+        ]
+        for tracker in self._trackers if rows else ():
+            write_table(tracker, f"texts_{split}", COLUMNS, rows, update)
+
+    def write_summary(self, update: int, totals: Mapping[str, float], guide: Mapping[str, float]) -> None:
+        """Give the trackers the test at the end, and what a remote guide was asked and cost in all."""
+        named = {f"test/{name}": value for name, value in totals.items()}
+        named |= {f"guide_total/{name}": value for name, value in guide.items()}
+        if self.accelerator.is_main_process:
+            self.accelerator.log(named, step=update)
+
     def close(self) -> None:
         # `end_training` would also part the processes, which have yet to test the policy.
         for tracker in self.accelerator.trackers:
             tracker.finish()
+        if self._held is not None:
+            self._held.close()
 
 
 def rewind_lines(path: Path, update: int) -> None:

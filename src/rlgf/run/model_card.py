@@ -1,30 +1,123 @@
-"""The card beside a saved policy."""
+"""The card beside a saved policy: what it was trained from, on, with whose help, and what it measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from rlgf.config import Config
+from rlgf.evaluation.files import Evaluation
+from rlgf.evaluation.statistics import interval
 from rlgf.run.progress import Progress
 
+_PAPER = "2306.11816"
 
-def write_model_card(folder: Path, config: Config, totals: Mapping[str, float], progress: Progress) -> None:
-    """Write ``README.md`` with what the policy was trained from, how, and what it measured."""
-    data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["rlgf"])
-    scratch = "a small GPT from random weights" if config.policy.scratch else "a model given in Python"
-    base = config.policy.model or scratch
-    guide = config.guide.label if config.guide else "none"
-    numbers = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in totals.items())
+
+def write_model_card(
+    folder: Path,
+    config: Config,
+    evaluation: Evaluation,
+    progress: Progress,
+    guide: Mapping[str, float],
+    *,
+    encoder_decoder: bool,
+) -> None:
+    """Write ``README.md``.
+
+    Args:
+        evaluation: of the test split.
+        guide: what a remote guide was asked in all (`GuideUsage.summary`); empty for any other.
+    """
+    task = "text2text-generation" if encoder_decoder else "text-generation"
+    tags = ["rlgf", "reinforcement-learning", "guided-feedback", f"arxiv:{_PAPER}"]
+    known: dict[str, Any] = {"base_model": config.policy.model} if _on_hub(config.policy.model) else {}
+    library = "transformers" if config.policy.lora is None else "peft"
+    data = ModelCardData(library_name=library, pipeline_tag=task, tags=tags, **known)
     recipe = "\n".join("    " + line for line in config.to_yaml().splitlines())
-    text = (
-        f"---\n{data.to_yaml()}\n---\n\n# {config.name}\n\n"
-        f"Trained with rlgf: algorithm `{config.algorithm.name}`, task `{config.task.name if config.task else 'given in Python'}`, from `{base}`, "
-        f"guide `{guide}`, {progress.update} updates, {progress.policy_tokens:,} policy tokens.\n\n"
-        "Load it with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.\n\n"
-        f"## Measured on the test split\n\n| metric | value |\n|---|---|\n{numbers}\n\n"
-        f"## Recipe\n\n{recipe}\n"
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {_plain(config.name)}",
+        "Trained with reinforcement learning with guided feedback "
+        f"([arXiv {_PAPER}](https://arxiv.org/abs/{_PAPER})) by [rlgf](https://github.com/rlgf/rlgf).",
+        _table(("", ""), _training(config, progress, guide)),
+        f"## Load it\n\n{_loading(config, encoder_decoder)}",
+        f"## Measured on the test split\n\n{_measured(evaluation)}",
+        f"## Recipe\n\n{recipe}",
+    ]
+    ModelCard("\n\n".join(parts) + "\n").save(folder / "README.md")
+
+
+def _training(config: Config, progress: Progress, guide: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    given = "given in Python"
+    scratch = "a small model from random weights" if config.policy.scratch else f"a model {given}"
+    yield "from", _code(config.policy.model or scratch)
+    if config.policy.lora is not None:
+        yield "adapter", f"LoRA, r {config.policy.lora.r}, alpha {config.policy.lora.alpha}"
+    yield "guide", _code(config.guide.label) if config.guide else "none, or given in Python"
+    if guide.get("calls"):
+        tokens = guide["prompt_tokens"] + guide["completion_tokens"]
+        yield (
+            "asked of the guide",
+            f"{guide['calls']:,.0f} answers, {tokens:,.0f} tokens, cost {guide['cost']:.4g}",
+        )
+    yield "task", _code(config.task.name if config.task else given)
+    if config.reward is not None:
+        yield "reward", _code(config.reward.name or ", ".join(config.reward.terms or {}))
+    yield "algorithm", f"{_code(config.algorithm.name)}: {config.algorithm.summary}"
+    yield (
+        "training",
+        f"{progress.update:,} updates, {progress.policy_tokens:,} tokens by the policy, seed {config.seed}",
     )
-    ModelCard(text).save(folder / "README.md")
+
+
+def _loading(config: Config, encoder_decoder: bool) -> str:
+    kind = "AutoModelForSeq2SeqLM" if encoder_decoder else "AutoModelForCausalLM"
+    package, kind = (
+        ("transformers", kind) if config.policy.lora is None else ("peft", kind.replace("Auto", "AutoPeft"))
+    )
+    lines = [
+        f"from {package} import {kind}",
+        "from transformers import AutoTokenizer",
+        "",
+        'name = "."  # this folder, or its name on the hub',
+    ]
+    lines += [f"model = {kind}.from_pretrained(name)", "tokenizer = AutoTokenizer.from_pretrained(name)"]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _measured(evaluation: Evaluation) -> str:
+    """Each total, with the 95% interval of a mean over prompts where the metric has a value for each text."""
+    rows = []
+    for name, total in evaluation.totals.items():
+        values = [float(v) for record in evaluation.records if isinstance(v := record.get(name), int | float)]
+        found = interval(values) if len(values) > 1 else None
+        # Of a total that is no mean of its values, such as a perplexity of all texts, no interval is known.
+        known = found is not None and abs(found.mean - total) <= 1e-6 * max(1.0, abs(total))
+        spread = f"± {found.half_width:.4f}" if known and found is not None else ""
+        rows.append((name.replace("_", " "), f"{total:.4f}", spread))
+    count = len(evaluation.records)
+    note = f"Of {count:,} prompts, one text each; the interval is Student's over prompts, 95%, and says nothing of other seeds."
+    return f"{_table(('metric', 'value', 'interval'), rows)}\n\n{note}"
+
+
+def _table(header: tuple[str, ...], rows: Any) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _code(name: str) -> str:
+    return f"`{_plain(name)}`"
+
+
+def _plain(name: str) -> str:
+    """A name in a table: it ends neither its cell nor its line nor its code."""
+    return " ".join(name.replace("|", "/").replace("`", "'").split())
+
+
+def _on_hub(name: str | None) -> bool:
+    """Whether a model's name may be one on the hub; the card of a folder on a disk would be refused there."""
+    return name is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not Path(name).exists()

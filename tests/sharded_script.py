@@ -23,6 +23,12 @@ from toys import letter_t5
 UPDATE = {"minibatch": 8, "epochs": 1, "learning_rate": 1e-3, "max_micro_tokens": 25}
 CASES: dict[str, dict[str, Any]] = {
     **{name: {"algorithm": name} for name in ALGORITHMS},
+    # Each update uses all 64 prompts, so the help of the second depends on what the first one recorded.
+    "a record of each prompt": {
+        "algorithm": "adaback",
+        "changes": {"group_size": 2, "help": {"success": 0.3}},
+        "rollout": {"episodes": 128},
+    },
     "one trunk": {"algorithm": "ppo++", "critic": "head"},
     "lora": {"algorithm": "guided-grpo", "lora": {"r": 2}},
     "stops early": {"algorithm": "ppo", "update": {**UPDATE, "epochs": 4, "max_update_kl": 1e-4}},

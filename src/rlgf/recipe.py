@@ -65,7 +65,8 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
         "rollin_prob": "help.probability",
         "rollin_members": "help.members",
         "rollin_length": "help.length",
-        "rollin_below": "help.below",
+        "rollin_below": "help: {success: ..., gate: {looks_at: group}}",
+        "below": "success: ..., gate: {looks_at: group}",
         "rollin_shared": "help.shared",
         "policy_loss": "terms.policy.loss",
         "policy_loss_on": "terms.policy.on",
@@ -77,7 +78,7 @@ _MOVED: Mapping[str, Mapping[str, str]] = {
         "pair_beta": "terms.policy.options.beta",
     },
 }
-"""Where the keys of version 0.1 are now, by section; those of an algorithm from its own row on."""
+"""Where the keys of earlier versions are now, by section; those of an algorithm from its own row on."""
 
 
 def _sentences(model: type[BaseModel], error: ValidationError) -> list[str]:

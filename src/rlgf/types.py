@@ -111,6 +111,12 @@ class Rollout:
     bare_mask: Bool[Tensor, "B Q"] | None = None
     hints: tuple[str | None, ...] | None = None
     """The hint that each episode was written after, where the script has hints."""
+    index: Int[Tensor, "B"] | None = None
+    """The place of each prompt in the training data; None for other samples."""
+    help_limit: Int[Tensor, "B"] | None = None
+    """How many tokens the text has, or may have, that a roll-in was drawn from; 0 where none was drawn."""
+    own_rate: Float[Tensor, "B"] | None = None
+    """The share of successes among the texts that a group wrote without help first, where that opened a gate; else -1."""
 
     def __len__(self) -> int:
         return self.response_ids.shape[0]

@@ -43,6 +43,8 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "guided-grpo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.6),
     "rloo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.0),
     "bread": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "adaback": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "hpt": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "luffy": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "prefix-rft": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "chord": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
@@ -98,9 +100,8 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert (found.group_size > 1) == found.grouped
     assert found.whiten == (found.advantage == "gae")
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
-    assert (found.help.length == whole) == (
-        name not in ("reverse-curriculum", "luffy", "prefix-rft", "questa")
-    )
+    own = {"reverse-curriculum", "luffy", "prefix-rft", "questa", "hpt", "bread", "adaback"}
+    assert (found.help.length == whole) == (name not in own)
     origins = {"hinted-grpo": GUIDE, "questa": REFERENCE, "sage": POLICY}
     assert (found.script.hint and found.script.hint.author) == origins.get(name)
     assert found.scores_prompts == (name == "hinted-grpo")
@@ -171,7 +172,8 @@ def test_without_its_guide_a_row_is_a_whole_one(name: str) -> None:
     # What only a roll-in of the guide's has a meaning for is gone with it.
     if row(name).script.rollin is GUIDE:
         assert not any(term.on is ROLLIN for term in unguided.terms.values())
-        assert unguided.help == Help(shared=row(name).help.shared)
+        help = row(name).help
+        assert unguided.help == Help(shared=help.shared, success=help.success)
 
 
 def test_a_dump_names_authors_in_words() -> None:

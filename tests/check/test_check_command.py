@@ -103,7 +103,8 @@ SURE = {
     "a shared group": ["algorithm=guided-grpo"],
     "members apart": ["algorithm=guided-dpo"],
     "whole texts": ["algorithm=luffy"],
-    "all groups fail": ["algorithm=bread", "algorithm.help.below=2"],
+    "all groups fail": ["algorithm=bread", "algorithm.help.success=2"],
+    "all groups fail, each is drawn": ["algorithm=bread", "algorithm.help={success: 2, length: {by: law}}"],
     "another seed": ["algorithm=ppo++", "seed=3"],
 }  # fmt: skip
 AT_MOST = {
@@ -112,6 +113,9 @@ AT_MOST = {
     "a mixture": ["algorithm=lols"],
     "a switch": ["algorithm=d2lols"],
     "some groups fail": ["algorithm=bread"],
+    "each prompt's own": ["algorithm=adaback", "algorithm.script.rollin=guide"],
+    "prompts that failed": ["algorithm=bread", "algorithm.help={gate: {looks_at: record}, length: {by: law}}"],
+    "by difficulty": ["algorithm=bread", "algorithm.help={gate: {high: 0.5}, length: {by: difficulty}}"],
     "no guide": ["algorithm=grpo"],
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, Term
-from rlgf.algorithms.catalog import AGGREVATED, BC, DISTILL, PPO, PPO_PLUS_PLUS, RLOO
+from rlgf.algorithms.catalog import ADABACK, AGGREVATED, BC, DISTILL, HPT, PPO, PPO_PLUS_PLUS, RLOO
 from rlgf.guides import LocalGuide
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.config import UpdateConfig
@@ -25,7 +25,9 @@ from rlgf.learning.updater import Updater
 from rlgf.models.generate import sample_continuations
 from rlgf.models.sampling import Sampling
 from rlgf.rewards import Reward
-from rlgf.rollout.collector import assemble
+from rlgf.rollout.assembly import assemble
+from rlgf.rollout.help import positions
+from rlgf.rollout.record import PromptHistory
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Rollout, Sample
 from toys import LENGTH, STATES, TableCritic, TableModel, state_index, table_language_model
@@ -388,6 +390,84 @@ def test_grpo_pushes_the_better_of_two_up_and_the_other_down(name: str) -> None:
         return total - KL * total_kl(row)(probabilities)
 
     found = expected_gradient(row, pairs(row))
+    torch.testing.assert_close(found, gradient_of(surrogate), atol=1e-4, rtol=1e-3)
+
+
+def paired_surrogate(
+    probabilities: Tensor, one: tuple[int, ...], other: tuple[int, ...], start: int
+) -> Tensor:
+    """What GRPO pushes up and down in a group of two that goes on from a state: +1 and -1, 0 for equals."""
+    logs = [likelihood(probabilities, response, start, LENGTH).log() for response in (one, other)]
+    difference = score(one) - score(other)
+    return (logs[0] - logs[1]) * ((difference > 1e-5) - (difference < -1e-5)) / 2
+
+
+def twice(response: tuple[int, ...], other: tuple[int, ...], start: int) -> float:
+    """The probability that two texts of the policy go on from a state like this."""
+    return float(likelihood(POLICY, response, start, LENGTH) * likelihood(POLICY, other, start, LENGTH))
+
+
+REFERENCE_TEXT = (2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("history", "switches"),
+    [
+        (PromptHistory(), [0, 1, 2]),
+        (PromptHistory(low=0.0), [1, 2]),
+        (PromptHistory(low=0.0, high=2 / 3), [1]),
+    ],
+)
+def test_a_search_follows_the_gradient_from_the_states_that_its_record_leaves(
+    history: PromptHistory, switches: list[int]
+) -> None:
+    """Evenly from each beginning of the reference between those that are known to fail and to be enough."""
+    row = ADABACK.changed(group_size=2)
+    opened = Draft(Sample(""), [3], seed=0, history=history, help_limit=LENGTH)
+    drafts = []
+    for switch in positions(opened, row.help.length, 0.0):
+        after = [r for r in RESPONSES if r[:switch] == REFERENCE_TEXT[:switch]]
+        for one, other in itertools.product(after, after):
+            # Each beginning is as likely as another, however many ways on there are.
+            for _ in range(int(twice(one, other, switch) * 16 ** (LENGTH - switches[0]))):
+                drafts += [draft(row, response, switch) for response in (one, other)]
+    found = expected_gradient(row, rollout_of(drafts, [i // 2 for i in range(len(drafts))]), kl=0.0)
+
+    def surrogate(probabilities: Tensor) -> Tensor:
+        total = torch.tensor(0.0)
+        for switch in switches:
+            after = [r for r in RESPONSES if r[:switch] == REFERENCE_TEXT[:switch]]
+            for one, other in itertools.product(after, after):
+                pushed = paired_surrogate(probabilities, one, other, switch)
+                total = total + twice(one, other, switch) * pushed / len(switches)
+        return total
+
+    torch.testing.assert_close(found, gradient_of(surrogate), atol=1e-4, rtol=1e-3)
+
+
+def test_hpt_imitates_where_a_group_fails_and_follows_the_reward_elsewhere() -> None:
+    """GRPO over the pairs with a success, and the NLL of the reference, as a mean of its own, for all others."""
+    row = HPT.changed(group_size=2, help={"success": 0.8})
+    drafts, chance = [], 0.0
+    for one, other in itertools.product(RESPONSES, RESPONSES):
+        succeeds = max(score(one), score(other)) >= 0.8
+        chance += succeeds * twice(one, other, 0)
+        for _ in range(int(twice(one, other, 0) * 16**LENGTH)):
+            if succeeds:
+                drafts += [draft(row, response, 0) for response in (one, other)]
+            else:
+                drafts += [draft(row, REFERENCE_TEXT, LENGTH) for _ in range(2)]
+    assert 0.2 < chance < 0.8
+    found = expected_gradient(row, rollout_of(drafts, [i // 2 for i in range(len(drafts))]), kl=0.0)
+
+    def surrogate(probabilities: Tensor) -> Tensor:
+        # A mean over the policy's tokens, of which a share of `chance` of the episodes consists.
+        total = chance * likelihood(probabilities, REFERENCE_TEXT, 0, LENGTH).log()
+        for one, other in itertools.product(RESPONSES, RESPONSES):
+            if max(score(one), score(other)) >= 0.8:
+                total = total + twice(one, other, 0) * paired_surrogate(probabilities, one, other, 0)
+        return total
+
     torch.testing.assert_close(found, gradient_of(surrogate), atol=1e-4, rtol=1e-3)
 
 

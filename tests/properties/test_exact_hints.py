@@ -30,7 +30,7 @@ from rlgf.learning.assessor import Assessor
 from rlgf.learning.config import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.sampling import Sampling
-from rlgf.rollout.collector import assemble
+from rlgf.rollout.assembly import assemble
 from rlgf.rollout.writers import Draft, HintedPrompt
 from rlgf.types import Author, Experience, Rollout, Sample
 from toys import LENGTH, STATES, HintedTableModel, hinted_table_model, state_index

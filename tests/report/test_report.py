@@ -251,6 +251,15 @@ def test_every_algorithm_is_told_and_drawn(name: str) -> None:
         assert len(drawn["drawing"]["reads"]) == len(row.terms)
 
 
+def test_what_may_have_no_help_is_drawn_without_it_too() -> None:
+    lines = {name: len(drawing(row.rows[0])["lines"]) for name, row in ALGORITHMS.items()}
+    assert {name for name, count in lines.items() if count == 1 and ALGORITHMS[name].rows[0].help.ever} == {
+        "dr-po",
+        "reverse-curriculum",
+        "questa",
+    }
+
+
 def test_ppo_plus_plus_learns_from_the_rollout_and_aggrevated_from_the_rollin() -> None:
     spans = {
         name: drawing(ALGORITHMS[name].rows[0])["reads"][0]["span"] for name in ("ppo++", "aggrevated", "ppo")

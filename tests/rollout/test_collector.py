@@ -237,7 +237,7 @@ def counting(rollout: Rollout) -> torch.Tensor:
 def test_on_failure_only_groups_that_all_fail_get_a_rollin(policy: LanguageModel) -> None:
     guide = FavouringGuide("a", 1.0)
     maker = collector(policy, guide, min_response_tokens=LENGTH)
-    row = BREAD.changed(group_size=2, help={"below": 0.35})
+    row = BREAD.changed(group_size=2, help={"success": 0.35, "length": {"by": "law"}})
     alone = maker.collect(SAMPLES, row.alone)
     assert guide.requests == []
     rollout = maker.collect(SAMPLES, row, rewards=counting)
@@ -251,7 +251,7 @@ def test_on_failure_only_groups_that_all_fail_get_a_rollin(policy: LanguageModel
         else:
             assert rollout.texts[i] == alone.texts[i]
             assert Author.GUIDE not in authors(rollout, i)
-    everywhere = maker.collect(SAMPLES, row.changed(help={"below": None}))
+    everywhere = maker.collect(SAMPLES, row.changed(help={"gate": None}))
     redone = [i for i in range(len(rollout)) if failed[i // 2]]
     assert [rollout.texts[i] for i in redone] == [everywhere.texts[i] for i in redone]
 

@@ -29,7 +29,8 @@ from rlgf.rewards.base import RewardInput
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.plan import update_asks
-from rlgf.types import Author, Completion, Message, Rollout, Sample
+from rlgf.rollout.record import PromptHistory, PromptRecord
+from rlgf.types import Author, Completion, Message, Rollout, Sample, Scored
 from tokenizer_kinds import byte_bpe, speaker
 from toys import FavouringGuide, letter_gpt
 
@@ -133,7 +134,7 @@ def test_a_guide_that_writes_the_response_reads_the_hint() -> None:
 
 def test_the_policy_writes_hints_of_its_own_that_are_booked() -> None:
     row = SAGE.changed(
-        script={"hint": {"ask": "{prompt}{reference}", "template": PLAIN}}, help={"below": None}
+        script={"hint": {"ask": "{prompt}{reference}", "template": PLAIN}}, help={"gate": None}
     )
     maker = collector()
     rollout = maker.collect(SAMPLES, row)
@@ -159,6 +160,50 @@ def test_a_group_that_fails_is_written_again_after_a_hint() -> None:
     assert alone.hints is None
     kept = [text for text, kept in zip(rollout.texts, passed.tolist(), strict=True) if kept]
     assert kept == [text for text, kept in zip(alone.texts, passed.tolist(), strict=True) if kept]
+
+
+def test_a_prompt_that_failed_has_a_hint_at_its_next_visit_and_that_counts_as_help() -> None:
+    """With its template the hint has 8 tokens, and the text that it is half of has 9."""
+    help = {"success": 0.5, "gate": {"looks_at": "record"}, "length": {"low": 0.5, "high": 0.5}}
+    row = hinted(help, author="reference", template="a{hint}bbb{prompt}")
+    places = [3, 1, 4, 0, 5, 2, 6, 7]
+
+    def visit(record: PromptRecord, earned: float) -> tuple[Rollout, PromptRecord]:
+        rollout = collector().collect(SAMPLES, row, index=places, record=record)
+        return rollout, record.after(Scored(rollout, torch.full((len(rollout),), earned)), row)
+
+    first, record = visit(PromptRecord(), 0.0)
+    assert not first.hinted.any()
+    second, record = visit(record, 1.0)
+    assert second.hinted.all()
+    assert set(second.help_limit.tolist()) == {9}
+    found = record.rows[3]
+    assert (found.solved, found.failures, found.rate, found.help) == (False, 0, 1.0, 8 / 9)
+    third, record = visit(record, 1.0)
+    assert not third.hinted.any()
+    assert record.rows[3].solved
+    assert record.rows[3].help == 0.0
+    # A template that is longer than its text makes no share above 1.
+    row = row.changed(script={"hint": {"template": "aa{hint}bb{prompt}", "column": "hint", "author": None}})
+    fourth, failed = visit(
+        PromptRecord({place: PromptHistory(rate=0.0, failures=1) for place in places}), 1.0
+    )
+    assert set(fourth.hint_tokens.tolist()) == {5}
+    assert set(fourth.help_limit.tolist()) == {3}
+    assert {history.help for history in failed.rows.values()} == {1.0}
+
+
+@pytest.mark.parametrize(("rate", "tokens"), [(0.0, 8), (0.5, 4), (0.75, 2), (1.0, 0)])
+def test_the_harder_a_prompt_the_longer_its_hint(rate: float, tokens: int) -> None:
+    help = {"success": 0.5, "gate": {"high": 1.0}, "length": {"by": "difficulty"}}
+
+    def pay(rollout: Rollout) -> Tensor:
+        assert not rollout.hinted.any()
+        return (torch.arange(len(rollout)) % 4 < 4 * rate).float()
+
+    rollout = collector().collect(SAMPLES, hinted(help, author="reference"), rewards=pay)
+    assert set(rollout.hints or ()) == {"dcbadcba"[:tokens] or None}
+    assert set(rollout.own_rate.tolist()) == {rate if tokens else -1.0}
 
 
 def test_exactly_so_many_members_have_a_hint_of_their_own() -> None:
@@ -236,18 +281,40 @@ def test_a_remote_guide_is_asked_ahead_for_just_the_hints_of_the_update(
         assert {body["prompt"] for body in server.bodies} == {f"a{sample.prompt}" for sample in SAMPLES}
 
 
-def test_what_a_guide_will_be_asked_for_is_known_before() -> None:
-    row = hinted({"probability": 0.5, "below": 0.5}, author="guide")
+@pytest.mark.parametrize("looks_at", ["group", "record"])
+def test_a_remote_guide_is_not_asked_ahead_where_a_gate_is_yet_to_open(
+    monkeypatch: pytest.MonkeyPatch, looks_at: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    row = hinted({"success": 0.5, "gate": {"looks_at": looks_at}}, author="guide", ask="a{prompt}")
+    with serving(FaultyServer(letters="abcd")) as server:
+        guide = HTTPGuide(HTTPGuideConfig(url=server.url, model="letters", style="completions", cache=None))
+        collector(guide).prefetch(SAMPLES, row, 0, 0.0)
+        guide.close()
+        assert not server.bodies
+
+
+@pytest.mark.parametrize("looks_at", ["group", "record"])
+def test_what_a_guide_will_be_asked_for_is_known_before(looks_at: str) -> None:
+    help = {"probability": 0.5, "success": 0.5, "gate": {"looks_at": looks_at}}
+    row = hinted(help, author="guide")
     guide = FavouringGuide("c", 1.0)
     maker = collector(guide)
-    maker.collect(SAMPLES, row, rewards=lambda rollout: torch.zeros(len(rollout)))
+    failed = PromptRecord(dict.fromkeys(range(len(SAMPLES)), PromptHistory(rate=0.0, failures=1)))
+    maker.collect(
+        SAMPLES,
+        row,
+        rewards=lambda rollout: torch.zeros(len(rollout)),
+        index=range(len(SAMPLES)),
+        record=failed,
+    )
     asks = update_asks(row, maker.config, len(SAMPLES), 0, 0.0, 0)
     planned = [ask.limit for ask in asks if ask.author is Author.GUIDE]
     assert planned == [request.max_new_tokens for request in guide.requests]
     seeds = [seeding.derive(ask.seed, "guide") for ask in asks if ask.author is Author.GUIDE]
     assert seeds == [request.seed for request in guide.requests]
     policy = [ask for ask in asks if ask.author is Author.POLICY]
-    assert len(policy) == 2 * 4 * len(SAMPLES)
+    assert len(policy) == (2 if looks_at == "group" else 1) * 4 * len(SAMPLES)
     assert all((ask.written, ask.limit) == (0, 6) for ask in policy)
 
 
@@ -266,6 +333,9 @@ def test_a_template_is_filled_once() -> None:
         ({"script": {"hint": {"template": "{prompt}"}}}, "must hold {hint} and {prompt}"),
         ({"script": {"hint": {"author": "policy"}}}, "the policy must be told to write a hint"),
         ({"script": {"hint": {"author": "reference", "ask": "{prompt}"}}}, "leave 'ask' out"),
+        ({"help": {"length": {"by": "record"}}}, "searches how long the beginning of a response has to be"),
+        ({"help": {"length": {"by": "trial"}}}, "set 'by' to law or difficulty"),
+        ({"help": {"success": None}}, "'help.gate' counts successes: set 'help.success'"),
         ({"script": {"rollin": "guide"}}, "leave 'script.rollin' or 'script.hint' out"),
         ({"help": {"probability": 0.0}}, "its hint is never given"),
         ({"advantage": "leave_one_out", "terms": {"kl": None}}, "with the loss 'kl' and 'view: prompt'"),

@@ -48,6 +48,12 @@ CASES: dict[str, dict[str, Any]] = {
         },
     },
     "guided-rebel": {"algorithm": "guided-rebel"},
+    # Every prompt comes three times, and how much help it has depends on the times before.
+    "a record of each prompt": {
+        "algorithm": {"base": "adaback", "group_size": 2, "help": {"success": 0.3}},
+        "rollout": {"episodes": 96},
+        "update": {"minibatch": 48, "epochs": 1},
+    },
     "offline-dpo": {"algorithm": "offline-dpo"},
     "adaptive KL": {
         "algorithm": {"base": "ppo++", "kl": {"coefficient": 0.1, "target": 0.01, "horizon": 2.0}}

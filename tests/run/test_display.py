@@ -14,7 +14,7 @@ from rlgf.cli import app
 from rlgf.guides import LocalGuide, Request
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
-from rlgf.rollout.collector import assemble
+from rlgf.rollout.assembly import assemble
 from rlgf.rollout.writers import Draft
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display, printable, visible

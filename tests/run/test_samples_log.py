@@ -12,7 +12,7 @@ import torch
 
 from resume_script import LOLS, toy_trainer
 from rlgf.models.language_model import LanguageModel
-from rlgf.rollout.collector import assemble
+from rlgf.rollout.assembly import assemble
 from rlgf.rollout.writers import Draft
 from rlgf.run.episodes import evaluated_record, picked, pieces
 from rlgf.run.samples_log import SamplesLog

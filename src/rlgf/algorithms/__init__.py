@@ -9,7 +9,7 @@ from rlgf.algorithms.estimators import ESTIMATORS, Estimates, Estimator, Pairs, 
 from rlgf.algorithms.hint import Hint, View
 from rlgf.algorithms.kl import KLConfig
 from rlgf.algorithms.pick import algorithm_from
-from rlgf.algorithms.script import Help, RollinLength, Script, Span
+from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
 from rlgf.algorithms.selection import SELECTORS, Selection
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.terms import LOSSES, LossFunction, LossInputs, Term
@@ -23,6 +23,7 @@ __all__ = [
     "AnyAlgorithm",
     "Estimates",
     "Estimator",
+    "Gate",
     "Help",
     "Hint",
     "KLConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rlgf.algorithms.hinted import HINTED_GRPO, QUESTA, SAGE
-from rlgf.algorithms.script import Help, RollinLength, Script, Span
+from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
 from rlgf.algorithms.selection import Selection
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.terms import Term
@@ -51,9 +51,40 @@ GUIDED_GRPO = GRPO.model_copy(
 BREAD = GUIDED_GRPO.model_copy(
     update={
         "name": "bread",
-        "summary": "GRPO; a group of which all fail is written again after the guide's beginning",
-        "help": Help(probability=constant(1.0), below=0.5),
+        "summary": "GRPO; a group of which all fail is written again after the shortest of the guide's beginnings "
+        "that is found to help",
+        "help": Help(probability=constant(1.0), success=0.5, gate=Gate(), length=RollinLength(by="trial")),
         "paper": "Zhang et al., arXiv 2506.17211",
+    }
+)
+ADABACK = GRPO.model_copy(
+    update={
+        "name": "adaback",
+        "summary": "GRPO after the beginning of the reference, whose length is searched for each prompt over its visits",
+        "script": Script(rollin=Author.REFERENCE),
+        "help": Help(probability=constant(1.0), success=0.5, length=RollinLength(by="record", enough=0.5)),
+        "paper": "Amani et al., arXiv 2506.18110",
+    }
+)
+HPT = GRPO.model_copy(
+    update={
+        "name": "hpt",
+        "summary": "GRPO where some of a group's texts succeed, and the NLL of the reference in place of a group that fails",
+        "script": Script(rollin=Author.REFERENCE),
+        "help": Help(
+            probability=constant(1.0),
+            length=RollinLength(whole=True),
+            success=0.5,
+            gate=Gate(),
+            shared=False,
+        ),
+        "terms": {
+            "policy": Term(loss="clipped_surrogate"),
+            "rollin": Term(loss="nll", on=Span.ROLLIN),
+            "kl": Term(loss="kl"),
+        },
+        "equation": "GRPO's over groups with a success, -log pi(y_t | s_t) of the reference for the others",
+        "paper": "Lv et al., arXiv 2509.04419",
     }
 )
 LUFFY = GUIDED_GRPO.model_copy(
@@ -223,6 +254,8 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         GRPO,
         GUIDED_GRPO,
         BREAD,
+        ADABACK,
+        HPT,
         LUFFY,
         PREFIX_RFT,
         CHORD,

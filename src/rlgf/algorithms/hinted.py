@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlgf.algorithms.hint import Hint, View
-from rlgf.algorithms.script import Help, RollinLength, Script
+from rlgf.algorithms.script import Gate, Help, RollinLength, Script
 from rlgf.algorithms.terms import Term
 from rlgf.algorithms.unguided import GRPO
 from rlgf.schedules import Schedule, constant
@@ -15,7 +15,7 @@ HINTED_GRPO = GRPO.model_copy(
         "summary": "Guide-GRPO: a group of which all fail is written again after the guide's hint, and learned from as "
         "an answer to the prompt without it",
         "script": Script(hint=Hint(author=Author.GUIDE)),
-        "help": Help(probability=constant(1.0), below=0.5),
+        "help": Help(probability=constant(1.0), success=0.5, gate=Gate()),
         "terms": {
             "policy": Term(loss="clipped_surrogate", view=View.PROMPT),
             "kl": Term(loss="kl", view=View.PROMPT),
@@ -49,7 +49,7 @@ SAGE = GRPO.model_copy(
                 ask="{prompt}\n\n{reference}\n\nA hint that does not give this away: ",
             )
         ),
-        "help": Help(probability=constant(1.0), below=0.5),
+        "help": Help(probability=constant(1.0), success=0.5, gate=Gate()),
         "paper": "Liao et al., arXiv 2602.03143",
     }
 )

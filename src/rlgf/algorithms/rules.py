@@ -172,11 +172,33 @@ def help_can_be_given(row: Algorithm) -> str | None:
             "'help.length.whole' gives an episode to the author of its roll-in: set 'script.rollin' to guide or "
             "reference, and in groups 'help.shared: false', so that members differ"
         )
-    if help.below is not None and (begun or row.advantage is None):
+    return None
+
+
+def help_can_depend_on_successes(row: Algorithm) -> str | None:
+    help, law = row.help, row.help.length
+    if help.success is not None and not row.needs_reward:
+        return "'help.success' says what a text has to earn: it needs an 'advantage' that reads a reward"
+    depends = "gate" if help.gate is not None else "length.by" if law.by != "law" else None
+    if depends is None:
+        return None
+    if help.success is None:
+        return f"'help.{depends}' counts successes: set 'help.success' to what a text has to earn to be one, such as 0.5"
+    hint = row.script.hint
+    if row.script.rollin in (None, Author.POLICY) and hint is None:
         return (
-            "'help.below' asks for help where a reward is missed: it needs a 'script.rollin' of guide or "
-            "reference or a 'script.hint', and an 'advantage'"
+            f"'help.{depends}' gives help by what it takes: it needs a 'script.rollin' of guide or reference, or a "
+            "'script.hint'"
         )
+    if law.by in ("record", "trial") and hint is not None:
+        return (
+            f"'help.length.by: {law.by}' searches how long the beginning of a response has to be: with a 'script.hint' set "
+            "'by' to law or difficulty"
+        )
+    if law.by in ("record", "trial") and not help.shared:
+        return f"'help.length.by: {law.by}' judges a beginning by all texts after it: set 'help.shared: true'"
+    if law.by == "trial" and not help.looks_first:
+        return "'help.length.by: trial' looks for help where texts failed: set 'help.gate: {looks_at: group}'"
     return None
 
 
@@ -219,6 +241,7 @@ RULES: tuple[Rule, ...] = (
     critics_judge_who_finishes,
     groups_are_large_enough,
     help_can_be_given,
+    help_can_depend_on_successes,
     hints_have_readers,
     views_can_be_scored,
 )

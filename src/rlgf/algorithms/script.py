@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -72,11 +73,21 @@ class RollinLength(BaseModel):
     high: Share = constant(1.0)
     whole: bool = False
     """The whole text up to its end, in place of a draw: nothing is written after it."""
+    by: Literal["law", "record", "trial", "difficulty"] = "law"
+    """Who chooses between the two shares. ``law`` draws. ``record`` draws between the longest beginning that was too
+    short for this prompt at earlier visits and the shortest that was long enough, none among them. ``trial`` halves
+    what is left, within the update, for the shortest one that is long enough. ``difficulty`` takes the share of texts
+    that failed as the share of the text."""
+    enough: float = Field(default=0.0, ge=0, lt=1)
+    """A beginning is long enough where more than this share of the texts after it succeed."""
+    tries: int = Field(default=4, ge=1)
+    """How many beginnings a trial may try."""
 
     @model_validator(mode="after")
     def _one_law(self) -> RollinLength:
-        if self.whole and (self.low, self.high) != (constant(0.0), constant(1.0)):
-            raise ValueError("'whole' takes the text up to its end: leave 'low' and 'high' out")
+        drawn = (self.low, self.high, self.by) != (constant(0.0), constant(1.0), "law")
+        if self.whole and drawn:
+            raise ValueError("'whole' takes the text up to its end: leave 'low', 'high' and 'by' out")
         return self
 
     def positions(self, length: int, progress: float) -> range:
@@ -87,9 +98,46 @@ class RollinLength(BaseModel):
         return range(low, high + 1) if high > 0 else range(0)
 
 
+class Gate(BaseModel):
+    """Which prompts are helped: those of whose texts a share between two bounds succeeded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    looks_at: Literal["group", "record"] = "group"
+    """``group``: at the group's own texts. They are written first, and where the gate opens those that are to have
+    help are written again. ``record``: at the prompt's last visit; a prompt that comes for the first time has no help."""
+    low: float = Field(default=0.0, ge=0, le=1)
+    high: float = Field(default=0.0, ge=0, le=1)
+    failures: int = Field(default=1, ge=1)
+    """Of the record: how many visits in a row had no success, where `high` is 0."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Gate:
+        if self.low > self.high:
+            raise ValueError(f"'low' {self.low:g} must not exceed 'high' {self.high:g}")
+        if self.failures > 1 and (self.looks_at == "group" or self.high):
+            raise ValueError(
+                "'failures' counts visits without a success: set 'looks_at: record' and no 'high'"
+            )
+        return self
+
+    def opens(self, rate: float | None, failures: int = 1) -> bool:
+        """Whether to help.
+
+        Args:
+            rate: the share of successes; None where it is not known.
+            failures: visits in a row without a success.
+        """
+        if rate is None or not self.low <= rate <= self.high:
+            return False
+        return self.high > 0 or failures >= self.failures
+
+
 class Help(BaseModel):
-    """Which episodes have a roll-in or, where the script has one, a hint, and how long it is. All of it is decided before anything is written,
-    except where `below` looks at a group's own texts first."""
+    """Which episodes have a roll-in or, where the script has one, a hint, and how long it is.
+
+    All of it is decided before anything is written, except where a gate looks at a group's own texts first.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -98,9 +146,10 @@ class Help(BaseModel):
     members: int | None = Field(default=None, ge=1)
     """Where set, exactly so many members of each group have a roll-in, and `probability` stays 0."""
     length: RollinLength = RollinLength()
-    below: float | None = None
-    """Where set, only those groups get a roll-in, and are written again, whose every member on its
-    own earns less than this."""
+    success: float | None = None
+    """What a text has to earn to count as a success. Where set, the run keeps a record of each prompt."""
+    gate: Gate | None = None
+    """Which prompts are helped; all of them without one."""
     shared: bool = True
     """Whether the members of a group share one roll-in, or each draws its own."""
 
@@ -113,3 +162,13 @@ class Help(BaseModel):
     def whole(self) -> bool:
         """Whether a roll-in is all of an episode."""
         return self.length.whole
+
+    @property
+    def looks_first(self) -> bool:
+        """Whether a group is written without help before it is known who gets some."""
+        return self.gate is not None and self.gate.looks_at == "group"
+
+    @property
+    def foreseen(self) -> bool:
+        """Whether help is known before the updates that come before it are over."""
+        return self.gate is None and self.length.by == "law"

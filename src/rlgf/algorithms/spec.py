@@ -173,8 +173,9 @@ class Algorithm(BaseModel):
         """The same without roll-ins and hints."""
         terms = {name: term for name, term in self.terms.items() if term.on is not Span.ROLLIN}
         script = self.script.model_copy(update={"rollin": None, "hint": None})
+        help = self.help
         return self.model_copy(
-            update={"script": script, "help": Help(shared=self.help.shared), "terms": terms}
+            update={"script": script, "help": Help(shared=help.shared, success=help.success), "terms": terms}
         )
 
     @property

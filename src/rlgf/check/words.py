@@ -18,6 +18,13 @@ _WHO = {
 }
 
 
+_CHOSEN = {
+    "record": "its length is drawn between the longest that was too short for the prompt and the shortest that was enough",
+    "trial": "its length is the shortest that is found to be enough in {tries} tries",
+    "difficulty": "its share of the text is the share of the prompt's texts that failed",
+}
+
+
 def schedule(number: Schedule) -> str:
     """Such as ``0.6, falling to 0 over the run (linear)``."""
     if number.start == number.end:
@@ -69,13 +76,10 @@ def help_words(row: Algorithm, rollout: RolloutConfig) -> str:
             else f"group of {row.group_size}, which shares it"
         )
         often = f"each {one}, with probability {schedule(help.probability)}"
-    gate = f"; {_WHO[row.script.rollout]} writes the others from the prompt on"
-    if help.below is not None:
-        gate = f"; only groups whose texts all earn less than {help.below:g} on their own, which are then written again"
     if hint is not None:
-        return f"{often}; {_hint(row, hint, rollout)}{gate}"
+        return f"{often}; {_hint(row, hint, rollout)}; {_gate(row)}"
     assert author is not None, "it has no hint"
-    return f"{often}; {_length(row, rollout.limit(author))}{gate}"
+    return f"{often}; {_length(row, rollout.limit(author))}; {_gate(row)}"
 
 
 def _hint(row: Algorithm, hint: Hint, rollout: RolloutConfig) -> str:
@@ -87,6 +91,22 @@ def _hint(row: Algorithm, hint: Hint, rollout: RolloutConfig) -> str:
     else:
         origin, limit = f"a hint that {_WHO[hint.author]} writes", rollout.max_hint_tokens
     return f"{origin}; {_length(row, limit)}; with its template at most {rollout.max_hint_tokens} tokens"
+
+
+def _gate(row: Algorithm) -> str:
+    """Who is helped."""
+    gate, help = row.help.gate, row.help
+    if gate is None:
+        return f"{_WHO[row.script.rollout]} writes the others from the prompt on"
+    least = f"{help.success:g} or more"
+    if gate.high:
+        which = f"of whose texts {gate.low:.0%} to {gate.high:.0%} earned {least}"
+    else:
+        which = f"of whose texts none earned {least}"
+    if gate.looks_at == "group":
+        return f"only groups {which} on their own, which are then written again"
+    when = "at its last visit" if gate.failures == 1 else f"at its last {gate.failures} visits"
+    return f"only prompts {which} {when}"
 
 
 def advantage(row: Algorithm) -> str:
@@ -152,6 +172,8 @@ def _length(row: Algorithm, limit: int | None) -> str:
     law = row.help.length
     if law.whole:
         return "a whole text, up to its end"
+    if law.by != "law":
+        return _CHOSEN[law.by].format(tries=law.tries)
     if law.low == law.high:
         return f"its length is the share {schedule(law.low)} of the text"
     if (law.low, law.high) != (constant(0.0), constant(1.0)):

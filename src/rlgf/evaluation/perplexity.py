@@ -11,7 +11,7 @@ from torch import Tensor
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.sampling import Sampling
-from rlgf.rollout.collector import assemble
+from rlgf.rollout.assembly import assemble
 from rlgf.rollout.writers import Draft, prompt_tokens, splice
 from rlgf.types import Author, Completion, Sample
 

@@ -42,6 +42,15 @@ SECTIONS: Mapping[str, Sequence[Chart]] = {
         Chart("Reward without help", ("reward_alone",), "Of episodes that the policy wrote alone."),
         Chart("Share with help", ("helped",)),
         Chart("Length of help", ("help_tokens",), "Tokens by others in each episode that has any."),
+        Chart(
+            "Prompts solved", ("prompts_solved",), "Share of prompts that a text without help ever solved."
+        ),
+        Chart("Prompts stuck", ("prompts_stuck",), "Share of prompts whose last visit had no success."),
+        Chart(
+            "Help that sufficed",
+            ("prompts_help",),
+            "Share of its author's text that began what last succeeded, a mean over prompts.",
+        ),
     ),
     "Learning": (
         Chart("KL to the start", ("kl",), "Nats per token, over the policy's tokens."),

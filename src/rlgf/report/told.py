@@ -55,10 +55,11 @@ def drawing(row: Algorithm) -> dict[str, Any]:
     script, help = row.script, row.help
     after = script.rollout.name.lower()
     whole = [{"author": after, "span": "whole", "text": _writes(script.rollout)}]
-    always = help.members is None and (help.probability.start, help.probability.end) == (1.0, 1.0)
+    sure = help.members is None and (help.probability.start, help.probability.end) == (1.0, 1.0)
+    always = sure and help.foreseen
     if script.rollin is None:
         labels = [""] if script.hint is None else [_hint(script.hint)]
-        labels += ["without one"] if script.hint is not None and not (always and help.below is None) else []
+        labels += ["without one"] if script.hint is not None and not always else []
         return {"lines": [{"label": label, "segments": whole} for label in labels], "reads": _reads(row)}
     parts = [
         {

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from rlgf import seeding
@@ -16,13 +15,15 @@ from rlgf.algorithms import Algorithm, Script, Term
 from rlgf.algorithms.rules import lacking
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
-from rlgf.kept import KeptTokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import BuiltinSampler, Sampler
+from rlgf.rollout.assembly import assemble
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_again, draw_switches
 from rlgf.rollout.hints import HintGiver
+from rlgf.rollout.record import PromptHistory, PromptRecord
 from rlgf.rollout.rescored import rescored
+from rlgf.rollout.second_try import SecondTry
 from rlgf.rollout.writers import (
     Draft,
     ForeseeingWriter,
@@ -33,7 +34,7 @@ from rlgf.rollout.writers import (
     Writer,
     prompt_tokens,
 )
-from rlgf.types import Author, Rollout, Sample, pad
+from rlgf.types import Author, Rollout, Sample
 
 
 class Collector:
@@ -75,6 +76,8 @@ class Collector:
         progress: float = 0.0,
         rewards: Callable[[Rollout], Float[Tensor, "B"]] | None = None,
         numbers: Sequence[int] | None = None,
+        index: Sequence[int] | None = None,
+        record: PromptRecord | None = None,
     ) -> Rollout:
         """One rollout: the row's ``group_size`` of episodes for each sample, as it says who writes what.
 
@@ -83,8 +86,10 @@ class Collector:
         Args:
             update: number of the update; another number draws other episodes.
             progress: the share of the run that is over, for schedules.
-            rewards: scores episodes, for a row that has a roll-in only where all of a group fail.
+            rewards: scores episodes, for a row whose help looks at a group's own texts first.
             numbers: the samples' numbers within the update, where they are a share of its samples.
+            index: their places in the training data, where they are from there.
+            record: what the run remembers of these.
 
         Raises:
             UserError: The row needs a guide and there is none, or a reference and a sample has none; or an engine
@@ -92,41 +97,45 @@ class Collector:
         """
         self._check(samples, row)
         numbers = range(len(samples)) if numbers is None else numbers
-        group_size, hints = row.group_size, row.script.hint is not None
         drafts = self._drafts(samples, update, numbers)
-        groups = [number for number in numbers for _ in range(group_size)]
-        if row.help.below is None:
-            episodes = self._episodes(drafts, row, progress)
+        for draft, place in zip(drafts, index or (), strict=index is not None):
+            draft.index = place
+            draft.history = PromptHistory() if record is None else record[place]
+        if row.help.looks_first:
+            assert rewards is not None, "a row whose help looks at texts is collected with its rewards"
+            episodes = SecondTry(self, row, progress, rewards).episodes(drafts)
         else:
-            assert rewards is not None, "a row with 'help.below' is collected with its rewards"
-            episodes = self._episodes([draft.branch(draft.seed) for draft in drafts], row.alone, progress)
-            scores = (
-                rewards(assemble(episodes, groups, self.policy, hints=hints)).view(-1, group_size).amax(dim=1)
-            )
-            failed = [i for i, best in enumerate(scores.tolist()) if best < row.help.below]
-            again = self._episodes([drafts[i] for i in failed], row, progress)
-            for place, i in enumerate(failed):
-                episodes[i * group_size : (i + 1) * group_size] = again[
-                    place * group_size : (place + 1) * group_size
-                ]
-        rollout = assemble(episodes, groups, self.policy, hints=hints)
+            episodes = self.episodes(drafts, row, progress)
+        groups = [number for number in numbers for _ in range(row.group_size)]
+        rollout = assemble(episodes, groups, self.policy, hints=row.script.hint is not None)
         if self.sampler.largest_gap is None:
             return rollout
         return rescored(rollout, self.policy, self.config, self.sampler.largest_gap)
 
-    def _episodes(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[Draft]:
+    def episodes(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[Draft]:
         """Finished episodes, the row's ``group_size`` one after another for each draft."""
         if row.from_pairs:
             return self._given_pairs(drafts)
+        return self.finished(self.begun(drafts, row, progress), row)
+
+    def begun(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> Sequence[Draft]:
+        """What the episodes of some drafts begin with: one for each group, or for each of its members."""
         begun = begun_apart(drafts, row)
         if row.script.hint is not None:
             self.hints.give(begun, row, progress, self._written)
         if row.script.rollin is not None:
             switches = self._switches(begun, row, progress)
             self._add(row.script.rollin, begun, switches)
+            if row.help.length.whole:
+                for draft in begun:
+                    draft.help_limit = len(draft.ids)
             # A roll-in of the policy's stays ended, since its choice to end is what the loss is to judge.
-            if row.script.rollin is not Author.POLICY and not row.help.length.whole:
+            elif row.script.rollin is not Author.POLICY:
                 draw_again(begun, switches, row, progress)
+        return begun
+
+    def finished(self, begun: Sequence[Draft], row: Algorithm) -> list[Draft]:
+        """The episodes that go on from some beginnings, one after another for each."""
         episodes = finished_apart(begun, row)
         # Nothing is written after a whole text, also where the limit cut off its end.
         over = [e.finished or (row.help.length.whole and bool(e.ids)) for e in episodes]
@@ -162,8 +171,7 @@ class Collector:
         What the guide is to finish cannot be asked ahead: the policy has yet to begin it.
         """
         writer = self.writers.get(row.script.helper) if row.script.helper is not None else None
-        ahead = row.help.below is None
-        if ahead and isinstance(writer, GuideWriter) and self.remote is not None:
+        if row.help.foreseen and isinstance(writer, GuideWriter) and self.remote is not None:
             opened = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
             drafts = begun_apart(opened, row)
             if row.script.hint is not None:
@@ -272,51 +280,3 @@ def members(drafts: Sequence[Draft], group_size: int) -> list[Draft]:
         for draft in drafts
         for member in range(group_size)
     ]
-
-
-def assemble(
-    drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageModel, *, hints: bool = False
-) -> Rollout:
-    """Stack drafts into one rollout, on the CPU.
-
-    Args:
-        hints: whether the script has hints, so that the prompts without them are kept too.
-    """
-    rollout = Rollout(
-        samples=tuple(draft.sample for draft in drafts),
-        prompt_ids=_on_the_left([draft.prompt_ids for draft in drafts], policy.end_id),
-        prompt_mask=_there([draft.prompt_ids for draft in drafts]),
-        response_ids=pad([torch.tensor(draft.ids) for draft in drafts], policy.end_id),
-        author=pad([torch.tensor(draft.authors, dtype=torch.uint8) for draft in drafts], Author.NOBODY),
-        sampled_logprobs=pad([torch.tensor(draft.logprobs) for draft in drafts], 0.0),
-        kept=tuple(_kept(draft) for draft in drafts),
-        finished=torch.tensor([draft.finished for draft in drafts]),
-        group=torch.tensor(groups),
-        texts=tuple(policy.decode(draft.ids, policy.context(draft.prompt_ids)) for draft in drafts),
-        guides=tuple(draft.guide for draft in drafts),
-        altered=torch.tensor([draft.altered for draft in drafts]),
-    )
-    if not hints:
-        return rollout
-    bare = [draft.prompt_ids if draft.hint is None else draft.hint.bare_ids for draft in drafts]
-    return replace(
-        rollout,
-        bare_ids=_on_the_left(bare, policy.end_id),
-        bare_mask=_there(bare),
-        hints=tuple(None if draft.hint is None else draft.hint.text for draft in drafts),
-    )
-
-
-def _on_the_left(prompts: Sequence[Sequence[int]], filling: int) -> Int[Tensor, "B P"]:
-    return pad([torch.tensor(ids) for ids in prompts], filling, left=True)
-
-
-def _there(prompts: Sequence[Sequence[int]]) -> Bool[Tensor, "B P"]:
-    return pad([torch.ones(len(ids), dtype=torch.bool) for ids in prompts], False, left=True)
-
-
-def _kept(draft: Draft) -> KeptTokens | None:
-    """What each token of a draft was drawn from; tokens of others were not drawn by the policy."""
-    if not draft.kept:
-        return None
-    return KeptTokens.join(draft.kept).spread(torch.tensor(draft.authors) == Author.POLICY)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rlgf import seeding
-from rlgf.algorithms import Algorithm
+from rlgf.algorithms import Algorithm, RollinLength
+from rlgf.rollout.record import left
 from rlgf.rollout.writers import Draft
 
 
@@ -17,26 +18,49 @@ def draw_switches(
 ) -> list[int]:
     """How many tokens the roll-in author is asked for at each draft; 0 where there is no roll-in.
 
+    Of a trial that is the most that it may try. Each draft is told how long the text is that this was drawn from.
+
     Args:
         drafts: one a group, or where `help.members` is set its members one after the other.
         progress: the share of the run that is over.
         lengths: how many tokens the author's text at each of these drafts has, or may have at most where
             that is not known yet. It is asked for those that have a roll-in alone.
     """
-    if row.help.members is None:
-        probability = row.help.probability.at(progress)
+    help = row.help
+    if help.members is None:
+        probability = help.probability.at(progress)
         chosen = [bool(_draws(draft.seed)[0] < probability) for draft in drafts]
     else:
         size = row.group_size
-        groups = [_draw_members(d.seed, row.help.members, size) for d in drafts[::size]]
+        groups = [_draw_members(d.seed, help.members, size) for d in drafts[::size]]
         chosen = [member in group for group in groups for member in range(size)]
+    if help.gate is not None and not help.looks_first:
+        opened = [help.gate.opens(draft.history.rate, draft.history.failures) for draft in drafts]
+        chosen = [has and opens for has, opens in zip(chosen, opened, strict=True)]
     found = iter(lengths([draft for draft, has in zip(drafts, chosen, strict=True) if has]))
     switches = []
     for draft, has in zip(drafts, chosen, strict=True):
-        length = next(found) if has else 0
-        positions = row.help.length.positions(length, progress)
-        switches.append(length if row.help.length.whole else _pick(positions, _draws(draft.seed)[1]))
+        draft.help_limit = next(found) if has else 0
+        switches.append(_switch(draft, help.length, progress, _draws(draft.seed)[1]))
     return switches
+
+
+def positions(draft: Draft, law: RollinLength, progress: float) -> range:
+    """The numbers of tokens among which the switch of a draft is drawn, of the text that it has a roll-in from."""
+    length, history = draft.help_limit, draft.history
+    drawn = law.positions(length, progress)
+    if law.by in ("law", "trial") or not length:
+        return drawn
+    # What the record or the difficulty asks for may also be no help at all.
+    first = 0 if not drawn or law.low.at(progress) == 0 else drawn[0]
+    last = drawn[-1] if drawn else 0
+    if law.by == "record":
+        open_ = left(length, history.low, history.high) or range(length)
+        return range(min(max(first, open_[0]), last), max(min(last, open_[-1]), first) + 1)
+    rate = history.rate if draft.own_rate < 0 else draft.own_rate
+    wanted = 0 if rate is None else round((1 - rate) * length)
+    wanted = min(max(wanted, first), last)
+    return range(wanted, wanted + 1)
 
 
 def draw_again(drafts: Sequence[Draft], switches: Sequence[int], row: Algorithm, progress: float) -> None:
@@ -50,8 +74,9 @@ def draw_again(drafts: Sequence[Draft], switches: Sequence[int], row: Algorithm,
     for draft, switch in zip(drafts, switches, strict=True):
         if switch and (draft.finished or len(draft.ids) < switch):
             length = len(draft.ids) + (not draft.finished)
+            draft.help_limit = length
             where = seeding.uniforms(1, 1, draft.seed, "switch again")[0, 0].item()
-            draft.cut(_pick(row.help.length.positions(length, progress), where))
+            draft.cut(_switch(draft, row.help.length, progress, where))
 
 
 def _draws(seed: int) -> list[float]:
@@ -65,5 +90,10 @@ def _draw_members(seed: int, members: int, group_size: int) -> set[int]:
     return set(order[:members].tolist())
 
 
-def _pick(positions: range, where: float) -> int:
-    return positions[int(where * len(positions))] if positions else 0
+def _switch(draft: Draft, law: RollinLength, progress: float, where: float) -> int:
+    if law.whole:
+        return draft.help_limit
+    among = positions(draft, law, progress)
+    if law.by == "trial":
+        return among[-1] if among else 0
+    return among[int(where * len(among))] if among else 0

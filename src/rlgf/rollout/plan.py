@@ -46,9 +46,9 @@ def planned(algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: 
     """Every update of a run, as its own draws will have it.
 
     Which rows run, which episodes have a roll-in and how long it may be are known before the run. That a text
-    ends early is not, nor is which groups fail: all are taken to ask for help, so that no author is asked for more than
-    is said here. Of roll-ins whose author's texts are known, such as references, the length is that of the longest
-    text that fits.
+    ends early is not, nor is which prompts open a gate or how much help they are found to need: all are taken to ask
+    for as much as they may, so that no author is asked for more than is said here. Of roll-ins whose author's texts
+    are known, such as references, the length is that of the longest text that fits.
     """
     for update in range(updates):
         row = algorithm.at(update, updates, seed)
@@ -65,9 +65,16 @@ def update_asks(
     if row.from_pairs:
         return _finishing(members(drafts, 2), [0] * (2 * prompts), row, config, prompts)
     alone: list[Ask] = []
-    if row.help.below is not None:
+    if row.help.looks_first:
         alone = _asks([draft.branch(draft.seed) for draft in drafts], row.alone, config, progress)
     return alone + _asks(drafts, row, config, progress)
+
+
+def _in_need(row: Algorithm) -> Algorithm:
+    """The row where every gate is open and all help is the longest."""
+    law = row.help.length
+    longest = law if law.by == "law" else law.model_copy(update={"by": "trial"})
+    return row.model_copy(update={"help": row.help.model_copy(update={"gate": None, "length": longest})})
 
 
 def evaluation_asks(author: Author, config: RolloutConfig, prompts: int) -> list[Ask]:
@@ -86,7 +93,7 @@ def _asks(drafts: Sequence[Draft], row: Algorithm, config: RolloutConfig, progre
     switches, asks = [0] * len(begun), _hint_asks(begun, prompts, row, config, progress)
     if author is not None:
         limit = config.limit(author)
-        switches = draw_switches(begun, row, progress, lambda chosen: [limit] * len(chosen))
+        switches = draw_switches(begun, _in_need(row), progress, lambda chosen: [limit] * len(chosen))
         each = len(begun) // prompts
         asks = [
             Ask(author, i // each, draft.seed, 0, switch)
@@ -95,7 +102,8 @@ def _asks(drafts: Sequence[Draft], row: Algorithm, config: RolloutConfig, progre
         ]
     episodes = finished_apart(begun, row)
     each = len(episodes) // len(begun)
-    return asks + _finishing(episodes, [s for s in switches for _ in range(each)], row, config, prompts)
+    finishing = _finishing(episodes, [s for s in switches for _ in range(each)], row, config, prompts)
+    return asks + finishing * (row.help.length.tries if row.help.length.by == "trial" else 1)
 
 
 def _hint_asks(
@@ -108,7 +116,7 @@ def _hint_asks(
     limit, around = config.max_hint_tokens, 0
     if hint.ask is not None:
         around = limit + hint.reads_reference * config.max_response_tokens
-    amounts = draw_switches(begun, row, progress, lambda chosen: [limit] * len(chosen))
+    amounts = draw_switches(begun, _in_need(row), progress, lambda chosen: [limit] * len(chosen))
     return [
         Ask(hint.author, i // each, seeding.derive(draft.seed, "hint"), around, amount)
         for i, (draft, amount) in enumerate(zip(begun, amounts, strict=True))

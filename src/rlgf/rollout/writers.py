@@ -12,6 +12,7 @@ from rlgf.kept import KeptTokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import Beginning, Sampler
 from rlgf.models.sampling import Sampling
+from rlgf.rollout.record import PromptHistory
 from rlgf.types import Author, Completion, Sample
 
 
@@ -45,6 +46,14 @@ class Draft:
     guide: str | None = None
     altered: bool = False
     hint: HintedPrompt | None = None
+    index: int | None = None
+    """Of its prompt in the training data."""
+    history: PromptHistory = PromptHistory()
+    """Of its prompt."""
+    help_limit: int = 0
+    """Tokens of the text that its roll-in is drawn from; 0 where it has none."""
+    own_rate: float = -1.0
+    """See `Rollout.own_rate`."""
 
     @property
     def told(self) -> Sample:
@@ -53,18 +62,13 @@ class Draft:
 
     def branch(self, seed: int) -> Draft:
         """A copy with another seed: the same text so far, another way on."""
-        return Draft(
-            self.sample,
-            self.prompt_ids,
-            seed,
-            list(self.ids),
-            list(self.authors),
-            list(self.logprobs),
-            list(self.kept),
-            self.finished,
-            self.guide,
-            self.altered,
-            self.hint,
+        return replace(
+            self,
+            seed=seed,
+            ids=list(self.ids),
+            authors=list(self.authors),
+            logprobs=list(self.logprobs),
+            kept=list(self.kept),
         )
 
     def cut(self, length: int) -> None:

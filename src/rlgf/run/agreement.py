@@ -62,7 +62,7 @@ def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progre
         )
         if not distributed.is_main():
             told, weights, optimizer, reward = state
-            progress = Progress(**told)
+            progress = Progress.of(told)
             with torch.no_grad():
                 for parameter, weight in zip(updater.trained, weights, strict=True):
                     parameter.copy_(weight)

@@ -132,7 +132,7 @@ def _read(folder: Path, updater: Updater, assessor: Assessor | None) -> Progress
     read_training_state(updater, folder)
     if assessor is not None:
         assessor.load_state_dict(own_reward(read_reward(folder)))
-    return Progress(**json.loads((folder / "progress.json").read_text()))
+    return Progress.of(json.loads((folder / "progress.json").read_text()))
 
 
 _ADVICE = "delete {folder} to go back to the checkpoint before it, or start over in another output folder"

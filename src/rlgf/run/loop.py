@@ -192,7 +192,8 @@ class TrainingLoop:
         trainer, folder, update = self.trainer, self.folder, self.trainer.progress.update
         guide = trainer.guide_usage.summary(_gained(folder))
         totals = {"policy": evaluation.totals}
-        summary = {"totals": totals, "progress": trainer.progress.__dict__, "guide": guide}
+        progress = {**vars(trainer.progress), "prompts": trainer.progress.prompts.metrics()}
+        summary = {"totals": totals, "progress": progress, "guide": guide}
         write_model_card(
             folder / "policy",
             self.config,

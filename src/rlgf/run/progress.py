@@ -8,6 +8,7 @@ from typing import Any
 
 from rlgf.algorithms import Algorithm
 from rlgf.config import Config
+from rlgf.rollout.record import PromptRecord
 from rlgf.run.update_metrics import mean_kl
 from rlgf.types import Author, Experience
 
@@ -36,6 +37,14 @@ class Progress:
     """How many updates the run was to have."""
     validation_due: bool = False
     """Whether the evaluation after the last update has yet to be made."""
+    prompts: PromptRecord = field(default_factory=PromptRecord)
+    """What each prompt has earned, for algorithms that say what a success is."""
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Progress:
+        """From what `asdict` or JSON has made of one."""
+        prompts = PromptRecord.of(told.get("prompts", {}).get("rows", {}))
+        return cls(**{**told, "prompts": prompts})
 
     def advanced(
         self,
@@ -69,5 +78,6 @@ class Progress:
             guide_tokens=self.guide_tokens + sampled[Author.GUIDE],
             seconds=self.seconds + seconds,
             guide_accounts=guide_accounts,
+            prompts=self.prompts.after(experience.scored, row),
             validation_due=update % config.evaluation.every == 0 or update == config.training.updates,
         )

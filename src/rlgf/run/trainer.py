@@ -143,10 +143,7 @@ class Trainer:
         Args:
             ahead: the next update's.
         """
-        data, first, count = self.parts.train, self.progress.samples, self._prompts(self.row())
-        if ahead:
-            first, count = first + count, self._prompts(self.row(self.progress.update + 1))
-        return [data[index] for index in shuffled_passes(first, count, len(data), self.config.seed)]
+        return [self.parts.train[index] for index in self._places(ahead=ahead)]
 
     def kl_coefficient(self, row: Algorithm) -> float:
         """The weight of a row's KL penalty in the current update."""
@@ -166,7 +163,7 @@ class Trainer:
                 self.after_phase("collect")
                 self._prefetch()
             else:
-                rollout = self._collect(self.batch() if samples is None else samples, row or self.row())
+                rollout = self._collect(row or self.row(), samples)
         return rollout
 
     def assess(self, rollout: Rollout, row: Algorithm | None = None) -> Experience:
@@ -247,23 +244,38 @@ class Trainer:
     def _prompts(self, row: Algorithm) -> int:
         return self.config.rollout.episodes // row.group_size
 
-    def _collect(self, samples: Sequence[Sample], row: Algorithm) -> Rollout:
-        mine = distributed.share(len(samples))
+    def _places(self, *, ahead: bool = False) -> list[int]:
+        """Where the samples of `batch` stand in the training data."""
+        first, count = self.progress.samples, self._prompts(self.row())
+        if ahead:
+            first, count = first + count, self._prompts(self.row(self.progress.update + 1))
+        return list(shuffled_passes(first, count, len(self.parts.train), self.config.seed))
+
+    def _collect(self, row: Algorithm, samples: Sequence[Sample] | None = None) -> Rollout:
+        """
+        Args:
+            samples: others than those of the update.
+        """
+        places = self._places() if samples is None else None
+        given = self.batch() if samples is None else samples
+        mine = distributed.share(len(given))
         with sharding.whole(self.parts.policy.model):
             return self.parts.collector.collect(
-                [samples[number] for number in mine],
+                [given[number] for number in mine],
                 row,
                 self.progress.update,
                 self.done_share,
                 self.parts.assessor.rewards,
                 mine,
+                None if places is None else [places[number] for number in mine],
+                self.progress.prompts,
             )
 
     def _collect_within_budget(self) -> Rollout:
         """The update's episodes; without the guide from here on where its budget is spent and may be."""
         rollout, spent = None, None
         try:
-            rollout = self._collect(self.batch(), self.row())
+            rollout = self._collect(self.row())
         except BudgetSpentError as error:
             if not error.go_on:
                 raise
@@ -274,7 +286,7 @@ class Trainer:
             return rollout
         self.display.note(f"{said} Going on without the guide.")
         self.progress.unguided = True
-        return self._collect(self.batch(), self.row())
+        return self._collect(self.row())
 
     def _prefetch(self) -> None:
         """Ask a remote guide for the roll-ins of the next update, while this one trains."""
@@ -302,6 +314,7 @@ class Trainer:
             "algorithm": row.name,
             **describe(experience, row),
             **losses,
+            **progress.prompts.metrics(),
             "policy_tokens": progress.policy_tokens,
             "guide_tokens": progress.guide_tokens,
             **phases.metrics(experience),

@@ -1,0 +1,67 @@
+"""Finished drafts as the tensors of a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from rlgf.kept import KeptTokens
+from rlgf.models.language_model import LanguageModel
+from rlgf.rollout.writers import Draft
+from rlgf.types import Author, Rollout, pad
+
+
+def assemble(
+    drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageModel, *, hints: bool = False
+) -> Rollout:
+    """Stack drafts into one rollout, on the CPU.
+
+    Args:
+        hints: whether the script has hints, so that the prompts without them are kept too.
+    """
+    places = [draft.index for draft in drafts]
+    rollout = Rollout(
+        samples=tuple(draft.sample for draft in drafts),
+        prompt_ids=_on_the_left([draft.prompt_ids for draft in drafts], policy.end_id),
+        prompt_mask=_there([draft.prompt_ids for draft in drafts]),
+        response_ids=pad([torch.tensor(draft.ids) for draft in drafts], policy.end_id),
+        author=pad([torch.tensor(draft.authors, dtype=torch.uint8) for draft in drafts], Author.NOBODY),
+        sampled_logprobs=pad([torch.tensor(draft.logprobs) for draft in drafts], 0.0),
+        kept=tuple(_kept(draft) for draft in drafts),
+        finished=torch.tensor([draft.finished for draft in drafts]),
+        group=torch.tensor(groups),
+        texts=tuple(policy.decode(draft.ids, policy.context(draft.prompt_ids)) for draft in drafts),
+        guides=tuple(draft.guide for draft in drafts),
+        altered=torch.tensor([draft.altered for draft in drafts]),
+        index=None if None in places else torch.tensor(places),
+        help_limit=torch.tensor([draft.help_limit for draft in drafts]),
+        own_rate=torch.tensor([draft.own_rate for draft in drafts], dtype=torch.float64),
+    )
+    if not hints:
+        return rollout
+    bare = [draft.prompt_ids if draft.hint is None else draft.hint.bare_ids for draft in drafts]
+    return replace(
+        rollout,
+        bare_ids=_on_the_left(bare, policy.end_id),
+        bare_mask=_there(bare),
+        hints=tuple(None if draft.hint is None else draft.hint.text for draft in drafts),
+    )
+
+
+def _on_the_left(prompts: Sequence[Sequence[int]], filling: int) -> Int[Tensor, "B P"]:
+    return pad([torch.tensor(ids) for ids in prompts], filling, left=True)
+
+
+def _there(prompts: Sequence[Sequence[int]]) -> Bool[Tensor, "B P"]:
+    return pad([torch.ones(len(ids), dtype=torch.bool) for ids in prompts], False, left=True)
+
+
+def _kept(draft: Draft) -> KeptTokens | None:
+    """What each token of a draft was drawn from; tokens of others were not drawn by the policy."""
+    if not draft.kept:
+        return None
+    return KeptTokens.join(draft.kept).spread(torch.tensor(draft.authors) == Author.POLICY)

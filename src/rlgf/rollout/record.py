@@ -1,0 +1,170 @@
+"""What a run remembers of each prompt: how often it came, what it earned, and how much help it took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from rlgf.algorithms import Algorithm, Help
+from rlgf.types import Scored
+
+
+class Attempt(NamedTuple):
+    """One text that was kept of a visit."""
+
+    reward: float
+    help: int = 0
+    """Tokens that another author began it with, or that a hint with its template added to its prompt, as many as
+    `help_limit` at most."""
+    help_limit: int = 0
+    """Tokens of the text that these were taken from; 0 where no help was drawn."""
+
+
+class PromptHistory(NamedTuple):
+    """One prompt's visits; a visit is an update that used it."""
+
+    visits: int = 0
+    texts: int = 0
+    """Texts that were kept for it."""
+    successes: int = 0
+    """Those of them that earned `help.success` or more, with help or without."""
+    rewards: float = 0.0
+    """The sum of what they earned."""
+    solved: bool = False
+    """Whether a text without help has ever succeeded."""
+    failures: int = 0
+    """Visits without a success since the last one that had some."""
+    rate: float | None = None
+    """The share of successes at the last visit: of the texts without help, or of all where each had some."""
+    help: float | None = None
+    """How much of its author's text began the last text that succeeded, the least of a visit; 0 for none."""
+    low: float | None = None
+    """The longest beginning, as a share, that a search knows to be too short; None where it knows of none."""
+    high: float | None = None
+    """The shortest beginning that it knows to be long enough."""
+
+    def after(self, attempts: Sequence[Attempt], help: Help, own_rate: float | None = None) -> PromptHistory:
+        """The history with one more visit.
+
+        Args:
+            own_rate: the share of successes among texts without help that were looked at first and not all kept.
+        """
+        assert help.success is not None, "kept where it says what a success is"
+        won = [one.reward >= help.success for one in attempts]
+        alone = [success for success, one in zip(won, attempts, strict=True) if not one.help]
+        if own_rate is None and alone:
+            own_rate = sum(alone) / len(alone)
+        rate = sum(won) / len(won) if own_rate is None else own_rate
+        least = [
+            one.help / one.help_limit if one.help else 0.0
+            for success, one in zip(won, attempts, strict=True)
+            if success
+        ] + ([0.0] if own_rate else [])
+        low, high = self.low, self.high
+        if help.length.by == "record" and attempts[0].help_limit:
+            low, high = self._searched(attempts[0], sum(won) / len(won) > help.length.enough)
+        return PromptHistory(
+            visits=self.visits + 1,
+            texts=self.texts + len(attempts),
+            successes=self.successes + sum(won),
+            rewards=self.rewards + sum(one.reward for one in attempts),
+            solved=self.solved or bool(own_rate),
+            failures=0 if least else self.failures + 1,
+            rate=rate,
+            help=min(least) if least else self.help,
+            low=low,
+            high=high,
+        )
+
+    def _searched(self, attempt: Attempt, enough: bool) -> tuple[float | None, float | None]:
+        """What is known of the length after a beginning of ``attempt.help`` tokens was enough, or was not.
+
+        Where nothing is left between the two bounds the older one goes: the policy has moved since it was found.
+        """
+        length, share = attempt.help_limit, attempt.help / attempt.help_limit
+        low, high = (self.low, share) if enough else (share, self.high)
+        if low is not None and high is not None and not left(length, low, high):
+            return (None, high) if enough else (low, None)
+        return low, high
+
+
+def left(length: int, low: float | None, high: float | None) -> range:
+    """The numbers of tokens, out of 0..length - 1, between a share that is too short and one that is enough.
+
+    Where 0 is enough that is left, and where length - 1 is too short that. Between two neighbours nothing is left.
+    """
+    # A share is one of tokens divided by their number, which may come back as a rounding beside it.
+    first = 0 if low is None else math.floor(low * length + 1e-6) + 1
+    last = length - 1 if high is None else math.ceil(high * length - 1e-6) - 1
+    return range(min(first, length - 1), max(min(last, length - 1), 0) + 1)
+
+
+@dataclass(frozen=True)
+class PromptRecord:
+    """The history of every prompt that a run has used, by its place in the training data.
+
+    It is the same in all processes, since each makes it from the episodes of all, and a part of a run's progress: a
+    run that is resumed goes on with it. It never changes; `after` makes a new one.
+    """
+
+    rows: Mapping[int, PromptHistory] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: Mapping[Any, Sequence[Any]]) -> PromptRecord:
+        """From what JSON has made of ``rows``."""
+        return cls({int(index): PromptHistory(*row) for index, row in rows.items()})
+
+    def __getitem__(self, index: int) -> PromptHistory:
+        return self.rows.get(index, PromptHistory())
+
+    def after(self, scored: Scored, row: Algorithm) -> PromptRecord:
+        """The record with one more visit of each prompt of an update, in the order of its groups.
+
+        It stays as it is for a row that does not say what a success is, and for samples that are not those of the
+        training data.
+        """
+        rollout = scored.rollout
+        if row.help.success is None or scored.rewards is None or rollout.index is None:
+            return self
+        rollin = row.script.rollin
+        begun = rollout.lengths * 0 if rollin is None else rollout.written_by(rollin).sum(dim=1)
+        limits = begun + rollout.hint_tokens if rollout.help_limit is None else rollout.help_limit
+        # With its template a hint may be longer than the text that it was taken from.
+        given = begun + torch.minimum(rollout.hint_tokens.clamp(min=0), limits).maximum(rollout.hinted.long())
+        columns = zip(scored.rewards.tolist(), given.tolist(), limits.tolist(), strict=True)
+        visits: dict[int, list[Attempt]] = {}
+        for group, text in zip(rollout.group.tolist(), columns, strict=True):
+            visits.setdefault(group, []).append(Attempt(*text))
+        places = dict(zip(rollout.group.tolist(), rollout.index.tolist(), strict=True))
+        first = dict.fromkeys(visits, -1.0)
+        if rollout.own_rate is not None:
+            for group, rate in zip(rollout.group.tolist(), rollout.own_rate.tolist(), strict=True):
+                first[group] = max(first[group], rate)
+        rows = dict(self.rows)
+        for group, texts in sorted(visits.items()):
+            history = rows.get(places[group], PromptHistory())
+            own = first[group] if first[group] >= 0 else None
+            rows[places[group]] = history.after(texts, row.help, own)
+        return PromptRecord(rows)
+
+    def metrics(self) -> dict[str, float]:
+        """For the log; empty where nothing was recorded.
+
+        ``prompts_visited``, ``prompts_solved`` (the share of these that a text without help ever solved),
+        ``prompts_stuck`` (the share whose last visit had no success) and ``prompts_help`` (the mean share of their
+        author's text that began what last succeeded).
+        """
+        if not self.rows:
+            return {}
+        found = list(self.rows.values())
+        helps = [row.help for row in found if row.help is not None]
+        return {
+            "prompts_visited": float(len(found)),
+            "prompts_solved": sum(row.solved for row in found) / len(found),
+            "prompts_stuck": sum(row.failures > 0 for row in found) / len(found),
+            **({"prompts_help": sum(helps) / len(helps)} if helps else {}),
+        }

@@ -1,0 +1,97 @@
+"""Help that looks at a group's own texts first: where they open the gate, those that are to have help are written again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from rlgf.algorithms import Algorithm
+from rlgf.rollout.assembly import assemble
+from rlgf.rollout.help import positions
+from rlgf.rollout.writers import Draft
+from rlgf.types import Rollout
+
+if TYPE_CHECKING:
+    from rlgf.rollout.collector import Collector
+
+
+@dataclass(frozen=True)
+class SecondTry:
+    """Writes the groups of a row whose gate looks at the group."""
+
+    collector: Collector
+    row: Algorithm
+    progress: float
+    rewards: Callable[[Rollout], Float[Tensor, "B"]]
+
+    def episodes(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """Finished episodes, the row's ``group_size`` one after another for each draft."""
+        row, gate, size = self.row, self.row.help.gate, self.row.group_size
+        assert gate is not None, "looked at, so there is one"
+        own = self.collector.episodes(
+            [draft.branch(draft.seed) for draft in drafts], row.alone, self.progress
+        )
+        opened = []
+        for number, rate in enumerate(self._rates(own)):
+            if gate.opens(rate):
+                opened.append(number)
+                drafts[number].own_rate = rate
+        begun = self.collector.begun([drafts[number] for number in opened], row, self.progress)
+        # What begins with nothing after a prompt without a hint is not helped, and stays as it was.
+        each = size if row.help.shared else 1
+        helped = [place for place, draft in enumerate(begun) if draft.ids or draft.hint]
+        write = self._shortest if row.help.length.by == "trial" else self._finished
+        again = write([begun[place] for place in helped])
+        for number, place in enumerate(helped):
+            first = opened[place * each // size] * size + place * each % size
+            own[first : first + each] = again[number * each : (number + 1) * each]
+        return own
+
+    def _finished(self, begun: Sequence[Draft]) -> list[Draft]:
+        return self.collector.finished(begun, self.row)
+
+    def _shortest(self, begun: Sequence[Draft]) -> list[Draft]:
+        """The episodes after the shortest beginning that a bisection finds long enough, or after the last one tried.
+
+        Each group's author has written once, the longest beginning that there may be, of which the others are a part.
+
+        Args:
+            begun: one for each group.
+        """
+        law, size = self.row.help.length, self.row.group_size
+        ranges = [positions(draft, law, self.progress) for draft in begun]
+        found: list[list[Draft]] = [[] for _ in begun]
+        enough = [False] * len(begun)
+        for _ in range(law.tries):
+            under_way = [number for number, range_ in enumerate(ranges) if range_]
+            if not under_way:
+                break
+            parts = [begun[number].branch(begun[number].seed) for number in under_way]
+            middles = [ranges[number][(len(ranges[number]) - 1) // 2] for number in under_way]
+            for part, middle in zip(parts, middles, strict=True):
+                part.cut(middle)
+            episodes = self._finished(parts)
+            for place, rate in enumerate(self._rates(episodes)):
+                number, middle = under_way[place], middles[place]
+                suffices = rate > law.enough
+                if suffices or not enough[number]:
+                    found[number] = episodes[place * size : (place + 1) * size]
+                enough[number] |= suffices
+                first, last = ranges[number][0], ranges[number][-1]
+                ranges[number] = range(first, middle) if suffices else range(middle + 1, last + 1)
+        return [episode for group in found for episode in group]
+
+    def _rates(self, episodes: Sequence[Draft]) -> Iterator[float]:
+        """The share of each group's texts that succeed."""
+        size, success = self.row.group_size, self.row.help.success
+        assert success is not None, "said where there is a gate"
+        if not episodes:
+            return iter(())
+        groups = [number // size for number in range(len(episodes))]
+        hints = self.row.script.hint is not None
+        earned = self.rewards(assemble(episodes, groups, self.collector.policy, hints=hints)).view(-1, size)
+        return iter((earned >= success).double().mean(dim=1).tolist())

@@ -8,6 +8,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def blocks_of(page: Path) -> Iterator[Block]:
 def commands_of(text: str) -> Iterator[list[str]]:
     """The words of each line of a shell block, without comments."""
     for line in text.splitlines():
-        words = shlex.split(line, comments=True)
+        # Variables may be set for the command.
+        words = list(dropwhile(re.compile(r"[A-Z_]+=").match, shlex.split(line, comments=True)))
         if words:
             yield words
 

@@ -15,7 +15,7 @@ export HF_HUB_DISABLE_PROGRESS_BARS ?= 1
 
 DOCS_INSTALLED := $(VENV)/installed-docs
 
-.PHONY: demo test lint types unit docs test-browser test-vllm gpu matrix models results clean
+.PHONY: demo test test-long lint types unit docs test-browser test-vllm gpu matrix models results clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -37,7 +37,11 @@ types: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 unit: $(INSTALLED)
-	$(PYTHON) -m pytest --numprocesses auto --dist worksteal
+	$(PYTHON) -m pytest --numprocesses auto --dist worksteal -m "not long"
+
+# Every algorithm learns, the tutorial runs, processes share their weights.
+test-long: $(INSTALLED)
+	$(PYTHON) -m pytest --numprocesses auto --dist worksteal -m long
 
 $(DOCS_INSTALLED): $(INSTALLED)
 	$(PIP) --editable ".[docs]"

@@ -130,6 +130,7 @@ def free_port() -> int:
         return int(bound.getsockname()[1])
 
 
+@pytest.mark.long
 def test_the_tutorial_runs_from_its_first_block_to_its_last(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +162,7 @@ def test_the_tutorial_runs_from_its_first_block_to_its_last(
     assert "Thanks" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_notebook_runs(folder: Path) -> None:
     notebook = nbformat.read(ROOT / "docs/tutorial.ipynb", as_version=4)
     for cell in notebook.cells:

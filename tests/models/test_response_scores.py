@@ -56,7 +56,7 @@ def tokens(truncated: bool) -> Tokens:
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def cut(positions: int) -> None:
         monkeypatch.setattr(module, "MOST_LOGITS", 0)
-        monkeypatch.setattr(module, "_PIECE", 16 * positions)
+        monkeypatch.setattr(module, "MOST_PIECE", 16 * positions)
 
     return cut
 
@@ -104,7 +104,7 @@ def test_without_a_gradient_pieces_are_never_larger(
 ) -> None:
     batch = tokens(False)
     whole = response_scores(model, batch, Sampling(), ENDS).logprobs
-    monkeypatch.setattr(module, "_PIECE", 16 * 4)
+    monkeypatch.setattr(module, "MOST_PIECE", 16 * 4)
     seen: list[int] = []
     head = model.get_output_embeddings()
     assert head is not None

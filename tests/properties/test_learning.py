@@ -15,6 +15,8 @@ from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from toys import FavouringGuide, LetterTask, StopWhenLearned, letter_gpt, letter_t5, share_of_a
 
+pytestmark = pytest.mark.long
+
 QUIET = Display(Console(quiet=True))
 # With a roll-in in every episode nothing is learned of the first token, which is all of a text's luck here.
 # And with a hint in every prompt, nothing of the prompt alone: what this small model learns of one is no use to the other.

@@ -19,6 +19,8 @@ from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.models import sharding
 
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
 TESTS = Path(__file__).parents[1]
 CASES = (
     "ppo++",

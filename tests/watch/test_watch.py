@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from rlgf.cli import app
 from rlgf.errors import UserError
 from rlgf.report.runs import read_run
-from rlgf.run.alive import goes_on, hold
+from rlgf.run.alive import Hold, goes_on
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from rlgf.watch.follow import follow
@@ -107,14 +107,14 @@ def test_the_time_left_is_that_of_the_newest_updates(tmp_path: Path) -> None:
 
 def test_it_follows_until_the_run_ends(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", updates=1, finished=False)
-    held = hold(folder)
+    held = Hold(folder)
 
     def train() -> None:
         time.sleep(0.3)
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"update": 2, "algorithm": "lols", "reward": 0.875}) + "\n")
         time.sleep(0.3)
-        held.close()
+        held.let_go()
 
     console = Console(file=io.StringIO(), force_terminal=True, width=100, height=40)
     thread = threading.Thread(target=train)
@@ -130,7 +130,7 @@ def test_it_follows_until_the_run_ends(tmp_path: Path) -> None:
 
 def test_a_run_that_is_killed_has_ended(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("name: run\n")
-    code = f"from pathlib import Path; from rlgf.run.alive import hold; held = hold(Path({str(tmp_path)!r})); print(1, flush=True); input()"
+    code = f"from pathlib import Path; from rlgf.run.alive import Hold; held = Hold(Path({str(tmp_path)!r})); print(1, flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
@@ -169,8 +169,9 @@ def test_one_run_is_followed(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
     with pytest.raises(UserError, match="holds 2 runs, of which 0 go on: give the folder of one"):
         follow(tmp_path, console)
-    with hold(tmp_path / "two"):
-        follow(tmp_path, console)
+    held = Hold(tmp_path / "two")
+    follow(tmp_path, console)
+    held.let_go()
     assert isinstance(console.file, io.StringIO)
     assert "two" in console.file.getvalue()
     with pytest.raises(UserError, match="there is no"):

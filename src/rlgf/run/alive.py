@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 _HELD = "config.yaml"
 
 
-def hold(folder: Path) -> IO[str]:
-    """Hold the lock of a run's folder until the file that this returns is closed.
+class Hold:
+    """The lock of a run's folder, until it is let go or nobody has it any more.
 
     Where the disk has no locks, nothing is held, and who watches takes the run for ended.
     """
-    file = (folder / _HELD).open(encoding="utf-8")
-    with suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_SH)
-    return file
+
+    def __init__(self, folder: Path) -> None:
+        # A bare descriptor: a file object warns where a run that failed leaves it to be collected.
+        self._descriptor = os.open(folder / _HELD, os.O_RDONLY)
+        with suppress(OSError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
+    def let_go(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.let_go()
 
 
 def goes_on(folder: Path) -> bool:

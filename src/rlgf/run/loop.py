@@ -82,6 +82,7 @@ class TrainingLoop:
             raise
         finally:
             self.trainer.after_phase = lambda phase: None
+            self.log.let_go()
         if asked:
             raise stopped(asked)
         return totals

@@ -15,7 +15,7 @@ from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.jsontext import to_json
-from rlgf.run.alive import hold
+from rlgf.run.alive import Hold
 from rlgf.run.trackers import COLUMNS, describe_run, write_table
 
 
@@ -37,7 +37,7 @@ class MetricsLog:
         for tracker in self._trackers:
             describe_run(tracker, config.model_dump(mode="json"), config.to_yaml())
         # Other processes may be on machines that do not see the folder.
-        self._held = hold(config.folder) if self.accelerator.is_main_process else None
+        self._held = Hold(config.folder) if self.accelerator.is_main_process else None
 
     @property
     def _trackers(self) -> Sequence[GeneralTracker]:
@@ -80,8 +80,12 @@ class MetricsLog:
         # `end_training` would also part the processes, which have yet to test the policy.
         for tracker in self.accelerator.trackers:
             tracker.finish()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Let whoever watches know that the run has ended."""
         if self._held is not None:
-            self._held.close()
+            self._held.let_go()
 
 
 def rewind_lines(path: Path, update: int) -> None:

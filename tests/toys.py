@@ -149,9 +149,15 @@ class TableModel(PreTrainedModel):
         rows = []
         for ids in input_ids.tolist():
             start = len(ids) - 1 - ids[::-1].index(3)
-            rows.append([0] * start + [state_index(ids[start + 1 : i + 1]) for i in range(start, len(ids))])
+            states = [state_index(ids[start + 1 : i + 1]) for i in range(start, len(ids))]
+            first = self.first_row(ids[:start])
+            rows.append([0] * start + [first + state for state in states])
         logits = self.table[torch.tensor(rows)]
         return CausalLMOutputWithPast(logits=logits[:, -logits_to_keep:])
+
+    def first_row(self, before: list[int]) -> int:
+        """Where the table of a prompt begins that has these tokens before its last end of text."""
+        return 0
 
 
 class TableCritic(Critic):
@@ -213,20 +219,8 @@ class HintedTableModel(TableModel):
         end = torch.full((len(STATES), 1), -1e9)
         self.table = nn.Parameter(torch.cat([self.table.data, torch.cat([hinted.log(), end], dim=1)]))
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        logits_to_keep: int = 0,
-        output_hidden_states: bool = False,
-        **unused: object,
-    ) -> CausalLMOutputWithPast:
-        rows = []
-        for ids in input_ids.tolist():
-            start = len(ids) - 1 - ids[::-1].index(3)
-            first = len(STATES) if start and ids[start - 1] != 3 else 0
-            states = [first + state_index(ids[start + 1 : i + 1]) for i in range(start, len(ids))]
-            rows.append([0] * start + states)
-        return CausalLMOutputWithPast(logits=self.table[torch.tensor(rows)][:, -logits_to_keep:])
+    def first_row(self, before: list[int]) -> int:
+        return len(STATES) if before and before[-1] != 3 else 0
 
 
 def hinted_table_model(bare: Tensor, hinted: Tensor) -> LanguageModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from rlgf.run.trainer import Trainer
     from rlgf.tasks import Task
     from rlgf.types import Author, Completion, Experience, Message, Rollout, Sample
+
+# When it is imported on a CPU that multiplies in bfloat16 it recommends a kernel, also to runs that quantize nothing.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _HOMES = {
     "rlgf.algorithms": ("ALGORITHMS", "Algorithm", "Mixture"),

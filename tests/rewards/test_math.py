@@ -10,8 +10,6 @@ import pytest
 from rlgf.errors import UserError
 from rlgf.rewards import RewardInput, build_reward, checked_rewards
 
-pytest.importorskip("math_verify")
-
 
 def paid(known: str, text: str) -> float | None:
     (found,) = build_reward("math-verify", {})(prompts=[""], completions=[text], answer=[known])

@@ -19,6 +19,8 @@ from rlgf.run.trackers import write_table
 from rlgf.run.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
+# Each is large, and training needs none of them.
+ELSEWHERE = "a tracker of the extra `tracking`, which the tests do not install"
 HOSTILE = 'a | b\n<script>alert("x")</script> `code` &amp;'
 
 
@@ -111,7 +113,7 @@ def test_a_service_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.filterwarnings("default")  # mlflow asks pandas in an old way
 def test_mlflow_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow")
+    mlflow = pytest.importorskip("mlflow", reason=ELSEWHERE)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     trained(tmp_path / "run", ["mlflow"])
@@ -125,7 +127,7 @@ def test_mlflow_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_wandb_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
+    pytest.importorskip("wandb", reason=ELSEWHERE)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     trained(tmp_path / "run", ["wandb"])
@@ -135,6 +137,6 @@ def test_wandb_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_trackio_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
-    pytest.importorskip("trackio")
+    pytest.importorskip("trackio", reason=ELSEWHERE)
     trained(tmp_path / "run", ["trackio"])
     assert list((tmp_path / "trackio").rglob("*letters*"))

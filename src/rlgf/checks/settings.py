@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rlgf.checks.rule import Rule, engines, first
 from rlgf.guides.config import guide_models, http_configs, scoreless_key
 from rlgf.guides.ensemble import EnsembleConfig
+from rlgf.guides.settings import GuideSettings
 from rlgf.models.samplers import rules as sampler_rules
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ SECTIONS: Mapping[str, Rule] = {
 
 
 def the_guide_has_probabilities(config: Config) -> str | None:
-    distills = config.guide is not None and any(row.distills for row in config.algorithm.rows)
-    scoreless = scoreless_key(config.guide) if config.guide is not None and distills else None
+    guide = _scoring(config)
+    scoreless = scoreless_key(guide) if guide is not None else None
     if scoreless is None:
         return None
     return (
@@ -65,12 +66,8 @@ def the_guide_has_probabilities(config: Config) -> str | None:
 
 
 def a_guide_is_steered_only_to_write(config: Config) -> str | None:
-    distills = config.guide is not None and any(row.distills for row in config.algorithm.rows)
-    if (
-        config.guide is None
-        or not distills
-        or all(m.template == "{text}" for m in guide_models(config.guide))
-    ):
+    guide = _scoring(config)
+    if guide is None or not any(model.steered for model in guide_models(guide)):
         return None
     return (
         f"algorithm '{config.algorithm.name}' reads the guide's probabilities of the policy's own prompt and text, and "
@@ -183,3 +180,8 @@ def a_critic_of_shared_adapters_is_a_head(config: Config) -> str | None:
 
 
 SHARD_RULES: tuple[Rule, ...] = (shared_weights_are_not_quantized, a_critic_of_shared_adapters_is_a_head)
+
+
+def _scoring(config: Config) -> GuideSettings | None:
+    """The guide, where the algorithm reads its probabilities."""
+    return config.guide if any(row.distills for row in config.algorithm.rows) else None

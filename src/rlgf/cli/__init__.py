@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
@@ -30,8 +29,6 @@ def main() -> None:
     """
     # Bars for the loading and saving of small files would bury what a run says.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # On CPUs that multiply in bfloat16 it recommends a kernel for inference, also to runs that quantize nothing.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app(standalone_mode=False)
     except FailedElsewhereError:

@@ -51,6 +51,11 @@ class LocalGuideConfig(ModelConfig, GuideSettings):
     """The engine that writes; the default is the model itself."""
 
     @property
+    def steered(self) -> bool:
+        """Whether the guide reads more than the policy does."""
+        return self.template != _TEXT
+
+    @property
     def never_scores(self) -> bool:
         return False
 

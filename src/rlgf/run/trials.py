@@ -57,7 +57,7 @@ def check_chats(guides: Sequence[LocalGuideConfig], train: Prompted) -> None:
     if not train[0].messages:
         return
     for guide in guides:
-        if guide.template != "{text}":
+        if guide.steered:
             raise UserError(
                 "'guide.template' stands before texts, and the task has chats: leave it out, and put what steers the guide "
                 "into the messages."

@@ -132,7 +132,7 @@ def test_every_algorithm_of_the_original_is_a_command_of_its_recipe(task: str, a
             "aggrevated": constant(0.8),
         }
         updates = TRAINING[task][0]
-        names = [made.at(update, updates, 0).name for update in range(updates)]
+        names = [made.at(update, update / updates, 0).name for update in range(updates)]
         if algorithm == "d2lols":
             assert names == ["aggrevated"] * IMITATED[task] + ["ppo++"] * (updates - IMITATED[task])
         else:

@@ -96,6 +96,11 @@ class TrainingConfig(_Strict):
 
     updates: Annotated[int, FREE] = Field(default=50, ge=1)
     """A resumed run may have more or fewer; schedules then go on as those of a run of the new length."""
+    policy_tokens: Annotated[int | None, FREE] = Field(default=None, ge=1)
+    """Tokens that the policy may sample in training. The run ends after the update that reaches them, however many
+    updates are left, and schedules follow the share that is used up. So algorithms are compared at equal tokens."""
+    guide_tokens: Annotated[int | None, FREE] = Field(default=None, ge=1)
+    """The same of the guide's tokens. `guide.budget` stops an update halfway; this ends the run in order."""
     checkpoint_every: Annotated[int, FREE] = Field(default=10, ge=1)
     """Updates between checkpoints."""
     sample_every: Annotated[int, FREE] = Field(default=5, ge=1)
@@ -108,6 +113,22 @@ class TrainingConfig(_Strict):
     """Where numbers, the recipe and tables of texts go besides the run's own files."""
     process_timeout: Annotated[float, FREE] = Field(default=1800.0, gt=0, allow_inf_nan=False)
     """Seconds that one process waits for another before it saves and ends the run."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether tokens may end the run, so that its updates are not known beforehand."""
+        return self.policy_tokens is not None or self.guide_tokens is not None
+
+    def share(self, updates: int, policy_tokens: int, guide_tokens: int) -> float:
+        """The share of the run that is over after so much, from 0 to 1: of its updates or of its tokens, whichever
+        is larger."""
+        used = (updates, self.updates), (policy_tokens, self.policy_tokens), (guide_tokens, self.guide_tokens)
+        return min(max(done / limit for done, limit in used if limit is not None), 1.0)
+
+    def expected_updates(self, updates: int, policy_tokens: int, guide_tokens: int) -> int:
+        """How many updates the run will have had at its end, if it goes on to use tokens as it has."""
+        share = self.share(updates, policy_tokens, guide_tokens)
+        return max(updates, round(updates / share)) if updates and self.counts_tokens else self.updates
 
 
 class Config(_Strict):

@@ -110,7 +110,7 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert ("kl" in found.terms) == (found.advantage == "group_relative") == (found.kl_penalty == "loss")
     assert found.learned_reward == (name == "gail")
     assert found.rows == (found,)
-    assert found.at(3, 10, 0) is found
+    assert found.at(3, 0.3, 0) is found
 
 
 @pytest.mark.parametrize("name", MIXTURES)
@@ -439,14 +439,14 @@ def test_what_a_recipe_says_is_not_changed() -> None:
 def test_d2lols_imitates_for_exactly_the_first_two_fifths(updates: int) -> None:
     found = mixture("d2lols")
     for seed in range(3):
-        names = [found.at(update, updates, seed).name for update in range(updates)]
+        names = [found.at(update, update / updates, seed).name for update in range(updates)]
         first = math.ceil(updates * 2 / 5)
         assert names == ["aggrevated"] * first + ["ppo++"] * (updates - first)
 
 
 def test_lols_explores_with_probability_0_8() -> None:
     updates = 4000
-    names = [mixture("lols").at(update, updates, 0).name for update in range(updates)]
+    names = [mixture("lols").at(update, update / updates, 0).name for update in range(updates)]
     assert set(names) == {"aggrevated", "ppo++"}
     # Four standard deviations.
     assert abs(names.count("ppo++") / updates - 0.8) < 4 * math.sqrt(0.8 * 0.2 / updates)
@@ -454,17 +454,17 @@ def test_lols_explores_with_probability_0_8() -> None:
 
 def test_lols_draws_each_update_from_the_seed_and_its_number_alone() -> None:
     found = mixture("lols")
-    forwards = [found.at(update, 200, 7) for update in range(200)]
+    forwards = [found.at(update, update / 200, 7) for update in range(200)]
     torch.rand(5)
-    backwards = [found.at(update, 200, 7) for update in reversed(range(200))][::-1]
+    backwards = [found.at(update, update / 200, 7) for update in reversed(range(200))][::-1]
     assert backwards == forwards
-    assert [found.at(update, 1000, 7) for update in range(200)] == forwards
-    assert [found.at(update, 200, 8) for update in range(200)] != forwards
+    assert [found.at(update, update / 1000, 7) for update in range(200)] == forwards
+    assert [found.at(update, update / 200, 8) for update in range(200)] != forwards
 
 
 def test_explore_prob_follows_its_schedule() -> None:
     found = algorithm_from({"base": "lols", "explore_prob": {"start": 0, "end": 1}})
-    explored = [found.at(update, 2000, 0).name == "ppo++" for update in range(2000)]
+    explored = [found.at(update, update / 2000, 0).name == "ppo++" for update in range(2000)]
     quarters = [sum(explored[i : i + 500]) / 500 for i in range(0, 2000, 500)]
     assert quarters == pytest.approx([0.125, 0.375, 0.625, 0.875], abs=0.08)
 

@@ -182,7 +182,7 @@ class Algorithm(BaseModel):
     def rows(self) -> tuple[Algorithm, ...]:
         return (self,)
 
-    def at(self, update: int, updates: int, seed: int) -> Algorithm:
+    def at(self, update: int, progress: float, seed: int) -> Algorithm:
         """The row that the given update runs."""
         return self
 
@@ -209,10 +209,14 @@ class Mixture(BaseModel):
     def rows(self) -> tuple[Algorithm, ...]:
         return (self.imitate, self.explore)
 
-    def at(self, update: int, updates: int, seed: int) -> Algorithm:
-        """The row that the given update runs: a function of its arguments alone."""
+    def at(self, update: int, progress: float, seed: int) -> Algorithm:
+        """The row that the given update runs: a function of its arguments alone.
+
+        Args:
+            progress: the share of the run that is over.
+        """
         draw = seeding.uniforms(1, 1, seed, "mixture", update).item()
-        return self.explore if draw < self.explore_prob.at(update / updates) else self.imitate
+        return self.explore if draw < self.explore_prob.at(progress) else self.imitate
 
 
 AnyAlgorithm = Algorithm | Mixture

@@ -38,8 +38,13 @@ def told(found: Checked) -> Group:
 
 def _headline(config: Config) -> str:
     assert config.task is not None, "checked with the configuration"
-    updates, name = config.training.updates, config.algorithm.name
-    return f"{updates:,} update{'s' * (updates != 1)} of {name} on the task '{config.task.name}', seed {config.seed}"
+    training, name = config.training, config.algorithm.name
+    limits = (training.policy_tokens, "policy"), (training.guide_tokens, "guide")
+    early = "".join(f" or {limit:,} tokens of the {author}" for limit, author in limits if limit is not None)
+    return (
+        f"{training.updates:,} update{'s' * (training.updates != 1)}{early} of {name} on the task "
+        f"'{config.task.name}', seed {config.seed}"
+    )
 
 
 # The algorithm.

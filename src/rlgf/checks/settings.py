@@ -117,6 +117,15 @@ def logged_names_differ(config: Config) -> str | None:
     return None
 
 
+def tokens_of_a_guide_are_used(config: Config) -> str | None:
+    if config.training.guide_tokens is None or any(row.needs_guide for row in config.algorithm.rows):
+        return None
+    return (
+        f"'training.guide_tokens' would never be reached, since '{config.algorithm.name}' asks no guide for texts: leave "
+        "it out, or choose an algorithm with a guide."
+    )
+
+
 def something_is_left_without_the_guide(config: Config) -> str | None:
     for server in http_configs(config.guide) if config.guide is not None else []:
         if server.budget.then == "unguided" and config.algorithm.unguided is None:
@@ -152,6 +161,7 @@ RULES: tuple[Rule, ...] = (
     given_texts_may_be_short,
     how_far_an_update_goes_can_be_measured,
     logged_names_differ,
+    tokens_of_a_guide_are_used,
     something_is_left_without_the_guide,
     the_engine_fits_the_policy,
     engines_are_installed,

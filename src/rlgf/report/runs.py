@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from rlgf.config import TrainingConfig
 from rlgf.errors import UserError
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
@@ -45,7 +46,14 @@ class Run:
 
     @property
     def planned(self) -> int:
-        return int(self.config.get("training", {}).get("updates", self.updates))
+        """How many there are to be; where tokens end the run, as far as its pace tells."""
+        if "training" not in self.config:
+            return self.updates
+        # The run may be of another version, whose fields differ.
+        training = TrainingConfig.model_construct(**self.config["training"])
+        counts = [self.series(name)[-1:] for name in ("policy_tokens", "guide_tokens")]
+        policy, guide = (int(count[0][1]) if count else 0 for count in counts)
+        return training.expected_updates(self.updates, policy, guide)
 
     def series(self, name: str) -> list[tuple[int, float]]:
         """(update, value) of one metric, in the order of the updates."""

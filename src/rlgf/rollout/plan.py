@@ -51,7 +51,7 @@ def planned(algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: 
     are known, such as references, the length is that of the longest text that fits.
     """
     for update in range(updates):
-        row = algorithm.at(update, updates, seed)
+        row = algorithm.at(update, update / updates, seed)
         prompts = config.episodes // row.group_size
         asks = update_asks(row, config, prompts, update, update / updates, seed)
         yield UpdatePlan(row, prompts, asks)

@@ -63,7 +63,7 @@ class Display:
             soft_wrap=True,
         )
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=update, numbers=numbers)
+            self._progress.update(self._task, completed=update, total=updates, numbers=numbers)
 
     def sample(self, experience: Experience, policy: LanguageModel) -> None:
         """One episode, each part in its author's colour."""

@@ -90,14 +90,15 @@ class TrainingLoop:
     def _updates(self) -> int:
         """The updates that are left; the number of the signal that ended them early, else 0."""
         training, trainer = self.config.training, self.trainer
-        with self.stopping, self.display.run(self.config.name, training.updates, trainer.progress.update):
+        expected = trainer.progress.expected_updates(training)
+        with self.stopping, self.display.run(self.config.name, expected, trainer.progress.update):
             while True:
                 # All processes measure or none does, and all stop or none does.
                 if any(distributed.gathered(trainer.progress.validation_due or self.control.should_evaluate)):
                     self.saver.begin(trainer.progress.update)
                     self._validate()
                 number = trainer.progress.update
-                done = number >= training.updates or self.control.should_training_stop
+                done = trainer.done_share >= 1 or self.control.should_training_stop
                 # A wish from here on is for the next update.
                 wishes = distributed.gathered((self.stopping.asked, done, self.control.should_save))
                 asked = next(filter(None, (wish[0] for wish in wishes)), 0)
@@ -115,7 +116,8 @@ class TrainingLoop:
                 self._tell("on_step_begin")
                 metrics = self._step()
                 self.log.write(trainer.progress.update, metrics)
-                self.display.update(trainer.progress.update, training.updates, metrics)
+                expected = trainer.progress.expected_updates(training)
+                self.display.update(trainer.progress.update, expected, metrics)
                 for warning in self.watch.look([metrics]):
                     self.display.warn(str(warning))
                 self._tell("on_step_end")

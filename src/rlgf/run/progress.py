@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlgf.algorithms import Algorithm
-from rlgf.config import Config
+from rlgf.config import Config, TrainingConfig
 from rlgf.rollout.record import PromptRecord
 from rlgf.run.update_metrics import mean_kl
 from rlgf.types import Author, Experience
@@ -66,10 +66,10 @@ class Progress:
         """
         coefficients = self.kl_coefficients
         if row.needs_reward:
-            after = row.kl.next(experience.kl_coefficient, mean_kl(experience.scored))
-            coefficients = {**coefficients, row.name: after}
+            next_one = row.kl.next(experience.kl_coefficient, mean_kl(experience.scored))
+            coefficients = {**coefficients, row.name: next_one}
         update = self.update + 1
-        return replace(
+        after = replace(
             self,
             update=update,
             samples=self.samples + samples,
@@ -79,5 +79,14 @@ class Progress:
             seconds=self.seconds + seconds,
             guide_accounts=guide_accounts,
             prompts=self.prompts.after(experience.scored, row),
-            validation_due=update % config.evaluation.every == 0 or update == config.training.updates,
         )
+        after.validation_due = update % config.evaluation.every == 0 or after.share(config.training) >= 1
+        return after
+
+    def share(self, training: TrainingConfig) -> float:
+        """The share of the run that is over, from 0 to 1."""
+        return training.share(self.update, self.policy_tokens, self.guide_tokens)
+
+    def expected_updates(self, training: TrainingConfig) -> int:
+        """How many updates the run will have had at its end."""
+        return training.expected_updates(self.update, self.policy_tokens, self.guide_tokens)

@@ -128,14 +128,15 @@ class Trainer:
     @property
     def done_share(self) -> float:
         """The share of the run that is over, from 0 to 1."""
-        return self.progress.update / self.config.training.updates
+        return self.progress.share(self.config.training)
 
     def row(self, update: int | None = None) -> Algorithm:
         """The row of the algorithm that an update runs; default: the current one."""
         algorithm, config = self.config.algorithm, self.config
         unguided = algorithm.unguided if self.progress.unguided else None
-        number = self.progress.update if update is None else update
-        return unguided or algorithm.at(number, config.training.updates, config.seed)
+        if update is None or update == self.progress.update:
+            return unguided or algorithm.at(self.progress.update, self.done_share, config.seed)
+        return unguided or algorithm.at(update, update / config.training.updates, config.seed)
 
     def batch(self, *, ahead: bool = False) -> list[Sample]:
         """The samples of the current update, or of the one after it.
@@ -290,8 +291,10 @@ class Trainer:
 
     def _prefetch(self) -> None:
         """Ask a remote guide for the roll-ins of the next update, while this one trains."""
-        update, updates = self.progress.update + 1, self.config.training.updates
-        if update < updates and self.parts.collector.remote is not None:
+        training = self.config.training
+        update, updates = self.progress.update + 1, training.updates
+        # Where tokens end the run, how much help the next update gives is not known before this one is over.
+        if update < updates and not training.counts_tokens and self.parts.collector.remote is not None:
             samples = self.batch(ahead=True)
             mine = distributed.share(len(samples))
             chosen = [samples[number] for number in mine]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from datasets import Dataset
-from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback
+from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback, set_seed
 
 from rlgf import Trainer
 from rlgf.models.scratch import ScratchConfig, build_scratch
@@ -29,6 +29,7 @@ def main(output: str = "runs/python-objects") -> Trainer:
     _, tokenizer = build_scratch(ScratchConfig(vocabulary=258, layers=1, width=32, context=32), ["abcd"])
     ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
     sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    set_seed(0)  # the weights of the start are drawn here
     model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends))
     trainer = Trainer(
         {

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
 from rlgf.algorithms.hint import View
+from rlgf.algorithms.length_rules import reads_past, rule_misfit, rule_named
 from rlgf.algorithms.script import Span
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC
 from rlgf.registry import resolve
+from rlgf.schedules import constant
 from rlgf.types import Author, Sample
 
 if TYPE_CHECKING:
@@ -175,11 +177,18 @@ def help_can_be_given(row: Algorithm) -> str | None:
     return None
 
 
+def callable_length(row: Algorithm) -> str | None:
+    law = row.help.length
+    if rule_named(law.by) is not None and (law.low, law.high) != (constant(0.0), constant(1.0)):
+        return "a length rule of your own chooses alone: leave 'help.length.low' and 'high' out"
+    return rule_misfit(law.by, law.options)
+
+
 def help_can_depend_on_successes(row: Algorithm) -> str | None:
     help, law = row.help, row.help.length
     if help.success is not None and not row.needs_reward:
         return "'help.success' says what a text has to earn: it needs an 'advantage' that reads a reward"
-    depends = "gate" if help.gate is not None else "length.by" if law.by != "law" else None
+    depends = "gate" if help.gate is not None else "length.by" if reads_past(law.by) else None
     if depends is None:
         return None
     if help.success is None:
@@ -241,6 +250,7 @@ RULES: tuple[Rule, ...] = (
     critics_judge_who_finishes,
     groups_are_large_enough,
     help_can_be_given,
+    callable_length,
     help_can_depend_on_successes,
     hints_have_readers,
     views_can_be_scored,

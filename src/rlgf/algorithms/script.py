@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlgf.algorithms.authors import AuthorName
 from rlgf.algorithms.hint import Hint
+from rlgf.algorithms.length_rules import reads_past
 from rlgf.schedules import Share, constant
 from rlgf.types import Author
 
@@ -73,11 +75,14 @@ class RollinLength(BaseModel):
     high: Share = constant(1.0)
     whole: bool = False
     """The whole text up to its end, in place of a draw: nothing is written after it."""
-    by: Literal["law", "record", "trial", "difficulty"] = "law"
+    by: str = "law"
     """Who chooses between the two shares. ``law`` draws. ``record`` draws between the longest beginning that was too
     short for this prompt at earlier visits and the shortest that was long enough, none among them. ``trial`` halves
     what is left, within the update, for the shortest one that is long enough. ``difficulty`` takes the share of texts
-    that failed as the share of the text."""
+    that failed as the share of the text. Or a rule of your own as `file.py:function`, see `rlgf.algorithms.length_rules`, for
+    which the two shares mean nothing."""
+    options: Mapping[str, Any] = Field(default={}, exclude_if=lambda options: not options)
+    """Parameters of a rule of your own beyond what it reads."""
     enough: float = Field(default=0.0, ge=0, lt=1)
     """A beginning is long enough where more than this share of the texts after it succeed."""
     tries: int = Field(default=4, ge=1)
@@ -171,4 +176,4 @@ class Help(BaseModel):
     @property
     def foreseen(self) -> bool:
         """Whether help is known before the updates that come before it are over."""
-        return self.gate is None and self.length.by == "law"
+        return self.gate is None and not reads_past(self.length.by)

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 
 from rlgf.algorithms import ESTIMATORS, Algorithm, Hint, Span, Term, View
+from rlgf.algorithms.length_rules import BUILT_IN
 from rlgf.algorithms.terms import READABLE
 from rlgf.rollout.config import RolloutConfig
 from rlgf.schedules import Schedule, constant
@@ -172,6 +173,8 @@ def _length(row: Algorithm, limit: int | None) -> str:
     law = row.help.length
     if law.whole:
         return "a whole text, up to its end"
+    if law.by not in BUILT_IN:
+        return f"its length is chosen by {law.by}"
     if law.by != "law":
         return _CHOSEN[law.by].format(tries=law.tries)
     if law.low == law.high:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rlgf import seeding
-from rlgf.algorithms import Algorithm, RollinLength
+from rlgf.algorithms import Algorithm, RollinLength, length_rules
 from rlgf.rollout.record import left
 from rlgf.rollout.writers import Draft
 
@@ -93,7 +93,18 @@ def _draw_members(seed: int, members: int, group_size: int) -> set[int]:
 def _switch(draft: Draft, law: RollinLength, progress: float, where: float) -> int:
     if law.whole:
         return draft.help_limit
+    if law.by not in length_rules.BUILT_IN:
+        return _by_own_rule(draft, law, progress, where)
     among = positions(draft, law, progress)
     if law.by == "trial":
         return among[-1] if among else 0
     return among[int(where * len(among))] if among else 0
+
+
+def _by_own_rule(draft: Draft, law: RollinLength, progress: float, where: float) -> int:
+    if not draft.help_limit:
+        return 0
+    known = {**draft.history._asdict(), "length": draft.help_limit, "progress": progress, "where": where}
+    if draft.own_rate >= 0:
+        known["rate"] = draft.own_rate
+    return length_rules.chosen(law.by, law.options, known)

@@ -36,6 +36,8 @@ ROLLIN, ROLLOUT, WHOLE = Span.ROLLIN, Span.ROLLOUT, Span.WHOLE
 # (roll-in, roll-out, policy loss, it reads, value loss reads, advantage, grouped, probability of a roll-in)
 TABLE: dict[str, tuple[Any, ...]] = {
     "bc": (None, REFERENCE, "nll", ROLLOUT, None, None, False, 0.0),
+    "seq-kd": (None, GUIDE, "nll", ROLLOUT, None, None, False, 0.0),
+    "dagger": (POLICY, GUIDE, "nll", ROLLOUT, None, None, False, 0.8),
     "ppo": (None, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 0.0),
     "ppo++": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 0.6),
     "aggrevated": (POLICY, GUIDE, "clipped_surrogate", ROLLIN, ROLLOUT, "gae", False, 0.8),
@@ -44,12 +46,15 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "rloo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.0),
     "bread": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "adaback": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "prefix-rl": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.5),
+    "uft": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "hpt": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "luffy": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "prefix-rft": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "chord": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "hinted-grpo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "questa": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "pope": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.5),
     "sage": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "dr-po": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "reverse-curriculum": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
@@ -100,9 +105,10 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert (found.group_size > 1) == found.grouped
     assert found.whiten == (found.advantage == "gae")
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
-    own = {"reverse-curriculum", "luffy", "prefix-rft", "questa", "hpt", "bread", "adaback"}
+    drawn = {"reverse-curriculum", "prefix-rft", "questa", "pope", "uft"}
+    own = drawn | {"luffy", "hpt", "bread", "adaback"}
     assert (found.help.length == whole) == (name not in own)
-    origins = {"hinted-grpo": GUIDE, "questa": REFERENCE, "sage": POLICY}
+    origins = {"hinted-grpo": GUIDE, "questa": REFERENCE, "pope": REFERENCE, "sage": POLICY}
     assert (found.script.hint and found.script.hint.author) == origins.get(name)
     assert found.scores_prompts == (name == "hinted-grpo")
     assert found.help.members == (1 if name in ("luffy", "prefix-rft") else None)

@@ -16,7 +16,20 @@ import torch
 from torch import Tensor
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, Term
-from rlgf.algorithms.catalog import ADABACK, AGGREVATED, BC, DISTILL, HPT, PPO, PPO_PLUS_PLUS, RLOO
+from rlgf.algorithms.catalog import (
+    ADABACK,
+    AGGREVATED,
+    BC,
+    DAGGER,
+    DISTILL,
+    HPT,
+    PPO,
+    PPO_PLUS_PLUS,
+    PREFIX_RL,
+    RLOO,
+    SEQ_KD,
+    UFT,
+)
 from rlgf.guides import LocalGuide
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.config import UpdateConfig
@@ -445,6 +458,63 @@ def test_a_search_follows_the_gradient_from_the_states_that_its_record_leaves(
     torch.testing.assert_close(found, gradient_of(surrogate), atol=1e-4, rtol=1e-3)
 
 
+def after_reference(row: Algorithm, switches: list[int]) -> Rollout:
+    """Every pair of texts that go on from beginnings of the reference, each beginning as likely as another."""
+    drafts = []
+    for switch in switches:
+        after = [r for r in RESPONSES if r[:switch] == REFERENCE_TEXT[:switch]]
+        for one, other in itertools.product(after, after):
+            for _ in range(int(twice(one, other, switch) * 16 ** (LENGTH - min(switches)))):
+                drafts += [draft(row, response, switch) for response in (one, other)]
+    return rollout_of(drafts, [i // 2 for i in range(len(drafts))])
+
+
+def surrogate_after(probabilities: Tensor, switch: int) -> Tensor:
+    """What GRPO pushes over pairs that go on from a beginning of the reference."""
+    total = torch.tensor(0.0)
+    after = [r for r in RESPONSES if r[:switch] == REFERENCE_TEXT[:switch]]
+    for one, other in itertools.product(after, after):
+        total = total + twice(one, other, switch) * paired_surrogate(probabilities, one, other, switch)
+    return total
+
+
+def switches_of(row: Algorithm, progress: float) -> list[int]:
+    """The lengths among which the row draws that of a roll-in, for the reference of three tokens."""
+    opened = Draft(Sample(""), [3], seed=0, help_limit=LENGTH)
+    return list(positions(opened, row.help.length, progress))
+
+
+def test_prefix_rl_follows_the_reward_from_the_prompt_and_from_each_beginning_of_the_reference() -> None:
+    row = PREFIX_RL.changed(group_size=2)
+    assert row.help.probability.at(0.0) == 0.5
+    assert switches_of(row, 0.0) == [1, 2]
+    # The prompt stands for half of the groups, as two of the beginnings do.
+    found = expected_gradient(row, after_reference(row, [0, 0, 1, 2]), kl=0.0)
+
+    def surrogate(probabilities: Tensor) -> Tensor:
+        return sum((surrogate_after(probabilities, switch) / 4 for switch in (0, 0, 1, 2)), torch.tensor(0.0))
+
+    torch.testing.assert_close(found, gradient_of(surrogate), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("progress", "switch"), [(0.0, 2), (0.2, 2), (0.3, 1), (0.6, 0), (1.0, 0)])
+def test_uft_imitates_the_beginning_that_it_follows_the_reward_from(progress: float, switch: int) -> None:
+    """A surrogate over the policy's tokens and a mean of log-probabilities over the reference's, ever fewer of them."""
+    row = UFT.changed(group_size=2, terms={"rollin": {"weight": 0.3}})
+    assert row.help.probability.at(progress) == 1.0
+    assert switches_of(row, progress) == ([switch] if switch else [])
+    found = expected_gradient(row, after_reference(row, [switch]), kl=0.0)
+
+    def objective(probabilities: Tensor) -> Tensor:
+        total = surrogate_after(probabilities, switch)
+        if switch:
+            mean = likelihood(probabilities, REFERENCE_TEXT, 0, switch).log() / switch
+            total = total + 0.3 * (LENGTH - switch) * mean
+        return total
+
+    torch.testing.assert_close(found, gradient_of(objective), atol=1e-4, rtol=1e-3)
+
+
 def test_hpt_imitates_where_a_group_fails_and_follows_the_reward_elsewhere() -> None:
     """GRPO over the pairs with a success, and the NLL of the reference, as a mean of its own, for all others."""
     row = HPT.changed(group_size=2, help={"success": 0.8})
@@ -543,6 +613,27 @@ def test_behaviour_cloning_follows_the_likelihood_of_the_references() -> None:
 
     found = expected_gradient(BC, rollout_of(drafts))
     torch.testing.assert_close(found, gradient_of(likelihood_of_all), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("base", [SEQ_KD, DAGGER], ids=lambda row: row.name)
+def test_imitation_follows_the_likelihood_of_the_guide_where_it_takes_over(base: Algorithm) -> None:
+    """From the prompt, or from the states that the policy reaches; that it reaches them is not differentiated."""
+    row = base if base.script.rollin is None else base.changed(help={"probability": 0.5})
+
+    def likelihood_of_guide(probabilities: Tensor, *, through_sampling: bool = False) -> Tensor:
+        total = torch.tensor(0.0)
+        writer = probabilities if through_sampling else POLICY
+        for response in RESPONSES:
+            for switch in range(LENGTH) if row.script.rollin is not None else [0]:
+                chance = 1.0 if row.script.rollin is None else 0.5 if switch == 0 else 0.25
+                reach = likelihood(writer, response, 0, switch) * likelihood(GUIDE, response, switch, LENGTH)
+                total = total + chance * reach * likelihood(probabilities, response, switch, LENGTH).log()
+        return total
+
+    found = expected_gradient(row, whole_distribution(row))
+    torch.testing.assert_close(found, gradient_of(likelihood_of_guide), atol=1e-5, rtol=1e-4)
+    through = gradient_of(lambda probabilities: likelihood_of_guide(probabilities, through_sampling=True))
+    assert ((found - through).abs().max() > 1e-3) == (row is not base)
 
 
 def divergence(probabilities: Tensor, state: tuple[int, ...], beta: float) -> Tensor:

@@ -27,8 +27,16 @@ CHANGED = {
 
 
 def trainer(
-    tmp_path: Path, algorithm: str, policy: LanguageModel | None = None, **options: object
+    tmp_path: Path,
+    algorithm: str,
+    policy: LanguageModel | None = None,
+    guided_to: float = 0.6,
+    **options: object,
 ) -> Trainer:
+    """
+    Args:
+        guided_to: how often the guide writes the rewarded letter.
+    """
     config = Config.model_validate(
         {
             "task": {"name": "toys:LetterTask"},
@@ -50,15 +58,18 @@ def trainer(
             **options,
         }
     )
-    guide = FavouringGuide("a", 0.6)
+    guide = FavouringGuide("a", guided_to)
     reward = None if "reward" in options else share_of_a
     parts = build_parts(config, task=LetterTask(), reward=reward, guide=guide, policy=policy or letter_gpt())
     return Trainer(config, parts, QUIET, callbacks=[StopWhenLearned()])
 
 
 # Some learn from something else than the reward: `distill` (test_distillation.py), `offline-dpo` (test_pairs.py)
-# and `gail`, below.
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - {"distill", "gail", "offline-dpo"}))
+# and those below.
+OTHERS = {"distill", "offline-dpo", "gail", "seq-kd", "dagger"}
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - OTHERS))
 def test_learns_to_write_the_rewarded_letter(tmp_path: Path, algorithm: str) -> None:
     """Reward is the share of the letter a: about 0.25 at the start, 0.6 for the guide, 1 at best."""
     learner = trainer(tmp_path, algorithm)
@@ -66,6 +77,15 @@ def test_learns_to_write_the_rewarded_letter(tmp_path: Path, algorithm: str) -> 
     end = learner.train()["policy"]["reward"]
     assert start < 0.4
     assert end > 0.9
+
+
+@pytest.mark.parametrize("algorithm", ["seq-kd", "dagger"])
+def test_imitation_learns_to_write_as_the_guide_does(tmp_path: Path, algorithm: str) -> None:
+    learner = trainer(tmp_path, algorithm, guided_to=0.97, reward={"name": "toys:share_of_a"})
+    start = learner.evaluate().totals["reward"]
+    end = learner.train()["policy"]["reward"]
+    assert start < 0.4
+    assert 0.93 < end < 0.995
 
 
 @pytest.mark.parametrize("algorithm", ["ppo++", "luffy"])

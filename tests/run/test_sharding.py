@@ -28,6 +28,8 @@ CASES = (
     "grpo",
     "luffy",
     "prefix-rft",
+    "uft",
+    "dagger",
     "chord",
     "hinted-grpo",
     "distill",

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rlgf.algorithms.hinted import HINTED_GRPO, QUESTA, SAGE
+from rlgf.algorithms.hinted import HINTED_GRPO, POPE, QUESTA, SAGE
+from rlgf.algorithms.imitation import DAGGER, DISTILL, SEQ_KD
+from rlgf.algorithms.referenced import (
+    ADABACK,
+    CHORD,
+    DR_PO,
+    HPT,
+    PREFIX_RFT,
+    PREFIX_RL,
+    REVERSE_CURRICULUM,
+    UFT,
+)
 from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
-from rlgf.algorithms.selection import Selection
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.terms import Term
 from rlgf.algorithms.unguided import BC, GAE, GRPO, PPO, RLOO
@@ -36,14 +46,6 @@ AGGREVATED = PPO.model_copy(
         "paper": f"{_RLGF}; Sun et al., arXiv 1703.01030",
     }
 )
-DISTILL = Algorithm(
-    name="distill",
-    summary="on-policy distillation: the guide's probabilities at the states of the policy's own texts, no reward",
-    terms={"distill": Term(loss="distillation")},
-    equation="JSD_beta(g, pi) = beta KL(g || m) + (1 - beta) KL(pi || m), m = beta g + (1 - beta) pi; "
-    "beta 0: KL(g || pi), beta 1: KL(pi || g)",
-    paper="Agarwal et al., arXiv 2306.13649",
-)
 _GUIDED = {"script": Script(rollin=Author.GUIDE), "help": Help(probability=constant(0.6))}
 GUIDED_GRPO = GRPO.model_copy(
     update={"name": "guided-grpo", "summary": "GRPO; a group shares the guide's roll-in", **_GUIDED}
@@ -55,36 +57,6 @@ BREAD = GUIDED_GRPO.model_copy(
         "that is found to help",
         "help": Help(probability=constant(1.0), success=0.5, gate=Gate(), length=RollinLength(by="trial")),
         "paper": "Zhang et al., arXiv 2506.17211",
-    }
-)
-ADABACK = GRPO.model_copy(
-    update={
-        "name": "adaback",
-        "summary": "GRPO after the beginning of the reference, whose length is searched for each prompt over its visits",
-        "script": Script(rollin=Author.REFERENCE),
-        "help": Help(probability=constant(1.0), success=0.5, length=RollinLength(by="record", enough=0.5)),
-        "paper": "Amani et al., arXiv 2506.18110",
-    }
-)
-HPT = GRPO.model_copy(
-    update={
-        "name": "hpt",
-        "summary": "GRPO where some of a group's texts succeed, and the NLL of the reference in place of a group that fails",
-        "script": Script(rollin=Author.REFERENCE),
-        "help": Help(
-            probability=constant(1.0),
-            length=RollinLength(whole=True),
-            success=0.5,
-            gate=Gate(),
-            shared=False,
-        ),
-        "terms": {
-            "policy": Term(loss="clipped_surrogate"),
-            "rollin": Term(loss="nll", on=Span.ROLLIN),
-            "kl": Term(loss="kl"),
-        },
-        "equation": "GRPO's over groups with a success, -log pi(y_t | s_t) of the reference for the others",
-        "paper": "Lv et al., arXiv 2509.04419",
     }
 )
 LUFFY = GUIDED_GRPO.model_copy(
@@ -100,49 +72,6 @@ LUFFY = GUIDED_GRPO.model_copy(
         "equation": "GRPO's sum over the policy's tokens and that of f(pi) A over the guide's, f(x) = x / (x + 0.1), "
         "over the number of both",
         "paper": "Yan et al., arXiv 2504.14945",
-    }
-)
-PREFIX_RFT = GRPO.model_copy(
-    update={
-        "name": "prefix-rft",
-        "summary": "GRPO over groups of which one text goes on from the reference's beginning, ever less of it, and "
-        "learns from that too where the policy is in doubt",
-        "script": Script(rollin=Author.REFERENCE),
-        "help": Help(
-            members=1,
-            length=RollinLength(
-                low=Schedule(start=0.95, end=0.05, shape="cosine"),
-                high=Schedule(start=0.95, end=0.05, shape="cosine"),
-            ),
-            shared=False,
-        ),
-        "terms": {
-            "policy": Term(loss="clipped_surrogate"),
-            "rollin": Term(
-                loss="policy_gradient",
-                on=Span.ROLLIN,
-                select=Selection(name="top_entropy", options={"share": 0.2}),
-            ),
-            "kl": Term(loss="kl"),
-        },
-        "equation": "GRPO's sum over the policy's tokens and that of A log pi over the fifth of the reference's at which "
-        "the policy's entropy is highest, over the number of both",
-        "paper": "Huang et al., arXiv 2507.01679",
-    }
-)
-CHORD = GRPO.model_copy(
-    update={
-        "name": "chord",
-        "summary": "GRPO, and imitation of the references where the policy neither knows a token nor excludes it",
-        "terms": {
-            "policy": Term(loss="clipped_surrogate", weight=constant(0.9)),
-            "references": Term(
-                loss="nll", on=Span.REFERENCES, weight=constant(0.1), select=Selection(name="uncertainty")
-            ),
-            "kl": Term(loss="kl"),
-        },
-        "equation": "(1 - mu) GRPO + mu mean of -phi(p_t) log p_t, p_t = pi(y*_t | s_t), phi(p) = p (1 - p), mu 0.1",
-        "paper": "Zhang et al., arXiv 2508.11408",
     }
 )
 GUIDED_RLOO = RLOO.model_copy(
@@ -193,26 +122,6 @@ GUIDED_REBEL = REBEL.model_copy(
         **_BEGUN,
     }
 )
-DR_PO = PPO.model_copy(
-    update={
-        "name": "dr-po",
-        "summary": "data-set reset: PPO from states in the middle of the reference texts as well",
-        "script": Script(rollin=Author.REFERENCE),
-        "help": Help(probability=constant(1.0)),
-        "paper": "Chang et al., arXiv 2404.08495",
-    }
-)
-REVERSE_CURRICULUM = DR_PO.model_copy(
-    update={
-        "name": "reverse-curriculum",
-        "summary": "PPO from near the end of the reference texts, then from ever earlier",
-        "help": Help(
-            probability=constant(1.0),
-            length=RollinLength(low=Schedule(start=0.9, end=0.0), high=Schedule(start=1.0, end=0.0)),
-        ),
-        "paper": "Xi et al., arXiv 2402.05808",
-    }
-)
 GAIL = PPO.model_copy(
     update={
         "name": "gail",
@@ -244,6 +153,8 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
     a.name: a
     for a in (
         BC,
+        SEQ_KD,
+        DAGGER,
         PPO,
         PPO_PLUS_PLUS,
         AGGREVATED,
@@ -254,13 +165,16 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         GRPO,
         GUIDED_GRPO,
         BREAD,
+        PREFIX_RL,
         ADABACK,
+        UFT,
         HPT,
         LUFFY,
         PREFIX_RFT,
         CHORD,
         HINTED_GRPO,
         QUESTA,
+        POPE,
         SAGE,
         RLOO,
         GUIDED_RLOO,

@@ -39,6 +39,21 @@ QUESTA = GRPO.model_copy(
         "paper": "Li et al., arXiv 2507.13266",
     }
 )
+POPE = GRPO.model_copy(
+    update={
+        "name": "pope",
+        "summary": "GRPO; of the prompts whose last visit had no success half are asked with the reference's beginning "
+        "in them, to go on from",
+        "script": Script(hint=Hint(author=Author.REFERENCE, template="{prompt}\n\nGo on: {hint}\n\n")),
+        "help": Help(
+            probability=constant(0.5),
+            length=RollinLength(high=constant(0.5)),
+            success=0.5,
+            gate=Gate(looks_at="record"),
+        ),
+        "paper": "Qu et al., arXiv 2601.18779",
+    }
+)
 SAGE = GRPO.model_copy(
     update={
         "name": "sage",

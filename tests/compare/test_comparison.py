@@ -64,6 +64,11 @@ def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: C
     )
     assert float(rows["ppo++"]["reward minus ppo"]) == pytest.approx(difference / 2)
     assert "| ppo++ | 2 |" in (results / "toy.md").read_text()
+    assert float(rows["ppo"]["guide tokens"]) == 0 < float(rows["ppo++"]["guide tokens"])
+    assert (
+        float(rows["ppo"]["policy tokens"])
+        == sum(r.tokens["policy"] for (_, n, _), r in runs.items() if n == "ppo") / 2
+    )
     assert json.loads((results / "toy.json").read_text())[0]["who"] == "start"
     assert (results / "toy-plain.png").stat().st_size > 1000
 
@@ -98,8 +103,10 @@ def test_a_comparison_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_comparison(tmp_path / "none.yaml")
 
 
-def test_a_quick_look_is_one_seed_under_a_name_of_its_own(comparison: Comparison, tmp_path: Path) -> None:
-    quick = load_comparison(tmp_path / "compare.yaml", ["quick=true"])
-    assert (quick.name, quick.seeds) == ("toy-quick", 1)
-    assert {seed for _, _, seed in quick.grid()} == {0}
+def test_a_quick_look_is_two_seeds_under_a_name_of_its_own(comparison: Comparison, tmp_path: Path) -> None:
+    quick = load_comparison(tmp_path / "compare.yaml", ["quick=true", "quick_over=[training.updates=1]"])
+    assert (quick.name, quick.seeds) == ("toy-quick", 2)
+    assert {seed for _, _, seed in quick.grid()} == {0, 1}
+    assert quick.config("plain", "ppo", 0).training.updates == 1
+    assert comparison.config("plain", "ppo", 0).training.updates == 2
     assert quick.folder("plain", "ppo", 0) != comparison.folder("plain", "ppo", 0)

@@ -40,7 +40,9 @@ class Comparison(BaseModel):
     """Recipes and overrides of each algorithm, over those of the setting."""
     seeds: int = Field(default=5, ge=1)
     quick: bool = False
-    """One seed alone, under a name of its own: a first look at what the whole would show."""
+    """Two seeds, under a name of its own: a first look at what the whole would show."""
+    quick_over: tuple[str, ...] = ()
+    """Overrides of every run of such a look, where two seeds alone would take long."""
     baseline: str
     """The algorithm that paired differences are taken against."""
     metrics: tuple[str, ...] = WATCHED
@@ -88,6 +90,8 @@ class Finished:
     seconds: float
     curve: Sequence[tuple[float, float]]
     """(policy tokens so far, validation reward) at each evaluation."""
+    tokens: Mapping[str, float]
+    """What the policy and the guide wrote in training."""
 
 
 def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Comparison:
@@ -102,9 +106,9 @@ def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Compar
         merged = laid_over(merged, read_source(override))
     comparison = validated(Comparison, merged)
     if comparison.quick:
-        comparison = comparison.model_copy(
-            update={"name": f"{comparison.name}-quick", "seeds": 1, "notes": None}
-        )
+        settings = {name: (*said, *comparison.quick_over) for name, said in comparison.settings.items()}
+        changes = {"name": f"{comparison.name}-quick", "settings": settings, "seeds": 2, "notes": None}
+        comparison = comparison.model_copy(update=changes)
     if comparison.notes is None:
         return comparison
     notes = path.parent / comparison.notes
@@ -166,8 +170,12 @@ def collect_runs(comparison: Comparison) -> dict[tuple[str, str, int], Finished]
         path = comparison.folder(*cell) / "summary.json"
         if path.exists():
             summary = json.loads(path.read_text())
+            progress = summary["progress"]
             runs[cell] = Finished(
-                summary["totals"]["policy"], summary["progress"]["seconds"], read_curve(path.parent)
+                summary["totals"]["policy"],
+                progress["seconds"],
+                read_curve(path.parent),
+                {author: float(progress[f"{author}_tokens"]) for author in ("policy", "guide")},
             )
     return runs
 

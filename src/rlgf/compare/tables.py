@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Runs = Mapping[tuple[str, str, int], "Finished"]
 Authors = Mapping[str, Mapping[str, Mapping[str, float]]]
 
+_COUNTS = ("policy tokens", "guide tokens", "tokens to level")
+
 
 def write_tables(comparison: Comparison, runs: Runs, authors: Authors) -> list[Path]:
     """Write the three files into the results folder; the Markdown holds one table a setting."""
@@ -66,6 +68,8 @@ def _rows(
             reached = [t for run in finished.values() if (t := first_at(run.curve, level)) is not None]
             row["tokens to level"] = sum(reached) / len(reached) if reached else math.nan
             row["reached level"] = f"{len(reached)} of {len(finished)}"
+        for author in ("policy", "guide"):
+            row[f"{author} tokens"] = sum(run.tokens[author] for run in finished.values()) / len(finished)
         row["minutes a run"] = sum(run.seconds for run in finished.values()) / len(finished) / 60
         rows.append(row)
     return rows
@@ -86,7 +90,7 @@ def _put(row: dict[str, Any], name: str, value: Interval) -> None:
 
 def _markdown(comparison: Comparison, rows: list[dict[str, Any]]) -> str:
     difference = f"reward minus {comparison.baseline}"
-    columns = [*comparison.metrics, difference, "tokens to level", "reached level", "minutes a run"]
+    columns = [*comparison.metrics, difference, *_COUNTS, "reached level", "minutes a run"]
     lines = [f"# {comparison.name}", "", f"Written by `rlgf compare` on {date.today()}.", ""]
     if comparison.notes is not None:
         lines += [comparison.notes.read_text().strip(), ""]
@@ -100,8 +104,9 @@ def _markdown(comparison: Comparison, rows: list[dict[str, Any]]) -> str:
                 lines.append(f"| {row['who']} | {row['seeds']} | " + " | ".join(cells) + " |")
         lines.append("")
     lines.append(
-        f"Means over seeds with 95% t intervals. 'Tokens to level': policy tokens until the validation reward "
-        f"first reaches the mean final validation reward of {comparison.baseline}, over the runs that reach it."
+        "Means over seeds with 95% t intervals. 'Policy tokens', 'guide tokens': written in training. 'Tokens to level': "
+        "policy tokens until the validation reward first reaches the mean final validation reward of "
+        f"{comparison.baseline}, over the runs that reach it."
     )
     return "\n".join(lines) + "\n"
 
@@ -112,7 +117,7 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
         return "-"
     if isinstance(value, str):
         return value
-    whole, coarse = column == "tokens to level", column.endswith("perplexity") or column == "minutes a run"
+    whole, coarse = column in _COUNTS, column.endswith("perplexity") or column == "minutes a run"
     digits = 0 if whole else 1 if coarse else 3
     text = f"{value:,.{digits}f}"
     half = row.get(f"{column} half-width")

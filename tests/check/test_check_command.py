@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,23 @@ def test_the_guide_is_asked_for_no_more_than_is_said(case: str) -> None:
         assert bill.run.calls == 0
     policy = sum(ask.limit for plan in plans for ask in plan.of(Author.POLICY))
     assert policy >= trainer.progress.policy_tokens > 0
+
+
+def test_what_ends_a_run_early_bounds_its_tokens() -> None:
+    sources = ["training.updates=50", "training.policy_tokens=200", "training.guide_tokens=70"]
+    text = " ".join(shown("algorithm=ppo++", *sources).split())
+    assert "seed 0; it ends earlier after 200 tokens of the policy or 70 tokens of the guide" in text
+    trainer = Trainer(load_config(RECIPE, "algorithm=ppo++", *sources), display=Display(Console(quiet=True)))
+    while trainer.done_share < 1:
+        trainer.step()
+    for author, used in (
+        ("policy", trainer.progress.policy_tokens),
+        ("guide", trainer.progress.guide_tokens),
+    ):
+        row = re.search(rf"written by the {author} [\d,]+ ([\d,]+) ([\d,]+)", text)
+        assert row is not None
+        each, most = (int(number.replace(",", "")) for number in row.groups())
+        assert used <= most <= 200 + each
 
 
 def test_a_mixture_runs_its_rows_as_often_as_is_said() -> None:

@@ -40,10 +40,10 @@ def _headline(config: Config) -> str:
     assert config.task is not None, "checked with the configuration"
     training, name = config.training, config.algorithm.name
     limits = (training.policy_tokens, "policy"), (training.guide_tokens, "guide")
-    early = "".join(f" or {limit:,} tokens of the {author}" for limit, author in limits if limit is not None)
+    early = " or ".join(f"{limit:,} tokens of the {author}" for limit, author in limits if limit is not None)
     return (
-        f"{training.updates:,} update{'s' * (training.updates != 1)}{early} of {name} on the task "
-        f"'{config.task.name}', seed {config.seed}"
+        f"{training.updates:,} update{'s' * (training.updates != 1)} of {name} on the task '{config.task.name}', "
+        f"seed {config.seed}" + (f"; it ends earlier after {early}" if early else "")
     )
 
 
@@ -134,6 +134,7 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan]) -> Table:
     def add(what: str, each: int, update: int, run: int) -> None:
         rows.add_row(Text(what), f"{each:,}", f"{update:,}", f"{run:,}")
 
+    ends = {Author.POLICY: config.training.policy_tokens, Author.GUIDE: config.training.guide_tokens}
     prompt, response = rollout.room(config.algorithm)[0], rollout.max_response_tokens
     add("prompts", prompt, episodes * prompt, updates * episodes * prompt)
     add("responses", response, episodes * response, updates * episodes * response)
@@ -141,7 +142,10 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan]) -> Table:
         sums = [sum(ask.limit for ask in plan.of(author)) for plan in plans]
         if any(sums):
             whose = "the data" if author is Author.REFERENCE else f"the {author.name.lower()}"
-            add(f"  written by {whose}", rollout.limit(author), max(sums), sum(sums))
+            # The update that reaches a limit is finished.
+            most = ends.get(author)
+            run = sum(sums) if most is None else min(sum(sums), most + max(sums))
+            add(f"  written by {whose}", rollout.limit(author), max(sums), run)
     texts = validations(config) * evaluation.samples + evaluation.test_samples
     rows.add_row(Text("evaluation, by the policy"), f"{response:,}", "", f"{texts * response:,}")
     return rows

@@ -21,7 +21,6 @@ from rlgf.models.sampling import Sampling
 from rlgf.rewards import Reward
 from rlgf.rewards.discriminator import Discriminator
 from rlgf.run.build import build_parts
-from rlgf.run.data_order import shuffled_passes
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from rlgf.run.update_metrics import mean_kl
@@ -364,22 +363,6 @@ def test_a_critic_learns_at_the_rate_of_the_policy_by_default() -> None:
 
 
 # The loop.
-
-
-def test_shuffled_passes_cover_each_epoch_exactly_once() -> None:
-    size, count = 7, 5
-    drawn = [i for update in range(14) for i in shuffled_passes(update * count, count, size, seed=3)]
-    epochs = [drawn[start : start + size] for start in range(0, len(drawn), size)]
-    assert len(epochs) == 10
-    assert all(sorted(epoch) == list(range(size)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) > 8, "another order each time"
-
-
-@pytest.mark.parametrize(("first", "count"), [(0, 3), (5, 4), (13, 30), (14, 7), (69, 1)])
-def test_any_stretch_of_the_shuffled_passes_is_the_same(first: int, count: int) -> None:
-    whole = list(shuffled_passes(0, 70, 7, seed=3))
-    assert list(shuffled_passes(first, count, 7, seed=3)) == whole[first : first + count]
-    assert list(shuffled_passes(0, 70, 7, seed=4)) != whole
 
 
 def test_a_batch_takes_one_sample_per_group() -> None:

@@ -105,7 +105,8 @@ def _sizes(config: Config, plans: Sequence[UpdatePlan], samples: int) -> dict[st
     early = ", fewer where 'max_update_kl' is reached" if update.max_update_kl is not None else ""
     rate = schedule(update.learning_rate)
     return {
-        "per update": f"{config.rollout.episodes:,} episodes from {span(prompts)} prompts",
+        "per update": f"{config.rollout.episodes:,} episodes from {span(prompts)} prompts"
+        + (", drawn by difficulty" if config.rollout.draw == "difficulty" else ""),
         "prompts in all": f"{total:,}, {total / samples:.2g} passes over the {samples:,} samples of 'train'",
         **_engine(config),
         "training": f"{update.epochs} epochs in minibatches of {update.minibatch} episodes, learning rate {rate}",

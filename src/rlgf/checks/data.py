@@ -37,6 +37,19 @@ def samples_have_what_the_algorithm_reads(config: Config, found: Found) -> str |
     return first(lacking(row, found.train[0]) for row in config.algorithm.rows)
 
 
+def there_are_prompts_to_draw_from(config: Config, found: Found) -> str | None:
+    count, size = (
+        max(config.rollout.episodes // row.group_size for row in config.algorithm.rows),
+        len(found.train),
+    )
+    if config.rollout.draw == "passes" or count <= size:
+        return None
+    return (
+        f"'rollout.draw: difficulty' draws {count} different prompts an update, and 'train' has {size}: lower "
+        "'rollout.episodes', or leave 'draw' out."
+    )
+
+
 def metrics_find_what_they_need(config: Config, found: Found) -> str | None:
     needing = {name: metric for name, metric in found.metrics.items() if hasattr(metric, "needs")}
     counts = {"validation": config.evaluation.samples, "test": config.evaluation.test_samples}
@@ -78,6 +91,7 @@ def rewards_find_their_references(config: Config, found: Found) -> str | None:
 
 DATA_RULES: tuple[DataRule, ...] = (
     samples_have_what_the_algorithm_reads,
+    there_are_prompts_to_draw_from,
     metrics_find_what_they_need,
     the_reward_learns,
     what_a_reward_learns_is_kept,

@@ -126,6 +126,15 @@ def tokens_of_a_guide_are_used(config: Config) -> str | None:
     )
 
 
+def difficulty_is_known(config: Config) -> str | None:
+    if config.rollout.draw == "passes" or any(row.help.success is not None for row in config.algorithm.rows):
+        return None
+    return (
+        "'rollout.draw: difficulty' counts successes: set 'algorithm.help.success' to what a text has to earn to be one, "
+        "such as 0.5."
+    )
+
+
 def something_is_left_without_the_guide(config: Config) -> str | None:
     for server in http_configs(config.guide) if config.guide is not None else []:
         if server.budget.then == "unguided" and config.algorithm.unguided is None:
@@ -162,6 +171,7 @@ RULES: tuple[Rule, ...] = (
     how_far_an_update_goes_can_be_measured,
     logged_names_differ,
     tokens_of_a_guide_are_used,
+    difficulty_is_known,
     something_is_left_without_the_guide,
     the_engine_fits_the_policy,
     engines_are_installed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,6 +19,9 @@ class RolloutConfig(BaseModel):
 
     episodes: int = Field(default=112, ge=1)
     """Episodes per update."""
+    draw: Annotated[Literal["passes", "difficulty"], LATER] = "passes"
+    """Which prompts an update takes. ``passes``: all of the data in a shuffled order, then again in another.
+    ``difficulty``: those more often whose texts now and then succeed, see `rlgf.run.data_order.by_difficulty`."""
     max_prompt_tokens: int = Field(default=64, ge=1)
     """Longer prompts lose their beginning, so that what stands next to the response stays; those of a
     sample with a cue lose the end of what stands before the cue."""

@@ -121,6 +121,11 @@ class PromptRecord:
     def __getitem__(self, index: int) -> PromptHistory:
         return self.rows.get(index, PromptHistory())
 
+    @property
+    def rates(self) -> dict[int, float]:
+        """The share of successes at the last visit, of each prompt of which it is known."""
+        return {index: row.rate for index, row in self.rows.items() if row.rate is not None}
+
     def after(self, scored: Scored, row: Algorithm) -> PromptRecord:
         """The record with one more visit of each prompt of an update, in the order of its groups.
 

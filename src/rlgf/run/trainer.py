@@ -25,7 +25,7 @@ from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.run.build import Parts, build_parts
 from rlgf.run.checkpoint import save_policy
-from rlgf.run.data_order import shuffled_passes
+from rlgf.run.data_order import by_difficulty, shuffled_passes
 from rlgf.run.display import Display
 from rlgf.run.given import Given, configured, gathered
 from rlgf.run.guide_usage import GuideUsage
@@ -248,9 +248,13 @@ class Trainer:
     def _places(self, *, ahead: bool = False) -> list[int]:
         """Where the samples of `batch` stand in the training data."""
         first, count = self.progress.samples, self._prompts(self.row())
+        size, seed = len(self.parts.train), self.config.seed
+        if self.config.rollout.draw == "difficulty":
+            assert not ahead, "drawn once it is known what this update's texts have earned"
+            return by_difficulty(count, size, seed, self.progress.update, self.progress.prompts.rates)
         if ahead:
             first, count = first + count, self._prompts(self.row(self.progress.update + 1))
-        return list(shuffled_passes(first, count, len(self.parts.train), self.config.seed))
+        return list(shuffled_passes(first, count, size, seed))
 
     def _collect(self, row: Algorithm, samples: Sequence[Sample] | None = None) -> Rollout:
         """
@@ -293,8 +297,9 @@ class Trainer:
         """Ask a remote guide for the roll-ins of the next update, while this one trains."""
         training = self.config.training
         update, updates = self.progress.update + 1, training.updates
-        # Where tokens end the run, how much help the next update gives is not known before this one is over.
-        if update < updates and not training.counts_tokens and self.parts.collector.remote is not None:
+        # Where tokens end the run or difficulty chooses prompts, the next update is not known before this one is over.
+        known = not training.counts_tokens and self.config.rollout.draw == "passes"
+        if update < updates and known and self.parts.collector.remote is not None:
             samples = self.batch(ahead=True)
             mine = distributed.share(len(samples))
             chosen = [samples[number] for number in mine]

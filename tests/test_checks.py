@@ -97,6 +97,22 @@ def test_a_sound_recipe_breaks_no_rule() -> None:
             ["algorithm=distill", {"guide": {"model": "x", "template": "A rave: {text}"}}],
             "'guide.template' is for what the guide writes: leave it out",
         ),
+        (
+            ["algorithm=ppo++", "guide.candidates=4"],
+            "in algorithm 'ppo++' the guide begins texts: set it to 1, or an algorithm",
+        ),
+        (
+            ["algorithm=hinted-grpo", "rollout.max_hint_tokens=16", "guide.candidates=2"],
+            "in algorithm 'hinted-grpo' the guide writes hints",
+        ),
+        (
+            ["algorithm=seq-kd", "guide.candidates=4", "reward=null"],
+            "of 4 texts ('guide.candidates') the reward picks the best: give a 'reward:' section",
+        ),
+        (
+            [{"guide": {"guides": {"a": {"model": "x", "candidates": 2}, "b": {"model": "y"}}}}],
+            "set it beside 'guides', not in 'a'",
+        ),
         ([{"guide": {"model": "x", "template": "{text} A rave"}}], "it must end in '{text}'"),
         (["rollout.episodes=6", "algorithm=grpo"], "must be a multiple of the 'algorithm.group_size' 4"),
         (["algorithm=offline-dpo", "rollout.min_response_tokens=2"], "given texts of any length"),

@@ -47,6 +47,10 @@ def asked(found: Checked, plans: Sequence[UpdatePlan]) -> list[RenderableType]:
     notes = [said for bill in training for said in _budget(bill)]
     if distils:
         notes.append("It also gives its probabilities at every token that the loss 'distillation' reads.")
+    if config.guide is not None and config.guide.candidates > 1:
+        notes.append(
+            f"It writes {config.guide.candidates} texts for each that training asks for, and the reward picks the best."
+        )
     if any(isinstance(bill.config, HTTPGuideConfig) for bill in training):
         notes.append(
             "A run begins with one request that shows that the server answers. Tokens of prompts are guessed at two "

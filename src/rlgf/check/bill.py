@@ -11,6 +11,7 @@ from rlgf.config import Config
 from rlgf.guides import EnsembleConfig, GuideConfig, HTTPGuideConfig, Request, Usage, guide_models
 from rlgf.guides.budget import most, priced, within
 from rlgf.guides.ensemble import choice
+from rlgf.rollout.candidates import candidate_seeds
 from rlgf.rollout.plan import Ask, UpdatePlan, evaluation_asks, first_request
 from rlgf.run.data_order import shuffled_passes
 from rlgf.types import Author, Sample
@@ -37,7 +38,8 @@ def training_bills(config: Config, plans: Iterable[UpdatePlan], train: Sequence[
     for plan in plans:
         order = list(shuffled_passes(first, plan.prompts, len(train), config.seed))
         asks = plan.of(Author.GUIDE)
-        _add(bills, config.guide, asks, [train[index] for index in order] if asks else [])
+        samples = [train[index] for index in order] if asks else []
+        _add(bills, config.guide, asks, samples, config.guide.candidates if config.guide is not None else 1)
         first += plan.prompts
     if config.guide is not None and _asked_first(config.guide):
         request = first_request(config.rollout, train)
@@ -78,13 +80,18 @@ def _asked_first(config: GuideConfig) -> bool:
 
 
 def _add(
-    bills: dict[str, Bill], guide: GuideConfig | None, asks: Sequence[Ask], samples: Sequence[Sample]
+    bills: dict[str, Bill],
+    guide: GuideConfig | None,
+    asks: Sequence[Ask],
+    samples: Sequence[Sample],
+    candidates: int = 1,
 ) -> None:
-    """Book what one update asks for."""
+    """Book what one update asks for, each text so many times."""
     of_guides: dict[str, tuple[list[Request], list[int]]] = {}
-    for ask in asks:
+    every = [(ask, one) for ask in asks for one in candidate_seeds(ask.seed, candidates)]
+    for ask, one in every:
         assert guide is not None, "checked: who asks a guide has one"
-        sample, seed = samples[ask.sample], seeding.derive(ask.seed, "guide")
+        sample, seed = samples[ask.sample], seeding.derive(one, "guide")
         request = Request(sample.prompt, ask.limit, seed, messages=sample.messages)
         requests, written = of_guides.setdefault(_route(guide, request.seed), ([], []))
         requests.append(request)

@@ -11,6 +11,7 @@ from rlgf.guides.config import guide_models, http_configs, scoreless_key
 from rlgf.guides.ensemble import EnsembleConfig
 from rlgf.guides.settings import GuideSettings
 from rlgf.models.samplers import rules as sampler_rules
+from rlgf.types import Author
 
 if TYPE_CHECKING:
     from rlgf.config import Config
@@ -37,8 +38,12 @@ def a_guide_is_there(config: Config) -> str | None:
 
 
 def a_reward_is_there(config: Config) -> str | None:
-    if config.reward is None and any(row.needs_reward for row in config.algorithm.rows):
+    if config.reward is not None:
+        return None
+    if any(row.needs_reward for row in config.algorithm.rows):
         return f"algorithm '{config.algorithm.name}' needs a reward: give a 'reward:' section."
+    if config.guide is not None and config.guide.candidates > 1:
+        return f"of {config.guide.candidates} texts ('guide.candidates') the reward picks the best: give a 'reward:' section."
     return None
 
 
@@ -73,6 +78,22 @@ def a_guide_is_steered_only_to_write(config: Config) -> str | None:
         f"algorithm '{config.algorithm.name}' reads the guide's probabilities of the policy's own prompt and text, and "
         "'guide.template' is for what the guide writes: leave it out."
     )
+
+
+def candidates_are_whole_texts(config: Config) -> str | None:
+    if config.guide is None or config.guide.candidates == 1:
+        return None
+    for row in config.algorithm.rows:
+        hint, help = row.script.hint, row.help
+        begins = row.script.rollin is Author.GUIDE and help.ever and not help.whole
+        if begins or (hint is not None and hint.author is Author.GUIDE):
+            what = "begins texts" if begins else "writes hints"
+            return (
+                f"'guide.candidates' {config.guide.candidates} lets the reward pick among whole texts, and in algorithm "
+                f"'{row.name}' the guide {what}: set it to 1, or an algorithm in which the guide writes to the end, such "
+                "as seq-kd, dagger, aggrevated or luffy."
+            )
+    return None
 
 
 def groups_fill_the_episodes(config: Config) -> str | None:
@@ -166,6 +187,7 @@ def trackers_are_installed(config: Config) -> str | None:
 RULES: tuple[Rule, ...] = (
     the_guide_has_probabilities,
     a_guide_is_steered_only_to_write,
+    candidates_are_whole_texts,
     groups_fill_the_episodes,
     given_texts_may_be_short,
     how_far_an_update_goes_can_be_measured,

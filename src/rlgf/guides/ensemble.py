@@ -31,6 +31,11 @@ class EnsembleConfig(GuideSettings):
     def _known(self) -> EnsembleConfig:
         for name in self.weights.keys() - self.guides.keys():
             raise ValueError(f"'weights' names '{name}', which is not a guide: {nearest(name, self.guides)}")
+        for name, member in self.guides.items():
+            if member.candidates > 1:
+                raise ValueError(
+                    f"'candidates' are of all guides together: set it beside 'guides', not in '{name}'"
+                )
         return self
 
     @property

@@ -164,7 +164,7 @@ class HTTPGuideConfig(GuideSettings):
     @property
     def identity(self) -> dict[str, Any]:
         """What answers depend on, besides the request: the same guide at another address is the same."""
-        unread = set() if self.style == "chat" else {"template", "continue_message"}
+        unread = {"candidates"} | (set() if self.style == "chat" else {"template", "continue_message"})
         # Answers that were paid for before there were these fields are still found.
         unread |= {
             name for name in self._ADDED if getattr(self, name) == type(self).model_fields[name].default

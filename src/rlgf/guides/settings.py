@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedTokenizerBase
 
 from rlgf.guides.base import Guide
+from rlgf.identity import LATER
 
 
 class GuideSettings(BaseModel):
     """The settings of one kind of guide."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    candidates: Annotated[int, LATER] = Field(default=1, ge=1)
+    """How many texts it writes for each that training asks for; the reward picks the best, so they must be whole."""
 
     mark: ClassVar[str]
     """The key of a recipe that makes it this kind, see `rlgf.guides.config.KINDS`."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-
-from jaxtyping import Float
-from torch import Tensor
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, Script, Term
@@ -18,6 +15,7 @@ from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import BuiltinSampler, Sampler
 from rlgf.rollout.assembly import assemble
+from rlgf.rollout.candidates import Rewards, guide_writer
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_again, draw_switches
 from rlgf.rollout.hints import HintGiver
@@ -25,9 +23,9 @@ from rlgf.rollout.record import PromptHistory, PromptRecord
 from rlgf.rollout.rescored import rescored
 from rlgf.rollout.second_try import SecondTry
 from rlgf.rollout.writers import (
+    AskingWriter,
     Draft,
     ForeseeingWriter,
-    GuideWriter,
     Passage,
     PolicyWriter,
     ReferenceWriter,
@@ -47,10 +45,14 @@ class Collector:
         config: RolloutConfig,
         seed: int,
         sampler: Sampler | None = None,
+        candidates: int = 1,
+        rewards: Rewards | None = None,
     ) -> None:
         """
         Args:
             sampler: where the policy's tokens come from; default: the policy itself.
+            candidates: how many texts the guide writes for each request.
+            rewards: pick one of several candidates.
         """
         self.policy = policy
         self.sampler: Sampler = sampler or BuiltinSampler(policy, "policy", config.max_batch_tokens)
@@ -65,7 +67,7 @@ class Collector:
         self.writers: Mapping[Author, Writer] = {
             Author.POLICY: PolicyWriter(self.sampler, config.sampling),
             Author.REFERENCE: ReferenceWriter(policy),
-            **({Author.GUIDE: GuideWriter(guide, policy)} if guide is not None else {}),
+            **({Author.GUIDE: guide_writer(guide, policy, candidates, rewards)} if guide is not None else {}),
         }
 
     def collect(
@@ -74,7 +76,7 @@ class Collector:
         row: Algorithm,
         update: int = 0,
         progress: float = 0.0,
-        rewards: Callable[[Rollout], Float[Tensor, "B"]] | None = None,
+        rewards: Rewards | None = None,
         numbers: Sequence[int] | None = None,
         index: Sequence[int] | None = None,
         record: PromptRecord | None = None,
@@ -171,7 +173,7 @@ class Collector:
         What the guide is to finish cannot be asked ahead: the policy has yet to begin it.
         """
         writer = self.writers.get(row.script.helper) if row.script.helper is not None else None
-        if row.help.foreseen and isinstance(writer, GuideWriter) and self.remote is not None:
+        if row.help.foreseen and isinstance(writer, AskingWriter) and self.remote is not None:
             opened = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
             drafts = begun_apart(opened, row)
             if row.script.hint is not None:
@@ -241,13 +243,7 @@ class Collector:
             return
         parts = self._written(author, [draft for draft, _ in chosen], [limit for _, limit in chosen])
         for (draft, _), part in zip(chosen, parts, strict=True):
-            draft.ids += part.ids
-            draft.authors += [author] * len(part.ids)
-            draft.logprobs += part.logprobs
-            draft.kept += [part.kept] if part.kept is not None else []
-            draft.finished = part.finished
-            draft.guide = part.guide or draft.guide
-            draft.altered |= part.altered
+            draft.add(author, part)
 
     def _written(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> Sequence[Passage]:
         """What an author adds to each draft, whose tokens are booked."""

@@ -71,6 +71,16 @@ class Draft:
             kept=list(self.kept),
         )
 
+    def add(self, author: Author, part: Passage) -> None:
+        """Go on with what an author wrote."""
+        self.ids += part.ids
+        self.authors += [author] * len(part.ids)
+        self.logprobs += part.logprobs
+        self.kept += [part.kept] if part.kept is not None else []
+        self.finished = part.finished
+        self.guide = part.guide or self.guide
+        self.altered |= part.altered
+
     def cut(self, length: int) -> None:
         """Take back what another than the policy wrote after the first ``length`` tokens."""
         if length < len(self.ids):
@@ -109,6 +119,15 @@ class ForeseeingWriter(Writer, Protocol):
 
     def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
         """How many tokens `write` would add to each draft, the end included; None where nobody knows yet."""
+        ...
+
+
+@runtime_checkable
+class AskingWriter(Writer, Protocol):
+    """A writer who asks a guide."""
+
+    def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:
+        """What `write` asks it."""
         ...
 
 
@@ -167,7 +186,7 @@ class GuideWriter:
         return [None] * len(requests)
 
     def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:
-        """What `write` asks the guide."""
+        """See `AskingWriter.requests`."""
         texts = [self.policy.decode(d.ids, self.policy.context(d.prompt_ids)) for d in drafts]
         return [
             Request(

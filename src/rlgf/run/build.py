@@ -188,22 +188,24 @@ def _assembled(
     # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
     measured = Collector(policy, guide, rollout, seeding.derive(0, "evaluation"), sampler)
     state = TrainerState(max_steps=config.training.updates)
+    assessor = Assessor(
+        policy,
+        models.reference,
+        critics,
+        reward,
+        rollout.sampling,
+        rollout.max_batch_tokens,
+        config.reward.scale if config.reward is not None else Scale(),
+        state,
+        config.sampler.importance_bound,
+    )
+    candidates = config.guide.candidates if config.guide is not None else 1
     return Parts(
         task=data.task,
         train=data.train,
         policy=policy,
-        collector=Collector(policy, guide, rollout, config.seed, sampler),
-        assessor=Assessor(
-            policy,
-            models.reference,
-            critics,
-            reward,
-            rollout.sampling,
-            rollout.max_batch_tokens,
-            config.reward.scale if config.reward is not None else Scale(),
-            state,
-            config.sampler.importance_bound,
-        ),
+        collector=Collector(policy, guide, rollout, config.seed, sampler, candidates, assessor.rewards),
+        assessor=assessor,
         updater=Updater(
             policy,
             critics,

@@ -45,6 +45,13 @@ SECTIONS: Mapping[str, Sequence[Chart]] = {
         Chart("Share with help", ("helped",)),
         Chart("Length of help", ("help_tokens",), "Tokens by others in each episode that has any."),
         Chart(
+            "Guide's texts, less probable by",
+            ("guide_gap",),
+            "Nats per token than the policy's own, both under the policy's start.",
+        ),
+        Chart("Guide's texts without an end", ("guide_cut",), "Share of those that it was to finish."),
+        Chart("Guide's texts without a word", ("guide_blank",), "Share of those that it began."),
+        Chart(
             "Prompts solved", ("prompts_solved",), "Share of prompts that a text without help ever solved."
         ),
         Chart("Prompts stuck", ("prompts_stuck",), "Share of prompts whose last visit had no success."),
@@ -69,6 +76,11 @@ SECTIONS: Mapping[str, Sequence[Chart]] = {
         Chart(
             "KL of an update", ("update_kl",), "Nats per token between the policy before and after a step."
         ),
+        Chart(
+            "KL at the first step",
+            ("first_step_kl",),
+            "The same before an update's first step: 0 but for rounding.",
+        ),
         Chart("Gradient norm", ("gradient_norm",), "Of the policy, before clipping."),
         Chart("Policy loss", ("policy_loss",)),
         Chart("Value loss", ("value_loss",)),
@@ -91,7 +103,7 @@ SECTIONS: Mapping[str, Sequence[Chart]] = {
 }
 FEWEST = 3
 """Runs that an interval is drawn for: over two it is 13 standard errors wide and would hide all curves."""
-_NEVER = ("update", "seconds", "policy_tokens", "guide_tokens")
+_NEVER = ("update", "seconds", "policy_tokens", "guide_tokens", "warnings")
 
 
 def sections(groups: Sequence[Group], step: int = 1) -> list[dict[str, Any]]:

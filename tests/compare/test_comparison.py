@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from report_toys import run_folder, sample
 from rich.console import Console
 
 from rlgf.compare.grid import Comparison, collect_runs, load_comparison, run_comparison
+from rlgf.compare.page import MOST_BYTES, write_page
 from rlgf.errors import UserError
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
@@ -71,6 +73,7 @@ def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: C
     )
     assert json.loads((results / "toy.json").read_text())[0]["who"] == "start"
     assert (results / "toy-plain.png").stat().st_size > 1000
+    assert "[toy.html](toy.html)" in (results / "toy.md").read_text()
 
     written = {path: path.stat().st_mtime_ns for path in comparison.runs.rglob("summary.json")}
     assert len(written) == 4
@@ -78,6 +81,24 @@ def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: C
     assert not list(comparison.runs.rglob("checkpoints"))
     run_comparison(comparison, display=QUIET)
     assert {path: path.stat().st_mtime_ns for path in comparison.runs.rglob("summary.json")} == written
+
+
+def test_a_grid_has_a_page_whose_groups_are_its_algorithms(comparison: Comparison) -> None:
+    """Also where runs were made by versions whose configurations have other fields."""
+    for setting, algorithm, seed in comparison.grid():
+        samples = [sample(1, i, [f"{algorithm} {seed} "] * 400) for i in range(16)]
+        folder = run_folder(
+            comparison.folder(setting, algorithm, seed), samples, seed=seed, algorithm=algorithm
+        )
+        config = yaml.safe_load((folder / "config.yaml").read_text()) | {f"new in {seed}": 1}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    path = write_page(comparison, reversed(list(comparison.grid())))
+    page = path.read_text()
+    names = json.loads(page.split('id="names">')[1].split("</script>")[0])
+    assert names["groups"] == ["ppo", "ppo++"]
+    assert names["runs"] == ["ppo, seed 0", "ppo, seed 1", "ppo++, seed 0", "ppo++, seed 1"]
+    assert path == comparison.results / "toy.html"
+    assert path.stat().st_size < MOST_BYTES < 1_000_000
 
 
 def test_all_runs_have_the_same_budget(comparison: Comparison) -> None:

@@ -7,6 +7,7 @@ import gzip
 import html.parser
 import itertools
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from rlgf.cli import app
 from rlgf.errors import UserError
 from rlgf.report.charts import curve, frontiers, sections
 from rlgf.report.groups import grouped
-from rlgf.report.page import embedded, page_model
+from rlgf.report.page import embedded, page_model, render
 from rlgf.report.runs import find_runs, read_run
 from rlgf.report.samples import thinned
 from rlgf.report.told import drawing, told_algorithm
@@ -83,11 +84,7 @@ def test_a_real_run_becomes_a_page_with_all_its_samples(tmp_path: Path) -> None:
     prompts = [json.loads(line) for line in lines(reader, "prompts")]
     assert [prompts[s["p"]] for s in written if s["split"] != "test"] == [s["prompt"] for s in kept]
     assert sum(s["split"] == "test" for s in written) == 8
-    titles = [
-        c["title"]
-        for section in json.loads(reader.data["charts-data"][0])["sections"]
-        for c in section["charts"]
-    ]
+    titles = [json.loads(line)["title"] for line in lines(reader, "charts")]
     assert {"Validation reward", "Clip fraction", "Explained variance", "Reward with help", "Writing"} <= {
         *titles
     }
@@ -108,7 +105,11 @@ def test_hostile_text_stays_inside_its_block(tmp_path: Path) -> None:
     back = unpacked(reader)
     assert all(s["tokens"] == tokens for s in back)
     assert not any(tag == "img" or "onerror" in attributes for tag, attributes in reader.tags)
-    assert len([tag for tag, _ in reader.tags if tag == "script"]) == page.count("</script>") == 1 + 1 + 1 + 6
+    assert (
+        len([tag for tag, _ in reader.tags if tag == "script"])
+        == page.count("</script>")
+        == 1 + 1 + 1 + 1 + 6
+    )
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]", page)
     assert r"\u202eksat\x1b[2J" in page
 
@@ -234,6 +235,54 @@ def test_where_there_are_too_many_updates_are_left_out_evenly() -> None:
     assert updates[-1] == 100
     assert all(sum(s["update"] == update for s in kept) == 2 for update in updates)
     assert thinned(samples, 200) == samples
+
+
+def test_where_two_updates_are_too_many_each_split_keeps_its_first_texts() -> None:
+    samples = [
+        sample(update, i, ["a"], split=split)
+        for update in (0, 5, 9)
+        for split in ("train", "validation", "test")
+        for i in range(20)
+    ]
+    kept = [(s["update"], s["split"], s["episode"]) for s in thinned(samples, 13)]
+    assert kept[:3] == [(0, "train", 0), (0, "train", 1), (0, "train", 2)], "the odd one is the first's"
+    rest = [(u, s) for u in (0, 9) for s in ("train", "validation", "test")][1:]
+    assert kept[3:] == [(update, split, i) for update, split in rest for i in range(2)]
+
+
+def test_a_page_of_limited_size_leaves_out_samples_and_then_points(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for seed in (0, 1):
+        texts = [sample(u, i, [f"{rng.random()}" for _ in range(8)]) for u in range(1, 401) for i in range(4)]
+        run_folder(tmp_path / f"seed-{seed}", texts, seed=seed, updates=400, rise=rng.random())
+    groups = grouped([read_run(folder) for folder in find_runs([tmp_path])])
+    whole = render(groups, {}, "both")
+
+    def read(most: int) -> tuple[Reader, list[int]]:
+        page = render(groups, {}, "both", most)
+        assert len(page.encode()) < most
+        reader = Reader(page)
+        chart = next(c for line in lines(reader, "charts") if (c := json.loads(line))["metric"] == "reward")
+        return reader, chart["curves"][0]["lines"][0]["x"]
+
+    reader, points = read(len(whole) - 100_000)
+    assert points == list(range(1, 401))
+    assert {s["update"] for s in unpacked(reader)} >= {1, 400}
+    assert 400 < len(unpacked(reader)) < 3200
+    # Room for styles, scripts and tables, for a few texts, and not for the curves.
+    styles = len(render([], {}, "none"))
+    reader, points = read(styles + 20_000)
+    assert points[:2] in ([1, 3], [1, 6], [1, 11], [1, 21])
+    assert points[-1] == 400
+    assert {s["run"] for s in unpacked(reader)} == {0, 1}
+
+
+def test_a_warning_of_several_seeds_stands_once(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        run_folder(tmp_path / f"seed-{seed}", seed=seed, updates=30, rise=0.0 if seed else 0.1)
+    (group,) = grouped([read_run(folder) for folder in find_runs([tmp_path])])
+    found = {sentence[-30:]: (who, when) for who, when, sentence in page_model([group], {}, "")["warnings"]}
+    assert found["See docs/warnings.md#reward-flat."[-30:]] == (f"{group.name}, 2 runs of 3", "update 10")
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

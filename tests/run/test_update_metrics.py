@@ -41,7 +41,23 @@ def test_help_is_counted_over_episodes(tmp_path: Path) -> None:
     assert found["explained_variance"] <= 1
 
 
+def test_the_guides_texts_are_compared_with_the_policys_own_under_the_start(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, algorithm="ppo++", seed=3)
+    experience = trainer.assess(trainer.collect())
+    found = describe(experience, trainer.row())
+    start = experience.scored.reference_logprobs
+    assert start is not None
+    of: dict[int, list[float]] = {}
+    for authors, logprobs in zip(experience.rollout.author.tolist(), start.tolist(), strict=True):
+        for author, logprob in zip(authors, logprobs, strict=True):
+            of.setdefault(author, []).append(logprob)
+    policy, guide = of[Author.POLICY], of[Author.GUIDE]
+    assert found["guide_gap"] == pytest.approx(sum(policy) / len(policy) - sum(guide) / len(guide), rel=1e-4)
+    assert found["guide_blank"] == 0
+    assert "guide_cut" not in found, "it begins texts and finishes none"
+
+
 def test_nothing_is_said_of_help_where_nobody_helps(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, algorithm="rloo")
     found = describe(trainer.assess(trainer.collect()), trainer.row())
-    assert not {"helped", "reward_alone", "explained_variance"} & found.keys()
+    assert not {"helped", "reward_alone", "explained_variance", "guide_gap", "guide_blank"} & found.keys()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from resume_script import toy_trainer
+from rlgf.guides import Request
 from rlgf.run.display import Display
+from rlgf.run.metrics_log import read_metrics
 from rlgf.run.warnings import CHECKS, Found, Watch
+from rlgf.types import Completion
 
 HEALTHY: dict[str, list[float]] = {
     "reward": [0.1 + 0.01 * i for i in range(30)],
@@ -20,25 +25,43 @@ HEALTHY: dict[str, list[float]] = {
     "entropy": [3.0 - 0.05 * i for i in range(30)],
     "groups_alike": [0.5] * 30,
     "explained_variance": [-0.5] * 10 + [0.4] * 20,
+    "first_step_kl": [1e-9] * 30,
+    "response_tokens": [20.0 + 0.5 * i for i in range(30)],
+    "guide_blank": [0.1] * 30,
+    "guide_cut": [0.4] * 30,
+    "guide_gap": [2.0] * 30,
     "guide_calls": [32.0] * 30,
     "guide_empty": [1.0] * 30,
     "guide_cost": [0.01] * 30,
 }
 ILL: dict[str, tuple[dict[str, list[float]], int]] = {
     "reward-flat": ({"reward": [0.3, 0.4] * 6 + [0.0] * 18}, 22),
+    "judge-falling": ({"validation/judge": [0.5, 0.6, 0.55, 0.4, 0.3, 0.2]}, 15),
+    "ratio-off": ({"first_step_kl": [0.0] * 3 + [0.01] * 27}, 4),
     "kl-growing": ({"kl": [0.1] * 20 + [0.6] * 10}, 21),
     "entropy-collapsed": ({"entropy": [3.0] * 15 + [0.2] * 15}, 16),
+    "length-drifting": ({"response_tokens": [20.0] * 10 + [45.0] * 20}, 14),
     "groups-alike": ({"groups_alike": [0.5] * 8 + [0.95] * 22}, 13),
     "critic-blind": ({"explained_variance": [0.0] * 30}, 20),
     "guide-silent": ({"guide_empty": [0.0] * 10 + [30.0] * 20}, 12),
+    "guide-cut": ({"guide_cut": [0.0] * 7 + [0.6] * 23}, 12),
+    "guide-improbable": ({"guide_gap": [2.0] * 7 + [3.5] * 23}, 12),
     "budget-nearly-spent": ({"guide_cost": [0.05] * 30}, 18),
 }
+VALIDATED = {"validation/reward": [0.1, 0.2, 0.25, 0.3, 0.35, 0.4], "validation/judge": [0.5, 0.6] * 3}
+"""Every fifth update."""
 
 
 def lines(**changes: list[float]) -> list[dict[str, Any]]:
-    columns = {**HEALTHY, **changes}
-    rows = [{name: values[i] for name, values in columns.items()} for i in range(30)]
-    return [{"update": i + 1, "algorithm": "ppo", **row} for i, row in enumerate(rows)]
+    columns = {**HEALTHY, **VALIDATED, **changes}
+    found: list[dict[str, Any]] = []
+    for i in range(30):
+        if i % 5 == 0:
+            measured = {name: values[i // 5] for name, values in columns.items() if name in VALIDATED}
+            found.append({"update": i, **measured})
+        row = {name: values[i] for name, values in columns.items() if name not in VALIDATED}
+        found.append({"update": i + 1, "algorithm": "ppo", **row})
+    return found
 
 
 def test_a_healthy_run_is_told_nothing() -> None:
@@ -55,6 +78,21 @@ def test_each_is_said_once_where_it_begins(name: str) -> None:
 
 def test_a_reward_that_stays_at_its_best_is_no_fault() -> None:
     assert Watch().look(lines(reward=[0.1] * 5 + [1.0] * 25)) == []
+
+
+def test_lengths_are_compared_within_a_row_of_a_mixture() -> None:
+    history = [
+        {"update": i, "algorithm": row, "response_tokens": tokens}
+        for i in range(20)
+        for row, tokens in (("bc", 10.0), ("ppo", 30.0))
+    ]
+    assert Watch().look(history) == []
+
+
+def test_a_beginning_without_a_word_is_a_silent_guide_of_any_kind() -> None:
+    local = lines(guide_blank=[0.0] * 5 + [0.5] * 25, guide_calls=[0.0] * 30, guide_empty=[0.0] * 30)
+    (found,) = Watch().look(local)
+    assert (found.name, found.update) == ("guide-silent", 10)
 
 
 def test_evaluations_and_runs_without_numbers_are_passed_over() -> None:
@@ -81,6 +119,55 @@ def test_a_run_says_it_in_the_terminal_and_not_again_when_it_resumes(tmp_path: P
 
     assert text(False, 12).count("The reward has stood at its lowest, 0, for 10") == 1
     assert "at its lowest" not in text(True, 14)
+
+
+@pytest.mark.parametrize(
+    ("fault", "algorithm", "answer", "guided"),
+    [
+        ("", "ppo++", Completion("aab", finished=True), True),
+        ("guide-silent", "ppo++", Completion("", finished=True), True),
+        ("", "aggrevated", Completion("aa", finished=True), True),
+        ("guide-cut", "aggrevated", Completion("a" * 20, finished=False), True),
+        ("reward-flat", "ppo", Completion("a", finished=True), False),
+        ("groups-alike", "grpo", Completion("a", finished=True), False),
+    ],
+)
+def test_a_run_with_a_fault_says_so_within_ten_updates(
+    tmp_path: Path, fault: str, algorithm: str, answer: Completion, guided: bool
+) -> None:
+    class Guide:
+        def write(self, requests: Sequence[Request]) -> list[Completion]:
+            return [answer] * len(requests)
+
+    rows = {"group_size": 4} if algorithm == "grpo" else {}
+    changes: dict[str, Any] = {} if guided else {"reward": {"name": "test_warnings:nothing"}}
+    trainer = toy_trainer(
+        tmp_path,
+        guide=Guide(),
+        algorithm={"base": algorithm, **rows},
+        update={"learning_rate": 1e-4},
+        training={"updates": 10},
+        **changes,
+    )
+    trainer.train()
+    metrics = read_metrics(tmp_path)
+    found = [one.name for one in Watch().look(metrics)]
+    assert (fault in found) if fault else not found
+    assert metrics[-2]["warnings"] == len(found), "of the last update, before the last validation"
+
+
+def test_a_policy_that_changed_since_it_wrote_is_noticed_at_the_first_step(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, algorithm={"base": "ppo"})
+    sound = trainer.learn(trainer.assess(trainer.collect()))
+    experience = trainer.assess(trainer.collect())
+    with torch.no_grad():
+        for weight in trainer.parts.policy.model.parameters():
+            weight.mul_(1.5)
+    changed = trainer.learn(experience)
+    assert isinstance(sound["first_step_kl"], float)
+    assert sound["first_step_kl"] < 1e-7
+    found = Watch().look([{"update": i, "algorithm": "ppo", **row} for i, row in enumerate((sound, changed))])
+    assert [(one.name, one.update) for one in found] == [("ratio-off", 1)]
 
 
 def nothing(prompts: list[str], completions: list[str], **columns: object) -> list[float]:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlgf.compare.curves import draw_curves, read_curve
+from rlgf.compare.page import write_page
 from rlgf.compare.tables import write_tables
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError, nearest
@@ -122,7 +123,7 @@ def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Compar
 def run_comparison(
     comparison: Comparison, *, report_only: bool = False, display: Display | None = None
 ) -> None:
-    """Train what has not been trained yet, evaluate start and guide, and write the tables.
+    """Train what has not been trained yet, evaluate start and guide, and write tables, curves and the page of all runs.
 
     Every configuration is checked before the first run starts. A finished run keeps its policy, metrics and
     texts; its checkpoints are deleted.
@@ -149,6 +150,7 @@ def run_comparison(
     for path in (
         *write_tables(comparison, runs, authors),
         *draw_curves(comparison, runs, authors),
+        write_page(comparison, runs),
     ):
         display.note(f"Wrote {path}")
 

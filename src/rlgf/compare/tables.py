@@ -91,7 +91,14 @@ def _put(row: dict[str, Any], name: str, value: Interval) -> None:
 def _markdown(comparison: Comparison, rows: list[dict[str, Any]]) -> str:
     difference = f"reward minus {comparison.baseline}"
     columns = [*comparison.metrics, difference, *_COUNTS, "reached level", "minutes a run"]
-    lines = [f"# {comparison.name}", "", f"Written by `rlgf compare` on {date.today()}.", ""]
+    page = f"{comparison.name}.html"
+    lines = [
+        f"# {comparison.name}",
+        "",
+        f"Written by `rlgf compare` on {date.today()}. Curves and texts of all runs: [{page}]({page})",
+        "(save it, and open it in a browser).",
+        "",
+    ]
     if comparison.notes is not None:
         lines += [comparison.notes.read_text().strip(), ""]
     for setting in comparison.settings:

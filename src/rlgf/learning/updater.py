@@ -94,7 +94,7 @@ class Updater:
             references: the reference texts of the same samples, for terms on them.
 
         Returns:
-            Metrics, averaged over the optimizer steps.
+            Metrics, averaged over the optimizer steps, and ``first_step_kl``, the first one's ``update_kl``.
 
         Raises:
             UserError: a loss, a gradient, a weight or an output of the trained models is not finite; a step
@@ -114,6 +114,9 @@ class Updater:
             for metrics in self._steps(experience, row, update, progress, references):
                 for name, value in metrics.items():
                     gathered[name].append(float(value))
+                if "update_kl" in metrics:
+                    # Before the first step the policy is the one that wrote the texts, unless something is wrong.
+                    gathered.setdefault("first_step_kl", [float(metrics["update_kl"])])
                 if metrics.get("update_kl", 0.0) > (self.config.max_update_kl or float("inf")):
                     break
         check_result(self.policy, self.critics, self.parameters, experience.rollout)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rlgf.evaluation.statistics import interval
 from rlgf.report.groups import Group
+
+Point = TypeVar("Point")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,13 @@ SECTIONS: Mapping[str, Sequence[Chart]] = {
         Chart("Share with help", ("helped",)),
         Chart("Length of help", ("help_tokens",), "Tokens by others in each episode that has any."),
         Chart(
+            "Guide's texts, less probable by",
+            ("guide_gap",),
+            "Nats per token than the policy's own, both under the policy's start.",
+        ),
+        Chart("Guide's texts without an end", ("guide_cut",), "Share of those that it was to finish."),
+        Chart("Guide's texts without a word", ("guide_blank",), "Share of those that it began."),
+        Chart(
             "Prompts solved", ("prompts_solved",), "Share of prompts that a text without help ever solved."
         ),
         Chart("Prompts stuck", ("prompts_stuck",), "Share of prompts whose last visit had no success."),
@@ -67,6 +76,11 @@ SECTIONS: Mapping[str, Sequence[Chart]] = {
         Chart(
             "KL of an update", ("update_kl",), "Nats per token between the policy before and after a step."
         ),
+        Chart(
+            "KL at the first step",
+            ("first_step_kl",),
+            "The same before an update's first step: 0 but for rounding.",
+        ),
         Chart("Gradient norm", ("gradient_norm",), "Of the policy, before clipping."),
         Chart("Policy loss", ("policy_loss",)),
         Chart("Value loss", ("value_loss",)),
@@ -89,22 +103,26 @@ SECTIONS: Mapping[str, Sequence[Chart]] = {
 }
 FEWEST = 3
 """Runs that an interval is drawn for: over two it is 13 standard errors wide and would hide all curves."""
-_NEVER = ("update", "seconds", "policy_tokens", "guide_tokens")
+_NEVER = ("update", "seconds", "policy_tokens", "guide_tokens", "warnings")
 
 
-def sections(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Every chart that has anything to draw, section by section; last whatever else was logged."""
+def sections(groups: Sequence[Group], step: int = 1) -> list[dict[str, Any]]:
+    """Every chart that has anything to draw, section by section; last whatever else was logged.
+
+    Args:
+        step: of how many points of a curve one is kept, besides the last.
+    """
     drawn = {name for charts in SECTIONS.values() for chart in charts for name in chart.metrics}
     found = [
-        {"title": title, "charts": [*_drawn(charts, groups)], "rest": False}
+        {"title": title, "charts": [*_drawn(charts, groups, step)], "rest": False}
         for title, charts in SECTIONS.items()
     ]
     others = [Chart(name, (name,)) for name in _names(groups) if name not in drawn and name not in _NEVER]
-    found.append({"title": "All other metrics", "charts": [*_drawn(others, groups)], "rest": True})
+    found.append({"title": "All other metrics", "charts": [*_drawn(others, groups, step)], "rest": True})
     return [section for section in found if section["charts"]]
 
 
-def frontiers(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def frontiers(groups: Sequence[Group], step: int = 1) -> list[dict[str, Any]]:
     """Reward, and the judge, against KL: what was gained for how far the policy went from its start."""
     found: list[dict[str, Any]] = []
     for title, x, y in (
@@ -117,6 +135,7 @@ def frontiers(groups: Sequence[Group]) -> list[dict[str, Any]]:
             for run, label in zip(group.runs, group.labels, strict=True):
                 rewards = dict(run.series(y))
                 points = [(kl, rewards[update], update) for update, kl in run.series(x) if update in rewards]
+                points = _every(points, step)
                 if len(points) > 1:
                     kls, ys, updates = zip(*points, strict=True)
                     paths.append(
@@ -133,9 +152,10 @@ def frontiers(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return found
 
 
-def curve(group: Group, metric: str) -> dict[str, Any] | None:
+def curve(group: Group, metric: str, step: int = 1) -> dict[str, Any] | None:
     """One group's curve: its runs' lines, their mean, and its 95% interval where enough have a value; else None."""
-    runs = [(label, run.series(metric)) for run, label in zip(group.runs, group.labels, strict=True)]
+    series_of = [_every(run.series(metric), step) for run in group.runs]
+    runs = list(zip(group.labels, series_of, strict=True))
     runs = [(label, series) for label, series in runs if series]
     if not runs:
         return None
@@ -157,16 +177,20 @@ def curve(group: Group, metric: str) -> dict[str, Any] | None:
     }
 
 
-def _drawn(charts: Sequence[Chart], groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
+def _drawn(charts: Sequence[Chart], groups: Sequence[Group], step: int) -> Iterator[dict[str, Any]]:
     for chart in charts:
         curves = []
         for number, group in enumerate(groups):
             for metric in chart.metrics:
-                found = curve(group, metric)
+                found = curve(group, metric, step)
                 if found is not None:
                     curves.append({"group": number, **found})
         if curves:
             yield {"title": chart.title, "metric": chart.metrics[0], "says": chart.says, "curves": curves}
+
+
+def _every(points: Sequence[Point], step: int) -> list[Point]:
+    return [point for place, point in enumerate(points) if place % step == 0 or place == len(points) - 1]
 
 
 def _names(groups: Sequence[Group]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,32 +17,55 @@ from markupsafe import Markup
 from rlgf.evaluation.files import WATCHED
 from rlgf.jsontext import to_json
 from rlgf.report.charts import frontiers, sections
-from rlgf.report.groups import Group, grouped
+from rlgf.report.groups import Group
 from rlgf.report.runs import Run, is_number
-from rlgf.report.samples import packed, sample_lines
+from rlgf.report.samples import fitting, packed, sample_lines
 from rlgf.report.told import told_algorithm
 from rlgf.run.display import visible
-from rlgf.run.warnings import Watch
+from rlgf.run.warnings import Found, Watch
 
 MOST_SAMPLES = 10_000
 _ASSETS = Path(__file__).parent / "assets"
 _STYLES = ("uPlot.min.css", "page.css")
 _SCRIPTS = ("uPlot.iife.min.js", "text.js", "charts.js", "store.js", "tokens.js", "browser.js")
+_FOR_SAMPLES = 0.1
+"""The share of a page of limited size that is kept free for samples, where curves would take all of it."""
+_STEPS = (1, 2, 5, 10, 20, 50, 100)
+
+Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def render(runs: Sequence[Run], tables: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> str:
+def render(groups: Sequence[Group], tables: Tables, title: str, most_bytes: int | None = None) -> str:
     """The page of some runs, and of the summaries of comparisons whose runs are gone.
 
     Text from models stands in blocks of base64 alone and reaches the page as text nodes; a content security policy lets
     no other script run than ours, and loads nothing.
+
+    Args:
+        most_bytes: the size that the page shall stay below: first samples are left out, and where curves alone are
+            too large, points of them. What is no sample and no curve always stays. Default: any size.
     """
-    groups = grouped(runs)
+    model = page_model(groups, tables, title)
+    page = _page(model)
+    if most_bytes is None or len(page.encode()) < most_bytes:
+        return page
+    total = sum(len(run.samples) for group in groups for run in group.runs)
+    for step in _STEPS:
+        model |= _curves(groups, step)
+        # With a sample, since the controls of the samples are not there without any.
+        rest = len(_page(model | _samples(["-"], ["-"], total)).encode())
+        if rest < (1 - _FOR_SAMPLES) * most_bytes:
+            break
+    return _page(model | _samples(*fitting(groups, MOST_SAMPLES, most_bytes - rest)))
+
+
+def _page(model: Mapping[str, Any]) -> str:
     styles, scripts = (
         [(_ASSETS / name).read_text(encoding="utf-8") for name in names] for names in (_STYLES, _SCRIPTS)
     )
     template = _environment().get_template("page.html.j2")
     return template.render(
-        page_model(groups, tables, title),
+        model,
         styles=styles,
         scripts=scripts,
         style_hashes=_hashes(styles),
@@ -50,21 +73,14 @@ def render(runs: Sequence[Run], tables: Mapping[str, Sequence[Mapping[str, Any]]
     )
 
 
-def page_model(
-    groups: Sequence[Group], tables: Mapping[str, Sequence[Mapping[str, Any]]], title: str
-) -> dict[str, Any]:
+def page_model(groups: Sequence[Group], tables: Tables, title: str) -> dict[str, Any]:
     """Everything that the page shows, as plain values."""
-    prompts, samples, total = sample_lines(groups, MOST_SAMPLES)
-    drawn, paths = sections(groups), frontiers(groups)
-    for number, section in enumerate(drawn):
-        section |= {"number": number, "id": section["title"].lower().replace(" ", "-")}
     listed = [
         _listed(run, label, number)
         for number, group in enumerate(groups)
         for run, label in zip(group.runs, group.labels, strict=True)
     ]
     going = sum(run["going"] for run in listed)
-    names = [visible(group.name) for group in groups]
     return {
         "title": title,
         "version": version("rlgf"),
@@ -74,32 +90,55 @@ def page_model(
         else "",
         "runs": listed,
         "measured": [m for m in WATCHED if any(run["totals"][m] is not None for run in listed)],
-        "warnings": [
-            (label, found.update, str(found))
-            for group in groups
-            for run, label in zip(group.runs, group.labels, strict=True)
-            for found in Watch((run.config.get("guide") or {}).get("budget") or {}).look(run.metrics)
-        ],
+        "warnings": [warning for group in groups for warning in _warned(group)],
         "tables": {name: {"columns": _columns(rows), "rows": rows} for name, rows in tables.items()},
         "algorithms": _algorithms(groups),
-        "groups": names,
-        "frontiers": paths,
-        "sections": drawn,
-        "charts": {
-            "groups": names,
+        "groups": [visible(group.name) for group in groups],
+        "names": {
+            "groups": [visible(group.name) for group in groups],
             "runs": [visible(run["label"]) for run in listed],
-            "sections": drawn,
-            "frontiers": paths,
         },
-        "prompt_blocks": packed(prompts),
-        "sample_blocks": packed(samples),
-        "samples_left_out": f"{len(samples):,} of {total:,} samples: of each run some updates are left out, evenly."
-        if len(samples) < total
-        else "",
         "no_samples": "There are no samples: these runs have no samples.jsonl, as runs of an earlier version, or with "
         "training.samples_kept at 0, have none."
         if listed
         else "There are no samples: summaries have none.",
+        **_curves(groups),
+        **_samples(*sample_lines(groups, MOST_SAMPLES)),
+    }
+
+
+def _curves(groups: Sequence[Group], step: int = 1) -> dict[str, Any]:
+    """Titles of the charts, each with the number of its line, and the lines.
+
+    Args:
+        step: of how many points of a curve one is kept.
+    """
+    paths, drawn = frontiers(groups, step), sections(groups, step)
+    lines = [to_json(chart) for chart in paths]
+    titles = []
+    for section in drawn:
+        name = section["title"].lower().replace(" ", "-")
+        charts = [
+            {key: chart[key] for key in ("title", "metric", "says")} | {"line": len(lines) + place}
+            for place, chart in enumerate(section["charts"])
+        ]
+        titles.append({**section, "id": name, "charts": charts})
+        lines += [to_json(chart) for chart in section["charts"]]
+    left_out = f"Of curves every {step}th point is drawn, and the last." if step > 1 else ""
+    return {
+        "frontiers": [{"title": path["title"], "line": line} for line, path in enumerate(paths)],
+        "sections": titles,
+        "chart_blocks": packed(lines),
+        "points_left_out": left_out.replace("2th", "2nd"),
+    }
+
+
+def _samples(prompts: Sequence[str], samples: Sequence[str], total: int) -> dict[str, Any]:
+    left_out = f"{len(samples):,} of {total:,} samples: of each run some are left out, evenly."
+    return {
+        "prompt_blocks": packed(prompts),
+        "sample_blocks": packed(samples),
+        "samples_left_out": left_out if len(samples) < total else "",
     }
 
 
@@ -122,6 +161,21 @@ def _listed(run: Run, label: str, group: int) -> dict[str, Any]:
         "totals": {name: totals.get(name) for name in WATCHED},
         "seconds": run.seconds,
     }
+
+
+def _warned(group: Group) -> Iterator[tuple[str, str, str]]:
+    """Who is warned, at which update, and of what: each thing once for all runs of a group, as the first of them has it."""
+    found: dict[str, list[tuple[str, Found]]] = {}
+    for run, label in zip(group.runs, group.labels, strict=True):
+        for one in Watch((run.config.get("guide") or {}).get("budget") or {}).look(run.metrics):
+            found.setdefault(one.name, []).append((label, one))
+    for warned in found.values():
+        label, first = warned[0]
+        updates = [one.update for _, one in warned]
+        if len(warned) > 1:
+            label = f"{group.name}, {len(warned)} runs of {len(group.runs)}"
+        when = f"update {min(updates)}" + (f" to {max(updates)}" if max(updates) > min(updates) else "")
+        yield label, when, str(first)
 
 
 def _algorithms(groups: Sequence[Group]) -> list[dict[str, Any]]:

@@ -36,15 +36,40 @@ def sample_lines(groups: Sequence[Group], most: int) -> tuple[list[str], list[st
     return [json.dumps(prompt) for prompt in prompts], samples, total
 
 
+def fitting(groups: Sequence[Group], most: int, room: int) -> tuple[list[str], list[str], int]:
+    """What `sample_lines` gives, of as many samples as take no more than so many bytes of the page."""
+    while True:
+        prompts, samples, total = sample_lines(groups, most)
+        # An element around each block takes 60 bytes.
+        size = sum(len(block) + 60 for block in (*packed(prompts), *packed(samples)))
+        if size <= room or not samples:
+            return prompts, samples, total
+        most = min(len(samples) - 1, int(0.95 * len(samples) * room / size))
+
+
 def thinned(samples: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
-    """At most so many samples: those of all updates, or of every second, third, ... and the last."""
+    """At most so many samples: those of all updates, or of every second, third, ... and the last; where two are too
+    many, the first ones of each split of each."""
     updates = sorted({sample["update"] for sample in samples})
     for step in itertools.count(1):
         kept = {*updates[::step], *updates[-1:]}
         found = [sample for sample in samples if sample["update"] in kept]
-        if len(found) <= most or len(kept) <= 2:
-            return found[:most]
+        if len(found) <= most:
+            return found
+        if len(kept) <= 2:
+            return _first(found, most)
     raise AssertionError("the steps never end")
+
+
+def _first(samples: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
+    """So many samples, in their order: by turns the next one of each split of each update."""
+    place: dict[tuple[Any, Any], int] = {}
+    turns = []
+    for number, sample in enumerate(samples):
+        of = (sample["update"], sample.get("split"))
+        place[of] = place.get(of, -1) + 1
+        turns.append((place[of], number))
+    return [samples[number] for number in sorted(number for _, number in sorted(turns)[:most])]
 
 
 def packed(lines: Sequence[str]) -> list[str]:

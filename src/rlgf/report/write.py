@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlgf.errors import UserError
+from rlgf.report.groups import grouped
 from rlgf.report.page import render
 from rlgf.report.runs import find_runs, read_run, summaries
 
@@ -26,7 +27,7 @@ def write_report(paths: Sequence[Path], output: Path | None = None, title: str |
     first = paths[0] if paths[0].is_dir() else paths[0].parent
     output = output or first / "report.html"
     named = runs[0].name if len(runs) == 1 else first.resolve().name
-    page = render(runs, tables, title or named)
+    page = render(grouped(runs), tables, title or named)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(page, encoding="utf-8")

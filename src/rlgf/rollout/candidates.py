@@ -39,8 +39,7 @@ class CandidateWriter:
         for first in range(0, len(tried), self.number):
             places = range(first, first + self.number)
             best = parts[max(places, key=paid.__getitem__)]
-            spent = sum(parts[place].sampled or 0 for place in places)
-            found.append(replace(best, sampled=spent + (len(best.ids) if best.sampled is None else 0)))
+            found.append(replace(best, sampled=sum(parts[place].booked for place in places)))
         return found
 
     def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:

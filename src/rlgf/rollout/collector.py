@@ -250,7 +250,7 @@ class Collector:
         parts = self.writers[author].write(drafts, limits)
         if author is not Author.REFERENCE:
             for part in parts:
-                self.sampled[author] += len(part.ids) if part.sampled is None else part.sampled
+                self.sampled[author] += part.booked
         return parts
 
 

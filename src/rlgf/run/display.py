@@ -58,6 +58,8 @@ class Display:
     def update(self, update: int, updates: int, metrics: Mapping[str, float | str]) -> None:
         """One line per update, and the bar moves on."""
         numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in _OF_UPDATES if name in metrics)
+        if metrics.get("warnings"):
+            numbers += f"  warnings {metrics['warnings']:.0f}"
         self.console.print(
             Text(f"{update:>5}/{updates}  {metrics['algorithm']:<12} {numbers}  {metrics['seconds']:.1f}s"),
             soft_wrap=True,

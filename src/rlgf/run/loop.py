@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from rlgf.run.model_card import write_model_card
 from rlgf.run.samples_log import SamplesLog
 from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
-from rlgf.run.warnings import Watch
+from rlgf.run.warnings import Found, Watch
 from rlgf.run.whole_folder import full_disk_named
 
 if TYPE_CHECKING:
@@ -115,11 +116,12 @@ class TrainingLoop:
                 self.saver.begin(number)
                 self._tell("on_step_begin")
                 metrics = self._step()
+                found = self.watch.look([{"update": trainer.progress.update, **metrics}])
+                metrics["warnings"] = float(len(self.watch.said))
                 self.log.write(trainer.progress.update, metrics)
                 expected = trainer.progress.expected_updates(training)
                 self.display.update(trainer.progress.update, expected, metrics)
-                for warning in self.watch.look([metrics]):
-                    self.display.warn(str(warning))
+                self._warn(found)
                 self._tell("on_step_end")
                 self._tell("on_log", logs=metrics)
 
@@ -147,11 +149,17 @@ class TrainingLoop:
             self.samples.write_evaluation(trainer.progress.update, "validation", evaluation)
             named: dict[str, float | str] = {f"validation/{name}": value for name, value in totals.items()}
             self.log.write(trainer.progress.update, named)
+            found = self.watch.look([{"update": trainer.progress.update, **named}])
             kept = self.config.training.samples_kept
             self.log.write_texts(trainer.progress.update, "validation", evaluation, kept)
+            self.display.measured("validation", totals)
+            self._warn(found)
         trainer.progress.validation_due = False
-        self.display.measured("validation", totals)
         self._tell("on_evaluate", metrics=totals)
+
+    def _warn(self, found: Sequence[Found]) -> None:
+        for warning in found:
+            self.display.warn(str(warning))
 
     def _restore(self, resume: bool) -> None:
         trainer, config, folder = self.trainer, self.config, self.folder

@@ -61,7 +61,7 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
         read = read_by(row.value_term, rollout, row)
         explained = explained_variance(scored.values[read], experience.returns[read])
         found |= {} if math.isnan(explained) else {"explained_variance": explained}
-    return found | _of_engine(experience)
+    return found | _of_guide_texts(scored, row) | _of_engine(experience)
 
 
 def _of_engine(experience: Experience) -> dict[str, float]:
@@ -108,6 +108,32 @@ def _of_help(scored: Scored) -> dict[str, float]:
         "reward_helped": float(scored.rewards[helped].mean()),
         **alone,
     }
+
+
+def _of_guide_texts(scored: Scored, row: Algorithm) -> dict[str, float]:
+    """What is wrong with what a guide wrote, where it wrote anything.
+
+    Returns:
+        ``guide_blank``: of the texts that a guide was to begin, the share in which it wrote nothing. ``guide_cut``:
+        of those that it was to finish, the share without an end. ``guide_gap``: how many nats per token less probable
+        its texts are than the policy's own, both under the policy's start.
+    """
+    rollout = scored.rollout
+    by_guide, by_policy = (rollout.written_by(author) for author in (Author.GUIDE, Author.POLICY))
+    wrote = by_guide.any(dim=1)
+    found = {}
+    begins = row.script.rollin is Author.GUIDE and row.help.length.by == "law"
+    if begins and rollout.help_limit is not None and (asked := rollout.help_limit > 0).any():
+        # Of a text that is only an end there is no part to begin with.
+        blank = ~wrote | (by_guide[:, 0] & rollout.finished & (rollout.lengths == 1))
+        found["guide_blank"] = float(blank[asked].float().mean())
+    if row.script.rollout is Author.GUIDE and wrote.any():
+        found["guide_cut"] = float((~rollout.finished)[wrote].float().mean())
+    start = scored.reference_logprobs
+    if start is not None and by_guide.any() and by_policy.any():
+        # A token that the start never writes counts as a very improbable one.
+        found["guide_gap"] = float(start[by_policy].mean() - start[by_guide].clamp(min=-50).mean())
+    return found
 
 
 class Phases:

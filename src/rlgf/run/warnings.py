@@ -1,17 +1,46 @@
 """What the numbers of a run say is going wrong, and what to try. Pure functions of the metrics so far.
 
-Each check takes the lines of the updates so far, in order, and returns a sentence, or None where nothing is wrong. Its
-name in `CHECKS` is the anchor of docs/warnings.md that says more.
+Each check takes what was logged so far and returns a sentence, or None where nothing is wrong. Its name in
+`CHECKS` is the anchor of docs/warnings.md that says more.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-History = Sequence[Mapping[str, Any]]
-"""What was logged of each update, such as a line of ``metrics.jsonl``."""
+
+class History:
+    """What was logged of updates and validations so far, as in ``metrics.jsonl``, by the name of the metric."""
+
+    def __init__(self) -> None:
+        self.updates = 0
+        self.row = ""
+        """The algorithm of the last update."""
+        self._values: dict[tuple[str, str | None], list[float]] = {}
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        rows: tuple[str | None, ...] = (None,)
+        if "algorithm" in line:
+            self.updates += 1
+            self.row = str(line["algorithm"])
+            rows = (None, self.row)
+        for name, value in line.items():
+            if isinstance(value, int | float):
+                for row in rows:
+                    self._values.setdefault((name, row), []).append(float(value))
+
+    def series(self, name: str, row: str | None = None) -> Sequence[float]:
+        """The values of a metric, in order.
+
+        Args:
+            row: of updates that ran this algorithm alone.
+        """
+        return self._values.get((name, row), [])
+
+
 Check = Callable[[History], str | None]
 
 PATIENCE = 10
@@ -34,7 +63,7 @@ class Found:
 
 def reward_flat(history: History) -> str | None:
     """The last updates all earned the same, and none has ever earned less."""
-    rewards = _series(history, "reward")
+    rewards = history.series("reward")
     if len(rewards) < PATIENCE or max(rewards[-PATIENCE:]) > min(rewards):
         return None
     return (
@@ -45,7 +74,7 @@ def reward_flat(history: History) -> str | None:
 
 def kl_growing(history: History) -> str | None:
     """The KL to the start is large and has more than doubled within a few updates."""
-    kl = _series(history, "kl")
+    kl = history.series("kl")
     if len(kl) <= _SHORT or kl[-1] < 0.5 or kl[-1] < 2 * kl[-1 - _SHORT]:
         return None
     return (
@@ -56,7 +85,7 @@ def kl_growing(history: History) -> str | None:
 
 def entropy_collapsed(history: History) -> str | None:
     """The entropy is a small part of what it was at first."""
-    entropy = _series(history, "entropy")
+    entropy = history.series("entropy")
     if len(entropy) <= _SHORT or entropy[-1] > 0.1 * entropy[0]:
         return None
     return (
@@ -67,7 +96,7 @@ def entropy_collapsed(history: History) -> str | None:
 
 def groups_alike(history: History) -> str | None:
     """In almost every group all members earn the same, so that their advantages are 0."""
-    alike = _series(history, "groups_alike")[-_SHORT:]
+    alike = history.series("groups_alike")[-_SHORT:]
     if len(alike) < _SHORT or min(alike) < 0.9:
         return None
     return (
@@ -78,25 +107,92 @@ def groups_alike(history: History) -> str | None:
 
 def critic_blind(history: History) -> str | None:
     """The critic foresees nothing of the returns, long after it began to learn."""
-    explained = _series(history, "explained_variance")
+    explained = history.series("explained_variance")
     if len(explained) < 2 * PATIENCE or max(explained[-PATIENCE:]) > 0.05:
         return None
     return (
-        f"The critic has explained at most {max(explained[-PATIENCE:]):.0%} of the returns' variance for {PATIENCE} "
+        f"The critic has explained at most {max(0.0, *explained[-PATIENCE:]):.0%} of the returns' variance for {PATIENCE} "
         "updates: raise 'update.critic_learning_rate' or the weight of the value term, or take an algorithm without a critic."
     )
 
 
-def guide_silent(history: History) -> str | None:
-    """Many of the guide's new answers say nothing."""
-    recent = history[-_SHORT:]
-    calls = sum(_series(recent, "guide_calls"))
-    empty = sum(_series(recent, "guide_empty"))
-    if calls < 20 or empty < 0.2 * calls:
+def ratio_off(history: History) -> str | None:
+    """Before the first step of an update the policy is not the one that wrote the texts."""
+    gone = history.series("first_step_kl")
+    if not gone or gone[-1] < 1e-3:
         return None
     return (
-        f"{empty / calls:.0%} of the guide's last {calls:.0f} answers had no text: read its answers, and look at its "
-        "prompt, its limit of tokens, and whether it thinks or refuses."
+        f"Before its first step an update found the policy {gone[-1]:.2g} nats per token from the one that wrote its "
+        "texts, so that ratios do not begin at 1: train without half precision, and in a loop of your own learn from "
+        "texts before the policy changes."
+    )
+
+
+def length_drifting(history: History) -> str | None:
+    """Texts have become twice as long as at first, or half as long."""
+    # The rows of a mixture write texts of other lengths.
+    lengths = history.series("response_tokens", history.row)
+    if len(lengths) < 2 * _SHORT:
+        return None
+    first, last = (sum(part) / _SHORT for part in (lengths[:_SHORT], lengths[-_SHORT:]))
+    if abs(last - first) < 4 or 0.5 < last / first < 2:
+        return None
+    return (
+        f"Texts had {first:.3g} tokens in the first {_SHORT} updates and have {last:.3g} in the last {_SHORT}: read the "
+        "samples, and see whether the reward pays for length; a target length can be a term of it."
+    )
+
+
+def judge_falling(history: History) -> str | None:
+    """The reward is at its highest, while another scorer of the same texts falls below where it began."""
+    rewards, judged = (history.series(f"validation/{name}") for name in ("reward", "judge"))
+    if len(judged) < 3 or len(rewards) != len(judged):
+        return None
+    if rewards[-1] < max(rewards) or rewards[-1] <= rewards[0]:
+        return None
+    if not judged[-1] < judged[-2] < judged[-3] or judged[-1] >= judged[0]:
+        return None
+    return (
+        f"The validation reward has risen from {rewards[0]:.3g} to {rewards[-1]:.3g} while the judge fell from "
+        f"{judged[0]:.3g} to {judged[-1]:.3g}, so the reward is being exploited: read the best samples, raise "
+        "'algorithm.kl.coefficient', mend the reward, or keep an earlier checkpoint."
+    )
+
+
+def guide_silent(history: History) -> str | None:
+    """Many of the guide's answers say nothing."""
+    calls, empty = (sum(history.series(f"guide_{name}")[-_SHORT:]) for name in ("calls", "empty"))
+    blank = history.series("guide_blank")[-_SHORT:]
+    if calls >= 20 and empty >= 0.2 * calls:
+        said = f"{empty / calls:.0%} of the guide's last {calls:.0f} answers had no text"
+    elif len(blank) == _SHORT and min(blank) >= 0.2:
+        said = f"In each of the last {_SHORT} updates at least {min(blank):.0%} of the guide's beginnings had no text"
+    else:
+        return None
+    return f"{said}: read its answers, and look at its prompt, its limit of tokens, and whether it thinks or refuses."
+
+
+def guide_cut(history: History) -> str | None:
+    """Many of the texts that the guide was to finish have no end."""
+    cut = history.series("guide_cut")[-_SHORT:]
+    if len(cut) < _SHORT or min(cut) < 0.5:
+        return None
+    return (
+        f"In each of the last {_SHORT} updates at least {min(cut):.0%} of the texts that the guide was to finish were cut "
+        "at the limit, and have no end to learn from: raise 'rollout.max_response_tokens' or 'guide.token_ratio', or "
+        "ask the guide to be brief."
+    )
+
+
+def guide_improbable(history: History) -> str | None:
+    """The policy would hardly write what the guide writes."""
+    gap = history.series("guide_gap")[-_SHORT:]
+    if len(gap) < _SHORT or min(gap) < 3:
+        return None
+    return (
+        f"A token of the guide's texts is {math.exp(min(gap)):.0f} times less probable under the policy's start than one "
+        "of its own, so that it has to go on from texts that it would never write: read the samples for a template, a "
+        "language or spaces that are not the policy's, clone some of the guide's texts first, or take a closer guide."
     )
 
 
@@ -107,15 +203,15 @@ def budget_nearly_spent(budget: Mapping[str, Any]) -> Check:
     """
 
     def check(history: History) -> str | None:
-        sums = {name: sum(_series(history, f"guide_{name}")) for name in ("calls", "cost")}
+        sums = {name: sum(history.series(f"guide_{name}")) for name in ("calls", "cost")}
         sums["tokens"] = sum(
-            sum(_series(history, f"guide_{name}")) for name in ("prompt_tokens", "completion_tokens")
+            sum(history.series(f"guide_{name}")) for name in ("prompt_tokens", "completion_tokens")
         )
         for name, spent in sums.items():
             limit = budget.get(name)
             if limit and spent >= 0.9 * limit:
                 return (
-                    f"{spent / limit:.0%} of 'guide.budget.{name}' is spent after {len(history)} updates: raise it, or "
+                    f"{spent / limit:.0%} of 'guide.budget.{name}' is spent after {history.updates} updates: raise it, or "
                     "let the help end sooner."
                 )
         return None
@@ -125,11 +221,16 @@ def budget_nearly_spent(budget: Mapping[str, Any]) -> Check:
 
 CHECKS: Mapping[str, Check] = {
     "reward-flat": reward_flat,
+    "judge-falling": judge_falling,
+    "ratio-off": ratio_off,
     "kl-growing": kl_growing,
     "entropy-collapsed": entropy_collapsed,
+    "length-drifting": length_drifting,
     "groups-alike": groups_alike,
     "critic-blind": critic_blind,
     "guide-silent": guide_silent,
+    "guide-cut": guide_cut,
+    "guide-improbable": guide_improbable,
 }
 
 
@@ -138,24 +239,25 @@ class Watch:
     """Says each thing once in a run."""
 
     budget: Mapping[str, Any] = field(default_factory=dict)
-    _history: list[Mapping[str, Any]] = field(default_factory=list)
-    _said: set[str] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)
+    """The names of what has been said."""
+    _history: History = field(default_factory=History)
 
     def look(self, lines: Iterable[Mapping[str, Any]]) -> list[Found]:
-        """What further lines of the log show that has not been said yet; those of evaluations are passed over."""
+        """What further lines of the log show that has not been said yet.
+
+        Args:
+            lines: of updates, which name their algorithm, and of validations; others are passed over.
+        """
         found = []
         for line in lines:
-            if "algorithm" not in line:
+            if "algorithm" not in line and "validation/reward" not in line:
                 continue
-            self._history.append(line)
+            self._history.add(line)
             checks = {**CHECKS, "budget-nearly-spent": budget_nearly_spent(self.budget)}
             for name, check in checks.items():
-                sentence = None if name in self._said else check(self._history)
+                sentence = None if name in self.said else check(self._history)
                 if sentence is not None:
-                    self._said.add(name)
-                    found.append(Found(name, int(line.get("update", len(self._history))), sentence))
+                    self.said.add(name)
+                    found.append(Found(name, int(line.get("update", self._history.updates)), sentence))
         return found
-
-
-def _series(history: History, name: str) -> list[float]:
-    return [float(line[name]) for line in history if isinstance(line.get(name), int | float)]

@@ -31,7 +31,7 @@ function row(s, i) {
   made.setAttribute("aria-posinset", i + 1);
   made.setAttribute("aria-setsize", shown.length);
   made.style.top = `${i * HEIGHT}px`;
-  made.append(addText(element("div", "meta"), `${headOf(s)} · ${chartData.runs[s.run]}`));
+  made.append(addText(element("div", "meta"), `${headOf(s)} · ${pageNames.runs[s.run]}`));
   const excerpt = element("div", "excerpt");
   addText(excerpt.appendChild(element("span", "says")), store.prompts[s.p].slice(-60) + " ");
   let room = 220;
@@ -90,7 +90,7 @@ async function openSample() {
   prompt.tabIndex = 0;
   prompt.setAttribute("role", "group");
   prompt.setAttribute("aria-label", "Prompt");
-  const parts = [addText(element("h3"), `${headOf(s)}, ${chartData.runs[s.run]}`), copy, element("p", "says", "Prompt"), prompt];
+  const parts = [addText(element("h3"), `${headOf(s)}, ${pageNames.runs[s.run]}`), copy, element("p", "says", "Prompt"), prompt];
   if (s.reference) {
     const reference = element("details");
     reference.append(element("summary", "", "Reference"), addText(element("div", "prompt-text"), s.reference));

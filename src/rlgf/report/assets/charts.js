@@ -1,11 +1,19 @@
 "use strict";
 // Curves and frontiers, drawn by uPlot where they come into view.
 
-const chartData = JSON.parse(document.getElementById("charts-data").textContent);
+const pageNames = JSON.parse(document.getElementById("names").textContent); // of groups and of runs
+const chartLines = readCharts(); // one line of JSON for each figure, parsed when it is drawn
 const hiddenGroups = new Set();
 const drawn = new Map(); // figure -> its uPlot
 // A second sign beside the colour.
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
+
+async function readCharts() {
+  const found = [];
+  if (!document.querySelector("script.charts")) return found;
+  for await (const lines of linesOf("charts")) found.push(...lines);
+  return found;
+}
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -47,7 +55,7 @@ function curveOptions(chart) {
       series.push({ auto: width > 0, label: key, stroke: width ? stroke : "transparent", dash, width, spanGaps: width > 0, points: { show: false } });
     }
     bands.push({ series: [first, first + 1], fill: stroke + "2e" });
-    readout.push([chartData.groups[curve.group], first + 2]);
+    readout.push([pageNames.groups[curve.group], first + 2]);
   }
   const draw = (u) => {
     const i = u.cursor.idx;
@@ -96,9 +104,9 @@ function frontierOptions(chart) {
   };
 }
 
-function drawChart(figure) {
+async function drawChart(figure) {
   const isFrontier = figure.dataset.frontier !== undefined;
-  const chart = isFrontier ? chartData.frontiers[figure.dataset.frontier] : chartData.sections[figure.dataset.section].charts[figure.dataset.chart];
+  const chart = JSON.parse((await chartLines)[figure.dataset.line]);
   drawn.get(figure)?.destroy();
   let holder = figure.querySelector(".plot");
   if (!holder) {
@@ -121,7 +129,7 @@ function summaryOf(chart, isFrontier) {
   const ends = (name, y) => `${name} from ${short(y[0])} to ${short(y[y.length - 1])}`;
   const parts = isFrontier
     ? chart.paths.map((p) => ends(p.label, p.y) + ` at KL ${short(p.x[p.x.length - 1])}`)
-    : chart.curves.map((c) => ends(chartData.groups[c.group], c.mean ?? c.lines[0].y));
+    : chart.curves.map((c) => ends(pageNames.groups[c.group], c.mean ?? c.lines[0].y));
   return `${chart.title}: ${parts.join("; ")}`;
 }
 

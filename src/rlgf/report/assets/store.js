@@ -4,30 +4,7 @@
 const store = { prompts: [], samples: [], byPrompt: new Map(), byKey: new Map(), means: new Map() };
 
 function keyOf(s) {
-  return `${chartData.runs[s.run]}|${s.split}|${s.update}|${s.episode}`;
-}
-
-// The lines of a gzip stream that stands in the page in blocks of base64.
-async function* linesOf(name) {
-  const blocks = [...document.querySelectorAll(`script.${name}`)];
-  const bytes = new ReadableStream({
-    async pull(controller) {
-      await breath();
-      const block = blocks.shift();
-      if (!block) return controller.close();
-      controller.enqueue(Uint8Array.from(atob(block.textContent), (c) => c.charCodeAt(0)));
-      block.remove(); // what has been read is not needed twice
-    },
-  });
-  const reader = bytes.pipeThrough(new DecompressionStream("gzip")).pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    const lines = (rest + (value ?? "")).split("\n");
-    rest = done ? "" : lines.pop();
-    if (lines[0] !== "" || lines.length > 1) yield lines;
-    if (done) return;
-  }
+  return `${pageNames.runs[s.run]}|${s.split}|${s.update}|${s.episode}`;
 }
 
 async function readSamples(progress) {
@@ -100,7 +77,7 @@ const SORTS = {
 };
 
 function fits(s, state, words) {
-  if (state.run && chartData.runs[s.run] !== state.run) return false;
+  if (state.run && pageNames.runs[s.run] !== state.run) return false;
   if (state.split && s.split !== state.split) return false;
   if (state.author) {
     const wrote = (name) => s.parts.some(([author]) => author === name);

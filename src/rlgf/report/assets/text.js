@@ -56,3 +56,26 @@ async function inSlices(items, work, isOver = () => false) {
   }
   return true;
 }
+
+// The lines of a gzip stream that stands in the page in blocks of base64.
+async function* linesOf(name) {
+  const blocks = [...document.querySelectorAll(`script.${name}`)];
+  const bytes = new ReadableStream({
+    async pull(controller) {
+      await breath();
+      const block = blocks.shift();
+      if (!block) return controller.close();
+      controller.enqueue(Uint8Array.from(atob(block.textContent), (c) => c.charCodeAt(0)));
+      block.remove(); // what has been read is not needed twice
+    },
+  });
+  const reader = bytes.pipeThrough(new DecompressionStream("gzip")).pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    const lines = (rest + (value ?? "")).split("\n");
+    rest = done ? "" : lines.pop();
+    if (lines[0] !== "" || lines.length > 1) yield lines;
+    if (done) return;
+  }
+}

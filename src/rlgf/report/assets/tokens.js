@@ -81,7 +81,7 @@ function headOf(s) {
 function card(s, name, scale, chosen) {
   const made = element("article", chosen ? "card chosen" : "card");
   made.append(addText(element("h4"), headOf(s)));
-  const meta = [chartData.runs[s.run]];
+  const meta = [pageNames.runs[s.run]];
   if (s.algorithm) meta.push(s.algorithm);
   if (s.split === "train") meta.push(`${s.size} tokens`, s.finished ? "ended by itself" : "cut off at the limit");
   if (s.guide) meta.push(`guide ${s.guide}`);

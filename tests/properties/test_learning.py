@@ -56,9 +56,11 @@ def trainer(
     return Trainer(config, parts, QUIET, callbacks=[StopWhenLearned()])
 
 
-# Some learn from something else than the reward: `distill` (test_distillation.py), `offline-dpo` (test_pairs.py)
+# Some learn from something else than the reward: `distill` and kin (test_distillation.py), `offline-dpo` (test_pairs.py)
 # and `gail`, below.
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - {"distill", "gail", "offline-dpo"}))
+@pytest.mark.parametrize(
+    "algorithm", sorted(ALGORITHMS.keys() - {"distill", "gail", "offline-dpo", "opsd", "sdft"})
+)
 def test_learns_to_write_the_rewarded_letter(tmp_path: Path, algorithm: str) -> None:
     """Reward is the share of the letter a: about 0.25 at the start, 0.6 for the guide, 1 at best."""
     learner = trainer(tmp_path, algorithm)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from rlgf.algorithms.hinted import HINTED_GRPO, QUESTA, SAGE
 from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
 from rlgf.algorithms.selection import Selection
+from rlgf.algorithms.self_distilled import OPSD, SDFT
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.terms import Term
 from rlgf.algorithms.unguided import BC, GAE, GRPO, PPO, RLOO
@@ -265,6 +266,8 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         RLOO,
         GUIDED_RLOO,
         DISTILL,
+        OPSD,
+        SDFT,
         GAIL,
         DPO,
         GUIDED_DPO,

@@ -107,7 +107,7 @@ class Collector:
         else:
             episodes = self.episodes(drafts, row, progress)
         groups = [number for number in numbers for _ in range(row.group_size)]
-        rollout = assemble(episodes, groups, self.policy, hints=row.script.hint is not None)
+        rollout = assemble(episodes, groups, self.policy, row.script)
         if self.sampler.largest_gap is None:
             return rollout
         return rescored(rollout, self.policy, self.config, self.sampler.largest_gap)

@@ -32,13 +32,13 @@ LOLS = {"algorithm": {"base": "lols", "explore_prob": 0.5}, "seed": 125}
 def toy_trainer(
     folder: Path,
     during_update: Callable[[int], None] = lambda update: None,
-    guide: Guide | None = None,
+    guide: Guide | dict[str, Any] | None = None,
     **changes: Any,
 ) -> Trainer:
     """A run of four updates with a checkpoint every second one.
 
     Args:
-        guide: default: one that favours the letter a.
+        guide: default: one that favours the letter a; or what a recipe says of one.
         during_update: called with the number of the update whose texts are being rewarded.
         changes: top-level keys of the configuration; the fields of a section are set one by one, except
             for ``reward``, which replaces the toy reward as a whole.
@@ -46,7 +46,7 @@ def toy_trainer(
     sections: dict[str, Any] = {
         "task": {"name": "letters"},
         "policy": {"model": "made by hand"},
-        "guide": {"model": "made by hand"},
+        "guide": guide if isinstance(guide, dict) else {"model": "made by hand"},
         "reward": {"name": "share_of_a"},
         "algorithm": {"kl": {"coefficient": 0.1}},
         "output": str(folder),
@@ -68,9 +68,9 @@ def toy_trainer(
         during_update(trainer.progress.update + 1)
         return share_of_a(prompts, completions)
 
-    guide = guide or FavouringGuide("a", 0.6)
+    given = None if isinstance(guide, dict) else guide or FavouringGuide("a", 0.6)
     chosen = reward if own_reward is None else None
-    parts = build_parts(config, task=LetterTask(), reward=chosen, guide=guide, policy=letter_gpt())
+    parts = build_parts(config, task=LetterTask(), reward=chosen, guide=given, policy=letter_gpt())
     trainer = Trainer(config, parts, Display(Console(quiet=True)))
     return trainer
 

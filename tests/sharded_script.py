@@ -31,6 +31,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "one trunk": {"algorithm": "ppo++", "critic": "head"},
     "lora": {"algorithm": "guided-grpo", "lora": {"r": 2}},
+    "its own guide": {"algorithm": "opsd", "guide": "self"},
+    "its own guide, lora": {"algorithm": "opsd", "guide": "self", "lora": {"r": 2}},
     "stops early": {"algorithm": "ppo", "update": {**UPDATE, "epochs": 4, "max_update_kl": 1e-4}},
     "encoder-decoder": {"algorithm": "ppo", "policy": letter_t5},
     "checkpointing": {"algorithm": "ppo", "update": {**UPDATE, "gradient_checkpointing": True}},

@@ -212,6 +212,6 @@ def _spelled_out(part: dict[str, Any]) -> dict[str, Any]:
     for key, field in (("algorithm", "base"), ("task", "name"), ("reward", "name")):
         if isinstance(part.get(key), str):
             part[key] = {field: part[key]}
-    if part.get("guide") == "oracle":
-        part["guide"] = {"oracle": True}
+    if part.get("guide") in ("oracle", "self"):
+        part["guide"] = {part["guide"]: True}
     return part

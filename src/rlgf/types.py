@@ -109,8 +109,11 @@ class Rollout:
     bare_ids: Int[Tensor, "B Q"] | None = None
     """The prompts without hints; None where the script has no hints."""
     bare_mask: Bool[Tensor, "B Q"] | None = None
+    guide_ids: Int[Tensor, "B G"] | None = None
+    """The prompts as the guide reads them that is learned from, where it alone reads hints."""
+    guide_mask: Bool[Tensor, "B G"] | None = None
     hints: tuple[str | None, ...] | None = None
-    """The hint that each episode was written after, where the script has hints."""
+    """The hint of each episode, where the script has hints."""
     index: Int[Tensor, "B"] | None = None
     """The place of each prompt in the training data; None for other samples."""
     help_limit: Int[Tensor, "B"] | None = None
@@ -136,6 +139,8 @@ class Rollout:
     @property
     def hinted(self) -> Bool[Tensor, "B"]:
         """Which episodes were written after a hint."""
+        if self.bare_ids is None:
+            return torch.zeros(len(self), dtype=torch.bool)
         return torch.tensor([hint is not None for hint in self.hints or (None,) * len(self)])
 
     @property
@@ -149,6 +154,18 @@ class Rollout:
         if self.bare_ids is None or self.bare_mask is None:
             return self
         return replace(self, prompt_ids=self.bare_ids, prompt_mask=self.bare_mask)
+
+    @property
+    def told(self) -> Rollout:
+        """The same responses after the prompts as the guide reads them that is learned from."""
+        if self.guide_ids is None or self.guide_mask is None:
+            return self
+        return replace(self, prompt_ids=self.guide_ids, prompt_mask=self.guide_mask)
+
+    @property
+    def prompt_tokens(self) -> Int[Tensor, "B"]:
+        """How many tokens each prompt has, as that one reads it who reads most."""
+        return torch.maximum(self.prompt_mask.sum(dim=1), self.told.prompt_mask.sum(dim=1))
 
     @property
     def prompts(self) -> list[str]:
@@ -304,7 +321,7 @@ def _joined(records: Sequence[Any]) -> Any:
         if first.dim() == 1:
             return torch.cat(values)
         rows = [row for value in values for row in value]
-        return pad(rows, 0, left=name.startswith(("prompt", "bare")))
+        return pad(rows, 0, left=name.startswith(("prompt", "bare", "guide")))
 
     joined = {f.name: join(f.name, [getattr(r, f.name) for r in records]) for f in fields(records[0])}
     return replace(records[0], **joined)

@@ -66,6 +66,8 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "rebel": (None, POLICY, "rebel", WHOLE, None, "reward_difference", True, 0.0),
     "guided-rebel": (GUIDE, POLICY, "rebel", WHOLE, None, "reward_difference", True, 0.5),
     "distill": (None, POLICY, "distillation", ROLLOUT, None, None, False, 0.0),
+    "opsd": (None, POLICY, "distillation", ROLLOUT, None, None, False, 1.0),
+    "sdft": (None, POLICY, "distillation", ROLLOUT, None, None, False, 1.0),
 }
 MIXTURES = {"lols": ("aggrevated", "ppo++"), "d2lols": ("aggrevated", "ppo++")}
 
@@ -106,13 +108,21 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert found.whiten == (found.advantage == "gae")
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
     drawn = {"reverse-curriculum", "prefix-rft", "questa", "pope", "uft"}
-    own = drawn | {"luffy", "hpt", "bread", "adaback"}
+    own = drawn | {"luffy", "hpt", "bread", "adaback", "opsd", "sdft"}
     assert (found.help.length == whole) == (name not in own)
-    origins = {"hinted-grpo": GUIDE, "questa": REFERENCE, "pope": REFERENCE, "sage": POLICY}
+    origins = {
+        "hinted-grpo": GUIDE,
+        "questa": REFERENCE,
+        "pope": REFERENCE,
+        "sage": POLICY,
+        "opsd": REFERENCE,
+        "sdft": REFERENCE,
+    }
     assert (found.script.hint and found.script.hint.author) == origins.get(name)
     assert found.scores_prompts == (name == "hinted-grpo")
     assert found.help.members == (1 if name in ("luffy", "prefix-rft") else None)
-    assert found.distills == (name == "distill")
+    assert found.script.guide_hinted == (name in ("opsd", "sdft"))
+    assert found.distills == (name in ("distill", "opsd", "sdft"))
     assert ("kl" in found.terms) == (found.advantage == "group_relative") == (found.kl_penalty == "loss")
     assert found.learned_reward == (name == "gail")
     assert found.rows == (found,)

@@ -43,13 +43,13 @@ def build(
     lora: dict[str, Any] | None = None,
     reward: Reward | None = None,
     policy: LanguageModel | None = None,
-    guide: LanguageModel | None = None,
+    guide: LanguageModel | str | None = None,
 ) -> Trainer:
     config = Config.model_validate(
         {
             "task": {"name": "letters"},
             "policy": {"model": "made by hand", "critic": critic, "lora": lora},
-            "guide": {"model": "made by hand"},
+            "guide": {guide: True} if isinstance(guide, str) else {"model": "made by hand"},
             "reward": {"name": "made by hand"},
             "algorithm": {"base": algorithm, **(changes or {})},
             "rollout": {
@@ -69,7 +69,9 @@ def build(
         any(row.learned_reward for row in ALGORITHMS[algorithm].rows) if algorithm in ALGORITHMS else False
     )
     reward = reward or (Discriminator() if learns else share_of_a)
-    writer = LocalGuide(guide or letter_gpt(seed=7), policy.tokenizer, Sampling())
+    writer = None
+    if not isinstance(guide, str):
+        writer = LocalGuide(guide or letter_gpt(seed=7), policy.tokenizer, Sampling())
     parts = build_parts(config, task=LetterTask(), reward=reward, guide=writer, policy=policy)
     return Trainer(config, parts, Display(Console(quiet=True)))
 

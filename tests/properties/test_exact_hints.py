@@ -24,8 +24,9 @@ from test_exact_gradients import (
 )
 from torch import Tensor
 
-from rlgf.algorithms import Algorithm
-from rlgf.algorithms.catalog import HINTED_GRPO, POPE, QUESTA, RLOO, SAGE
+from rlgf.algorithms import Algorithm, Hint, Script
+from rlgf.algorithms.catalog import HINTED_GRPO, OPSD, POPE, QUESTA, RLOO, SAGE, SDFT
+from rlgf.guides.own_start import OwnStartGuide
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.config import UpdateConfig
 from rlgf.learning.updater import Updater
@@ -36,6 +37,7 @@ from rlgf.types import Author, Experience, Rollout, Sample
 from toys import LENGTH, STATES, HintedTableModel, hinted_table_model, state_index
 
 HINTED, HINTED_REFERENCE = table(3), table(4)
+SCRIPT = Script(hint=Hint(column="hint"))
 WRITTEN = RLOO.changed(group_size=2, script={"hint": {"column": "hint"}}, help={"probability": 1.0})
 PROMPT = WRITTEN.changed(
     terms={"policy": {"view": "prompt", "options": {"clip": 100.0}}, "kl": {"view": "prompt"}}
@@ -44,7 +46,7 @@ PROMPT = WRITTEN.changed(
 
 def hinted_draft(response: tuple[int, ...], *, hinted: bool = True) -> Draft:
     made = Draft(Sample(""), [0, 3] if hinted else [3], seed=0)
-    made.hint = HintedPrompt("a", Sample("a"), [3]) if hinted else None
+    made.hint = HintedPrompt("a", Sample("a"), [0, 3], [3]) if hinted else None
     made.ids, made.authors = list(response), [Author.POLICY] * LENGTH
     at = HINTED if hinted else POLICY
     made.logprobs = [float(at[state_index(response[:t]), response[t]].log()) for t in range(LENGTH)]
@@ -61,9 +63,7 @@ def every_pair(*, hinted: bool = True) -> Rollout:
         for one, other in itertools.product(listed, listed)
         for response in (one, other)
     ]
-    return assemble(
-        drafts, [i // 2 for i in range(len(drafts))], hinted_table_model(POLICY, HINTED), hints=True
-    )
+    return assemble(drafts, [i // 2 for i in range(len(drafts))], hinted_table_model(POLICY, HINTED), SCRIPT)
 
 
 def found_gradients(
@@ -163,7 +163,7 @@ def test_the_rows_learn_after_the_prompt_that_they_say(base: Algorithm) -> None:
     texts = RESPONSES[::2]
     drafts = [hinted_draft(r, hinted=i % 4 < 2) for i, r in enumerate(texts[: len(texts) // 2 * 2])]
     rollout = assemble(
-        drafts, [i // 2 for i in range(len(drafts))], hinted_table_model(POLICY, HINTED), hints=True
+        drafts, [i // 2 for i in range(len(drafts))], hinted_table_model(POLICY, HINTED), SCRIPT
     )
     bare, hinted, experience = found_gradients(row, rollout)
 
@@ -190,3 +190,56 @@ def test_the_rows_learn_after_the_prompt_that_they_say(base: Algorithm) -> None:
     cut = found_gradients(row, rollout, micro=12)
     torch.testing.assert_close(cut[0], bare, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(cut[1], hinted, atol=1e-6, rtol=1e-4)
+
+
+# A guide that reads the hint, while the policy writes without it.
+
+
+def every_text_for_the_guide(row: Algorithm) -> Rollout:
+    """Every text as often as a policy that reads the bare prompt writes it; the guide reads the hint."""
+    drafts = []
+    for response in RESPONSES:
+        for _ in range(int(float(likelihood(POLICY, response, 0, LENGTH)) * 64)):
+            draft = hinted_draft(response, hinted=False)
+            draft.hint = HintedPrompt("a", Sample("a"), [0, 3], [3])
+            drafts.append(draft)
+    return assemble(drafts, list(range(len(drafts))), hinted_table_model(POLICY, HINTED), row.script)
+
+
+def to_the_guide(beta: float, guide: Tensor) -> Callable[[Tensor], Tensor]:
+    """The divergence of the guide's table from the policy's, summed over the states that the policy reaches."""
+
+    def value(probabilities: Tensor) -> Tensor:
+        total = torch.tensor(0.0)
+        for state in STATES:
+            p, q = guide[state_index(state)], probabilities[state_index(state)]
+            m = beta * p + (1 - beta) * q
+            apart = (q * (q / p).log()).sum()
+            if beta < 1:
+                apart = beta * (p * (p / m).log()).sum() + (1 - beta) * (q * (q / m).log()).sum()
+            total = total + likelihood(POLICY, state, 0, len(state)) * apart
+        return total
+
+    return value
+
+
+@pytest.mark.parametrize(("row", "beta"), [(OPSD, 0.5), (SDFT, 1.0)], ids=["opsd", "sdft"])
+def test_the_policy_learns_without_the_hint_what_its_start_says_with_it(row: Algorithm, beta: float) -> None:
+    policy, start = hinted_table_model(POLICY, HINTED), hinted_table_model(REFERENCE, HINTED_REFERENCE)
+    guide = OwnStartGuide(start, policy.tokenizer, Sampling())
+    rollout = every_text_for_the_guide(row)
+    experience = Assessor(policy, start, {}, None, Sampling(), 10**6).assess(rollout, row, 0.0)
+    found = []
+    for micro in (10**6, 12):
+        updater = Updater(policy, {}, Sampling(), UpdateConfig(max_micro_tokens=micro), seed=0, guide=guide)
+        updater.optimizer.zero_grad()
+        updater.backward(experience, row)
+        assert isinstance(policy.model, HintedTableModel)
+        assert policy.model.table.grad is not None
+        found.append(LENGTH * policy.model.table.grad[:, :3].clone())
+    exact = gradient_of(to_the_guide(beta, HINTED_REFERENCE))
+    torch.testing.assert_close(found[0][: len(STATES)], exact, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(found[1], found[0], atol=1e-6, rtol=1e-4)
+    assert not found[0][len(STATES) :].any(), "nothing is learned about the prompt with the hint"
+    # After the bare prompt the guide would have said something else.
+    assert (exact - gradient_of(to_the_guide(beta, REFERENCE))).abs().max() > 1e-2

@@ -64,9 +64,9 @@ def trainer(
     return Trainer(config, parts, QUIET, callbacks=[StopWhenLearned()])
 
 
-# Some learn from something else than the reward: `distill` (test_distillation.py), `offline-dpo` (test_pairs.py)
-# and those below.
-OTHERS = {"distill", "offline-dpo", "gail", "seq-kd", "dagger"}
+# Some learn from something else than the reward: `distill` and kin (test_distillation.py), `offline-dpo`
+# (test_pairs.py) and those below.
+OTHERS = {"distill", "opsd", "sdft", "offline-dpo", "gail", "seq-kd", "dagger"}
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - OTHERS))

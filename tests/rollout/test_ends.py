@@ -153,7 +153,9 @@ def test_an_end_that_is_written_out_ends_the_text(text: str, finished: bool) -> 
 
 
 def divergence(updater: Updater, tokens: Tokens, logits: Tensor, beta: float) -> Tensor:
-    policy, guide = updater.reader.distributions(tokens, logits)
+    assert updater.guide is not None
+    scored = updater.guide.log_distribution(tokens)
+    policy, guide = updater.reader.distributions(logits, scored)
     return distillation(policy, guide, tokens.response_mask, 1.0, beta)
 
 

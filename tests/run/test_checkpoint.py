@@ -31,6 +31,12 @@ from rlgf.run.trainer import Trainer
 SCRIPT = Path(__file__).parents[1].joinpath("resume_script.py")
 CHANGED = {"update": {"epochs": 3}}
 HEAD = {"policy": {"critic": "head"}}
+ITSELF: dict[str, Any] = {
+    "algorithm": "opsd",
+    "guide": {"self": True},
+    "policy": {"lora": {"r": 2}},
+    "rollout": {"max_hint_tokens": 16},
+}
 CASES: dict[str, dict[str, Any]] = {
     "ppo": {},
     "ppo, critic as a head": HEAD,
@@ -56,6 +62,8 @@ CASES: dict[str, dict[str, Any]] = {
         "update": {"minibatch": 48, "epochs": 1},
     },
     "offline-dpo": {"algorithm": "offline-dpo"},
+    "its own guide": {**ITSELF, "policy": {}},
+    "its own guide, with an adapter": ITSELF,
     "adaptive KL": {
         "algorithm": {"base": "ppo++", "kl": {"coefficient": 0.1, "target": 0.01, "horizon": 2.0}}
     },

@@ -133,6 +133,26 @@ def test_a_reward_with_a_state_sees_the_episodes_of_all_processes(tmp_path: Path
             assert other.get(name) == pytest.approx(mine.get(name), abs=1e-3), name
 
 
+@pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["full", "lora"])
+def test_a_policy_that_guides_itself_ends_where_one_process_does(
+    tmp_path: Path, lora: dict[str, Any] | None
+) -> None:
+    changes = {
+        "algorithm": "opsd",
+        "guide": {"self": True},
+        "policy": {"lora": lora},
+        "rollout": {"max_hint_tokens": 16},
+    }
+    for count in (1, 2):
+        run(tmp_path / str(count), count, "--changes", json.dumps(changes))
+    one, two = (load_file(*(tmp_path / str(n) / "policy").glob("*.safetensors")) for n in (1, 2))
+    for name, weight in one.items():
+        if not name.endswith("c_attn.bias"):  # the bias of attention keys has no true gradient
+            torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-3)
+    losses = [[line.get("distill_loss") for line in metrics(tmp_path / str(n))] for n in (1, 2)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
 def test_the_processes_part_before_the_interpreter_ends(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

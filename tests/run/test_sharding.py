@@ -36,6 +36,8 @@ CASES = (
     "guided-dpo",
     "one trunk",
     "lora",
+    "its own guide",
+    "its own guide, lora",
     "encoder-decoder",
     "checkpointing",
     "top-k",

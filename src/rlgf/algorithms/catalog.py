@@ -17,6 +17,7 @@ from rlgf.algorithms.referenced import (
     UFT,
 )
 from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
+from rlgf.algorithms.self_distilled import OPSD, SDFT
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.terms import Term
 from rlgf.algorithms.unguided import BC, GAE, GRPO, PPO, RLOO
@@ -179,6 +180,8 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         RLOO,
         GUIDED_RLOO,
         DISTILL,
+        OPSD,
+        SDFT,
         GAIL,
         DPO,
         GUIDED_DPO,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlgf.algorithms.authors import AuthorName
 from rlgf.types import Author
@@ -18,6 +18,15 @@ class View(StrEnum):
     """The one after which the text was written: with its hint, where it had one."""
     PROMPT = "prompt"
     """The prompt as it stands in the data, without a hint."""
+
+
+class Reader(StrEnum):
+    """Who reads a prompt with its hint."""
+
+    WRITER = "writer"
+    """Who writes the response."""
+    GUIDE = "guide"
+    """The guide alone, for its probabilities of what the policy writes after the prompt without it."""
 
 
 class Hint(BaseModel):
@@ -38,6 +47,8 @@ class Hint(BaseModel):
     ``{reference}``. Without it a guide's hint is how the guide would begin to answer."""
     template: str = "Hint: {hint}\n\n{prompt}"
     """What the prompt becomes. Of a chat this is the user's last message; the cue of a sample stays at the end."""
+    reader: Reader = Field(default=Reader.WRITER, exclude_if=lambda reader: reader is Reader.WRITER)
+    """Who reads it: who writes the response, or the guide that the policy learns from and nobody else."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Hint:

@@ -220,6 +220,26 @@ def hints_have_readers(row: Algorithm) -> str | None:
         return "a text of the data reads no hint: set 'script.rollout' to policy or guide, or leave 'script.hint' out"
     if not row.help.ever:
         return "its hint is never given: set 'help.probability' or 'help.members', or leave 'script.hint' out"
+    return _unread(row) if row.script.guide_hinted else None
+
+
+def _unread(row: Algorithm) -> str | None:
+    """What keeps the guide from reading the hints that are for it alone."""
+    if not row.distills:
+        return (
+            "its hint is for the guide ('script.hint.reader'), and no term learns from the guide's probabilities: give "
+            "'terms' one with the loss 'distillation', or set 'reader: writer'"
+        )
+    if row.script.rollout is not Author.POLICY:
+        return (
+            "a hint for the guide alone helps to judge what the policy writes: set 'script.rollout: policy', or "
+            "'script.hint.reader: writer'"
+        )
+    if row.help.looks_first:
+        return (
+            "a hint for the guide alone changes no text, so none is written again: set 'help.gate.looks_at: record', or "
+            "'script.hint.reader: writer'"
+        )
     return None
 
 
@@ -231,7 +251,7 @@ def views_can_be_scored(row: Algorithm) -> str | None:
             return (
                 f"the term '{name}' has no other view than its texts were written with: leave its 'view' out"
             )
-        if row.script.hint is not None and row.kl_penalty == "reward" and term.weighs_advantages:
+        if row.script.hinted and row.kl_penalty == "reward" and term.weighs_advantages:
             return (
                 f"the term '{name}' learns after the bare prompt, and a KL penalty in the rewards is that of texts after "
                 "a hint: give 'terms' one with the loss 'kl' and 'view: prompt', which takes it out of the rewards"

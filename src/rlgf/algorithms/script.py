@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlgf.algorithms.authors import AuthorName
-from rlgf.algorithms.hint import Hint
+from rlgf.algorithms.hint import Hint, Reader
 from rlgf.algorithms.length_rules import reads_past
 from rlgf.schedules import Share, constant
 from rlgf.types import Author
@@ -45,6 +45,16 @@ class Script(BaseModel):
     def authors(self) -> set[Author]:
         """Everybody who may write."""
         return {self.rollout} | ({self.helper} if self.helper is not None else set())
+
+    @property
+    def hinted(self) -> bool:
+        """Whether texts are written after hints."""
+        return self.hint is not None and self.hint.reader is Reader.WRITER
+
+    @property
+    def guide_hinted(self) -> bool:
+        """Whether the guide alone reads hints."""
+        return self.hint is not None and self.hint.reader is Reader.GUIDE
 
     @property
     def helper(self) -> Author | None:

@@ -38,10 +38,10 @@ def algorithm_table() -> Group:
 def _cells(row: Algorithm) -> list[str]:
     script, help = row.script, row.help
     often = f"p = {help.probability.start:g}" if help.members is None else f"{help.members} a group"
-    terms = [f"{term.loss} on {_tokens(term)}" for term in row.terms.values()]
+    terms = [f"{term.loss} on {_tokens(term)}{_told(term, row, often)}" for term in row.terms.values()]
     return [
         "" if script.rollin is None else f"{script.rollin.name.lower()}, {often}",
-        script.rollout.name.lower() + _hint(row, often),
+        script.rollout.name.lower() + (_hint(row, often) if script.hinted else ""),
         row.advantage or "",
         ", ".join(terms) + ("" if row.critic is None else f", V of the {row.critic}"),
         row.kl_penalty or "",
@@ -54,6 +54,10 @@ def _hint(row: Algorithm, often: str) -> str:
         return ""
     origin = f"column '{hint.column}'" if hint.author is None else hint.author.name.lower()
     return f", {often} after a hint: {origin}"
+
+
+def _told(term: Term, row: Algorithm, often: str) -> str:
+    return _hint(row, often) if row.script.guide_hinted and "guide_distribution" in term.reads else ""
 
 
 def _tokens(term: Term) -> str:

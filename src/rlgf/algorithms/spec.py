@@ -136,7 +136,7 @@ class Algorithm(BaseModel):
     @property
     def scores_prompts(self) -> bool:
         """Whether a term scores after the bare prompt what was written after a hint."""
-        return self.script.hint is not None and any(t.view is View.PROMPT for t in self.terms.values())
+        return self.script.hinted and any(t.view is View.PROMPT for t in self.terms.values())
 
     @property
     def distills(self) -> bool:
@@ -158,7 +158,7 @@ class Algorithm(BaseModel):
         if self.script.rollout is Author.GUIDE or not any(not term.of_critic for term in terms.values()):
             return None
         row = self.model_copy(update={"terms": terms})
-        return row.alone if self.script.helper is Author.GUIDE else row
+        return row.alone if self.script.helper is Author.GUIDE or self.script.guide_hinted else row
 
     def changed(self, **fields: Any) -> Algorithm:
         """The same with other fields, level by level, as a recipe changes them: ``help={"probability": 0.3}``.

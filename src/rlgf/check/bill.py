@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rlgf import seeding
 from rlgf.config import Config
-from rlgf.guides import EnsembleConfig, GuideConfig, HTTPGuideConfig, Request, Usage, guide_models
+from rlgf.guides import EnsembleConfig, GuideConfig, HTTPGuideConfig, Request, Usage
 from rlgf.guides.budget import most, priced, within
 from rlgf.guides.ensemble import choice
 from rlgf.rollout.candidates import candidate_seeds
@@ -76,7 +76,7 @@ def _route(config: GuideConfig, seed: int, name: str = "") -> str:
 
 
 def _asked_first(config: GuideConfig) -> bool:
-    return not guide_models(config) and isinstance(config, HTTPGuideConfig | EnsembleConfig)
+    return config.early and isinstance(config, HTTPGuideConfig | EnsembleConfig)
 
 
 def _add(

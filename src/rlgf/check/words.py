@@ -56,7 +56,7 @@ def script(row: Algorithm) -> str:
     who = _WHO[row.script.rollout]
     if row.from_pairs:
         return "the data's preferred and rejected text of each prompt, whole"
-    hint = "" if row.script.hint is None else ", where it is helped after a hint"
+    hint = ", where it is helped after a hint" if row.script.hinted else ""
     if row.script.rollin is None:
         return f"{who} {'is taken' if row.script.rollout is Author.REFERENCE else 'writes'} whole, from the prompt on{hint}"
     return f"{_WHO[row.script.rollin]} begins, {who} goes on"
@@ -77,6 +77,11 @@ def help_words(row: Algorithm, rollout: RolloutConfig) -> str:
             else f"group of {row.group_size}, which shares it"
         )
         often = f"each {one}, with probability {schedule(help.probability)}"
+    if row.script.guide_hinted:
+        assert hint is not None, "it has one"
+        return (
+            f"{often}; {_hint(row, hint, rollout)}; the guide that is learned from reads it, and nobody else"
+        )
     if hint is not None:
         return f"{often}; {_hint(row, hint, rollout)}; {_gate(row)}"
     assert author is not None, "it has no hint"
@@ -143,7 +148,7 @@ def term_words(name: str, term: Term, row: Algorithm) -> list[str]:
 
 
 def _view(term: Term, row: Algorithm) -> str:
-    if row.script.hint is None or term.on is Span.REFERENCES:
+    if not row.script.hinted or term.on is Span.REFERENCES:
         return ""
     return (
         ", after the prompt without its hint"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rlgf.checks.rule import Rule, engines, first
 from rlgf.guides.config import guide_models, http_configs, scoreless_key
 from rlgf.guides.ensemble import EnsembleConfig
+from rlgf.guides.own_start import OwnStartGuideConfig
 from rlgf.guides.settings import GuideSettings
 from rlgf.models.samplers import rules as sampler_rules
 from rlgf.types import Author
@@ -221,7 +222,25 @@ def a_critic_of_shared_adapters_is_a_head(config: Config) -> str | None:
     )
 
 
-SHARD_RULES: tuple[Rule, ...] = (shared_weights_are_not_quantized, a_critic_of_shared_adapters_is_a_head)
+def a_policy_that_guides_itself_writes_nothing(config: Config) -> str | None:
+    guided = any(Author.GUIDE in row.script.authors for row in config.algorithm.rows)
+    if (
+        config.guide is None
+        or not guided
+        or not any(isinstance(one, OwnStartGuideConfig) for one in config.guide.members)
+    ):
+        return None
+    return (
+        "with FSDP the guide 'self' gives probabilities and writes no texts, since processes ask for these at different "
+        "times: set 'guide.model', or start the run without FSDP."
+    )
+
+
+SHARD_RULES: tuple[Rule, ...] = (
+    shared_weights_are_not_quantized,
+    a_critic_of_shared_adapters_is_a_head,
+    a_policy_that_guides_itself_writes_nothing,
+)
 
 
 def _scoring(config: Config) -> GuideSettings | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny
-from transformers import PreTrainedTokenizerBase
 
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, ScoringGuide
@@ -24,6 +23,7 @@ KINDS: Mapping[str, str] = {
     "guides": "rlgf.guides.ensemble:EnsembleGuide",
     "oracle": "rlgf.guides.oracle:OracleGuide",
     "name": "rlgf.guides.own:OwnGuide",
+    "self": "rlgf.guides.own_start:OwnStartGuide",
     "model": "rlgf.guides.local:LocalGuide",
 }
 """The kinds of guides, by the key of a recipe that tells one from those after it."""
@@ -106,14 +106,15 @@ def scoring_guide(guide: Guide | None, policy: LanguageModel) -> ScoringGuide:
     return guide
 
 
-def build_guide(config: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None = None) -> Guide:
+def build_guide(config: GuideSettings, start: LanguageModel | None = None) -> Guide:
     """The guide that a recipe describes.
 
     Args:
-        policy_tokenizer: local models need it, to see whether it is their own.
+        start: the policy's frozen start: local models look whether its tokenizer is their own, and the policy may be its
+            own guide.
 
     Raises:
         UserError: a model, a file or a cache cannot be read, or an own guide has no `write`.
     """
     kind: GuideKind = resolve(config.mark, KINDS, "guide")
-    return kind.from_settings(config, policy_tokenizer)
+    return kind.from_settings(config, start)

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
-from transformers import PreTrainedTokenizerBase
 
 from rlgf import seeding
 from rlgf.errors import nearest
 from rlgf.guides.base import BudgetedGuide, Guide, RecordedGuide, RemoteGuide, Request, Usage
 from rlgf.guides.config import GuideConfig, build_guide
 from rlgf.guides.settings import GuideSettings
+from rlgf.models.language_model import LanguageModel
 from rlgf.types import Completion
 
 
@@ -63,14 +63,12 @@ class EnsembleGuide:
     settings: ClassVar[type[GuideSettings]] = EnsembleConfig
 
     @classmethod
-    def from_settings(
-        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
-    ) -> EnsembleGuide:
+    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> EnsembleGuide:
         """See `GuideKind.from_settings`."""
         assert isinstance(settings, EnsembleConfig), "made by its kind"
         return cls(
             {
-                name: (build_guide(member, policy_tokenizer), settings.weights.get(name, 1.0))
+                name: (build_guide(member, start), settings.weights.get(name, 1.0))
                 for name, member in settings.guides.items()
             }
         )

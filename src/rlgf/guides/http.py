@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from transformers import PreTrainedTokenizerBase
-
 from rlgf.errors import UserError
 from rlgf.guides.base import BudgetSpentError, Request, Usage
 from rlgf.guides.budget import kept_for_others, most, over_budget, priced, within
@@ -21,6 +19,7 @@ from rlgf.guides.kept_answers import KeptAnswers
 from rlgf.guides.reply import Answer, whole_characters
 from rlgf.guides.settings import GuideSettings
 from rlgf.guides.stopwatch import Stopwatch
+from rlgf.models.language_model import LanguageModel
 from rlgf.types import Completion, Message
 
 _MANY = 8
@@ -54,9 +53,7 @@ class HTTPGuide:
     settings: ClassVar[type[GuideSettings]] = HTTPGuideConfig
 
     @classmethod
-    def from_settings(
-        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
-    ) -> HTTPGuide:
+    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> HTTPGuide:
         """See `GuideKind.from_settings`."""
         assert isinstance(settings, HTTPGuideConfig), "made by its kind"
         return cls(settings)

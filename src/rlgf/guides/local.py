@@ -56,6 +56,10 @@ class LocalGuideConfig(ModelConfig, GuideSettings):
         return self.template != _TEXT
 
     @property
+    def early(self) -> bool:
+        return False
+
+    @property
     def never_scores(self) -> bool:
         return False
 
@@ -70,15 +74,13 @@ class LocalGuide:
     settings: ClassVar[type[GuideSettings]] = LocalGuideConfig
 
     @classmethod
-    def from_settings(
-        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
-    ) -> LocalGuide:
+    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> LocalGuide:
         """See `GuideKind.from_settings`."""
         assert isinstance(settings, LocalGuideConfig), "made by its kind"
-        assert policy_tokenizer is not None, "it has to see whether that is its own"
+        assert start is not None, "it has to see whether the policy's tokenizer is its own"
         model = load_language_model(settings)
         sampler = build_sampler(settings.sampler, model, "guide", settings.max_batch_tokens)
-        return cls(model, policy_tokenizer, settings.sampling, sampler=sampler, template=settings.template)
+        return cls(model, start.tokenizer, settings.sampling, sampler=sampler, template=settings.template)
 
     def __init__(
         self,
@@ -116,13 +118,12 @@ class LocalGuide:
         factor = 1.0 if self.shares_tokenizer else 1.5
         limits = [math.ceil(request.max_new_tokens * factor) for request in requests]
         read = [self._read(request, limit) for request, limit in zip(requests, limits, strict=True)]
-        continuations = self.sampler.write(
-            [
-                Beginning(prompt, written, limit, request.seed)
-                for request, limit, (prompt, written) in zip(requests, limits, read, strict=True)
-            ],
-            self.sampling,
-        )
+        beginnings = [
+            Beginning(prompt, written, limit, request.seed)
+            for request, limit, (prompt, written) in zip(requests, limits, read, strict=True)
+        ]
+        with self.language_model.running():
+            continuations = self.sampler.write(beginnings, self.sampling)
         return [
             Completion(
                 text=self.language_model.decode(c.token_ids.tolist(), self.language_model.context(*before)),
@@ -141,8 +142,8 @@ class LocalGuide:
             UserError: the model's vocabulary is not the policy's.
         """
         self.check_vocabulary()
-        model = self.language_model.model
-        logits, _ = response_outputs(model, tokens.to(model.device))
+        with self.language_model.running() as model:
+            logits, _ = response_outputs(model, tokens.to(model.device))
         untruncated = Sampling(temperature=self.sampling.temperature)
         return log_distribution(logits, untruncated, ()).to(tokens.response_ids.device)
 

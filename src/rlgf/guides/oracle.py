@@ -8,13 +8,13 @@ from random import Random
 from typing import ClassVar, Literal
 
 from pydantic import Field
-from transformers import PreTrainedTokenizerBase
 
 from rlgf import seeding
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
 from rlgf.guides.settings import GuideSettings
 from rlgf.guides.solving import written_solution
+from rlgf.models.language_model import LanguageModel
 from rlgf.types import Completion
 
 
@@ -49,9 +49,7 @@ class OracleGuide:
     settings: ClassVar[type[GuideSettings]] = OracleGuideConfig
 
     @classmethod
-    def from_settings(
-        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
-    ) -> OracleGuide:
+    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> OracleGuide:
         """See `GuideKind.from_settings`."""
         assert isinstance(settings, OracleGuideConfig), "made by its kind"
         return cls(settings)

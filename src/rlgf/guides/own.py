@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from transformers import PreTrainedTokenizerBase
-
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide
 from rlgf.guides.settings import GuideSettings
+from rlgf.models.language_model import LanguageModel
 from rlgf.registry import resolve
 from rlgf.tasks.base import check_options
 
@@ -56,9 +55,7 @@ class OwnGuide:
     settings: ClassVar[type[GuideSettings]] = OwnGuideConfig
 
     @classmethod
-    def from_settings(
-        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
-    ) -> Guide:
+    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> Guide:
         """
         Raises:
             UserError: it is not where its name says, or has no `write`.

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers import PreTrainedTokenizerBase
-
 from rlgf.chat import is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.guides.answer_cache import guide_names
 from rlgf.guides.base import Request
 from rlgf.guides.reply import whole_characters
 from rlgf.guides.settings import GuideSettings
+from rlgf.models.language_model import LanguageModel
 from rlgf.types import Completion, Messages
 
 
@@ -38,9 +37,7 @@ class ReplayGuide:
     settings: ClassVar[type[GuideSettings]] = ReplayGuideConfig
 
     @classmethod
-    def from_settings(
-        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
-    ) -> ReplayGuide:
+    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> ReplayGuide:
         """See `GuideKind.from_settings`."""
         assert isinstance(settings, ReplayGuideConfig), "made by its kind"
         return cls(settings)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import PreTrainedTokenizerBase
 
 from rlgf.guides.base import Guide
 from rlgf.identity import LATER
+from rlgf.models.language_model import LanguageModel
 
 
 class GuideSettings(BaseModel):
@@ -33,6 +33,11 @@ class GuideSettings(BaseModel):
         return str(getattr(self, self.mark))
 
     @property
+    def early(self) -> bool:
+        """Whether it can be made, and asked, before the policy is loaded."""
+        return all(member.early for member in self.members if member is not self)
+
+    @property
     def never_scores(self) -> bool:
         """Whether it can be told already that it will have no probabilities."""
         return True
@@ -45,13 +50,12 @@ class GuideKind(Protocol):
     settings: ClassVar[type[GuideSettings]]
 
     @classmethod
-    def from_settings(
-        cls, settings: GuideSettings, policy_tokenizer: PreTrainedTokenizerBase | None
-    ) -> Guide:
+    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> Guide:
         """The guide.
 
         Args:
-            policy_tokenizer: None before the policy is loaded; kinds that load no model do without.
+            start: the policy's frozen start, with the policy's tokenizer; None before the policy is loaded, for kinds
+                that can do without (see `GuideSettings.early`).
 
         Raises:
             UserError: what it needs cannot be had.

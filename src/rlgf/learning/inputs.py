@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm, LossInputs, Selection, Span, Term
+from rlgf.algorithms.terms import OF_VOCABULARY
 from rlgf.errors import UserError
 from rlgf.guides.base import ScoringGuide
 from rlgf.models import sharding
@@ -144,7 +146,10 @@ class InputReader:
         def cut(tensor: Tensor | None, name: str) -> Tensor | None:
             return None if tensor is None or name not in names else tensor[:, :length].to(device)
 
-        outputs, states = sharding.run(self.policy.model, self._outputs, names, tokens, hidden)
+        # Before the policy's own pass, since the guide may be the same model without its adapter.
+        guide = self._guided(micro.rollout, tokens) if names & OF_VOCABULARY else None
+        run = partial(self._outputs, names, tokens, guide, hidden=hidden)
+        outputs, states = sharding.run(self.policy.model, run)
         found: dict[str, Tensor | None] = {
             **outputs,
             "old_logprobs": cut(micro.old_logprobs, "old_logprobs"),
@@ -175,15 +180,19 @@ class InputReader:
         return inputs, states
 
     def _outputs(
-        self, names: frozenset[str], tokens: Tokens, hidden: bool
+        self, names: frozenset[str], tokens: Tokens, guide: Tensor | None, *, hidden: bool
     ) -> tuple[dict[str, Tensor | None], Float[Tensor, "B T D"] | None]:
-        """One pass of the policy: the fields of `LossInputs` that come from it, and its last hidden states."""
+        """One pass of the policy: the fields of `LossInputs` that come from it, and its last hidden states.
+
+        Args:
+            guide: what the guide says of the same tokens, where that is asked for.
+        """
         model, ends, with_entropy = self.policy.model, self.policy.end_ids, "entropy" in names
         scored = names & {"logprobs", "entropy", "reference_log_ratios", "old_log_ratios"}
-        if names & {"distribution", "guide_distribution"}:
+        if guide is not None:
             logits, states = response_outputs(model, tokens, hidden=hidden)
             found: dict[str, Tensor | None] = {}
-            found["distribution"], found["guide_distribution"] = self.distributions(tokens, logits)
+            found["distribution"], found["guide_distribution"] = self.distributions(logits, guide)
             if scored:
                 found["logprobs"], found["entropy"] = scores_of(
                     logits, tokens, self.sampling, ends, with_entropy
@@ -194,9 +203,20 @@ class InputReader:
             return {"logprobs": scores.logprobs, "entropy": scores.entropy}, scores.hidden
         return {}, base_hidden(trunk_of(model), tokens, decoder_start(model)) if hidden else None
 
-    def distributions(self, tokens: Tokens, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The log-probabilities of the policy and of the guide, both without top-k and top-p."""
+    def _guided(self, rollout: Rollout, tokens: Tokens) -> Float[Tensor, "B T V"]:
+        """What the guide says of the tokens of a rollout, after the prompts as it reads them."""
         assert self.guide is not None, "checked when the run was set up"
+        if rollout.guide_ids is not None:
+            length, device = tokens.response_ids.shape[1], tokens.response_ids.device
+            tokens = Tokens.of(rollout.told).cut(length).to(device)
+        return self.guide.log_distribution(tokens)
+
+    def distributions(self, logits: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-probabilities of the policy and of the guide, both without top-k and top-p.
+
+        Args:
+            guide: see `ScoringGuide.log_distribution`.
+        """
         ends, end_id = self.policy.end_ids, self.policy.end_id
         guide_ends = set(getattr(self.guide, "end_ids", ends))
         # A token that ends the guide's texts alone is none that the guide could have the policy go on from.
@@ -204,8 +224,7 @@ class InputReader:
             logits[..., : self.vocabulary], Sampling(temperature=self.sampling.temperature), ()
         )
         policy = one_end(policy, ends, end_id, guide_ends - set(ends))
-        guide = self.guide.log_distribution(tokens)[..., : self.vocabulary]
-        guide = one_end(guide, guide_ends.union(ends), end_id)
+        guide = one_end(guide[..., : self.vocabulary], guide_ends.union(ends), end_id)
         # A token that the policy may not draw yet is none that the guide could ask it for.
         possible = Sampling(min_tokens=self.sampling.min_tokens)
         policy, guide = (log_distribution(side, possible, (end_id,)) for side in (policy, guide))

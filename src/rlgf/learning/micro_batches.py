@@ -53,7 +53,7 @@ def micro_batches(
     chosen = reads[units].any(dim=2).any(dim=1).nonzero().squeeze(1)
     positions = torch.arange(1, reads.shape[1] + 1)
     ends = (reads * positions).amax(dim=1)[units[chosen]].amax(dim=1)
-    prompts = batch.rollout.prompt_mask.sum(dim=1)[units[chosen]].amax(dim=1)
+    prompts = batch.rollout.prompt_tokens[units[chosen]].amax(dim=1)
     for picked, counts in dealt_out(prompts, ends, max_tokens // together):
         micro = batch.take_units(chosen[picked])
         tokens = Tokens.of(micro.rollout).cut(int(ends[picked].max()))

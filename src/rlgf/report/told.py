@@ -58,8 +58,8 @@ def drawing(row: Algorithm) -> dict[str, Any]:
     sure = help.members is None and (help.probability.start, help.probability.end) == (1.0, 1.0)
     always = sure and help.foreseen
     if script.rollin is None:
-        labels = [""] if script.hint is None else [_hint(script.hint)]
-        labels += ["without one"] if script.hint is not None and not always else []
+        labels = [_hint(script.hint)] if script.hint is not None and script.hinted else [""]
+        labels += ["without one"] if script.hinted and not always else []
         return {"lines": [{"label": label, "segments": whole} for label in labels], "reads": _reads(row)}
     parts = [
         {
@@ -80,8 +80,10 @@ def _reads(row: Algorithm) -> list[dict[str, str]]:
     for name, term in row.terms.items():
         span = _span(term, row)
         text = f"{name}: {term.loss}" + (" on the data's own texts" if term.on is Span.REFERENCES else "")
-        if row.script.hint is not None and term.view is View.PROMPT:
+        if row.script.hinted and term.view is View.PROMPT:
             text += " after the prompt without its hint"
+        if row.script.hint is not None and row.script.guide_hinted and "guide_distribution" in term.reads:
+            text += f", the guide's {_hint(row.script.hint)}"
         found.append({"span": span, "text": text})
     return found
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from rlgf.algorithms import Script
 from rlgf.kept import KeptTokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.writers import Draft
@@ -16,12 +17,12 @@ from rlgf.types import Author, Rollout, pad
 
 
 def assemble(
-    drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageModel, *, hints: bool = False
+    drafts: Sequence[Draft], groups: Sequence[int], policy: LanguageModel, script: Script | None = None
 ) -> Rollout:
     """Stack drafts into one rollout, on the CPU.
 
     Args:
-        hints: whether the script has hints, so that the prompts without them are kept too.
+        script: where it has hints, the prompts with and without them are kept; default: where the drafts have any.
     """
     places = [draft.index for draft in drafts]
     rollout = Rollout(
@@ -41,15 +42,17 @@ def assemble(
         help_limit=torch.tensor([draft.help_limit for draft in drafts]),
         own_rate=torch.tensor([draft.own_rate for draft in drafts], dtype=torch.float64),
     )
-    if not hints:
+    hinted = any(draft.hint is not None for draft in drafts) if script is None else script.hint is not None
+    if not hinted:
         return rollout
-    bare = [draft.prompt_ids if draft.hint is None else draft.hint.bare_ids for draft in drafts]
-    return replace(
-        rollout,
-        bare_ids=_on_the_left(bare, policy.end_id),
-        bare_mask=_there(bare),
-        hints=tuple(None if draft.hint is None else draft.hint.text for draft in drafts),
+    rollout = replace(
+        rollout, hints=tuple(None if draft.hint is None else draft.hint.text for draft in drafts)
     )
+    if script is not None and script.guide_hinted:
+        told = [draft.prompt_ids if draft.hint is None else draft.hint.ids for draft in drafts]
+        return replace(rollout, guide_ids=_on_the_left(told, policy.end_id), guide_mask=_there(told))
+    bare = [draft.prompt_ids if draft.hint is None else draft.hint.bare_ids for draft in drafts]
+    return replace(rollout, bare_ids=_on_the_left(bare, policy.end_id), bare_mask=_there(bare))
 
 
 def _on_the_left(prompts: Sequence[Sequence[int]], filling: int) -> Int[Tensor, "B P"]:

@@ -34,12 +34,14 @@ class CandidateWriter:
         for draft, part in zip(tried, parts, strict=True):
             draft.add(Author.GUIDE, part)
         groups = [place // self.number for place in range(len(tried))]
-        paid = self.rewards(assemble(tried, groups, self.writer.policy, hints=True)).tolist()
+        paid = self.rewards(assemble(tried, groups, self.writer.policy)).tolist()
         found = []
         for first in range(0, len(tried), self.number):
             places = range(first, first + self.number)
             best = parts[max(places, key=paid.__getitem__)]
-            found.append(replace(best, sampled=sum(parts[place].booked for place in places)))
+            # Recorded texts cost nothing but the one that is used.
+            spent = sum(parts[place].sampled or 0 for place in places)
+            found.append(replace(best, sampled=spent + (len(best.ids) if best.sampled is None else 0)))
         return found
 
     def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:

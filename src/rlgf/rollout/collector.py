@@ -109,7 +109,7 @@ class Collector:
         else:
             episodes = self.episodes(drafts, row, progress)
         groups = [number for number in numbers for _ in range(row.group_size)]
-        rollout = assemble(episodes, groups, self.policy, hints=row.script.hint is not None)
+        rollout = assemble(episodes, groups, self.policy, row.script)
         if self.sampler.largest_gap is None:
             return rollout
         return rescored(rollout, self.policy, self.config, self.sampler.largest_gap)
@@ -250,7 +250,7 @@ class Collector:
         parts = self.writers[author].write(drafts, limits)
         if author is not Author.REFERENCE:
             for part in parts:
-                self.sampled[author] += part.booked
+                self.sampled[author] += len(part.ids) if part.sampled is None else part.sampled
         return parts
 
 

@@ -34,7 +34,8 @@ class HintGiver:
         return ChatTemplate(self.policy.tokenizer, "the policy", "leave 'script.hint' out")
 
     def give(self, drafts: Sequence[Draft], row: Algorithm, progress: float, write: Write) -> None:
-        """Let those drafts that the row's help chooses go on from their prompt with a hint in it.
+        """Let those drafts that the row's help chooses go on from their prompt with a hint in it, or of a hint for the
+        guide keep that prompt for it.
 
         A draft whose hint has no text, or whose prompt leaves no room for one, goes on from its own prompt.
 
@@ -56,8 +57,8 @@ class HintGiver:
             found = [self.policy.decode(self._given(drafts[i], hint)[:amount]) for i, amount in chosen]
         for (i, _), text in zip(chosen, found, strict=True):
             drafts[i].hint = put = self._fitted(drafts[i], hint, text.rstrip("\ufffd").strip())
-            if put is not None:
-                drafts[i].prompt_ids = self._ids(put.sample)
+            if put is not None and row.script.hinted:
+                drafts[i].prompt_ids = put.ids
 
     def asked(
         self, drafts: Sequence[Draft], row: Algorithm, progress: float
@@ -107,7 +108,8 @@ class HintGiver:
         text = self.policy.decode(self.policy.encode(text)[: max(room, 0)]).rstrip("\ufffd")
         if not text:
             return None
-        return HintedPrompt(text, self._retold(sample, hint.template, hint=text), draft.prompt_ids)
+        told = self._retold(sample, hint.template, hint=text)
+        return HintedPrompt(text, told, self._ids(told), draft.prompt_ids)
 
     def _retold(self, sample: Sample, template: str, **parts: str) -> Sample:
         """A sample whose prompt stands in a template; of a chat, the user's last message does."""

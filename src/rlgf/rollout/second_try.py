@@ -92,6 +92,6 @@ class SecondTry:
         if not episodes:
             return iter(())
         groups = [number // size for number in range(len(episodes))]
-        hints = self.row.script.hint is not None
-        earned = self.rewards(assemble(episodes, groups, self.collector.policy, hints=hints)).view(-1, size)
+        finished = assemble(episodes, groups, self.collector.policy, self.row.script)
+        earned = self.rewards(finished).view(-1, size)
         return iter((earned >= success).double().mean(dim=1).tolist())

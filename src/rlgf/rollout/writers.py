@@ -24,8 +24,10 @@ class HintedPrompt:
     """The hint."""
     sample: Sample
     """The sample with the hint in its prompt and its messages."""
+    ids: list[int]
+    """The tokens of that prompt."""
     bare_ids: list[int]
-    """The tokens of the prompt without it."""
+    """Those of the prompt without the hint."""
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Draft:
 
     sample: Sample
     prompt_ids: list[int]
-    """What the response is written after, with the hint where there is one."""
+    """What the response is written after, with the hint where its writer reads one."""
     seed: int
     """Of this episode alone; all that is drawn while it is written comes from it."""
     ids: list[int] = field(default_factory=list)
@@ -104,11 +106,6 @@ class Passage:
     sampled: int | None = None
     """How many tokens the author sampled for it, in its own tokens and with those that were cut off;
     None: these ``ids`` and no others."""
-
-    @property
-    def booked(self) -> int:
-        """How many tokens the author sampled for it."""
-        return len(self.ids) if self.sampled is None else self.sampled
 
 
 @runtime_checkable

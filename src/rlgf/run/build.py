@@ -112,7 +112,9 @@ def build_parts(
         if isinstance(reward, PolicyReadingReward):
             reward.attach(models.policy, config.rollout, config.seed)
         if guide is None and config.guide is not None:
-            guide = build_guide(config.guide, models.policy.tokenizer)
+            # Of a policy that is measured, the start is that of the run which trained it.
+            start = models.measured_against if evaluates else models.reference
+            guide = build_guide(config.guide, start)
     return _assembled(config, data, models, guide, reward, judge, optimizer, scheduler)
 
 
@@ -139,10 +141,9 @@ def _data(config: Config, task: Task | None, policy: LanguageModel | None, rewar
 
 def _early_guide(config: GuideSettings, rollout: RolloutConfig, train: Prompted) -> Guide | None:
     """A guide that loads no model; of one that does, what can be tried before it does."""
-    models = guide_models(config)
-    if not models:
+    if config.early:
         return asked_guide(config, rollout, train)
-    check_chats(models, train)
+    check_chats(guide_models(config), train)
     return None
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlgf.guides import Guide, Request
     from rlgf.rewards import Reward
     from rlgf.run.build import Parts, build_parts
+    from rlgf.run.hub import push_to_hub
     from rlgf.run.trainer import Trainer
     from rlgf.tasks import Task
     from rlgf.types import Author, Completion, Experience, Message, Rollout, Sample
@@ -28,6 +29,7 @@ _HOMES = {
     "rlgf.rewards": ("Reward",),
     "rlgf.tasks": ("Task",),
     "rlgf.run.build": ("Parts", "build_parts"),
+    "rlgf.run.hub": ("push_to_hub",),
     "rlgf.run.trainer": ("Trainer",),
     "rlgf.types": ("Author", "Completion", "Experience", "Message", "Rollout", "Sample"),
 }
@@ -53,6 +55,7 @@ __all__ = [
     "UserError",
     "build_parts",
     "load_config",
+    "push_to_hub",
 ]
 
 

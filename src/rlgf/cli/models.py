@@ -62,3 +62,17 @@ def merge(
         save_policy(load_language_model(ModelConfig(model=adapter)), output)
         carry_start(adapter, output)
     Console().print(Text(f"Wrote {output}."))
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="Output folder of a finished run, or a policy's folder.")],
+    to: Annotated[str, typer.Option(help="The repository, owner/name; it is made where there is none.")],
+    private: Annotated[
+        bool, typer.Option("--private/--public", help="For its owner alone, or for everybody.")
+    ] = True,
+) -> None:
+    """Upload a run's policy with its model card to the Hugging Face hub."""
+    from rlgf.run.hub import push_to_hub
+
+    Console().print(Text(f"Uploaded to {push_to_hub(run, to, private=private)}."), soft_wrap=True)

@@ -28,6 +28,7 @@ from rlgf.run.checkpoint import save_policy
 from rlgf.run.trainer import Trainer
 
 TUTORIAL = ROOT / "docs/tutorial.md"
+API = (ROOT / "docs/api.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_BLOCKS = [page for page in PAGES if page != TUTORIAL and any(blocks_of(page))]
 BASE = {
@@ -173,8 +174,28 @@ def test_the_notebook_runs(folder: Path) -> None:
 
 
 def test_every_public_name_has_a_place() -> None:
-    shown = set(re.findall(r"^::: rlgf[\w.]*\.(\w+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE))
+    shown = set(re.findall(r"^::: rlgf[\w.]*\.(\w+)$", API, re.MULTILINE))
     assert shown == set(rlgf.__all__)
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    named = {name: getattr(rlgf, name) for name in rlgf.__all__ if name != "ALGORITHMS"}
+    assert [name for name, found in named.items() if not found.__doc__] == []
+
+
+def test_all_that_a_trainer_has_is_on_its_page() -> None:
+    found = re.search(r"::: rlgf\.run\.trainer\.Trainer\n.*?members: \[(.*?)\]", API, re.DOTALL)
+    assert found is not None
+    assert set(found[1].split(", ")) == {name for name in vars(rlgf.Trainer) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_teaches_to_import_is_public(page: Path) -> None:
+    """Else a name that no page explains, and that may move, would be one that programs rely on."""
+    taught = re.findall(r"^ *from (rlgf[\w.]*) import ([\w, ]+)", page.read_text(), re.MULTILINE)
+    assert [module for module, _ in taught if module != "rlgf"] == []
+    names = {name.strip() for _, line in taught for name in line.split(",")}
+    assert names <= set(rlgf.__all__)
 
 
 def texts_of_source() -> str:

@@ -117,6 +117,9 @@ def test_a_sound_recipe_breaks_no_rule() -> None:
         (["rollout.episodes=6", "algorithm=grpo"], "must be a multiple of the 'algorithm.group_size' 4"),
         (["algorithm=offline-dpo", "rollout.min_response_tokens=2"], "given texts of any length"),
         (["algorithm=aggrevated", "guide.budget.then=unguided"], "does not fit algorithm 'aggrevated'"),
+        (["algorithm=gad", "guide.budget.then=unguided"], "or nothing is left to learn from; set 'stop'"),
+        ([{"guide": None}, "algorithm=gad", "reward=discriminator"], "algorithm 'gad' needs a guide"),
+        (["algorithm=gad"], "needs a reward that learns beside the policy"),
         (
             [{"reward": {"terms": {"a": "toys:share_of_a"}}}, {"guide": {"guides": {"a": {"model": "x"}, "b": {"model": "y"}}}}],
             "both called 'a'",

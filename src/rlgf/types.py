@@ -118,6 +118,8 @@ class Rollout:
     """The place of each prompt in the training data; None for other samples."""
     help_limit: Int[Tensor, "B"] | None = None
     """How many tokens the text has, or may have, that a roll-in was drawn from; 0 where none was drawn."""
+    examples: tuple[str, ...] | None = None
+    """A text that the guide wrote for each prompt, where a reward is to learn from it; see `Algorithm.examples`."""
     own_rate: Float[Tensor, "B"] | None = None
     """The share of successes among the texts that a group wrote without help first, where that opened a gate; else -1."""
 

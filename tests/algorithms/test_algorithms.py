@@ -60,6 +60,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "reverse-curriculum": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "guided-rloo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.6),
     "gail": (None, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 0.0),
+    "gad": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "dpo": (None, POLICY, "dpo", WHOLE, None, "preference", True, 0.0),
     "guided-dpo": (GUIDE, POLICY, "dpo", WHOLE, None, "preference", True, 0.5),
     "offline-dpo": (None, REFERENCE, "dpo", WHOLE, None, "given_order", True, 0.0),
@@ -124,7 +125,8 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert found.script.guide_hinted == (name in ("opsd", "sdft"))
     assert found.distills == (name in ("distill", "opsd", "sdft"))
     assert ("kl" in found.terms) == (found.advantage == "group_relative") == (found.kl_penalty == "loss")
-    assert found.learned_reward == (name == "gail")
+    assert found.learned_reward == (name in ("gail", "gad"))
+    assert (found.examples is GUIDE) == (name == "gad")
     assert found.rows == (found,)
     assert found.at(3, 0.3, 0) is found
 
@@ -215,6 +217,8 @@ def test_a_dump_names_authors_in_words() -> None:
         ({"help": {"probability": {"start": 0.5, "end": 0}}}, "'script.rollin' must name who writes it"),
         ({"help": {"probability": {"start": 0, "end": 0.5}}}, "'script.rollin' must name who writes it"),
         ({"terms": {"policy": None}}, "no term trains the policy"),
+        ({"examples": "guide"}, "set 'learned_reward: true' too"),
+        ({"examples": "policy", "learned_reward": True}, "set 'examples' to reference or guide"),
         ({"terms": {"policy": {"options": {"clop": 0.1}}}}, "has no option 'clop' .it has 'clip'"),
         ({"terms": {"value": {"on": "references"}}}, "the references have none"),
         ({"advantage": None}, "reads an advantage: set 'advantage' to gae"),

@@ -107,6 +107,7 @@ SURE = {
     "all groups fail": ["algorithm=bread", "algorithm.help.success=2"],
     "all groups fail, each is drawn": ["algorithm=bread", "algorithm.help={success: 2, length: {by: law}}"],
     "several candidates": ["algorithm=luffy", "guide.candidates=3"],
+    "texts to be shown": ["algorithm=gad", "reward=discriminator"],
     "another seed": ["algorithm=ppo++", "seed=3"],
 }  # fmt: skip
 AT_MOST = {
@@ -409,7 +410,8 @@ def test_a_run_is_told_in_plain_words() -> None:
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_every_algorithm_can_be_told(algorithm: str) -> None:
-    changes = ["reward=discriminator"] if algorithm == "gail" else []
+    learns = any(row.learned_reward for row in ALGORITHMS[algorithm].rows)
+    changes = ["reward=discriminator"] if learns else []
     if any(row.distills for row in ALGORITHMS[algorithm].rows):
         changes += ["guide=null", "guide.model=nowhere"]
     assert f"Algorithm {algorithm}" in shown(f"algorithm={algorithm}", *changes)

@@ -30,13 +30,9 @@ def trainer(
     tmp_path: Path,
     algorithm: str,
     policy: LanguageModel | None = None,
-    guided_to: float = 0.6,
+    guide: FavouringGuide | None = None,
     **options: object,
 ) -> Trainer:
-    """
-    Args:
-        guided_to: how often the guide writes the rewarded letter.
-    """
     config = Config.model_validate(
         {
             "task": {"name": "toys:LetterTask"},
@@ -58,7 +54,7 @@ def trainer(
             **options,
         }
     )
-    guide = FavouringGuide("a", guided_to)
+    guide = guide or FavouringGuide("a", 0.6)
     reward = None if "reward" in options else share_of_a
     parts = build_parts(config, task=LetterTask(), reward=reward, guide=guide, policy=policy or letter_gpt())
     return Trainer(config, parts, QUIET, callbacks=[StopWhenLearned()])
@@ -66,7 +62,7 @@ def trainer(
 
 # Some learn from something else than the reward: `distill` and kin (test_distillation.py), `offline-dpo`
 # (test_pairs.py) and those below.
-OTHERS = {"distill", "opsd", "sdft", "offline-dpo", "gail", "seq-kd", "dagger"}
+OTHERS = {"distill", "opsd", "sdft", "offline-dpo", "gail", "gad", "seq-kd", "dagger"}
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - OTHERS))
@@ -81,7 +77,9 @@ def test_learns_to_write_the_rewarded_letter(tmp_path: Path, algorithm: str) -> 
 
 @pytest.mark.parametrize("algorithm", ["seq-kd", "dagger"])
 def test_imitation_learns_to_write_as_the_guide_does(tmp_path: Path, algorithm: str) -> None:
-    learner = trainer(tmp_path, algorithm, guided_to=0.97, reward={"name": "toys:share_of_a"})
+    learner = trainer(
+        tmp_path, algorithm, guide=FavouringGuide("a", 0.97), reward={"name": "toys:share_of_a"}
+    )
     start = learner.evaluate().totals["reward"]
     end = learner.train()["policy"]["reward"]
     assert start < 0.4
@@ -93,6 +91,27 @@ def test_an_encoder_decoder_model_learns_it_too(tmp_path: Path, algorithm: str) 
     learner = trainer(tmp_path, algorithm, letter_t5())
     assert learner.evaluate().totals["reward"] < 0.4
     assert learner.train()["policy"]["reward"] > 0.9
+
+
+def share_of_b(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
+    """What nobody but the guide says is good."""
+    return [text.count("b") / max(len(text), 1) for text in completions]
+
+
+def test_gad_learns_to_write_as_the_guide_does(tmp_path: Path) -> None:
+    """Though the references are all of another letter."""
+    judge = f"{Path(__file__)}:share_of_b"
+    learner = trainer(
+        tmp_path,
+        "gad",
+        guide=FavouringGuide("b", 1.0),
+        reward={"name": "discriminator", "options": {"learning_rate": 1e-3}},
+        evaluation={"every": 1000, "samples": 64, "test_samples": 64, "judge": judge},
+    )
+    start = learner.evaluate().totals["judge"]
+    end = learner.train()["policy"]["judge"]
+    assert start < 0.4
+    assert end > 0.9
 
 
 def test_gail_learns_to_write_as_the_references_do(tmp_path: Path) -> None:

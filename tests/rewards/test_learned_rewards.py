@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from resume_script import toy_trainer
-from rlgf.config import Config
+from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
 from rlgf.rewards import Composed, Term, build_reward
@@ -22,8 +23,9 @@ from rlgf.rollout.config import RolloutConfig
 from rlgf.run.build import build_parts
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.saver import Saver
+from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Rollout, Sample
-from toys import LetterTask, letter_gpt, share_of_a
+from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
 
 SHORT = RolloutConfig(max_prompt_tokens=4, max_response_tokens=6)
 
@@ -168,14 +170,16 @@ def test_texts_are_cut_as_episodes_are() -> None:
     )
 
 
-def test_an_update_descends_the_binary_cross_entropy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", [None, "ccc"], ids=["references", "the guide's texts"])
+def test_an_update_descends_the_binary_cross_entropy(tmp_path: Path, examples: str | None) -> None:
     """The loss reported is that of its definition, and the step follows its gradient's sign, as Adam's does."""
     rollout = episodes(tmp_path)
+    rollout = replace(rollout, examples=None if examples is None else (examples,) * len(rollout))
     policy = letter_gpt()
     reward = moved(attached(policy, learning_rate=1e-3))
     before = copy.deepcopy(reward.classifier)
     found = reward.update(rollout)
-    real = [by_hand_of(before, policy, p, "aaaaaa") for p in rollout.prompts]
+    real = [by_hand_of(before, policy, p, examples or "aaaaaa") for p in rollout.prompts]
     written = [by_hand_of(before, policy, p, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]
     d = [torch.stack(values).sigmoid() for values in (real, written)]
     loss = -(d[0].log().sum() + (1 - d[1]).log().sum()) / 16
@@ -208,6 +212,48 @@ def test_it_comes_to_tell_references_from_other_texts(tmp_path: Path) -> None:
     written = reward(rollout.prompts, list(rollout.texts))
     assert min(real) > 0
     assert all(value < 0 for value, text in zip(written, rollout.texts, strict=True) if text != "aaaaaa")
+
+
+def test_a_guide_shows_one_text_for_each_prompt_beside_the_episodes(tmp_path: Path) -> None:
+    """The episodes are those of the row without examples; its group is shown the same text, and each update others."""
+    guide = FavouringGuide("b", 0.7)
+    reward: dict[str, Any] = {"name": "discriminator"}
+    trainer = toy_trainer(tmp_path, guide=guide, algorithm="gad", reward=reward)
+    row = trainer.row()
+    rollout = trainer.collect()
+    assert rollout.examples is not None
+    asked = guide.requests[:]
+    assert [request.prefix for request in asked] == [sample.prompt for sample in trainer.batch()]
+    assert rollout.examples[:: row.group_size] == tuple(c.text for c in guide.write(asked))
+    assert rollout.examples[:: row.group_size] == rollout.examples[3 :: row.group_size]
+    assert (rollout.author != Author.GUIDE).all()
+    alone = trainer.collect(trainer.batch(), row.model_copy(update={"examples": Author.REFERENCE}))
+    assert alone.examples is None
+    assert torch.equal(alone.response_ids, rollout.response_ids)
+    trainer.learn(trainer.assess(rollout))
+    assert trainer.collect().examples != rollout.examples
+
+
+def test_the_guides_texts_need_no_references_of_the_data(tmp_path: Path) -> None:
+    class Bare(LetterTask):
+        def load(self, split: str) -> list[Sample]:
+            return [replace(sample, references=()) for sample in super().load(split)]
+
+    recipe: dict[str, Any] = {
+        "task": "letters",
+        "algorithm": "gad",
+        "guide": {"name": "toys:FavouringGuide", "options": {"favourite": "a", "probability": 0.6}},
+        "reward": "discriminator",
+        "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
+        "output": str(tmp_path / "run"),
+        "training": {"updates": 2, "trackers": []},
+    }
+    trainer = Trainer(load_config(recipe, given=["policy", "task"]), policy=letter_gpt(), task=Bare())
+    assert trainer.step()["discriminator_loss"] == pytest.approx(math.log(2), abs=1e-5)
+    with pytest.raises(UserError, match="learns from reference texts"):
+        Trainer(
+            load_config(recipe, "algorithm=gail", given=["policy", "task"]), policy=letter_gpt(), task=Bare()
+        )
 
 
 def test_the_policy_is_left_alone(tmp_path: Path) -> None:

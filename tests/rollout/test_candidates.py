@@ -11,7 +11,7 @@ from torch import Tensor
 
 from faulty_server import FaultyServer, serving
 from rlgf.algorithms import Algorithm
-from rlgf.algorithms.catalog import DAGGER, LUFFY, SEQ_KD
+from rlgf.algorithms.catalog import DAGGER, GAD, LUFFY, SEQ_KD
 from rlgf.config import load_config
 from rlgf.guides import Guide, HTTPGuide, HTTPGuideConfig, ReplayGuide, ReplayGuideConfig
 from rlgf.identity import identity
@@ -31,6 +31,14 @@ def pay(rollout: Rollout) -> Tensor:
 
 def collector(guide: Guide, candidates: int) -> Collector:
     return Collector(letter_gpt(), guide, CONFIG, seed=0, candidates=candidates, rewards=pay)
+
+
+def waited(server: FaultyServer, requests: int) -> None:
+    """Until a server has been asked so often, and no more often."""
+    patience = time.monotonic() + 20
+    while len(server.bodies) < requests and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert len(server.bodies) == requests
 
 
 @pytest.mark.parametrize("base", [SEQ_KD, DAGGER, LUFFY], ids=lambda row: row.name)
@@ -79,13 +87,23 @@ def test_a_remote_guide_is_asked_ahead_for_every_candidate(monkeypatch: pytest.M
         guide = HTTPGuide(HTTPGuideConfig(url=server.url, model="letters", style="completions", cache=None))
         maker = collector(guide, 3)
         maker.prefetch(SAMPLES, LUFFY, 0, 0.0)
-        patience = time.monotonic() + 20
-        while len(server.bodies) < 3 * len(SAMPLES) and time.monotonic() < patience:
-            time.sleep(0.01)
-        assert len(server.bodies) == 3 * len(SAMPLES)
+        waited(server, 3 * len(SAMPLES))
         maker.collect(SAMPLES, LUFFY)
         guide.close()
         assert len(server.bodies) == guide.usage.calls == 3 * len(SAMPLES)
+
+
+@pytest.mark.parametrize("row", [SEQ_KD, GAD], ids=lambda row: row.name)
+def test_whole_texts_are_asked_ahead(monkeypatch: pytest.MonkeyPatch, row: Algorithm) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with serving(FaultyServer(letters="abcd")) as server:
+        guide = HTTPGuide(HTTPGuideConfig(url=server.url, model="letters", style="completions", cache=None))
+        maker = collector(guide, 1)
+        maker.prefetch(SAMPLES, row, 0, 0.0)
+        waited(server, len(SAMPLES))
+        maker.collect(SAMPLES, row)
+        guide.close()
+        assert len(server.bodies) == guide.usage.calls == len(SAMPLES)
 
 
 def test_a_recipe_sets_the_number_and_the_reward_of_the_run_judges(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def test_every_token_that_was_sampled_is_booked(algorithm: str) -> None:
     trainer = build(algorithm, rollout={"min_response_tokens": 0})
     policy, guide = all_is_booked(trainer)
     writers = {author for row in ALGORITHMS[algorithm].rows for author in row.script.authors}
+    writers |= {row.examples for row in ALGORITHMS[algorithm].rows}
     assert (policy > 0, guide > 0) == (Author.POLICY in writers, Author.GUIDE in writers)
 
 

@@ -55,6 +55,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "guided-rebel": {"algorithm": "guided-rebel"},
     "dagger": {"algorithm": "dagger"},
+    "gad": {"algorithm": "gad", "reward": {"name": "discriminator", "options": {"learning_rate": 1e-2}}},
     # Every prompt comes three times, and how much help it has depends on the times before.
     "a record of each prompt": {
         "algorithm": {"base": "adaback", "group_size": 2, "help": {"success": 0.3}},

@@ -132,6 +132,17 @@ GAIL = PPO.model_copy(
         "paper": "Ho and Ermon, arXiv 1606.03476",
     }
 )
+GAD = GRPO.model_copy(
+    update={
+        "name": "gad",
+        "summary": "black-box adversarial distillation: GRPO on a discriminator that learns to tell the policy's texts "
+        "from the guide's",
+        "learned_reward": True,
+        "examples": Author.GUIDE,
+        "equation": f"{GRPO.equation}, R = log D - log(1 - D), D trained on -log D(guide's) - log(1 - D(y))",
+        "paper": "Ye et al., arXiv 2511.10643",
+    }
+)
 LOLS = Mixture(
     name="lols",
     summary="each update PPO++ with probability 0.8, else AggreVaTeD; two critics",
@@ -183,6 +194,7 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         OPSD,
         SDFT,
         GAIL,
+        GAD,
         DPO,
         GUIDED_DPO,
         OFFLINE_DPO,

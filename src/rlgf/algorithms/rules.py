@@ -259,6 +259,16 @@ def views_can_be_scored(row: Algorithm) -> str | None:
     return None
 
 
+def examples_are_shown_to_a_reward_that_learns(row: Algorithm) -> str | None:
+    if row.examples is Author.REFERENCE:
+        return None
+    if row.examples is not Author.GUIDE:
+        return "a reward that learns compares the policy's texts with those of others: set 'examples' to reference or guide"
+    if not row.learned_reward:
+        return "'examples' are shown to a reward that learns: set 'learned_reward: true' too, or leave 'examples' out"
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     known_estimator,
     callable_losses,
@@ -274,4 +284,5 @@ RULES: tuple[Rule, ...] = (
     help_can_depend_on_successes,
     hints_have_readers,
     views_can_be_scored,
+    examples_are_shown_to_a_reward_that_learns,
 )

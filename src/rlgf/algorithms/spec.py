@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlgf import seeding
+from rlgf.algorithms.authors import AuthorName
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
 from rlgf.algorithms.hint import View
 from rlgf.algorithms.kl import KLConfig
@@ -44,6 +45,11 @@ class Algorithm(BaseModel):
     kl: KLConfig = KLConfig()
     learned_reward: bool = False
     """Whether it is meant for a reward that learns beside the policy, and refused with another."""
+    examples: AuthorName = Field(
+        default=Author.REFERENCE, exclude_if=lambda author: author is Author.REFERENCE
+    )
+    """Whose texts such a reward learns to tell the policy's from: the data's references, or one that the guide writes
+    for each prompt of an update."""
     equation: Annotated[str, FREE] = ""
     paper: Annotated[str, FREE] = ""
 
@@ -146,16 +152,19 @@ class Algorithm(BaseModel):
     @property
     def needs_guide(self) -> bool:
         """Whether a guide writes a part or is learned from."""
-        return Author.GUIDE in self.script.authors or self.distills
+        return Author.GUIDE in {*self.script.authors, self.examples} or self.distills
 
     @property
     def unguided(self) -> Algorithm | None:
         """The same without a guide: its roll-ins and distillation are left out.
 
-        None where nothing would be left: a guide finishes the texts, or is all there is to learn from.
+        None where nothing would be left: a guide finishes the texts, or is all there is to learn from, or a reward
+        that learns does so from its texts.
         """
         terms = {name: term for name, term in self.terms.items() if "guide_distribution" not in term.reads}
-        if self.script.rollout is Author.GUIDE or not any(not term.of_critic for term in terms.values()):
+        if Author.GUIDE in (self.script.rollout, self.examples) or not any(
+            not term.of_critic for term in terms.values()
+        ):
             return None
         row = self.model_copy(update={"terms": terms})
         return row.alone if self.script.helper is Author.GUIDE or self.script.guide_hinted else row

@@ -18,7 +18,10 @@ _WHO = {
     Author.REFERENCE: "the data's own text",
 }
 
-
+_SHOWN = {
+    Author.REFERENCE: "the data's own texts",
+    Author.GUIDE: "a text of the guide's for each prompt",
+}
 _CHOSEN = {
     "record": "its length is drawn between the longest that was too short for the prompt and the shortest that was enough",
     "trial": "its length is the shortest that is found to be enough in {tries} tries",
@@ -47,6 +50,7 @@ def row_words(row: Algorithm, rollout: RolloutConfig) -> Mapping[str, str]:
         "group": "one text for each prompt"
         if row.group_size == 1
         else f"{row.group_size} texts for each prompt",
+        **({"reward learns from": f"{_SHOWN[row.examples]}, and the policy's"} if row.learned_reward else {}),
         "advantage": advantage(row),
         "KL penalty": kl(row),
     }

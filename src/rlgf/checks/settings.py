@@ -162,7 +162,7 @@ def something_is_left_without_the_guide(config: Config) -> str | None:
         if server.budget.then == "unguided" and config.algorithm.unguided is None:
             return (
                 f"'guide.budget.then: unguided' does not fit algorithm '{config.algorithm.name}': without its "
-                "guide nobody finishes its texts; set 'stop'."
+                "guide nobody finishes its texts, or nothing is left to learn from; set 'stop'."
             )
     return None
 

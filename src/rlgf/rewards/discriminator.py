@@ -1,4 +1,4 @@
-"""A reward that learns to tell the policy's texts from the references: the discriminator of GAIL."""
+"""A reward that learns to tell the policy's texts from given ones: the discriminator of GAIL and GAD."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ class Discriminator:
     Its model is a copy of the policy's trunk at the start, or an adapter on it where the policy is one: that
     reads any task's prompts and texts in the policy's own tokens, needs nothing to be downloaded, and costs
     what a critic costs.
+    Where the algorithm has the guide write the examples (`Algorithm.examples`), its text for the same prompt stands in
+    the place of a reference.
     Both kinds of text are cut to the same limits, so that their lengths alone give nothing away.
     """
 
@@ -85,7 +87,7 @@ class Discriminator:
         return found
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learn from an update's texts and as many references.
+        """Learn from an update's texts and as many references, or texts of the guide's.
 
         Of several processes each runs a share of the texts, and the gradients are added up.
 
@@ -95,11 +97,12 @@ class Discriminator:
         Raises:
             UserError: a sample has no reference, or a gradient is not finite.
         """
-        if not all(rollout.references):
+        if rollout.examples is None and not all(rollout.references):
             raise UserError("reward 'discriminator' needs reference texts, and a sample has none.")
         draw = seeding.generator(self._seed, "discriminator", self._updates)
         self._updates += 1
-        chosen = [texts[int(torch.randint(len(texts), (), generator=draw))] for texts in rollout.references]
+        given = rollout.references if rollout.examples is None else [(text,) for text in rollout.examples]
+        chosen = [texts[int(torch.randint(len(texts), (), generator=draw))] for texts in given]
         real = self._encoded(rollout.prompts, chosen)
         written = self._encoded(rollout.prompts, rollout.texts)
         sums: dict[str, float] = defaultdict(float)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -103,6 +103,7 @@ class Collector:
         for draft, place in zip(drafts, index or (), strict=index is not None):
             draft.index = place
             draft.history = PromptHistory() if record is None else record[place]
+        shown = examples_apart(drafts) if row.examples is Author.GUIDE else []
         if row.help.looks_first:
             assert rewards is not None, "a row whose help looks at texts is collected with its rewards"
             episodes = SecondTry(self, row, progress, rewards).episodes(drafts)
@@ -110,6 +111,9 @@ class Collector:
             episodes = self.episodes(drafts, row, progress)
         groups = [number for number in numbers for _ in range(row.group_size)]
         rollout = assemble(episodes, groups, self.policy, row.script)
+        if shown:
+            texts = self._examples(shown)
+            rollout = replace(rollout, examples=tuple(t for t in texts for _ in range(row.group_size)))
         if self.sampler.largest_gap is None:
             return rollout
         return rescored(rollout, self.policy, self.config, self.sampler.largest_gap)
@@ -168,20 +172,30 @@ class Collector:
         progress: float,
         numbers: Sequence[int] | None = None,
     ) -> None:
-        """Ask a remote guide now for the roll-ins that `collect` with the same arguments will need.
+        """Ask a remote guide now for the texts that `collect` with the same arguments will need.
 
         What the guide is to finish cannot be asked ahead: the policy has yet to begin it.
         """
-        writer = self.writers.get(row.script.helper) if row.script.helper is not None else None
-        if row.help.foreseen and isinstance(writer, AskingWriter) and self.remote is not None:
+        writer = self.writers.get(Author.GUIDE)
+        if isinstance(writer, AskingWriter) and self.remote is not None:
             opened = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
+            chosen = [(draft, limit) for draft, limit in self._ahead(opened, row, progress) if limit > 0]
+            self.remote.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
+
+    def _ahead(self, opened: Sequence[Draft], row: Algorithm, progress: float) -> Iterator[tuple[Draft, int]]:
+        """What the guide will be asked whatever the policy writes, with its limits."""
+        whole = self.config.limit(Author.GUIDE)
+        if row.examples is Author.GUIDE:
+            yield from ((draft, whole) for draft in examples_apart(opened))
+        if row.script.helper is Author.GUIDE and row.help.foreseen:
             drafts = begun_apart(opened, row)
             if row.script.hint is not None:
                 drafts, switches = self.hints.asked(drafts, row, progress)
             else:
                 switches = self._switches(drafts, row, progress)
-            chosen = [(draft, switch) for draft, switch in zip(drafts, switches, strict=True) if switch > 0]
-            self.remote.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
+            yield from zip(drafts, switches, strict=True)
+        elif row.script == Script(rollout=Author.GUIDE):
+            yield from ((draft, whole) for draft in finished_apart(begun_apart(opened, row), row))
 
     def answers(
         self,
@@ -204,13 +218,18 @@ class Collector:
         return self.collect(samples, row, update, numbers=numbers)
 
     def _check(self, samples: Sequence[Sample], row: Algorithm) -> None:
-        missing = row.script.authors - set(self.writers)
+        missing = {*row.script.authors, row.examples} - set(self.writers)
         if missing:
             raise UserError(f"algorithm '{row.name}' needs a guide: give the recipe a 'guide:' section.")
         # A configuration has shown its first sample; here come all of them, and those given by hand.
         found = next(filter(None, (lacking(row, sample) for sample in samples)), None)
         if found is not None:
             raise UserError(found)
+
+    def _examples(self, shown: Sequence[Draft]) -> list[str]:
+        """What the guide writes for a reward that learns."""
+        self._add(Author.GUIDE, shown, [self.config.max_response_tokens] * len(shown))
+        return [self.policy.decode(draft.ids, self.policy.context(draft.prompt_ids)) for draft in shown]
 
     def _drafts(self, samples: Sequence[Sample], update: int, numbers: Sequence[int]) -> list[Draft]:
         return [self._open(sample, update, n) for n, sample in zip(numbers, samples, strict=True)]
@@ -257,6 +276,11 @@ class Collector:
 def episode_seed(seed: int, update: int, number: int) -> int:
     """Of the episodes of one sample of an update."""
     return seeding.derive(seed, "episode", update, number)
+
+
+def examples_apart(opened: Sequence[Draft]) -> list[Draft]:
+    """What a reward that learns is shown one text for: each prompt, with a seed of its own."""
+    return [draft.branch(seeding.derive(draft.seed, "example")) for draft in opened]
 
 
 def begun_apart(drafts: Sequence[Draft], row: Algorithm) -> Sequence[Draft]:

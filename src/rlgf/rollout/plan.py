@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, AnyAlgorithm
 from rlgf.guides.base import Request
-from rlgf.rollout.collector import begun_apart, episode_seed, finished_apart, members
+from rlgf.rollout.collector import (
+    begun_apart,
+    episode_seed,
+    examples_apart,
+    finished_apart,
+    members,
+)
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_switches
 from rlgf.rollout.writers import Draft
@@ -67,7 +73,10 @@ def update_asks(
     alone: list[Ask] = []
     if row.help.looks_first:
         alone = _asks([draft.branch(draft.seed) for draft in drafts], row.alone, config, progress)
-    return alone + _asks(drafts, row, config, progress)
+    shown = examples_apart(drafts) if row.examples is Author.GUIDE else []
+    whole = config.limit(Author.GUIDE)
+    examples = [Ask(Author.GUIDE, number, draft.seed, 0, whole) for number, draft in enumerate(shown)]
+    return alone + _asks(drafts, row, config, progress) + examples
 
 
 def _in_need(row: Algorithm) -> Algorithm:

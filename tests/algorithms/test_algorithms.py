@@ -56,6 +56,8 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "questa": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "pope": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.5),
     "sage": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "ghpo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
+    "scaf-grpo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "dr-po": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "reverse-curriculum": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, ROLLOUT, "gae", False, 1.0),
     "guided-rloo": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "leave_one_out", True, 0.6),
@@ -109,7 +111,7 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert found.whiten == (found.advantage == "gae")
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
     drawn = {"reverse-curriculum", "prefix-rft", "questa", "pope", "uft"}
-    own = drawn | {"luffy", "hpt", "bread", "adaback", "opsd", "sdft"}
+    own = drawn | {"luffy", "hpt", "bread", "adaback", "opsd", "sdft", "ghpo", "scaf-grpo"}
     assert (found.help.length == whole) == (name not in own)
     origins = {
         "hinted-grpo": GUIDE,
@@ -119,9 +121,11 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
         "opsd": REFERENCE,
         "sdft": REFERENCE,
     }
+    origins |= {"ghpo": REFERENCE, "scaf-grpo": REFERENCE}
+    assert bool(found.tiers) == (name in ("ghpo", "scaf-grpo"))
     assert (found.script.hint and found.script.hint.author) == origins.get(name)
     assert found.scores_prompts == (name == "hinted-grpo")
-    assert found.help.members == (1 if name in ("luffy", "prefix-rft") else None)
+    assert found.help.members == (1 if name in ("luffy", "prefix-rft", "scaf-grpo") else None)
     assert found.script.guide_hinted == (name in ("opsd", "sdft"))
     assert found.distills == (name in ("distill", "opsd", "sdft"))
     assert ("kl" in found.terms) == (found.advantage == "group_relative") == (found.kl_penalty == "loss")

@@ -25,7 +25,7 @@ from test_exact_gradients import (
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm, Hint, Script
-from rlgf.algorithms.catalog import HINTED_GRPO, OPSD, POPE, QUESTA, RLOO, SAGE, SDFT
+from rlgf.algorithms.catalog import GHPO, HINTED_GRPO, OPSD, POPE, QUESTA, RLOO, SAGE, SCAF_GRPO, SDFT
 from rlgf.guides.own_start import OwnStartGuide
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.config import UpdateConfig
@@ -156,7 +156,7 @@ def test_without_a_hint_both_views_are_one() -> None:
     assert not found[0][1].any()
 
 
-@pytest.mark.parametrize("base", [HINTED_GRPO, QUESTA, POPE, SAGE], ids=lambda row: row.name)
+@pytest.mark.parametrize("base", [HINTED_GRPO, QUESTA, POPE, SAGE, GHPO, SCAF_GRPO], ids=lambda row: row.name)
 def test_the_rows_learn_after_the_prompt_that_they_say(base: Algorithm) -> None:
     """With the members' advantages given by the estimator, which has its own tests; micro-batches change nothing."""
     row, as_written = base.changed(group_size=2), base is not HINTED_GRPO

@@ -20,7 +20,7 @@ from faulty_server import FaultyServer, serving
 from resume_script import toy_trainer
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, algorithm_from
-from rlgf.algorithms.catalog import GRPO, HINTED_GRPO, QUESTA, SAGE
+from rlgf.algorithms.catalog import GHPO, GRPO, HINTED_GRPO, QUESTA, SAGE, SCAF_GRPO
 from rlgf.algorithms.hint import filled
 from rlgf.errors import UserError
 from rlgf.guides import Guide, HTTPGuide, HTTPGuideConfig, Request
@@ -213,6 +213,104 @@ def test_exactly_so_many_members_have_a_hint_of_their_own() -> None:
     assert len(set(rollout.hints or ())) > 2, "each of a length of its own"
 
 
+# Tiers.
+
+
+def tiered(base: Algorithm, **hint: Any) -> Algorithm:
+    return base.changed(script={"hint": {"template": PLAIN, **hint}})
+
+
+class Watched:
+    """Pays texts after a hint of so many letters, and remembers the hints that it was shown."""
+
+    def __init__(self, needed: int) -> None:
+        self.needed = needed
+        self.shown: list[list[str | None]] = []
+
+    def __call__(self, rollout: Rollout) -> Tensor:
+        self.shown.append(list(rollout.hints or ()))
+        return torch.tensor([float(len(hint or "") >= self.needed) for hint in rollout.hints or ()])
+
+
+@pytest.mark.parametrize(
+    ("needed", "hint"), [(1, "dc"), (2, "dc"), (3, "dcba"), (5, "dcbadc"), (9, "dcbadc")]
+)
+def test_a_group_is_written_after_the_first_tier_that_helps(needed: int, hint: str) -> None:
+    """Of the reference's 9 tokens, the end included, the three tiers give 2, 4 and 6."""
+    pay, row = Watched(needed), tiered(GHPO)
+    rollout = collector().collect(SAMPLES, row, rewards=pay)
+    assert set(rollout.hints or ()) == {hint}
+    assert set(rollout.own_rate.tolist()) == {0.0}
+    assert read(rollout) == [of_letters(hint + sample.prompt) for sample in rollout.samples]
+    tried = [["dc", "dcba", "dcbadc"][: 1 + number] for number in range(3)]
+    shown = [hints[0] for hints in pay.shown if hints]
+    assert shown == [None, *next(tiers for tiers in tried if tiers[-1] == hint)]
+
+
+def test_each_group_goes_on_to_the_tier_that_it_needs() -> None:
+    row = tiered(GHPO)
+
+    def pay(rollout: Rollout) -> Tensor:
+        needed = 2 * (rollout.group % 4)
+        return (torch.tensor([len(hint or "") for hint in rollout.hints or ()]) >= needed).float()
+
+    maker = collector()
+    own = maker.collect(SAMPLES, row.alone)
+    sampled = maker.sampled[Author.POLICY]
+    rollout = maker.collect(SAMPLES, row, rewards=pay)
+    found = [len(hint or "") for hint in rollout.hints or ()]
+    assert found == [2 * (group % 4) for group in rollout.group.tolist()]
+    assert rollout.texts[:4] == own.texts[:4], "a group of which some succeed stays as it was"
+    # In three tiers 6, 4 and 2 groups of 4 are written again.
+    again = maker.sampled[Author.POLICY] - 2 * sampled
+    assert 4 * 12 <= again <= 4 * 12 * maker.config.max_response_tokens
+
+
+def test_only_the_members_that_have_hints_climb() -> None:
+    pay, row = Watched(3), tiered(SCAF_GRPO)
+    maker = collector()
+    own = maker.collect(SAMPLES, row.alone)
+    rollout = maker.collect(SAMPLES, row, rewards=pay)
+    assert rollout.hinted.view(-1, 4).sum(dim=1).tolist() == [1] * len(SAMPLES)
+    assert {hint for hint in rollout.hints or () if hint} == {"dcba"}
+    for i in (~rollout.hinted).nonzero().squeeze(1).tolist():
+        assert rollout.texts[i] == own.texts[i]
+    # One text a tier is judged, and not the rest of its group.
+    assert [len(hints) for hints in pay.shown] == [4 * len(SAMPLES), len(SAMPLES), len(SAMPLES)]
+
+
+def test_columns_are_tiers_and_each_may_be_given_in_shares() -> None:
+    samples = [replace(sample, columns={"idea": "d", "plan": "dcb", "empty": ""}) for sample in SAMPLES]
+    row = tiered(SCAF_GRPO, author=None, shares=[], columns=["idea", "plan"])
+    for needed, hint in ((1, "d"), (2, "dcb"), (9, "dcb")):
+        rollout = collector().collect(samples, row, rewards=Watched(needed))
+        assert {hint for hint in rollout.hints or () if hint} == {hint}
+    pay = Watched(9)
+    both = tiered(GHPO, author=None, shares=[0.5, 1.0], columns=["idea", "empty", "plan"])
+    rollout = collector().collect(samples, both, rewards=pay)
+    assert [hints[0] for hints in pay.shown] == [None, "d", "d", "dc", "dcb"], "an empty one helps nobody"
+    with pytest.raises(
+        UserError, match=r"column 'plan', and a sample has none .* set 'script\.hint\.columns'"
+    ):
+        collector().collect(SAMPLES, row.changed(script={"hint": {"columns": ["hint", "plan"]}}))
+
+
+def test_as_many_texts_are_foreseen_as_there_are_tiers() -> None:
+    for row, tiers in ((tiered(GHPO), 3), (tiered(SCAF_GRPO), 4)):
+        maker = collector()
+        maker.collect(SAMPLES, row, rewards=Watched(99))
+        asks = update_asks(row, maker.config, len(SAMPLES), 0, 0.0, 0)
+        assert len(asks) == 4 * len(SAMPLES) * (1 + tiers)
+        assert maker.sampled[Author.POLICY] <= sum(ask.limit for ask in asks)
+
+
+def test_the_record_knows_how_much_of_the_reference_it_took() -> None:
+    row = tiered(GHPO)
+    rollout = collector().collect(SAMPLES, row, rewards=Watched(3), index=range(len(SAMPLES)))
+    history = PromptRecord().after(Scored(rollout, Watched(3)(rollout)), row)[0]
+    assert (history.rate, history.solved, history.help) == (0.0, False, pytest.approx(4 / 9))
+
+
 # What fits.
 
 
@@ -335,6 +433,15 @@ def test_a_template_is_filled_once() -> None:
         ({"script": {"hint": {"author": "reference", "ask": "{prompt}"}}}, "leave 'ask' out"),
         ({"help": {"length": {"by": "record"}}}, "searches how long the beginning of a response has to be"),
         ({"help": {"length": {"by": "trial"}}}, "set 'by' to law or difficulty"),
+        ({"help": {"length": {"by": "trial"}}}, "or give the hint tiers"),
+        ({"base": "ghpo", "help": {"length": {"by": "record"}}}, "set 'help.length.by: trial'"),
+        ({"base": "ghpo", "help": {"length": {"by": "law"}}}, "are tried one after another"),
+        ({"base": "ghpo", "help": {"gate": {"looks_at": "record"}}}, "looks for help where texts failed"),
+        ({"base": "ghpo", "help": {"length": {"high": 0.5}}}, "leave 'help.length.low' and 'high' out"),
+        ({"base": "ghpo", "script": {"hint": {"author": "guide"}}}, "tiers are of a text that is there"),
+        ({"base": "ghpo", "script": {"hint": {"columns": ["x"]}}}, "a hint has one origin"),
+        ({"base": "ghpo", "script": {"hint": {"shares": [0.5, 0.25]}}}, "must rise"),
+        ({"base": "ghpo", "script": {"hint": {"shares": [0.5, 1.5]}}}, "less than or equal to 1"),
         ({"help": {"success": None}}, "'help.gate' counts successes: set 'help.success'"),
         ({"script": {"rollin": "guide"}}, "leave 'script.rollin' or 'script.hint' out"),
         ({"help": {"probability": 0.0}}, "its hint is never given"),
@@ -376,7 +483,9 @@ def test_the_log_tells_of_hints() -> None:
     )
 
 
-@pytest.mark.parametrize("algorithm", ["hinted-grpo", "questa", "sage", "prefix-rft", "chord"])
+@pytest.mark.parametrize(
+    "algorithm", ["hinted-grpo", "questa", "sage", "ghpo", "scaf-grpo", "prefix-rft", "chord"]
+)
 def test_a_run_that_goes_on_ends_in_the_same_weights(tmp_path: Path, algorithm: str) -> None:
     options: dict[str, Any] = {"algorithm": algorithm, "rollout": {"max_hint_tokens": 14}}
     toy_trainer(tmp_path / "whole", **options).train()

@@ -20,6 +20,7 @@ from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
 from rlgf.algorithms.self_distilled import OPSD, SDFT
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.terms import Term
+from rlgf.algorithms.tiered import GHPO, SCAF_GRPO
 from rlgf.algorithms.unguided import BC, GAE, GRPO, PPO, RLOO
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author
@@ -188,6 +189,8 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         QUESTA,
         POPE,
         SAGE,
+        GHPO,
+        SCAF_GRPO,
         RLOO,
         GUIDED_RLOO,
         DISTILL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,6 +30,15 @@ class Reader(StrEnum):
     """The guide alone, for its probabilities of what the policy writes after the prompt without it."""
 
 
+class Tier(NamedTuple):
+    """One of several hints for a prompt, each more telling than the one before it."""
+
+    column: str | None
+    """The column that holds its text; None where an author writes it."""
+    share: float
+    """How much of the text it gives."""
+
+
 class Hint(BaseModel):
     """A text that helps, put into the prompt of those episodes that `Help` chooses.
 
@@ -42,6 +52,12 @@ class Hint(BaseModel):
     """Who writes it: the guide or the policy, when it is needed, or the data's reference."""
     column: str | None = None
     """The column of the data that holds it, in place of an author."""
+    columns: tuple[str, ...] = Field(default=(), exclude_if=lambda columns: not columns)
+    """Several columns in place of one, from the least telling to the most; each is a tier."""
+    shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(), exclude_if=lambda shares: not shares
+    )
+    """Shares of the reference, or of each column, from the least to the most; each is a tier."""
     ask: str | None = None
     """What a guide or the policy is asked instead of the prompt, around ``{prompt}`` and, for an author who may know it,
     ``{reference}``. Without it a guide's hint is how the guide would begin to answer."""
@@ -52,9 +68,17 @@ class Hint(BaseModel):
 
     @model_validator(mode="after")
     def _coherent(self) -> Hint:
-        if (self.author is None) == (self.column is None):
+        if [self.author is not None, self.column is not None, bool(self.columns)].count(True) != 1:
             raise ValueError(
-                "a hint has one origin: set either 'author' (guide, policy or reference) or 'column'"
+                "a hint has one origin: set either 'author' (guide, policy or reference) or 'column', or several 'columns'"
+            )
+        if self.shares and self.author in (Author.GUIDE, Author.POLICY):
+            raise ValueError(
+                "tiers are of a text that is there: leave 'shares' out, or set 'author: reference'"
+            )
+        if list(self.shares) != sorted(set(self.shares)):
+            raise ValueError(
+                f"its 'shares' {list(self.shares)} must rise, from the least telling to the most"
             )
         if any(part not in self.template for part in ("{hint}", "{prompt}")):
             raise ValueError("its 'template' must hold {hint} and {prompt}")
@@ -69,6 +93,19 @@ class Hint(BaseModel):
                 "the policy must be told to write a hint: set 'ask', such as 'Give a hint: {prompt}'"
             )
         return self
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """The hints that are tried one after another; empty where there is only one."""
+        if not self.columns and not self.shares:
+            return ()
+        columns = self.columns or (self.column,)
+        return tuple(Tier(column, share) for column in columns for share in self.shares or (1.0,))
+
+    @property
+    def named_columns(self) -> tuple[str, ...]:
+        """The columns of the data that it is made from."""
+        return self.columns if self.column is None else (self.column,)
 
     @property
     def reads_reference(self) -> bool:

@@ -40,11 +40,13 @@ def lacking(row: Algorithm, sample: Sample) -> str | None:
             f"algorithm '{row.name}' needs reference texts, and a sample has none: let the task give them (its "
             "option 'reference_field'), or choose another algorithm."
         )
-    if hint is not None and hint.column is not None and hint.column not in sample.columns:
+    for column in () if hint is None else hint.named_columns:
+        if column in sample.columns:
+            continue
         there = ", ".join(sample.columns) or "none"
         return (
-            f"algorithm '{row.name}' takes hints from the column '{hint.column}', and a sample has none (its columns: "
-            f"{there}): set 'script.hint.column' to one that the task gives."
+            f"algorithm '{row.name}' takes hints from the column '{column}', and a sample has none (its columns: "
+            f"{there}): set 'script.hint.{'columns' if hint and hint.columns else 'column'}' to what the task gives."
         )
     return None
 
@@ -199,15 +201,29 @@ def help_can_depend_on_successes(row: Algorithm) -> str | None:
             f"'help.{depends}' gives help by what it takes: it needs a 'script.rollin' of guide or reference, or a "
             "'script.hint'"
         )
-    if law.by in ("record", "trial") and hint is not None:
+    if law.by in ("record", "trial") and hint is not None and not row.tiers:
         return (
             f"'help.length.by: {law.by}' searches how long the beginning of a response has to be: with a 'script.hint' set "
-            "'by' to law or difficulty"
+            "'by' to law or difficulty, or give the hint tiers ('shares' or 'columns') and set 'by: trial'"
         )
-    if law.by in ("record", "trial") and not help.shared:
+    if law.by in ("record", "trial") and hint is None and not help.shared:
         return f"'help.length.by: {law.by}' judges a beginning by all texts after it: set 'help.shared: true'"
     if law.by == "trial" and not help.looks_first:
         return "'help.length.by: trial' looks for help where texts failed: set 'help.gate: {looks_at: group}'"
+    return None
+
+
+def tiers_are_tried(row: Algorithm) -> str | None:
+    law = row.help.length
+    if not row.tiers:
+        return None
+    if law.by != "trial":
+        return (
+            "the tiers of a hint ('script.hint.shares', 'columns') are tried one after another where texts failed: set "
+            "'help.length.by: trial' and 'help.gate: {looks_at: group}'"
+        )
+    if (law.low, law.high) != (constant(0.0), constant(1.0)):
+        return "the tiers of a hint say how much of it is given: leave 'help.length.low' and 'high' out"
     return None
 
 
@@ -283,6 +299,7 @@ RULES: tuple[Rule, ...] = (
     callable_length,
     help_can_depend_on_successes,
     hints_have_readers,
+    tiers_are_tried,
     views_can_be_scored,
     examples_are_shown_to_a_reward_that_learns,
 )

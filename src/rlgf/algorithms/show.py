@@ -52,8 +52,10 @@ def _hint(row: Algorithm, often: str) -> str:
     hint = row.script.hint
     if hint is None:
         return ""
-    origin = f"column '{hint.column}'" if hint.author is None else hint.author.name.lower()
-    return f", {often} after a hint: {origin}"
+    columns = ", ".join(f"'{column}'" for column in hint.named_columns)
+    origin = f"column {columns}" if hint.author is None else hint.author.name.lower()
+    shares = " or ".join(f"{share:g}" for share in hint.shares)
+    return f", {often} after a hint: {shares + ' of the ' if shares else ''}{origin}"
 
 
 def _told(term: Term, row: Algorithm, often: str) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rlgf import seeding
 from rlgf.algorithms.authors import AuthorName
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
-from rlgf.algorithms.hint import View
+from rlgf.algorithms.hint import Tier, View
 from rlgf.algorithms.kl import KLConfig
 from rlgf.algorithms.rules import misfit
 from rlgf.algorithms.script import Help, Script, Span
@@ -143,6 +143,16 @@ class Algorithm(BaseModel):
     def scores_prompts(self) -> bool:
         """Whether a term scores after the bare prompt what was written after a hint."""
         return self.script.hinted and any(t.view is View.PROMPT for t in self.terms.values())
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """The tiers of its hints, which are tried one after another."""
+        return () if self.script.hint is None else self.script.hint.tiers
+
+    @property
+    def tries(self) -> int:
+        """How often a group may be written again within an update, at most."""
+        return len(self.tiers) or (self.help.length.tries if self.help.length.by == "trial" else 1)
 
     @property
     def distills(self) -> bool:

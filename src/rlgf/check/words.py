@@ -95,12 +95,23 @@ def help_words(row: Algorithm, rollout: RolloutConfig) -> str:
 def _hint(row: Algorithm, hint: Hint, rollout: RolloutConfig) -> str:
     """Where a hint comes from, and how long it is."""
     if hint.author is None:
-        origin, limit = f"a hint from the column '{hint.column}'", None
+        origin, limit = f"a hint from the column '{_named(hint)}'", None
     elif hint.author is Author.REFERENCE:
         origin, limit = "a hint from the data's own text", None
     else:
         origin, limit = f"a hint that {_WHO[hint.author]} writes", rollout.max_hint_tokens
-    return f"{origin}; {_length(row, limit)}; with its template at most {rollout.max_hint_tokens} tokens"
+    length = _tiers(hint) if hint.tiers else _length(row, limit)
+    return f"{origin}; {length}; with its template at most {rollout.max_hint_tokens} tokens"
+
+
+def _named(hint: Hint) -> str:
+    return "', then '".join(hint.named_columns)
+
+
+def _tiers(hint: Hint) -> str:
+    shares = ", ".join(f"{share:.0%}" for share in hint.shares)
+    how = f"{shares} of it" if shares else "each whole"
+    return f"{how}, one after another until texts succeed"
 
 
 def _gate(row: Algorithm) -> str:

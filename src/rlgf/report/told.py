@@ -100,7 +100,8 @@ def _writes(author: Author) -> str:
 
 def _hint(hint: Hint) -> str:
     if hint.author is None:
-        return f"with a hint from the column '{hint.column}'"
+        columns = "', then '".join(hint.named_columns)
+        return f"with a hint from the column '{columns}'"
     if hint.author is Author.REFERENCE:
         return "with a hint from the data's own text"
     return f"with a hint that {_writes(hint.author)}"

@@ -9,6 +9,7 @@ from functools import partial
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, Script, Term
+from rlgf.algorithms.hint import Tier
 from rlgf.algorithms.rules import lacking
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
@@ -124,11 +125,17 @@ class Collector:
             return self._given_pairs(drafts)
         return self.finished(self.begun(drafts, row, progress), row)
 
-    def begun(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> Sequence[Draft]:
-        """What the episodes of some drafts begin with: one for each group, or for each of its members."""
+    def begun(
+        self, drafts: Sequence[Draft], row: Algorithm, progress: float, tier: Tier | None = None
+    ) -> Sequence[Draft]:
+        """What the episodes of some drafts begin with: one for each group, or for each of its members.
+
+        Args:
+            tier: which hint, of a row whose hints have tiers.
+        """
         begun = begun_apart(drafts, row)
         if row.script.hint is not None:
-            self.hints.give(begun, row, progress, self._written)
+            self.hints.give(begun, row, progress, self._written, tier)
         if row.script.rollin is not None:
             switches = self._switches(begun, row, progress)
             self._add(row.script.rollin, begun, switches)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, Hint
-from rlgf.algorithms.hint import filled
+from rlgf.algorithms.hint import Tier, filled
 from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
@@ -33,18 +34,28 @@ class HintGiver:
         """The policy's own, by which a chat with a hint becomes a prompt again."""
         return ChatTemplate(self.policy.tokenizer, "the policy", "leave 'script.hint' out")
 
-    def give(self, drafts: Sequence[Draft], row: Algorithm, progress: float, write: Write) -> None:
+    def give(
+        self,
+        drafts: Sequence[Draft],
+        row: Algorithm,
+        progress: float,
+        write: Write,
+        tier: Tier | None = None,
+    ) -> None:
         """Let those drafts that the row's help chooses go on from their prompt with a hint in it, or of a hint for the
         guide keep that prompt for it.
 
         A draft whose hint has no text, or whose prompt leaves no room for one, goes on from its own prompt.
+
+        Args:
+            tier: which hint, of a row whose hints have tiers.
 
         Raises:
             UserError: the hint's template alone takes ``rollout.max_hint_tokens`` or more.
         """
         hint = row.script.hint
         assert hint is not None, "asked for where it is set"
-        asked, amounts = self.asked(drafts, row, progress)
+        asked, amounts = self.asked(drafts, row, progress, tier)
         chosen = [(i, amount) for i, amount in enumerate(amounts) if amount > 0]
         if hint.author in (Author.GUIDE, Author.POLICY):
             wanted = [asked[i] for i, _ in chosen]
@@ -54,14 +65,14 @@ class HintGiver:
                 for draft, part in zip(wanted, parts, strict=True)
             ]
         else:
-            found = [self.policy.decode(self._given(drafts[i], hint)[:amount]) for i, amount in chosen]
+            found = [self.policy.decode(self._given(drafts[i], hint, tier)[:amount]) for i, amount in chosen]
         for (i, _), text in zip(chosen, found, strict=True):
             drafts[i].hint = put = self._fitted(drafts[i], hint, text.rstrip("\ufffd").strip())
             if put is not None and row.script.hinted:
                 drafts[i].prompt_ids = put.ids
 
     def asked(
-        self, drafts: Sequence[Draft], row: Algorithm, progress: float
+        self, drafts: Sequence[Draft], row: Algorithm, progress: float, tier: Tier | None = None
     ) -> tuple[list[Draft], list[int]]:
         """What the author of the hints is asked to continue in place of each draft, and by how many tokens; 0 where
         there is no hint."""
@@ -71,9 +82,13 @@ class HintGiver:
         def lengths(chosen: Sequence[Draft]) -> list[int]:
             if hint.author in (Author.GUIDE, Author.POLICY):
                 return [self.config.max_hint_tokens] * len(chosen)
-            return [len(self._given(draft, hint)) for draft in chosen]
+            return [len(self._given(draft, hint, tier)) for draft in chosen]
 
         amounts = draw_switches(drafts, row, progress, lengths)
+        if tier is not None:
+            # A share such as 0.07 of 100 is 7, and not a rounding below it.
+            parts = [max(1, math.floor(tier.share * draft.help_limit + 1e-6)) for draft in drafts]
+            amounts = [part if amount else 0 for part, amount in zip(parts, amounts, strict=True)]
         return [self._asking(draft, hint) for draft in drafts], amounts
 
     def _asking(self, draft: Draft, hint: Hint) -> Draft:
@@ -84,10 +99,11 @@ class HintGiver:
         ids = draft.prompt_ids if hint.ask is None else self._ids(sample)
         return Draft(sample, ids, seeding.derive(draft.seed, "hint"))
 
-    def _given(self, draft: Draft, hint: Hint) -> list[int]:
+    def _given(self, draft: Draft, hint: Hint, tier: Tier | None) -> list[int]:
         """The tokens of a text that is there already, with its end."""
-        if hint.column is not None:
-            text = str(draft.sample.columns.get(hint.column) or "")
+        column = hint.column if tier is None else tier.column
+        if column is not None:
+            text = str(draft.sample.columns.get(column) or "")
         else:
             references = draft.sample.references
             text = references[seeding.derive(draft.seed, "hint") % len(references)]

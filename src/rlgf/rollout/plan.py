@@ -112,7 +112,7 @@ def _asks(drafts: Sequence[Draft], row: Algorithm, config: RolloutConfig, progre
     episodes = finished_apart(begun, row)
     each = len(episodes) // len(begun)
     finishing = _finishing(episodes, [s for s in switches for _ in range(each)], row, config, prompts)
-    return asks + finishing * (row.help.length.tries if row.help.length.by == "trial" else 1)
+    return asks + finishing * row.tries
 
 
 def _hint_asks(

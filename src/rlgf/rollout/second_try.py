@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm
+from rlgf.algorithms.hint import Tier
 from rlgf.rollout.assembly import assemble
 from rlgf.rollout.help import positions
 from rlgf.rollout.writers import Draft
@@ -30,7 +31,7 @@ class SecondTry:
 
     def episodes(self, drafts: Sequence[Draft]) -> list[Draft]:
         """Finished episodes, the row's ``group_size`` one after another for each draft."""
-        row, gate, size = self.row, self.row.help.gate, self.row.group_size
+        row, gate = self.row, self.row.help.gate
         assert gate is not None, "looked at, so there is one"
         own = self.collector.episodes(
             [draft.branch(draft.seed) for draft in drafts], row.alone, self.progress
@@ -40,16 +41,57 @@ class SecondTry:
             if gate.opens(rate):
                 opened.append(number)
                 drafts[number].own_rate = rate
-        begun = self.collector.begun([drafts[number] for number in opened], row, self.progress)
+        if row.tiers:
+            self._climb(own, drafts, opened)
+        else:
+            self._again(own, [drafts[number] for number in opened], opened)
+        return own
+
+    def _climb(self, own: list[Draft], drafts: Sequence[Draft], opened: Sequence[int]) -> None:
+        """Write groups again after one tier of hints after another, until enough of what is written so succeeds.
+
+        After the last tier a group stays as that left it.
+        """
+        size = self.row.group_size
+        for tier in self.row.tiers:
+            parts = [drafts[number].branch(drafts[number].seed) for number in opened]
+            places = self._again(own, parts, opened, tier)
+            won: dict[int, list[bool]] = {number: [] for number in opened}
+            groups = [place // size for place in places]
+            for number, success in zip(
+                groups, self._won([own[place] for place in places], groups), strict=True
+            ):
+                won[number].append(success)
+            enough = self.row.help.length.enough
+            opened = [number for number in opened if sum(won[number]) <= enough * len(won[number])]
+
+    def _again(
+        self, own: list[Draft], drafts: Sequence[Draft], opened: Sequence[int], tier: Tier | None = None
+    ) -> list[int]:
+        """Write those members of some groups again that are to have help, in place of what they were.
+
+        Args:
+            own: the episodes of all groups.
+            drafts: one for each of the groups.
+            opened: the groups' numbers.
+
+        Returns:
+            Which episodes have been written again.
+        """
+        row, size = self.row, self.row.group_size
+        begun = self.collector.begun(drafts, row, self.progress, tier)
         # What begins with nothing after a prompt without a hint is not helped, and stays as it was.
         each = size if row.help.shared else 1
         helped = [place for place, draft in enumerate(begun) if draft.ids or draft.hint]
-        write = self._shortest if row.help.length.by == "trial" else self._finished
+        searched = row.help.length.by == "trial" and tier is None
+        write = self._shortest if searched else self._finished
         again = write([begun[place] for place in helped])
+        places: list[int] = []
         for number, place in enumerate(helped):
             first = opened[place * each // size] * size + place * each % size
             own[first : first + each] = again[number * each : (number + 1) * each]
-        return own
+            places += range(first, first + each)
+        return places
 
     def _finished(self, begun: Sequence[Draft]) -> list[Draft]:
         return self.collector.finished(begun, self.row)
@@ -87,11 +129,16 @@ class SecondTry:
 
     def _rates(self, episodes: Sequence[Draft]) -> Iterator[float]:
         """The share of each group's texts that succeed."""
-        size, success = self.row.group_size, self.row.help.success
+        size = self.row.group_size
+        won = self._won(episodes, [number // size for number in range(len(episodes))])
+        return (sum(won[first : first + size]) / size for first in range(0, len(won), size))
+
+    def _won(self, episodes: Sequence[Draft], groups: Sequence[int]) -> list[bool]:
+        """Which texts succeed."""
+        success = self.row.help.success
         assert success is not None, "said where there is a gate"
         if not episodes:
-            return iter(())
-        groups = [number // size for number in range(len(episodes))]
+            return []
         finished = assemble(episodes, groups, self.collector.policy, self.row.script)
-        earned = self.rewards(finished).view(-1, size)
-        return iter((earned >= success).double().mean(dim=1).tolist())
+        won: list[bool] = (self.rewards(finished) >= success).tolist()
+        return won

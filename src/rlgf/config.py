@@ -161,6 +161,11 @@ class Config(_Strict):
         return self.output or Path("runs") / self.name
 
     @property
+    def foreseen(self) -> bool:
+        """Whether it is known before an update is over which prompts the next one takes, and how much help it gives."""
+        return not self.training.counts_tokens and self.rollout.draw == "passes"
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one that wrote its checkpoint."""
         return identity(self)

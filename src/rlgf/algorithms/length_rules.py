@@ -47,9 +47,15 @@ def rule_named(name: str) -> LengthRule | None:
     return found
 
 
-def rule_misfit(name: str, options: Mapping[str, Any]) -> str | None:
-    """Why a rule cannot be called with its options, in a clause; None where it can."""
+def rule_misfit(name: str, options: Mapping[str, Any], *, bounded: bool) -> str | None:
+    """Why a rule cannot be called with its options, in a clause; None where it can.
+
+    Args:
+        bounded: whether the row bounds lengths by two shares.
+    """
     rule = rule_named(name)
+    if rule is not None and bounded:
+        return "a length rule of your own chooses alone: leave 'help.length.low' and 'high' out"
     if rule is None:
         return (
             f"'help.length.options' are those of a function of your own, and 'by' is '{name}'"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
 from rlgf.algorithms.hint import View
-from rlgf.algorithms.length_rules import reads_past, rule_misfit, rule_named
+from rlgf.algorithms.length_rules import reads_past, rule_misfit
 from rlgf.algorithms.script import Span
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC
 from rlgf.registry import resolve
@@ -181,9 +181,7 @@ def help_can_be_given(row: Algorithm) -> str | None:
 
 def callable_length(row: Algorithm) -> str | None:
     law = row.help.length
-    if rule_named(law.by) is not None and (law.low, law.high) != (constant(0.0), constant(1.0)):
-        return "a length rule of your own chooses alone: leave 'help.length.low' and 'high' out"
-    return rule_misfit(law.by, law.options)
+    return rule_misfit(law.by, law.options, bounded=(law.low, law.high) != (constant(0.0), constant(1.0)))
 
 
 def help_can_depend_on_successes(row: Algorithm) -> str | None:

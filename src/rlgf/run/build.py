@@ -21,6 +21,7 @@ from rlgf.guides import (
     guide_models,
     scoring_guide,
 )
+from rlgf.guides.base import ScoringGuide
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory, Updater
@@ -184,8 +185,9 @@ def _assembled(
     # Before the first episode is paid for, not in the middle of the first update.
     scorer = scoring_guide(guide, policy) if any(row.distills for row in config.algorithm.rows) else None
     critics = _critics(config, models)
-    tokens = sum(rollout.room(config.algorithm))
-    sampler = build_sampler(config.sampler, policy, "policy", rollout.max_batch_tokens, tokens)
+    sampler = build_sampler(
+        config.sampler, policy, "policy", rollout.max_batch_tokens, sum(rollout.room(config.algorithm))
+    )
     # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
     measured = Collector(policy, guide, rollout, seeding.derive(0, "evaluation"), sampler)
     state = TrainerState(max_steps=config.training.updates)
@@ -207,20 +209,31 @@ def _assembled(
         policy=policy,
         collector=Collector(policy, guide, rollout, config.seed, sampler, candidates, assessor.rewards),
         assessor=assessor,
-        updater=Updater(
-            policy,
-            critics,
-            rollout.sampling,
-            config.update,
-            config.seed,
-            scorer,
-            config.training.updates,
-            optimizer,
-            scheduler,
-        ),
+        updater=_updater(config, policy, critics, scorer, optimizer, scheduler),
         evaluator=Evaluator(
             measured, models.measured_against, models.judge, reward, judge, rollout, data.metrics, state
         ),
+    )
+
+
+def _updater(
+    config: Config,
+    policy: LanguageModel,
+    critics: Mapping[str, Critic],
+    scorer: ScoringGuide | None,
+    optimizer: OptimizerFactory | None,
+    scheduler: SchedulerFactory | None,
+) -> Updater:
+    return Updater(
+        policy,
+        critics,
+        config.rollout.sampling,
+        config.update,
+        config.seed,
+        scorer,
+        config.training.updates,
+        optimizer,
+        scheduler,
     )
 
 

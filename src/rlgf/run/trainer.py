@@ -295,11 +295,8 @@ class Trainer:
 
     def _prefetch(self) -> None:
         """Ask a remote guide for the roll-ins of the next update, while this one trains."""
-        training = self.config.training
-        update, updates = self.progress.update + 1, training.updates
-        # Where tokens end the run or difficulty chooses prompts, the next update is not known before this one is over.
-        known = not training.counts_tokens and self.config.rollout.draw == "passes"
-        if update < updates and known and self.parts.collector.remote is not None:
+        update, updates = self.progress.update + 1, self.config.training.updates
+        if update < updates and self.config.foreseen and self.parts.collector.remote is not None:
             samples = self.batch(ahead=True)
             mine = distributed.share(len(samples))
             chosen = [samples[number] for number in mine]

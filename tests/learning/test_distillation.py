@@ -372,6 +372,7 @@ def test_a_recipe_distills_models_from_folders(tmp_path: Path) -> None:
 # Learning.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("beta", [0.0, 1.0])
 def test_the_policy_becomes_its_guide(tmp_path: Path, beta: float) -> None:
     """KL(policy || guide) over the policy's own texts falls from above 0.3 nats per token to below 0.01."""

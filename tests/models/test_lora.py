@@ -122,6 +122,7 @@ def trainer(config: Config) -> Trainer:
     return Trainer(config, parts, QUIET)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("critic", ["separate", "head"])
 def test_adapters_learn_the_trivial_problem(tmp_path: Path, critic: str) -> None:
     learner = trainer(config(tmp_path, policy={"critic": critic}))

@@ -691,7 +691,7 @@ def test_distillation_adds_to_a_reward() -> None:
 def test_each_phase_of_a_mixture_runs_its_own_row_and_critic(name: str) -> None:
     mixture = ALGORITHMS[name]
     assert isinstance(mixture, Mixture)
-    rows = [mixture.at(update, 50, seed=0) for update in range(50)]
+    rows = [mixture.at(update, update / 50, seed=0) for update in range(50)]
     assert {row.name for row in rows} == {"aggrevated", "ppo++"}
     for row in (mixture.imitate, mixture.explore):
         critics = {critic: TableCritic(ANY_VALUES.clone()) for critic in ("policy", "guide")}

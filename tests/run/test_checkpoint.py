@@ -160,7 +160,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, name: str) -
 
 
 def test_the_rows_of_the_mixture_take_turns(tmp_path: Path) -> None:
-    rows = [toy_trainer(tmp_path, **LOLS).config.algorithm.at(u, 4, LOLS["seed"]).name for u in range(4)]
+    mixture, seed = toy_trainer(tmp_path, **LOLS).config.algorithm, LOLS["seed"]
+    rows = [mixture.at(update, update / 4, seed).name for update in range(4)]
     assert rows == ["aggrevated", "ppo++", "aggrevated", "ppo++"], "what these tests rely on"
 
 

@@ -133,6 +133,7 @@ def test_a_reward_with_a_state_sees_the_episodes_of_all_processes(tmp_path: Path
             assert other.get(name) == pytest.approx(mine.get(name), abs=1e-3), name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["full", "lora"])
 def test_a_policy_that_guides_itself_ends_where_one_process_does(
     tmp_path: Path, lora: dict[str, Any] | None

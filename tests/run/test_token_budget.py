@@ -61,10 +61,10 @@ def test_schedules_follow_the_tokens(tmp_path: Path) -> None:
         tmp_path / "run",
         lambda update: seen.append(trainer.done_share),
         algorithm=help_,
-        training={"updates": 1000, "policy_tokens": 6 * EACH},
+        training={"updates": 1000, "policy_tokens": 4 * EACH},
     )
     while trainer.done_share < 1:
-        share = trainer.progress.policy_tokens / (6 * EACH)
+        share = trainer.progress.policy_tokens / (4 * EACH)
         assert trainer.done_share == pytest.approx(share)
         trainer.step()
     assert seen[0] == 0
@@ -73,7 +73,7 @@ def test_schedules_follow_the_tokens(tmp_path: Path) -> None:
 
 def test_a_mixture_changes_over_by_the_share_of_tokens(tmp_path: Path) -> None:
     trainer = toy_trainer(
-        tmp_path / "run", algorithm="d2lols", training={"updates": 1000, "policy_tokens": 10 * EACH}
+        tmp_path / "run", algorithm="d2lols", training={"updates": 1000, "policy_tokens": 5 * EACH}
     )
     rows = []
     while trainer.done_share < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from rlgf.identity import identity
 from rlgf.recipe import read_source
 
 PAGE = ROOT / "docs/methods.md"
+MEASURED = json.loads((ROOT / "results/methods.json").read_text(encoding="utf-8"))
+"""Both tables: at equal tokens of the policy, then of the guide."""
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
 
 
@@ -73,6 +76,16 @@ def test_the_block_of_a_section_is_the_row(section: Section, tmp_path: Path) -> 
 def test_a_section_names_the_papers_and_what_was_measured(section: Section) -> None:
     text = "\n".join(section.lines)
     assert set(_ARXIV.findall(ALGORITHMS[section.name].paper)) == set(_ARXIV.findall(text))
-    assert len(re.findall(r"^- (?:Measured: .*\(\[results\]\(|Not measured )", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"^- (?:Measured: [^(]*\(\[results\]\(|Not measured )", text, re.MULTILINE)) == 1
     assert len(re.findall(r"^- Paper: ", text, re.MULTILINE)) == 1
-    assert set(re.findall(r"@(\S+)@", text)) <= {section.name}
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
+def test_a_figure_is_that_of_the_table(section: Section) -> None:
+    measured = [row for row in MEASURED if row["who"] == section.name]
+    figures = [f"{row['reward']:.3f} ± {row['reward half-width']:.3f}" for row in measured]
+    said = re.search(
+        r"^- Measured: ([^(]*)\(\[results\]\(../results/methods.md", "\n".join(section.lines), re.MULTILINE
+    )
+    assert bool(figures) == bool(said)
+    assert said is None or said[1].startswith(", ".join(figures))

@@ -96,6 +96,15 @@ def test_a_run_draws_by_what_it_has_seen_and_resumes_as_if_it_had_not_stopped(tm
     assert sum(row.visits for row in resumed.progress.prompts.rows.values()) == 6 * 2
 
 
+def test_the_next_draw_is_not_known_before_this_one_has_earned(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, **DRAWN)
+    assert len(trainer.batch()) == 2
+    with pytest.raises(
+        UserError, match=r"'rollout.draw: difficulty' tells the next samples only after this update"
+    ):
+        trainer.batch(ahead=True)
+
+
 def test_it_needs_to_know_what_a_success_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"set 'algorithm.help.success' to what a text has to earn"):
         toy_trainer(tmp_path, algorithm="grpo", rollout={"draw": "difficulty"})

@@ -39,7 +39,7 @@ def samples_have_what_the_algorithm_reads(config: Config, found: Found) -> str |
 
 def there_are_prompts_to_draw_from(config: Config, found: Found) -> str | None:
     count, size = (
-        max(config.rollout.episodes // row.group_size for row in config.algorithm.rows),
+        max(config.rollout.prompts(row) for row in config.algorithm.rows),
         len(found.train),
     )
     if config.rollout.draw == "passes" or count <= size:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlgf.algorithms import AnyAlgorithm
+from rlgf.algorithms import Algorithm, AnyAlgorithm
 from rlgf.identity import FREE, LATER
 from rlgf.models.sampling import Sampling
 from rlgf.types import Author
@@ -47,6 +47,10 @@ class RolloutConfig(BaseModel):
                 f"'max_response_tokens' {self.max_response_tokens}"
             )
         return self
+
+    def prompts(self, row: Algorithm) -> int:
+        """How many prompts an update of a row takes."""
+        return self.episodes // row.group_size
 
     def limit(self, author: Author) -> int:
         """The most tokens of a response that an author may write."""

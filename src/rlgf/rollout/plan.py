@@ -58,7 +58,7 @@ def planned(algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: 
     """
     for update in range(updates):
         row = algorithm.at(update, update / updates, seed)
-        prompts = config.episodes // row.group_size
+        prompts = config.prompts(row)
         asks = update_asks(row, config, prompts, update, update / updates, seed)
         yield UpdatePlan(row, prompts, asks)
 

@@ -92,6 +92,6 @@ def _told(to: str) -> Iterator[None]:
         raise UserError(f"the Hugging Face hub refuses {to} ({status}: {said}): {remedy}.") from error
     except _NOT_REACHED as error:
         raise UserError(
-            f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {error}): is there a network? Behind a "
-            "mirror set HF_ENDPOINT."
+            f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {error}): is there a network? To use "
+            "a mirror, set HF_ENDPOINT."
         ) from error

@@ -50,7 +50,6 @@ class Progress:
         self,
         experience: Experience,
         row: Algorithm,
-        samples: int,
         sampled: Mapping[Author, int],
         seconds: float,
         guide_accounts: dict[str, dict[str, Any]],
@@ -60,7 +59,6 @@ class Progress:
 
         Args:
             row: the one that the update ran.
-            samples: those of the training data that it used.
             sampled: tokens of each author, of all processes.
             seconds: that it took.
         """
@@ -72,7 +70,7 @@ class Progress:
         after = replace(
             self,
             update=update,
-            samples=self.samples + samples,
+            samples=self.samples + config.rollout.prompts(row),
             kl_coefficients=coefficients,
             policy_tokens=self.policy_tokens + sampled[Author.POLICY],
             guide_tokens=self.guide_tokens + sampled[Author.GUIDE],

@@ -131,7 +131,10 @@ class Trainer:
         return self.progress.share(self.config.training)
 
     def row(self, update: int | None = None) -> Algorithm:
-        """The row of the algorithm that an update runs; default: the current one."""
+        """The row of the algorithm that an update runs; default: the current one.
+
+        Of a mixture in a run that tokens end, another update's is the one that it would run if updates alone ended it.
+        """
         algorithm, config = self.config.algorithm, self.config
         unguided = algorithm.unguided if self.progress.unguided else None
         if update is None or update == self.progress.update:
@@ -143,6 +146,9 @@ class Trainer:
 
         Args:
             ahead: the next update's.
+
+        Raises:
+            UserError: the next one's are drawn by difficulty, which this update's texts have yet to tell.
         """
         return [self.parts.train[index] for index in self._places(ahead=ahead)]
 
@@ -242,19 +248,17 @@ class Trainer:
         if self.parts.collector.remote is not None:
             self.parts.collector.remote.close()
 
-    def _prompts(self, row: Algorithm) -> int:
-        return self.config.rollout.episodes // row.group_size
-
     def _places(self, *, ahead: bool = False) -> list[int]:
         """Where the samples of `batch` stand in the training data."""
-        first, count = self.progress.samples, self._prompts(self.row())
-        size, seed = len(self.parts.train), self.config.seed
+        progress, count, size = self.progress, self.config.rollout.prompts(self.row()), len(self.parts.train)
         if self.config.rollout.draw == "difficulty":
-            assert not ahead, "drawn once it is known what this update's texts have earned"
-            return by_difficulty(count, size, seed, self.progress.update, self.progress.prompts.rates)
+            if ahead:
+                raise UserError("'rollout.draw: difficulty' tells the next samples only after this update.")
+            return by_difficulty(count, size, self.config.seed, progress.update, progress.prompts.rates)
+        first = progress.samples
         if ahead:
-            first, count = first + count, self._prompts(self.row(self.progress.update + 1))
-        return list(shuffled_passes(first, count, size, seed))
+            first, count = first + count, self.config.rollout.prompts(self.row(progress.update + 1))
+        return list(shuffled_passes(first, count, size, self.config.seed))
 
     def _collect(self, row: Algorithm, samples: Sequence[Sample] | None = None) -> Rollout:
         """
@@ -299,8 +303,8 @@ class Trainer:
         if update < updates and self.config.foreseen and self.parts.collector.remote is not None:
             samples = self.batch(ahead=True)
             mine = distributed.share(len(samples))
-            chosen = [samples[number] for number in mine]
-            self.parts.collector.prefetch(chosen, self.row(update), update, update / updates, mine)
+            row, chosen = self.row(update), [samples[number] for number in mine]
+            self.parts.collector.prefetch(chosen, row, update, update / updates, mine)
 
     def _advance(
         self, experience: Experience, row: Algorithm, losses: dict[str, float], sampled: Counter[Author]
@@ -313,7 +317,7 @@ class Trainer:
         phases, self._phases = self._phases, Phases()
         # At once, so that an interruption finds the update either finished or not.
         self.progress = progress = self.progress.advanced(
-            experience, row, self._prompts(row), sampled, phases.total, self.guide_usage.dump(), self.config
+            experience, row, sampled, phases.total, self.guide_usage.dump(), self.config
         )
         return {
             "algorithm": row.name,

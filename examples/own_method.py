@@ -1,4 +1,4 @@
-"""A method of your own, with a rule of help and a loss of its own. Run it: python examples/own_method.py"""
+"""A new method, with its own rule of help and its own loss. To run it: python examples/own_method.py"""
 
 import sys
 

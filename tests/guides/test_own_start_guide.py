@@ -79,7 +79,7 @@ def test_it_scores_as_the_start_does_and_after_the_prompt_with_the_hint(lora: di
 def test_it_writes_as_the_start_does(lora: dict[str, Any] | None) -> None:
     requests = [Request(text, 6, seed) for seed, text in enumerate(["ab", "c", "dda"])]
     trainer = own("ppo++", lora=lora, changes={})
-    guide = trainer.parts.collector.writers[Author.GUIDE].guide  # type: ignore[attr-defined]
+    guide = trainer.parts.collector.writers[Author.GUIDE].guide
     before = guide.write(requests)
     move(trainer)
     assert guide.write(requests) == before

@@ -124,7 +124,7 @@ def test_a_recipe_sets_the_number_and_the_reward_of_the_run_judges(tmp_path: Pat
     assert "candidates" not in identity(one.config)["guide"], "runs of before go on"
     assert identity(six.config)["guide"]["candidates"] == 6
     assert pay(six.collect()).mean() > pay(one.collect()).mean() + 0.1
-    # What is measured of the guide is what it writes at once.
+    # An evaluation measures the guide by its first text alone.
     assert six.evaluate(Author.GUIDE).totals == one.evaluate(Author.GUIDE).totals
 
 

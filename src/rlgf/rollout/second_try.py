@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from jaxtyping import Float
-from torch import Tensor
 
 from rlgf.algorithms import Algorithm
 from rlgf.algorithms.hint import Tier
 from rlgf.rollout.assembly import assemble
+from rlgf.rollout.candidates import Rewards
 from rlgf.rollout.help import positions
 from rlgf.rollout.writers import Draft
-from rlgf.types import Rollout
 
 if TYPE_CHECKING:
     from rlgf.rollout.collector import Collector
@@ -27,7 +24,7 @@ class SecondTry:
     collector: Collector
     row: Algorithm
     progress: float
-    rewards: Callable[[Rollout], Float[Tensor, "B"]]
+    rewards: Rewards
 
     def episodes(self, drafts: Sequence[Draft]) -> list[Draft]:
         """Finished episodes, the row's ``group_size`` one after another for each draft."""

@@ -15,10 +15,13 @@ import cProfile
 import os
 import pstats
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -36,6 +39,11 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
+from rlgf.run.trainer import Trainer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from faulty_server import FaultyServer, serving
 
 ROOT = Path(__file__).parents[1]
 BASE = {"episodes": 32, "response": 32, "width": 128, "group": 4, "vocabulary": 4096}
@@ -45,6 +53,7 @@ GROWTH: dict[str, Sequence[int]] = {
     "width": (64, 128, 256, 512),
     "group": (2, 4, 8, 16),
     "vocabulary": (2048, 4096, 16384, 49152),
+    "latency": (50, 200, 800, 3200),
 }
 WORDS = {
     "episodes": "episodes of an update",
@@ -52,6 +61,7 @@ WORDS = {
     "width": "width of the model, 4 layers",
     "group": "texts of a prompt, episodes the same",
     "vocabulary": "tokens in the vocabulary",
+    "latency": "milliseconds of a guide's answer, guided GRPO",
 }
 PROMPT, LAYERS, PHASES = 32, 4, ("collect", "assess", "learn")
 _BEGIN, _END = "<!-- written by benchmarks/growth.py -->\n", "<!-- until here -->\n"
@@ -93,17 +103,52 @@ def update_of(size: dict[str, int], tokenizer: PreTrainedTokenizerBase) -> Calla
     assessor = Assessor(policy, reference, {}, length_reward, config.sampling, config.max_batch_tokens)
     updater = Updater(policy, {}, config.sampling, UpdateConfig(epochs=1, minibatch=32), seed=0)
 
-    def update() -> dict[str, float]:
-        times = [time.perf_counter()]
-        rollout = collector.collect(samples, row)
-        times.append(time.perf_counter())
-        experience = assessor.assess(rollout, row, 0.001)
-        times.append(time.perf_counter())
-        updater.update(experience, row)
-        times.append(time.perf_counter())
-        return dict(zip(PHASES, np.diff(times).tolist(), strict=True))
+    return lambda: timed(
+        lambda: collector.collect(samples, row),
+        lambda rollout: assessor.assess(rollout, row, 0.001),
+        lambda experience: updater.update(experience, row),
+    )
 
-    return update
+
+def guided_update(
+    latency: int, tokenizer: PreTrainedTokenizerBase, stack: ExitStack
+) -> Callable[[], dict[str, float]]:
+    """One update of guided GRPO whose guide, a server, takes some milliseconds an answer; it is asked ahead of need."""
+    server = stack.enter_context(serving(FaultyServer(latency=latency / 1000)))
+    trainer = Trainer(
+        {
+            "algorithm": {"base": "guided-grpo", "group_size": BASE["group"]},
+            "guide": {"url": server.url, "model": "letters", "concurrency": 32, "cache": None},
+            "rollout": {
+                "episodes": BASE["episodes"],
+                "max_prompt_tokens": PROMPT,
+                "min_response_tokens": BASE["response"],
+                "max_response_tokens": BASE["response"],
+            },
+            "update": {"epochs": 1, "minibatch": 32},
+            "training": {"trackers": []},
+            "output": stack.enter_context(TemporaryDirectory()),
+        },
+        policy=model(BASE, tokenizer),
+        reward=length_reward,
+        train=reviews(200)[0],
+    )
+    stack.callback(trainer.close)
+    return lambda: timed(trainer.collect, trainer.assess, trainer.learn)
+
+
+def timed(
+    collect: Callable[[], Any], assess: Callable[[Any], Any], learn: Callable[[Any], object]
+) -> dict[str, float]:
+    """The seconds of each step of one update."""
+    times = [time.perf_counter()]
+    rollout = collect()
+    times.append(time.perf_counter())
+    experience = assess(rollout)
+    times.append(time.perf_counter())
+    learn(experience)
+    times.append(time.perf_counter())
+    return dict(zip(PHASES, np.diff(times).tolist(), strict=True))
 
 
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
@@ -114,10 +159,14 @@ def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
 def measured(what: str, rounds: int, sizes: Sequence[int]) -> dict[str, list[float]]:
     """Median seconds of each step, and of all, at each size."""
     tokenizer = small_gpt(reviews(1)[1], vocabulary=2048).tokenizer
-    updates = [update_of({**BASE, what: size}, tokenizer) for size in sizes]
-    for update in updates:
-        update()
-    found = [[update() for update in updates] for _ in range(rounds)]
+    with ExitStack() as stack:
+        if what == "latency":
+            updates = [guided_update(size, tokenizer, stack) for size in sizes]
+        else:
+            updates = [update_of({**BASE, what: size}, tokenizer) for size in sizes]
+        for update in updates:
+            update()
+        found = [[update() for update in updates] for _ in range(rounds)]
     medians = {
         phase: [statistics.median(one[number][phase] for one in found) for number in range(len(sizes))]
         for phase in PHASES
@@ -146,8 +195,9 @@ def exponents(*, quick: bool, write: bool) -> None:
         section = [
             "## Growth",
             "",
-            f"Exponents of the seconds of a GRPO update (`python benchmarks/growth.py exponents --write`), {date.today()}, two",
-            f"threads, {1 if quick else 5} rounds in turns, with a load of {load:.1f} before. Where they do not grow: {others};",
+            "Exponents of the seconds of a GRPO update (`python benchmarks/growth.py exponents --write`),",
+            f"{date.today()}, two threads, {1 if quick else 5} rounds in turns, load before {load:.1f}.",
+            f"Where they do not grow: {others};",
             f"prompts of {PROMPT} tokens, {LAYERS} layers, one epoch.",
             "",
             *lines,
@@ -171,7 +221,9 @@ def plot(found: dict[str, dict[str, list[float]]], file: Path) -> None:
         sizes = GROWTH[what][: len(lines["update"])]
         for name, seconds in lines.items():
             axis.loglog(sizes, seconds, marker="o", label=f"{name}, {exponent(sizes, seconds):.2f}")
-        axis.set(title=WORDS[what].split(",")[0])
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.set_xticks([], minor=True)
+        axis.set_title(WORDS[what].split(",")[0], fontsize="medium")
         axis.legend(fontsize="small")
     axes[0].set_ylabel("seconds")
     figure.savefig(file, dpi=80)
@@ -213,7 +265,8 @@ def profile(algorithms: Sequence[str], *, quick: bool, top: int = 14) -> None:
         experience = timed("assess", assessor.assess, rollout, row, 0.001)
         timed("learn", updater.update, experience, row)
         total = sum(parts.values())
-        print(f"\n{name}: " + ", ".join(f"{phase} {taken / total:.0%}" for phase, taken in parts.items()))
+        said = ", ".join(f"{phase} {taken:.2f} s ({taken / total:.0%})" for phase, taken in parts.items())
+        print(f"\n{name}: {total:.2f} s: {said}")
         stats: Any = pstats.Stats(watch)
         own = sorted(((own, where) for where, (_, _, own, _, _) in stats.stats.items()), reverse=True)
         for seconds, (file, line, function) in own[:top]:

@@ -11,8 +11,10 @@ import yaml
 from report_toys import run_folder, sample
 from rich.console import Console
 
-from rlgf.compare.grid import Comparison, collect_runs, load_comparison, run_comparison
+from rlgf.compare.finished import Finished, FinishedRuns
+from rlgf.compare.grid import Comparison, load_comparison, run_comparison
 from rlgf.compare.page import MOST_BYTES, write_page
+from rlgf.compare.tables import write_tables
 from rlgf.errors import UserError
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
@@ -57,7 +59,7 @@ def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: C
         rows = {row["who"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["start", "guide", "reference text", "ppo", "ppo++"]
     assert rows["reference text"]["reward"] == "1.0"
-    runs = collect_runs(comparison)
+    runs = FinishedRuns(comparison).read()
     mean = sum(runs["plain", "ppo", seed].totals["reward"] for seed in (0, 1)) / 2
     assert float(rows["ppo"]["reward"]) == pytest.approx(mean)
     difference = sum(
@@ -81,6 +83,58 @@ def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: C
     assert not list(comparison.runs.rglob("checkpoints"))
     run_comparison(comparison, display=QUIET)
     assert {path: path.stat().st_mtime_ns for path in comparison.runs.rglob("summary.json")} == written
+
+
+def finished(frontier: list[tuple[float, float]], **totals: float) -> Finished:
+    return Finished(totals, 60.0, [(0.0, 0.0), (9.0, 1.0)], frontier, {"policy": 9.0, "guide": 0.0})
+
+
+def test_algorithms_are_compared_by_the_judge_and_at_equal_kl(comparison: Comparison) -> None:
+    """By hand: last KLs 0.1, 0.4, 0.2, 0.6 have the median 0.3; up to there are 0.5 and 0.75, 0.8 and 0.55."""
+    comparison = comparison.model_copy(update={"metrics": ("reward", "judge", "kl")})
+    runs = {
+        ("plain", "ppo", 0): finished([(0.0, 0.2), (0.1, 0.5)], reward=0.5, judge=0.6, kl=0.1),
+        ("plain", "ppo", 1): finished([(0.0, 0.3), (0.4, 0.9)], reward=0.9, judge=0.5, kl=0.4),
+        ("plain", "ppo++", 0): finished([(0.0, 0.2), (0.2, 0.8)], reward=0.7, judge=0.9, kl=0.2),
+        ("plain", "ppo++", 1): finished([(0.0, 0.2), (0.6, 0.9)], reward=0.9, judge=0.7, kl=0.6),
+    }
+    write_tables(comparison, runs, {"plain": {}})
+    ppo, guided = json.loads((comparison.results / "toy.json").read_text())
+    assert guided["judge minus ppo"] == pytest.approx(0.25)
+    assert "judge minus ppo" not in ppo
+    assert ppo["equal KL"] == guided["equal KL"] == pytest.approx(0.3)
+    assert ppo["reward at equal KL"] == pytest.approx(0.625)
+    assert guided["reward at equal KL"] == pytest.approx(0.675)
+    assert "Equal KL is 0.30 nats per token" in (comparison.results / "toy.md").read_text()
+
+
+def test_kept_runs_are_not_run_again_where_their_folders_are_not(comparison: Comparison) -> None:
+    """Unless the recipe says another thing now; a word about it may differ."""
+    run_comparison(comparison, display=QUIET)
+    written = (comparison.results / "toy.runs.json").read_text()
+    table = (comparison.results / "toy.csv").read_text()
+    page = (comparison.results / "toy.html").read_text()
+    elsewhere = comparison.model_copy(update={"runs": comparison.runs / "elsewhere"})
+    run_comparison(elsewhere, display=QUIET)
+    assert not elsewhere.runs.exists()
+    assert (comparison.results / "toy.runs.json").read_text() == written
+    assert (comparison.results / "toy.csv").read_text() == table
+    assert (comparison.results / "toy.html").read_text() == page
+
+    changed = {**comparison.algorithms, "ppo++": ("algorithm=ppo++", "algorithm.gamma=0.5")}
+    assert {
+        algorithm
+        for _, algorithm, _ in FinishedRuns(elsewhere.model_copy(update={"algorithms": changed})).read()
+    } == {"ppo"}
+    told = {**comparison.algorithms, "ppo": ("algorithm=ppo", "name=other")}
+    assert len(FinishedRuns(elsewhere.model_copy(update={"algorithms": told})).read()) == 4
+
+
+def test_a_torn_file_of_kept_runs_is_named(comparison: Comparison) -> None:
+    comparison.results.mkdir()
+    (comparison.results / "toy.runs.json").write_text('{"runs": {')
+    with pytest.raises(UserError, match="restore it, or delete it"):
+        run_comparison(comparison, display=QUIET)
 
 
 def test_a_grid_has_a_page_whose_groups_are_its_algorithms(comparison: Comparison) -> None:

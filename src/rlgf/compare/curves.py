@@ -10,18 +10,17 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from rlgf.run.metrics_log import read_metrics
-
 if TYPE_CHECKING:
-    from rlgf.compare.grid import Comparison, Finished
+    from rlgf.compare.finished import Authors, Cell, Finished
+    from rlgf.compare.grid import Comparison
 
 mpl.use("Agg")
 
 
 def draw_curves(
     comparison: Comparison,
-    runs: Mapping[tuple[str, str, int], Finished],
-    authors: Mapping[str, Mapping[str, Mapping[str, float]]],
+    runs: Mapping[Cell, Finished],
+    authors: Authors,
 ) -> list[Path]:
     """One picture a setting: validation reward over policy tokens, the mean over seeds and its range."""
     paths = []
@@ -37,16 +36,6 @@ def draw_curves(
         save_curves(path, f"{comparison.name}, {setting}", curves, levels)
         paths.append(path)
     return paths
-
-
-def read_curve(folder: Path) -> list[tuple[float, float]]:
-    """(policy tokens so far, validation reward) at each evaluation of a run."""
-    tokens, points = 0.0, []
-    for line in read_metrics(folder):
-        tokens = float(line.get("policy_tokens", tokens))
-        if "validation/reward" in line:
-            points.append((tokens, float(line["validation/reward"])))
-    return points
 
 
 def save_curves(

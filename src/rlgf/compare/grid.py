@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlgf.compare.curves import draw_curves, read_curve
+from rlgf.compare.curves import draw_curves
+from rlgf.compare.finished import FinishedRuns
 from rlgf.compare.page import write_page
 from rlgf.compare.tables import write_tables
 from rlgf.config import Config, load_config
@@ -83,18 +81,6 @@ class Comparison(BaseModel):
                     yield setting, algorithm, seed
 
 
-@dataclass(frozen=True)
-class Finished:
-    """What a finished run measured."""
-
-    totals: Mapping[str, float]
-    seconds: float
-    curve: Sequence[tuple[float, float]]
-    """(policy tokens so far, validation reward) at each evaluation."""
-    tokens: Mapping[str, float]
-    """What the policy and the guide wrote in training."""
-
-
 def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Comparison:
     """Read a comparison's recipe, given by its path or by the name of a packaged one.
 
@@ -131,28 +117,43 @@ def run_comparison(
     Raises:
         UserError: a run's recipe does not fit, or nothing has finished to report on.
     """
-    display = display or Display()
+    display, finished = display or Display(), FinishedRuns(comparison)
     if not report_only:
-        configs = {cell: comparison.config(*cell) for cell in comparison.grid()}
-        for sources in comparison.prepare:
-            train_once(load_config(*sources), display)
-        for number, (cell, config) in enumerate(configs.items(), start=1):
-            display.note(f"[{number}/{len(configs)}] {' '.join(map(str, cell))}")
-            train_once(config, display)
-            # Nothing goes on with a finished run, and the optimizers of a whole grid would fill the disk.
-            shutil.rmtree(config.folder / "checkpoints", ignore_errors=True)
-        for setting in comparison.settings:
-            _measure_authors(comparison, setting, display)
-    runs = collect_runs(comparison)
+        _run_missing(finished, display)
+    runs, authors = finished.read(), finished.authors()
     if not runs:
         raise UserError(f"no run of '{comparison.name}' has finished: run it without --report-only.")
-    authors = {setting: _read_authors(comparison, setting) for setting in comparison.settings}
-    for path in (
+    written = [
+        finished.keep(),
         *write_tables(comparison, runs, authors),
         *draw_curves(comparison, runs, authors),
-        write_page(comparison, runs),
-    ):
+    ]
+    # Texts are in the folders alone.
+    here = [cell for cell in runs if comparison.folder(*cell).exists()]
+    if here:
+        written.append(write_page(comparison, here))
+    for path in written:
         display.note(f"Wrote {path}")
+
+
+def _run_missing(finished: FinishedRuns, display: Display) -> None:
+    """What has not finished anywhere, after what it starts from."""
+    runs, authors, comparison = finished.read(), finished.authors(), finished.comparison
+    if len(runs) < len(finished.configs) or not all(authors.values()):
+        for sources in comparison.prepare:
+            train_once(load_config(*sources), display)
+    for number, (cell, config) in enumerate(finished.configs.items(), start=1):
+        display.note(f"[{number}/{len(finished.configs)}] {' '.join(map(str, cell))}")
+        if cell in runs:
+            display.note("is finished.")
+            continue
+        train_once(config, display)
+        # Nothing goes on with a finished run, and the optimizers of a whole grid would fill the disk.
+        shutil.rmtree(config.folder / "checkpoints", ignore_errors=True)
+        finished.keep()
+    for setting in comparison.settings:
+        if not authors[setting]:
+            _measure_authors(comparison, setting, finished.authors_file(setting), display)
 
 
 def train_once(config: Config, display: Display) -> None:
@@ -165,28 +166,9 @@ def train_once(config: Config, display: Display) -> None:
         trainer.train(resume=resume)
 
 
-def collect_runs(comparison: Comparison) -> dict[tuple[str, str, int], Finished]:
-    """Every run of the grid that has finished."""
-    runs = {}
-    for cell in comparison.grid():
-        path = comparison.folder(*cell) / "summary.json"
-        if path.exists():
-            summary = json.loads(path.read_text())
-            progress = summary["progress"]
-            runs[cell] = Finished(
-                summary["totals"]["policy"],
-                progress["seconds"],
-                read_curve(path.parent),
-                {author: float(progress[f"{author}_tokens"]) for author in ("policy", "guide")},
-            )
-    return runs
-
-
-def _measure_authors(comparison: Comparison, setting: str, display: Display) -> None:
+def _measure_authors(comparison: Comparison, setting: str, path: Path, display: Display) -> None:
     """The start policy, each guide and the data's own texts on the test split, once a setting."""
-    path = comparison.runs / comparison.name / setting / "authors.json"
-    if path.exists():
-        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     configs = [comparison.config(setting, name, 0) for name in comparison.algorithms]
     guided = {config.guide.label: config for config in configs if config.guide is not None}
     measured: dict[str, dict[str, float]] = {}
@@ -199,9 +181,3 @@ def _measure_authors(comparison: Comparison, setting: str, display: Display) -> 
             measured[name] = trainer.evaluate(Author.GUIDE).totals
     measured["reference text"] = reference
     path.write_text(to_json(measured, indent=1))
-
-
-def _read_authors(comparison: Comparison, setting: str) -> dict[str, Any]:
-    path = comparison.runs / comparison.name / setting / "authors.json"
-    authors: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return authors

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +15,13 @@ from rlgf.evaluation.statistics import Interval, first_at, interval, paired_diff
 from rlgf.jsontext import to_json
 
 if TYPE_CHECKING:
-    from rlgf.compare.grid import Comparison, Finished
-
-Runs = Mapping[tuple[str, str, int], "Finished"]
-Authors = Mapping[str, Mapping[str, Mapping[str, float]]]
+    from rlgf.compare.finished import Authors, Cell, Finished
+    from rlgf.compare.grid import Comparison
 
 _COUNTS = ("policy tokens", "guide tokens", "tokens to level")
 
 
-def write_tables(comparison: Comparison, runs: Runs, authors: Authors) -> list[Path]:
+def write_tables(comparison: Comparison, runs: Mapping[Cell, Finished], authors: Authors) -> list[Path]:
     """Write the three files into the results folder; the Markdown holds one table a setting."""
     rows = [
         row for setting in comparison.settings for row in _rows(comparison, setting, runs, authors[setting])
@@ -40,7 +40,10 @@ def write_tables(comparison: Comparison, runs: Runs, authors: Authors) -> list[P
 
 
 def _rows(
-    comparison: Comparison, setting: str, runs: Runs, authors: Mapping[str, Mapping[str, float]]
+    comparison: Comparison,
+    setting: str,
+    runs: Mapping[Cell, Finished],
+    authors: Mapping[str, Mapping[str, float]],
 ) -> list[dict[str, Any]]:
     """Rows of one setting: start, guide and reference text, then each algorithm that has finished runs."""
     rows: list[dict[str, Any]] = []
@@ -53,17 +56,25 @@ def _rows(
             by_algorithm.setdefault(algorithm, {})[seed] = run
     baseline = by_algorithm.get(comparison.baseline, {})
     level = _level([run.curve for run in baseline.values()])
+    # A reward that can be fooled has a judge beside it, and pays for leaving the start.
+    frontiers = [run.frontier for finished in by_algorithm.values() for run in finished.values()]
+    budget = _usual_kl(frontiers) if "judge" in comparison.metrics else None
     for algorithm, finished in by_algorithm.items():
         row: dict[str, Any] = {"setting": setting, "who": algorithm, "seeds": len(finished)}
         for metric in comparison.metrics:
             _put(row, metric, interval([run.totals[metric] for run in finished.values()]))
         if algorithm != comparison.baseline:
-            difference = paired_difference(
-                {seed: run.totals["reward"] for seed, run in finished.items()},
-                {seed: run.totals["reward"] for seed, run in baseline.items()},
-            )
-            if difference is not None:
-                _put(row, f"reward minus {comparison.baseline}", difference)
+            for metric in _compared(comparison):
+                difference = paired_difference(
+                    {seed: run.totals[metric] for seed, run in finished.items()},
+                    {seed: run.totals[metric] for seed, run in baseline.items()},
+                )
+                if difference is not None:
+                    _put(row, f"{metric} minus {comparison.baseline}", difference)
+        if budget is not None:
+            within = [_best_within(run.frontier, budget) for run in finished.values()]
+            _put(row, "reward at equal KL", interval(within))
+            row["equal KL"] = budget
         if level is not None:
             reached = [t for run in finished.values() if (t := first_at(run.curve, level)) is not None]
             row["tokens to level"] = sum(reached) / len(reached) if reached else math.nan
@@ -83,14 +94,37 @@ def _level(curves: Sequence[Sequence[tuple[float, float]]]) -> float | None:
     return end if end > start else None
 
 
+def _compared(comparison: Comparison) -> list[str]:
+    """Metrics of which a table has differences: the reward that was paid, and the judge's, which nobody was paid for."""
+    return [metric for metric in ("reward", "judge") if metric in comparison.metrics]
+
+
+def _usual_kl(frontiers: Sequence[Sequence[tuple[float, float]]]) -> float | None:
+    """The median over runs of the KL at the last evaluation; None where runs did not measure it."""
+    found = [frontier[-1][0] for frontier in frontiers if frontier and not math.isnan(frontier[-1][0])]
+    return statistics.median(found) if found else None
+
+
+def _best_within(frontier: Sequence[tuple[float, float]], budget: float) -> float:
+    """The highest reward where the KL is at most the budget, on straight lines between the evaluations."""
+    best = frontier[0][1]
+    for (kl, reward), (next_kl, next_reward) in pairwise(frontier):
+        if next_kl <= budget:
+            best = max(best, next_reward)
+        if (kl <= budget) != (next_kl <= budget):
+            best = max(best, reward + (next_reward - reward) * (budget - kl) / (next_kl - kl))
+    return best
+
+
 def _put(row: dict[str, Any], name: str, value: Interval) -> None:
     row[name] = value.mean
     row[f"{name} half-width"] = value.half_width
 
 
 def _markdown(comparison: Comparison, rows: list[dict[str, Any]]) -> str:
-    difference = f"reward minus {comparison.baseline}"
-    columns = [*comparison.metrics, difference, *_COUNTS, "reached level", "minutes a run"]
+    differences = [f"{metric} minus {comparison.baseline}" for metric in _compared(comparison)]
+    equal = [name for name in ("reward at equal KL",) if any(name in row for row in rows)]
+    columns = [*comparison.metrics, *differences, *equal, *_COUNTS, "reached level", "minutes a run"]
     page = f"{comparison.name}.html"
     lines = [
         f"# {comparison.name}",
@@ -110,6 +144,15 @@ def _markdown(comparison: Comparison, rows: list[dict[str, Any]]) -> str:
                 cells = [_cell(row, column) for column in columns]
                 lines.append(f"| {row['who']} | {row['seeds']} | " + " | ".join(cells) + " |")
         lines.append("")
+        budget = next(
+            (row["equal KL"] for row in rows if row["setting"] == setting and "equal KL" in row), None
+        )
+        if budget is not None:
+            lines += [
+                f"Equal KL is {budget:.2f} nats per token, the median of all runs at their last evaluation: the",
+                "column has the highest validation reward up to there, on straight lines between evaluations.",
+                "",
+            ]
     lines.append(
         "Means over seeds with 95% t intervals. 'Policy tokens', 'guide tokens': written in training. 'Tokens to level': "
         "policy tokens until the validation reward first reaches the mean final validation reward of "

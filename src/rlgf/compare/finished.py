@@ -1,0 +1,153 @@
+"""What finished runs of a comparison measured: read from their folders, and kept in one small file beside the tables.
+
+With that file a grid goes on where the folders of its runs are not, such as on another machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlgf.config import Config
+from rlgf.errors import UserError
+from rlgf.jsontext import to_json
+from rlgf.run.metrics_log import read_metrics
+
+if TYPE_CHECKING:
+    from rlgf.compare.grid import Comparison
+
+Cell = tuple[str, str, int]
+"""A setting, an algorithm and a seed."""
+Authors = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Of each setting what the start, the guides and the data's own texts measure."""
+
+_WORDS = {"name", "output", "summary", "equation", "paper"}
+"""Fields that a run's numbers do not depend on."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a finished run measured."""
+
+    totals: Mapping[str, float]
+    seconds: float
+    curve: Sequence[tuple[float, float]]
+    """(policy tokens so far, validation reward) at each evaluation."""
+    frontier: Sequence[tuple[float, float]]
+    """(validation KL in nats per token, validation reward) at each evaluation."""
+    tokens: Mapping[str, float]
+    """What the policy and the guide wrote in training."""
+
+
+class FinishedRuns:
+    """The finished runs of a comparison, wherever they ran."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        """
+        Raises:
+            UserError: a run's recipe does not fit, or the file of kept runs cannot be read.
+        """
+        self.comparison = comparison
+        self.path = comparison.results / f"{comparison.name}.runs.json"
+        self.configs = {cell: comparison.config(*cell) for cell in comparison.grid()}
+        self._digests = {cell: digest(config) for cell, config in self.configs.items()}
+        self._kept = _read(self.path)
+
+    def read(self) -> dict[Cell, Finished]:
+        """Every run that has finished here, or that is kept and was configured as it would be now."""
+        runs = {}
+        for cell, config in self.configs.items():
+            summary, record = config.folder / "summary.json", self._kept["runs"].get(_name(cell))
+            if summary.exists():
+                runs[cell] = _measured(summary)
+            elif record is not None and record["configuration"] == self._digests[cell]:
+                runs[cell] = _revived(record)
+        return runs
+
+    def authors(self) -> Authors:
+        """What was measured of start, guides and references, here or where the kept runs were."""
+        found: dict[str, Mapping[str, Mapping[str, float]]] = {}
+        for setting in self.comparison.settings:
+            path = self.authors_file(setting)
+            kept = self._kept["authors"].get(setting, {})
+            found[setting] = json.loads(path.read_text()) if path.exists() else kept
+        return found
+
+    def authors_file(self, setting: str) -> Path:
+        return self.comparison.runs / self.comparison.name / setting / "authors.json"
+
+    def keep(self) -> Path:
+        """Write what has finished beside the tables, each run with a digest of its configuration."""
+        records = (
+            f"{to_json(_name(cell))}: {to_json({'configuration': self._digests[cell], **asdict(run)})}"
+            for cell, run in self.read().items()
+        )
+        body = ",\n".join(records)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(f'{{"authors": {to_json(self.authors())},\n"runs": {{\n{body}\n}}}}\n')
+        return self.path
+
+
+def digest(config: Config) -> str:
+    """Of all that a configuration says about a run's numbers and that is not a default."""
+    said = to_json(_numbers(config.model_dump(mode="json", exclude_defaults=True)), sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(entry) for key, entry in value.items() if key not in _WORDS}
+    return [_numbers(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _name(cell: Cell) -> str:
+    return "/".join(map(str, cell))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {"runs": {}, "authors": {}}
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not the file of finished runs that `rlgf compare` writes ({error}): restore it, or delete it "
+            "to run them again."
+        ) from None
+    return kept
+
+
+def _measured(summary: Path) -> Finished:
+    found = json.loads(summary.read_text())
+    progress = found["progress"]
+    curve, frontier = _evaluations(summary.parent)
+    tokens = {author: float(progress[f"{author}_tokens"]) for author in ("policy", "guide")}
+    return Finished(found["totals"]["policy"], progress["seconds"], curve, frontier, tokens)
+
+
+def _evaluations(folder: Path) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """`Finished.curve` and `Finished.frontier` of a run."""
+    tokens, curve, frontier = 0.0, [], []
+    for line in read_metrics(folder):
+        tokens = float(line.get("policy_tokens", tokens))
+        if "validation/reward" in line:
+            reward = float(line["validation/reward"])
+            curve.append((tokens, reward))
+            frontier.append((float(line.get("validation/kl", math.nan)), reward))
+    return curve, frontier
+
+
+def _revived(record: Mapping[str, Any]) -> Finished:
+    points = {name: [(_number(x), _number(y)) for x, y in record[name]] for name in ("curve", "frontier")}
+    totals = {name: _number(value) for name, value in record["totals"].items()}
+    return Finished(totals, record["seconds"], points["curve"], points["frontier"], record["tokens"])
+
+
+def _number(value: float | None) -> float:
+    """JSON has no word for what is not a number."""
+    return math.nan if value is None else float(value)

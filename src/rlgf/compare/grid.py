@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 from rlgf.compare.curves import draw_curves
 from rlgf.compare.finished import FinishedRuns
@@ -37,7 +37,8 @@ class Comparison(BaseModel):
     """Recipes and overrides of each setting."""
     algorithms: dict[str, tuple[str, ...]]
     """Recipes and overrides of each algorithm, over those of the setting."""
-    seeds: int = Field(default=5, ge=1)
+    seeds: PositiveInt | dict[str, PositiveInt] = 5
+    """How many; or how many in each setting."""
     quick: bool = False
     """Two seeds, under a name of its own: a first look at what the whole would show."""
     quick_over: tuple[str, ...] = ()
@@ -51,12 +52,19 @@ class Comparison(BaseModel):
     results: Path = Path("results")
 
     @model_validator(mode="after")
-    def _baseline_runs(self) -> Comparison:
+    def _names_fit(self) -> Comparison:
         if self.baseline not in self.algorithms:
             raise ValueError(
                 f"baseline '{self.baseline}' is not run: {nearest(self.baseline, self.algorithms)}"
             )
+        if isinstance(self.seeds, dict) and self.seeds.keys() != self.settings.keys():
+            raise ValueError(
+                f"seeds names {sorted(self.seeds)}, where the settings are {sorted(self.settings)}"
+            )
         return self
+
+    def seeds_of(self, setting: str) -> int:
+        return self.seeds if isinstance(self.seeds, int) else self.seeds[setting]
 
     def folder(self, setting: str, algorithm: str, seed: int) -> Path:
         return self.runs / self.name / setting / algorithm / f"seed-{seed}"
@@ -75,10 +83,11 @@ class Comparison(BaseModel):
 
     def grid(self) -> Iterator[tuple[str, str, int]]:
         """Seeds outermost, so that a grid cut short has whole comparisons."""
-        for seed in range(self.seeds):
+        for seed in range(max(map(self.seeds_of, self.settings))):
             for setting in self.settings:
-                for algorithm in self.algorithms:
-                    yield setting, algorithm, seed
+                if seed < self.seeds_of(setting):
+                    for algorithm in self.algorithms:
+                        yield setting, algorithm, seed
 
 
 def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Comparison:

@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rlgf import algorithms as catalog
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.run.display import Display
@@ -35,23 +36,10 @@ KINDS = {
     "LoRA": ("causal", ("policy.lora={}",)),
     "LoRA, encoder-decoder": ("encoder-decoder", ("policy.lora={}",)),
 }
-ALGORITHMS = (
-    "bc",
-    "ppo",
-    "ppo++",
-    "aggrevated",
-    "lols",
-    "d2lols",
-    "grpo",
-    "guided-grpo",
-    "rloo",
-    "guided-rloo",
-    "gail",
-    "dpo",
-    "guided-dpo",
-    "rebel",
-    "distill",
-)
+NEEDS = {"gad": ("reward=discriminator",), "scaf-grpo": ("algorithm.script.hint.shares=[0.5]",)}
+"""What rows ask of a recipe beyond their own under recipes/algorithms."""
+# The rejected texts that offline-dpo learns from are in none of these tasks.
+ALGORITHMS = tuple(name for name in catalog.ALGORITHMS if name != "offline-dpo")
 RUNS = Path("runs/matrix")
 BASE = "benchmarks/matrix/base.yaml"
 
@@ -99,9 +87,11 @@ def command(algorithm: str, task: str, kind: str) -> list[str]:
     return [
         BASE,
         f"benchmarks/matrix/{task}.yaml",
-        str(recipe) if recipe.exists() else f"algorithm={algorithm}",
         f"policy.model={model}",
         f"guide.model={model}",
+        str(recipe) if recipe.exists() else f"algorithm={algorithm}",
+        "rollout.max_hint_tokens=32",
+        *NEEDS.get(algorithm, ()),
         *changes,
         f"output={RUNS / task / kind.replace(', ', '-') / algorithm}",
     ]

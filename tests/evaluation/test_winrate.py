@@ -150,6 +150,7 @@ def test_a_recipe_that_is_no_judge_is_refused(tmp_path: Path) -> None:
         ("url: http://x/v1", "model"),
         ("{url: http://x/v1, model: m, concurency: 3}", "did you mean 'concurrency'"),
         ("{url: http://x/v1, model: m, template: hello}", "write {text} in it"),
+        ("{url: http://x/v1, model: m, candidates: 3}", "'candidates' is 3, and a judge answers once"),
     ):
         recipe.write_text(text)
         with pytest.raises(UserError, match=rf"judge\.yaml.*{re.escape(said)}"):

@@ -151,6 +151,10 @@ def http_judge(source: str | Path) -> Callable[[list[str]], list[str]]:
         config = validated(HTTPGuideConfig, _JUDGE | keys)
     except UserError as error:
         raise UserError(f"--judge {recipe}: {error}") from error
+    if config.candidates > 1:
+        raise UserError(
+            f"--judge {recipe}: 'candidates' is {config.candidates}, and a judge answers once: leave it out."
+        )
 
     def ask(questions: list[str]) -> list[str]:
         with closing(HTTPGuide(config)) as guide:

@@ -108,7 +108,7 @@ def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
         return f"'{where}' is not a known key: {nearest(path[-1], parent)}"
     if first["type"] == "missing":
         return f"'{where}' is missing: the recipe must set it."
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").removesuffix(".")
     if first["type"] == "model_type":
         expected = _fields(model, path)
         message = f"it must be a mapping with keys such as {', '.join(expected)}"

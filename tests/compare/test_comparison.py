@@ -169,16 +169,18 @@ def test_a_report_without_runs_says_so(comparison: Comparison) -> None:
 
 
 def test_a_baseline_that_is_not_run_is_refused(tmp_path: Path, comparison: Comparison) -> None:
-    with pytest.raises(UserError, match="baseline 'pppo' is not run: did you mean 'ppo'"):
+    with pytest.raises(
+        UserError, match=r"baseline 'pppo' is not run: did you mean 'ppo'\? Known: ppo, ppo\+\+\.$"
+    ):
         load_comparison(tmp_path / "compare.yaml", ["baseline=pppo"])
 
 
 def test_a_setting_may_have_seeds_of_its_own(comparison: Comparison, tmp_path: Path) -> None:
     changed = {"settings": {"long": ("base.yaml",), "short": ("base.yaml",)}, "algorithms": {"ppo": ()}}
-    grid = comparison.model_copy(update={**changed, "seeds": {"long": 3, "short": 1}}).grid()
+    grid = comparison.model_copy(update={**changed, "seeds": 3, "seeds_in": {"short": 1}}).grid()
     assert list(grid) == [("long", "ppo", 0), ("short", "ppo", 0), ("long", "ppo", 1), ("long", "ppo", 2)]
-    with pytest.raises(UserError, match=r"seeds names \['long'\], where the settings are \['plain'\]"):
-        load_comparison(tmp_path / "compare.yaml", ["seeds={long: 3}"])
+    with pytest.raises(UserError, match="seeds_in names 'plan': did you mean 'plain'"):
+        load_comparison(tmp_path / "compare.yaml", ["seeds_in={plan: 3}"])
 
 
 def test_a_comparison_that_is_not_there_is_named(tmp_path: Path) -> None:

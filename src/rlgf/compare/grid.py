@@ -37,8 +37,9 @@ class Comparison(BaseModel):
     """Recipes and overrides of each setting."""
     algorithms: dict[str, tuple[str, ...]]
     """Recipes and overrides of each algorithm, over those of the setting."""
-    seeds: PositiveInt | dict[str, PositiveInt] = 5
-    """How many; or how many in each setting."""
+    seeds: PositiveInt = 5
+    seeds_in: dict[str, PositiveInt] = {}
+    """Other numbers of seeds in some settings."""
     quick: bool = False
     """Two seeds, under a name of its own: a first look at what the whole would show."""
     quick_over: tuple[str, ...] = ()
@@ -57,14 +58,13 @@ class Comparison(BaseModel):
             raise ValueError(
                 f"baseline '{self.baseline}' is not run: {nearest(self.baseline, self.algorithms)}"
             )
-        if isinstance(self.seeds, dict) and self.seeds.keys() != self.settings.keys():
-            raise ValueError(
-                f"seeds names {sorted(self.seeds)}, where the settings are {sorted(self.settings)}"
-            )
+        for setting in self.seeds_in:
+            if setting not in self.settings:
+                raise ValueError(f"seeds_in names '{setting}': {nearest(setting, self.settings)}")
         return self
 
     def seeds_of(self, setting: str) -> int:
-        return self.seeds if isinstance(self.seeds, int) else self.seeds[setting]
+        return self.seeds_in.get(setting, self.seeds)
 
     def folder(self, setting: str, algorithm: str, seed: int) -> Path:
         return self.runs / self.name / setting / algorithm / f"seed-{seed}"
@@ -103,7 +103,13 @@ def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Compar
     comparison = validated(Comparison, merged)
     if comparison.quick:
         settings = {name: (*said, *comparison.quick_over) for name, said in comparison.settings.items()}
-        changes = {"name": f"{comparison.name}-quick", "settings": settings, "seeds": 2, "notes": None}
+        changes = {
+            "name": f"{comparison.name}-quick",
+            "settings": settings,
+            "seeds": 2,
+            "seeds_in": {},
+            "notes": None,
+        }
         comparison = comparison.model_copy(update=changes)
     if comparison.notes is None:
         return comparison

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from test_training import build
 from torch import Tensor
 
 from rlgf.algorithms import algorithm_from
@@ -23,6 +22,7 @@ from rlgf.rollout.record import PromptHistory, PromptRecord
 from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Rollout, Sample, Scored
 from toys import letter_gpt
+from training_toys import build
 
 PLAIN = {"script": {"hint": {"template": "{hint}{prompt}"}}}
 SAMPLES = [Sample("abca"[: 1 + i % 4], ("dcbadcba"[: 1 + i % 6],)) for i in range(16)]

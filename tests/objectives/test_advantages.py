@@ -13,16 +13,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlgf.objectives.advantages import gae, group_relative, leave_one_out, rewarded_share, whiten
+from rlgf.objectives.advantages import (
+    best_and_worst,
+    gae,
+    group_relative,
+    leave_one_out,
+    rewarded_share,
+    whiten,
+)
 
 NUMBERS = st.floats(-10, 10)
+
+
 SHARES = st.floats(0, 1)
+
+
 EPISODES = st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=6), min_size=1, max_size=4)
 """Rows of (reward, value) pairs of unequal length."""
+
+
 GROUPED_SCORES = st.lists(st.tuples(st.sampled_from([-3, 0, 2, 7]), NUMBERS), min_size=1, max_size=12)
 """Pairs of group and score, groups in any order."""
 
+
 Episodes = list[list[tuple[float, float]]]
+
+
 Estimate = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -264,3 +280,21 @@ def test_the_unit_of_rewards_does_not_matter(scale: float) -> None:
     assert 0 < share < 1
     assert rewarded_share(scale * advantages, scale * rewards, mask) == pytest.approx(share, rel=1e-5)
     assert rewarded_share(advantages, rewards + 2, mask) == pytest.approx(share, rel=1e-4)
+
+
+def test_best_and_worst_equals_a_loop_over_groups() -> None:
+    random = torch.Generator().manual_seed(0)
+    groups = torch.tensor([7, 2, 7, 2, 7, 5, 2, 5, 9, 9])
+    for _ in range(20):
+        scores = torch.randint(0, 3, (10,), generator=random).float()
+        expected = []
+        for group in (2, 5, 7, 9):
+            members = [i for i in range(10) if groups[i] == group]
+            best, worst = (pick(members, key=lambda i: float(scores[i])) for pick in (max, min))
+            if scores[best] > scores[worst]:
+                expected.append([best, worst])
+        assert best_and_worst(scores, groups).tolist() == expected
+
+
+def test_groups_that_scored_alike_make_no_pairs() -> None:
+    assert best_and_worst(torch.ones(4), torch.tensor([0, 0, 1, 1])).shape == (0, 2)

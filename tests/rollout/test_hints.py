@@ -13,7 +13,6 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from test_chats import SYSTEM, USER, chat_sample, with_template
-from test_training import build
 from torch import Tensor
 
 from faulty_server import FaultyServer, serving
@@ -33,6 +32,7 @@ from rlgf.rollout.record import PromptHistory, PromptRecord
 from rlgf.types import Author, Completion, Message, Rollout, Sample, Scored
 from tokenizer_kinds import byte_bpe, speaker
 from toys import FavouringGuide, letter_gpt
+from training_toys import build
 
 SAMPLES = [Sample("abca"[: 1 + i % 4], ("dcbadcba",), {"hint": "dd", "none": ""}) for i in range(8)]
 PLAIN = "{hint}{prompt}"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_training import build
 
 from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
@@ -20,6 +19,7 @@ from rlgf.rollout.writers import Draft, Passage, Writer
 from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Completion
 from toys import letter_gpt
+from training_toys import build
 
 
 class Counting:

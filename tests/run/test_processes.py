@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import ROWS, build, experience_of
 
 from failing_script import CASES
 from resume_script import toy_trainer
 from rlgf.types import concatenate
+from training_toys import ROWS, build, experience_of
 
 SCRIPT = Path(__file__).parents[1].joinpath("resume_script.py")
 FAILING = Path(__file__).parents[1].joinpath("failing_script.py")

@@ -1,4 +1,4 @@
-"""Distillation: the divergence itself, who can score, what is refused, and a policy that becomes its guide."""
+"""Distillation as a whole: what is compared, which guides can score, and a policy that becomes its guide."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from torch import Tensor
 
-from rlgf.algorithms import ALGORITHMS, Algorithm, algorithm_from
-from rlgf.algorithms.catalog import DISTILL, PPO_PLUS_PLUS
+from rlgf.algorithms import Algorithm, algorithm_from
+from rlgf.algorithms.catalog import DISTILL
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.guides import Guide, LocalGuide, ScoringGuide
 from rlgf.models.forward import Tokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
-from rlgf.objectives.losses import distillation
 from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
@@ -30,90 +27,9 @@ from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Rollout
 from toys import FavouringGuide, LetterTask, letter_gpt
 
-VOCABULARY = 4
-LOGITS = st.lists(st.floats(-4, 4), min_size=VOCABULARY, max_size=VOCABULARY)
-ONE = torch.ones(1, 1, dtype=torch.bool)
-
-
-# The divergence.
-
-
-def logs(logits: list[float]) -> Tensor:
-    return torch.tensor([[logits]], dtype=torch.float64).log_softmax(dim=-1)
-
-
-def divergence(policy: list[float], guide: list[float], beta: float) -> float:
-    return float(distillation(logs(policy), logs(guide), ONE, 1.0, beta))
-
 
 def slow_kl(p: list[float], q: list[float]) -> float:
     return math.fsum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-
-
-def slow(policy: list[float], guide: list[float], beta: float) -> float:
-    """From the definitions, in probabilities."""
-    q, p = ([math.exp(x) / math.fsum(map(math.exp, logits)) for x in logits] for logits in (policy, guide))
-    if beta in (0, 1):
-        return slow_kl(p, q) if beta == 0 else slow_kl(q, p)
-    m = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
-    return beta * slow_kl(p, m) + (1 - beta) * slow_kl(q, m)
-
-
-BETAS = st.sampled_from([0.0, 0.05, 0.5, 0.9, 1.0])
-
-
-@given(LOGITS, LOGITS, BETAS)
-def test_the_divergence_equals_its_definition_and_is_not_negative(
-    policy: list[float], guide: list[float], beta: float
-) -> None:
-    found = divergence(policy, guide, beta)
-    assert found == pytest.approx(slow(policy, guide, beta), abs=1e-12)
-    assert found >= -1e-14
-
-
-@given(LOGITS, BETAS)
-def test_equal_distributions_are_0_apart_and_pull_nowhere(logits: list[float], beta: float) -> None:
-    policy = torch.tensor([[logits]], dtype=torch.float64, requires_grad=True)
-    loss = distillation(policy.log_softmax(dim=-1), logs(logits), ONE, 1.0, beta)
-    loss.backward()
-    assert policy.grad is not None
-    assert loss.item() == pytest.approx(0, abs=1e-14)
-    torch.testing.assert_close(policy.grad, torch.zeros_like(policy), atol=1e-14, rtol=0)
-
-
-@given(LOGITS, LOGITS)
-def test_the_generalized_divergence_tends_to_both_kls(policy: list[float], guide: list[float]) -> None:
-    near = 1e-6
-    forward, reverse = divergence(policy, guide, 0.0), divergence(policy, guide, 1.0)
-    assert divergence(policy, guide, near) / near == pytest.approx(forward, abs=0.02)
-    assert divergence(policy, guide, 1 - near) / near == pytest.approx(reverse, abs=0.02)
-
-
-def test_only_masked_tokens_count_and_the_normalizer_divides() -> None:
-    random = torch.Generator().manual_seed(0)
-    policy, guide = (
-        torch.randn(2, 3, VOCABULARY, generator=random, dtype=torch.float64).log_softmax(dim=-1)
-        for _ in range(2)
-    )
-    mask = torch.tensor([[True, False, True], [False, True, False]])
-    found = distillation(policy, guide, mask, 7.0, 0.5)
-    total = sum(slow(policy[b, t].tolist(), guide[b, t].tolist(), 0.5) for b, t in mask.nonzero().tolist())
-    assert found.item() == pytest.approx(total / 7)
-
-
-@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-def test_a_token_that_neither_can_draw_is_harmless(beta: float) -> None:
-    policy = torch.tensor([[[0.3, -0.2, -math.inf]]], requires_grad=True)
-    guide = torch.tensor([[[-1.0, 0.5, -math.inf]]]).log_softmax(dim=-1)
-    loss = distillation(policy.log_softmax(dim=-1), guide, ONE, 1.0, beta)
-    loss.backward()
-    assert loss.item() == pytest.approx(slow([0.3, -0.2], [-1.0, 0.5], beta), abs=1e-6)
-    assert policy.grad is not None
-    assert policy.grad.isfinite().all()
-    assert policy.grad[0, 0, 2] == 0
-
-
-# Who can score.
 
 
 def peaked(language_model: LanguageModel) -> LanguageModel:
@@ -252,9 +168,6 @@ def test_the_coefficient_follows_its_schedule() -> None:
     assert "distill_loss" not in updater.backward(experience, falling, 1.0)
 
 
-# What is refused.
-
-
 def refusal(make: Any) -> str:
     with pytest.raises(UserError) as caught:
         make()
@@ -263,50 +176,6 @@ def refusal(make: Any) -> str:
     assert message.count(". ") == 0, "one sentence"
     assert message.endswith(".")
     return message
-
-
-RECIPE: dict[str, Any] = {"task": "imdb", "policy": {"model": "gpt2"}, "reward": "sentiment"}
-BLIND: dict[str, dict[str, Any]] = {
-    "url": {"url": "http://127.0.0.1:1/v1", "model": "x"},
-    "file": {"file": "texts.jsonl"},
-    "guides": {"guides": {"one": {"model": "x"}, "other": {"model": "y"}}},
-    "name": {"name": "toys:FavouringGuide", "options": {"favourite": "a", "probability": 0.5}},
-}
-LATER = {"loss": "distillation", "weight": {"start": 0, "end": 0.1}}
-DISTILLING: dict[str, Any] = {
-    "distill": "distill",
-    "later": {"base": "ppo", "terms": {"distill": LATER}},
-    "d2lols": {"base": "d2lols", "explore": {"terms": {"distill": LATER}}},
-}
-
-
-@pytest.mark.parametrize("key", BLIND)
-@pytest.mark.parametrize("algorithm", DISTILLING)
-def test_a_guide_that_can_never_score_is_refused_with_the_recipe(key: str, algorithm: str) -> None:
-    recipe = {**RECIPE, "guide": BLIND[key]}
-    assert load_config(recipe, "algorithm=ppo++").guide is not None
-    message = refusal(lambda: load_config(recipe, {"algorithm": DISTILLING[algorithm]}))
-    assert f"'guide.{key}'" in message
-    assert "set 'guide.model'" in message
-    assert "the loss 'distillation'" in message
-
-
-@pytest.mark.parametrize("algorithm", DISTILLING)
-def test_no_guide_at_all_is_refused_with_the_recipe(algorithm: str) -> None:
-    message = refusal(lambda: load_config(RECIPE, {"algorithm": DISTILLING[algorithm]}))
-    assert "needs a guide" in message
-    assert "'guide:' section" in message
-
-
-def made() -> LocalGuide:
-    """What a function returns shows only once it is called."""
-    return local(letter_gpt(seed=7))
-
-
-@pytest.mark.parametrize("guide", [{"model": "x"}, {"name": f"{__name__}:made"}])
-def test_a_guide_that_may_score_is_not_refused_with_the_recipe(guide: dict[str, Any]) -> None:
-    recipe = {**RECIPE, "guide": guide, "reward": None}
-    assert load_config(recipe, "algorithm=distill").algorithm == DISTILL
 
 
 def test_another_vocabulary_is_refused_before_training() -> None:
@@ -323,27 +192,6 @@ def test_a_guide_made_by_hand_that_cannot_score_is_refused_before_training() -> 
     assert not isinstance(guide, ScoringGuide)
     message = refusal(lambda: trainer(guide))
     assert "FavouringGuide has no method 'log_distribution(tokens)'" in message
-
-
-def test_a_row_that_learns_from_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="no term trains the policy"):
-        algorithm_from({"name": "mine", "terms": {}})
-    for beta in (-0.1, 1.1):
-        with pytest.raises(ValueError, match="jsd_beta"):
-            algorithm_from({"base": "distill", "terms": {"distill": {"options": {"jsd_beta": beta}}}})
-
-
-def test_without_its_guide_a_row_keeps_its_other_loss() -> None:
-    assert DISTILL.unguided is None
-    both = PPO_PLUS_PLUS.changed(terms={"distill": {"loss": "distillation", "weight": 0.1}})
-    assert both.needs_guide
-    assert both.unguided == PPO_PLUS_PLUS.unguided
-    assert both.unguided is not None
-    assert not both.unguided.needs_guide
-    assert not any(row.needs_guide for row in ALGORITHMS["ppo"].rows)
-
-
-# From a recipe.
 
 
 def saved(language_model: LanguageModel, folder: Path) -> str:
@@ -367,9 +215,6 @@ def test_a_recipe_distills_models_from_folders(tmp_path: Path) -> None:
     other = saved(letter_gpt("abcdefgh"), tmp_path / "other")
     config = load_config(recipe, shipped, f"guide.model={other}")
     assert "another vocabulary" in refusal(lambda: build_parts(config, task=LetterTask()))
-
-
-# Learning.
 
 
 @pytest.mark.long

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import build
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -20,6 +19,7 @@ from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.passes import shape
 from toys import letter_gpt, letter_t5
+from training_toys import build
 
 CASES: dict[str, dict[str, Any]] = {
     "separate": {"algorithm": "ppo"},

@@ -1,0 +1,113 @@
+"""Nothing incoherent becomes a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rlgf.algorithms import Algorithm, algorithm_from
+from rlgf.algorithms.spec import merged
+
+ROW: dict[str, Any] = {
+    "name": "mine",
+    "advantage": "gae",
+    "terms": {"policy": {"loss": "clipped_surrogate"}, "value": {}},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"script": {"rollout": "guide"}}, "policy must have"),
+        (
+            {"script": {"rollin": "guide"}, "terms": {"policy": {"on": "rollin"}}},
+            "policy must have",
+        ),
+        ({"script": {"rollout": "reference"}}, "policy must have"),
+        ({"terms": {"value": None}}, "needs a critic: give 'terms' one with the loss 'value'"),
+        ({"terms": {"value": {"on": "rollin"}}, "script": {"rollin": "policy"}}, "set 'on: rollout'"),
+        ({"terms": {"second": {"loss": "value"}}}, "two terms train the critic"),
+        ({"terms": {"policy": {"on": "rollin"}}}, "'script.rollin' must name who writes it"),
+        ({"help": {"probability": 0.5}}, "'script.rollin' must name who writes it"),
+        ({"help": {"probability": {"start": 0.5, "end": 0}}}, "'script.rollin' must name who writes it"),
+        ({"help": {"probability": {"start": 0, "end": 0.5}}}, "'script.rollin' must name who writes it"),
+        ({"terms": {"policy": None}}, "no term trains the policy"),
+        ({"examples": "guide"}, "set 'learned_reward: true' too"),
+        ({"examples": "policy", "learned_reward": True}, "set 'examples' to reference or guide"),
+        ({"terms": {"policy": {"options": {"clop": 0.1}}}}, "has no option 'clop' .it has 'clip'"),
+        ({"terms": {"value": {"on": "references"}}}, "the references have none"),
+        ({"advantage": None}, "reads an advantage: set 'advantage' to gae"),
+        ({"terms": {"policy": {"loss": "nll"}, "value": None}}, "no term reads the advantage 'gae'"),
+        (
+            {"advantage": "group_relative", "terms": {"value": None}},
+            "'group_size' must be 2 or more .it is 1",
+        ),
+    ],
+)
+def test_an_incoherent_row_is_refused_with_its_reason(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        algorithm_from(merged(ROW, changes))
+
+
+def test_a_policy_loss_that_weighs_by_an_advantage_needs_one() -> None:
+    with pytest.raises(ValidationError, match="advantage"):
+        algorithm_from({"name": "mine", "terms": {"policy": {"loss": "clipped_surrogate"}}})
+
+
+@pytest.mark.parametrize("advantage", ["group_relative", "leave_one_out"])
+def test_a_group_advantage_needs_groups(advantage: str) -> None:
+    """In groups of one every advantage is 0: nothing would be learned, and nothing said."""
+    terms = [{"loss": "clipped_surrogate"}]
+    with pytest.raises(ValidationError, match="'group_size' must be 2 or more"):
+        algorithm_from({"name": "mine", "advantage": advantage, "terms": terms})
+    found = algorithm_from({"name": "mine", "advantage": advantage, "terms": terms, "group_size": 2})
+    assert isinstance(found, Algorithm)
+    assert found.grouped
+
+
+def test_a_row_that_learns_from_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no term trains the policy"):
+        algorithm_from({"name": "mine", "terms": {}})
+    for beta in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="jsd_beta"):
+            algorithm_from({"base": "distill", "terms": {"distill": {"options": {"jsd_beta": beta}}}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": "dpo", "advantage": "group_relative"}, "pairs are picked by the advantages preference"),
+        ({"base": "grpo", "advantage": "preference"}, "set one of each, or neither"),
+        ({"base": "dpo", "terms": {"policy": {"on": "rollout"}}}, "set 'on: whole' for the term 'policy'"),
+        ({"base": "grpo", "terms": {"policy": {"on": "whole"}}}, "a loss over pairs, and no other"),
+        ({"base": "dpo", "whiten": True}, "no critic and no whitening"),
+        ({"base": "dpo", "advantage": "given_order"}, "set 'script.rollout: reference'"),
+        ({"base": "offline-dpo", "script": {"rollin": "reference"}}, "leave 'script.rollin' out"),
+        ({"base": "dpo", "terms": {"value": {}}}, "no critic and no whitening"),
+        ({"base": "dpo", "terms": {"policy": {"options": {"beta": 0}}}}, "greater than 0"),
+    ],
+)
+def test_an_incoherent_row_of_pairs_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        algorithm_from(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": "ppo", "terms": {"rollin": {"loss": "nll", "on": "rollin"}}}, "'script.rollin' must name"),
+        (
+            {"base": "ppo++", "terms": {"rollin": {"loss": "clipped_surrogate", "on": "rollin"}}},
+            "needs the probabilities of who wrote",
+        ),
+        (
+            {"base": "guided-grpo", "terms": {"rollin": {"loss": "shaped_importance", "on": "rollin"}}},
+            "cancel over a roll-in",
+        ),
+    ],
+)
+def test_a_rollin_loss_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        algorithm_from(changes)

@@ -1,0 +1,105 @@
+"""Rules of the configuration alone: what does not fit is one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rlgf.algorithms.catalog import DISTILL
+from rlgf.config import Config, load_config
+from rlgf.errors import UserError
+from rlgf.guides import LocalGuide
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.sampling import Sampling
+from toys import letter_gpt
+
+
+def local(language_model: LanguageModel, **sampling: Any) -> LocalGuide:
+    return LocalGuide(language_model, letter_gpt().tokenizer, Sampling(**sampling))
+
+
+def refusal(make: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        make()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.count(". ") == 0, "one sentence"
+    assert message.endswith(".")
+    return message
+
+
+RECIPE: dict[str, Any] = {"task": "imdb", "policy": {"model": "gpt2"}, "reward": "sentiment"}
+
+
+BLIND: dict[str, dict[str, Any]] = {
+    "url": {"url": "http://127.0.0.1:1/v1", "model": "x"},
+    "file": {"file": "texts.jsonl"},
+    "guides": {"guides": {"one": {"model": "x"}, "other": {"model": "y"}}},
+    "name": {"name": "toys:FavouringGuide", "options": {"favourite": "a", "probability": 0.5}},
+}
+
+
+LATER = {"loss": "distillation", "weight": {"start": 0, "end": 0.1}}
+
+
+DISTILLING: dict[str, Any] = {
+    "distill": "distill",
+    "later": {"base": "ppo", "terms": {"distill": LATER}},
+    "d2lols": {"base": "d2lols", "explore": {"terms": {"distill": LATER}}},
+}
+
+
+@pytest.mark.parametrize("key", BLIND)
+@pytest.mark.parametrize("algorithm", DISTILLING)
+def test_a_guide_that_can_never_score_is_refused_with_the_recipe(key: str, algorithm: str) -> None:
+    recipe = {**RECIPE, "guide": BLIND[key]}
+    assert load_config(recipe, "algorithm=ppo++").guide is not None
+    message = refusal(lambda: load_config(recipe, {"algorithm": DISTILLING[algorithm]}))
+    assert f"'guide.{key}'" in message
+    assert "set 'guide.model'" in message
+    assert "the loss 'distillation'" in message
+
+
+@pytest.mark.parametrize("algorithm", DISTILLING)
+def test_no_guide_at_all_is_refused_with_the_recipe(algorithm: str) -> None:
+    message = refusal(lambda: load_config(RECIPE, {"algorithm": DISTILLING[algorithm]}))
+    assert "needs a guide" in message
+    assert "'guide:' section" in message
+
+
+def made() -> LocalGuide:
+    """What a function returns shows only once it is called."""
+    return local(letter_gpt(seed=7))
+
+
+@pytest.mark.parametrize("guide", [{"model": "x"}, {"name": f"{__name__}:made"}])
+def test_a_guide_that_may_score_is_not_refused_with_the_recipe(guide: dict[str, Any]) -> None:
+    recipe = {**RECIPE, "guide": guide, "reward": None}
+    assert load_config(recipe, "algorithm=distill").algorithm == DISTILL
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algorithm": "dpo", "reward": None}, "'dpo' needs a reward"),
+        ({"algorithm": {"base": "rebel", "group_size": 1}}, "'group_size' must be 2 or more"),
+        ({"algorithm": {"base": "offline-dpo", "group_size": 4}}, r"set 'group_size: 2' \(it is 4\)"),
+        (
+            {"algorithm": "offline-dpo", "rollout": {"min_response_tokens": 5}},
+            r"'rollout.min_response_tokens: 0' \(it is 5\)",
+        ),
+        ({"algorithm": "guided-dpo", "guide": None}, "needs a guide"),
+    ],
+)
+def test_what_a_pair_algorithm_needs_is_asked_for(changes: dict[str, Any], message: str) -> None:
+    config = {
+        "task": "imdb",
+        "policy": {"model": "a"},
+        "guide": {"model": "b"},
+        "reward": {"name": "sentiment"},
+    }
+    config["task"] = {"name": "imdb"}
+    with pytest.raises(ValidationError, match=message):
+        Config.model_validate(config | changes)

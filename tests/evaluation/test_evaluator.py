@@ -1,19 +1,21 @@
-"""Text metrics, perplexity, and what an evaluation reports of each author."""
+"""What an evaluation reports of each author."""
 
 from __future__ import annotations
 
 import copy
 import json
-import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from resume_script import toy_trainer
+from rlgf.config import load_config
+from rlgf.errors import UserError
 from rlgf.evaluation.evaluator import Evaluator
 from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
 from rlgf.metrics import TEXT_METRICS
-from rlgf.metrics.text import distinct, repetition, words
 from rlgf.models.language_model import LanguageModel
 from rlgf.rewards import Reward
 from rlgf.rollout.collector import Collector
@@ -45,62 +47,6 @@ def evaluator(
     collector = Collector(policy or start, FavouringGuide("a", 0.6), config, seed=0)
     reference = letter_gpt()
     return Evaluator(collector, reference, reference, share_of_a, judge, config)
-
-
-def test_distinct_counts_ngrams_of_all_texts() -> None:
-    """the cat the cat | a cat: words the, cat, a of 6; pairs the-cat, cat-the, a-cat of 4; 2 triples."""
-    found = distinct([], ["The cat  the\ncat", "a cat"], [])
-    assert list(found) == ["distinct_1", "distinct_2", "distinct_3"]
-    assert list(found.values()) == pytest.approx([3 / 6, 3 / 4, 1])
-    assert list(distinct([], ["", "word"], []).values()) == [1.0, 0.0, 0.0]
-    assert list(distinct([], [""], []).values()) == [0.0, 0.0, 0.0]
-
-
-def test_repetition_counts_trigrams_that_stood_before() -> None:
-    """a b c a b c holds abc, bca, cab and abc again; x x x x x holds one trigram three times."""
-    found = repetition([], ["a b c A b c", "x x x x x", "a b c d", "a b", ""], [])
-    assert found == {"repetition": [pytest.approx(1 / 4), pytest.approx(2 / 3), 0.0, 0.0, 0.0]}
-
-
-def test_words_counts_what_stands_between_spaces() -> None:
-    assert words([], ["one  two\nthree,four", ""], []) == {"words": [3.0, 0.0]}
-
-
-def test_perplexity_equals_a_plain_forward_pass(language_model: LanguageModel) -> None:
-    prompts = ["The film was", "", "She plays the part with wit, and the music is lovely. He"]
-    texts = [
-        " a joy from the first scene to the last.",
-        "He leaves",
-        " buys bread and walks home in the rain.",
-    ]
-    samples = [Sample(prompt) for prompt in prompts]
-    nll, tokens = text_nll(
-        language_model, samples, texts, max_prompt_tokens=12, max_tokens=14, max_batch_tokens=40
-    )
-    expected, counts = [], []
-    for prompt, text in zip(prompts, texts, strict=True):
-        before = language_model.encode(prompt)[-12:] or [language_model.end_id]
-        ids = language_model.encode(text)[:14]
-        with torch.no_grad():
-            logits = language_model.model(torch.tensor([before + ids])).logits[0, len(before) - 1 : -1]
-        expected.append(torch.nn.functional.cross_entropy(logits, torch.tensor(ids), reduction="sum").item())
-        counts.append(len(ids))
-    assert tokens.tolist() == counts
-    torch.testing.assert_close(nll, torch.tensor(expected), atol=1e-4, rtol=1e-5)
-    assert perplexity(nll, tokens) == pytest.approx(math.exp(sum(expected) / sum(counts)), rel=1e-5)
-    assert perplexities(nll, tokens) == pytest.approx(
-        [math.exp(e / c) for e, c in zip(expected, counts, strict=True)], rel=1e-5
-    )
-
-
-def test_perplexity_of_an_empty_text_is_that_of_ending(language_model: LanguageModel) -> None:
-    nll, tokens = text_nll(
-        language_model, [Sample("The film")], [""], max_prompt_tokens=9, max_tokens=9, max_batch_tokens=99
-    )
-    with torch.no_grad():
-        logits = language_model.model(torch.tensor([language_model.encode("The film")])).logits[0, -1]
-    assert tokens.tolist() == [1]
-    assert nll.item() == pytest.approx(-logits.log_softmax(-1)[language_model.end_id].item(), abs=1e-4)
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "min_response_tokens": 5}])
@@ -188,3 +134,30 @@ def test_save_writes_totals_and_one_json_line_a_text(tmp_path: Path) -> None:
     totals, *records = [json.loads(line) for line in path.read_text().splitlines()]
     assert totals == {"totals": found.totals}
     assert records == found.records
+
+
+def test_the_default_metrics_stay() -> None:
+    config = load_config({"task": "imdb", "policy": {"model": "m"}, "reward": "sentiment"})
+    assert [metric.name for metric in config.evaluation.metrics] == ["distinct", "repetition", "words"]
+    assert load_config(config.model_dump(mode="json")) == config
+
+
+def test_a_recipe_says_what_is_measured(tmp_path: Path) -> None:
+    metrics = ["words", {"name": "sari"}, "msttr"]
+    trainer = toy_trainer(tmp_path / "run", evaluation={"metrics": metrics, "samples": 4, "test_samples": 8})
+    totals = trainer.evaluate().totals
+    assert {"words", "sari"} <= totals.keys()
+    assert not {"distinct_1", "repetition"} & totals.keys()
+
+
+@pytest.mark.parametrize("metrics", ["words", {"words": 1}, [3], [{"nam": "words"}]])
+def test_metrics_that_are_no_list_of_names_are_refused(metrics: Any) -> None:
+    with pytest.raises(UserError, match=r"evaluation\.metrics"):
+        load_config(
+            {
+                "task": "imdb",
+                "policy": {"model": "m"},
+                "reward": "sentiment",
+                "evaluation": {"metrics": metrics},
+            }
+        )

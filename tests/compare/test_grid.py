@@ -7,47 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
-from report_toys import run_folder, sample
 from rich.console import Console
 
 from rlgf.compare.grid import Comparison, collect_runs, load_comparison, run_comparison
-from rlgf.compare.page import MOST_BYTES, write_page
 from rlgf.errors import UserError
-from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
-from toys import letter_gpt
 
 QUIET = Display(Console(quiet=True))
-
-
-@pytest.fixture
-def comparison(tmp_path: Path) -> Comparison:
-    save_policy(letter_gpt(), tmp_path / "start")
-    save_policy(letter_gpt(seed=1), tmp_path / "guide")
-    base = {
-        "task": "toys:LetterTask",
-        "policy": {"model": str(tmp_path / "start")},
-        "guide": {"model": str(tmp_path / "guide")},
-        "reward": "toys:share_of_a",
-        "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
-        "update": {"minibatch": 8, "epochs": 1},
-        "training": {"updates": 2, "trackers": []},
-        "evaluation": {"every": 1, "samples": 8, "test_samples": 8},
-    }
-    recipe = {
-        "name": "toy",
-        "settings": {"plain": [str(tmp_path / "base.yaml")]},
-        "algorithms": {"ppo": ["algorithm=ppo"], "ppo++": ["algorithm=ppo++"]},
-        "seeds": 2,
-        "baseline": "ppo",
-        "metrics": ["reward", "kl", "output_perplexity"],
-        "runs": str(tmp_path / "runs"),
-        "results": str(tmp_path / "results"),
-    }
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
-    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(recipe))
-    return load_comparison(tmp_path / "compare.yaml")
 
 
 def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: Comparison) -> None:
@@ -81,24 +47,6 @@ def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: C
     assert not list(comparison.runs.rglob("checkpoints"))
     run_comparison(comparison, display=QUIET)
     assert {path: path.stat().st_mtime_ns for path in comparison.runs.rglob("summary.json")} == written
-
-
-def test_a_grid_has_a_page_whose_groups_are_its_algorithms(comparison: Comparison) -> None:
-    """Also where runs were made by versions whose configurations have other fields."""
-    for setting, algorithm, seed in comparison.grid():
-        samples = [sample(1, i, [f"{algorithm} {seed} "] * 400) for i in range(16)]
-        folder = run_folder(
-            comparison.folder(setting, algorithm, seed), samples, seed=seed, algorithm=algorithm
-        )
-        config = yaml.safe_load((folder / "config.yaml").read_text()) | {f"new in {seed}": 1}
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    path = write_page(comparison, reversed(list(comparison.grid())))
-    page = path.read_text()
-    names = json.loads(page.split('id="names">')[1].split("</script>")[0])
-    assert names["groups"] == ["ppo", "ppo++"]
-    assert names["runs"] == ["ppo, seed 0", "ppo, seed 1", "ppo++, seed 0", "ppo++, seed 1"]
-    assert path == comparison.results / "toy.html"
-    assert path.stat().st_size < MOST_BYTES < 1_000_000
 
 
 def test_all_runs_have_the_same_budget(comparison: Comparison) -> None:

@@ -9,7 +9,7 @@ import torch
 from known_rows import mixture
 
 from rlgf.algorithms import ALGORITHMS, algorithm_from
-from rlgf.algorithms.catalog import DISTILL, PPO_PLUS_PLUS
+from rlgf.algorithms.catalog import DISTILL, OPSD, PPO_PLUS_PLUS, SDFT
 
 
 @pytest.mark.parametrize("updates", [1, 5, 10, 24, 50, 333, 500])
@@ -54,3 +54,11 @@ def test_without_its_guide_a_row_keeps_its_other_loss() -> None:
     assert both.unguided is not None
     assert not both.unguided.needs_guide
     assert not any(row.needs_guide for row in ALGORITHMS["ppo"].rows)
+
+
+def test_without_its_guide_nobody_reads_the_hint() -> None:
+    assert OPSD.unguided is None
+    assert SDFT.unguided is None
+    both = OPSD.changed(terms={"nll": {}})
+    assert both.unguided is not None
+    assert both.unguided.script.hint is None

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from rlgf.algorithms import Algorithm, Gate, Help, RollinLength
+from rlgf.algorithms import Algorithm, Gate, Help, RollinLength, algorithm_from
 from rlgf.algorithms.catalog import ADABACK, BREAD, HPT, LUFFY
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.collector import Collector
@@ -23,8 +23,11 @@ from rlgf.rollout.writers import Draft, Passage
 from rlgf.run.progress import Progress
 from rlgf.types import Author, Rollout, Sample, Scored
 from toys import FavouringGuide, letter_gpt
+from training_toys import build
 
 LIMIT = 12
+
+
 SUCCESS = 0.5
 
 
@@ -76,9 +79,6 @@ def longer_than(tokens: int) -> Callable[[Rollout], Tensor]:
         return (helped.sum(dim=1) >= tokens).float()
 
     return rewards
-
-
-# What is remembered.
 
 
 def test_a_visit_adds_to_the_history() -> None:
@@ -174,9 +174,6 @@ def test_nothing_is_recorded_without_a_word_for_success(policy: LanguageModel) -
     assert PromptRecord().after(Scored(rollout, longer_than(1)(rollout)), LUFFY).metrics() == {}
 
 
-# Help by the record.
-
-
 @pytest.mark.parametrize(
     ("history", "positions"),
     [
@@ -231,9 +228,6 @@ def test_a_band_of_the_pass_rate_opens_the_gate(policy: LanguageModel) -> None:
     record = PromptRecord({place: PromptHistory(rate=rate) for place, rate in enumerate(rates)})
     found = begun(collect(policy, row, record=record, samples=len(rates)), row)[::4]
     assert [tokens > 0 for tokens in found] == [False, False, True, True, True, False]
-
-
-# Help by a group's own texts.
 
 
 @pytest.mark.parametrize("needed", range(1, LIMIT))
@@ -328,3 +322,24 @@ def test_a_gate_opens_between_its_bounds() -> None:
     assert Gate(low=0.2, high=0.6).opens(0.6)
     assert not Gate(low=0.2, high=0.6).opens(0.0)
     assert not Gate(looks_at="record", failures=2).opens(0.0, failures=1)
+
+
+SAMPLES = [Sample("abca"[: 1 + i % 4], ("dcbadcba"[: 1 + i % 6],)) for i in range(16)]
+
+
+def test_a_record_knows_that_texts_had_no_help() -> None:
+    row = algorithm_from(
+        {
+            "base": "grpo",
+            "script": {"hint": {"author": "reference", "reader": "guide", "template": "{hint}{prompt}"}},
+            "help": {"probability": 1.0, "success": 0.5, "gate": {"looks_at": "record"}},
+            "terms": {"distill": {"loss": "distillation", "weight": 0.1}},
+        }
+    )
+    trainer = build("grpo", guide="self")
+    places = range(4)
+    failed = PromptRecord(dict.fromkeys(places, PromptHistory(rate=0.0, failures=1)))
+    rollout = trainer.parts.collector.collect(SAMPLES[:4], row, index=places, record=failed)
+    assert any(rollout.hints or ())
+    history = PromptRecord().after(Scored(rollout, torch.ones(len(rollout))), row)[0]
+    assert (history.solved, history.help) == (True, 0.0)

@@ -13,8 +13,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from foreign_guides import Foreign, reading
 from rich.console import Console
-from test_local_guide import Foreign, reading
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from faulty_server import FaultyServer, answer_to, serving

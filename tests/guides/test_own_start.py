@@ -7,25 +7,26 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from rlgf.algorithms import algorithm_from
-from rlgf.algorithms.catalog import OPSD, SDFT
+from rlgf.algorithms.catalog import OPSD
 from rlgf.config import load_config
 from rlgf.guides import Request
 from rlgf.guides.own_start import OwnStartGuide, OwnStartGuideConfig
 from rlgf.models.forward import Tokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.lora import POLICY
-from rlgf.rollout.record import PromptHistory, PromptRecord
 from rlgf.run.trainer import Trainer
-from rlgf.types import Author, Rollout, Sample, Scored
+from rlgf.types import Author, Rollout, Sample
 from toys import letter_gpt
 from training_toys import build
 
 PLAIN = {"script": {"hint": {"template": "{hint}{prompt}"}}}
+
+
 SAMPLES = [Sample("abca"[: 1 + i % 4], ("dcbadcba"[: 1 + i % 6],)) for i in range(16)]
+
+
 WAYS = pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["full", "lora"])
 
 
@@ -176,27 +177,6 @@ def test_the_hint_may_be_written_by_another(other: str) -> None:
     assert not rollout.written_by(Author.GUIDE).any()
 
 
-def test_a_record_knows_that_texts_had_no_help() -> None:
-    row = algorithm_from(
-        {
-            "base": "grpo",
-            "script": {"hint": {"author": "reference", "reader": "guide", "template": "{hint}{prompt}"}},
-            "help": {"probability": 1.0, "success": 0.5, "gate": {"looks_at": "record"}},
-            "terms": {"distill": {"loss": "distillation", "weight": 0.1}},
-        }
-    )
-    trainer = build("grpo", guide="self")
-    places = range(4)
-    failed = PromptRecord(dict.fromkeys(places, PromptHistory(rate=0.0, failures=1)))
-    rollout = trainer.parts.collector.collect(SAMPLES[:4], row, index=places, record=failed)
-    assert any(rollout.hints or ())
-    history = PromptRecord().after(Scored(rollout, torch.ones(len(rollout))), row)[0]
-    assert (history.solved, history.help) == (True, 0.0)
-
-
-# What is refused.
-
-
 def test_a_recipe_says_it_in_a_word() -> None:
     recipe = {"task": "imdb", "policy": {"model": "gpt2"}}
     config = load_config(recipe, "algorithm=sdft", "guide=self")
@@ -208,26 +188,3 @@ def test_a_recipe_says_it_in_a_word() -> None:
     assert again.guide == config.guide
     other = load_config(recipe, "algorithm=sdft", {"guide": {"model": "x"}}, {"guide": {"self": True}})
     assert other.guide == config.guide
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"terms": {"distill": None, "nll": {}}}, "no term learns from the guide's probabilities"),
-        ({"script": {"rollout": "guide"}}, "set 'script.rollout: policy'"),
-        ({"base": "grpo", "help": {"probability": 1.0, "success": 0.5, "gate": {}}}, "none is written again"),
-    ],
-)
-def test_a_hint_that_no_guide_could_use_is_refused(changes: dict[str, Any], message: str) -> None:
-    script = {"hint": {"author": "reference", "reader": "guide"}, **changes.pop("script", {})}
-    terms = {"distill": {"loss": "distillation"}, **changes.pop("terms", {})}
-    with pytest.raises(ValidationError, match=message):
-        algorithm_from({"base": "opsd", **changes, "script": script, "terms": terms})
-
-
-def test_without_its_guide_nobody_reads_the_hint() -> None:
-    assert OPSD.unguided is None
-    assert SDFT.unguided is None
-    both = OPSD.changed(terms={"nll": {}})
-    assert both.unguided is not None
-    assert both.unguided.script.hint is None

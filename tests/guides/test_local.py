@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 import torch
+from foreign_guides import reading
 from transformers import PreTrainedTokenizerBase
 
 from conftest import SENTENCES
-from rlgf.algorithms.catalog import AGGREVATED, PPO, PPO_PLUS_PLUS
 from rlgf.guides import LocalGuide, Request
-from rlgf.models.abilities import abilities
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.writers import prompt_tokens
-from rlgf.schedules import constant
-from rlgf.types import Author, Completion, Sample
+from rlgf.types import Author, Sample
 from tokenizer_kinds import (
-    KINDS,
-    SAYS_EVERYTHING,
     WITH_BEGINNING,
     byte_bpe,
     encoder_pieces,
@@ -33,37 +28,12 @@ from tokenizer_kinds import (
 )
 
 Kind = Callable[[], PreTrainedTokenizerBase]
+
+
 POST = Sample(SENTENCES[0].lower() + " so:", cue=" so:")
+
+
 SAMPLES = [POST, Sample(SENTENCES[3].lower()), Sample("the film")]
-
-
-class Foreign:
-    """A guide that has text alone, and keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-
-    def write(self, requests: Sequence[Request]) -> list[Completion]:
-        self.requests += requests
-        return [Completion(" was a joy", finished=False) for _ in requests]
-
-
-@contextmanager
-def reading(model: LanguageModel) -> Iterator[list[list[int]]]:
-    """The ids of the texts that are read before any is written, without padding."""
-    seen: list[list[int]] = []
-
-    def look(module: object, args: object, given: dict[str, object]) -> None:
-        ids, mask = given["input_ids"], given["attention_mask"]
-        if ids.shape[1] > 1:
-            seen.extend(row[m.bool()].tolist() for row, m in zip(ids, mask, strict=True))
-
-    # What a model can do is tried at its first pass, which is not the one to look at.
-    abilities(model.model)
-    part = model.model.get_encoder() if model.model.config.is_encoder_decoder else model.model
-    handle = part.register_forward_pre_hook(look, with_kwargs=True)
-    yield seen
-    handle.remove()
 
 
 def favour(model: LanguageModel, before: list[int], token: int) -> None:
@@ -161,44 +131,3 @@ def test_a_guides_text_keeps_its_first_space(kind: Kind) -> None:
         assert completion.text == same.text == whole.removeprefix("the film")
         beginnings.add(completion.text[:1])
     assert " " in beginnings
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_what_rewards_read_and_what_guides_are_asked_stands_behind_the_prompt(kind: Kind) -> None:
-    policy, guide = speaker(kind()), Foreign()
-    maker = collector(policy, guide)
-    always = {"rollin_prob": constant(1.0)}
-    rollouts = [
-        maker.collect(SAMPLES * 4, row)
-        for row in (PPO, PPO_PLUS_PLUS.model_copy(update=always), AGGREVATED.model_copy(update=always))
-    ]
-    spaces = 0
-    for rollout in rollouts:
-        for number, text in enumerate(rollout.texts):
-            prompt = rollout.prompt_ids[number][rollout.prompt_mask[number]].tolist()
-            ids = rollout.response_ids[number][rollout.response_mask[number]].tolist()
-            before = policy.tokenizer.decode(prompt, skip_special_tokens=True)
-            whole = policy.tokenizer.decode([*prompt, *ids], skip_special_tokens=True)
-            if whole.startswith(before):  # WordPiece takes back a space before a sign
-                assert before + text == whole
-                spaces += text.startswith(" ")
-    assert spaces > 3
-    asked = [request for request in guide.requests if request.written]
-    assert asked
-    for request in asked:
-        prefix = policy.tokenizer.decode(
-            [*policy.encode_prompt(request.prompt, 999), *request.written_ids], skip_special_tokens=True
-        )
-        if prefix.startswith(request.prompt):
-            assert request.prefix == prefix.rstrip("\ufffd")
-    assert any(request.written.startswith(" ") for request in asked) or kind in SAYS_EVERYTHING
-
-
-@pytest.mark.parametrize("kind", [*WITH_BEGINNING, sentence_pieces], ids=lambda kind: kind.__name__)
-def test_a_reference_has_one_space_before_it(kind: Kind) -> None:
-    policy = speaker(kind())
-    rollout = collector(policy).answers(
-        Author.REFERENCE, [Sample("the film", (" was",)), Sample("the mus", ("ic",))]
-    )
-    assert rollout.texts == (" was", "ic")
-    assert not rollout.altered.any()

@@ -10,7 +10,7 @@ from told_runs import RECIPE
 
 from rlgf.config import load_config
 from rlgf.models.lora import POLICY
-from rlgf.models.memory import logits_bytes, policy_sizes
+from rlgf.models.memory import device_bytes, logits_bytes, policy_sizes
 from rlgf.models.passes import count
 from rlgf.models.response_scores import MOST_LOGITS
 from rlgf.run.build import build_parts
@@ -63,3 +63,7 @@ def test_the_largest_micro_batch_is_bounded_by_its_tokens_and_by_the_minibatch()
     assert logits_bytes(50_000, 512, 512, budget=16_384, rows=64) == MOST_LOGITS * 4, (
         "more are made in pieces"
     )
+
+
+def test_the_memory_of_this_machine_is_some() -> None:
+    assert device_bytes() > 2**28

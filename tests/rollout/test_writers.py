@@ -13,6 +13,7 @@ from rlgf.algorithms.catalog import AGGREVATED, PPO, PPO_PLUS_PLUS
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
+from rlgf.rollout.writers import prompt_tokens
 from rlgf.schedules import constant
 from rlgf.types import Author, Sample
 from tokenizer_kinds import KINDS, SAYS_EVERYTHING, WITH_BEGINNING, sentence_pieces, speaker
@@ -70,3 +71,29 @@ def test_a_reference_has_one_space_before_it(kind: Kind) -> None:
     )
     assert rollout.texts == (" was", "ic")
     assert not rollout.altered.any()
+
+
+MODELS = {kind.__name__: speaker(kind()) for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", WITH_BEGINNING)
+def test_a_beginning_of_text_stands_there_once_and_stays(kind: Kind) -> None:
+    model = MODELS[kind.__name__]
+    beginning = model.tokenizer.bos_token_id
+    model.tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}"
+    rendered = model.tokenizer.apply_chat_template([{"role": "user", "content": "The film"}], tokenize=False)
+    assert rendered == "<s>[The film]"
+    assert model.encode_prompt(rendered, 99).count(beginning) == 1
+    assert (
+        model.encode_prompt(rendered, 99) == model.tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    )
+    for text in (SENTENCES[0], "<s>" + SENTENCES[0]):
+        whole = model.encode_prompt(text, 999)
+        assert model.encode_prompt(text, 6) == [beginning, *whole[-5:]]
+        assert model.encode_prompt(text, 1) == [beginning]
+    assert model.encode_prompt("", 9) == [beginning]
+    cut = prompt_tokens(model, Sample(SENTENCES[0] + " So:", cue=" So:"), 12)
+    assert cut[0] == beginning
+    assert len(cut) == 12
+    assert model.decode(cut).startswith("The f")
+    assert model.decode(cut).endswith(" So:")

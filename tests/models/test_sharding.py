@@ -21,7 +21,10 @@ from rlgf.models import sharding
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
+
 TESTS = Path(__file__).parents[1]
+
+
 CASES = (
     "ppo++",
     "lols",
@@ -43,6 +46,8 @@ CASES = (
     "top-k",
 )
 """Of those of the script, which without names runs all."""
+
+
 SHARED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy
 import pytest
 import torch
 from test_samplers import END, ROWS, TOLERANCE, beginnings, expected_logprobs, tiny_model
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -28,7 +28,6 @@ from rlgf.errors import UserError
 from rlgf.guides import LocalGuide, Request
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import Beginning, BuiltinSampler, EngineConfig, SamplerConfig, build_sampler
-from rlgf.models.samplers.handover import hand_over
 from rlgf.models.sampling import Sampling
 from toys import letter_gpt, letter_t5, letter_tokenizer
 
@@ -45,6 +44,8 @@ SHAPE: dict[str, Any] = {
     "eos_token_id": END,
     "pad_token_id": END,
 }
+
+
 FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "gpt2": lambda: GPT2LMHeadModel(
         GPT2Config(vocab_size=ROWS, n_embd=64, n_layer=2, n_head=2, n_positions=64, eos_token_id=END)
@@ -52,7 +53,11 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=8)),
     "qwen3-tied": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, tie_word_embeddings=True)),
 }
+
+
 CONFIG = SamplerConfig(engine="vllm", cache_gib=0.05)
+
+
 vllm = pytest.mark.usefixtures("_vllm")
 
 
@@ -158,37 +163,3 @@ def test_what_it_cannot_run_is_one_sentence() -> None:
     with pytest.raises(UserError, match="vLLM cannot run a GPT2LMHeadModel") as caught:
         build_sampler(CONFIG, letter_gpt(width=32), "policy", 4096, 32)
     assert "\n" not in str(caught.value)
-
-
-class Engine:
-    """Stands for ``vllm.LLM``: a network whose loader passes over what it does not know."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-        self.forgot = False
-
-    def apply_model(self, function: Callable[[Any], Any]) -> list[Any]:
-        network: Any = self.network
-        network.load_weights = self._load
-        return [function(network)]
-
-    def _load(self, weights: Iterator[tuple[str, Tensor]]) -> set[str]:
-        there = dict(self.network.named_parameters())
-        known = {name: value for name, value in weights if name in there}
-        for name, value in known.items():
-            there[name].data.copy_(value)
-        return set(known)
-
-    def reset_prefix_cache(self) -> None:
-        self.forgot = True
-
-
-def test_all_weights_are_handed_over_or_it_is_said_which_is_not() -> None:
-    model, engine = tiny_model(0), Engine(tiny_model(1).model)
-    hand_over(model.model, engine)
-    assert engine.forgot
-    for one, other in zip(model.model.parameters(), engine.network.parameters(), strict=True):
-        assert torch.equal(one, other)
-    engine.network.register_parameter("another", nn.Parameter(torch.zeros(1)))
-    with pytest.raises(UserError, match=r"weights of a LlamaForCausalLM .'another' got no weights"):
-        hand_over(model.model, engine)

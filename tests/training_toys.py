@@ -23,8 +23,6 @@ from rlgf.types import Experience, Sample
 from toys import LetterTask, letter_gpt, share_of_a
 
 ROWS = {row.name: row for algorithm in ALGORITHMS.values() for row in algorithm.rows}
-
-
 SAMPLES = [Sample("abca"[: 1 + i % 4], ("aaaaaa"[: 1 + i % 6],)) for i in range(16)]
 
 

@@ -13,8 +13,6 @@ from rlgf.schedules import constant
 from rlgf.types import Author
 
 POLICY, GUIDE, REFERENCE = Author.POLICY, Author.GUIDE, Author.REFERENCE
-
-
 ROLLIN, ROLLOUT, WHOLE = Span.ROLLIN, Span.ROLLOUT, Span.WHOLE
 
 
@@ -57,8 +55,6 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "opsd": (None, POLICY, "distillation", ROLLOUT, None, None, False, 1.0),
     "sdft": (None, POLICY, "distillation", ROLLOUT, None, None, False, 1.0),
 }
-
-
 MIXTURES = {"lols": ("aggrevated", "ppo++"), "d2lols": ("aggrevated", "ppo++")}
 
 

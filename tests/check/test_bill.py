@@ -34,8 +34,6 @@ SURE = {
     "texts to be shown": ["algorithm=gad", "reward=discriminator"],
     "another seed": ["algorithm=ppo++", "seed=3"],
 }  # fmt: skip
-
-
 AT_MOST = {
     "the guide finishes": ["algorithm=aggrevated"],
     "the guide alone": ["algorithm=aggrevated", "algorithm.help.probability=0.2", "rollout.max_guide_tokens=4"],

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from rlgf.checks import parts
-from rlgf.config import load_config
+from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.run.build import build_parts
-from rlgf.types import Sample
+from rlgf.types import Rollout, Sample
+from toys import LetterTask
 
 
 class Untouched:
@@ -71,3 +72,62 @@ def test_a_missing_column_is_said_before_a_model_loads() -> None:
                 task=Untouched(Sample("a", ("b",), columns)),
                 reward=lambda *_, **__: [],
             )
+
+
+def parts_of(reward: Any, samples: list[Sample] | None = None, algorithm: str = "gail") -> None:
+    class Task(LetterTask):
+        def load(self, split: str) -> list[Sample]:
+            return samples or super().load(split)
+
+    config = Config.model_validate(
+        {
+            "task": {"name": "letters"},
+            "policy": {"model": "no such model"},
+            "reward": reward,
+            "algorithm": algorithm,
+        }
+    )
+    build_parts(config, task=Task())
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused is refused before a model loads."""
+    monkeypatch.setattr("rlgf.checks.parts.context_length", lambda *arguments: None)
+    monkeypatch.setattr("rlgf.run.build.load_language_model", lambda *arguments: pytest.fail("loaded"))
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("reward", [{"name": "toys:share_of_a"}, {"terms": {"a": "toys:share_of_a"}}])
+def test_gail_with_a_reward_that_does_not_learn_is_refused(reward: dict[str, Any]) -> None:
+    with pytest.raises(
+        UserError, match=r"'gail' needs a reward that learns .*'reward: discriminator'"
+    ) as caught:
+        parts_of(reward)
+    assert "\n" not in str(caught.value)
+
+
+class Forgetful:
+    """Learns, and keeps nothing of it."""
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        return [0.0] * len(completions)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        return {}
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_reward_that_learns_without_a_state_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'Forgetful' has 'update'.*give it 'state_dict\(\)'"):
+        parts_of({"name": f"{__name__}:Forgetful"}, algorithm="ppo")
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    "reward", [{"name": "discriminator"}, {"terms": {"a": "toys:share_of_a", "discriminator": 1.0}}]
+)
+@pytest.mark.parametrize("algorithm", ["ppo", "gail"])
+def test_data_without_references_is_refused(reward: dict[str, Any], algorithm: str) -> None:
+    with pytest.raises(UserError, match=r"'Discriminator' learns from reference texts.*'reference_field'"):
+        parts_of(reward, [Sample("a")], algorithm)

@@ -13,6 +13,7 @@ from rlgf.errors import UserError
 from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
+from test_config import BASE, refusal
 from toys import letter_gpt
 
 
@@ -20,7 +21,7 @@ def local(language_model: LanguageModel, **sampling: Any) -> LocalGuide:
     return LocalGuide(language_model, letter_gpt().tokenizer, Sampling(**sampling))
 
 
-def refusal(make: Any) -> str:
+def refused(make: Any) -> str:
     with pytest.raises(UserError) as caught:
         make()
     message = str(caught.value)
@@ -31,19 +32,13 @@ def refusal(make: Any) -> str:
 
 
 RECIPE: dict[str, Any] = {"task": "imdb", "policy": {"model": "gpt2"}, "reward": "sentiment"}
-
-
 BLIND: dict[str, dict[str, Any]] = {
     "url": {"url": "http://127.0.0.1:1/v1", "model": "x"},
     "file": {"file": "texts.jsonl"},
     "guides": {"guides": {"one": {"model": "x"}, "other": {"model": "y"}}},
     "name": {"name": "toys:FavouringGuide", "options": {"favourite": "a", "probability": 0.5}},
 }
-
-
 LATER = {"loss": "distillation", "weight": {"start": 0, "end": 0.1}}
-
-
 DISTILLING: dict[str, Any] = {
     "distill": "distill",
     "later": {"base": "ppo", "terms": {"distill": LATER}},
@@ -56,7 +51,7 @@ DISTILLING: dict[str, Any] = {
 def test_a_guide_that_can_never_score_is_refused_with_the_recipe(key: str, algorithm: str) -> None:
     recipe = {**RECIPE, "guide": BLIND[key]}
     assert load_config(recipe, "algorithm=ppo++").guide is not None
-    message = refusal(lambda: load_config(recipe, {"algorithm": DISTILLING[algorithm]}))
+    message = refused(lambda: load_config(recipe, {"algorithm": DISTILLING[algorithm]}))
     assert f"'guide.{key}'" in message
     assert "set 'guide.model'" in message
     assert "the loss 'distillation'" in message
@@ -64,7 +59,7 @@ def test_a_guide_that_can_never_score_is_refused_with_the_recipe(key: str, algor
 
 @pytest.mark.parametrize("algorithm", DISTILLING)
 def test_no_guide_at_all_is_refused_with_the_recipe(algorithm: str) -> None:
-    message = refusal(lambda: load_config(RECIPE, {"algorithm": DISTILLING[algorithm]}))
+    message = refused(lambda: load_config(RECIPE, {"algorithm": DISTILLING[algorithm]}))
     assert "needs a guide" in message
     assert "'guide:' section" in message
 
@@ -103,3 +98,9 @@ def test_what_a_pair_algorithm_needs_is_asked_for(changes: dict[str, Any], messa
     config["task"] = {"name": "imdb"}
     with pytest.raises(ValidationError, match=message):
         Config.model_validate(config | changes)
+
+
+def test_a_term_and_a_guide_of_one_name_are_refused() -> None:
+    guides = {"guides": {"length": {"model": "gpt2"}, "other": {"model": "gpt2"}}}
+    message = refusal({**BASE, "guide": guides, "reward": {"terms": {"length": {"options": {"target": 3}}}}})
+    assert "both called 'length'" in message

@@ -14,8 +14,6 @@ from rlgf.evaluation.score import score_file
 from rlgf.metrics import MetricConfig
 
 FILE = Path(__file__).parents[1] / "data" / "commongen_outputs.jsonl"
-
-
 PLAIN = [MetricConfig(name=name) for name in ("words", "sari", "distinct")]
 
 

@@ -9,8 +9,6 @@ from faulty_server import FaultyServer, answer_to
 from rlgf.guides import HTTPGuide, HTTPGuideConfig, Request
 
 MADE: list[HTTPGuide] = []
-
-
 GUIDED = {"algorithm": {"base": "ppo++", "help": {"probability": 0.9}}}
 
 

@@ -25,18 +25,12 @@ LENGTH = error(
     param="max_tokens",
     code="unsupported_parameter",
 )
-
-
 TEMPERATURE = error(
     "Unsupported value: 'temperature' does not support 0.7 with this model. Only the default (1) value is supported.",
     param="temperature",
     code="unsupported_value",
 )
-
-
 BOTH = error("`temperature` and `top_p` cannot both be specified for this model. Please use only one.")
-
-
 QUOTA = error(
     "You exceeded your current quota, please check your plan and billing details.", code="insufficient_quota"
 )

@@ -28,11 +28,7 @@ from tokenizer_kinds import (
 )
 
 Kind = Callable[[], PreTrainedTokenizerBase]
-
-
 POST = Sample(SENTENCES[0].lower() + " so:", cue=" so:")
-
-
 SAMPLES = [POST, Sample(SENTENCES[3].lower()), Sample("the film")]
 
 

@@ -22,11 +22,7 @@ from toys import letter_gpt
 from training_toys import build
 
 PLAIN = {"script": {"hint": {"template": "{hint}{prompt}"}}}
-
-
 SAMPLES = [Sample("abca"[: 1 + i % 4], ("dcbadcba"[: 1 + i % 6],)) for i in range(16)]
-
-
 WAYS = pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["full", "lora"])
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from pairs_of_episodes import KL, row
 from test_exact_gradients import POLICY, RESPONSES, draft, rollout_of
 
+from resume_script import toy_trainer
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
 from rlgf.models.sampling import Sampling
+from rlgf.run.build import build_parts
 from rlgf.types import Author
-from toys import table_language_model
+from toys import FavouringGuide, LetterTask, letter_gpt, table_language_model
 from training_toys import ROWS, build, experience_of
 
 WITH_REWARD = sorted(name for name, row in ROWS.items() if row.needs_reward)
@@ -59,3 +65,37 @@ def test_a_pair_loss_without_a_reference_model_is_refused() -> None:
     assessor = Assessor(table_language_model(POLICY), None, {}, None, Sampling(), 10**6)
     with pytest.raises(UserError, match="needs the policy's frozen start"):
         assessor.assess(rollout, found, KL)
+
+
+def test_a_run_gives_tokens_ends_and_progress_and_keeps_what_is_logged(tmp_path: Path) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def reward(completions, completion_ids, finished, trainer_state, log_extra, log_metric, **kwargs):
+        calls.append({"ids": completion_ids, "texts": completions, "finished": finished, **kwargs})
+        calls[-1]["step"] = (trainer_state.global_step, trainer_state.max_steps)
+        log_metric("letters", sum(map(len, completions)))
+        log_extra("first", [text[:1] for text in completions])
+        return [text.count("a") / 6 for text in completions]
+
+    trainer = toy_trainer(tmp_path, algorithm="ppo")
+    config = trainer.config
+    parts = build_parts(
+        config, task=LetterTask(), reward=reward, guide=FavouringGuide("a", 0.6), policy=letter_gpt()
+    )
+    trainer = type(trainer)(config, parts, trainer.display)
+    trainer.train()
+    tokenizer = parts.policy.tokenizer
+    for call in calls:
+        assert list(map(len, call["ids"])) == [
+            len(text) + ended for text, ended in zip(call["texts"], call["finished"], strict=True)
+        ]
+        assert tokenizer.decode(call["ids"][0], skip_special_tokens=True) == call["texts"][0]
+        assert call["prompt_ids"][0]
+    training = [call["step"] for call in calls]
+    assert training[-1] == (4, 4)
+    assert {(update, 4) for update in range(4)} <= set(training)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all("letters" in line for line in lines if "reward" in line)
+    assert all("validation/letters" in line for line in lines if "validation/reward" in line)
+    _, *texts = map(json.loads, (tmp_path / "evaluation" / "policy.jsonl").read_text().splitlines())
+    assert [text["first"] for text in texts] == [text["completion"][:1] for text in texts]

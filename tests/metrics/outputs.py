@@ -13,17 +13,9 @@ from rlgf.errors import UserError
 from rlgf.metrics import Metric, MetricConfig, build_metrics
 
 FILE = Path(__file__).parents[1] / "data" / "commongen_outputs.jsonl"
-
-
 ROWS = [json.loads(line) for line in FILE.read_text().splitlines()]
-
-
 TEXTS = [row["completion"] for row in ROWS]
-
-
 REFERENCES = [row["references"] for row in ROWS]
-
-
 CONCEPTS = [row["concepts"] for row in ROWS]
 
 

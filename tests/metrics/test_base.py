@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
+from trl_rewards import LENGTHS, TEXTS
 
 from rlgf.errors import UserError
 from rlgf.metrics import MetricConfig, MetricResult, build_metrics, check_needs, measure
@@ -40,3 +42,27 @@ def test_columns_reach_a_metric_and_its_answer_is_checked() -> None:
     ):
         with pytest.raises(UserError, match="one finite number per text"):
             measure({"own": lambda *_, wrong=wrong, **columns: wrong}, samples, ["x", "y"])
+
+
+def test_metrics_take_what_they_name_and_answer_as_rewards_do() -> None:
+    samples = [Sample("p", ("r",), {"n": i, "references": "hidden"}) for i in range(2)]
+
+    def plain(completions):
+        return np.array([float(len(text)) for text in completions])
+
+    async def total(n, *, references, **columns):
+        assert references == [("r",), ("r",)]
+        return {"total": float(sum(n)), "each": tuple(n)}
+
+    found = measure({"plain": plain, "several": total}, samples, TEXTS)
+    assert found == {
+        "plain": MetricResult.mean(LENGTHS),
+        "total": MetricResult(1.0),
+        "each": MetricResult(0.5, [0.0, 1.0]),
+    }
+    with pytest.raises(
+        UserError, match=r"the metric 'wrong' takes 'completion', which is not given: did you mean"
+    ):
+        measure({"wrong": lambda completion: 0.0}, samples, TEXTS)
+    with pytest.raises(UserError, match="must return one finite number per text"):
+        measure({"wrong": lambda completions: [None, 1.0]}, samples, TEXTS)

@@ -15,14 +15,8 @@ from rlgf.models.kv_cache import cache_argument
 from rlgf.models.sampling import Sampling, draw, sampling_logits
 
 END = 0
-
-
 TOLERANCE = 1e-4
-
-
 LIMIT = 20
-
-
 SAMPLINGS = [
     Sampling(),
     Sampling(temperature=1.3, min_tokens=6),

@@ -92,8 +92,6 @@ def test_a_model_whose_pad_token_is_its_end_of_text(language_model: LanguageMode
 
 
 PROMPTS = [[3, 5, 7, 9, 11, 2, 4], [8, 1, 6], [12, 13, 14, 15, 1, 2, 3, 4, 5, 6]]
-
-
 OF = [0, 1, 0, 2, 0, 1, 2, 2]
 
 

@@ -23,8 +23,6 @@ from tokenizer_kinds import (
 TEXTS = st.one_of(
     st.text(max_size=40), st.sampled_from(SENTENCES), st.text("aé日🙂 \n.▁T", max_size=12).map("The ".__add__)
 )
-
-
 Kind = Callable[[], PreTrainedTokenizerBase]
 
 

@@ -18,8 +18,6 @@ from rlgf.models.sampling import Sampling
 from rlgf.types import pad
 
 ENDS = (0, 3)
-
-
 SAMPLINGS = [Sampling(), Sampling(temperature=0.7, min_tokens=2), Sampling(top_k=5, min_tokens=1)]
 
 

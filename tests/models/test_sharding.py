@@ -20,11 +20,7 @@ from rlgf.errors import UserError
 from rlgf.models import sharding
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-
-
 TESTS = Path(__file__).parents[1]
-
-
 CASES = (
     "ppo++",
     "lols",
@@ -46,8 +42,6 @@ CASES = (
     "top-k",
 )
 """Of those of the script, which without names runs all."""
-
-
 SHARED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
 
 
@@ -56,10 +50,9 @@ def launch(
 ) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [*(launcher if processes > 1 else []), str(TESTS / script), *arguments]
-    path = os.pathsep.join([str(TESTS / "learning"), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
         timeout=280,

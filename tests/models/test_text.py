@@ -16,11 +16,7 @@ from tokenizer_kinds import KINDS, SAYS_EVERYTHING, byte_bpe, llama_legacy
 TEXTS = st.one_of(
     st.text(max_size=40), st.sampled_from(SENTENCES), st.text("aé日🙂 \n.▁T", max_size=12).map("The ".__add__)
 )
-
-
 CODECS = {kind.__name__: Codec(kind()) for kind in KINDS}
-
-
 Kind = Callable[[], PreTrainedTokenizerBase]
 
 

@@ -23,22 +23,12 @@ from rlgf.objectives.advantages import (
 )
 
 NUMBERS = st.floats(-10, 10)
-
-
 SHARES = st.floats(0, 1)
-
-
 EPISODES = st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=6), min_size=1, max_size=4)
 """Rows of (reward, value) pairs of unequal length."""
-
-
 GROUPED_SCORES = st.lists(st.tuples(st.sampled_from([-3, 0, 2, 7]), NUMBERS), min_size=1, max_size=12)
 """Pairs of group and score, groups in any order."""
-
-
 Episodes = list[list[tuple[float, float]]]
-
-
 Estimate = Callable[[Tensor, Tensor], Tensor]
 
 

@@ -13,11 +13,7 @@ from torch import Tensor
 from rlgf.objectives.losses import distillation
 
 VOCABULARY = 4
-
-
 LOGITS = st.lists(st.floats(-4, 4), min_size=VOCABULARY, max_size=VOCABULARY)
-
-
 ONE = torch.ones(1, 1, dtype=torch.bool)
 
 

@@ -26,8 +26,6 @@ PECULIAR = {
     "RwkvForCausalLM",
     "XLNetLMHeadModel",
 }
-
-
 SAMPLED = [name for i, name in enumerate(architectures()) if i % 4 == 0 or name in PECULIAR]
 
 

@@ -20,8 +20,6 @@ OPTIONS = {"rollout": {"episodes": 16, "min_response_tokens": 6}}
 
 # The penalty is a term of its own in group-relative losses.
 FREE = {"coefficient": 0.0}
-
-
 FREE_LUFFY = LUFFY.changed(kl=FREE)
 
 

@@ -26,8 +26,6 @@ from toys import FavouringGuide, letter_gpt
 from training_toys import build
 
 LIMIT = 12
-
-
 SUCCESS = 0.5
 
 

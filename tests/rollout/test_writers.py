@@ -19,11 +19,7 @@ from rlgf.types import Author, Sample
 from tokenizer_kinds import KINDS, SAYS_EVERYTHING, WITH_BEGINNING, sentence_pieces, speaker
 
 Kind = Callable[[], PreTrainedTokenizerBase]
-
-
 POST = Sample(SENTENCES[0].lower() + " so:", cue=" so:")
-
-
 SAMPLES = [POST, Sample(SENTENCES[3].lower()), Sample("the film")]
 
 

@@ -13,11 +13,7 @@ from rlgf.run.build import build_parts
 from rlgf.run.memory import Launch, estimated
 
 WIDTH, LAYERS, VOCABULARY = 32, 3, 300
-
-
 PROMPT, RESPONSE, MINIBATCH = 4, 6, 8
-
-
 RECIPE: dict[str, Any] = {
     "task": "toys:LetterTask",
     "policy": {
@@ -29,14 +25,8 @@ RECIPE: dict[str, Any] = {
     "update": {"minibatch": MINIBATCH},
     "evaluation": {"samples": 8, "test_samples": 8},
 }
-
-
 LAYER = 12 * WIDTH**2 + 13 * WIDTH
-
-
 TRUNK = (VOCABULARY + 64 + 2) * WIDTH + LAYERS * LAYER
-
-
 SHARED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 

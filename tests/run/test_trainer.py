@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from counting_rewards import COUNTING
 
+from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
 from rlgf.types import Author
 from toys import letter_gpt
@@ -157,3 +160,17 @@ def test_a_step_reports_finite_numbers(algorithm: str) -> None:
         assert read == by_policy if exact else 0 < read <= int(episodes.lengths.sum())
         assert row.learned_reward or 0 <= metrics["reward"] <= 1
         assert 0 < metrics["entropy"] < 2 * math.log(5)
+
+
+def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, reward={"name": COUNTING})
+    steps = [trainer.step() for _ in range(3)]
+    assert [step["reward"] for step in steps] == [0, 8, 16], "paid by what it knew before the update"
+    assert [step["seen"] for step in steps] == [8, 16, 24]
+    trainer.evaluate(Author.POLICY, "validation")
+    assert trainer.parts.assessor.state_dict()["reward"] == {"seen": 24}, "evaluation teaches it nothing"
+
+
+def test_a_reward_is_not_taught_where_it_is_not_asked(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, reward={"name": COUNTING}, algorithm="bc")
+    assert "seen" not in trainer.step()

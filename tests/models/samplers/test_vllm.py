@@ -44,8 +44,6 @@ SHAPE: dict[str, Any] = {
     "eos_token_id": END,
     "pad_token_id": END,
 }
-
-
 FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "gpt2": lambda: GPT2LMHeadModel(
         GPT2Config(vocab_size=ROWS, n_embd=64, n_layer=2, n_head=2, n_positions=64, eos_token_id=END)
@@ -53,11 +51,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=8)),
     "qwen3-tied": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, tie_word_embeddings=True)),
 }
-
-
 CONFIG = SamplerConfig(engine="vllm", cache_gib=0.05)
-
-
 vllm = pytest.mark.usefixtures("_vllm")
 
 

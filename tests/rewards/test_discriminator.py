@@ -1,10 +1,9 @@
-"""Rewards that change over a run: their protocol, their state, and the discriminator of GAIL."""
+"""The discriminator of GAIL and GAD: what it learns, from what, and that it goes on."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,12 @@ import pytest
 import torch
 
 from resume_script import toy_trainer
-from rlgf.config import Config, load_config
+from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
 from rlgf.rewards import Composed, Term, build_reward
-from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward
 from rlgf.rewards.discriminator import Discriminator
 from rlgf.rollout.config import RolloutConfig
-from rlgf.run.build import build_parts
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.saver import Saver
 from rlgf.run.trainer import Trainer
@@ -28,69 +25,6 @@ from rlgf.types import Author, Rollout, Sample
 from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
 
 SHORT = RolloutConfig(max_prompt_tokens=4, max_response_tokens=6)
-
-
-class Counting:
-    """Pays the number of episodes that it has learned from."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
-        return [float(self.seen)] * len(completions)
-
-    def update(self, rollout: Rollout) -> dict[str, float]:
-        self.seen += len(rollout)
-        return {"seen": float(self.seen)}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seen": self.seen}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.seen = state["seen"]
-
-
-COUNTING = f"{__name__}:Counting"
-
-
-# The protocol.
-
-
-def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: Path) -> None:
-    trainer = toy_trainer(tmp_path, reward={"name": COUNTING})
-    steps = [trainer.step() for _ in range(3)]
-    assert [step["reward"] for step in steps] == [0, 8, 16], "paid by what it knew before the update"
-    assert [step["seen"] for step in steps] == [8, 16, 24]
-    trainer.evaluate(Author.POLICY, "validation")
-    assert trainer.parts.assessor.state_dict()["reward"] == {"seen": 24}, "evaluation teaches it nothing"
-
-
-def test_terms_that_learn_are_updated_and_kept_under_their_names(tmp_path: Path) -> None:
-    terms = {"a": "toys:share_of_a", "n": COUNTING}
-    trainer = toy_trainer(tmp_path, reward={"terms": terms})
-    assert trainer.step()["n/seen"] == 8
-    state = trainer.parts.assessor.state_dict()
-    assert state["reward"] == {"n": {"seen": 8}}
-    again = toy_trainer(tmp_path, reward={"terms": terms})
-    again.parts.assessor.load_state_dict(state)
-    assert again.parts.assessor.state_dict() == state
-    assert again.step()["reward/n"] == 8
-
-
-def test_a_reward_is_not_taught_where_it_is_not_asked(tmp_path: Path) -> None:
-    trainer = toy_trainer(tmp_path, reward={"name": COUNTING}, algorithm="bc")
-    assert "seen" not in trainer.step()
-
-
-def test_what_a_reward_can_do_shows_in_its_methods() -> None:
-    assert isinstance(Counting(), LearnedReward)
-    assert not isinstance(Counting(), PolicyReadingReward)
-    assert not isinstance(share_of_a, StatefulReward)
-    assert isinstance(Discriminator(), LearnedReward)
-    assert isinstance(Discriminator(), PolicyReadingReward)
-
-
-# The discriminator.
 
 
 def test_the_discriminator_of_an_adapter_is_one_too_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -280,68 +214,6 @@ def test_one_of_several_references_is_drawn(tmp_path: Path) -> None:
     samples = tuple(Sample(s.prompt, ("cccc", "dddd")) for s in rollout.samples)
     reward.update(copy.copy(rollout).__class__(**{**vars(rollout), "samples": samples}))
     assert {"cccc", "dddd"} <= seen
-
-
-# Refusals.
-
-
-def parts_of(reward: Any, samples: list[Sample] | None = None, algorithm: str = "gail") -> None:
-    class Task(LetterTask):
-        def load(self, split: str) -> list[Sample]:
-            return samples or super().load(split)
-
-    config = Config.model_validate(
-        {
-            "task": {"name": "letters"},
-            "policy": {"model": "no such model"},
-            "reward": reward,
-            "algorithm": algorithm,
-        }
-    )
-    build_parts(config, task=Task())
-
-
-@pytest.fixture
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused is refused before a model loads."""
-    monkeypatch.setattr("rlgf.checks.parts.context_length", lambda *arguments: None)
-    monkeypatch.setattr("rlgf.run.build.load_language_model", lambda *arguments: pytest.fail("loaded"))
-
-
-@pytest.mark.usefixtures("no_model")
-@pytest.mark.parametrize("reward", [{"name": "toys:share_of_a"}, {"terms": {"a": "toys:share_of_a"}}])
-def test_gail_with_a_reward_that_does_not_learn_is_refused(reward: dict[str, Any]) -> None:
-    with pytest.raises(
-        UserError, match=r"'gail' needs a reward that learns .*'reward: discriminator'"
-    ) as caught:
-        parts_of(reward)
-    assert "\n" not in str(caught.value)
-
-
-class Forgetful:
-    """Learns, and keeps nothing of it."""
-
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
-        return [0.0] * len(completions)
-
-    def update(self, rollout: Rollout) -> dict[str, float]:
-        return {}
-
-
-@pytest.mark.usefixtures("no_model")
-def test_a_reward_that_learns_without_a_state_is_refused() -> None:
-    with pytest.raises(UserError, match=r"'Forgetful' has 'update'.*give it 'state_dict\(\)'"):
-        parts_of({"name": f"{__name__}:Forgetful"}, algorithm="ppo")
-
-
-@pytest.mark.usefixtures("no_model")
-@pytest.mark.parametrize(
-    "reward", [{"name": "discriminator"}, {"terms": {"a": "toys:share_of_a", "discriminator": 1.0}}]
-)
-@pytest.mark.parametrize("algorithm", ["ppo", "gail"])
-def test_data_without_references_is_refused(reward: dict[str, Any], algorithm: str) -> None:
-    with pytest.raises(UserError, match=r"'Discriminator' learns from reference texts.*'reference_field'"):
-        parts_of(reward, [Sample("a")], algorithm)
 
 
 def test_a_later_sample_without_references_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from rlgf.report.write import write_report
 pytestmark = pytest.mark.skipif(
     browser_path() is None, reason=f"no browser is installed (looked for {', '.join(NAMES)})"
 )
-
 WORDS = [
     "the",
     "film",
@@ -40,6 +39,8 @@ WORDS = [
     "wit",
 ]
 MOST = 10_000
+
+
 # Tasks that keep the page from reacting, in milliseconds, from here on.
 WATCH = """
 window.longTasks = [];

@@ -126,3 +126,33 @@ def test_a_hint_that_no_guide_could_use_is_refused(changes: dict[str, Any], mess
     terms = {"distill": {"loss": "distillation"}, **changes.pop("terms", {})}
     with pytest.raises(ValidationError, match=message):
         algorithm_from({"base": "opsd", **changes, "script": script, "terms": terms})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": "luffy", "help": {"probability": 0.5}}, "no 'help.probability'; or 'help.members: null'"),
+        ({"base": "luffy", "help": {"shared": True}}, "'help.shared: false'"),
+        ({"base": "grpo", "help": {"members": 1}}, "'script.rollin' must name who writes it"),
+        ({"base": "luffy", "help": {"members": 0}}, "greater than or equal to 1"),
+        ({"base": "luffy", "help": {"length": {"low": 0.5}}}, "leave 'low', 'high' and 'by' out"),
+        ({"base": "luffy", "help": {"length": {"by": "trial"}}}, "leave 'low', 'high' and 'by' out"),
+        ({"base": "luffy", "help": {"members": 5}}, "'help.members' 5 exceeds 'group_size' 4"),
+        (
+            {"base": "aggrevated", "help": {"length": {"whole": True}}},
+            "set 'script.rollin' to guide or reference",
+        ),
+        ({"base": "guided-grpo", "help": {"length": {"whole": True}}}, "in groups 'help.shared: false'"),
+        ({"base": "bread", "help": {"success": None}}, "set 'help.success' to what a text has to earn"),
+        ({"base": "adaback", "help": {"success": None}}, "'help.length.by' counts successes"),
+        ({"base": "bread", "help": {"gate": {"looks_at": "record"}}}, "set 'help.gate: {looks_at: group}'"),
+        ({"base": "adaback", "help": {"shared": False}}, "set 'help.shared: true'"),
+        ({"base": "adaback", "script": {"rollin": "policy"}}, "'script.rollin' of guide or reference"),
+        ({"base": "bread", "help": {"gate": {"low": 0.5}}}, "'low' 0.5 must not exceed 'high' 0"),
+        ({"base": "bread", "help": {"gate": {"failures": 3}}}, "set 'looks_at: record' and no 'high'"),
+        ({"base": "bc", "help": {"success": 0.5}}, "needs an 'advantage' that reads a reward"),
+    ],
+)
+def test_a_rollin_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        algorithm_from(changes)

@@ -9,7 +9,7 @@ import torch
 from known_rows import mixture
 
 from rlgf.algorithms import ALGORITHMS, algorithm_from
-from rlgf.algorithms.catalog import DISTILL, OPSD, PPO_PLUS_PLUS, SDFT
+from rlgf.algorithms.catalog import DISTILL, HINTED_GRPO, OPSD, PPO_PLUS_PLUS, QUESTA, SDFT
 
 
 @pytest.mark.parametrize("updates", [1, 5, 10, 24, 50, 333, 500])
@@ -62,3 +62,12 @@ def test_without_its_guide_nobody_reads_the_hint() -> None:
     both = OPSD.changed(terms={"nll": {}})
     assert both.unguided is not None
     assert both.unguided.script.hint is None
+
+
+def test_without_its_guide_a_row_has_no_hints() -> None:
+    unguided = HINTED_GRPO.unguided
+    assert unguided is not None
+    assert HINTED_GRPO.needs_guide
+    assert not unguided.needs_guide
+    assert unguided.script.hint is None
+    assert QUESTA.unguided == QUESTA

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hinted_texts import PLAIN
 
 from resume_script import toy_trainer
 from rlgf.run.update_metrics import describe, explained_variance, mean_kl
@@ -70,3 +71,23 @@ def test_the_kl_in_the_loss_is_reported_as_the_kl_of_the_moment() -> None:
     experience = experience_of(trainer, row)
     reported = trainer.parts.updater.update(experience, row)
     assert reported["kl_estimate"] == pytest.approx(mean_kl(experience.scored), rel=1e-4)
+
+
+def test_the_log_tells_of_hints() -> None:
+    trainer = build("questa", changes={"script": {"hint": {"template": PLAIN}}})
+    metrics = trainer.step()
+    assert 0 < metrics["helped"] <= 1
+    assert 1 <= metrics["help_tokens"] <= 16
+    assert metrics["update_kl"] >= 0
+    # What was sampled after a hint is no measure of how far the policy has moved after the prompt without it.
+    assert (
+        "update_kl"
+        not in build(
+            "questa",
+            changes={
+                "terms": {t: {"view": "prompt"} for t in ("policy", "kl")},
+                "script": {"hint": {"template": PLAIN}},
+                "help": {"length": {"low": 1.0, "high": 1.0}},
+            },
+        ).step()
+    )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from scipy.stats import kstest
-from test_record import LIMIT, SUCCESS, begun, collect
+from visits import LIMIT, SUCCESS, begun, collect
 
 from rlgf.algorithms import Algorithm, algorithm_from, length_rules
 from rlgf.check.words import row_words

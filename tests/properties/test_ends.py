@@ -82,9 +82,6 @@ def test_no_end_comes_before_the_minimum_length(minimum: int) -> None:
     assert (early < scored - 1e-3).any(), "the mass of both ends went to the letters that may come"
 
 
-# A guide of the same family that ends its texts in another token.
-
-
 def instructed(policy: LanguageModel, ends: list[int], seed: int = 7) -> LocalGuide:
     """A guide with the policy's letters whose own tokenizer ends texts in the first of these."""
     model = letter_gpt(seed=seed)

@@ -47,3 +47,7 @@ def test_perplexity_of_an_empty_text_is_that_of_ending(language_model: LanguageM
         logits = language_model.model(torch.tensor([language_model.encode("The film")])).logits[0, -1]
     assert tokens.tolist() == [1]
     assert nll.item() == pytest.approx(-logits.log_softmax(-1)[language_model.end_id].item(), abs=1e-4)
+
+
+def test_the_perplexity_of_what_is_all_but_impossible_is_infinite() -> None:
+    assert perplexity(torch.tensor([5000.0]), torch.tensor([2.0])) == float("inf")

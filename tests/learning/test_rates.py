@@ -13,6 +13,7 @@ from rich.console import Console
 from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 from transformers import get_linear_schedule_with_warmup
 
+from finite_runs import trainer
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.learning.config import UpdateConfig
@@ -117,3 +118,12 @@ def test_a_critic_learns_at_the_rate_of_the_policy_by_default() -> None:
     trainer = build("lols", update={"learning_rate": 2e-3})
     trainer.step()
     assert [group["lr"] for group in trainer.parts.updater.optimizer.param_groups] == [2e-3] * 3
+
+
+def test_the_first_update_of_a_warm_up_moves_the_policy(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", learning_rate={"start": 1e-2, "warmup": 0.9})
+    before = [weight.clone() for weight in run.parts.policy.model.parameters()]
+    run.step()
+    assert any(
+        not torch.equal(*pair) for pair in zip(before, run.parts.policy.model.parameters(), strict=True)
+    )

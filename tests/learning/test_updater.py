@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
+from finite_runs import trainer
 from rlgf.run.trainer import Trainer
 from toys import letter_gpt
 from training_toys import build, no_reward, perturb
@@ -50,3 +52,25 @@ def test_an_entropy_term_raises_the_entropy() -> None:
         )
         after[coefficient] = [float(trainer.step()["entropy"]) for _ in range(4)][-1]
     assert after[1.0] > after[0.0] + 0.1
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["dpo", "rebel", "guided-dpo", "guided-rebel", "offline-dpo", "bc", "distill"]
+)
+def test_max_update_kl_ends_an_update_of_every_loss(tmp_path: Path, algorithm: str) -> None:
+    steps = {}
+    for limit in (None, 1e-5):
+        run = trainer(
+            tmp_path / f"run {limit}",
+            algorithm,
+            epochs=4,
+            minibatch=4,
+            learning_rate=1e-2,
+            max_update_kl=limit,
+        )
+        run.step()
+        updater = run.parts.updater
+        state = updater.optimizer.state[next(iter(updater.policy.model.parameters()))]
+        steps[limit] = int(state["step"])
+    assert steps[None] >= 4
+    assert 1 <= steps[1e-5] < steps[None]

@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from transformers import GPT2Config, GPT2LMHeadModel
 
+from finite_runs import trainer
 from rlgf import cli
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.evaluation.perplexity import perplexity
 from rlgf.guides import LocalGuide
-from rlgf.jsontext import to_json
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.sampling import Sampling
@@ -29,33 +27,6 @@ from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from rlgf.types import Sample
 from toys import LetterTask, letter_gpt, share_of_a
-
-
-def trainer(
-    folder: Path, algorithm: str = "ppo", policy: LanguageModel | None = None, **update: Any
-) -> Trainer:
-    config = Config.model_validate(
-        {
-            "task": {"name": "letters"},
-            "policy": {"model": "made by hand"},
-            "guide": {"model": "made by hand"},
-            "reward": {"name": "share_of_a"},
-            "algorithm": algorithm,
-            "output": str(folder),
-            "rollout": {
-                "episodes": 8,
-                "max_prompt_tokens": 4,
-                "max_response_tokens": 6,
-            },
-            "update": {"minibatch": 4, "epochs": 2, **update},
-            "training": {"updates": 3, "checkpoint_every": 1, "trackers": []},
-            "evaluation": {"samples": 4, "test_samples": 4},
-        }
-    )
-    policy = policy or letter_gpt()
-    guide = LocalGuide(letter_gpt(seed=7), policy.tokenizer, Sampling())
-    parts = build_parts(config, task=LetterTask(), reward=share_of_a, guide=guide, policy=policy)
-    return Trainer(config, parts, Display(Console(quiet=True)))
 
 
 def refusal(run: Trainer) -> str:
@@ -186,25 +157,6 @@ def test_the_command_ends_with_exit_code_2(
     assert not (tmp_path / "run" / "policy").exists()
 
 
-# Files that hold numbers.
-
-
-def test_json_has_no_word_for_infinity() -> None:
-    found = to_json({"a": float("nan"), "b": [1.5, float("inf")], 3: torch.tensor([float("-inf"), 2.0])})
-    assert json.loads(found, parse_constant=lambda word: pytest.fail(word)) == {
-        "a": None,
-        "b": [1.5, None],
-        "3": [None, 2.0],
-    }
-
-
-def test_the_perplexity_of_what_is_all_but_impossible_is_infinite() -> None:
-    assert perplexity(torch.tensor([5000.0]), torch.tensor([2.0])) == float("inf")
-
-
-# Texts shorter than the policy's minimum.
-
-
 def metrics(folder: Path) -> list[dict[str, Any]]:
     def refuse(word: str) -> Any:
         pytest.fail(f"{word} is no JSON")
@@ -273,59 +225,3 @@ def test_a_reference_may_be_shorter_than_what_the_policy_must_write(
     if name != "rollin_loss":
         assert found == pytest.approx(expected, rel=1e-4)
     assert found is not None
-
-
-# Dropout.
-
-
-def test_a_policy_given_in_training_mode_has_no_dropout(tmp_path: Path) -> None:
-    start = letter_gpt()
-    rates = {"attn_pdrop": 0.3, "resid_pdrop": 0.3, "embd_pdrop": 0.3}
-    config = GPT2Config(**{**start.model.config.to_dict(), **rates})
-    for restless in (False, True):
-        model = GPT2LMHeadModel(config)
-        model.load_state_dict(start.model.state_dict())
-        if restless:
-            # As models do whose forward pass sets the mode.
-            model.register_forward_pre_hook(lambda module, given: module.train() and None)
-        run = trainer(tmp_path / f"restless {restless}", policy=LanguageModel(model.train(), start.tokenizer))
-        assert run.evaluate(split="validation").totals["kl"] == pytest.approx(0, abs=1e-6)
-        assert run.step()["kl"] == pytest.approx(0, abs=1e-6)
-        assert model.config.resid_pdrop == 0.3, "what is saved stays as it was given"
-
-
-# The first update counts.
-
-
-def test_the_first_update_of_a_warm_up_moves_the_policy(tmp_path: Path) -> None:
-    run = trainer(tmp_path / "run", learning_rate={"start": 1e-2, "warmup": 0.9})
-    before = [weight.clone() for weight in run.parts.policy.model.parameters()]
-    run.step()
-    assert any(
-        not torch.equal(*pair) for pair in zip(before, run.parts.policy.model.parameters(), strict=True)
-    )
-
-
-# An update ends early, whatever the loss.
-
-
-@pytest.mark.parametrize(
-    "algorithm", ["dpo", "rebel", "guided-dpo", "guided-rebel", "offline-dpo", "bc", "distill"]
-)
-def test_max_update_kl_ends_an_update_of_every_loss(tmp_path: Path, algorithm: str) -> None:
-    steps = {}
-    for limit in (None, 1e-5):
-        run = trainer(
-            tmp_path / f"run {limit}",
-            algorithm,
-            epochs=4,
-            minibatch=4,
-            learning_rate=1e-2,
-            max_update_kl=limit,
-        )
-        run.step()
-        updater = run.parts.updater
-        state = updater.optimizer.state[next(iter(updater.policy.model.parameters()))]
-        steps[limit] = int(state["step"])
-    assert steps[None] >= 4
-    assert 1 <= steps[1e-5] < steps[None]

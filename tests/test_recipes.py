@@ -19,16 +19,10 @@ from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.evaluation.winrate import http_judge
 from rlgf.models.loading import ModelConfig, load_language_model
-from rlgf.packaged import (
-    RECIPES,
-    find_recipe,
-    recipe_names,
-    recipe_path,
-    recipe_summary,
-    recipe_that_writes,
-)
+from rlgf.packaged import RECIPES, find_recipe, recipe_names, recipe_path, recipe_summary, recipe_that_writes
 from rlgf.recipe import read_source
 from rlgf.reward_models.train import load_reward_recipe
+from rlgf.tasks import Task, build_task
 
 ROOT = Path(__file__).parents[1]
 
@@ -203,3 +197,21 @@ def test_the_version_is_said_alike_everywhere() -> None:
     newest = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## [")]
     assert next(line for line in newest if "Unreleased" not in line).startswith(f"## [{version}]")
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+@pytest.mark.parametrize("recipe", ["commongen", "tldr"])
+def test_the_recipes_name_their_task(recipe: str) -> None:
+    file = Path(__file__).parents[2] / f"recipes/{recipe}.yaml"
+    config = load_config(file, "reward=sentiment", "algorithm=ppo++")
+    assert isinstance(build_task(config.task.name, config.task.options), Task)
+
+
+def test_the_recipe_of_tldr_needs_a_reward_of_yours() -> None:
+    with pytest.raises(UserError, match="needs a reward"):
+        load_config(Path(__file__).parents[2] / "recipes/tldr.yaml")
+
+
+def test_the_stand_in_recipe_goes_over_the_one_of_imdb() -> None:
+    recipes = Path(__file__).parents[2] / "recipes"
+    config = load_config(recipes / "imdb.yaml", recipes / "review_verdicts.yaml")
+    assert (config.task.name, config.rollout.min_response_tokens) == ("review-verdicts", 0)

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from rlgf.cli import main
+from rlgf.cli import app, main
+from rlgf.demo.review_verdicts import write_verdict_pairs
+from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.evaluation.score import score_file
 from rlgf.metrics import MetricConfig
@@ -34,3 +37,13 @@ def test_the_command_prints_a_table_and_writes_values(
     with pytest.raises(SystemExit):
         main()
     assert "did you mean 'sari'" in capsys.readouterr().err
+
+
+def test_the_command_writes_pairs_and_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["pairs", str(tmp_path / "pairs")])
+    assert done.exit_code == 0
+    written = sorted(path.name for path in (tmp_path / "pairs").iterdir())
+    assert written == sorted(f"{name}.jsonl" for name in ("train", "validation", "test", "reward", "judge"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file cannot be written: File exists\."):
+        write_verdict_pairs(tmp_path / "file")

@@ -11,6 +11,7 @@ import pytest
 from http_toys import guide, requests
 from reply_toys import guide_of
 
+from chat_toys import ASKED, BEGUN, SYSTEM, USER, asked_over_http
 from faulty_server import FaultyServer, answer_to, serving
 from rlgf.errors import UserError
 from rlgf.guides import ReplayGuide, ReplayGuideConfig, Request
@@ -114,3 +115,20 @@ def test_an_export_holds_one_guide(tmp_path: Path) -> None:
     file.write_text(both + file.read_text())
     with pytest.raises(UserError, match=r"mixes the answers of several guides \(letters, other\)"):
         ReplayGuide(ReplayGuideConfig(file=file))
+
+
+def test_answers_are_kept_by_the_messages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Another policy's template asks a chat API for the same, another conversation for something else."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    other = Request("assistant says  a jo", 4, 0, prompt_length=15, messages=BEGUN.messages)
+    changed = Request(BEGUN.prefix, 4, 0, prompt_length=26, messages=(USER,))
+    settings: dict[str, Any] = {"style": "chat", "cache": str(tmp_path / "cache")}
+    with serving(FaultyServer()) as server:
+        texts = [asked_over_http(server, one, **settings)[1] for one in (BEGUN, other, changed)]
+        assert texts[0] == texts[1]
+        assert [body["messages"][:-2] for body in server.bodies] == [ASKED, ASKED[1:]]
+    GuideCache(settings["cache"]).export(tmp_path / "export.jsonl")
+    replay = ReplayGuide(ReplayGuideConfig(file=tmp_path / "export.jsonl"))
+    assert [c.text.strip() for c in replay.write([BEGUN, other, changed])] == [t.strip() for t in texts]
+    with pytest.raises(UserError, match="has no completion of"):
+        replay.write([Request("the film?", 4, 0, messages=(SYSTEM,))])

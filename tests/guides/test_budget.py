@@ -9,8 +9,11 @@ import pytest
 from http_toys import guide, requests
 from reply_toys import guide_of
 
+from chat_toys import asked_over_http
 from faulty_server import FaultyServer, serving
-from rlgf.guides import BudgetSpentError
+from rlgf.errors import UserError
+from rlgf.guides import BudgetSpentError, Request
+from rlgf.types import Message
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,11 @@ def test_what_is_in_the_cache_does_not_count_against_a_budget(tmp_path: Path) ->
         asked = requests(9) + requests(3, start=9)
         assert len(poor.write(asked)) == 12
         assert (poor.usage.calls, poor.usage.cached) == (3, 9)
+
+
+def test_a_limited_budget_counts_every_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    long = Request("short", 4, 0, messages=(Message("user", "x" * 400),))
+    with serving(FaultyServer()) as server, pytest.raises(UserError, match="budget is spent"):
+        asked_over_http(server, long, style="chat", budget={"tokens": 100})
+    assert not server.bodies

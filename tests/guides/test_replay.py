@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from chat_toys import ASKED, GOOD, SYSTEM, USER, write
 from resume_script import toy_trainer
 from rlgf.errors import UserError
 from rlgf.guides import ReplayGuide, ReplayGuideConfig, Request
-from rlgf.types import Author
+from rlgf.types import Author, Message
 
 
 def replay(path: Path, *rows: Any) -> ReplayGuide:
@@ -60,3 +61,17 @@ def test_a_finished_run_can_be_the_guide_of_the_next(tmp_path: Path) -> None:
     assert any(by_guide)
     for sample, text, switch in zip(samples, rollout.texts, by_guide, strict=True):
         assert texts[sample.prompt].startswith(text[:switch])
+
+
+def test_recordings_of_chats_serve_any_policy(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": ASKED, "completion": [GOOD], "finished": True},
+        {"prompt": "<user>why?", "messages": [{"role": "user", "content": "why?"}], "completion": " so"},
+    ]
+    replay = ReplayGuide(ReplayGuideConfig(file=Path(write(tmp_path / "a.jsonl", *rows))))
+    asked = [
+        Request("any text", 4, 0, messages=(SYSTEM, USER)),
+        Request("another", 4, 0, messages=(Message("user", "why?"),)),
+        Request("<user>why?", 4, 0),
+    ]
+    assert [c.text for c in replay.write(asked)] == [" a joy", " so", " so"]

@@ -11,13 +11,16 @@ import pytest
 import torch
 from letter_data import TEXTS
 from rich.console import Console
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from chat_toys import ASKED, BAD, GOOD, SYSTEM, TAGS, USER, policy_folder, write
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.lora import Adapters, LoRAConfig
-from rlgf.rewards import Reward, RewardInput, build_reward, score
+from rlgf.reward_models.train import load_reward_recipe, train_reward_model
+from rlgf.rewards import Reward, RewardInput, build_reward, checked_rewards, score
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rollout.config import RolloutConfig
 from rlgf.run.build import build_parts
@@ -115,3 +118,22 @@ def test_a_folder_without_a_reward_model_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(UserError, match="holds no reward model; give a folder that `rlgf reward"):
             build_reward("model", {"folder": str(folder)})
+
+
+def test_a_reward_model_of_chats_pays_what_transformers_users_expect(
+    tmp_path: Path, language_model: LanguageModel
+) -> None:
+    folder = policy_folder(tmp_path / "base", language_model, TAGS)
+    rows = [{"chosen": [*ASKED, GOOD], "rejected": [*ASKED, BAD]}] * 4
+    file = write(tmp_path / "pairs.jsonl", *rows)
+    told = {"kind": "preference", "model": folder, "output": str(tmp_path / "model"), "max_tokens": 60}
+    train_reward_model(load_reward_recipe(told | {"data": {"train": file, "validation": file}}))
+    reward = build_reward("model", {"folder": str(tmp_path / "model")})
+    chat = RewardInput(["not read"], [" a joy"], messages=[(SYSTEM, USER)])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    text = tokenizer.apply_chat_template([*ASKED, GOOD], tokenize=False)
+    with torch.no_grad():
+        logit = model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits.item()
+    centre = json.loads((tmp_path / "model" / "reward.json").read_text())["centre"]
+    assert checked_rewards(reward, chat).tolist() == pytest.approx([logit - centre], abs=1e-5)

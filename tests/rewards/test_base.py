@@ -11,10 +11,12 @@ import torch
 from counting_rewards import Counting
 from trl_rewards import GIVEN, said
 
+from chat_toys import ASKED, GOOD, SYSTEM, USER, trl_format_reward
 from rlgf.errors import UserError
 from rlgf.rewards import Logged, RewardInput, checked_rewards
 from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward
 from rlgf.rewards.discriminator import Discriminator
+from rlgf.types import Message
 from toys import share_of_a
 
 
@@ -179,3 +181,24 @@ def test_what_is_logged_is_averaged() -> None:
 
     checked_rewards(reward, GIVEN, logged)
     assert logged.metrics == {"accuracy": [0.5, 1.0]}
+
+
+def test_rewards_are_given_chats_as_trl_gives_them() -> None:
+    seen: dict[str, Any] = {}
+
+    def look(prompts: Any, completions: Any, **kwargs: Any) -> list[float]:
+        seen.update(prompts=prompts, completions=completions)
+        return [1.0, 2.0, 3.0]
+
+    prefilled = (USER, Message("assistant", "a j"))
+    given = RewardInput(
+        ["<user>the film?", "plain", "<p>"],
+        [" a joy", " text", "oy"],
+        messages=[(SYSTEM, USER), (), prefilled],
+    )
+    checked_rewards(look, given)
+    assert seen["prompts"] == [ASKED, "plain", [ASKED[1]]]
+    assert seen["completions"][:2] == [[GOOD], " text"]
+    assert seen["completions"][2] == [{"role": "assistant", "content": "a joy"}], "all of the turn"
+    chat = RewardInput(["p"], [" a joy"], messages=[(USER,)])
+    assert checked_rewards(trl_format_reward, chat).tolist() == [6.0]

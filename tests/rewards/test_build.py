@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chat_toys import ASKED, GOOD, USER
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.registry import resolve
@@ -14,6 +15,7 @@ from rlgf.rewards import (
     REWARDS,
     Composed,
     Judge,
+    Logged,
     Reward,
     RewardConfig,
     RewardInput,
@@ -147,3 +149,15 @@ def test_rewards_have_their_names() -> None:
         "sentiment": Sentiment,
         "judge": Judge,
     }
+
+
+def test_built_in_rewards_read_texts() -> None:
+    chat = RewardInput(["<user>the film?"], ["one two three four"], references=[("a",)], messages=[(USER,)])
+    length = resolve("length", REWARDS, "reward")(target=3)
+    assert checked_rewards(length, chat).tolist() == [-1.0]
+    assert chat.arguments(Logged(), as_text=True)["prompts"] == ["<user>the film?"]
+    assert checked_rewards(resolve("metric", REWARDS, "reward")(metric="words"), chat).tolist() == [4.0]
+    for name in ("sentiment", "judge", "discriminator", "metric", "length"):
+        assert resolve(name, REWARDS, "reward").reads_text, name
+    passed_on = RewardInput([ASKED], [[GOOD]])
+    assert checked_rewards(resolve("length", REWARDS, "reward")(target=0), passed_on).tolist() == [-2.0]

@@ -12,9 +12,9 @@ import pytest
 import torch
 from hinted_texts import PLAIN, SAMPLES, collector, hinted, of_letters, read
 from safetensors.torch import load_file
-from test_chats import SYSTEM, USER, chat_sample, with_template
 from torch import Tensor
 
+from chat_toys import SYSTEM, USER, chat_sample, with_template
 from resume_script import toy_trainer
 from rlgf.algorithms import algorithm_from
 from rlgf.algorithms.catalog import QUESTA, SAGE

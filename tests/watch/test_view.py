@@ -1,33 +1,18 @@
-"""A run in the terminal: what it shows, that it ends with the run, and that no text can steer the terminal."""
+"""What is shown of a run, and that no text can steer the terminal."""
 
 from __future__ import annotations
 
 import io
-import json
 import re
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from report_toys import HOSTILE, run_folder, sample, write_lines
 from rich.console import Console
-from transformers import TrainerCallback
-from typer.testing import CliRunner
 
-from rlgf.cli import app
-from rlgf.errors import UserError
 from rlgf.report.runs import read_run
-from rlgf.run.alive import Hold, goes_on
-from rlgf.run.display import Display
-from rlgf.run.trainer import Trainer
-from rlgf.watch.follow import follow
 from rlgf.watch.view import duration, time_left, view
 
-ROOT = Path(__file__).parents[2]
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
@@ -103,76 +88,3 @@ def test_the_time_left_is_that_of_the_newest_updates(tmp_path: Path) -> None:
         "59 min 59 s",
         "2 h 5 min",
     ]
-
-
-def test_it_follows_until_the_run_ends(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path / "run", updates=1, finished=False)
-    held = Hold(folder)
-
-    def train() -> None:
-        time.sleep(0.3)
-        with (folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"update": 2, "algorithm": "lols", "reward": 0.875}) + "\n")
-        time.sleep(0.3)
-        held.let_go()
-
-    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=40)
-    thread = threading.Thread(target=train)
-    thread.start()
-    follow(folder, console, every=0.05)
-    assert not thread.is_alive() or not goes_on(folder)
-    thread.join()
-    assert isinstance(console.file, io.StringIO)
-    first, _, last = _COLOUR.sub("", console.file.getvalue()).partition("0.875")
-    assert "1 of 1" in first
-    assert "stopped" in last
-
-
-def test_a_run_that_is_killed_has_ended(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("name: run\n")
-    code = f"from pathlib import Path; from rlgf.run.alive import Hold; held = Hold(Path({str(tmp_path)!r})); print(1, flush=True); input()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    assert goes_on(tmp_path)
-    process.kill()
-    process.communicate()
-    assert not goes_on(tmp_path)
-
-
-def test_a_real_run_is_seen_to_go_on_and_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    seen = []
-
-    class Looks(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
-            seen.append(goes_on(tmp_path / "run"))
-
-    changes = {"output": str(tmp_path / "run"), "training": {"updates": 2}}
-    trainer = Trainer(
-        ["examples/letters.yaml", changes], display=Display(Console(quiet=True)), callbacks=[Looks()]
-    )
-    trainer.train()
-    assert seen == [True, True]
-    assert not goes_on(tmp_path / "run")
-    done = CliRunner().invoke(app, ["watch", str(tmp_path / "run")], catch_exceptions=False)
-    assert done.exit_code == 0
-    assert "letters  rloo" in done.output
-    assert "2 of 2" in done.output
-    assert "finished in" in done.output
-    assert "[policy]" in done.output
-
-
-def test_one_run_is_followed(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        run_folder(tmp_path / name)
-    console = Console(file=io.StringIO(), width=100)
-    with pytest.raises(UserError, match="holds 2 runs, of which 0 go on: give the folder of one"):
-        follow(tmp_path, console)
-    held = Hold(tmp_path / "two")
-    follow(tmp_path, console)
-    held.let_go()
-    assert isinstance(console.file, io.StringIO)
-    assert "two" in console.file.getvalue()
-    with pytest.raises(UserError, match="there is no"):
-        follow(tmp_path / "three", console)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from refused_recipes import BASE, refusal
 from rlgf.algorithms.catalog import DISTILL
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
-from test_config import BASE, refusal
 from toys import letter_gpt
 
 

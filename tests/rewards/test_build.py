@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chat_toys import ASKED, GOOD, USER
+from refused_recipes import BASE, refusal
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.registry import resolve
@@ -24,7 +25,6 @@ from rlgf.rewards import (
     checked_rewards,
 )
 from rlgf.run.build import build_parts
-from test_config import BASE, refusal
 from toys import FavouringGuide, LetterTask, letter_gpt
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unfit_parts import SOUND
 
 from refused_recipes import BASE, recipe, without
 from rlgf.config import load_config
-from rlgf.errors import UserError
+from rlgf.errors import RefusedError, UserError
 
 VALUES: dict[str, Any] = {
     "a word": "wrong",
@@ -220,3 +221,20 @@ def test_an_equals_sign_does_not_hide_a_missing_recipe(tmp_path: Path) -> None:
 
 def test_a_value_that_is_no_reference_is_one_sentence() -> None:
     assert "not valid YAML" in refusal(BASE, {"name": "${"})
+
+
+def test_everything_that_is_wrong_is_said_at_once_and_the_first_is_the_error() -> None:
+    with pytest.raises(RefusedError) as caught:
+        load_config(SOUND, "reward=null", "guide=null", "algorithm=guided-grpo", "rollout.episodes=6")
+    assert len(caught.value.sentences) == 3
+    assert str(caught.value) == caught.value.sentences[0]
+    with pytest.raises(RefusedError) as caught:
+        load_config(SOUND, "sed=1", "update.epochs=0", "rollout.top_p=2")
+    assert [s.split("'")[1] for s in caught.value.sentences] == ["sed", "rollout.top_p", "update.epochs"]
+
+
+def test_a_misspelled_key_is_not_also_a_missing_one() -> None:
+    source = {key: value for key, value in SOUND.items() if key != "task"}
+    with pytest.raises(RefusedError) as caught:
+        load_config(source, {"taks": "imdb"})
+    assert len(caught.value.sentences) == 1

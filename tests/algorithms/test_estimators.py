@@ -90,3 +90,14 @@ def test_an_estimator_picks_one_pair_of_each_group(name: str, expected: list[tup
     assert isinstance(found, Pairs)
     made = zip(found.rows.tolist(), found.difference.tolist(), strict=True)
     assert [(better, worse, gap) for (better, worse), gap in made] == expected
+
+
+def test_which_estimators_fit_a_critic_is_true() -> None:
+    from rlgf.algorithms import Estimates, Signals
+
+    ones = torch.ones(4, 3)
+    signals = Signals(ones, ones[:, 0], ones, ones.bool(), torch.tensor([0, 0, 1, 1]), 1.0, 0.95)
+    for name, estimator in ESTIMATORS.items():
+        found = estimator.estimate(signals)
+        if isinstance(found, Estimates):
+            assert estimator.returns == (found.returns is not None), name

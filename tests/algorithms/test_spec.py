@@ -8,7 +8,7 @@ import pytest
 import torch
 from known_rows import mixture
 
-from rlgf.algorithms import ALGORITHMS, algorithm_from
+from rlgf.algorithms import ALGORITHMS, Algorithm, algorithm_from
 from rlgf.algorithms.catalog import DISTILL, HINTED_GRPO, OPSD, PPO_PLUS_PLUS, QUESTA, SDFT
 
 
@@ -71,3 +71,10 @@ def test_without_its_guide_a_row_has_no_hints() -> None:
     assert not unguided.needs_guide
     assert unguided.script.hint is None
     assert QUESTA.unguided == QUESTA
+
+
+def test_a_loss_that_reads_the_reference_has_one() -> None:
+    row = Algorithm.model_validate(
+        {"name": "own", "terms": {"kl": {"loss": "kl"}, "nll": {"loss": "nll"}}, "advantage": None}
+    )
+    assert row.needs_reference

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from unfit_parts import HERE, SOUND, BarePrompts, refusal
 
+from rlgf import checks
 from rlgf.checks import parts
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
@@ -131,3 +133,34 @@ def test_a_reward_that_learns_without_a_state_is_refused() -> None:
 def test_data_without_references_is_refused(reward: dict[str, Any], algorithm: str) -> None:
     with pytest.raises(UserError, match=r"'Discriminator' learns from reference texts.*'reference_field'"):
         parts_of(reward, [Sample("a")], algorithm)
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides", "message"),
+    [
+        (f"{HERE}:Silent", [], "has no method load(split)"),
+        (f"{HERE}:NUMBER", [], "is not a class or function"),
+        (f"{HERE}:BarePrompts", ["algorithm=offline-dpo"], "learns from pairs"),
+        (f"{HERE}:BarePrompts", ["algorithm=dr-po"], "algorithm 'dr-po' needs reference texts"),
+        (
+            f"{HERE}:BarePrompts",
+            ["algorithm.terms={references: {loss: nll, on: references, weight: 0.1}}"],
+            "algorithm 'ppo' needs reference texts",
+        ),
+        (f"{HERE}:BarePrompts", ["evaluation.metrics=[rouge]"], "the metric 'rouge' needs 'references'"),
+        (f"{HERE}:BarePrompts", ["algorithm=gail"], "needs a reward that learns beside the policy"),
+        (f"{HERE}:BarePrompts", ["reward=discriminator"], "'Discriminator' learns from reference texts"),
+    ],
+)
+def test_data_that_does_not_fit_is_one_sentence_before_models_load(
+    task: str, overrides: list[Any], message: str
+) -> None:
+    # A guide that is asked would be the next thing to fail.
+    assert message in refusal(*overrides, task=task)
+
+
+def test_a_term_without_weight_needs_no_references() -> None:
+    source = "algorithm.terms={references: {loss: nll, on: references, weight: 0}}"
+    config = load_config(SOUND, source)
+    found = checks.Found(BarePrompts(), BarePrompts().load("train"), {}, [])
+    assert list(checks.broken_by_data(config, found)) == []

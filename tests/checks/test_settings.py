@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from unfit_parts import refusal
 
-from refused_recipes import BASE, refusal
 from rlgf.algorithms.catalog import DISTILL
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
@@ -100,7 +101,58 @@ def test_what_a_pair_algorithm_needs_is_asked_for(changes: dict[str, Any], messa
         Config.model_validate(config | changes)
 
 
-def test_a_term_and_a_guide_of_one_name_are_refused() -> None:
-    guides = {"guides": {"length": {"model": "gpt2"}, "other": {"model": "gpt2"}}}
-    message = refusal({**BASE, "guide": guides, "reward": {"terms": {"length": {"options": {"target": 3}}}}})
-    assert "both called 'length'" in message
+VLLM = "sampler.engine=vllm"
+
+
+def test_an_engine_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    assert "'sampler.engine: vllm' needs vLLM: pip install vllm" in refusal(VLLM)
+    guide = {"guide": {"model": "gpt2", "sampler": {"engine": "vllm"}}}
+    assert "'guide.sampler.engine: vllm' needs vLLM" in refusal("sampler.engine=builtin", guide)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["guide=null", "algorithm=ppo++"], "algorithm 'ppo++' needs a guide: give a 'guide:' section"),
+        (["reward=null"], "algorithm 'ppo' needs a reward: give a 'reward:' section"),
+        (["algorithm=distill"], "a guide given by 'guide.url' has none"),
+        (
+            ["algorithm=distill", {"guide": {"model": "x", "template": "A rave: {text}"}}],
+            "'guide.template' is for what the guide writes: leave it out",
+        ),
+        (
+            ["algorithm=ppo++", "guide.candidates=4"],
+            "in algorithm 'ppo++' the guide begins texts: set it to 1, or an algorithm",
+        ),
+        (
+            ["algorithm=hinted-grpo", "rollout.max_hint_tokens=16", "guide.candidates=2"],
+            "in algorithm 'hinted-grpo' the guide writes hints",
+        ),
+        (
+            ["algorithm=seq-kd", "guide.candidates=4", "reward=null"],
+            "of 4 texts ('guide.candidates') the reward picks the best: give a 'reward:' section",
+        ),
+        (
+            [{"guide": {"guides": {"a": {"model": "x", "candidates": 2}, "b": {"model": "y"}}}}],
+            "set it beside 'guides', not in 'a'",
+        ),
+        ([{"guide": {"model": "x", "template": "{text} A rave"}}], "it must end in '{text}'"),
+        (["rollout.episodes=6", "algorithm=grpo"], "must be a multiple of the 'algorithm.group_size' 4"),
+        (["algorithm=offline-dpo", "rollout.min_response_tokens=2"], "given texts of any length"),
+        (["algorithm=aggrevated", "guide.budget.then=unguided"], "does not fit algorithm 'aggrevated'"),
+        (["algorithm=gad", "guide.budget.then=unguided"], "or nothing is left to learn from; set 'stop'"),
+        ([{"guide": None}, "algorithm=gad", "reward=discriminator"], "algorithm 'gad' needs a guide"),
+        (["algorithm=gad"], "needs a reward that learns beside the policy"),
+        (
+            [{"reward": {"terms": {"a": "toys:share_of_a"}}}, {"guide": {"guides": {"a": {"model": "x"}, "b": {"model": "y"}}}}],
+            "both called 'a'",
+        ),
+        (
+            ["algorithm=hinted-grpo", "rollout.max_hint_tokens=16", "update.max_update_kl=0.1"],
+            "knows that only after the prompts with hints",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_sentence_before_models_load(overrides: list[Any], message: str) -> None:
+    assert message in refusal(*overrides)

@@ -161,3 +161,9 @@ def test_built_in_rewards_read_texts() -> None:
         assert resolve(name, REWARDS, "reward").reads_text, name
     passed_on = RewardInput([ASKED], [[GOOD]])
     assert checked_rewards(resolve("length", REWARDS, "reward")(target=0), passed_on).tolist() == [-2.0]
+
+
+def test_a_term_and_a_guide_of_one_name_are_refused() -> None:
+    guides = {"guides": {"length": {"model": "gpt2"}, "other": {"model": "gpt2"}}}
+    message = refusal({**BASE, "guide": guides, "reward": {"terms": {"length": {"options": {"target": 3}}}}})
+    assert "both called 'length'" in message

@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 from known_rows import mixture
+from pydantic import ValidationError
 
-from rlgf.algorithms import ALGORITHMS, Algorithm, algorithm_from
-from rlgf.algorithms.catalog import DISTILL, HINTED_GRPO, OPSD, PPO_PLUS_PLUS, QUESTA, SDFT
+from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, algorithm_from
+from rlgf.algorithms.catalog import AGGREVATED, DISTILL, HINTED_GRPO, OPSD, PPO_PLUS_PLUS, QUESTA, SDFT
+from rlgf.schedules import constant
 
 
 @pytest.mark.parametrize("updates", [1, 5, 10, 24, 50, 333, 500])
@@ -78,3 +80,12 @@ def test_a_loss_that_reads_the_reference_has_one() -> None:
         {"name": "own", "terms": {"kl": {"loss": "kl"}, "nll": {"loss": "nll"}}, "advantage": None}
     )
     assert row.needs_reference
+
+
+def test_a_mixture_has_two_rows_and_goes_on_as_its_explorer_without_a_guide() -> None:
+    found = Mixture(name="own", imitate=AGGREVATED, explore=PPO_PLUS_PLUS, explore_prob=constant(1.0))
+    assert found.rows == (AGGREVATED, PPO_PLUS_PLUS)
+    assert found.at(0, 0.0, seed=0) is PPO_PLUS_PLUS
+    assert found.unguided == PPO_PLUS_PLUS.unguided
+    with pytest.raises(ValidationError, match="frozen"):
+        found.name = "another"

@@ -13,7 +13,7 @@ from trl_rewards import GIVEN, said
 
 from chat_toys import ASKED, GOOD, SYSTEM, USER, trl_format_reward
 from rlgf.errors import UserError
-from rlgf.rewards import Logged, RewardInput, checked_rewards
+from rlgf.rewards import Logged, Reward, RewardInput, checked_rewards
 from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward
 from rlgf.rewards.discriminator import Discriminator
 from rlgf.types import Message
@@ -21,6 +21,9 @@ from toys import share_of_a
 
 
 def test_what_a_reward_can_do_shows_in_its_methods() -> None:
+    assert isinstance(Counting(), Reward)
+    assert isinstance(share_of_a, Reward)
+    assert not isinstance(object(), Reward)
     assert isinstance(Counting(), LearnedReward)
     assert not isinstance(Counting(), PolicyReadingReward)
     assert not isinstance(share_of_a, StatefulReward)

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from counting_rewards import COUNTING
+from rich.console import Console
 
 from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from rlgf.types import Author
-from toys import letter_gpt
+from toys import LetterTask, letter_gpt, share_of_a
 from training_toys import ROWS, build, perturb, same
 
 
@@ -174,3 +177,33 @@ def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: 
 def test_a_reward_is_not_taught_where_it_is_not_asked(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, reward={"name": COUNTING}, algorithm="bc")
     assert "seen" not in trainer.step()
+
+
+def test_the_three_steps_of_an_update_are_the_whole_of_it() -> None:
+    sections = {
+        "algorithm": "ppo",
+        "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
+        "update": {"minibatch": 4, "epochs": 1, "learning_rate": 1e-2},
+        "training": {"updates": 2, "trackers": []},
+    }
+    trainers = [
+        Trainer(
+            sections,
+            display=Display(Console(quiet=True)),
+            policy=letter_gpt(),
+            task=LetterTask(),
+            reward=share_of_a,
+        )
+        for _ in range(2)
+    ]
+    whole, apart = trainers
+    before = copy.deepcopy(whole.parts.policy.model.state_dict())
+    said = whole.step()
+    experience = apart.assess(apart.collect())
+    assert apart.progress.update == 0, "nothing is over before it is learned"
+    again = apart.learn(experience)
+    assert whole.progress.update == apart.progress.update == 1
+    assert again["reward"] == said["reward"]
+    weights = [one.parts.policy.model.state_dict() for one in trainers]
+    assert same(*weights)
+    assert not same(weights[0], before)

@@ -25,7 +25,7 @@ def test_of_several_faults_the_first_is_the_error() -> None:
 
 
 def test_an_unknown_name_points_to_the_nearest_whatever_its_case() -> None:
-    assert nearest("Rwrd", ["task", "reward"]) == "did you mean 'reward'? Known: reward, task."
+    assert nearest("RWRD", ["task", "reward"]) == "did you mean 'reward'? Known: reward, task."
     assert nearest("x", ["task", "reward"]) == "Known: reward, task."
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from enumerated import POLICY, RESPONSES, draft, rollout_of
 from pairs_of_episodes import KL, row
-from test_exact_gradients import POLICY, RESPONSES, draft, rollout_of
 
 from resume_script import toy_trainer
 from rlgf.errors import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import torch
-from test_exact_gradients import POLICY, REFERENCE, RESPONSES, reward, rollout_of
+from enumerated import POLICY, REFERENCE, RESPONSES, reward, rollout_of
 
 from rlgf.algorithms import ALGORITHMS, Algorithm
 from rlgf.learning.assessor import Assessor

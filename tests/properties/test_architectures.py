@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from architectures import Row, architectures, check
+from architecture_trials import check
+from architectures import Row, architectures
 
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 

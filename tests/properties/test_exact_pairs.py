@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from pairs_of_episodes import KL, assessed, episodes, picked, row
-from test_exact_gradients import (
+from enumerated import (
     POLICY,
     REFERENCE,
     RESPONSES,
@@ -19,6 +18,7 @@ from test_exact_gradients import (
     rollout_of,
     score,
 )
+from pairs_of_episodes import KL, assessed, episodes, picked, row
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm

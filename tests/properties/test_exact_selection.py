@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_exact_gradients import (
+from enumerated import (
     KL,
     POLICY,
     REFERENCE,

@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from architectures import architectures, check  # noqa: E402
+from architecture_trials import check  # noqa: E402
+from architectures import architectures  # noqa: E402
 
 DOCS = ROOT / "docs" / "models.md"
 HEAD = "| architecture | model type | sampled = scored | trained | saved | |\n|---|---|---|---|---|---|\n"

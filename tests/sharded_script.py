@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from test_training import build
 
 from rlgf import distributed
 from rlgf.algorithms import ALGORITHMS
 from rlgf.models import sharding
 from toys import letter_t5
+from training_toys import build
 
 # Of 10 tokens a text, so that an optimizer step has several micro-batches and processes unequal numbers of them.
 UPDATE = {"minibatch": 8, "epochs": 1, "learning_rate": 1e-3, "max_micro_tokens": 25}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
+from rlgf import seeding
 from rlgf.seeding import derive, generator, uniforms
 
 
@@ -57,3 +61,23 @@ def test_uniforms_are_uniform_on_0_to_1() -> None:
     assert numbers.max() < 1
     counts = torch.histc(numbers, bins=10, min=0, max=1)
     assert ((counts - 2000).abs() < 200).all()
+
+
+def test_drawing_first_weights_starts_no_other_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with several devices, of which none must be touched."""
+
+    def touched(*unused: object) -> None:
+        pytest.fail("a device was started")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("get_rng_state", "set_rng_state", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    before = torch.get_rng_state()
+    with seeding.seeded(3):
+        first = torch.rand(3)
+    with seeding.seeded(3):
+        assert torch.equal(torch.rand(3), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    sources = Path(seeding.__file__).parent.rglob("*.py")
+    # vLLM works on the current device anyway.
+    assert {path.name for path in sources if "fork_rng(" in path.read_text()} == {"seeding.py", "vllm.py"}

@@ -27,7 +27,7 @@ from rlgf.models.abilities import Abilities, declare
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens
 from rlgf.models.language_model import LanguageModel
-from rlgf.types import Completion, Sample
+from rlgf.types import Author, Completion, Rollout, Sample, pad
 
 
 def letter_tokenizer(letters: str) -> PreTrainedTokenizerFast:
@@ -113,6 +113,35 @@ class FavouringGuide:
             self.favourite if which < self.probability else self.others[int(other * len(self.others))]
             for which, other in zip(*draws, strict=True)
         ]
+
+
+def written(*texts: str, prompts: Sequence[str] = ("ab",), authors: str = "") -> Rollout:
+    """Finished episodes of the letters abcd, whose policy is `letter_gpt`; each ends in the end of text.
+
+    Args:
+        prompts: taken in turns.
+        authors: of each token, as the first letters of their names, in every text; default: the policy wrote all.
+    """
+    numbers = {"p": Author.POLICY, "g": Author.GUIDE, "r": Author.REFERENCE}
+    asked = [prompts[i % len(prompts)] for i in range(len(texts))]
+    before = [torch.tensor(["abcd".index(letter) for letter in prompt]) for prompt in asked]
+    after = [torch.tensor([*("abcd".index(letter) for letter in text), 4]) for text in texts]
+    wrote = [[numbers[name] for name in (authors or "p" * len(ids))[: len(ids)]] for ids in after]
+    author = pad([torch.tensor(names, dtype=torch.uint8) for names in wrote], Author.NOBODY)
+    return Rollout(
+        samples=tuple(Sample(prompt, (text,)) for prompt, text in zip(asked, texts, strict=True)),
+        prompt_ids=pad(before, 4, left=True),
+        prompt_mask=pad([torch.ones(len(ids), dtype=torch.bool) for ids in before], False, left=True),
+        response_ids=pad(after, 4),
+        author=author,
+        sampled_logprobs=torch.zeros(author.shape),
+        kept=(None,) * len(texts),
+        finished=torch.ones(len(texts), dtype=torch.bool),
+        group=torch.arange(len(texts)),
+        texts=texts,
+        guides=(None,) * len(texts),
+        altered=torch.zeros(len(texts), dtype=torch.bool),
+    )
 
 
 LENGTH = 3

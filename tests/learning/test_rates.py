@@ -13,6 +13,7 @@ from rich.console import Console
 from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 from transformers import get_linear_schedule_with_warmup
 
+from finite_runs import trainer
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.learning.config import UpdateConfig
@@ -20,6 +21,7 @@ from rlgf.learning.rates import LearningRates
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from toys import LetterTask, letter_gpt, share_of_a
+from training_toys import build
 
 SCHEDULERS: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
     "linear with warm-up": partial(get_linear_schedule_with_warmup, num_warmup_steps=2, num_training_steps=8),
@@ -99,3 +101,29 @@ def test_a_run_with_a_scheduler_given_in_python(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="must be plain numbers beside a 'scheduler'"):
         Trainer(falling, scheduler=halving, **given)
+
+
+def test_learning_rates_follow_their_schedules() -> None:
+    trainer = build(
+        update={"learning_rate": {"start": 4e-3, "end": 0.0}, "critic_learning_rate": {"start": 1.0}}
+    )
+    rates = []
+    for _ in range(4):
+        trainer.step()
+        rates.append([group["lr"] for group in trainer.parts.updater.optimizer.param_groups])
+    assert rates == [pytest.approx([4e-3 * left, 1.0]) for left in (1.0, 0.75, 0.5, 0.25)]
+
+
+def test_a_critic_learns_at_the_rate_of_the_policy_by_default() -> None:
+    trainer = build("lols", update={"learning_rate": 2e-3})
+    trainer.step()
+    assert [group["lr"] for group in trainer.parts.updater.optimizer.param_groups] == [2e-3] * 3
+
+
+def test_the_first_update_of_a_warm_up_moves_the_policy(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", learning_rate={"start": 1e-2, "warmup": 0.9})
+    before = [weight.clone() for weight in run.parts.policy.model.parameters()]
+    run.step()
+    assert any(
+        not torch.equal(*pair) for pair in zip(before, run.parts.policy.model.parameters(), strict=True)
+    )

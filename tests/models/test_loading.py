@@ -1,8 +1,7 @@
-"""A model is read whole and tried out when it is loaded, or refused in one sentence."""
+"""A model is read whole when it is loaded, or refused in one sentence."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,6 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    GPT2LMHeadModel,
-    GPT2Model,
     PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
@@ -27,11 +22,8 @@ from transformers import (
 from architectures import small_tokenizer
 from conftest import sharpen
 from rlgf.errors import UserError
-from rlgf.models.abilities import Abilities, abilities
-from rlgf.models.generate import sample_continuations
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
-from rlgf.models.sampling import Sampling
 
 BERT: dict[str, Any] = {
     "vocab_size": 40,
@@ -41,7 +33,6 @@ BERT: dict[str, Any] = {
     "intermediate_size": 16,
     "max_position_embeddings": 32,
 }
-GPT2: dict[str, Any] = {"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
 
 
 def saved(model: PreTrainedModel, folder: Path) -> Path:
@@ -83,39 +74,3 @@ def test_what_cannot_write_is_refused(
         model = make()
     with pytest.raises(UserError, match=sentence):
         loaded(saved(model, tmp_path))
-
-
-def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
-    folder = saved(GPT2LMHeadModel(GPT2Config(**GPT2)), tmp_path)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"n_positions": 64}))
-    with pytest.raises(UserError, match=r"'transformer.wpe.weight' has the shape \(32, 16\)"):
-        loaded(folder)
-
-
-@pytest.mark.parametrize("kind", [GPT2LMHeadModel, GPT2Model, GPT2ForSequenceClassification])
-def test_a_head_that_is_tied_is_not_missing(kind: type[PreTrainedModel], tmp_path: Path) -> None:
-    model = loaded(saved(kind(GPT2Config(**GPT2)), tmp_path)).model
-    assert model.lm_head.weight is model.transformer.wte.weight
-
-
-def test_an_ordinary_model_is_run_in_the_fastest_way(tmp_path: Path) -> None:
-    assert abilities(loaded(saved(GPT2LMHeadModel(GPT2Config(**GPT2)), tmp_path)).model) == Abilities()
-
-
-def test_an_id_without_a_token_is_never_written(tmp_path: Path) -> None:
-    """Neither one after the tokenizer's last, nor one between, nor one that the model's files forbid."""
-    model = GPT2LMHeadModel(GPT2Config(**GPT2))
-    model.generation_config.bad_words_ids = [[5], [6, 7]]
-    policy = loaded(saved(model, tmp_path))
-    uniforms = torch.linspace(0, 0.999, 200)[:, None]
-    written = sample_continuations(
-        policy.model,
-        [torch.tensor([3])] * 200,
-        torch.ones(200, dtype=torch.long),
-        uniforms,
-        Sampling(temperature=100),
-        (),
-    )
-    found = {int(one.token_ids[0]) for one in written}
-    assert found == set(policy.tokenizer.get_vocab().values()) - {5}

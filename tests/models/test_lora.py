@@ -199,12 +199,6 @@ def test_an_adapter_over_an_adapter_names_the_first_as_its_base(tmp_path: Path) 
     torch.testing.assert_close(logits(again), logits(policy), atol=1e-4, rtol=1e-4)
 
 
-def test_a_model_that_is_no_adapter_is_not_merged(tmp_path: Path) -> None:
-    save_policy(letter_gpt(), tmp_path / "base")
-    with pytest.raises(UserError, match="holds no adapter"):
-        merge(str(tmp_path / "base"), tmp_path / "whole")
-
-
 def test_targets_that_are_not_there_are_refused_with_those_that_are() -> None:
     with pytest.raises(UserError, match=r"'policy.lora.targets' \(\['q_proj'\]\).*c_attn"):
         adapted(letter_gpt(), targets=("q_proj",))

@@ -1,4 +1,4 @@
-"""Prompts are read as the model was trained to read them, and what was written is told as it stands."""
+"""Texts become tokens and tokens become texts as they stand."""
 
 from __future__ import annotations
 
@@ -11,19 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from conftest import SENTENCES
 from rlgf.models.text import Codec
-from rlgf.rollout.writers import prompt_tokens
-from rlgf.types import Sample
-from tokenizer_kinds import (
-    KINDS,
-    SAYS_EVERYTHING,
-    WITH_BEGINNING,
-    byte_bpe,
-    encoder_pieces,
-    encoder_speaker,
-    llama_legacy,
-    speaker,
-    word_pieces,
-)
+from tokenizer_kinds import KINDS, SAYS_EVERYTHING, byte_bpe, llama_legacy
 
 TEXTS = st.one_of(
     st.text(max_size=40), st.sampled_from(SENTENCES), st.text("aé日🙂 \n.▁T", max_size=12).map("The ".__add__)
@@ -83,70 +71,3 @@ def test_rare_characters_before_a_response_do_not_spoil_it() -> None:
         assert codec.decode(ids[len(before) :], before) == "本 was"
         half = ids[: len(before) + 1]
         assert codec.decode(ids[len(half) :], half) == "本 was"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(text=TEXTS)
-def test_a_prompt_is_what_the_tokenizer_makes_of_it(kind: Kind, text: str) -> None:
-    model = MODELS[kind.__name__]
-    expected = model.tokenizer(text)["input_ids"]
-    after = model.codec.around[1]
-    assert model.encode_prompt(text, 10_000) == (expected[: len(expected) - len(after)] or [model.end_id])
-
-
-MODELS = {kind.__name__: speaker(kind()) for kind in KINDS}
-
-
-@pytest.mark.parametrize("kind", WITH_BEGINNING)
-def test_a_beginning_of_text_stands_there_once_and_stays(kind: Kind) -> None:
-    model = MODELS[kind.__name__]
-    beginning = model.tokenizer.bos_token_id
-    model.tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}"
-    rendered = model.tokenizer.apply_chat_template([{"role": "user", "content": "The film"}], tokenize=False)
-    assert rendered == "<s>[The film]"
-    assert model.encode_prompt(rendered, 99).count(beginning) == 1
-    assert (
-        model.encode_prompt(rendered, 99) == model.tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    )
-    for text in (SENTENCES[0], "<s>" + SENTENCES[0]):
-        whole = model.encode_prompt(text, 999)
-        assert model.encode_prompt(text, 6) == [beginning, *whole[-5:]]
-        assert model.encode_prompt(text, 1) == [beginning]
-    assert model.encode_prompt("", 9) == [beginning]
-    cut = prompt_tokens(model, Sample(SENTENCES[0] + " So:", cue=" So:"), 12)
-    assert cut[0] == beginning
-    assert len(cut) == 12
-    assert model.decode(cut).startswith("The f")
-    assert model.decode(cut).endswith(" So:")
-
-
-def test_an_encoder_reads_an_end_once_and_a_causal_model_none() -> None:
-    causal, encoder = speaker(encoder_pieces()), encoder_speaker(encoder_pieces())
-    ids = causal.encode("the film")
-    assert causal.encode_prompt("the film", 99) == ids
-    for text in ("the film", "the film<end>"):
-        assert encoder.encode_prompt(text, 99) == [*ids, encoder.end_id]
-    assert encoder.encode_prompt("the film", 3) == [*ids[-2:], encoder.end_id]
-
-
-def test_a_decoders_text_begins_anew() -> None:
-    """What stands in the encoder is not what a response goes on from."""
-    encoder = encoder_speaker(encoder_pieces())
-    prompt, ids = encoder.encode_prompt("the film", 99), encoder.encode("was a joy")
-    assert encoder.decode(ids, encoder.context(prompt)) == "was a joy"
-    assert (
-        encoder.decode(ids[3:], encoder.context(prompt, ids[:3]))
-        == encoder.decode(ids)[-len(encoder.decode(ids[3:], ids[:3])) :]
-    )
-    found, altered = encoder.continuation(" was a joy", encoder.context(prompt))
-    assert (found, altered) == (ids, False)
-
-
-def test_special_tokens_may_be_written_out_in_prompts_alone() -> None:
-    for kind in (word_pieces, byte_bpe, llama_legacy):
-        model = MODELS[kind.__name__]
-        name = model.tokenizer.eos_token
-        assert model.end_id in model.encode_prompt(f"a{name}b", 99)
-        assert model.end_id not in model.encode(f"a{name}b")
-        assert model.until_end(f"one{name}two{name}") == "one"
-        assert model.until_end("one two") == "one two"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_exact_gradients import (
+from enumerated import (
     KL,
     POLICY,
     REFERENCE,

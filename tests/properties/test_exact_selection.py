@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
-from test_exact_gradients import (
+from enumerated import (
     KL,
     POLICY,
     REFERENCE,
@@ -24,7 +23,7 @@ from test_exact_gradients import (
 )
 from torch import Tensor
 
-from rlgf.algorithms import Algorithm, Script, algorithm_from
+from rlgf.algorithms import Algorithm, Script
 from rlgf.algorithms.catalog import BC, CHORD, PREFIX_RFT, RLOO
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
@@ -162,42 +161,3 @@ def test_a_selector_of_ones_own_changes_nothing_where_it_says_1(tmp_path: Path) 
     assert not found(0.0).any()
     with pytest.raises(UserError, match="must return finite weights of 0 or more"):
         found(-1.0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"select": "entropie"}, "selector 'entropie' is not known"),
-        ({"select": {"name": "top_entropy", "options": {"share": 0}}}, "greater than 0"),
-        (
-            {"select": {"name": "top_entropy", "options": {"part": 0.2}}},
-            r"no option 'part' \(it has 'share'\)",
-        ),
-    ],
-)
-def test_a_selector_that_cannot_be_called_is_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises((ValidationError, UserError), match=message):
-        algorithm_from({"base": "grpo", "terms": {"policy": changes}})
-
-
-def test_what_does_not_learn_from_tokens_has_no_selector() -> None:
-    for base, term in (("ppo", "value"), ("dpo", "policy")):
-        with pytest.raises(ValidationError, match=f"leave 'select' out of the term '{term}'"):
-            algorithm_from({"base": base, "terms": {term: {"select": "uncertainty"}}})
-    with pytest.raises(ValidationError, match="reads old_logprobs, and the references have none"):
-        algorithm_from(
-            {
-                "base": "grpo",
-                "terms": {
-                    "references": {
-                        "loss": "nll",
-                        "on": "references",
-                        "select": {"name": f"{__name__}:by_ratio"},
-                    }
-                },
-            }
-        )
-
-
-def by_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
-    return (logprobs - old_logprobs).exp()

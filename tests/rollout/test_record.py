@@ -1,84 +1,24 @@
-"""The record of each prompt, and help that depends on it or on a group's own texts."""
+"""The record of each prompt, and help that depends on it."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict
 
 import pytest
 import torch
+from hinted_texts import Watched, collector, tiered
 from scipy.stats import chisquare
-from torch import Tensor
+from visits import LIMIT, SUCCESS, begun, collect, longer_than
 
-from rlgf.algorithms import Algorithm, Gate, Help, RollinLength
-from rlgf.algorithms.catalog import ADABACK, BREAD, HPT, LUFFY
+from rlgf.algorithms import Help, RollinLength, algorithm_from
+from rlgf.algorithms.catalog import ADABACK, GHPO, LUFFY
 from rlgf.models.language_model import LanguageModel
-from rlgf.rollout.collector import Collector
-from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.record import Attempt, PromptHistory, PromptRecord, left
-from rlgf.rollout.writers import Draft, Passage
 from rlgf.run.progress import Progress
-from rlgf.types import Author, Rollout, Sample, Scored
-from toys import FavouringGuide, letter_gpt
-
-LIMIT = 12
-SUCCESS = 0.5
-
-
-@pytest.fixture(scope="module")
-def policy() -> LanguageModel:
-    return letter_gpt()
-
-
-class Ends:
-    """A policy that ends every text at once, and counts how often it is asked."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]:
-        self.asked += len(drafts)
-        return [Passage([4], [-1.0], finished=True) for _ in drafts]
-
-
-def collect(
-    policy: LanguageModel,
-    row: Algorithm,
-    rewards: Callable[[Rollout], Tensor] | None = None,
-    record: PromptRecord | None = None,
-    *,
-    reference: str = "d" * (LIMIT - 1),
-    samples: int = 40,
-    writer: Any = None,
-) -> Rollout:
-    config = RolloutConfig(max_prompt_tokens=4, max_response_tokens=LIMIT)
-    maker = Collector(policy, FavouringGuide("d", 1.0), config, seed=0)
-    maker.writers = {**maker.writers, Author.POLICY: writer or Ends()}
-    asked = [Sample("ab", (reference,)) for _ in range(samples)]
-    return maker.collect(asked, row, rewards=rewards, index=range(samples), record=record)
-
-
-def begun(rollout: Rollout, row: Algorithm) -> list[int]:
-    """How many tokens somebody else wrote, one entry for each text."""
-    assert row.script.rollin is not None
-    found: list[int] = rollout.written_by(row.script.rollin).sum(dim=1).tolist()
-    return found
-
-
-def longer_than(tokens: int) -> Callable[[Rollout], Tensor]:
-    """Texts succeed after a beginning of so many tokens."""
-
-    def rewards(rollout: Rollout) -> Tensor:
-        helped = rollout.written_by(Author.GUIDE) | rollout.written_by(Author.REFERENCE)
-        return (helped.sum(dim=1) >= tokens).float()
-
-    return rewards
-
-
-# What is remembered.
+from rlgf.types import Sample, Scored
+from training_toys import build
 
 
 def test_a_visit_adds_to_the_history() -> None:
@@ -174,9 +114,6 @@ def test_nothing_is_recorded_without_a_word_for_success(policy: LanguageModel) -
     assert PromptRecord().after(Scored(rollout, longer_than(1)(rollout)), LUFFY).metrics() == {}
 
 
-# Help by the record.
-
-
 @pytest.mark.parametrize(
     ("history", "positions"),
     [
@@ -233,98 +170,29 @@ def test_a_band_of_the_pass_rate_opens_the_gate(policy: LanguageModel) -> None:
     assert [tokens > 0 for tokens in found] == [False, False, True, True, True, False]
 
 
-# Help by a group's own texts.
+SAMPLES = [Sample("abca"[: 1 + i % 4], ("dcbadcba"[: 1 + i % 6],)) for i in range(16)]
 
 
-@pytest.mark.parametrize("needed", range(1, LIMIT))
-@pytest.mark.parametrize("author", ["guide", "reference"])
-def test_a_trial_finds_the_shortest_beginning_that_helps(
-    policy: LanguageModel, needed: int, author: str
-) -> None:
-    row = BREAD.changed(group_size=2, script={"rollin": author})
-    rollout = collect(policy, row, longer_than(needed), samples=3)
-    assert set(begun(rollout, row)) == {needed}
-    assert set(rollout.own_rate.tolist()) == {0.0}
-
-
-def test_a_trial_stops_where_it_may_not_try_again(policy: LanguageModel) -> None:
-    writer = Ends()
-    row = BREAD.changed(group_size=2, help={"length": {"tries": 2}})
-    rollout = collect(policy, row, longer_than(3), samples=3, writer=writer)
-    assert set(begun(rollout, row)) == {3}, "6 of 1..11 are enough, then 3 of 1..5"
-    assert writer.asked == 3 * 2 * (1 + 2)
-    hopeless = collect(policy, row, longer_than(LIMIT + 1), samples=3)
-    assert set(begun(hopeless, row)) == {9}, "6 and 9 of 1..11 have failed"
-
-
-def test_a_trial_asks_the_guide_once(policy: LanguageModel) -> None:
-    guide = FavouringGuide("d", 1.0)
-    maker = Collector(policy, guide, RolloutConfig(max_response_tokens=LIMIT), seed=0)
-    maker.collect([Sample("ab")] * 3, BREAD, rewards=lambda rollout: torch.zeros(len(rollout)))
-    assert [request.max_new_tokens for request in guide.requests] == [LIMIT - 1] * 3
-
-
-def by_own_letters(rollout: Rollout) -> Tensor:
-    """A text succeeds that the reference wrote, or one of the policy's that begins with an a."""
-    by_reference = rollout.written_by(Author.REFERENCE).any(dim=1)
-    return (by_reference | (rollout.response_ids[:, 0] == 0)).float()
-
-
-@pytest.mark.parametrize("high", [0.0, 0.5])
-def test_whole_references_take_the_place_of_groups_that_fail(policy: LanguageModel, high: float) -> None:
-    maker = Collector(policy, None, RolloutConfig(max_response_tokens=LIMIT), seed=0)
-    row = HPT.changed(help={"gate": {"high": high}})
-    samples = [Sample("abcd"[: 1 + i % 4], ("dd",)) for i in range(40)]
-    own = maker.collect(samples, row.alone)
-    rates = by_own_letters(own).view(-1, 4).mean(dim=1)
-    rollout = maker.collect(samples, row, rewards=by_own_letters)
-    assert rates.min() == 0 < high < rates.max() or not high
-    for group, rate in enumerate(rates.tolist()):
-        texts = range(4 * group, 4 * group + 4)
-        if rate <= high:
-            assert all(rollout.texts[i] == "dd" and rollout.finished[i] for i in texts)
-            assert {rollout.own_rate[i].item() for i in texts} == {rate}
-        else:
-            assert [rollout.texts[i] for i in texts] == [own.texts[i] for i in texts]
-            assert {rollout.own_rate[i].item() for i in texts} == {-1.0}
-    # The record knows of the texts that were dropped, and not that all that is left has succeeded.
-    placed = replace(rollout, index=rollout.group)
-    record = PromptRecord().after(Scored(placed, by_own_letters(placed)), row)
-    assert [record[place].rate for place in range(40)] == pytest.approx(rates.tolist())
-    assert [record[place].solved for place in range(40)] == (rates > 0).tolist()
-
-
-def test_members_that_have_no_help_stay_as_they_were(policy: LanguageModel) -> None:
-    maker = Collector(policy, FavouringGuide("d", 1.0), RolloutConfig(max_response_tokens=LIMIT), seed=0)
-    row = LUFFY.changed(
-        help={"members": 1, "success": SUCCESS, "gate": {"high": 1.0}, "length": {"whole": False}}
+def test_a_record_knows_that_texts_had_no_help() -> None:
+    row = algorithm_from(
+        {
+            "base": "grpo",
+            "script": {"hint": {"author": "reference", "reader": "guide", "template": "{hint}{prompt}"}},
+            "help": {"probability": 1.0, "success": 0.5, "gate": {"looks_at": "record"}},
+            "terms": {"distill": {"loss": "distillation", "weight": 0.1}},
+        }
     )
-    own = maker.collect([Sample("ab")] * 5, row.alone)
-    sampled = maker.sampled[Author.POLICY]
-    rollout = maker.collect([Sample("ab")] * 5, row, rewards=lambda found: torch.zeros(len(found)))
-    helped = rollout.written_by(Author.GUIDE).any(dim=1)
-    assert helped.view(-1, 4).sum(dim=1).tolist() == [1] * 5
-    for i in (~helped).nonzero().squeeze(1).tolist():
-        assert rollout.texts[i] == own.texts[i]
-    after = int((rollout.written_by(Author.POLICY).sum(dim=1))[helped].sum())
-    assert maker.sampled[Author.POLICY] == 2 * sampled + after, "those are not written again"
+    trainer = build("grpo", guide="self")
+    places = range(4)
+    failed = PromptRecord(dict.fromkeys(places, PromptHistory(rate=0.0, failures=1)))
+    rollout = trainer.parts.collector.collect(SAMPLES[:4], row, index=places, record=failed)
+    assert any(rollout.hints or ())
+    history = PromptRecord().after(Scored(rollout, torch.ones(len(rollout))), row)[0]
+    assert (history.solved, history.help) == (True, 0.0)
 
 
-@pytest.mark.parametrize(("rate", "tokens"), [(0.0, LIMIT - 1), (0.25, 9), (0.5, 6), (0.75, 3), (1.0, 0)])
-def test_the_harder_a_prompt_the_longer_its_help(policy: LanguageModel, rate: float, tokens: int) -> None:
-    help = {"gate": {"high": 1.0}, "length": {"by": "difficulty"}}
-    row = BREAD.changed(help=help)
-
-    def own(rollout: Rollout) -> Tensor:
-        return (torch.arange(len(rollout)) % 4 < 4 * rate).float()
-
-    assert set(begun(collect(policy, row, own, samples=3), row)) == {tokens}
-
-
-def test_a_gate_opens_between_its_bounds() -> None:
-    assert Gate().opens(0.0)
-    assert not Gate().opens(0.1)
-    assert not Gate().opens(None)
-    assert Gate(low=0.2, high=0.6).opens(0.6)
-    assert not Gate(low=0.2, high=0.6).opens(0.0)
-    assert not Gate(looks_at="record", failures=2).opens(0.0, failures=1)
+def test_the_record_knows_how_much_of_the_reference_it_took() -> None:
+    row = tiered(GHPO)
+    rollout = collector().collect(SAMPLES, row, rewards=Watched(3), index=range(len(SAMPLES)))
+    history = PromptRecord().after(Scored(rollout, Watched(3)(rollout)), row)[0]
+    assert (history.rate, history.solved, history.help) == (0.0, False, pytest.approx(4 / 9))

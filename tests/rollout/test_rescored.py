@@ -21,7 +21,6 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.samplers import Beginning, BuiltinSampler
 from rlgf.models.sampling import Sampling
-from rlgf.objectives.advantages import importance_weights
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
 from rlgf.run.update_metrics import describe
@@ -145,14 +144,3 @@ def test_the_log_says_how_far_the_engine_is(policy: LanguageModel) -> None:
         experience, scored=replace(experience.scored, rollout=replace(rollout, engine_logprobs=None))
     )
     assert not any(name.startswith("sampler") for name in describe(plain, GUIDED))
-
-
-def test_weighted_means_under_the_engine_are_means_under_the_policy() -> None:
-    """Over a vocabulary of five, summed up whole: ``sum_y e(y) w(y) f(y)``; with a bound it is ``min(p, bound e)``."""
-    random = torch.Generator().manual_seed(0)
-    p, e = torch.randn(2, 1, 5, generator=random).softmax(-1)
-    values = torch.randn(1, 5, generator=random)
-    for bound, expected in ((1e9, p), (1.2, torch.minimum(p, 1.2 * e))):
-        weights = importance_weights(p.log(), e.log(), bound)
-        torch.testing.assert_close((e * weights * values).sum(), (expected * values).sum())
-    assert (p > 1.2 * e).any()

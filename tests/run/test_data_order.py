@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from resuming import equal, metrics, state
 from scipy.stats import chisquare
-from test_checkpoint import equal, metrics, state
 
 from resume_script import toy_trainer
 from rlgf.errors import UserError

@@ -1,16 +1,20 @@
-"""The card beside a saved policy. That of a real run is in test_checkpoint.py."""
+"""The card beside a saved policy."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from resuming import equal
+from scipy import stats
 
 from rlgf.config import load_config
 from rlgf.evaluation.files import Evaluation
 from rlgf.run.model_card import write_model_card
 from rlgf.run.progress import Progress
+from rlgf.run.trainer import Trainer
 
 
 @pytest.mark.parametrize(
@@ -31,3 +35,31 @@ def test_a_model_card_names_its_base(tmp_path: Path, policy: dict[str, Any], sai
     assert "| asked of the guide | 1,200 answers, 11 tokens, cost 0.25 |" in card
     assert "| reward | 0.5000 |  |" in card, "one text has no interval"
     assert "# a/b" in card
+
+
+def test_the_model_card_says_what_was_trained_and_measured(finished: Trainer) -> None:
+    folder = finished.config.folder
+    card = (folder / "policy" / "README.md").read_text()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert "library_name: transformers" in card
+    assert "base_model" not in card, "a folder or a name that is not the hub's"
+    for row in ("| from | `made by hand` |", "| task | `letters` |", "| algorithm | `ppo`: proximal"):
+        assert row in card
+    assert f"4 updates, {finished.progress.policy_tokens} tokens by the policy" in card
+    records = [json.loads(line) for line in (folder / "evaluation/policy.jsonl").read_text().splitlines()]
+    rewards = [record["reward"] for record in records[1:]]
+    half = float(stats.t.interval(0.95, len(rewards) - 1, scale=stats.sem(rewards))[1])
+    assert f"| reward | {summary['totals']['policy']['reward']:.4f} | ± {half:.4f} |" in card
+    assert f"| output perplexity | {summary['totals']['policy']['output_perplexity']:.4f} |  |" in card
+    assert f"Of {len(rewards)} prompts" in card
+    for line in finished.config.to_yaml().splitlines():
+        assert f"    {line}\n" in card
+
+
+def test_a_model_card_loads_what_it_lies_beside(finished: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = finished.config.folder / "policy"
+    monkeypatch.chdir(folder)
+    code = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert equal(names["model"].state_dict(), finished.parts.policy.model.state_dict())

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hinted_texts import PLAIN
 
 from resume_script import toy_trainer
-from rlgf.run.update_metrics import describe, explained_variance
+from rlgf.run.update_metrics import describe, explained_variance, mean_kl
 from rlgf.types import Author
+from training_toys import ROWS, build, experience_of
 
 
 def test_explained_variance_is_1_for_a_perfect_critic_and_0_for_a_constant_one() -> None:
@@ -61,3 +63,31 @@ def test_nothing_is_said_of_help_where_nobody_helps(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, algorithm="rloo")
     found = describe(trainer.assess(trainer.collect()), trainer.row())
     assert not {"helped", "reward_alone", "explained_variance", "guide_gap", "guide_blank"} & found.keys()
+
+
+def test_the_kl_in_the_loss_is_reported_as_the_kl_of_the_moment() -> None:
+    trainer = build("grpo", update={"epochs": 1, "minibatch": 16})
+    row = ROWS["grpo"].changed(kl={"coefficient": 0.3})
+    experience = experience_of(trainer, row)
+    reported = trainer.parts.updater.update(experience, row)
+    assert reported["kl_estimate"] == pytest.approx(mean_kl(experience.scored), rel=1e-4)
+
+
+def test_the_log_tells_of_hints() -> None:
+    trainer = build("questa", changes={"script": {"hint": {"template": PLAIN}}})
+    metrics = trainer.step()
+    assert 0 < metrics["helped"] <= 1
+    assert 1 <= metrics["help_tokens"] <= 16
+    assert metrics["update_kl"] >= 0
+    # What was sampled after a hint is no measure of how far the policy has moved after the prompt without it.
+    assert (
+        "update_kl"
+        not in build(
+            "questa",
+            changes={
+                "terms": {t: {"view": "prompt"} for t in ("policy", "kl")},
+                "script": {"hint": {"template": PLAIN}},
+                "help": {"length": {"low": 1.0, "high": 1.0}},
+            },
+        ).step()
+    )

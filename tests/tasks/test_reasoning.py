@@ -9,7 +9,6 @@ import pytest
 
 from rlgf.errors import UserError
 from rlgf.tasks import Task, build_task
-from rlgf.tasks.answers import Form, steps_of
 from rlgf.tasks.base import SPLITS
 
 SMALL = {"train_samples": 30, "validation_samples": 10, "test_samples": 10}
@@ -52,26 +51,6 @@ def test_a_prompt_is_a_template_of_the_question_and_the_metadata() -> None:
     assert listed.prompt == f"{metadata['target']}: {', '.join(map(str, metadata['numbers']))}"
     with pytest.raises(UserError, match=r"'prompt': a problem of 'gcd' has no 'wrod'"):
         reasoning("gcd", prompt="{wrod}").load("train")
-
-
-def test_steps_are_running_totals_and_operations() -> None:
-    assert steps_of("chain_sum", {"expression": "5 - 7 + 12"}) == "5 - 7 = -2\n-2 + 12 = 10"
-    assert (
-        steps_of("countdown", {"expression": "6*(98 - 54) - 34"})
-        == "98 - 54 = 44\n6 * 44 = 264\n264 - 34 = 230"
-    )
-    sample = reasoning("chain_sum", response="{steps}\nAnswer: {answer}").load("test")[0]
-    assert sample.references[0].endswith(f"= {sample.columns['answer']}\nAnswer: {sample.columns['answer']}")
-
-
-def test_an_answer_is_found_where_the_form_says() -> None:
-    assert Form().answer(" 12 \n") == "12"
-    marked = Form("{steps}\nAnswer: {answer}")
-    assert marked.answer("1 + 1 = 2\nAnswer: 3\nAnswer: 2") == "2", "the last one counts"
-    assert marked.answer("2") is None
-    tagged = Form("<answer>{answer}</answer>")
-    assert tagged.answer("so <answer> 7 </answer> it is") == "7"
-    assert tagged.written("7") == "<answer>7</answer>"
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,18 @@ class FinishedRuns:
         return self.path
 
 
+def read_evaluations(folder: Path) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """`Finished.curve` and `Finished.frontier` of a run, from its metrics."""
+    tokens, curve, frontier = 0.0, [], []
+    for line in read_metrics(folder):
+        tokens = float(line.get("policy_tokens", tokens))
+        if "validation/reward" in line:
+            reward = float(line["validation/reward"])
+            curve.append((tokens, reward))
+            frontier.append((float(line.get("validation/kl", math.nan)), reward))
+    return curve, frontier
+
+
 def digest(config: Config) -> str:
     """Of all that a configuration says about a run's numbers and that is not a default."""
     said = to_json(_numbers(config.model_dump(mode="json", exclude_defaults=True)), sort_keys=True)
@@ -125,21 +137,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _measured(summary: Path) -> Finished:
     found = json.loads(summary.read_text())
     progress = found["progress"]
-    curve, frontier = _evaluations(summary.parent)
+    curve, frontier = read_evaluations(summary.parent)
     tokens = {author: float(progress[f"{author}_tokens"]) for author in ("policy", "guide")}
     return Finished(found["totals"]["policy"], progress["seconds"], curve, frontier, tokens)
-
-
-def _evaluations(folder: Path) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """`Finished.curve` and `Finished.frontier` of a run."""
-    tokens, curve, frontier = 0.0, [], []
-    for line in read_metrics(folder):
-        tokens = float(line.get("policy_tokens", tokens))
-        if "validation/reward" in line:
-            reward = float(line["validation/reward"])
-            curve.append((tokens, reward))
-            frontier.append((float(line.get("validation/kl", math.nan)), reward))
-    return curve, frontier
 
 
 def _revived(record: Mapping[str, Any]) -> Finished:

@@ -1,0 +1,158 @@
+"""Nothing incoherent becomes a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rlgf.algorithms import Algorithm, algorithm_from
+from rlgf.algorithms.spec import merged
+
+ROW: dict[str, Any] = {
+    "name": "mine",
+    "advantage": "gae",
+    "terms": {"policy": {"loss": "clipped_surrogate"}, "value": {}},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"script": {"rollout": "guide"}}, "policy must have"),
+        (
+            {"script": {"rollin": "guide"}, "terms": {"policy": {"on": "rollin"}}},
+            "policy must have",
+        ),
+        ({"script": {"rollout": "reference"}}, "policy must have"),
+        ({"terms": {"value": None}}, "needs a critic: give 'terms' one with the loss 'value'"),
+        ({"terms": {"value": {"on": "rollin"}}, "script": {"rollin": "policy"}}, "set 'on: rollout'"),
+        ({"terms": {"second": {"loss": "value"}}}, "two terms train the critic"),
+        ({"terms": {"policy": {"on": "rollin"}}}, "'script.rollin' must name who writes it"),
+        ({"help": {"probability": 0.5}}, "'script.rollin' must name who writes it"),
+        ({"help": {"probability": {"start": 0.5, "end": 0}}}, "'script.rollin' must name who writes it"),
+        ({"help": {"probability": {"start": 0, "end": 0.5}}}, "'script.rollin' must name who writes it"),
+        ({"terms": {"policy": None}}, "no term trains the policy"),
+        ({"examples": "guide"}, "set 'learned_reward: true' too"),
+        ({"examples": "policy", "learned_reward": True}, "set 'examples' to reference or guide"),
+        ({"terms": {"policy": {"options": {"clop": 0.1}}}}, "has no option 'clop' .it has 'clip'"),
+        ({"terms": {"value": {"on": "references"}}}, "the references have none"),
+        ({"advantage": None}, "reads an advantage: set 'advantage' to gae"),
+        ({"terms": {"policy": {"loss": "nll"}, "value": None}}, "no term reads the advantage 'gae'"),
+        (
+            {"advantage": "group_relative", "terms": {"value": None}},
+            "'group_size' must be 2 or more .it is 1",
+        ),
+    ],
+)
+def test_an_incoherent_row_is_refused_with_its_reason(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        algorithm_from(merged(ROW, changes))
+
+
+def test_a_policy_loss_that_weighs_by_an_advantage_needs_one() -> None:
+    with pytest.raises(ValidationError, match="advantage"):
+        algorithm_from({"name": "mine", "terms": {"policy": {"loss": "clipped_surrogate"}}})
+
+
+@pytest.mark.parametrize("advantage", ["group_relative", "leave_one_out"])
+def test_a_group_advantage_needs_groups(advantage: str) -> None:
+    """In groups of one every advantage is 0: nothing would be learned, and nothing said."""
+    terms = [{"loss": "clipped_surrogate"}]
+    with pytest.raises(ValidationError, match="'group_size' must be 2 or more"):
+        algorithm_from({"name": "mine", "advantage": advantage, "terms": terms})
+    found = algorithm_from({"name": "mine", "advantage": advantage, "terms": terms, "group_size": 2})
+    assert isinstance(found, Algorithm)
+    assert found.grouped
+
+
+def test_a_row_that_learns_from_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no term trains the policy"):
+        algorithm_from({"name": "mine", "terms": {}})
+    for beta in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="jsd_beta"):
+            algorithm_from({"base": "distill", "terms": {"distill": {"options": {"jsd_beta": beta}}}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": "dpo", "advantage": "group_relative"}, "pairs are picked by the advantages preference"),
+        ({"base": "grpo", "advantage": "preference"}, "set one of each, or neither"),
+        ({"base": "dpo", "terms": {"policy": {"on": "rollout"}}}, "set 'on: whole' for the term 'policy'"),
+        ({"base": "grpo", "terms": {"policy": {"on": "whole"}}}, "a loss over pairs, and no other"),
+        ({"base": "dpo", "whiten": True}, "no critic and no whitening"),
+        ({"base": "dpo", "advantage": "given_order"}, "set 'script.rollout: reference'"),
+        ({"base": "offline-dpo", "script": {"rollin": "reference"}}, "leave 'script.rollin' out"),
+        ({"base": "dpo", "terms": {"value": {}}}, "no critic and no whitening"),
+        ({"base": "dpo", "terms": {"policy": {"options": {"beta": 0}}}}, "greater than 0"),
+    ],
+)
+def test_an_incoherent_row_of_pairs_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        algorithm_from(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": "ppo", "terms": {"rollin": {"loss": "nll", "on": "rollin"}}}, "'script.rollin' must name"),
+        (
+            {"base": "ppo++", "terms": {"rollin": {"loss": "clipped_surrogate", "on": "rollin"}}},
+            "needs the probabilities of who wrote",
+        ),
+        (
+            {"base": "guided-grpo", "terms": {"rollin": {"loss": "shaped_importance", "on": "rollin"}}},
+            "cancel over a roll-in",
+        ),
+    ],
+)
+def test_a_rollin_loss_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        algorithm_from(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"terms": {"distill": None, "nll": {}}}, "no term learns from the guide's probabilities"),
+        ({"script": {"rollout": "guide"}}, "set 'script.rollout: policy'"),
+        ({"base": "grpo", "help": {"probability": 1.0, "success": 0.5, "gate": {}}}, "none is written again"),
+    ],
+)
+def test_a_hint_that_no_guide_could_use_is_refused(changes: dict[str, Any], message: str) -> None:
+    script = {"hint": {"author": "reference", "reader": "guide"}, **changes.pop("script", {})}
+    terms = {"distill": {"loss": "distillation"}, **changes.pop("terms", {})}
+    with pytest.raises(ValidationError, match=message):
+        algorithm_from({"base": "opsd", **changes, "script": script, "terms": terms})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": "luffy", "help": {"probability": 0.5}}, "no 'help.probability'; or 'help.members: null'"),
+        ({"base": "luffy", "help": {"shared": True}}, "'help.shared: false'"),
+        ({"base": "grpo", "help": {"members": 1}}, "'script.rollin' must name who writes it"),
+        ({"base": "luffy", "help": {"members": 0}}, "greater than or equal to 1"),
+        ({"base": "luffy", "help": {"length": {"low": 0.5}}}, "leave 'low', 'high' and 'by' out"),
+        ({"base": "luffy", "help": {"length": {"by": "trial"}}}, "leave 'low', 'high' and 'by' out"),
+        ({"base": "luffy", "help": {"members": 5}}, "'help.members' 5 exceeds 'group_size' 4"),
+        (
+            {"base": "aggrevated", "help": {"length": {"whole": True}}},
+            "set 'script.rollin' to guide or reference",
+        ),
+        ({"base": "guided-grpo", "help": {"length": {"whole": True}}}, "in groups 'help.shared: false'"),
+        ({"base": "bread", "help": {"success": None}}, "set 'help.success' to what a text has to earn"),
+        ({"base": "adaback", "help": {"success": None}}, "'help.length.by' counts successes"),
+        ({"base": "bread", "help": {"gate": {"looks_at": "record"}}}, "set 'help.gate: {looks_at: group}'"),
+        ({"base": "adaback", "help": {"shared": False}}, "set 'help.shared: true'"),
+        ({"base": "adaback", "script": {"rollin": "policy"}}, "'script.rollin' of guide or reference"),
+        ({"base": "bread", "help": {"gate": {"low": 0.5}}}, "'low' 0.5 must not exceed 'high' 0"),
+        ({"base": "bread", "help": {"gate": {"failures": 3}}}, "set 'looks_at: record' and no 'high'"),
+        ({"base": "bc", "help": {"success": 0.5}}, "needs an 'advantage' that reads a reward"),
+    ],
+)
+def test_a_rollin_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        algorithm_from(changes)

@@ -1,0 +1,52 @@
+"""How often and how far somebody else begins a response, and which gate lets them."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlgf.algorithms import Algorithm, Gate, RollinLength, algorithm_from
+from rlgf.algorithms.catalog import LUFFY
+from rlgf.schedules import Schedule, constant
+
+
+def test_a_gate_opens_between_its_bounds() -> None:
+    assert Gate().opens(0.0)
+    assert not Gate().opens(0.1)
+    assert not Gate().opens(None)
+    assert Gate(low=0.2, high=0.6).opens(0.6)
+    assert not Gate(low=0.2, high=0.6).opens(0.0)
+    assert not Gate(looks_at="record", failures=2).opens(0.0, failures=1)
+
+
+@pytest.mark.parametrize(
+    ("law", "length", "progress", "positions"),
+    [
+        (RollinLength(), 5, 0.0, [1, 2, 3, 4]),
+        (RollinLength(), 2, 0.0, [1]),
+        (RollinLength(), 1, 0.0, []),
+        (RollinLength(), 0, 0.0, []),
+        (RollinLength(high=constant(0.0)), 10, 0.0, []),
+        (RollinLength(low=constant(1.0)), 10, 0.0, [9]),
+        # 0.07 * 100 is a rounding above 7, 0.29 * 100 one below 29.
+        (RollinLength(low=constant(0.07), high=constant(0.07)), 100, 0.0, [7]),
+        (RollinLength(low=constant(0.29), high=constant(0.29)), 100, 0.0, [29]),
+        (RollinLength(low=Schedule(start=0.8, end=0.0), high=Schedule(start=1.0, end=0.4)), 10, 0.0, [8, 9]),
+        (
+            RollinLength(low=Schedule(start=0.8, end=0.0), high=Schedule(start=1.0, end=0.4)),
+            10,
+            1.0,
+            [1, 2, 3, 4],
+        ),
+    ],
+)
+def test_the_law_is_uniform_between_two_shares_of_a_text(
+    law: RollinLength, length: int, progress: float, positions: list[int]
+) -> None:
+    assert list(law.positions(length, progress)) == positions
+
+
+def test_a_coin_can_take_the_place_of_the_members() -> None:
+    changed = algorithm_from({"base": "luffy", "help": {"members": None, "probability": 0.25}})
+    assert changed == LUFFY.changed(help={"members": None, "probability": 0.25})
+    assert isinstance(changed, Algorithm)
+    assert changed.help.members is None

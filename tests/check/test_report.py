@@ -1,0 +1,101 @@
+"""What `rlgf check` says of a run without faults is what the run does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from told_runs import RECIPE, counted, shown
+
+from rlgf.algorithms import ALGORITHMS
+from rlgf.check.report import steps_per_update, validations
+from rlgf.config import load_config
+from rlgf.learning.updater import Updater
+from rlgf.run import memory
+from rlgf.run.build import build_parts
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
+from rlgf.types import Author
+from toys import FavouringGuide, LetterTask, letter_gpt
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "guided-dpo", "bc", "grpo"])
+def test_optimizer_steps_are_counted(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(RECIPE, f"algorithm={algorithm}", "update.minibatch=6", "training.updates=1")
+    steps = []
+    step = Updater._step
+
+    def counting(self: Updater) -> Any:
+        steps.append(1)
+        return step(self)
+
+    monkeypatch.setattr(Updater, "_step", counting)
+    counted(config)
+    at_most = steps_per_update(config, config.algorithm)
+    assert 0 < len(steps) <= at_most
+    if algorithm != "guided-dpo":
+        assert len(steps) == at_most
+
+
+@pytest.mark.parametrize(("updates", "every"), [(5, 2), (4, 2), (1, 5)])
+def test_evaluations_are_counted(
+    updates: int, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(
+        RECIPE, f"training.updates={updates}", f"evaluation.every={every}", f"output={tmp_path / 'run'}"
+    )
+    splits: list[str] = []
+    measure = Trainer.evaluate
+
+    def counting(self: Trainer, author: Author = Author.POLICY, split: str = "test") -> Any:
+        splits.append(split)
+        return measure(self, author, split)
+
+    monkeypatch.setattr(Trainer, "evaluate", counting)
+    parts = build_parts(config, task=LetterTask(), guide=FavouringGuide("a", 0.6), policy=letter_gpt())
+    Trainer(config, parts, Display(Console(quiet=True))).train()
+    assert splits.count("validation") == validations(config)
+    assert splits.count("test") == 1
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_what_cannot_fit_is_said(short: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = memory.estimated(load_config(RECIPE)).least()
+    monkeypatch.setattr(memory, "device_bytes", lambda: needed - short)
+    assert ("so it cannot fit here" in " ".join(shown().split())) == bool(short)
+
+
+def test_under_a_launcher_it_is_said_what_each_process_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "4", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
+        monkeypatch.setenv(name, value)
+    words = " ".join(shown().split())
+    assert "Of each of 4 processes, which share the weights (FSDP2)" in words
+    assert "gathered weights" in words
+
+
+def test_a_run_is_told_in_plain_words() -> None:
+    words = " ".join(shown("algorithm=lols", "algorithm.terms.entropy.weight=0.01").split())
+    for part in (
+        "letters: 5 updates of lols on the task 'toys:LetterTask', seed 0",
+        "the policy begins, the guide goes on",
+        "each text, with probability 0.8; its length is uniform from 1 to 5 tokens",
+        "gae, gamma 1, lambda 0.95, whitened over the tokens whose losses read it; critic: values of the guide",
+        "coefficient 0.001, taken off the reward of each of the policy's tokens",
+        "clip 0.2",
+        "entropy entropy",
+        "16 episodes from 16 prompts",
+        "4 per update, 20 in all",
+        "4 times 8 prompts of 'validation', 8 of 'test' at the end",
+    ):
+        assert part in words
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_every_algorithm_can_be_told(algorithm: str) -> None:
+    learns = any(row.learned_reward for row in ALGORITHMS[algorithm].rows)
+    changes = ["reward=discriminator"] if learns else []
+    if any(row.distills for row in ALGORITHMS[algorithm].rows):
+        changes += ["guide=null", "guide.model=nowhere"]
+    assert f"Algorithm {algorithm}" in shown(f"algorithm={algorithm}", *changes)

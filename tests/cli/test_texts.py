@@ -1,0 +1,49 @@
+"""The commands that write texts, or measure those of a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rlgf.cli import app, main
+from rlgf.demo.review_verdicts import write_verdict_pairs
+from rlgf.errors import UserError
+from rlgf.evaluation.files import Evaluation
+from rlgf.evaluation.score import score_file
+from rlgf.metrics import MetricConfig
+
+FILE = Path(__file__).parents[1] / "data" / "commongen_outputs.jsonl"
+PLAIN = [MetricConfig(name=name) for name in ("words", "sari", "distinct")]
+
+
+def test_the_command_prints_a_table_and_writes_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new" / "scores.jsonl"
+    arguments = ["rlgf", "score", str(FILE), "--metrics", "words, sari", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    main()
+    assert "sari" in capsys.readouterr().out
+    totals, *records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(records) == 50
+    assert totals["totals"]["words"] == pytest.approx(sum(r["words"] for r in records) / 50)
+    assert records[0]["columns"]["concepts"] == ["use", "tool", "piece", "metal"]
+    assert Evaluation(totals["totals"], records) == score_file(output, PLAIN[:2])
+    monkeypatch.setattr(sys, "argv", ["rlgf", "score", str(FILE), "--metrics", "sarri"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "did you mean 'sari'" in capsys.readouterr().err
+
+
+def test_the_command_writes_pairs_and_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["pairs", str(tmp_path / "pairs")])
+    assert done.exit_code == 0
+    written = sorted(path.name for path in (tmp_path / "pairs").iterdir())
+    assert written == sorted(f"{name}.jsonl" for name in ("train", "validation", "test", "reward", "judge"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file cannot be written: File exists\."):
+        write_verdict_pairs(tmp_path / "file")

@@ -1,0 +1,38 @@
+"""Learning curves of a comparison: a picture depends on nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlgf.compare.curves import draw_curves, save_curves
+from rlgf.compare.finished import Finished
+from rlgf.compare.grid import Comparison
+
+CURVES = {"ppo": [[(0.0, 0.1), (10.0, 0.3)], [(0.0, 0.2), (12.0, 0.5), (20.0, 0.6)]]}
+
+
+def test_the_same_curves_give_the_same_bytes(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / "new" / name for name in ("one.png", "same.png", "other.png"))
+    for path, levels in ((one, {"guide": 0.7}), (same, {"guide": 0.7}), (other, {"guide": 0.2})):
+        save_curves(path, "title", CURVES, levels)
+    assert one.read_bytes() == same.read_bytes() != other.read_bytes()
+
+
+def test_a_setting_has_a_picture_of_its_own_runs(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = {}
+    monkeypatch.setattr("rlgf.compare.curves.save_curves", lambda path, *said: drawn.update({path: said}))
+    runs = {
+        (setting, "ppo", seed): Finished({}, 1.0, CURVES["ppo"][seed], [], {})
+        for setting in ("plain", "another")
+        for seed in (0, 1)
+    }
+    authors = {"plain": {"start": {"reward": 0.1}, "guide": {"reward": 0.7}}}
+    (path,) = draw_curves(comparison, runs, authors)
+    title, curves, levels = drawn[path]
+    assert (path.name, title) == ("toy-plain.png", "toy, plain")
+    assert curves == {"ppo": CURVES["ppo"]}
+    assert levels == {"guide": 0.7}

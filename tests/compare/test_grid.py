@@ -1,0 +1,92 @@
+"""A whole grid on toys: it runs once, goes on where it stopped, and ends in tables and pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rlgf.compare.finished import FinishedRuns
+from rlgf.compare.grid import Comparison, load_comparison, run_comparison
+from rlgf.errors import UserError
+from rlgf.run.display import Display
+
+QUIET = Display(Console(quiet=True))
+
+
+def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: Comparison) -> None:
+    run_comparison(comparison, display=QUIET)
+    results = comparison.results
+    with (results / "toy.csv").open() as file:
+        rows = {row["who"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["start", "guide", "reference text", "ppo", "ppo++"]
+    assert rows["reference text"]["reward"] == "1.0"
+    runs = FinishedRuns(comparison).read()
+    mean = sum(runs["plain", "ppo", seed].totals["reward"] for seed in (0, 1)) / 2
+    assert float(rows["ppo"]["reward"]) == pytest.approx(mean)
+    difference = sum(
+        runs["plain", "ppo++", seed].totals["reward"] - runs["plain", "ppo", seed].totals["reward"]
+        for seed in (0, 1)
+    )
+    assert float(rows["ppo++"]["reward minus ppo"]) == pytest.approx(difference / 2)
+    assert "| ppo++ | 2 |" in (results / "toy.md").read_text()
+    assert float(rows["ppo"]["guide tokens"]) == 0 < float(rows["ppo++"]["guide tokens"])
+    assert (
+        float(rows["ppo"]["policy tokens"])
+        == sum(r.tokens["policy"] for (_, n, _), r in runs.items() if n == "ppo") / 2
+    )
+    assert json.loads((results / "toy.json").read_text())[0]["who"] == "start"
+    assert (results / "toy-plain.png").stat().st_size > 1000
+    assert "[toy.html](toy.html)" in (results / "toy.md").read_text()
+
+    written = {path: path.stat().st_mtime_ns for path in comparison.runs.rglob("summary.json")}
+    assert len(written) == 4
+    assert len(list(comparison.runs.rglob("policy/model.safetensors"))) == 4
+    assert not list(comparison.runs.rglob("checkpoints"))
+    run_comparison(comparison, display=QUIET)
+    assert {path: path.stat().st_mtime_ns for path in comparison.runs.rglob("summary.json")} == written
+
+
+def test_all_runs_have_the_same_budget(comparison: Comparison) -> None:
+    configs = [comparison.config(*cell) for cell in comparison.grid()]
+    assert (
+        len({(c.training.updates, c.rollout.episodes, c.rollout.max_response_tokens) for c in configs}) == 1
+    )
+    assert len({c.folder for c in configs}) == len(configs)
+
+
+def test_a_report_without_runs_says_so(comparison: Comparison) -> None:
+    with pytest.raises(UserError, match="no run of 'toy' has finished"):
+        run_comparison(comparison, report_only=True, display=QUIET)
+
+
+def test_a_baseline_that_is_not_run_is_refused(tmp_path: Path, comparison: Comparison) -> None:
+    with pytest.raises(
+        UserError, match=r"baseline 'pppo' is not run: did you mean 'ppo'\? Known: ppo, ppo\+\+\.$"
+    ):
+        load_comparison(tmp_path / "compare.yaml", ["baseline=pppo"])
+
+
+def test_a_setting_may_have_seeds_of_its_own(comparison: Comparison, tmp_path: Path) -> None:
+    changed = {"settings": {"long": ("base.yaml",), "short": ("base.yaml",)}, "algorithms": {"ppo": ()}}
+    grid = comparison.model_copy(update={**changed, "seeds": 3, "seeds_in": {"short": 1}}).grid()
+    assert list(grid) == [("long", "ppo", 0), ("short", "ppo", 0), ("long", "ppo", 1), ("long", "ppo", 2)]
+    with pytest.raises(UserError, match="seeds_in names 'plan': did you mean 'plain'"):
+        load_comparison(tmp_path / "compare.yaml", ["seeds_in={plan: 3}"])
+
+
+def test_a_comparison_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no comparison"):
+        load_comparison(tmp_path / "none.yaml")
+
+
+def test_a_quick_look_is_two_seeds_under_a_name_of_its_own(comparison: Comparison, tmp_path: Path) -> None:
+    quick = load_comparison(tmp_path / "compare.yaml", ["quick=true", "quick_over=[training.updates=1]"])
+    assert (quick.name, quick.seeds) == ("toy-quick", 2)
+    assert {seed for _, _, seed in quick.grid()} == {0, 1}
+    assert quick.config("plain", "ppo", 0).training.updates == 1
+    assert comparison.config("plain", "ppo", 0).training.updates == 2
+    assert quick.folder("plain", "ppo", 0) != comparison.folder("plain", "ppo", 0)

@@ -1,0 +1,93 @@
+"""From what a recipe says under `guide:` to a guide."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from rlgf.errors import UserError
+from rlgf.guides import (
+    EnsembleConfig,
+    GuideConfig,
+    GuideSettings,
+    HTTPGuideConfig,
+    LocalGuideConfig,
+    OwnGuideConfig,
+    ReplayGuide,
+    ReplayGuideConfig,
+    Request,
+    build_guide,
+    guide_models,
+    http_configs,
+    scoring_guide,
+)
+from rlgf.guides.config import KINDS, fit_for, kind_of, kinds, own_guides, scoreless_key
+from rlgf.guides.oracle import OracleGuideConfig
+from rlgf.guides.own_start import OwnStartGuideConfig
+from toys import FavouringGuide, letter_gpt
+
+URL = {"url": "http://127.0.0.1:1/v1", "model": "x"}
+OWN = {"name": "toys:FavouringGuide", "options": {"favourite": "a", "probability": 0.5}}
+SECTIONS: dict[str, tuple[dict[str, Any], type[GuideSettings]]] = {
+    "url": (URL, HTTPGuideConfig),
+    "file": ({"file": "texts.jsonl"}, ReplayGuideConfig),
+    "guides": ({"guides": {"one": {"model": "x"}, "two": URL}}, EnsembleConfig),
+    "oracle": ({"oracle": True}, OracleGuideConfig),
+    "name": (OWN, OwnGuideConfig),
+    "self": ({"self": True}, OwnStartGuideConfig),
+    "model": ({"model": "x"}, LocalGuideConfig),
+}
+
+
+def read(section: Any) -> GuideSettings:
+    found: GuideSettings = TypeAdapter(GuideConfig).validate_python(section)
+    return found
+
+
+@pytest.mark.parametrize("key", KINDS)
+def test_one_key_tells_the_kind(key: str) -> None:
+    section, settings = SECTIONS[key]
+    found = read(section)
+    assert type(found) is kind_of(section).settings is settings
+    assert found.mark == key
+    assert settings in kinds()
+
+
+def test_what_is_no_guide_names_the_keys() -> None:
+    with pytest.raises(ValidationError, match="one of the keys url, file, guides, oracle, name, self, model"):
+        read("gpt2")
+
+
+def test_another_kind_of_guide_leaves_the_settings_of_the_first_behind() -> None:
+    old = {"model": "x", "top_p": 0.5, "template": "Well: {text}", "dtype": "float32"}
+    assert fit_for(old, {"top_p": 0.9}) == old
+    assert "dtype" not in fit_for(old, URL)
+    assert fit_for(old, URL)["top_p"] == 0.5
+
+
+def test_members_are_told_by_where_they_run() -> None:
+    ensemble = read({"guides": {"one": {"model": "x"}, "two": URL, "three": OWN}})
+    assert [member.model for member in guide_models(ensemble)] == ["x"]
+    assert [member.url for member in http_configs(ensemble)] == [URL["url"]]
+    assert [member.name for member in own_guides(ensemble)] == [OWN["name"]]
+
+
+def test_a_guide_is_built_from_its_section(tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
+    guide = build_guide(read({"file": str(file)}))
+    assert isinstance(guide, ReplayGuide)
+    assert guide.write([Request("a", 4, 0)])[0].text == "b"
+    assert isinstance(build_guide(read(OWN)), FavouringGuide)
+
+
+def test_who_has_no_probabilities_is_known_and_refused() -> None:
+    assert scoreless_key(read(URL)) == "url"
+    assert scoreless_key(read(OWN)) == "name"
+    assert scoreless_key(read({"model": "x"})) is None
+    with pytest.raises(UserError, match=r"FavouringGuide has no method 'log_distribution\(tokens\)'"):
+        scoring_guide(FavouringGuide("a", 0.5), letter_gpt())

@@ -1,0 +1,23 @@
+"""Several guides with weights."""
+
+from __future__ import annotations
+
+from http_toys import guide, requests
+
+from faulty_server import FaultyServer, serving
+from rlgf.guides import EnsembleGuide
+
+
+def test_an_ensemble_splits_requests_by_weight_and_says_who_wrote() -> None:
+    with serving(FaultyServer(letters="ab")) as one, serving(FaultyServer(letters="cd")) as two:
+        both = EnsembleGuide({"one": (guide(one), 3.0), "two": (guide(two), 1.0)})
+        asked = requests(200)
+        both.prefetch(asked)
+        answers = both.write(asked)
+        for answer in answers:
+            assert set(answer.text) <= set("ab" if answer.guide == "one" else "cd")
+        assert 0.65 < sum(a.guide == "one" for a in answers) / 200 < 0.85
+        accounts = both.accounts
+        assert sum(usage.calls for usage in accounts.values()) == 200
+        both.restore(accounts)
+        assert both.accounts == accounts

@@ -1,0 +1,115 @@
+"""What the terms of a step read, how much each weighs, and what a selector does to gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlgf.algorithms import ALGORITHMS, Algorithm, LossInputs, Selection, Term, algorithm_from
+from rlgf.algorithms.catalog import LUFFY, PPO_PLUS_PLUS
+from rlgf.errors import UserError
+from rlgf.learning.inputs import read_by, read_by_any, selected, step_terms
+from rlgf.types import Author, Experience, Scored
+from toys import written
+
+MIXED = written("cda", "b", authors="ggpp")
+
+
+def on(span: str) -> Term:
+    return Term.model_validate({"loss": "nll", "on": span})
+
+
+@pytest.mark.parametrize(
+    ("span", "read"),
+    [
+        ("rollin", [[True, True, False, False], [True, True, False, False]]),
+        ("rollout", [[False, False, True, True], [False] * 4]),
+        ("whole", [[True] * 4, [True, True, False, False]]),
+        ("references", [[True] * 4, [True, True, False, False]]),
+    ],
+)
+def test_a_term_reads_the_tokens_of_its_span(span: str, read: list[list[bool]]) -> None:
+    assert read_by(on(span), MIXED, PPO_PLUS_PLUS).tolist() == read
+
+
+def test_several_terms_read_what_any_of_them_does() -> None:
+    both = read_by_any({"one": on("rollin"), "two": on("rollout")}, MIXED, PPO_PLUS_PLUS)
+    assert torch.equal(both, MIXED.response_mask)
+    assert not read_by_any({}, MIXED, PPO_PLUS_PLUS).any()
+
+
+def first(mask: Tensor) -> Tensor:
+    weights = torch.zeros(mask.shape)
+    weights[:, 0] = 0.5
+    return weights
+
+
+def negative(mask: Tensor) -> Tensor:
+    return -torch.ones(mask.shape)
+
+
+def narrow(mask: Tensor) -> Tensor:
+    return torch.ones(len(mask))
+
+
+def inputs(logprobs: Tensor) -> LossInputs:
+    mask = torch.tensor([[True, True, False]])
+    return LossInputs(2.0, mask, torch.full((1, 3), Author.POLICY, dtype=torch.uint8), logprobs=logprobs)
+
+
+def test_a_selector_weighs_gradients_and_changes_no_number() -> None:
+    logprobs = torch.tensor([[-1.0, -2.0, -3.0]], requires_grad=True)
+    found = selected(inputs(logprobs), Selection(name=f"{__name__}:first"))
+    assert found.mask.tolist() == [[True, False, False]]
+    assert found.logprobs is not None
+    assert torch.equal(found.logprobs, logprobs)
+    found.logprobs.sum().backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [[0.5, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("negative", "finite weights of 0 or more"), ("narrow", r"a tensor of \(1, 3\)")],
+)
+def test_a_selector_that_weighs_nothing_so_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        selected(inputs(torch.zeros(1, 3)), Selection(name=f"{__name__}:{name}"))
+
+
+def terms(row: Algorithm, progress: float = 0.0, references: Any = None) -> dict[str, tuple[float, float]]:
+    """The weight and the normalizer of each term of a step."""
+    found = step_terms(row, Experience(Scored(MIXED)), references, progress)
+    return {term.name: (term.weight, term.normalizer) for term in found}
+
+
+def test_normalizers_count_what_is_read_and_terms_over_advantages_share_theirs() -> None:
+    assert terms(PPO_PLUS_PLUS) == {"policy": (1.0, 2.0), "value": (0.5, 2.0)}
+    shared = {normalizer for _, normalizer in terms(LUFFY).values()}
+    assert shared == {float(MIXED.response_mask.sum())}
+
+
+def test_terms_that_weigh_nothing_now_are_left_out() -> None:
+    row = algorithm_from(
+        {"base": "ppo", "terms": {"late": {"loss": "entropy", "weight": {"start": 0, "end": 1}}}}
+    )
+    assert isinstance(row, Algorithm)
+    assert "late" not in terms(row)
+    assert terms(row, 1.0)["late"][0] == 1.0
+    kl = ALGORITHMS["grpo"]
+    assert isinstance(kl, Algorithm)
+    assert set(terms(kl)) == {"policy"}, "without a coefficient there is no penalty"
+    batch = Experience(Scored(MIXED), kl_coefficient=0.1)
+    assert {term.name for term in step_terms(kl, batch, None, 0.0)} == {"policy", "kl"}
+
+
+def test_terms_on_references_read_those() -> None:
+    chord = {"terms": {"references": {"loss": "nll", "on": "references", "weight": 0.5}}}
+    row = algorithm_from({"base": "ppo", **chord})
+    assert isinstance(row, Algorithm)
+    assert "references" not in terms(row)
+    assert terms(row, references=replace(written("aa"), index=None))["references"] == (0.5, 3.0)

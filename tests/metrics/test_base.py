@@ -1,0 +1,68 @@
+"""What a metric is given, what it may answer, and what it may ask of the samples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from trl_rewards import LENGTHS, TEXTS
+
+from rlgf.errors import UserError
+from rlgf.metrics import MetricConfig, MetricResult, build_metrics, check_needs, measure
+from rlgf.types import Sample
+
+
+@pytest.mark.parametrize("references", [(), ("",), ("a", " ")])
+def test_a_sample_without_references_is_named(references: tuple[str, ...]) -> None:
+    samples = [Sample("a", ("b",)), Sample("c", references)]
+    metrics = build_metrics([MetricConfig(name=name) for name in ("words", "sari")])
+    with pytest.raises(UserError, match=r"'sari' needs 'references'.*and row 1 has \(.*\): mend it\."):
+        check_needs(metrics, samples, lambda i: f"row {i}", "mend it")
+    check_needs(metrics, samples[:1], str, "")
+
+
+def test_columns_reach_a_metric_and_its_answer_is_checked() -> None:
+    def picky(prompts: Any, completions: Any, references: Any, *, level: list[int], **columns: Any) -> Any:
+        return {"level": [float(n) for n in level], "total": MetricResult(0.5, [1.0] * len(level))}
+
+    samples = [Sample("a", columns={"level": 3, "references": "kept out"}), Sample("b", columns={"level": 4})]
+    found = measure({"picky": picky}, samples, ["x", "y"])
+    assert found == {"level": MetricResult(3.5, [3.0, 4.0]), "total": MetricResult(0.5, [1.0, 1.0])}
+    with pytest.raises(UserError, match="'picky' takes 'level', which is not given"):
+        measure({"picky": picky}, [Sample("a")], ["x"])
+    for wrong in (
+        {"n": [1.0]},
+        {"n": math.nan},
+        {"n": [1.0, math.inf]},
+        {"n": None},
+        {"n": MetricResult(math.nan)},
+        {"n": MetricResult(1.0, [1.0])},
+    ):
+        with pytest.raises(UserError, match="one finite number per text"):
+            measure({"own": lambda *_, wrong=wrong, **columns: wrong}, samples, ["x", "y"])
+
+
+def test_metrics_take_what_they_name_and_answer_as_rewards_do() -> None:
+    samples = [Sample("p", ("r",), {"n": i, "references": "hidden"}) for i in range(2)]
+
+    def plain(completions):
+        return np.array([float(len(text)) for text in completions])
+
+    async def total(n, *, references, **columns):
+        assert references == [("r",), ("r",)]
+        return {"total": float(sum(n)), "each": tuple(n)}
+
+    found = measure({"plain": plain, "several": total}, samples, TEXTS)
+    assert found == {
+        "plain": MetricResult.mean(LENGTHS),
+        "total": MetricResult(1.0),
+        "each": MetricResult(0.5, [0.0, 1.0]),
+    }
+    with pytest.raises(
+        UserError, match=r"the metric 'wrong' takes 'completion', which is not given: did you mean"
+    ):
+        measure({"wrong": lambda completion: 0.0}, samples, TEXTS)
+    with pytest.raises(UserError, match="must return one finite number per text"):
+        measure({"wrong": lambda completions: [None, 1.0]}, samples, TEXTS)

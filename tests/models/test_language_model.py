@@ -1,0 +1,70 @@
+"""Prompts as a model reads them: a beginning and an end where it has them, and special tokens in prompts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
+
+from conftest import SENTENCES
+from tokenizer_kinds import (
+    KINDS,
+    byte_bpe,
+    encoder_pieces,
+    encoder_speaker,
+    llama_legacy,
+    speaker,
+    word_pieces,
+)
+
+TEXTS = st.one_of(
+    st.text(max_size=40), st.sampled_from(SENTENCES), st.text("aé日🙂 \n.▁T", max_size=12).map("The ".__add__)
+)
+Kind = Callable[[], PreTrainedTokenizerBase]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=TEXTS)
+def test_a_prompt_is_what_the_tokenizer_makes_of_it(kind: Kind, text: str) -> None:
+    model = MODELS[kind.__name__]
+    expected = model.tokenizer(text)["input_ids"]
+    after = model.codec.around[1]
+    assert model.encode_prompt(text, 10_000) == (expected[: len(expected) - len(after)] or [model.end_id])
+
+
+MODELS = {kind.__name__: speaker(kind()) for kind in KINDS}
+
+
+def test_an_encoder_reads_an_end_once_and_a_causal_model_none() -> None:
+    causal, encoder = speaker(encoder_pieces()), encoder_speaker(encoder_pieces())
+    ids = causal.encode("the film")
+    assert causal.encode_prompt("the film", 99) == ids
+    for text in ("the film", "the film<end>"):
+        assert encoder.encode_prompt(text, 99) == [*ids, encoder.end_id]
+    assert encoder.encode_prompt("the film", 3) == [*ids[-2:], encoder.end_id]
+
+
+def test_a_decoders_text_begins_anew() -> None:
+    """What stands in the encoder is not what a response goes on from."""
+    encoder = encoder_speaker(encoder_pieces())
+    prompt, ids = encoder.encode_prompt("the film", 99), encoder.encode("was a joy")
+    assert encoder.decode(ids, encoder.context(prompt)) == "was a joy"
+    assert (
+        encoder.decode(ids[3:], encoder.context(prompt, ids[:3]))
+        == encoder.decode(ids)[-len(encoder.decode(ids[3:], ids[:3])) :]
+    )
+    found, altered = encoder.continuation(" was a joy", encoder.context(prompt))
+    assert (found, altered) == (ids, False)
+
+
+def test_special_tokens_may_be_written_out_in_prompts_alone() -> None:
+    for kind in (word_pieces, byte_bpe, llama_legacy):
+        model = MODELS[kind.__name__]
+        name = model.tokenizer.eos_token
+        assert model.end_id in model.encode_prompt(f"a{name}b", 99)
+        assert model.end_id not in model.encode(f"a{name}b")
+        assert model.until_end(f"one{name}two{name}") == "one"
+        assert model.until_end("one two") == "one two"

@@ -1,0 +1,69 @@
+"""How large models are, beside real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from told_runs import RECIPE
+
+from rlgf.config import load_config
+from rlgf.models.lora import POLICY
+from rlgf.models.memory import device_bytes, logits_bytes, policy_sizes
+from rlgf.models.passes import count
+from rlgf.models.response_scores import MOST_LOGITS
+from rlgf.run.build import build_parts
+from toys import FavouringGuide, letter_gpt, letter_t5
+
+
+@pytest.mark.parametrize("critic", ["separate", "head"])
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+@pytest.mark.parametrize("make", [letter_gpt, letter_t5])
+def test_parameters_are_those_of_the_real_models(make: Any, lora: Any, critic: str, tmp_path: Path) -> None:
+    made = make()
+    made.model.config.save_pretrained(tmp_path / "bare")
+    made.model.save_pretrained(tmp_path / "whole")
+    made.tokenizer.save_pretrained(tmp_path / "whole")
+    policy = {"critic": critic, "lora": lora}
+    recipe = {**RECIPE, "policy": {**policy, "model": str(tmp_path / "whole")}, "algorithm": "lols"}
+    config = load_config(recipe)
+    parts = build_parts(config, guide=FavouringGuide("a", 0.6))
+    # From a folder without weights.
+    bare = load_config({**recipe, "policy": {**policy, "model": str(tmp_path / "bare")}})
+    sizes = policy_sizes(bare.policy.source, bare.policy.lora, critic, ["guide", "policy"])
+    by_name = {part.name: part.parameters for part in sizes.parts}
+    trained = parts.updater.parameters
+    assert sizes.trained == sum(count(parameters) for parameters in trained.values())
+    assert sizes.trained == count(parts.updater.trained)
+    assert sizes.training_bytes == 12 * sizes.trained
+    for name in ("guide", "policy"):
+        assert by_name[f"critic of the {name}"] == count(trained[f"critic {name}"])
+    assert by_name["policy"] == count(made.model.parameters())
+    assert sizes.shape.vocabulary == 5
+    if lora is None:
+        assert by_name["reference (frozen start)"] == by_name["policy"]
+    else:
+        assert parts.policy.adapters is not None
+        assert by_name["policy's adapter"] == count(parts.policy.adapters.parameters(POLICY))
+
+
+def test_a_model_from_scratch_is_counted_with_all_of_its_vocabulary() -> None:
+    config = load_config(RECIPE)
+    parts = build_parts(config, guide=FavouringGuide("a", 0.6))
+    (said, *_) = policy_sizes(config.policy.source, None, "head", []).parts
+    missing = 300 - len(parts.policy.tokenizer)
+    assert said.parameters == count(parts.policy.model.parameters()) + 32 * missing
+
+
+def test_the_largest_micro_batch_is_bounded_by_its_tokens_and_by_the_minibatch() -> None:
+    assert logits_bytes(10, 4, 6, budget=35, rows=8) == 3 * 6 * 10 * 4
+    assert logits_bytes(10, 4, 6, budget=1000, rows=8) == 8 * 6 * 10 * 4
+    assert logits_bytes(10, 4, 6, budget=5, rows=8) == 1 * 6 * 10 * 4
+    assert logits_bytes(50_000, 512, 512, budget=16_384, rows=64) == MOST_LOGITS * 4, (
+        "more are made in pieces"
+    )
+
+
+def test_the_memory_of_this_machine_is_some() -> None:
+    assert device_bytes() > 2**28

@@ -1,0 +1,151 @@
+"""Processes that share the weights of a model learn what one does, and a checkpoint of theirs is everybody's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlgf import checks
+from rlgf.config import load_config
+from rlgf.errors import UserError
+from rlgf.models import sharding
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+TESTS = Path(__file__).parents[1]
+CASES = (
+    "ppo++",
+    "lols",
+    "grpo",
+    "luffy",
+    "prefix-rft",
+    "uft",
+    "dagger",
+    "chord",
+    "hinted-grpo",
+    "distill",
+    "guided-dpo",
+    "one trunk",
+    "lora",
+    "its own guide",
+    "its own guide, lora",
+    "encoder-decoder",
+    "checkpointing",
+    "top-k",
+)
+"""Of those of the script, which without names runs all."""
+SHARED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
+
+
+def launch(
+    processes: int, script: str, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*(launcher if processes > 1 else []), str(TESTS / script), *arguments]
+    return subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Every case in one process, and in two that share the weights."""
+    root = tmp_path_factory.mktemp("sharded")
+    for processes, environment in ((1, {}), (2, SHARED)):
+        done = launch(processes, "sharded_script.py", str(root / str(processes)), *CASES, **environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return [root / "1", root / "2"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_that_share_the_weights_learn_what_one_does(folders: list[Path], name: str) -> None:
+    one, two = (load_file(*(folder / name).glob("*.safetensors")) for folder in folders)
+    assert one.keys() == two.keys()
+    # The optimizer of a discriminator divides by gradients that are next to nothing at first.
+    tolerance = 1e-3 if name == "gail" else 1e-5
+    for key, weight in one.items():
+        if not key.endswith("c_attn.bias"):  # the bias of attention keys has no true gradient
+            torch.testing.assert_close(two[key], weight, atol=tolerance, rtol=tolerance)
+    logged = [json.loads((folder / "metrics.json").read_text())[name] for folder in folders]
+    for mine, other in zip(*logged, strict=True):
+        assert mine.keys() == other.keys()
+        for key, value in mine.items():
+            # Of a pair that is as good as even, rounding says which side is ahead.
+            if not key.startswith(("seconds", "tokens_per_second", "pair_accuracy")):
+                near = pytest.approx(value, abs=1e-4, rel=1e-4) if isinstance(value, float) else value
+                assert other[key] == near, key
+
+
+def test_a_checkpoint_of_shared_weights_goes_on_anyhow(tmp_path: Path) -> None:
+    """In one process, in two that hold all of them, and in four that share them; and the other way round."""
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    assert launch(1, "resume_script.py", str(whole)).returncode == 0
+    assert launch(2, "resume_script.py", str(shared), **SHARED).returncode == 0
+    ends: dict[str, Any] = {}
+    for name, start, processes, environment in (
+        ("one", shared, 1, {}),
+        ("two", shared, 2, {}),
+        ("four", shared, 4, SHARED),
+        ("two from one", whole, 2, SHARED),
+    ):
+        half = shutil.copytree(start, tmp_path / name)
+        shutil.rmtree(half / "checkpoints" / "000004")
+        shutil.rmtree(half / "policy")
+        (half / "summary.json").unlink()
+        done = launch(processes, "resume_script.py", str(half), "--resume", **environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        ends[name] = load_file(half / "policy" / "model.safetensors")
+    expected = load_file(whole / "policy" / "model.safetensors")
+    for name, weights in ends.items():
+        for key, weight in expected.items():
+            if not key.endswith("c_attn.bias"):
+                torch.testing.assert_close(
+                    weights[key], weight, atol=1e-4, rtol=1e-3, msg=lambda said, name=name: f"{name}: {said}"
+                )
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "the launcher asks for DeepSpeed"),
+        ({**SHARED, "FSDP_VERSION": "1"}, "the launcher asks for version 1 of FSDP"),
+        ({**SHARED, "ACCELERATE_MIXED_PRECISION": "fp16"}, "the launcher asks for 'mixed_precision: fp16'"),
+    ],
+)
+def test_what_a_launcher_cannot_have_is_said(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said):
+        sharding.wanted()
+
+
+def test_one_process_has_nobody_to_share_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SHARED.items():
+        monkeypatch.setenv(name, value)
+    assert not sharding.wanted()
+
+
+def test_critics_of_shared_adapters_are_refused_before_a_model_loads() -> None:
+    recipe = {
+        "task": "letters",
+        "reward": "own",
+        "policy": {"model": "none", "lora": {}},
+        "algorithm": "ppo",
+    }
+    assert any("set 'policy.critic: head'" in said for said in checks.broken_by_shards(load_config(recipe)))
+    headed = load_config(recipe, {"policy": {"critic": "head"}})
+    assert not list(checks.broken_by_shards(headed))

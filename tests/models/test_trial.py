@@ -1,0 +1,51 @@
+"""How a model can be run is found out by trying."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from architectures import small_tokenizer
+from conftest import ROTARY, sharpen
+from rlgf.models.abilities import Abilities, abilities
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model
+
+GPT2: dict[str, Any] = {"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+
+
+def saved(model: PreTrainedModel, folder: Path) -> Path:
+    sharpen(model).save_pretrained(folder)
+    small_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def loaded(folder: Path) -> LanguageModel:
+    return load_language_model(ModelConfig(model=str(folder)))
+
+
+def test_an_ordinary_model_is_run_in_the_fastest_way(tmp_path: Path) -> None:
+    assert abilities(loaded(saved(GPT2LMHeadModel(GPT2Config(**GPT2)), tmp_path)).model) == Abilities()
+
+
+@pytest.fixture(params=["tiny_gpt2", "tiny_llama"])
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    found: PreTrainedModel = copy.deepcopy(request.getfixturevalue(request.param))
+    assert abilities(found).plain_head
+    return found
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_a_cap_on_the_logits_shows_however_small_they_are(scale: float) -> None:
+    """Gemma 2 caps its logits at 30, which changes nothing that is measured of small ones."""
+    model = Gemma2ForCausalLM(Gemma2Config(**ROTARY, head_dim=8)).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(scale)
+    assert not abilities(model).plain_head
+    plain = Gemma2ForCausalLM(Gemma2Config(**ROTARY, head_dim=8, final_logit_softcapping=None)).eval()
+    assert abilities(plain).plain_head

@@ -1,0 +1,97 @@
+"""The page: what it holds, and what cannot get out of it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import yaml
+from page_reader import Reader, lines, unpacked
+from report_toys import HOSTILE, run_folder, sample
+
+from rlgf.report.groups import grouped
+from rlgf.report.page import embedded, page_model, render
+from rlgf.report.runs import find_runs, read_run
+from rlgf.report.write import write_report
+
+
+def test_hostile_text_stays_inside_its_block(tmp_path: Path) -> None:
+    tokens = [*HOSTILE, "end"]
+    samples = [
+        sample(1, i, tokens, prompt=HOSTILE[0], reference=HOSTILE[1], guide=HOSTILE[2]) for i in range(3)
+    ]
+    folder = run_folder(tmp_path / "a", samples)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config |= {"name": HOSTILE[0], "reward": {"name": HOSTILE[1]}, "task": {"name": "\u202eksat\x1b[2J"}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    page = write_report([folder]).read_text(encoding="utf-8")
+    reader = Reader(page)
+    back = unpacked(reader)
+    assert all(s["tokens"] == tokens for s in back)
+    assert not any(tag == "img" or "onerror" in attributes for tag, attributes in reader.tags)
+    assert (
+        len([tag for tag, _ in reader.tags if tag == "script"])
+        == page.count("</script>")
+        == 1 + 1 + 1 + 1 + 6
+    )
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]", page)
+    assert r"\u202eksat\x1b[2J" in page
+
+
+def test_the_page_loads_nothing(tmp_path: Path) -> None:
+    page = write_report([run_folder(tmp_path / "a", [sample(1, 0, ["a"])])]).read_text()
+    for tag, attributes in Reader(page).tags:
+        assert "src" not in attributes
+        if "href" in attributes:
+            assert str(attributes["href"]).startswith(("#", "data:")), (tag, attributes)
+    assert "default-src 'none'; script-src 'sha256-" in page
+
+
+def test_every_json_survives_being_embedded() -> None:
+    for text in [*HOSTILE, "a \U0001f642 b"]:
+        found = embedded(json.dumps(text))
+        assert json.loads(found) == text
+        assert not {*"<>&"} & {*found}
+
+
+def test_warnings_stand_on_the_page_once(tmp_path: Path) -> None:
+    page = write_report([run_folder(tmp_path / "a", updates=30, rise=0.0)]).read_text()
+    assert page.count("docs/warnings.md#reward-flat") == 1
+    assert "update 10: The reward has stood at its lowest, 0.1," in page.replace("</strong>, ", "")
+
+
+def test_a_page_of_limited_size_leaves_out_samples_and_then_points(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for seed in (0, 1):
+        texts = [sample(u, i, [f"{rng.random()}" for _ in range(8)]) for u in range(1, 401) for i in range(4)]
+        run_folder(tmp_path / f"seed-{seed}", texts, seed=seed, updates=400, rise=rng.random())
+    groups = grouped([read_run(folder) for folder in find_runs([tmp_path])])
+    whole = render(groups, {}, "both")
+
+    def read(most: int) -> tuple[Reader, list[int]]:
+        page = render(groups, {}, "both", most)
+        assert len(page.encode()) < most
+        reader = Reader(page)
+        chart = next(c for line in lines(reader, "charts") if (c := json.loads(line))["metric"] == "reward")
+        return reader, chart["curves"][0]["lines"][0]["x"]
+
+    reader, points = read(len(whole) - 100_000)
+    assert points == list(range(1, 401))
+    assert {s["update"] for s in unpacked(reader)} >= {1, 400}
+    assert 400 < len(unpacked(reader)) < 3200
+    # Room for styles, scripts and tables, for a few texts, and not for the curves.
+    styles = len(render([], {}, "none"))
+    reader, points = read(styles + 20_000)
+    assert points[:2] in ([1, 3], [1, 6], [1, 11], [1, 21])
+    assert points[-1] == 400
+    assert {s["run"] for s in unpacked(reader)} == {0, 1}
+
+
+def test_a_warning_of_several_seeds_stands_once(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        run_folder(tmp_path / f"seed-{seed}", seed=seed, updates=30, rise=0.0 if seed else 0.1)
+    (group,) = grouped([read_run(folder) for folder in find_runs([tmp_path])])
+    found = {sentence[-30:]: (who, when) for who, when, sentence in page_model([group], {}, "")["warnings"]}
+    assert found["See docs/warnings.md#reward-flat."[-30:]] == (f"{group.name}, 2 runs of 3", "update 10")

@@ -1,0 +1,38 @@
+"""Reading what runs have written so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from report_toys import run_folder, sample
+
+from rlgf.errors import UserError
+from rlgf.report.runs import find_runs, read_run
+from rlgf.report.write import write_report
+
+
+def test_a_run_that_goes_on_is_read_up_to_its_last_whole_line(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "a", [sample(1, 0, ["a"]), sample(1, 0, ["b"])], finished=False)
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        with (folder / name).open("a") as file:
+            file.write('{"update": 5, "re')
+    run = read_run(folder)
+    assert run.updates == 4
+    # An evaluation that was interrupted is written again, and the later line counts.
+    assert [s["tokens"] for s in run.samples] == [["b"]]
+    assert write_report([folder]).is_file()
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "a")
+    (folder / "samples.jsonl").write_text("{}\nnot json\n")
+    with pytest.raises(UserError, match=r"samples.jsonl, line 2, is not JSON"):
+        read_run(folder)
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no"):
+        find_runs([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="holds no run"):
+        find_runs([tmp_path])

@@ -1,0 +1,139 @@
+"""A trained reward model as a reward, alone or over the policy's own base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from letter_data import TEXTS
+from rich.console import Console
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from chat_toys import ASKED, BAD, GOOD, SYSTEM, TAGS, USER, policy_folder, write
+from rlgf.config import load_config
+from rlgf.errors import UserError
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model
+from rlgf.models.lora import Adapters, LoRAConfig
+from rlgf.reward_models.train import load_reward_recipe, train_reward_model
+from rlgf.rewards import Reward, RewardInput, build_reward, checked_rewards, score
+from rlgf.rewards.base import PolicyReadingReward
+from rlgf.rollout.config import RolloutConfig
+from rlgf.run.build import build_parts
+from rlgf.run.checkpoint import save_policy
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
+from toys import letter_gpt
+
+
+def test_a_folder_is_a_reward_and_its_scores_are_centred(preference: Path) -> None:
+    reward = build_reward("model", {"folder": str(preference / "model")})
+    good, bad = score(reward, RewardInput(["bc", "bc"], ["aaaaaa", "dddddd"], {}, [(), ()])).total.tolist()
+    assert good > 0 > bad
+    rows = [json.loads(line) for line in (preference / "train.jsonl").read_text().splitlines()]
+    prompts = [row["prompt"] for row in rows for _ in range(2)]
+    texts = [row[side] for row in rows for side in ("chosen", "rejected")]
+    scores = torch.tensor(reward(prompts, texts))
+    assert float(scores.mean()) == pytest.approx(0, abs=1e-4)
+    assert reward(prompts[:7], texts[:7]) == pytest.approx(scores[:7].tolist(), abs=1e-4), (
+        "whatever the batch"
+    )
+    assert reward([], []) == []
+    assert len(reward([""], [""])) == 1
+
+
+def adapted(folder: str, **sizes: int) -> LanguageModel:
+    policy = load_language_model(ModelConfig(model=folder))
+    return replace(policy, adapters=Adapters(policy.model, LoRAConfig(**sizes)))
+
+
+def attached(folder: Path, policy: LanguageModel) -> Reward:
+    reward = build_reward("adapter", {"folder": str(folder)})
+    assert isinstance(reward, PolicyReadingReward)
+    reward.attach(policy, RolloutConfig(), 0)
+    return reward
+
+
+def test_an_adapter_on_the_policys_base_pays_what_a_model_of_its_own_would(
+    adapter: Path, letter_folder: str
+) -> None:
+    expected = build_reward("model", {"folder": str(adapter)})(*TEXTS)
+    assert max(expected) - min(expected) > 1
+    policy = adapted(letter_folder, r=2)
+    ids = torch.tensor([[0, 1, 2]])
+    with torch.no_grad():
+        before = policy.model(ids).logits
+        reward, other = attached(adapter, policy), attached(adapter, policy)
+        assert reward(*TEXTS) == pytest.approx(expected, abs=1e-5)
+        assert torch.equal(policy.model(ids).logits, before), "the policy runs with its own adapter alone"
+        for parameter in policy.trained:
+            parameter.add_(1.0)
+        assert not torch.allclose(policy.model(ids).logits, before, atol=1e-2)
+        assert reward(*TEXTS) == pytest.approx(expected, abs=1e-5), "what the policy learns moves no reward"
+        assert other(*TEXTS) == reward(*TEXTS)
+
+
+def test_a_run_with_a_reward_over_its_own_base(adapter: Path, letter_folder: str, tmp_path: Path) -> None:
+    config = load_config(
+        {
+            "task": "toys:LetterTask",
+            "policy": {"model": letter_folder, "lora": {"r": 2}},
+            "reward": {"name": "adapter", "options": {"folder": str(adapter)}},
+            "algorithm": {"base": "ppo", "kl": {"coefficient": 0.0}},
+            "output": str(tmp_path),
+            "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
+            "update": {"minibatch": 8},
+            "training": {"updates": 1, "trackers": []},
+        }
+    )
+    trainer = Trainer(config, build_parts(config), Display(Console(quiet=True)))
+    rollout = trainer.collect(trainer.batch(), trainer.row())
+    expected = build_reward("model", {"folder": str(adapter)})(list(rollout.prompts), list(rollout.texts))
+    assert trainer.step()["reward"] == pytest.approx(sum(expected) / len(expected), abs=1e-4)
+
+
+def test_an_adapter_that_cannot_stand_on_the_policy_is_refused(
+    adapter: Path, letter_folder: str, preference: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"it holds a whole model; pay by it with 'reward.name: model'"):
+        build_reward("adapter", {"folder": str(preference / "model")})
+    with pytest.raises(UserError, match=r"set 'policy.lora'"):
+        attached(adapter, load_language_model(ModelConfig(model=letter_folder)))
+    save_policy(letter_gpt(layers=2), tmp_path / "other")
+    with pytest.raises(UserError, match=r"belongs to the base '.*', and the policy's is '.*other'"):
+        attached(adapter, adapted(str(tmp_path / "other")))
+    notes = json.loads((adapter / "reward.json").read_text())
+    shallow = tmp_path / "shallow"
+    shutil.copytree(adapter, shallow)
+    (shallow / "reward.json").write_text(json.dumps({**notes, "layers": 1}))
+    with pytest.raises(UserError, match="an adapter on 1 layers of its base"):
+        build_reward("adapter", {"folder": str(shallow)})
+
+
+def test_a_folder_without_a_reward_model_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(UserError, match="holds no reward model; give a folder that `rlgf reward"):
+            build_reward("model", {"folder": str(folder)})
+
+
+def test_a_reward_model_of_chats_pays_what_transformers_users_expect(
+    tmp_path: Path, language_model: LanguageModel
+) -> None:
+    folder = policy_folder(tmp_path / "base", language_model, TAGS)
+    rows = [{"chosen": [*ASKED, GOOD], "rejected": [*ASKED, BAD]}] * 4
+    file = write(tmp_path / "pairs.jsonl", *rows)
+    told = {"kind": "preference", "model": folder, "output": str(tmp_path / "model"), "max_tokens": 60}
+    train_reward_model(load_reward_recipe(told | {"data": {"train": file, "validation": file}}))
+    reward = build_reward("model", {"folder": str(tmp_path / "model")})
+    chat = RewardInput(["not read"], [" a joy"], messages=[(SYSTEM, USER)])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    text = tokenizer.apply_chat_template([*ASKED, GOOD], tokenize=False)
+    with torch.no_grad():
+        logit = model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits.item()
+    centre = json.loads((tmp_path / "model" / "reward.json").read_text())["centre"]
+    assert checked_rewards(reward, chat).tolist() == pytest.approx([logit - centre], abs=1e-5)

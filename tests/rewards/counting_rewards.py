@@ -1,0 +1,31 @@
+"""A reward that counts how often it has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlgf.types import Rollout
+
+
+class Counting:
+    """Pays the number of episodes that it has learned from."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+        return [float(self.seen)] * len(completions)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        self.seen += len(rollout)
+        return {"seen": float(self.seen)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.seen = state["seen"]
+
+
+COUNTING = f"{__name__}:Counting"

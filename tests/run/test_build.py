@@ -1,0 +1,51 @@
+"""What a run is made of, from its configuration, and what is refused before a model loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlgf.config import Config, load_config
+from rlgf.errors import UserError
+from rlgf.run.build import Parts, build_parts
+from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
+
+
+def test_offline_dpo_without_pairs_is_refused_before_a_model_loads(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "a", "references": "b"}\n')
+    config = {
+        "task": {"name": "data", "options": {"train": str(path)}},
+        "policy": {"scratch": {}},
+        "algorithm": "offline-dpo",
+    }
+    with pytest.raises(UserError, match=r"learns from pairs, .* 'rejected_field: rejected'"):
+        build_parts(Config.model_validate(config))
+
+
+def test_parts_are_made_of_what_is_given_and_measure_the_policy_against_a_copy() -> None:
+    sections = {
+        "task": "imdb",
+        "policy": {"model": "nowhere"},
+        "guide": {"model": "nowhere"},
+        "reward": "sentiment",
+    }
+    policy, guide = letter_gpt(), FavouringGuide("a", 0.5)
+    given = {"task": LetterTask(), "reward": share_of_a, "guide": guide, "policy": policy}
+    parts = build_parts(load_config(sections, "algorithm=ppo++", "rollout.episodes=8"), **given)
+    assert isinstance(parts, Parts)
+    assert parts.policy is parts.collector.policy is parts.updater.policy is policy
+    assert parts.assessor.reference.model is not policy.model
+    assert set(parts.updater.critics) == {"policy"}
+    assert list(parts.train) == LetterTask().load("train")
+    assert list(parts.held_out("test")) == LetterTask().load("test")
+
+
+def test_rewards_are_told_how_far_the_run_is() -> None:
+    sections = {"task": "imdb", "policy": {"model": "nowhere"}, "reward": "sentiment"}
+    config = load_config(sections, "algorithm=grpo", "rollout.episodes=8")
+    parts = build_parts(config, task=LetterTask(), reward=share_of_a, policy=letter_gpt())
+    parts.tell_rewards(3, 96)
+    for state in (parts.assessor.trainer_state, parts.evaluator.trainer_state):
+        assert (state.global_step, state.epoch) == (3, 1.5), "64 samples are an epoch"

@@ -1,0 +1,165 @@
+"""A run that is killed, interrupted or preempted has saved what it learned."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from failures import SELDOM, goes_on, in_third
+from resuming import checkpoints, equal, metrics, state
+
+from resume_script import LOLS, toy_trainer
+from rlgf.run.trainer import Trainer
+
+SCRIPT = Path(__file__).parents[1].joinpath("resume_script.py")
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(folder), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> None:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == code, output
+
+
+def stop_in_third_update(folder: Path, seconds: int, number: signal.Signals, code: int) -> None:
+    """Send a signal while the third of four updates is under way."""
+    process = start(folder, "--pause", "3", str(seconds))
+    deadline = time.monotonic() + 120
+    while not (folder / "paused").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert [line["update"] for line in metrics(folder)] == [0, 1, 2]
+    process.send_signal(number)
+    finish(process, code)
+
+
+def weights_digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "policy" / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in this process: what other processes write must be the same bytes."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    toy_trainer(folder, **LOLS).train()
+    return folder
+
+
+def test_a_killed_process_goes_on_to_the_same_bytes(uninterrupted: Path, tmp_path: Path) -> None:
+    stop_in_third_update(tmp_path, 100, signal.SIGKILL, -signal.SIGKILL)
+    assert checkpoints(tmp_path) == ["000002"]
+    finish(start(tmp_path, "--resume"))
+    assert weights_digest(tmp_path) == weights_digest(uninterrupted)
+    assert metrics(tmp_path) == metrics(uninterrupted)
+
+
+def test_ctrl_c_saves_after_the_update_under_way(uninterrupted: Path, tmp_path: Path) -> None:
+    stop_in_third_update(tmp_path, 1, signal.SIGINT, 130)
+    assert checkpoints(tmp_path) == ["000002", "000003"]
+    toy_trainer(tmp_path, **LOLS).train(resume=True)
+    assert weights_digest(tmp_path) == weights_digest(uninterrupted)
+    assert metrics(tmp_path) == metrics(uninterrupted)
+
+
+def interrupt(times: int) -> Callable[[int], None]:
+    def during(update: int) -> None:
+        if update == 2:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    return during
+
+
+def test_a_trainer_that_was_interrupted_can_go_on(finished: Trainer, tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    trainer = toy_trainer(tmp_path, interrupt(1))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert checkpoints(tmp_path) == ["000002"]
+    assert signal.getsignal(signal.SIGINT) is handler
+    try:
+        trainer.train(resume=True)
+    except KeyboardInterrupt:
+        pytest.fail("stopped again")
+    assert equal(state(trainer), state(finished))
+
+
+@pytest.mark.parametrize("before", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, before: Any) -> None:
+    """Also where the shell has the signal ignored, as for its background jobs."""
+    trainer = toy_trainer(tmp_path, interrupt(2))
+    found = signal.signal(signal.SIGINT, before)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, found)
+    assert trainer.progress.update == 1
+    assert checkpoints(tmp_path) == ["000001"], "without the update under way, but nothing finished is lost"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_preempted_run_saves_at_once_and_again_after_the_update(
+    tmp_path: Path, straight: Trainer, number: signal.Signals
+) -> None:
+    # Under nohup a hangup would be ignored.
+    outside = signal.signal(number, signal.SIG_DFL)
+    trainer = toy_trainer(tmp_path, in_third(lambda: os.kill(os.getpid(), number)), **SELDOM)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            trainer.train()
+        assert caught.value.code == 128 + number
+        assert checkpoints(tmp_path) == ["000002", "000003"]
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, outside)
+    goes_on(tmp_path, straight)
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        toy_trainer(tmp_path, in_third(lambda: os.kill(os.getpid(), signal.SIGHUP)), **SELDOM).train()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert checkpoints(tmp_path) == ["000004"]
+
+
+def test_a_preempted_command_ends_with_the_code_of_its_signal(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1].joinpath("resume_script.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path), "--pause", "3", "2"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not (tmp_path / "paused").exists():
+            assert process.poll() is None
+            try:
+                process.wait(timeout=0.05)
+            except subprocess.TimeoutExpired:
+                continue
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    assert checkpoints(tmp_path) == ["000002", "000003"]

@@ -1,0 +1,85 @@
+"""What can be tried before any weights load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from faulty_server import FaultyServer, serving
+from rlgf.config import Config, load_config
+from rlgf.errors import UserError
+from rlgf.guides import HTTPGuideConfig, LocalGuideConfig, OwnGuideConfig
+from rlgf.rollout.config import RolloutConfig
+from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
+from rlgf.tasks.chats import Prompted, PromptedTask
+from rlgf.types import Message, Sample
+from toys import FavouringGuide, letter_gpt
+
+SAMPLES = [Sample("ab", ("cd",))]
+
+
+def config(**reward: object) -> Config:
+    sections = {"task": "toys:LetterTask", "policy": {"scratch": {}}, "reward": {"name": "length", **reward}}
+    return load_config(sections, "algorithm=ppo")
+
+
+def short(completions: list[str]) -> list[float]:
+    return []
+
+
+def good(completions: list[str], completion_ids: list[list[int]]) -> list[float]:
+    return [float(len(ids)) for ids in completion_ids]
+
+
+def test_a_remote_guide_is_asked_once_and_another_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with serving(FaultyServer()) as server:
+        settings = HTTPGuideConfig(url=server.url, model="letters", cache=None)
+        guide = asked_guide(settings, RolloutConfig(), SAMPLES)
+        assert sum(server.seen.values()) == 1
+        guide.close()
+    own = OwnGuideConfig(name="toys:FavouringGuide", options={"favourite": "a", "probability": 1.0})
+    silent = asked_guide(own, RolloutConfig(), SAMPLES)
+    assert isinstance(silent, FavouringGuide)
+    assert silent.requests == []
+
+
+def test_a_reward_and_a_judge_are_tried_on_a_sample() -> None:
+    sections = config(name=f"{__name__}:good")
+    assert scorers(sections, None, SAMPLES)[0] is not None
+    with pytest.raises(UserError, match="returned 0 values for 1 completions"):
+        scorers(config(name=f"{__name__}:short"), None, SAMPLES)
+    judged = load_config(sections.model_dump(mode="json"), f"evaluation.judge={__name__}:short")
+    with pytest.raises(UserError, match="returned 0 values for 1 completions"):
+        scorers(judged, None, SAMPLES)
+    given = scorers(config(name=f"{__name__}:short"), good, SAMPLES)[0]
+    assert given is good, "what Python gives is taken as it is"
+
+
+class Chats:
+    def load(self, split: str) -> list[Sample]:
+        return [Sample("", ("cd",), messages=(Message("user", "ab"),))]
+
+
+def chats() -> Prompted:
+    policy = letter_gpt()
+    policy.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    found = PromptedTask(Chats(), lambda: policy_template(config(), policy)).load("train")
+    assert isinstance(found, Prompted)
+    return found
+
+
+def test_a_guide_of_texts_is_not_steered_before_chats() -> None:
+    with pytest.raises(UserError, match=r"'guide.template' stands before texts, and the task has chats"):
+        check_chats([LocalGuideConfig(model="nowhere", template="A rave: {text}")], chats())
+
+
+def test_a_guides_template_that_refuses_the_messages_is_found_with_the_line(tmp_path: Path) -> None:
+    tokenizer = letter_gpt().tokenizer
+    tokenizer.chat_template = "{{ raise_exception('no user') }}"
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(UserError, match="no user"):
+        check_chats([LocalGuideConfig(model=str(tmp_path))], chats())

@@ -1,0 +1,52 @@
+"""What a user is told: the first of several faults, the nearest right word, and the traceback of his own code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlgf.cachedir import cached_folder
+from rlgf.errors import (
+    FailedElsewhereError,
+    LostProcessError,
+    RefusedError,
+    UserError,
+    nearest,
+    own_traceback,
+)
+
+
+def test_of_several_faults_the_first_is_the_error() -> None:
+    error = RefusedError(["one.", "two."])
+    assert str(error) == "one."
+    assert error.sentences == ["one.", "two."]
+    assert all(issubclass(kind, UserError) for kind in (RefusedError, FailedElsewhereError, LostProcessError))
+
+
+def test_an_unknown_name_points_to_the_nearest_whatever_its_case() -> None:
+    assert nearest("RWRD", ["task", "reward"]) == "did you mean 'reward'? Known: reward, task."
+    assert nearest("x", ["task", "reward"]) == "Known: reward, task."
+
+
+def test_a_traceback_begins_where_the_users_code_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLGF_CACHE", str(tmp_path))
+
+    def make(folder: Path) -> None:
+        raise ValueError("red \x1b[31m text")
+
+    with pytest.raises(ValueError, match="red") as caught:
+        cached_folder("model", make)
+    shown = own_traceback(caught.value)
+    assert "in make" in shown
+    assert "in cached_folder" not in shown
+    assert "red \\x1b[31m text" in shown, "nothing that is quoted can steer the terminal"
+
+
+def test_a_traceback_without_the_users_code_is_whole() -> None:
+    with pytest.raises(IndexError) as caught:
+        RefusedError([])
+    caught.value.__traceback__ = caught.value.__traceback__.tb_next if caught.value.__traceback__ else None
+    assert "in __init__" in own_traceback(caught.value)

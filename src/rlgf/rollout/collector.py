@@ -56,6 +56,7 @@ class Collector:
             rewards: pick one of several candidates.
         """
         self.policy = policy
+        self.guide = guide
         self.sampler: Sampler = sampler or BuiltinSampler(policy, "policy", config.max_batch_tokens)
         self.remote = guide if isinstance(guide, RemoteGuide) else None
         """The guide, where it can be asked ahead and keeps account."""
@@ -70,6 +71,11 @@ class Collector:
             Author.REFERENCE: ReferenceWriter(policy),
             **({Author.GUIDE: guide_writer(guide, policy, candidates, rewards)} if guide is not None else {}),
         }
+
+    def by(self, policy: LanguageModel) -> Collector:
+        """The same with a copy of the policy, which writes with its own passes; the guide, of which each text is the
+        only candidate, is the same one."""
+        return Collector(policy, self.guide, self.config, self.seed)
 
     def collect(
         self,

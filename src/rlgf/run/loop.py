@@ -67,6 +67,7 @@ class TrainingLoop:
         try:
             self._tell("on_train_begin")
             asked = self._updates()
+            self.trainer.ahead.close()
             totals = {} if asked else self._finish()
             self._tell("on_train_end")
             self.log.close()
@@ -83,6 +84,7 @@ class TrainingLoop:
             raise
         finally:
             self.trainer.after_phase = lambda phase: None
+            self.trainer.ahead.close()
             self.log.let_go()
         if asked:
             raise stopped(asked)

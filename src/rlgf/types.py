@@ -235,8 +235,8 @@ class Experience:
     difference: Float[Tensor, "N"] | None = None
     """How much better the first of each pair is."""
     importance: Float[Tensor, "B T"] | None = None
-    """How the advantages have been weighted for tokens that others than the policy as it is sampled for it, see
-    `advantages.importance_weights`."""
+    """What tokens weigh that others than the policy as it is sampled for it, see `advantages.importance_weights`; the
+    advantages are multiplied by it."""
     kl_coefficient: float = 0.0
 
     @property

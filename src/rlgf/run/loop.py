@@ -167,6 +167,7 @@ class TrainingLoop:
         trainer, config, folder = self.trainer, self.config, self.folder
         agree_on_settings(config, trainer.parts, trainer.batch())
         checkpoint = checkpoint_of(folder, resume) if distributed.is_main() else None
+        trainer.ahead.close()  # what it wrote was for other weights
         trainer.progress = progress = restore(checkpoint, config, trainer.parts, trainer.progress)
         if checkpoint is not None:
             self.display.note(f"Resumed from {checkpoint} after update {progress.update}.")

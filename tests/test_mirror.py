@@ -36,6 +36,7 @@ ELSEWHERE = {
     "models.samplers.base": "the contract of models/test_samplers.py",
     "models.samplers.builtin": "one of the engines of models/test_samplers.py",
     "models.trial_texts": "what models/test_trial.py runs models on",
+    "run.plan": "what run/test_ahead.py and run/test_trainer.py collect",
 }
 """Modules without a test file of their own, each with the reason."""
 

@@ -92,7 +92,7 @@ class PolicyConfig(_Strict):
 
 
 class TrainingConfig(_Strict):
-    """How long a run lasts and what it writes."""
+    """How long a run lasts, what it writes, and whether it samples ahead."""
 
     updates: Annotated[int, FREE] = Field(default=50, ge=1)
     """A resumed run may have more or fewer; schedules then go on as those of a run of the new length."""
@@ -101,6 +101,9 @@ class TrainingConfig(_Strict):
     updates are left, and schedules follow the share that is used up. So algorithms are compared at equal tokens."""
     guide_tokens: Annotated[int | None, FREE] = Field(default=None, ge=1)
     """The same of the guide's tokens. `guide.budget` stops an update halfway; this ends the run in order."""
+    async_steps: Annotated[int, LATER] = Field(default=0, ge=0)
+    """While an update learns, the texts of the next ones are sampled, with weights that are this many updates old.
+    0: each update samples with the newest weights, and then learns. See `rlgf.run.ahead`."""
     checkpoint_every: Annotated[int, FREE] = Field(default=10, ge=1)
     """Updates between checkpoints."""
     sample_every: Annotated[int, FREE] = Field(default=5, ge=1)

@@ -105,7 +105,7 @@ class Rollout:
     altered: Bool[Tensor, "B"]
     """Whether the tokens spell another text than the author wrote, since the policy's tokenizer cannot spell that one."""
     engine_logprobs: Float[Tensor, "B T"] | None = None
-    """The same as the engine has it that sampled them, where that is not the policy's own passes."""
+    """The same as who sampled them has it, where that is an engine of its own or earlier weights of the policy."""
     bare_ids: Int[Tensor, "B Q"] | None = None
     """The prompts without hints; None where the script has no hints."""
     bare_mask: Bool[Tensor, "B Q"] | None = None
@@ -235,7 +235,8 @@ class Experience:
     difference: Float[Tensor, "N"] | None = None
     """How much better the first of each pair is."""
     importance: Float[Tensor, "B T"] | None = None
-    """How the advantages have been weighted for tokens that an engine sampled, see `advantages.importance_weights`."""
+    """What tokens weigh that others than the policy as it is sampled for it, see `advantages.importance_weights`; the
+    advantages are multiplied by it."""
     kl_coefficient: float = 0.0
 
     @property

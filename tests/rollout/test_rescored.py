@@ -16,11 +16,15 @@ from torch import Tensor
 from rlgf.algorithms import ALGORITHMS, Algorithm
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
+from rlgf.learning.inputs import InputReader
+from rlgf.models.forward import Tokens
 from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.samplers import Beginning, BuiltinSampler
 from rlgf.models.sampling import Sampling
+from rlgf.objectives.advantages import importance_weights
+from rlgf.objectives.losses import kl_to_reference
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
 from rlgf.run.update_metrics import describe
@@ -144,3 +148,30 @@ def test_the_log_says_how_far_the_engine_is(policy: LanguageModel) -> None:
         experience, scored=replace(experience.scored, rollout=replace(rollout, engine_logprobs=None))
     )
     assert not any(name.startswith("sampler") for name in describe(plain, GUIDED))
+
+
+def test_a_kl_term_is_that_of_the_policy_whoever_drew_the_tokens() -> None:
+    """Over a vocabulary of five, summed up whole: the gradient of ``KL(pi || reference)`` at a policy that has moved."""
+    random = torch.Generator().manual_seed(1)
+    engine, old, reference = torch.randn(3, 5, generator=random).log_softmax(-1)
+    logits = torch.randn(5, generator=random).requires_grad_()
+    logprobs = logits.log_softmax(-1)
+    (exact,) = torch.autograd.grad((logprobs.exp() * (logprobs - reference)).sum(), logits, retain_graph=True)
+    mask, found = torch.ones(1, 1, dtype=torch.bool), torch.zeros(5)
+    for token in range(5):
+        columns = [one[token].view(1, 1) for one in (logprobs, old, reference)]
+        weight = importance_weights(columns[1], engine[token].view(1, 1), 1e9)
+        loss, _ = kl_to_reference(*columns, mask, 1.0, 1.0, weight)
+        found += engine[token].exp() * torch.autograd.grad(loss, logits, retain_graph=True)[0]
+    torch.testing.assert_close(found, exact)
+
+
+def test_weights_reach_a_kl_term(policy: LanguageModel) -> None:
+    rollout = collected(policy, OtherWeights(policy, 0.1, largest_gap=1.0))
+    experience = assessor(policy, 2.0).assess(rollout, GUIDED, 0.1)
+    tokens = Tokens.of(rollout)
+    reader = InputReader(policy, CONFIG.sampling, 5, None)
+    inputs, _ = reader.read(GUIDED.reads, experience, tokens)
+    assert inputs.importance is not None
+    assert torch.equal(inputs.importance, experience.importance)
+    assert (inputs.importance[rollout.written_by(Author.POLICY)] != 1).any()

@@ -59,6 +59,16 @@ def test_each_part_is_its_formula() -> None:
     assert found.least(trains=False) == 4 * (TRUNK + trained)
 
 
+def test_sampling_ahead_takes_copies_and_writes_meanwhile() -> None:
+    plain, found = estimated(load_config(RECIPE)), estimated(load_config(RECIPE, "training.async_steps=2"))
+    weights = {"weights", "moments of AdamW"}
+    writing = sum(size for part, size in plain.phases["writing"].items() if part not in weights)
+    for phase, parts in plain.phases.items():
+        more = {} if phase == "writing" else {"sampling ahead": writing}
+        assert found.phases[phase] == {**parts, "weights that sample ahead": 2 * 4 * TRUNK, **more}
+    assert found.least() - plain.least() == 2 * 4 * TRUNK
+
+
 def test_processes_that_share_the_weights_hold_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = estimated(load_config(RECIPE))
     environment(monkeypatch, WORLD_SIZE="4", **SHARED)

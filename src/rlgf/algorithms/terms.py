@@ -50,6 +50,9 @@ class LossInputs:
     """Of each token under the policy, with its gradient."""
     old_logprobs: Float[Tensor, "B T"] | None = None
     """Of each token under the policy before the update."""
+    importance: Float[Tensor, "B T"] | None = None
+    """What each token weighs that another than the policy before the update drew for it, as vLLM or earlier weights did;
+    None where nobody did. Advantages are multiplied by it already."""
     reference_logprobs: Float[Tensor, "B T"] | None = None
     advantages: Float[Tensor, "B T"] | None = None
     values: Float[Tensor, "B T"] | None = None

@@ -117,14 +117,19 @@ def _sizes(config: Config, plans: Sequence[UpdatePlan], samples: int) -> dict[st
 
 
 def _engine(config: Config) -> dict[str, str]:
-    """Where the policy's tokens come from, where that is not the policy itself."""
-    if config.sampler.engine == "builtin":
+    """Where the policy's tokens come from, where that is not the policy as it is."""
+    bound, steps = config.sampler.importance_bound, config.training.async_steps
+    if config.sampler.engine == "builtin" and not steps:
         return {}
-    bound = config.sampler.importance_bound
-    weighed = (
-        "not weighted" if bound is None else f"weighted by min(trainer's probability / engine's, {bound:g})"
+    who = (
+        f"works ahead with weights {steps} update{'s' if steps > 1 else ''} old"
+        if steps
+        else "vLLM in this process"
     )
-    return {"sampler": f"vLLM in this process; advantages of its tokens are {weighed}"}
+    weighed = (
+        "not weighted" if bound is None else f"weighted by min(the policy's probability / its own, {bound:g})"
+    )
+    return {"sampler": f"{who}; advantages of its tokens are {weighed}"}
 
 
 def _tokens(config: Config, plans: Sequence[UpdatePlan]) -> Table:

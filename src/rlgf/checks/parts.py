@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rlgf.checks.ahead import one_process_works_ahead
 from rlgf.checks.rule import Rule, engines, first
 from rlgf.guides.config import guide_models, own_guides
 from rlgf.guides.own import own_guide
@@ -59,7 +60,7 @@ def the_judge_can_be_called(config: Config) -> str | None:
 PART_RULES: Mapping[str, tuple[Rule, ...]] = {
     "policy": (the_policy_holds_the_texts, the_engine_runs_the_policy),
     "guide": (own_guides_can_write, guides_hold_the_texts, engines_run_the_guides),
-    "sampler": (engines_have_one_process,),
+    "sampler": (engines_have_one_process, one_process_works_ahead),
     "reward": (rewards_can_be_called,),
     "evaluation": (the_judge_can_be_called,),
 }

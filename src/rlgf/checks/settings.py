@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from rlgf.checks.ahead import AHEAD_RULES
 from rlgf.checks.rule import Rule, engines, first
 from rlgf.guides.config import guide_models, http_configs, scoreless_key
 from rlgf.guides.ensemble import EnsembleConfig
@@ -199,6 +200,7 @@ RULES: tuple[Rule, ...] = (
     the_engine_fits_the_policy,
     engines_are_installed,
     trackers_are_installed,
+    *AHEAD_RULES,
 )
 
 

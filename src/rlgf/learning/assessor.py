@@ -46,7 +46,7 @@ class Assessor:
     trainer_state: TrainerState = field(default_factory=TrainerState)
     """How far the run is, for rewards that ask; the trainer counts its updates in it."""
     importance_bound: float | None = None
-    """Bound of the importance weights of tokens that an engine sampled; None: they all weigh 1."""
+    """Bound of the importance weights of tokens that others sampled for the policy; None: they all weigh 1."""
 
     def assess(self, rollout: Rollout, row: Algorithm, kl_coefficient: float) -> Experience:
         """Score a rollout as the row's terms need it.
@@ -96,10 +96,11 @@ class Assessor:
 
     def _estimate(self, scored: Scored, row: Algorithm, kl_coefficient: float) -> Experience:
         """Pay, advantages and returns or pairs, which look at groups and at the whole batch."""
-        experience = Experience(scored, kl_coefficient=kl_coefficient)
+        rollout = scored.rollout
+        importance = self._importance(rollout)
+        experience = Experience(scored, importance=importance, kl_coefficient=kl_coefficient)
         if row.estimator is None:
             return experience
-        rollout = scored.rollout
         paid = torch.zeros(len(rollout)) if scored.rewards is None else self.scale.pay(scored.rewards)
         penalty = kl_coefficient if row.kl_penalty == "reward" else 0.0
         token_rewards = shape_rewards(paid, rollout, scored.reference_logprobs, penalty)
@@ -128,7 +129,6 @@ class Assessor:
                 else self._of_penalty(signals, scored, row.estimator, penalty)
             )
         require_finite("the advantages", advantages, read)
-        importance = self._importance(rollout)
         if importance is not None:
             # After whitening, which would take a common factor out again.
             advantages = advantages * importance
@@ -139,7 +139,6 @@ class Assessor:
             token_rewards=token_rewards,
             advantages=advantages,
             returns=found.returns,
-            importance=importance,
         )
 
     def _importance(self, rollout: Rollout) -> Float[Tensor, "B T"] | None:

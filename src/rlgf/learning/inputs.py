@@ -155,6 +155,7 @@ class InputReader:
             "old_logprobs": cut(micro.old_logprobs, "old_logprobs"),
             "reference_logprobs": cut(micro.scored.reference_logprobs, "reference_logprobs"),
             "advantages": cut(micro.advantages, "advantages"),
+            "importance": cut(micro.importance, "importance"),
         }
         for name, base in (
             ("reference_log_ratios", micro.scored.reference_logprobs),

@@ -138,8 +138,10 @@ def importance_weights(
     """``min(pi(y_t | s_t) / engine(y_t | s_t), bound)``: truncated importance weights of tokens that an engine drew.
 
     An engine computes the policy's probabilities with other kernels, and often in another precision, so it draws from
-    a distribution that is not quite the policy's. Weighting advantages by the ratio mends that in expectation; the
-    bound keeps the variance finite (Ionides 2008, "Truncated Importance Sampling"; for engines Yao et al. 2025,
-    "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training").
+    a distribution that is not quite the policy's; who samples ahead draws from the policy of some updates ago.
+    Weighting advantages by the ratio mends that in expectation, state by state; the bound keeps the variance finite
+    (Ionides 2008, "Truncated Importance Sampling"; for engines Yao et al. 2025, "Your Efficient RL Framework Secretly
+    Brings You Off-Policy RL Training"; for earlier weights, with pi the policy before the update, Hilton et al., arXiv
+    2110.00641, and Fu et al., arXiv 2505.24298, section 5.2).
     """
     return (logprobs - engine_logprobs).exp().clamp(max=bound)

@@ -214,6 +214,7 @@ def kl_to_reference(
     mask: Bool[Tensor, "B T"],
     normalizer: float,
     kl_coefficient: float,
+    importance: Float[Tensor, "B T"] | None = None,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """The KL penalty as a term of the loss, for tokens that the policy sampled before the update.
 
@@ -225,8 +226,13 @@ def kl_to_reference(
     Divergence", 2020). Weighted by a rho that is differentiated too, k3 has the same gradient as here.
 
     Metrics: ``estimate``, the mean of rho k3, which estimates KL(pi || reference) without bias and is never negative.
+
+    Args:
+        importance: old / sampler, where another than old sampled the tokens; multiplies rho.
     """
     ratio = torch.where(mask, logprobs - old_logprobs, 0.0).exp().detach()
+    if importance is not None:
+        ratio = ratio * importance
     difference = torch.where(mask, log_ratio(logprobs, reference_logprobs), 0.0)
     loss = kl_coefficient * (0.5 * (ratio * difference**2).sum() / normalizer)
     with torch.no_grad():

@@ -21,7 +21,7 @@ from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_again, draw_switches
 from rlgf.rollout.hints import HintGiver
 from rlgf.rollout.record import PromptHistory, PromptRecord
-from rlgf.rollout.rescored import rescored
+from rlgf.rollout.rescored import require_same_weights, rescored
 from rlgf.rollout.second_try import SecondTry
 from rlgf.rollout.writers import (
     AskingWriter,
@@ -56,6 +56,7 @@ class Collector:
             rewards: pick one of several candidates.
         """
         self.policy = policy
+        self.guide = guide
         self.sampler: Sampler = sampler or BuiltinSampler(policy, "policy", config.max_batch_tokens)
         self.remote = guide if isinstance(guide, RemoteGuide) else None
         """The guide, where it can be asked ahead and keeps account."""
@@ -70,6 +71,11 @@ class Collector:
             Author.REFERENCE: ReferenceWriter(policy),
             **({Author.GUIDE: guide_writer(guide, policy, candidates, rewards)} if guide is not None else {}),
         }
+
+    def by(self, policy: LanguageModel) -> Collector:
+        """The same with a copy of the policy, which writes with its own passes; the guide, of which each text is the
+        only candidate, is the same one."""
+        return Collector(policy, self.guide, self.config, self.seed)
 
     def collect(
         self,
@@ -115,9 +121,10 @@ class Collector:
         if shown:
             texts = self._examples(shown)
             rollout = replace(rollout, examples=tuple(t for t in texts for _ in range(row.group_size)))
-        if self.sampler.largest_gap is None:
-            return rollout
-        return rescored(rollout, self.policy, self.config, self.sampler.largest_gap)
+        if self.sampler.largest_gap is not None:
+            rollout = rescored(rollout, self.policy, self.config)
+            require_same_weights(rollout, self.sampler.largest_gap)
+        return rollout
 
     def episodes(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[Draft]:
         """Finished episodes, the row's ``group_size`` one after another for each draft."""

@@ -15,13 +15,10 @@ from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Author, Rollout
 
 
-def rescored(rollout: Rollout, policy: LanguageModel, config: RolloutConfig, largest_gap: float) -> Rollout:
+def rescored(rollout: Rollout, policy: LanguageModel, config: RolloutConfig) -> Rollout:
     """A rollout whose log-probabilities are the trained model's, beside those of the engine that sampled it.
 
     So ratios, the KL penalty and the entropy are all of one model, and an unchanged policy has ratio 1 and KL 0.
-
-    Raises:
-        UserError: the two differ too much for the engine to have written with the model's weights.
     """
     by_policy = rollout.written_by(Author.POLICY)
     if not by_policy.any():
@@ -30,7 +27,17 @@ def rescored(rollout: Rollout, policy: LanguageModel, config: RolloutConfig, lar
     with policy.running() as model:
         found = score_logprobs(model, rollout, config.sampling, policy.end_ids, config.max_batch_tokens)
     trainer = torch.where(by_policy, found, 0.0)
-    rollout = replace(rollout, sampled_logprobs=trainer, engine_logprobs=engine)
+    return replace(rollout, sampled_logprobs=trainer, engine_logprobs=engine)
+
+
+def require_same_weights(rollout: Rollout, largest_gap: float) -> None:
+    """
+    Raises:
+        UserError: the two log-probabilities of a rescored rollout differ too much for the engine to have written with
+            the model's weights.
+    """
+    if rollout.engine_logprobs is None:
+        return
     gap = float(gaps(rollout).mean())
     # Written so that a gap that is no number is refused, too.
     if not gap <= largest_gap:
@@ -39,7 +46,6 @@ def rescored(rollout: Rollout, policy: LanguageModel, config: RolloutConfig, lar
             f"more than 'sampler.largest_gap' {largest_gap:g}: it does not write with the policy's weights; set "
             "'sampler.engine: builtin', or a larger bound if its precision explains that."
         )
-    return rollout
 
 
 def gaps(rollout: Rollout) -> Float[Tensor, "N"]:

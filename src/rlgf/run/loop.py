@@ -67,6 +67,7 @@ class TrainingLoop:
         try:
             self._tell("on_train_begin")
             asked = self._updates()
+            self.trainer.ahead.close()
             totals = {} if asked else self._finish()
             self._tell("on_train_end")
             self.log.close()
@@ -83,6 +84,7 @@ class TrainingLoop:
             raise
         finally:
             self.trainer.after_phase = lambda phase: None
+            self.trainer.ahead.close()
             self.log.let_go()
         if asked:
             raise stopped(asked)
@@ -165,6 +167,7 @@ class TrainingLoop:
         trainer, config, folder = self.trainer, self.config, self.folder
         agree_on_settings(config, trainer.parts, trainer.batch())
         checkpoint = checkpoint_of(folder, resume) if distributed.is_main() else None
+        trainer.ahead.close()  # what it wrote was for other weights
         trainer.progress = progress = restore(checkpoint, config, trainer.parts, trainer.progress)
         if checkpoint is not None:
             self.display.note(f"Resumed from {checkpoint} after update {progress.update}.")
@@ -191,13 +194,12 @@ class TrainingLoop:
         """Test the policy, and write it with what it measured."""
         trainer, folder = self.trainer, self.folder
         evaluation = trainer.evaluate()
-        totals = {"policy": evaluation.totals}
         with full_disk_named(folder, "the trained policy"):
             trainer.save_model(folder / "policy")
             if distributed.is_main():
                 self._write_results(evaluation)
         distributed.gathered(None)
-        return totals
+        return {"policy": evaluation.totals}
 
     def _write_results(self, evaluation: Evaluation) -> None:
         trainer, folder, update = self.trainer, self.folder, self.trainer.progress.update

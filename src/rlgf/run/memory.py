@@ -86,6 +86,12 @@ class Estimate:
         return sum(self.launch.share(size.moments) for size in self.shared)
 
     @property
+    def copies(self) -> int:
+        """Copies of what is trained of the policy, for sampling ahead."""
+        trained = sum(size.bytes for size in self.shared if size.trained and size.name.startswith("policy"))
+        return self.config.training.async_steps * trained
+
+    @property
     def loading(self) -> int:
         """Weights while models load: each process loads them whole, and shares them out then."""
         return sum(size.bytes for size in self.shared) + self._whole
@@ -93,12 +99,18 @@ class Estimate:
     @cached_property
     def phases(self) -> Mapping[str, Mapping[str, int]]:
         """Bytes of each part, by what a run does; a part that it does not need is missing."""
-        rest = {"weights": self.weights, "moments of AdamW": self.moments}
+        rest = {
+            "weights": self.weights,
+            "weights that sample ahead": self.copies,
+            "moments of AdamW": self.moments,
+        }
+        # Texts of the next update are written meanwhile.
+        ahead = {"sampling ahead": sum(self._writing().values()) if self.copies else 0}
         phases = {
             "writing": {**rest, **self._writing()},
-            "scoring": {**rest, **self._scoring()},
-            "learning": {**rest, **self._learning()},
-            "saving": {**rest, "what is written": self._saving},
+            "scoring": {**rest, **ahead, **self._scoring()},
+            "learning": {**rest, **ahead, **self._learning()},
+            "saving": {**rest, **ahead, "what is written": self._saving},
         }
         if self.launch.shares:
             phases = {"loading": {"weights": self.loading}, **phases}
@@ -118,7 +130,7 @@ class Estimate:
         """
         if device().type == "cuda" and sharding.asked_to_offload():
             return self.loading
-        learning = self.weights + self.gradients + (self.moments if adam else 0)
+        learning = self.weights + self.copies + self.gradients + (self.moments if adam else 0)
         return max(self.loading, learning if trains else 0)
 
     def refusal(self, needed: int) -> str | None:

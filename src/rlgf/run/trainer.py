@@ -23,13 +23,14 @@ from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.recipe import Source
 from rlgf.rewards import Reward
+from rlgf.run.ahead import Ahead
 from rlgf.run.build import Parts, build_parts
 from rlgf.run.checkpoint import save_policy
-from rlgf.run.data_order import by_difficulty, shuffled_passes
 from rlgf.run.display import Display
 from rlgf.run.given import Given, configured, gathered
 from rlgf.run.guide_usage import GuideUsage
 from rlgf.run.loop import TrainingLoop
+from rlgf.run.plan import Plan, plan_of
 from rlgf.run.progress import Progress
 from rlgf.run.start import write_start
 from rlgf.run.update_metrics import Phases, describe
@@ -122,6 +123,7 @@ class Trainer:
         self.guide_usage.settle()
         self.after_phase: Callable[[str], None] = lambda phase: None
         """Called within an update, after 'collect' and after 'assess'; `train` saves there when it must."""
+        self.ahead = Ahead(config, self.parts)
         self._phases = Phases()
         self._booked: Counter[Author] = Counter()
 
@@ -150,7 +152,7 @@ class Trainer:
         Raises:
             UserError: the next one's are drawn by difficulty, which this update's texts have yet to tell.
         """
-        return [self.parts.train[index] for index in self._places(ahead=ahead)]
+        return list(self._plan(self.progress.update + ahead).samples)
 
     def kl_coefficient(self, row: Algorithm) -> float:
         """The weight of a row's KL penalty in the current update."""
@@ -165,12 +167,16 @@ class Trainer:
         """
         with self._phases("collect"):
             self.parts.tell_rewards(self.progress.update, self.progress.samples)
-            if samples is None and row is None:
+            if samples is not None or row is not None:
+                self.ahead.rest()
+                rollout = self._collect(row or self.row(), samples)
+            elif self.config.training.async_steps:
+                rollout = self.ahead.collect(self.progress.update, self._plan)
+                self.after_phase("collect")
+            else:
                 rollout = self._collect_within_budget()
                 self.after_phase("collect")
                 self._prefetch()
-            else:
-                rollout = self._collect(row or self.row(), samples)
         return rollout
 
     def assess(self, rollout: Rollout, row: Algorithm | None = None) -> Experience:
@@ -232,6 +238,8 @@ class Trainer:
         """Every metric of what an author writes for held-out prompts."""
         evaluation = self.config.evaluation
         count = evaluation.test_samples if split == "test" else evaluation.samples
+        if author is Author.GUIDE:
+            self.ahead.rest()
         self.parts.tell_rewards(self.progress.update, self.progress.samples)
         return self.parts.evaluator.evaluate(author, self.parts.held_out(split)[:count])
 
@@ -244,29 +252,22 @@ class Trainer:
             write_start(Path(folder), self.config.policy.model_dump(mode="json"))
 
     def close(self) -> None:
-        """Let go of a remote guide; what it is being asked is given up."""
+        """Let go of a remote guide and of whoever works ahead; what is being asked or written is given up."""
         if self.parts.collector.remote is not None:
             self.parts.collector.remote.close()
+        self.ahead.close()
 
-    def _places(self, *, ahead: bool = False) -> list[int]:
-        """Where the samples of `batch` stand in the training data."""
-        progress, count, size = self.progress, self.config.rollout.prompts(self.row()), len(self.parts.train)
-        if self.config.rollout.draw == "difficulty":
-            if ahead:
-                raise UserError("'rollout.draw: difficulty' tells the next samples only after this update.")
-            return by_difficulty(count, size, self.config.seed, progress.update, progress.prompts.rates)
-        first = progress.samples
-        if ahead:
-            first, count = first + count, self.config.rollout.prompts(self.row(progress.update + 1))
-        return list(shuffled_passes(first, count, size, self.config.seed))
+    def _plan(self, update: int) -> Plan:
+        """What the current update, or one that is to come, is made from."""
+        return plan_of(update, self.progress, self.config, self.parts.train, self.row)
 
     def _collect(self, row: Algorithm, samples: Sequence[Sample] | None = None) -> Rollout:
         """
         Args:
             samples: others than those of the update.
         """
-        places = self._places() if samples is None else None
-        given = self.batch() if samples is None else samples
+        plan = self._plan(self.progress.update)
+        given, places = (plan.samples, plan.places) if samples is None else (samples, None)
         mine = distributed.share(len(given))
         with sharding.whole(self.parts.policy.model):
             return self.parts.collector.collect(
@@ -299,12 +300,13 @@ class Trainer:
 
     def _prefetch(self) -> None:
         """Ask a remote guide for the roll-ins of the next update, while this one trains."""
-        update, updates = self.progress.update + 1, self.config.training.updates
-        if update < updates and self.config.foreseen and self.parts.collector.remote is not None:
-            samples = self.batch(ahead=True)
-            mine = distributed.share(len(samples))
-            row, chosen = self.row(update), [samples[number] for number in mine]
-            self.parts.collector.prefetch(chosen, row, update, update / updates, mine)
+        update = self.progress.update + 1
+        due = update < self.config.training.updates and self.config.foreseen
+        if due and self.parts.collector.remote is not None:
+            plan = self._plan(update)
+            mine = distributed.share(len(plan.samples))
+            chosen = [plan.samples[number] for number in mine]
+            self.parts.collector.prefetch(chosen, plan.row, update, plan.progress, mine)
 
     def _advance(
         self, experience: Experience, row: Algorithm, losses: dict[str, float], sampled: Counter[Author]
@@ -327,6 +329,7 @@ class Trainer:
             "policy_tokens": progress.policy_tokens,
             "guide_tokens": progress.guide_tokens,
             **phases.metrics(experience),
+            **self.ahead.metrics(progress.update - 1),
             **self.parts.assessor.scale.metrics(),
             **self.guide_usage.metrics(),
         }

@@ -29,6 +29,8 @@ class SamplerConfig(EngineConfig):
     """The policy's engine, and how far its probabilities may be from those of the model that is trained."""
 
     importance_bound: float | None = Field(default=2.0, ge=1)
-    """Advantages of vLLM's tokens are weighted by min(trainer's probability / engine's, this); null: they are not."""
+    """Advantages of tokens that vLLM or, with `training.async_steps`, earlier weights drew are weighted by
+    min(the policy's probability / that which they were drawn with, this); null: they are not."""
     largest_gap: Annotated[float, FREE] = Field(default=0.2, gt=0)
-    """Mean difference between the two log-probabilities of an update's tokens, in nats, above which the run ends."""
+    """Mean difference between vLLM's log-probabilities of an update's tokens and the policy's, in nats, above which the
+    run ends."""

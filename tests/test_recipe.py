@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from unfit_parts import SOUND
 
-from refused_recipes import BASE, recipe, without
+from refused_recipes import BASE, recipe, refusal, without
 from rlgf.config import load_config
 from rlgf.errors import RefusedError, UserError
 
@@ -48,11 +48,11 @@ def test_no_value_of_a_recipe_ends_in_a_traceback(value: str) -> None:
         for key in place[:-1]:
             inner = inner.setdefault(key, {})
         inner[place[-1]] = VALUES[value]
-        said = refusal(*((change, base) if number % 2 else (base, change)))
+        said = what_is_said_of(*((change, base) if number % 2 else (base, change)))
         assert said is None or ("\n" not in said and said.endswith(".")), (place, said)
 
 
-def refusal(*sources: dict[str, Any]) -> str | None:
+def what_is_said_of(*sources: dict[str, Any]) -> str | None:
     try:
         load_config(*sources)
     except UserError as error:

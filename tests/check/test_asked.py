@@ -34,8 +34,7 @@ def test_a_budget_is_held_against_all_that_may_be_asked(budget: dict[str, Any], 
 
 def test_requests_are_counted_for_an_update_and_for_the_run() -> None:
     text = said()
-    assert "per update 16 " in text
-    assert "run 80 " in text
+    assert "toys:FavouringGuide per update 16 60 run 80 " in text
     assert "budget" not in text, "it is no server"
 
 

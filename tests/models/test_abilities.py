@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+from torch import nn
 from transformers import PreTrainedModel
 
 import rlgf.models.abilities as module
@@ -31,9 +32,28 @@ def test_it_is_tried_once_and_goes_with_copies_and_the_trunk(monkeypatch: pytest
     assert len(asked) == 2, "nothing is known of it any more"
 
 
+class Trunk(nn.Module):
+    def forward(self, ids: object, mask: object = None) -> None: ...
+
+
+class Head(nn.Module):
+    """Hands on what it does not know itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base_model = Trunk()
+
+    def forward(self, ids: object, labels: object = None, **others: object) -> None: ...
+
+
+class StrictHead(Head):
+    def forward(self, ids: object, labels: object = None) -> None: ...
+
+
 def test_arguments_that_are_handed_on_count() -> None:
-    gpt, t5 = letter_gpt().model, letter_t5().model
-    assert takes(gpt, "input_ids")
-    assert not takes(gpt, "decoder_input_ids")
-    assert takes(t5, "decoder_input_ids")
-    assert not takes(gpt, "nothing_of_the_kind")
+    assert takes(Head(), "labels")
+    assert takes(Head(), "mask")
+    assert not takes(Head(), "others")
+    assert not takes(StrictHead(), "mask")
+    assert takes(letter_t5().model, "decoder_input_ids")
+    assert not takes(letter_gpt().model, "decoder_input_ids")

@@ -1,4 +1,4 @@
-"""Texts that were written after a hint, against exact gradients; see `test_exact_gradients`.
+"""Texts that were written after a hint, against exact gradients; see `enumerated`.
 
 A policy has one table for the bare prompt and one for the prompt with a hint, so the two views share no parameter.
 """

@@ -1,4 +1,4 @@
-"""Losses over pairs follow the exact gradient of their objectives; see `test_exact_gradients`."""
+"""Losses over pairs follow the exact gradient of their objectives; see `enumerated`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Terms that learn from some of their tokens, against exact gradients; see `test_exact_gradients`."""
+"""Terms that learn from some of their tokens, against exact gradients; see `enumerated`."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from trl_rewards import GIVEN, LENGTHS, reward_len
+from trl_rewards import TEXTS as TWO_TEXTS
 
 from resume_script import toy_trainer
 from rlgf.errors import UserError
@@ -110,19 +111,19 @@ def coding(completions, task, **kwargs):
 
 def test_none_says_that_a_term_does_not_apply() -> None:
     reward = Composed({"maths": Term(maths, 3.0), "coding": Term(coding), "length": Term(reward_len, 0.0)})
-    found = score(reward, RewardInput(["", ""], TEXTS, {"task": ["maths", "coding"]}))
+    found = score(reward, RewardInput(["", ""], TWO_TEXTS, {"task": ["maths", "coding"]}))
     assert found.total.tolist() == [3, -2]
     assert found.terms["maths"].nan_to_num(-9).tolist() == [1, -9]
     assert found.terms["coding"].nan_to_num(-9).tolist() == [-9, -2]
 
 
 def test_a_text_that_no_term_applies_to_is_paid_nothing_and_said() -> None:
-    given = RewardInput(["", ""], TEXTS, {"task": ["poetry", "coding"]})
+    given = RewardInput(["", ""], TWO_TEXTS, {"task": ["poetry", "coding"]})
     reward = Composed({"maths": Term(maths), "coding": Term(coding)})
     for one in (reward, coding):
         with pytest.warns(UserWarning, match="said None of a text.*paid 0"):
             assert score(one, given).total.tolist() == [0, -2]
-    assert reward([""] * 2, TEXTS, task=["poetry", "coding"]) == [None, -2.0]
+    assert reward([""] * 2, TWO_TEXTS, task=["poetry", "coding"]) == [None, -2.0]
 
 
 def test_coroutines_of_a_sum_are_awaited_side_by_side() -> None:

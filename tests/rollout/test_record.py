@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from hinted_texts import SAMPLES as HINTED
 from hinted_texts import Watched, collector, tiered
 from scipy.stats import chisquare
 from visits import LIMIT, SUCCESS, begun, collect, longer_than
@@ -193,6 +194,6 @@ def test_a_record_knows_that_texts_had_no_help() -> None:
 
 def test_the_record_knows_how_much_of_the_reference_it_took() -> None:
     row = tiered(GHPO)
-    rollout = collector().collect(SAMPLES, row, rewards=Watched(3), index=range(len(SAMPLES)))
+    rollout = collector().collect(HINTED, row, rewards=Watched(3), index=range(len(HINTED)))
     history = PromptRecord().after(Scored(rollout, Watched(3)(rollout)), row)[0]
     assert (history.rate, history.solved, history.help) == (0.0, False, pytest.approx(4 / 9))

@@ -31,7 +31,7 @@ def test_terms_that_learn_are_updated_and_kept_under_their_names(tmp_path: Path)
     ("kept", "named"),
     [
         (deque([1]), "'kept' is a collections.deque"),
-        (Remembering(), "'kept' is a test_rescue.Remembering"),
+        (Remembering(), "'kept' is a failures.Remembering"),
         ([1, {"f": print}], "'kept.1.f' is a builtins.builtin_function_or_method"),
         (lambda text: text, "'kept' is a builtins.function"),
     ],

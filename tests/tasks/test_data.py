@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import pytest
 from pair_files import PAIR, pair_file
-from written_files import refused
+from written_files import refused, written
 
 from rlgf.errors import UserError
 from rlgf.tasks import build_task

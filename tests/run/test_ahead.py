@@ -6,7 +6,7 @@ import copy
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +252,13 @@ def test_what_is_being_written_is_given_up_at_the_next_token(tmp_path: Path) -> 
     assert not threads()
 
 
+def eventually(holds: Callable[[], bool]) -> bool:
+    ends = time.monotonic() + 10
+    while not (found := holds()) and time.monotonic() < ends:
+        time.sleep(0.01)
+    return found
+
+
 @pytest.mark.parametrize("algorithm", ["ppo++", "aggrevated"])
 def test_a_server_is_asked_the_same_and_once(algorithm: str, tmp_path: Path) -> None:
     first, asked = [], []
@@ -262,6 +269,9 @@ def test_a_server_is_asked_the_same_and_once(algorithm: str, tmp_path: Path) -> 
             rollouts = []
             for _ in range(3):
                 rollouts.append(trainer.collect())
+                if algorithm == "ppo++" and steps and len(rollouts) == 1:
+                    # The third update's too, which has yet to be begun.
+                    assert eventually(lambda: set(server.seen) == asked[0])
                 trainer.learn(trainer.assess(rollouts[-1]))
             trainer.close()
             assert set(server.seen.values()) == {1}

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ def test_a_failure_while_it_learns_ends_the_thread(tmp_path: Path) -> None:
         if update == 3:
             raise ValueError("my parser failed")
 
-    trainer = ahead(tmp_path / "run", 2, during=fail)
+    trainer = ahead(tmp_path / "run", 2, updates=9, during=fail)
     with pytest.raises(ValueError, match="my parser failed"):
         trainer.train()
     assert checkpoints(tmp_path / "run") == ["000002"]
@@ -229,26 +230,18 @@ def test_a_failure_while_it_learns_ends_the_thread(tmp_path: Path) -> None:
 
 
 def test_what_is_being_written_is_given_up_at_the_next_token(tmp_path: Path) -> None:
-    trainer = ahead(tmp_path / "run", 1, rollout={"max_response_tokens": 20, "min_response_tokens": 20})
-    trainer.collect()
-    trainer.ahead.rest()
-    # Copies that are made from here on inherit it.
-    trainer.ahead.close()
-    trainer.parts.policy.model.register_forward_hook(lambda *unused: time.sleep(0.1))
-    began = threading.Event()
-    trainer.parts.policy.model.register_forward_pre_hook(lambda *unused: began.set())
-
-    def collect() -> None:
-        with pytest.raises(Exception, match=r"^$"):
-            trainer.collect()
-
-    waiting = threading.Thread(target=collect, daemon=True)
-    waiting.start()
-    assert began.wait(5)
-    started = time.perf_counter()
-    trainer.ahead.close()
-    assert time.perf_counter() - started < 1
-    waiting.join()
+    trainer = ahead(tmp_path / "run", 1, rollout={"max_response_tokens": 24, "min_response_tokens": 24})
+    policy, began = trainer.parts.policy.model, threading.Event()
+    # Copies inherit them.
+    policy.register_forward_pre_hook(lambda *unused: began.set())
+    policy.register_forward_hook(lambda *unused: time.sleep(0.2))
+    with futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(trainer.collect)
+        assert began.wait(20)
+        started = time.perf_counter()
+        trainer.ahead.close()
+        assert time.perf_counter() - started < 2
+        assert isinstance(waiting.exception(), Exception)
     assert not threads()
 
 

@@ -6,7 +6,8 @@ import copy
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def test_a_failure_while_it_learns_ends_the_thread(tmp_path: Path) -> None:
         if update == 3:
             raise ValueError("my parser failed")
 
-    trainer = ahead(tmp_path / "run", 2, during=fail)
+    trainer = ahead(tmp_path / "run", 2, updates=9, during=fail)
     with pytest.raises(ValueError, match="my parser failed"):
         trainer.train()
     assert checkpoints(tmp_path / "run") == ["000002"]
@@ -228,27 +229,26 @@ def test_a_failure_while_it_learns_ends_the_thread(tmp_path: Path) -> None:
 
 
 def test_what_is_being_written_is_given_up_at_the_next_token(tmp_path: Path) -> None:
-    trainer = ahead(tmp_path / "run", 1, rollout={"max_response_tokens": 20, "min_response_tokens": 20})
-    trainer.collect()
-    trainer.ahead.rest()
-    # Copies that are made from here on inherit it.
-    trainer.ahead.close()
-    trainer.parts.policy.model.register_forward_hook(lambda *unused: time.sleep(0.1))
-    began = threading.Event()
-    trainer.parts.policy.model.register_forward_pre_hook(lambda *unused: began.set())
-
-    def collect() -> None:
-        with pytest.raises(Exception, match=r"^$"):
-            trainer.collect()
-
-    waiting = threading.Thread(target=collect, daemon=True)
-    waiting.start()
-    assert began.wait(5)
-    started = time.perf_counter()
-    trainer.ahead.close()
-    assert time.perf_counter() - started < 1
-    waiting.join()
+    trainer = ahead(tmp_path / "run", 1, rollout={"max_response_tokens": 24, "min_response_tokens": 24})
+    policy, began = trainer.parts.policy.model, threading.Event()
+    # Copies inherit them.
+    policy.register_forward_pre_hook(lambda *unused: began.set())
+    policy.register_forward_hook(lambda *unused: time.sleep(0.2))
+    with futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(trainer.collect)
+        assert began.wait(20)
+        started = time.perf_counter()
+        trainer.ahead.close()
+        assert time.perf_counter() - started < 2
+        assert isinstance(waiting.exception(), Exception)
     assert not threads()
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    ends = time.monotonic() + 10
+    while not (found := holds()) and time.monotonic() < ends:
+        time.sleep(0.01)
+    return found
 
 
 @pytest.mark.parametrize("algorithm", ["ppo++", "aggrevated"])
@@ -261,6 +261,9 @@ def test_a_server_is_asked_the_same_and_once(algorithm: str, tmp_path: Path) -> 
             rollouts = []
             for _ in range(3):
                 rollouts.append(trainer.collect())
+                if algorithm == "ppo++" and steps and len(rollouts) == 1:
+                    # The third update's too, which has yet to be begun.
+                    assert eventually(lambda: set(server.seen) == asked[0])
                 trainer.learn(trainer.assess(rollouts[-1]))
             trainer.close()
             assert set(server.seen.values()) == {1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,6 @@ class TrainingLoop:
         try:
             self._tell("on_train_begin")
             asked = self._updates()
-            self.trainer.ahead.close()
             totals = {} if asked else self._finish()
             self._tell("on_train_end")
             self.log.close()
@@ -84,7 +83,6 @@ class TrainingLoop:
             raise
         finally:
             self.trainer.after_phase = lambda phase: None
-            self.trainer.ahead.close()
             self.log.let_go()
         if asked:
             raise stopped(asked)
@@ -94,7 +92,8 @@ class TrainingLoop:
         """The updates that are left; the number of the signal that ended them early, else 0."""
         training, trainer = self.config.training, self.trainer
         expected = trainer.progress.expected_updates(training)
-        with self.stopping, self.display.run(self.config.name, expected, trainer.progress.update):
+        shown = self.display.run(self.config.name, expected, trainer.progress.update)
+        with self.stopping, closing(trainer.ahead), shown:
             while True:
                 # All processes measure or none does, and all stop or none does.
                 if any(distributed.gathered(trainer.progress.validation_due or self.control.should_evaluate)):

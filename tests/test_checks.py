@@ -174,11 +174,6 @@ ENCODES = {"policy": {"scratch": {"context": 64, "encoder_layers": 2}}}
     [
         (["rollout.top_k=5"], "which training has to know: leave 'rollout.top_k' and 'rollout.top_p' out"),
         (["rollout.top_p=0.9"], "which training has to know: leave 'rollout.top_k' and 'rollout.top_p' out"),
-        (["policy={model: gpt2, lora: {}, scratch: null}"], "train without 'policy.lora'"),
-        (
-            ["policy={model: gpt2, lora: {}, quantization: 4bit, scratch: null}"],
-            "train without 'policy.lora'",
-        ),
         ([ENCODES], "vLLM runs no encoder-decoder models"),
         (["sampler.importance_bound=0.5"], "'sampler.importance_bound'"),
         (["sampler.engin=vllm"], "did you mean 'engine'"),
@@ -189,6 +184,17 @@ def test_what_vllm_cannot_do_is_one_sentence_before_models_load(
 ) -> None:
     monkeypatch.setattr(EngineConfig, "installed", True)
     assert message in refusal(VLLM, *overrides)
+
+
+def test_a_policy_in_fewer_bits_does_not_go_with_vllm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EngineConfig, "installed", True)
+    letter_gpt(context=64).model.save_pretrained(tmp_path)
+    policy = {"model": str(tmp_path), "lora": {}, "scratch": None}
+    load_config(SOUND, VLLM, {"policy": policy})
+    policy["quantization"] = "4bit"
+    assert "are kept in fewer bits: leave 'quantization' out" in refusal(VLLM, {"policy": policy})
 
 
 def test_a_run_of_before_there_were_samplers_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:

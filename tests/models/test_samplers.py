@@ -26,7 +26,7 @@ TOLERANCE = 1e-4
 """In nats, between an engine's log-probabilities in float32 and those of a pass of the model."""
 
 
-def tiny_model(seed: int = 0) -> LanguageModel:
+def tiny_model(seed: int = 0, letters: str = LETTERS) -> LanguageModel:
     """A Llama with random weights over letters, with heads as wide as vLLM's smallest on a CPU."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -39,12 +39,12 @@ def tiny_model(seed: int = 0) -> LanguageModel:
                 num_attention_heads=2,
                 num_key_value_heads=1,
                 max_position_embeddings=64,
-                bos_token_id=END,
-                eos_token_id=END,
-                pad_token_id=END,
+                bos_token_id=len(letters),
+                eos_token_id=len(letters),
+                pad_token_id=len(letters),
             )
         )
-    return LanguageModel(sharpen(model, 2.0), letter_tokenizer(LETTERS))
+    return LanguageModel(sharpen(model, 2.0), letter_tokenizer(letters))
 
 
 @pytest.fixture(scope="module")

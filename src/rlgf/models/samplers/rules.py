@@ -17,26 +17,16 @@ NO_SETS = (
 NO_ENCODERS = (
     "vLLM runs no encoder-decoder models: set 'engine: builtin' where the recipe says 'engine: vllm'."
 )
-NO_ADAPTERS = (
-    "'sampler.engine: vllm' takes over whole weights, and an adapter's would have to go through files: train without "
-    "'policy.lora', or set 'sampler.engine: builtin'."
-)
 
 
 def unfit(language_model: LanguageModel) -> str | None:
     """Why vLLM cannot write for a model that is there; None where nothing is known against it."""
-    if is_encoder_decoder(language_model.model):
-        return NO_ENCODERS
-    return NO_ADAPTERS if language_model.adapters is not None else None
+    return NO_ENCODERS if is_encoder_decoder(language_model.model) else None
 
 
-def cannot_train(config: SamplerConfig, sampling: Sampling, *, adapter: bool) -> str | None:
-    """Why the policy's engine does not fit how it samples and what of it is trained."""
-    if config.engine == "builtin":
-        return None
-    if sampling.truncates:
-        return NO_SETS
-    return NO_ADAPTERS if adapter else None
+def cannot_train(config: SamplerConfig, sampling: Sampling) -> str | None:
+    """Why the policy's engine does not fit how it samples."""
+    return NO_SETS if config.engine != "builtin" and sampling.truncates else None
 
 
 def cannot_start(config: EngineConfig, where: str) -> str | None:

@@ -118,13 +118,16 @@ def _sizes(config: Config, plans: Sequence[UpdatePlan], samples: int) -> dict[st
 
 def _engine(config: Config) -> dict[str, str]:
     """Where the policy's tokens come from, where that is not the policy itself."""
-    if config.sampler.engine == "builtin":
+    sampler = config.sampler
+    if not sampler.apart:
         return {}
-    bound = config.sampler.importance_bound
+    bound = sampler.importance_bound
     weighed = (
         "not weighted" if bound is None else f"weighted by min(trainer's probability / engine's, {bound:g})"
     )
-    return {"sampler": f"vLLM in this process; advantages of its tokens are {weighed}"}
+    engine = "vLLM" if sampler.engine == "vllm" else "the built-in one"
+    where = "in this process" if sampler.server is None else f"behind {sampler.server}"
+    return {"sampler": f"{engine} {where}; advantages of its tokens are {weighed}"}
 
 
 def _tokens(config: Config, plans: Sequence[UpdatePlan]) -> Table:

@@ -77,6 +77,7 @@ class Adapters:
             # GPT-2 keeps its matrices the other way round.
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
+        self._layers = config.layers
         self._now: str | None = POLICY
         """The adapter that runs."""
         try:
@@ -148,6 +149,12 @@ class Adapters:
     @property
     def rank(self) -> int:
         return int(self._config.r)
+
+    @property
+    def words(self) -> str:
+        """The size of each, as a message says it."""
+        where = self._layers if isinstance(self._layers, str) else ", ".join(sorted(self._layers))
+        return f"an adapter with r {self._config.r} and alpha {self._config.lora_alpha} in {where}"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -214,7 +214,7 @@ class Estimate:
     def _engine(self) -> int:
         """vLLM's own weights and cache; on a GPU it lets go of them when it has written."""
         sampler = self.config.sampler
-        if sampler.engine == "builtin":
+        if not sampler.here:
             return 0
         return self._each * self.shared[0].parameters + round(sampler.cache_gib * 2**30)
 

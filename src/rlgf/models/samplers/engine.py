@@ -42,6 +42,7 @@ def make_engine(
     """A ``vllm.LLM`` with the model's architecture and no weights yet.
 
     Args:
+        sleeps: whether it is put to sleep between two calls.
         adapters: where texts are written with the policy's.
 
     Raises:
@@ -54,7 +55,8 @@ def make_engine(
     model = language_model.model
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
-    dtype = torch.bfloat16 if sleeps and model.dtype == torch.float32 else model.dtype
+    on_gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if on_gpu and model.dtype == torch.float32 else model.dtype
     with tempfile.TemporaryDirectory() as folder, keeping_weights():
         from vllm import LLM
 
@@ -70,7 +72,7 @@ def make_engine(
                 logprobs_mode="processed_logprobs",
                 enable_prefix_caching=True,
                 enable_sleep_mode=sleeps,
-                enforce_eager=not sleeps,
+                enforce_eager=not on_gpu,
                 # Beside a model in training; with the cache's size given it reserves nothing more.
                 gpu_memory_utilization=0.05,
                 kv_cache_memory_bytes=int(cache_gib * 2**30),

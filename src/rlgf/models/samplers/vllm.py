@@ -17,7 +17,7 @@ from rlgf.models.response_scores import response_scores
 from rlgf.models.samplers.base import Beginning
 from rlgf.models.samplers.engine import cannot_run, line, make_engine, nothing_else_changed
 from rlgf.models.samplers.handover import adapter_request, hand_over, hand_over_adapter
-from rlgf.models.samplers.rules import NO_SETS, unfit
+from rlgf.models.samplers.rules import no_sets, unfit
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import writable
 
@@ -79,7 +79,7 @@ class VLLMSampler:
             UserError: sets are to be kept and top-k or top-p makes some, or a text is longer than the engine reads.
         """
         if keep_sets and sampling.truncates:
-            raise UserError(NO_SETS)
+            raise UserError(no_sets("engine: vllm"))
         prompts = [{"prompt_token_ids": [*one.prompt, *one.written]} for one in beginnings]
         asked = [self._parameters(one, sampling) for one in beginnings]
         with nothing_else_changed(), self._awake() as engine:
@@ -126,6 +126,21 @@ class VLLMSampler:
             yield self._engine
         finally:
             self._rest()
+
+    def take_over(self, *, base: bool) -> None:
+        """Take over the weights of a model that was said not to be trained, for the texts that follow.
+
+        Args:
+            base: also those under an adapter.
+        """
+        with nothing_else_changed():
+            self._take_over(base=base)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        found: torch.dtype = self._engine.model_config.dtype
+        return found
 
     def _take_over(self, *, base: bool) -> None:
         """Take over the weights that the model has now.

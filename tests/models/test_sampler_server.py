@@ -6,6 +6,7 @@ import copy
 import http.client
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -152,22 +153,28 @@ class Counting(BuiltinSampler):
 def test_what_processes_ask_at_the_same_time_is_one_call(own: LanguageModel) -> None:
     counting = Counting(own)
     desk = Desk(own, counting, described(own, "builtin", torch.float32, 64))
+    given = dict(letter_gpt(seed=0).model.named_parameters())
     found: dict[int, list[list[int]]] = {}
-    with serving(desk) as url:
-        served = client(url, letter_gpt(seed=0))
-        bring_weights(served)
 
-        def ask(number: int) -> None:
-            sampling = Sampling(temperature=0.5) if number == 3 else Sampling()
-            found[number] = ids(served.write(ASKED[2 * number : 2 * number + 2], sampling))
+    def ask(number: int) -> None:
+        sampling = Sampling(temperature=0.5) if number == 1 else Sampling()
+        asked = Asked(weights="w", sampling=sampling, beginnings=ASKED[2 * number : 2 * number + 2])
+        found[number] = [text.ids for text in desk.write(asked).texts]
 
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
+    with serving(desk):
+        desk.take(Piece(weights="w", number=0, of=1), given)
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for number, thread in enumerate(threads, start=1):
+        thread.start()
+        while desk._jobs.qsize() < number:
+            time.sleep(0.001)
+    with serving(desk):
         for thread in threads:
             thread.join()
-        assert sorted(counting.calls) == [2, 6], "the one at another temperature goes apart"
-        assert found[0] + found[1] + found[2] == ids(served.write(ASKED[:6], Sampling()))
+    assert counting.calls == [6, 2], "the one at another temperature goes apart"
+    alone = BuiltinSampler(letter_gpt(seed=0), "policy")
+    assert [*found[0], *found[2], *found[3]] == ids(alone.write([*ASKED[:2], *ASKED[4:]], Sampling()))
+    assert found[1] == ids(alone.write(ASKED[2:4], Sampling(temperature=0.5)))
 
 
 # What is said.
@@ -291,7 +298,10 @@ def test_open_addresses_need_a_token_and_everybody_has_to_send_it(
                 UserError, match=f"asks for a token: set the environment variable {TOKEN_VARIABLE}"
             ):
                 client(url, letter_gpt())
-        monkeypatch.setenv(TOKEN_VARIABLE, "long and random")
+        monkeypatch.setenv(TOKEN_VARIABLE, "été")
+        with pytest.raises(UserError, match="must be one line of ASCII"):
+            client(url, letter_gpt())
+        monkeypatch.setenv(TOKEN_VARIABLE, "long and random\n")
         bring_weights(client(url, letter_gpt()))
 
 

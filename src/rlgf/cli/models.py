@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -46,11 +45,11 @@ def serve_sampler(
     """Write the policy's texts for a run that trains in other processes, on other GPUs."""
     from rlgf.config import load_config
     from rlgf.models.samplers.server import SamplerServer
-    from rlgf.models.samplers.wire import TOKEN_VARIABLE
+    from rlgf.models.samplers.wire import token
     from rlgf.run.serve import policy_desk
 
     config = load_config(*sources, {"sampler": {"server": None}})
-    server = SamplerServer(policy_desk(config), host, port, os.environ.get(TOKEN_VARIABLE))
+    server = SamplerServer(policy_desk(config), host, port, token())
     said = (
         f"Writing for '{config.name}' with {config.sampler.engine}; train it with sampler.server={server.url}"
     )

@@ -167,6 +167,8 @@ class Estimate:
 
     def _writing(self) -> dict[str, int]:
         rollout, evaluation = self.config.rollout, self.config.evaluation
+        if self.config.sampler.server is not None:
+            return {"gathered weights": self._gathered("policy")}
         texts = max(rollout.episodes, evaluation.samples, evaluation.test_samples)
         rows = self._rows(rollout.max_batch_tokens, texts)
         tokens = rows * (self._prompt + rollout.max_response_tokens)

@@ -18,6 +18,7 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers.base import Beginning, Sampler
 from rlgf.models.samplers.vllm import VLLMSampler
 from rlgf.models.samplers.wire import Asked, Description, Piece, Text, Written, copy_into
+from rlgf.models.sampling import Sampling
 
 _TOGETHER = 0.05
 """Seconds that a request waits for others like it: the processes of a run ask at about the same time."""
@@ -108,18 +109,15 @@ class Desk:
 
     def _like(self, job: _Job) -> list[_Job]:
         """Requests that one call can answer together with a first one; what else comes meanwhile is held back."""
-        found, until = [], time.monotonic() + _TOGETHER
-        while not self._held and (left := until - time.monotonic()) > 0:
+        until, others = time.monotonic() + _TOGETHER, list(self._held)
+        while (left := until - time.monotonic()) > 0:
             try:
-                other = self._jobs.get(timeout=left)
+                others.append(self._jobs.get(timeout=left))
             except queue.Empty:
                 break
-            alike = isinstance(other.what, Asked) and isinstance(job.what, Asked)
-            if alike and _kind(other.what) == _kind(job.what):
-                found.append(other)
-            else:
-                self._held.append(other)
-        return found
+        kind = _kind(job.what)
+        self._held = deque(other for other in others if _kind(other.what) != kind)
+        return [other for other in others if _kind(other.what) == kind]
 
     def _done(self, jobs: Sequence[_Job]) -> list[Any]:
         first = jobs[0].what
@@ -170,5 +168,6 @@ class Desk:
         return weight
 
 
-def _kind(what: Any) -> Any:
-    return what.weights, what.sampling
+def _kind(what: object) -> tuple[str, Sampling] | None:
+    """Equal for texts that one call can write."""
+    return (what.weights, what.sampling) if isinstance(what, Asked) else None

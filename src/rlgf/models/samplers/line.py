@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 from collections.abc import Mapping
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from rlgf.errors import UserError
-from rlgf.models.samplers.wire import TOKEN_VARIABLE, Description
+from rlgf.models.samplers.wire import TOKEN_VARIABLE, Description, token
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -66,8 +65,8 @@ class Line:
     def _request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> bytes:
-        token = os.environ.get(TOKEN_VARIABLE)
-        admission = {"Authorization": f"Bearer {token}"} if token else {}
+        secret = token()
+        admission = {} if secret is None else {"Authorization": f"Bearer {secret}"}
         place = urlsplit(self.url)
         kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
         # Without a proxy, whatever the environment says: the server is near.

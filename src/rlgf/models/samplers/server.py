@@ -76,6 +76,7 @@ def is_own(host: str) -> bool:
 
 class _HTTP(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # all processes of a run connect at once
     desk: Desk
     token: str | None = None
 

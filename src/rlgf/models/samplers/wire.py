@@ -11,6 +11,7 @@ What is refused comes back with a status from 400 on, as ``{"error": "a sentence
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -33,6 +34,20 @@ PIECE = 2**28
 """Bytes of weights that are sent at a time; one tensor that has more is sent by itself."""
 TOKEN_VARIABLE = "RLGF_SAMPLER_TOKEN"
 """The environment variable with what a server that other machines can reach asks everybody for."""
+
+
+def token() -> str | None:
+    """What the environment says that everybody has to send; None where it says nothing.
+
+    Raises:
+        UserError: no header can hold it.
+    """
+    found = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not (found.isascii() and (found.isprintable() or not found)):
+        raise UserError(
+            f"{TOKEN_VARIABLE} holds characters that no header can: it must be one line of ASCII."
+        )
+    return found or None
 
 
 class _Message(BaseModel):

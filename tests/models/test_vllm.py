@@ -23,12 +23,19 @@ from transformers import (
 )
 
 from conftest import sharpen
-from engines import NEEDS_VLLM
+from engines import NEEDS_VLLM, desk_of, serving
 from rlgf.errors import UserError
 from rlgf.guides import LocalGuide, Request
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.lora import Adapters, LoRAConfig
-from rlgf.models.samplers import Beginning, BuiltinSampler, EngineConfig, SamplerConfig, build_sampler
+from rlgf.models.samplers import (
+    Beginning,
+    BuiltinSampler,
+    EngineConfig,
+    SamplerConfig,
+    bring_weights,
+    build_sampler,
+)
 from rlgf.models.samplers.handover import hand_over
 from rlgf.models.sampling import Sampling
 from toys import letter_gpt, letter_t5, letter_tokenizer
@@ -114,6 +121,22 @@ def test_the_adapter_alone_follows_the_training(family: str) -> None:
     with torch.no_grad():
         model.model.get_output_embeddings().weight.neg_()
     assert [text.token_ids.tolist() for text in sampler.write(asked, Sampling())] == written[1]
+
+
+@vllm
+def test_behind_a_server_the_base_comes_once_and_then_the_adapter() -> None:
+    model, other = adapted("mistral"), adapted("mistral")
+    with torch.no_grad():
+        other.model.get_output_embeddings().weight.neg_()
+    with serving(desk_of(other, "vllm")) as url:
+        sampler = build_sampler(CONFIG.model_copy(update={"server": url}), model, "policy", 4096, 32)
+        for seed in (1, 2):
+            trained(model, seed)
+            bring_weights(sampler)
+            asked = beginnings(8)
+            for one, text in zip(asked, sampler.write(asked, Sampling()), strict=True):
+                expected = expected_logprobs(model, one, text, Sampling())
+                torch.testing.assert_close(text.logprobs, expected, atol=TOLERANCE, rtol=0)
 
 
 @vllm

@@ -68,7 +68,7 @@ $(VLLM_INSTALLED): pyproject.toml
 
 test-vllm: $(VLLM_INSTALLED)
 	$(VLLM_VENV)/bin/python -m pytest -n0 -m vllm tests/models/test_samplers.py tests/models/samplers/test_vllm.py \
-		tests/properties/test_learning_with_vllm.py
+		tests/properties/test_learning_with_vllm.py tests/run/test_serve.py
 
 # The tests marked `gpu` and what an update takes, to results/gpu.md; fails where there is no GPU.
 gpu: $(INSTALLED)

@@ -106,7 +106,7 @@ def read_rlgf(words: list[str]) -> None:
     except typer.Exit:  # as --help does
         return
     given = context.params
-    if command.name in ("train", "eval", "check"):
+    if command.name in ("train", "eval", "check", "serve-sampler"):
         load_config(*given["sources"])
     elif command.name == "compare":
         load_comparison(given["recipe"], given["overrides"] or [])

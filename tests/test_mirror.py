@@ -35,6 +35,10 @@ ELSEWHERE = {
     "learning.config": "pure data",
     "models.samplers.base": "the contract of models/test_samplers.py",
     "models.samplers.builtin": "one of the engines of models/test_samplers.py",
+    "models.samplers.desk": "answers for models/samplers/test_server.py",
+    "models.samplers.engine": "takes care of vLLM's process: models/samplers/test_vllm.py",
+    "models.samplers.line": "asks for models/samplers/test_server.py",
+    "models.samplers.wire": "what travels in models/samplers/test_server.py",
     "models.trial_texts": "what models/test_trial.py runs models on",
     "run.plan": "what run/test_ahead.py and run/test_trainer.py collect",
 }

@@ -46,6 +46,7 @@ from rlgf.models.samplers import EngineConfig
             [{"guide": {"model": "gpt2", "sampler": {"engine": "vllm"}}}],
             "'guide.sampler.engine: vllm' writes while nothing trains",
         ),
+        (["sampler.server=http://127.0.0.1:8300"], "'sampler.server' writes with the newest weights"),
         (["training.async_steps=-1"], "'training.async_steps'"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from conftest import sharpen
-from engines import NEEDS_VLLM
+from engines import NEEDS_VLLM, desk_of, serving
 from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.samplers import Beginning, Sampler, SamplerConfig, build_sampler
+from rlgf.models.samplers import Beginning, Sampler, SamplerConfig, bring_weights, build_sampler
 from rlgf.models.sampling import Sampling, sampling_logits
 from toys import letter_tokenizer
 
@@ -26,7 +26,7 @@ TOLERANCE = 1e-4
 """In nats, between an engine's log-probabilities in float32 and those of a pass of the model."""
 
 
-def tiny_model(seed: int = 0) -> LanguageModel:
+def tiny_model(seed: int = 0, letters: str = LETTERS) -> LanguageModel:
     """A Llama with random weights over letters, with heads as wide as vLLM's smallest on a CPU."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -39,12 +39,12 @@ def tiny_model(seed: int = 0) -> LanguageModel:
                 num_attention_heads=2,
                 num_key_value_heads=1,
                 max_position_embeddings=64,
-                bos_token_id=END,
-                eos_token_id=END,
-                pad_token_id=END,
+                bos_token_id=len(letters),
+                eos_token_id=len(letters),
+                pad_token_id=len(letters),
             )
         )
-    return LanguageModel(sharpen(model, 2.0), letter_tokenizer(LETTERS))
+    return LanguageModel(sharpen(model, 2.0), letter_tokenizer(letters))
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,26 @@ def model() -> LanguageModel:
     return tiny_model()
 
 
-@pytest.fixture(scope="module", params=["builtin", pytest.param("vllm", marks=NEEDS_VLLM)])
-def sampler(request: pytest.FixtureRequest, model: LanguageModel) -> Sampler:
-    config = SamplerConfig(engine=request.param, cache_gib=0.05)
-    return build_sampler(config, model, "policy", max_batch_tokens=4096)
+SAMPLERS = [
+    "builtin",
+    pytest.param("vllm", marks=NEEDS_VLLM),
+    "builtin behind a server",
+    pytest.param("vllm behind a server", marks=NEEDS_VLLM),
+]
+
+
+@pytest.fixture(scope="module", params=SAMPLERS)
+def sampler(request: pytest.FixtureRequest, model: LanguageModel) -> Iterator[Sampler]:
+    engine, _, behind = request.param.partition(" ")
+    config = SamplerConfig(engine=engine, cache_gib=0.05)
+    if not behind:
+        yield build_sampler(config, model, "policy", max_batch_tokens=4096)
+        return
+    # Other weights, until it is brought the model's.
+    with serving(desk_of(tiny_model(2), engine)) as url:
+        served = build_sampler(config.model_copy(update={"server": url}), model, "policy", 4096, 64)
+        bring_weights(served)
+        yield served
 
 
 def beginnings(count: int, limit: int = 12, written: Sequence[int] = ()) -> list[Beginning]:
@@ -162,6 +178,7 @@ def test_it_follows_the_weights(model: LanguageModel, sampler: Sampler) -> None:
                 model.model.parameters(), tiny_model(1).model.parameters(), strict=True
             ):
                 parameter.copy_(other)
+        bring_weights(sampler)
         after = sampler.write(asked, Sampling())
         for one, text in zip(asked, after, strict=True):
             expected = expected_logprobs(model, one, text, Sampling())
@@ -169,4 +186,5 @@ def test_it_follows_the_weights(model: LanguageModel, sampler: Sampler) -> None:
         assert [text.token_ids.tolist() for text in after] != first
     finally:
         model.model.load_state_dict(before)
+        bring_weights(sampler)
     assert [text.token_ids.tolist() for text in sampler.write(asked, Sampling())] == first

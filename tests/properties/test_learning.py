@@ -31,12 +31,13 @@ def trainer(
     algorithm: str,
     policy: LanguageModel | None = None,
     guide: FavouringGuide | None = None,
+    lora: dict[str, int] | None = None,
     **options: object,
 ) -> Trainer:
     config = Config.model_validate(
         {
             "task": {"name": "toys:LetterTask"},
-            "policy": {"model": "made by hand"},
+            "policy": {"model": "made by hand", "lora": lora},
             "guide": {"model": "made by hand"},
             "reward": {"name": "toys:share_of_a"},
             "algorithm": {"base": algorithm, "kl": {"coefficient": 0.0}, **CHANGED.get(algorithm, {})},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from test_learning import trainer
+from test_samplers import tiny_model
 
 from engines import NEEDS_VLLM
 from toys import letter_gpt
@@ -24,6 +25,22 @@ def test_it_learns_as_much_in_the_same_updates(tmp_path: Path, algorithm: str, e
     own, other = (sum(found) / len(found) for found in means.values())
     assert own > 0.5
     assert other == pytest.approx(own, abs=0.1)
+
+
+@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=NEEDS_VLLM)])
+def test_an_adapter_learns_with_it(tmp_path: Path, engine: str) -> None:
+    learner = trainer(
+        tmp_path,
+        "grpo",
+        tiny_model(letters="abcd"),
+        sampler={"engine": engine, "cache_gib": 0.05},
+        lora={"r": 8, "alpha": 16},
+        training={"updates": UPDATES, "trackers": []},
+        update={"minibatch": 32, "epochs": 1, "learning_rate": 1e-2},
+    )
+    said = [learner.step() for _ in range(UPDATES)]
+    assert all(float(one["sampler_gap"]) < 1e-4 for one in said)
+    assert float(said[-1]["reward"]) > float(said[0]["reward"]) + 0.3
 
 
 def _rewards(folder: Path, algorithm: str, engine: str) -> list[float]:

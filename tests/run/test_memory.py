@@ -35,6 +35,11 @@ def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
         monkeypatch.setenv(name, value)
 
 
+def test_who_lets_another_process_write_holds_no_keys_and_values() -> None:
+    found = estimated(load_config(RECIPE, "sampler.server=http://127.0.0.1:8300", "sampler.engine=vllm"))
+    assert found.phases["writing"].keys() == {"weights", "moments of AdamW"}
+
+
 def test_each_part_is_its_formula() -> None:
     found = estimated(load_config(RECIPE))
     critic, tokens = TRUNK + WIDTH + 1, 16 * (PROMPT + RESPONSE)

@@ -118,16 +118,19 @@ def _sizes(config: Config, plans: Sequence[UpdatePlan], samples: int) -> dict[st
 
 def _engine(config: Config) -> dict[str, str]:
     """Where the policy's tokens come from, where that is not the policy as it is."""
-    bound, steps = config.sampler.importance_bound, config.training.async_steps
-    if config.sampler.engine == "builtin" and not steps:
+    sampler, steps = config.sampler, config.training.async_steps
+    if not sampler.apart and not steps:
         return {}
+    bound = sampler.importance_bound
+    weighed = (
+        "not weighted" if bound is None else f"weighted by min(the policy's probability / its own, {bound:g})"
+    )
+    engine = "vLLM" if sampler.engine == "vllm" else "the built-in one"
+    where = "in this process" if sampler.server is None else f"behind {sampler.server}"
     who = (
         f"works ahead with weights {steps} update{'s' if steps > 1 else ''} old"
         if steps
-        else "vLLM in this process"
-    )
-    weighed = (
-        "not weighted" if bound is None else f"weighted by min(the policy's probability / its own, {bound:g})"
+        else f"{engine} {where}"
     )
     return {"sampler": f"{who}; advantages of its tokens are {weighed}"}
 

@@ -75,6 +75,11 @@ def the_guide_stays_ahead(config: Config) -> str | None:
 
 
 def engines_do_not_work_ahead(config: Config) -> str | None:
+    if config.training.async_steps and config.sampler.server is not None:
+        return (
+            "'sampler.server' writes with the newest weights, and 'training.async_steps' samples ahead in the run's own "
+            f"process: leave 'server' out, {_REMEDY}."
+        )
     for where, engine in engines(config) if config.training.async_steps else ():
         if engine.engine != "builtin":
             return (

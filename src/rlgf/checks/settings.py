@@ -169,8 +169,7 @@ def something_is_left_without_the_guide(config: Config) -> str | None:
 
 
 def the_engine_fits_the_policy(config: Config) -> str | None:
-    adapter = config.policy.lora is not None
-    return sampler_rules.cannot_train(config.sampler, config.rollout.sampling, adapter=adapter)
+    return sampler_rules.cannot_train(config.sampler, config.rollout.sampling)
 
 
 def engines_are_installed(config: Config) -> str | None:

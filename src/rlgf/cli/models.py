@@ -36,6 +36,27 @@ def reward(
         Console().print(Text(f"{name}: {json.dumps(scorer.report)}"))
 
 
+@app.command("serve-sampler")
+def serve_sampler(
+    sources: Annotated[list[str], typer.Argument(help="The recipes and overrides of the run.")],
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen at; 0 takes any that is free.")] = 8300,
+) -> None:
+    """Write the policy's texts for a run that trains in other processes, on other GPUs."""
+    from rlgf.config import load_config
+    from rlgf.models.samplers.server import SamplerServer
+    from rlgf.models.samplers.wire import token
+    from rlgf.run.serve import policy_desk
+
+    config = load_config(*sources, {"sampler": {"server": None}})
+    server = SamplerServer(policy_desk(config), host, port, token())
+    said = (
+        f"Writing for '{config.name}' with {config.sampler.engine}; train it with sampler.server={server.url}"
+    )
+    Console().print(Text(said), soft_wrap=True)
+    server.serve()
+
+
 @app.command()
 def merge(
     adapter: Annotated[

@@ -21,6 +21,7 @@ from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig
 from rlgf.models.rollout_scores import score_logprobs
+from rlgf.models.samplers import bring_weights
 from rlgf.objectives.losses import kl_estimate
 from rlgf.rewards import Reward, RewardInput, score
 from rlgf.rollout.collector import Collector
@@ -98,6 +99,8 @@ class Evaluator:
         # Here, since a process without samples makes no pass.
         models = (self.collector.policy, self.reference, self.language_model)
         with sharding.whole(*(one.model for one in models)):
+            if author is Author.POLICY:
+                bring_weights(self.collector.sampler)
             measured = self._measured(author, samples, mine) if len(mine) else None
         shares = [share for share in distributed.gathered(measured) if share is not None]
         texts = [text for share in shares for text in share.texts]

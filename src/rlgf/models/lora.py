@@ -77,6 +77,7 @@ class Adapters:
             # GPT-2 keeps its matrices the other way round.
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
+        self._layers = config.layers
         self._now: str | None = POLICY
         """The adapter that runs."""
         try:
@@ -145,6 +146,41 @@ class Adapters:
             if ".lora_" in path:
                 parameter.requires_grad_(True)
 
+    @property
+    def rank(self) -> int:
+        return int(self._config.r)
+
+    @property
+    def words(self) -> str:
+        """The size of each, as a message says it."""
+        where = self._layers if isinstance(self._layers, str) else ", ".join(sorted(self._layers))
+        return f"an adapter with r {self._config.r} and alpha {self._config.lora_alpha} in {where}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the policy's adapter, as `peft` writes them into ``adapter_config.json``."""
+        config: Any = self._config
+        found: dict[str, Any] = config.to_dict()
+        return found
+
+    def weights(self) -> dict[str, Tensor]:
+        """The policy's adapter under the names that `peft` saves it by; the tensors are its own."""
+        from peft import get_peft_model_state_dict
+
+        found: dict[str, Tensor] = get_peft_model_state_dict(
+            self._peft, adapter_name=POLICY, save_embedding_layers=False
+        )
+        return found
+
+    @staticmethod
+    def without(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The base's weights of a model's state, under the names that they have where there is no adapter."""
+        return {
+            path.replace(".base_layer.", "."): weight
+            for path, weight in state.items()
+            if ".lora_" not in path
+        }
+
     @staticmethod
     def part_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The adapters' weights of a model's state."""
@@ -166,10 +202,10 @@ class Adapters:
         Args:
             reads: False in a process that gets its part of it from the main one.
         """
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        from peft import set_peft_model_state_dict
 
         weights = load_file(folder / "adapter_model.safetensors") if reads else {}
-        own = get_peft_model_state_dict(self._peft, adapter_name=POLICY, save_embedding_layers=False)
+        own = self.weights()
         if any(sharding.is_sharded(weight) for weight in own.values()):
             sharding.fill(own, weights)
         else:

@@ -34,6 +34,7 @@ from rlgf.models.loading import (
 )
 from rlgf.models.lora import Adapters
 from rlgf.models.samplers import build_sampler
+from rlgf.models.samplers.served import require_server
 from rlgf.models.trial import check_trainable
 from rlgf.rewards import Reward, Scale
 from rlgf.rewards.base import PolicyReadingReward
@@ -103,6 +104,8 @@ def build_parts(
     checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if given.get(s) is None]))
     if policy is None:
         memory.require_room(config, trains=not evaluates, adam=optimizer is None)
+    if config.sampler.server is not None:
+        require_server(config.sampler, sum(config.rollout.room(config.algorithm)))
     # What follows they do together, where they share the weights.
     with distributed.main_first():
         data = _data(config, task, policy, reward)
@@ -186,7 +189,12 @@ def _assembled(
     scorer = scoring_guide(guide, policy) if any(row.distills for row in config.algorithm.rows) else None
     critics = _critics(config, models)
     sampler = build_sampler(
-        config.sampler, policy, "policy", rollout.max_batch_tokens, sum(rollout.room(config.algorithm))
+        config.sampler,
+        policy,
+        "policy",
+        rollout.max_batch_tokens,
+        sum(rollout.room(config.algorithm)),
+        config.training.process_timeout,
     )
     # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
     measured = Collector(policy, guide, rollout, seeding.derive(0, "evaluation"), sampler)

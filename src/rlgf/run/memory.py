@@ -179,6 +179,8 @@ class Estimate:
 
     def _writing(self) -> dict[str, int]:
         rollout, evaluation = self.config.rollout, self.config.evaluation
+        if self.config.sampler.server is not None:
+            return {"gathered weights": self._gathered("policy")}
         texts = max(rollout.episodes, evaluation.samples, evaluation.test_samples)
         rows = self._rows(rollout.max_batch_tokens, texts)
         tokens = rows * (self._prompt + rollout.max_response_tokens)
@@ -226,7 +228,7 @@ class Estimate:
     def _engine(self) -> int:
         """vLLM's own weights and cache; on a GPU it lets go of them when it has written."""
         sampler = self.config.sampler
-        if sampler.engine == "builtin":
+        if not sampler.here:
             return 0
         return self._each * self.shared[0].parameters + round(sampler.cache_gib * 2**30)
 

@@ -11,13 +11,12 @@ from rlgf.models.loading import ModelConfig
 from rlgf.models.lora import Adapters, LoRAConfig
 from rlgf.models.samplers import EngineConfig, SamplerConfig
 from rlgf.models.samplers.rules import (
-    NO_ADAPTERS,
     NO_ENCODERS,
-    NO_SETS,
     cannot_run,
     cannot_start,
     cannot_train,
     in_several_processes,
+    no_sets,
     unfit,
 )
 from rlgf.models.sampling import Sampling
@@ -25,6 +24,7 @@ from rlgf.models.scratch import ScratchConfig
 from toys import letter_gpt, letter_t5
 
 VLLM, BUILTIN = SamplerConfig(engine="vllm"), SamplerConfig()
+SERVED = SamplerConfig(server="http://127.0.0.1:8300")
 
 
 def test_a_model_that_is_there_is_looked_at() -> None:
@@ -32,18 +32,15 @@ def test_a_model_that_is_there_is_looked_at() -> None:
     assert unfit(letter_t5()) == NO_ENCODERS
     plain = letter_gpt()
     adapted = replace(plain, adapters=Adapters(plain.model, LoRAConfig(r=2)))
-    assert unfit(adapted) == NO_ADAPTERS
+    assert unfit(adapted) is None
 
 
-@pytest.mark.parametrize(
-    ("sampling", "adapter", "sentence"),
-    [({}, False, None), ({"top_k": 5}, False, NO_SETS), ({"top_p": 0.9}, True, NO_SETS), ({}, True, NO_ADAPTERS)],
-)  # fmt: skip
-def test_how_a_policy_samples_and_what_of_it_is_trained(
-    sampling: dict[str, Any], adapter: bool, sentence: str | None
-) -> None:
-    assert cannot_train(VLLM, Sampling(**sampling), adapter=adapter) == sentence
-    assert cannot_train(BUILTIN, Sampling(**sampling), adapter=adapter) is None
+@pytest.mark.parametrize("sampling", [{}, {"top_k": 5}, {"top_p": 0.9}])
+def test_an_engine_apart_does_not_say_what_was_left_to_draw_from(sampling: dict[str, Any]) -> None:
+    drawn = Sampling(**sampling)
+    assert cannot_train(VLLM, drawn) == (no_sets("engine: vllm") if sampling else None)
+    assert cannot_train(SERVED, drawn) == (no_sets("server") if sampling else None)
+    assert cannot_train(BUILTIN, drawn) is None
 
 
 def test_a_model_is_known_by_its_configuration() -> None:
@@ -64,3 +61,4 @@ def test_several_processes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlgf.distributed.count", lambda: 3)
     assert "there are 3" in (in_several_processes(VLLM) or "")
     assert in_several_processes(BUILTIN) is None
+    assert in_several_processes(SERVED) is None

@@ -23,11 +23,19 @@ from transformers import (
 )
 
 from conftest import sharpen
-from engines import NEEDS_VLLM
+from engines import NEEDS_VLLM, desk_of, serving
 from rlgf.errors import UserError
 from rlgf.guides import LocalGuide, Request
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.samplers import Beginning, BuiltinSampler, EngineConfig, SamplerConfig, build_sampler
+from rlgf.models.lora import Adapters, LoRAConfig
+from rlgf.models.samplers import (
+    Beginning,
+    BuiltinSampler,
+    EngineConfig,
+    SamplerConfig,
+    bring_weights,
+    build_sampler,
+)
 from rlgf.models.sampling import Sampling
 from toys import letter_gpt, letter_t5, letter_tokenizer
 
@@ -71,6 +79,81 @@ def test_it_writes_with_the_weights_of_every_family(family: str) -> None:
     for one, text in zip(asked, sampler.write(asked, Sampling()), strict=True):
         expected = expected_logprobs(model, one, text, Sampling())
         torch.testing.assert_close(text.logprobs, expected, atol=TOLERANCE, rtol=0)
+
+
+ADAPTED = ["mistral", "qwen3-tied"]
+"""Families of which vLLM runs adapters."""
+
+
+def adapted(family: str, **sizes: Any) -> LanguageModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = sharpen(FAMILIES[family](), 2.0)
+    adapters = Adapters(model, LoRAConfig.model_validate({"r": 3, "alpha": 12, **sizes}))
+    return LanguageModel(model, letter_tokenizer("abcdefghijk"), adapters)
+
+
+def trained(model: LanguageModel, seed: int) -> None:
+    """Another adapter, far enough from none to be told from it."""
+    with torch.no_grad():
+        for parameter in model.trained:
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+
+
+@vllm
+@pytest.mark.parametrize("family", ADAPTED)
+def test_the_adapter_alone_follows_the_training(family: str) -> None:
+    model = adapted(family)
+    sampler, asked = build_sampler(CONFIG, model, "policy", 4096, 32), beginnings(8)
+    written = []
+    for seed in (1, 2):
+        trained(model, seed)
+        before = [parameter.clone() for parameter in model.trained]
+        texts = sampler.write(asked, Sampling())
+        for one, text in zip(asked, texts, strict=True):
+            expected = expected_logprobs(model, one, text, Sampling())
+            torch.testing.assert_close(text.logprobs, expected, atol=TOLERANCE, rtol=0)
+        # vLLM multiplies what it is given by alpha / r, in place.
+        assert all(torch.equal(a, b) for a, b in zip(before, model.trained, strict=True))
+        written.append([text.token_ids.tolist() for text in texts])
+    assert written[0] != written[1]
+    with torch.no_grad():
+        model.model.get_output_embeddings().weight.neg_()
+    assert [text.token_ids.tolist() for text in sampler.write(asked, Sampling())] == written[1]
+
+
+@vllm
+def test_behind_a_server_the_base_comes_once_and_then_the_adapter() -> None:
+    model, other = adapted("mistral"), adapted("mistral")
+    with torch.no_grad():
+        other.model.get_output_embeddings().weight.neg_()
+    with serving(desk_of(other, "vllm")) as url:
+        sampler = build_sampler(CONFIG.model_copy(update={"server": url}), model, "policy", 4096, 32)
+        for seed in (1, 2):
+            trained(model, seed)
+            bring_weights(sampler)
+            asked = beginnings(8)
+            for one, text in zip(asked, sampler.write(asked, Sampling()), strict=True):
+                expected = expected_logprobs(model, one, text, Sampling())
+                torch.testing.assert_close(text.logprobs, expected, atol=TOLERANCE, rtol=0)
+
+
+@vllm
+def test_an_adapter_that_vllm_has_no_place_for_is_one_sentence() -> None:
+    with pytest.raises(
+        UserError, match=r"vLLM cannot run a GPT2LMHeadModel .*does not support LoRA"
+    ) as caught:
+        build_sampler(CONFIG, adapted("gpt2"), "policy", 4096, 32)
+    assert "\n" not in str(caught.value)
+    model = adapted("mistral", targets=["down_proj"])
+    sampler = build_sampler(CONFIG, model, "policy", 4096, 32)
+
+    def forget(worker: Any) -> None:
+        worker.model_runner.lora_manager._adapter_manager.modules.clear()
+
+    sampler._engine.collective_rpc(forget)
+    with pytest.raises(UserError, match=r"no place for an adapter of '.*down_proj' in a MistralForCausalLM"):
+        sampler.write(beginnings(1), Sampling())
 
 
 @vllm

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.samplers.base import Beginning, Sampler
+from rlgf.models.samplers.base import Beginning, FollowingSampler, Sampler, bring_weights
 from rlgf.models.samplers.builtin import BuiltinSampler
 from rlgf.models.samplers.config import EngineConfig, SamplerConfig
+from rlgf.models.samplers.served import ServedSampler
 from rlgf.models.samplers.vllm import VLLMSampler
 
 __all__ = [
     "Beginning",
     "BuiltinSampler",
     "EngineConfig",
+    "FollowingSampler",
     "Sampler",
     "SamplerConfig",
+    "ServedSampler",
     "VLLMSampler",
+    "bring_weights",
     "build_sampler",
 ]
 
@@ -25,6 +29,7 @@ def build_sampler(
     purpose: str,
     max_batch_tokens: int,
     max_tokens: int | None = None,
+    seconds: float = 1800.0,
 ) -> Sampler:
     """The sampler that a recipe describes.
 
@@ -32,10 +37,14 @@ def build_sampler(
         purpose: what is written: ``policy``, whose weights change, or ``guide``.
         max_batch_tokens: rows times positions of one decoding batch; vLLM makes its own.
         max_tokens: of a prompt with its response; default: as many as the model can read.
+        seconds: how long to wait for a server.
 
     Raises:
-        UserError: vLLM cannot run the model.
+        UserError: vLLM cannot run the model, or a server does not answer or serves another.
     """
+    if isinstance(config, SamplerConfig) and config.server is not None:
+        assert max_tokens is not None, "a policy's texts have a limit"
+        return ServedSampler(language_model, config, max_tokens, seconds)
     if config.engine == "builtin":
         return BuiltinSampler(language_model, purpose, max_batch_tokens)
     if isinstance(config, SamplerConfig):

@@ -47,3 +47,18 @@ class Sampler(Protocol):
             keep_sets: whether to return what top-k and top-p left of the vocabulary at each token.
         """
         ...
+
+
+@runtime_checkable
+class FollowingSampler(Sampler, Protocol):
+    """One that writes with weights that it has to be brought, for all processes of a run."""
+
+    def follow(self) -> None:
+        """Bring it the weights as they are now; called by all processes together, before each writes its share."""
+        ...
+
+
+def bring_weights(sampler: Sampler) -> None:
+    """Whatever the sampler is, it writes with the weights as they are now; called by all processes together."""
+    if isinstance(sampler, FollowingSampler):
+        sampler.follow()

@@ -10,33 +10,28 @@ from rlgf.models.samplers.config import EngineConfig, SamplerConfig
 from rlgf.models.sampling import Sampling
 from rlgf.models.scratch import ScratchConfig
 
-NO_SETS = (
-    "'sampler.engine: vllm' does not say which tokens top-k and top-p left to draw from, which training has to know: "
-    "leave 'rollout.top_k' and 'rollout.top_p' out, or set 'sampler.engine: builtin'."
-)
 NO_ENCODERS = (
     "vLLM runs no encoder-decoder models: set 'engine: builtin' where the recipe says 'engine: vllm'."
 )
-NO_ADAPTERS = (
-    "'sampler.engine: vllm' takes over whole weights, and an adapter's would have to go through files: train without "
-    "'policy.lora', or set 'sampler.engine: builtin'."
-)
+
+
+def no_sets(what: str) -> str:
+    return (
+        f"'sampler.{what}' does not say which tokens top-k and top-p left to draw from, which training has to know: "
+        "leave 'rollout.top_k' and 'rollout.top_p' out, or set 'sampler: {engine: builtin}'."
+    )
 
 
 def unfit(language_model: LanguageModel) -> str | None:
     """Why vLLM cannot write for a model that is there; None where nothing is known against it."""
-    if is_encoder_decoder(language_model.model):
-        return NO_ENCODERS
-    return NO_ADAPTERS if language_model.adapters is not None else None
+    return NO_ENCODERS if is_encoder_decoder(language_model.model) else None
 
 
-def cannot_train(config: SamplerConfig, sampling: Sampling, *, adapter: bool) -> str | None:
-    """Why the policy's engine does not fit how it samples and what of it is trained."""
-    if config.engine == "builtin":
+def cannot_train(config: SamplerConfig, sampling: Sampling) -> str | None:
+    """Why the policy's engine does not fit how it samples."""
+    if not sampling.truncates or not config.apart:
         return None
-    if sampling.truncates:
-        return NO_SETS
-    return NO_ADAPTERS if adapter else None
+    return no_sets("engine: vllm" if config.engine == "vllm" else "server")
 
 
 def cannot_start(config: EngineConfig, where: str) -> str | None:
@@ -59,22 +54,27 @@ def cannot_run(config: EngineConfig, model: ModelConfig | ScratchConfig) -> str 
     Raises:
         UserError: there is no model of that name.
     """
-    if config.engine == "builtin":
+    if not config.apart:
         return None
-    if isinstance(model, ScratchConfig):
-        return NO_ENCODERS if model.encoder_layers else None
-    if load_model_config(model).is_encoder_decoder:
-        return NO_ENCODERS
-    if model.quantization is None:
+    if config.engine == "vllm":
+        if isinstance(model, ScratchConfig):
+            return NO_ENCODERS if model.encoder_layers else None
+        if load_model_config(model).is_encoder_decoder:
+            return NO_ENCODERS
+    if isinstance(model, ScratchConfig) or model.quantization is None:
         return None
     return (
-        f"vLLM takes over whole weights, and those of '{model.model}' are kept in fewer bits: leave 'quantization' "
-        "out, or set 'engine: builtin' where the recipe says 'engine: vllm'."
+        f"an engine apart from the model takes over whole weights, and those of '{model.model}' are kept in fewer bits: "
+        "leave 'quantization' out, or set 'engine: builtin', without a server."
     )
 
 
 def in_several_processes(config: EngineConfig) -> str | None:
     """Why an engine cannot write for a run in several processes."""
-    if config.engine == "builtin" or distributed.count() == 1:
+    if not config.here or distributed.count() == 1:
         return None
-    return f"'engine: vllm' runs in one process, and there are {distributed.count()}: start one, or set 'engine: builtin'."
+    return f"'engine: vllm' runs in one process, and there are {distributed.count()}: " + (
+        "start it by itself with 'rlgf serve-sampler' and name it as 'sampler.server', or set 'engine: builtin'."
+        if isinstance(config, SamplerConfig)
+        else "serve the guide with 'vllm serve' and name it as 'guide.url', or set 'engine: builtin'."
+    )

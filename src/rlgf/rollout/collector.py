@@ -14,7 +14,7 @@ from rlgf.algorithms.rules import lacking
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.samplers import BuiltinSampler, Sampler
+from rlgf.models.samplers import BuiltinSampler, Sampler, bring_weights
 from rlgf.rollout.assembly import assemble
 from rlgf.rollout.candidates import Rewards, guide_writer
 from rlgf.rollout.config import RolloutConfig
@@ -105,6 +105,7 @@ class Collector:
                 wrote with other weights than the policy's.
         """
         self._check(samples, row)
+        bring_weights(self.sampler)
         numbers = range(len(samples)) if numbers is None else numbers
         drafts = self._drafts(samples, update, numbers)
         for draft, place in zip(drafts, index or (), strict=index is not None):

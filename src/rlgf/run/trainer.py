@@ -21,7 +21,6 @@ from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory
 from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.samplers import bring_weights
 from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.run.ahead import Ahead
@@ -271,7 +270,6 @@ class Trainer:
         given, places = (plan.samples, plan.places) if samples is None else (samples, None)
         mine = distributed.share(len(given))
         with sharding.whole(self.parts.policy.model):
-            bring_weights(self.parts.collector.sampler)
             return self.parts.collector.collect(
                 [given[number] for number in mine],
                 row,

@@ -121,8 +121,7 @@ class HTTPGuide:
             UserError: the server gives no usable answer, see `Endpoint.ask`; or a model thinks until its limit and
                 has not answered yet.
         """
-        plain = [self._plain(request) for request in requests]
-        answers = self._answered(plain)
+        answers = self._answered(plain := list(map(self._plain, requests)))
         completions = list(map(self._completion, answers))
         self._check_it_speaks(list(dict(zip(plain, answers, strict=True)).values()))
         return completions
@@ -141,7 +140,7 @@ class HTTPGuide:
         Raises:
             UserError: see `score`.
         """
-        requests = [self._plain(request) for request in requests]
+        requests = list(map(self._plain, requests))
         self._require_budget(requests)
         answers = list(self._pool.map(self._endpoint.ask, requests))
         for request, answer in zip(requests, answers, strict=True):
@@ -159,7 +158,7 @@ class HTTPGuide:
         self.usage.waited_seconds += time.perf_counter() - started
         self.usage.busy_seconds += self._busy.take()
         paid = {request for request, found in fresh.items() if not found.cached}
-        hits = len([request for request in requests if request not in paid])
+        hits = sum(request not in paid for request in requests)
         self.usage.cached += hits
         self._answers.count_hits(hits)
         known = {request: answer for request, answer in kept.items() if answer is not None}

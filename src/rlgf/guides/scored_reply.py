@@ -59,10 +59,10 @@ def read_scores(reply: Any, prompt: str, text: str, end_token: str = "") -> Answ
             continue  # Nothing stands before it.
         found.append(Piece(begin - len(prompt), end - len(prompt), sum(map(_number, values))))
     if end_token:
-        last = found.pop() if found else Piece(-1, -1, 0.0)
-        if last[:2] != (len(text), len(text) + len(end_token)):
+        closing = found.pop() if found else Piece(-1, -1, 0.0)
+        if closing[:2] != (len(text), len(text) + len(end_token)):
             raise NoScoresError(f"does not take 'guide.end_token' {end_token!r} for one token")
-        found.append(Piece(len(text), len(text), last.logprob))
+        found.append(Piece(len(text), len(text), closing.logprob))
     return Answer("", False, False, prompt_tokens, completion_tokens, pieces=tuple(found))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from conftest import SENTENCES
 from rlgf.models.boundaries import token_ends
@@ -25,6 +27,15 @@ def test_a_token_ends_where_the_text_of_all_before_it_does(codec: Codec, text: s
         said = codec.decode(ids[:end], before)
         expected = None if said.endswith("\ufffd") else len(said)
         assert found == expected, (ids, end)
+
+
+def test_a_token_of_a_space_and_a_part_of_a_character_ends_within_it() -> None:
+    names = ["ĠæĹ", "¥", "a", "<end>"]
+    pieces = Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, []))
+    pieces.decoder = decoders.ByteLevel()
+    codec = Codec(PreTrainedTokenizerFast(tokenizer_object=pieces, eos_token="<end>"))
+    assert codec.decode([2, 0, 1, 2]) == "a 日a"
+    assert token_ends(codec, [2, 0, 1, 2], [], "a 日a") == [1, None, 3, 4]
 
 
 def test_a_special_token_adds_no_text_and_a_stray_byte_is_a_sign() -> None:

@@ -34,9 +34,12 @@ def token_ends(codec: Codec, ids: Sequence[int], before: Sequence[int], text: st
             continue
         # Half a character decodes to this sign, and the token that completes it to all of it.
         inside = piece.endswith(_HALF) and not text.startswith(piece, place)
-        written = piece.rstrip(_HALF) if inside else piece
-        if not text.startswith(written, place):
+        if inside:
+            # What else such a token spells comes again with the token that completes it.
+            found.append(None)
+            continue
+        if not text.startswith(piece, place):
             break
-        place += len(written)
-        found.append(None if inside else place)
+        place += len(piece)
+        found.append(place)
     return found + [None] * (len(ids) - len(found))

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
@@ -40,8 +40,19 @@ def answer_to(prompt: str, seed: int, letters: str, length: int) -> str:
     return "".join(letters[digest[i % len(digest)] % len(letters)] for i in range(length))
 
 
+def letter_scores(text: str, asked: int = 0) -> dict[str, Any]:
+    """What a server says of a text whose tokens are its characters, and of one more token after it: each has a
+    log-probability that follows from the text up to it."""
+    tokens = [*text, "a"]
+    logprobs = [
+        -(hashlib.sha256(text[: end + 1].encode()).digest()[0] + 1) / 64 for end in range(len(tokens))
+    ]
+    offsets = list(range(len(tokens)))
+    return {"tokens": tokens, "token_logprobs": [None, *logprobs[1:]], "text_offset": offsets}
+
+
 class FaultyServer(ThreadingHTTPServer):
-    """Serves completions and chat completions of letters."""
+    """Serves completions, chat completions and log-probabilities of letters."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -63,6 +74,7 @@ class FaultyServer(ThreadingHTTPServer):
         always: tuple[int, Any] | None = None,
         listed: Mapping[str, Any] | int = MappingProxyType({}),
         keep: bool = True,
+        scores: Callable[[str, int], dict[str, Any] | None] = letter_scores,
     ) -> None:
         """
         Args:
@@ -75,11 +87,13 @@ class FaultyServer(ThreadingHTTPServer):
             always: a status and what is sent with it, whatever is asked: text as a page, anything else as JSON.
             listed: what the list of models says besides the name, or the status where there is no such list.
             keep: remember the bodies of requests.
+            scores: what is said of a text that is to be echoed with log-probabilities, and how often it was asked for.
         """
         super().__init__(address, _Handler)
         self.faults, self.share, self.latency, self.hang = faults, share, latency, hang
         self.letters, self.key, self.model, self.context = letters, key, model, context
         self.replies, self.keep, self.retry_after = replies, keep, retry_after
+        self.scores = scores
         self.always: tuple[int, Any] | None = always
         self.listed: Mapping[str, Any] | int = listed
         self.seen: Counter[str] = Counter()
@@ -143,6 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(400, {"error": {"message": f"the context holds {server.context} tokens"}})
         time.sleep(server.latency)
         reply = self._reply(body, prompt, chat)
+        if body.get("echo"):
+            reply["choices"][0]["text"] = prompt + "a"
+            reply["choices"][0]["logprobs"] = server.scores(prompt, attempt)
         if not self._misbehaves(server.fault(asked, attempt), reply):
             with server.lock:
                 server.answered[asked] += 1

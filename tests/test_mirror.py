@@ -31,6 +31,7 @@ ELSEWHERE = {
     "demo.minilm": "a packaged model: reward_models/test_train.py",
     "demo.smollm2": "a packaged model: models/samplers/test_vllm.py",
     "distributed.tensors": "needs two processes: properties/test_processes.py",
+    "guides.repeats": "a server's self-test, in guides/test_http_scores.py",
     "guides.settings": "what all kinds have in common: guides/test_config.py",
     "learning.config": "pure data",
     "models.samplers.base": "the contract of models/test_samplers.py",
@@ -39,6 +40,7 @@ ELSEWHERE = {
     "models.samplers.engine": "takes care of vLLM's process: models/samplers/test_vllm.py",
     "models.samplers.line": "asks for models/samplers/test_server.py",
     "models.samplers.wire": "what travels in models/samplers/test_server.py",
+    "models.text_scores": "what a local guide scores with: guides/test_given_text.py",
     "models.trial_texts": "what models/test_trial.py runs models on",
     "run.plan": "what run/test_ahead.py and run/test_trainer.py collect",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from rlgf import seeding
-from rlgf.guides import Request
+from rlgf.guides import Piece, Request
 from rlgf.models.abilities import Abilities, declare
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens
@@ -106,6 +107,18 @@ class FavouringGuide:
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         self.requests += requests
         return [Completion("".join(self._letters(request)), finished=False) for request in requests]
+
+    def score(self, requests: Sequence[Request]) -> list[list[Piece]]:
+        """What it says of a text is how it writes one."""
+        one, other = (
+            math.log(self.probability or 1e-9),
+            math.log((1 - self.probability) / len(self.others) or 1e-9),
+        )
+        texts = [str(request.scored) for request in requests]
+        return [
+            [Piece(i, i + 1, one if letter == self.favourite else other) for i, letter in enumerate(text)]
+            for text in texts
+        ]
 
     def _letters(self, request: Request) -> list[str]:
         draws = seeding.uniforms(2, request.max_new_tokens, request.seed, "toy").tolist()

@@ -211,6 +211,10 @@ class Scored:
     sampled itself is in the rollout."""
     values: Float[Tensor, "B T"] | None = None
     """The critic's, of the state before each token."""
+    chunks: Int[Tensor, "B T"] | None = None
+    """Which chunk of its text each token belongs to, see `alignment.chunks`: from 1 on, 0 for none."""
+    guide_logprobs: Float[Tensor, "B T"] | None = None
+    """What a guide that scores texts says of the chunk that each token belongs to; 0 where it belongs to none."""
 
     def __len__(self) -> int:
         return len(self.rollout)
@@ -308,10 +312,8 @@ def _joined(records: Sequence[Any]) -> Any:
 
     def join(name: str, values: list[Any]) -> Any:
         first = values[0]
-        if first is None:
-            return None
-        if isinstance(first, Rollout):
-            return _joined(values)
+        if first is None or isinstance(first, Rollout):
+            return None if first is None else _joined(values)
         if isinstance(first, Mapping):
             keys = dict.fromkeys(key for value in values for key in value)
             missing = [torch.full((len(record),), torch.nan) for record in records]
@@ -324,7 +326,7 @@ def _joined(records: Sequence[Any]) -> Any:
         if first.dim() == 1:
             return torch.cat(values)
         rows = [row for value in values for row in value]
-        return pad(rows, 0, left=name.startswith(("prompt", "bare", "guide")))
+        return pad(rows, 0, left=name.startswith(("prompt", "bare", "guide_ids", "guide_mask")))
 
     joined = {f.name: join(f.name, [getattr(r, f.name) for r in records]) for f in fields(records[0])}
     return replace(records[0], **joined)

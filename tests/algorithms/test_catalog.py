@@ -52,6 +52,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "rebel": (None, POLICY, "rebel", WHOLE, None, "reward_difference", True, 0.0),
     "guided-rebel": (GUIDE, POLICY, "rebel", WHOLE, None, "reward_difference", True, 0.5),
     "distill": (None, POLICY, "distillation", ROLLOUT, None, None, False, 0.0),
+    "opd": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "guide_log_ratio", False, 0.0),
     "opsd": (None, POLICY, "distillation", ROLLOUT, None, None, False, 1.0),
     "sdft": (None, POLICY, "distillation", ROLLOUT, None, None, False, 1.0),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rlgf.algorithms.hinted import HINTED_GRPO, POPE, QUESTA, SAGE
-from rlgf.algorithms.imitation import DAGGER, DISTILL, SEQ_KD
+from rlgf.algorithms.imitation import DAGGER, DISTILL, OPD, SEQ_KD
 from rlgf.algorithms.referenced import (
     ADABACK,
     CHORD,
@@ -194,6 +194,7 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         RLOO,
         GUIDED_RLOO,
         DISTILL,
+        OPD,
         OPSD,
         SDFT,
         GAIL,

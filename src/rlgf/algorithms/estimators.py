@@ -26,6 +26,12 @@ class Signals:
     group: Int[Tensor, "B"]
     gamma: float
     gae_lambda: float
+    logprobs: Float[Tensor, "B T"] | None = None
+    """Of each of the policy's tokens, under the distribution that it was drawn from; None where it is not known."""
+    chunks: Int[Tensor, "B T"] | None = None
+    """Which chunk of its text each token belongs to, and 0 for none; None where no guide has scored the texts."""
+    guide_logprobs: Float[Tensor, "B T"] | None = None
+    """What the guide says of the chunk that each token belongs to."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class Estimator:
     reads_kl: bool = True
     """Whether the KL penalty goes into the token rewards that it reads, unless a term of the row is it. An estimator that divides
     by the spread of a group's rewards would divide the penalty too."""
+    reads_guide: bool = False
+    """Whether it reads how probable the guide finds the texts, see `rlgf.guides.TextScoringGuide`."""
 
 
 def _gae(signals: Signals) -> Estimates:
@@ -71,6 +79,14 @@ def _gae(signals: Signals) -> Estimates:
             signals.token_rewards, signals.values, signals.mask, signals.gamma, signals.gae_lambda
         )
     )
+
+
+def _guide_log_ratio(signals: Signals) -> Estimates:
+    guide, policy, chunks = signals.guide_logprobs, signals.logprobs, signals.chunks
+    assert guide is not None, "asked for where it is read"
+    assert policy is not None, "told with what it drew"
+    assert chunks is not None, "told with what the guide says"
+    return Estimates(advantages.guide_log_ratio(guide, policy, chunks))
 
 
 def _within_group(score: Callable[[Tensor, Tensor], Tensor], *, reads_kl: bool) -> Estimator:
@@ -104,6 +120,9 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "preference": _pairing(lambda signals: signals.rewards, scaled=False),
     "reward_difference": _pairing(
         lambda signals: signals.token_rewards.sum(dim=1), scaled=True, reads_kl=True
+    ),
+    "guide_log_ratio": Estimator(
+        _guide_log_ratio, needs_reward=False, returns=False, reads_kl=False, reads_guide=True
     ),
     "given_order": _pairing(
         lambda signals: -torch.arange(len(signals.group), dtype=torch.float32),

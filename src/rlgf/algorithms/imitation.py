@@ -35,3 +35,13 @@ DISTILL = Algorithm(
     "beta 0: KL(g || pi), beta 1: KL(pi || g)",
     paper="Agarwal et al., arXiv 2306.13649",
 )
+OPD = Algorithm(
+    name="opd",
+    summary="on-policy distillation by policy gradient: the policy's own texts, and how probable the guide finds each token "
+    "of them, no reward; also of a server, and of a guide with another tokenizer",
+    terms={"policy": Term(loss="clipped_surrogate")},
+    advantage="guide_log_ratio",
+    equation="min(rho A, clip(rho) A), A_t = log g(y_t | s_t) - log pi(y_t | s_t), g the guide, pi the policy before the "
+    "update; across tokenizers of the chunk that y_t belongs to",
+    paper="Gu et al., arXiv 2306.08543; Lu et al., On-Policy Distillation, Thinking Machines Lab 2025",
+)

@@ -53,9 +53,8 @@ def lacking(row: Algorithm, sample: Sample) -> str | None:
 
 def known_estimator(row: Algorithm) -> str | None:
     named = None if row.advantage is None else resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
-    if not isinstance(named, Estimator | None):
-        return f"the advantage '{row.advantage}' must be an rlgf.algorithms.Estimator"
-    return None
+    known = isinstance(named, Estimator | None)
+    return None if known else f"the advantage '{row.advantage}' must be an rlgf.algorithms.Estimator"
 
 
 def callable_losses(row: Algorithm) -> str | None:
@@ -230,6 +229,8 @@ def hints_have_readers(row: Algorithm) -> str | None:
         return None
     if row.script.rollin is not None:
         return "an episode is helped by a roll-in or by a hint: leave 'script.rollin' or 'script.hint' out"
+    if row.reads_guide_scores:
+        return f"the advantage '{row.advantage}' scores texts after the prompts of the data: leave 'script.hint' out"
     if row.script.rollout is Author.REFERENCE or row.from_pairs:
         return "a text of the data reads no hint: set 'script.rollout' to policy or guide, or leave 'script.hint' out"
     if not row.help.ever:

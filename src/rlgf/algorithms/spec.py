@@ -160,9 +160,19 @@ class Algorithm(BaseModel):
         return any("guide_distribution" in term.reads and term.ever for term in self.terms.values())
 
     @property
+    def reads_guide_scores(self) -> bool:
+        """Whether it learns from how probable the guide finds the texts that were written."""
+        return self.estimator is not None and self.estimator.reads_guide
+
+    @property
+    def asks_for_texts(self) -> bool:
+        """Whether a guide writes anything."""
+        return Author.GUIDE in {*self.script.authors, self.examples}
+
+    @property
     def needs_guide(self) -> bool:
         """Whether a guide writes a part or is learned from."""
-        return Author.GUIDE in {*self.script.authors, self.examples} or self.distills
+        return self.asks_for_texts or self.distills or self.reads_guide_scores
 
     @property
     def unguided(self) -> Algorithm | None:
@@ -171,6 +181,8 @@ class Algorithm(BaseModel):
         None where nothing would be left: a guide finishes the texts, or is all there is to learn from, or a reward
         that learns does so from its texts.
         """
+        if self.reads_guide_scores:
+            return None
         terms = {name: term for name, term in self.terms.items() if "guide_distribution" not in term.reads}
         if Author.GUIDE in (self.script.rollout, self.examples) or not any(
             not term.of_critic for term in terms.values()

@@ -10,6 +10,7 @@ from rich.text import Text
 from rlgf.check import form
 from rlgf.check.bill import Bill, evaluation_bills, training_bills
 from rlgf.check.faults import Checked
+from rlgf.config import Config
 from rlgf.guides import HTTPGuideConfig
 from rlgf.rollout.plan import UpdatePlan
 from rlgf.tasks import load_split
@@ -47,13 +48,14 @@ def asked(found: Checked, plans: Sequence[UpdatePlan]) -> list[RenderableType]:
     notes = [said for bill in training for said in _budget(bill)]
     if distils:
         notes.append("It also gives its probabilities at every token that the loss 'distillation' reads.")
+    notes += _scores(config)
     if config.guide is not None and config.guide.candidates > 1:
         notes.append(
             f"It writes {config.guide.candidates} texts for each that training asks for, and the reward picks the best."
         )
     if any(isinstance(bill.config, HTTPGuideConfig) for bill in training):
         notes.append(
-            "A run begins with one request that shows that the server answers. Tokens of prompts are guessed at two "
+            "A run begins with a request that shows that the server answers, or four that show that it repeats its scores. Tokens of prompts are guessed at two "
             "characters each. Answers in the cache are not asked for again; attempts that fail and are made again "
             "are not counted."
         )
@@ -61,6 +63,18 @@ def asked(found: Checked, plans: Sequence[UpdatePlan]) -> list[RenderableType]:
         "Training measures the policy alone; `rlgf eval` lets the guide answer the test prompts too."
     )
     return [rows, Text(" ".join(notes))]
+
+
+def _scores(config: Config) -> list[str]:
+    """What is said of a guide that scores texts."""
+    if not any(row.reads_guide_scores for row in config.algorithm.rows):
+        return []
+    notes = [
+        "It says how probable the policy's texts are: a server is sent each as a prompt, after which it writes one token."
+    ]
+    if isinstance(config.guide, HTTPGuideConfig) and config.guide.end_token is None:
+        notes.append("It does not say when a text should end, since 'guide.end_token' is not set.")
+    return notes
 
 
 def _priced(bill: Bill) -> bool:

@@ -12,7 +12,7 @@ from rlgf.guides import EnsembleConfig, GuideConfig, HTTPGuideConfig, Request, U
 from rlgf.guides.budget import most, priced, within
 from rlgf.guides.ensemble import choice
 from rlgf.rollout.candidates import candidate_seeds
-from rlgf.rollout.plan import Ask, UpdatePlan, evaluation_asks, first_request
+from rlgf.rollout.plan import Ask, UpdatePlan, evaluation_asks, first_request, scored_first
 from rlgf.run.data_order import shuffled_passes
 from rlgf.types import Author, Sample
 
@@ -37,22 +37,46 @@ def training_bills(config: Config, plans: Iterable[UpdatePlan], train: Sequence[
     bills, first = _bills(config.guide), 0
     for plan in plans:
         order = list(shuffled_passes(first, plan.prompts, len(train), config.seed))
-        asks = plan.of(Author.GUIDE)
-        samples = [train[index] for index in order] if asks else []
-        _add(bills, config.guide, asks, samples, config.guide.candidates if config.guide is not None else 1)
+        asks, scores = plan.of(Author.GUIDE), plan.row.reads_guide_scores
+        samples = [train[index] for index in order] if asks or scores else []
+        used = _asked(config.guide, asks, samples, config.guide.candidates if config.guide is not None else 1)
+        if scores and isinstance(config.guide, HTTPGuideConfig):
+            # Of each text it is asked how probable it is, which no model in this process is paid for.
+            used.setdefault("", ([], []))
+            for sample in samples:
+                requests = [_scored(sample)] * plan.row.group_size
+                used[""][0].extend(requests)
+                used[""][1].extend([config.rollout.max_response_tokens] * len(requests))
+        _add(bills, used)
         first += plan.prompts
     if config.guide is not None and _asked_first(config.guide):
-        request = first_request(config.rollout, train)
-        bill = bills[_route(config.guide, request.seed)]
-        bill.run += _usage(bill.config, [request], [0])
+        for request in _requests_first(config, train):
+            bill = bills[_route(config.guide, request.seed)]
+            bill.run += _usage(bill.config, [request], [0])
     return list(bills.values())
+
+
+def _requests_first(config: Config, train: Sequence[Sample]) -> list[Request]:
+    """What a remote guide is asked before the run."""
+    rows = config.algorithm.rows
+    scored = scored_first(train) * 2 if any(row.reads_guide_scores for row in rows) else []
+    written = (
+        []
+        if scored and not any(row.asks_for_texts for row in rows)
+        else [first_request(config.rollout, train)]
+    )
+    return scored + written
+
+
+def _scored(sample: Sample) -> Request:
+    return Request(sample.prompt, 1, seed=0, messages=sample.messages, scored="")
 
 
 def evaluation_bills(config: Config, samples: Sequence[Sample]) -> list[Bill]:
     """What ``rlgf eval`` asks of each guide."""
     bills = _bills(config.guide)
     asks = evaluation_asks(Author.GUIDE, config.rollout, len(samples))
-    _add(bills, config.guide, asks, samples)
+    _add(bills, _asked(config.guide, asks, samples))
     return list(bills.values())
 
 
@@ -79,15 +103,15 @@ def _asked_first(config: GuideConfig) -> bool:
     return config.early and isinstance(config, HTTPGuideConfig | EnsembleConfig)
 
 
-def _add(
-    bills: dict[str, Bill],
-    guide: GuideConfig | None,
-    asks: Sequence[Ask],
-    samples: Sequence[Sample],
-    candidates: int = 1,
-) -> None:
-    """Book what one update asks for, each text so many times."""
-    of_guides: dict[str, tuple[list[Request], list[int]]] = {}
+_Asked = dict[str, tuple[list[Request], list[int]]]
+"""What one update asks of each guide, and how many tokens of the response are sent with each request."""
+
+
+def _asked(
+    guide: GuideConfig | None, asks: Sequence[Ask], samples: Sequence[Sample], candidates: int = 1
+) -> _Asked:
+    """The texts that one update asks for, each so many times."""
+    of_guides: _Asked = {}
     every = [(ask, one) for ask in asks for one in candidate_seeds(ask.seed, candidates)]
     for ask, one in every:
         assert guide is not None, "checked: who asks a guide has one"
@@ -96,6 +120,11 @@ def _add(
         requests, written = of_guides.setdefault(_route(guide, request.seed), ([], []))
         requests.append(request)
         written.append(ask.written)
+    return of_guides
+
+
+def _add(bills: dict[str, Bill], of_guides: _Asked) -> None:
+    """Book what one update asks for."""
     for name, (requests, written) in of_guides.items():
         bill = bills[name]
         usage = _usage(bill.config, requests, written)

@@ -10,6 +10,7 @@ from rlgf.checks.ahead import AHEAD_RULES
 from rlgf.checks.rule import Rule, engines, first
 from rlgf.guides.config import guide_models, http_configs, scoreless_key
 from rlgf.guides.ensemble import EnsembleConfig
+from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.own_start import OwnStartGuideConfig
 from rlgf.guides.settings import GuideSettings
 from rlgf.models.samplers import rules as sampler_rules
@@ -69,6 +70,19 @@ def the_guide_has_probabilities(config: Config) -> str | None:
         f"algorithm '{config.algorithm.name}' reads the guide's probabilities (the loss 'distillation'), and a guide "
         f"given by 'guide.{scoreless}' has none: set 'guide.model' to a causal model with the policy's "
         "tokenizer, or name a class of your own with a method 'log_distribution(tokens)'."
+    )
+
+
+def the_guide_scores_texts(config: Config) -> str | None:
+    guide = config.guide if any(row.reads_guide_scores for row in config.algorithm.rows) else None
+    if guide is None or not guide.never_scores_texts:
+        return None
+    asks = f"algorithm '{config.algorithm.name}' asks the guide how probable the policy's texts are, and"
+    if isinstance(guide, HTTPGuideConfig):
+        return f"{asks} a chat server says that of no text but its own: set 'guide.style: completions'."
+    return (
+        f"{asks} a guide given by 'guide.{guide.mark}' does not say it: set 'guide.model', or 'guide.url' of a server that "
+        "gives log-probabilities of prompts, or name a class of your own with a method 'score(requests)'."
     )
 
 
@@ -187,6 +201,7 @@ def trackers_are_installed(config: Config) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     the_guide_has_probabilities,
+    the_guide_scores_texts,
     a_guide_is_steered_only_to_write,
     candidates_are_whole_texts,
     groups_fill_the_episodes,

@@ -6,11 +6,20 @@ from rlgf.guides.base import (
     Guide,
     RecordedGuide,
     RemoteGuide,
+    RemoteScoringGuide,
     Request,
     ScoringGuide,
+    TextScoringGuide,
     Usage,
 )
-from rlgf.guides.config import GuideConfig, build_guide, guide_models, http_configs, scoring_guide
+from rlgf.guides.config import (
+    GuideConfig,
+    build_guide,
+    guide_models,
+    http_configs,
+    scoring_guide,
+    text_scoring_guide,
+)
 from rlgf.guides.ensemble import EnsembleConfig, EnsembleGuide
 from rlgf.guides.http import HTTPGuide
 from rlgf.guides.http_config import HTTPGuideConfig
@@ -18,6 +27,7 @@ from rlgf.guides.local import LocalGuide, LocalGuideConfig, guide_template
 from rlgf.guides.own import OwnGuideConfig
 from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
 from rlgf.guides.settings import GuideKind, GuideSettings
+from rlgf.objectives.alignment import Piece
 
 __all__ = [
     "BudgetSpentError",
@@ -33,16 +43,20 @@ __all__ = [
     "LocalGuide",
     "LocalGuideConfig",
     "OwnGuideConfig",
+    "Piece",
     "RecordedGuide",
     "RemoteGuide",
+    "RemoteScoringGuide",
     "ReplayGuide",
     "ReplayGuideConfig",
     "Request",
     "ScoringGuide",
+    "TextScoringGuide",
     "Usage",
     "build_guide",
     "guide_models",
     "guide_template",
     "http_configs",
     "scoring_guide",
+    "text_scoring_guide",
 ]

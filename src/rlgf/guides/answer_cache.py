@@ -63,6 +63,7 @@ class GuideCache:
             "prompt_length": request.prompt_length,
             "max_new_tokens": request.max_new_tokens,
             "seed": request.seed,
+            **({} if request.scored is None else {"scored": request.scored}),
             "answer": dict(answer),
         }
 
@@ -119,7 +120,7 @@ class GuideCache:
         return int(self._store.volume())
 
     def export(self, path: Path, model: str | None = None) -> int:
-        """Write the answers of one guide as JSON lines, which a replay guide reads.
+        """Write the texts of one guide as JSON lines, which a replay guide reads.
 
         Args:
             model: the guide's name in `summary`, or its model alone where no other guide has that model; may be
@@ -131,7 +132,7 @@ class GuideCache:
         Raises:
             UserError: there are several guides and none of them is named, or none of that name.
         """
-        entries = list(self.entries())
+        entries = [entry for entry in self.entries() if "scored" not in entry]
         by_key = {_hits_key(entry["guide"]): entry["guide"] for entry in entries}
         names = guide_names(list(by_key.values()))
         keys = dict(zip(names, by_key, strict=True))
@@ -188,5 +189,7 @@ def _key(identity: Mapping[str, Any], request: Request) -> str:
         request.max_new_tokens,
         request.seed,
     ]
-    asked += [as_dicts(request.messages)] if request.messages else []  # so that older answers are still found
+    # So that older answers are still found.
+    asked += [as_dicts(request.messages)] if request.messages else []
+    asked += [] if request.scored is None else [{"scored": request.scored, "ends": request.scores_end}]
     return "answer " + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

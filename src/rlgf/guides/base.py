@@ -12,12 +12,13 @@ from torch import Tensor
 
 from rlgf.errors import UserError
 from rlgf.models.forward import Tokens
+from rlgf.objectives.alignment import Piece
 from rlgf.types import Completion, Messages, Sample
 
 
 @dataclass(frozen=True)
 class Request:
-    """One text to continue.
+    """One text to continue, or one to score.
 
     The seed belongs to the request, not to the call: an answer depends on its own request alone,
     however requests are batched or timed.
@@ -39,6 +40,12 @@ class Request:
     template of its own, or none. `written` stands in the assistant's turn."""
     sample: Sample | None = field(default=None, compare=False, repr=False)
     """The row of the task that the prompt is of, for a guide that works from its references or columns."""
+    scored: str | None = None
+    """A text after the prefix of which it is asked how probable it is; None where the prefix is to be continued."""
+    scored_ids: tuple[int, ...] = ()
+    """The same as tokens of the policy, with those that add no text."""
+    scores_end: bool = False
+    """Whether it is also asked how probable it is that the text ends there."""
 
     @property
     def prompt(self) -> str:
@@ -80,6 +87,20 @@ class ScoringGuide(Guide, Protocol):
 
         Returns:
             (B, T, V) without a graph, on the device of ``tokens``.
+        """
+        ...
+
+
+@runtime_checkable
+class TextScoringGuide(Guide, Protocol):
+    """A guide that says how probable a given text is, in tokens of its own: what a server can say, too."""
+
+    def score(self, requests: Sequence[Request]) -> list[list[Piece]]:
+        """The guide's tokens of each request's `scored`, in order and without gaps.
+
+        Each has its log-probability after the prefix and all tokens before it, without top-k and top-p. A token that
+        begins in the prefix is left out, and so is what the guide's context does not hold. Where the request has
+        `scores_end` and the guide can say it, the last piece has no characters: it is the end of the text.
         """
         ...
 
@@ -145,6 +166,15 @@ class RemoteGuide(Guide, Protocol):
 
     def close(self) -> None:
         """Send nothing more; answers under way may come, since it is paid for."""
+        ...
+
+
+@runtime_checkable
+class RemoteScoringGuide(RemoteGuide, TextScoringGuide, Protocol):
+    """A remote guide that scores texts."""
+
+    def score_anew(self, requests: Sequence[Request]) -> list[list[Piece]]:
+        """As `score`, of whatever is there already too: every request is sent, all at once, and no answer is kept."""
         ...
 
 

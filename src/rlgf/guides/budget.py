@@ -18,7 +18,10 @@ _AROUND_A_MESSAGE = 16
 def most(config: HTTPGuideConfig, requests: Sequence[Request]) -> Usage:
     """What requests cost at most together, before their answers say what they did cost."""
     prompt = sum(math.ceil(_characters(config, one) / _CHARACTERS_A_TOKEN) for one in requests)
-    completion = sum(math.ceil(one.max_new_tokens * config.token_ratio) for one in requests)
+    # After a text that is scored one token is written.
+    completion = sum(
+        math.ceil(one.max_new_tokens * config.token_ratio) if one.scored is None else 1 for one in requests
+    )
     return priced(config, len(requests), prompt, completion)
 
 
@@ -28,7 +31,7 @@ def _characters(config: HTTPGuideConfig, request: Request) -> int:
         sent = chat_messages(config, request)
         return sum(len(one["content"]) + _AROUND_A_MESSAGE for one in sent)
     around = len(config.template) + len(config.system or "") if config.style == "chat" else 0
-    return len(request.prefix) + around
+    return len(request.prefix) + len(request.scored or "") + around
 
 
 def priced(config: HTTPGuideConfig, calls: int, prompt: int, completion: int) -> Usage:

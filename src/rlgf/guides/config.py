@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 
 from rlgf.errors import UserError
-from rlgf.guides.base import Guide, ScoringGuide
+from rlgf.guides.base import Guide, ScoringGuide, TextScoringGuide
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig
 from rlgf.guides.own import OwnGuideConfig
@@ -103,6 +103,20 @@ def scoring_guide(guide: Guide | None, policy: LanguageModel) -> ScoringGuide:
                 "distillation compares the guide with the policy token by token, and one of them is an "
                 "encoder-decoder model and the other is not: set 'guide.model' to one of the policy's kind."
             )
+    return guide
+
+
+def text_scoring_guide(guide: Guide | None) -> TextScoringGuide:
+    """The same guide, made sure that it says how probable a text is.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not isinstance(guide, TextScoringGuide):
+        raise UserError(
+            f"the guide {type(guide).__name__} has no method 'score(requests)', which says how probable a text is: set "
+            "'guide.model' or 'guide.url', or add the method."
+        )
     return guide
 
 

@@ -27,8 +27,9 @@ from rlgf.guides.base import Request
 from rlgf.guides.failures import RefusedError, parsed, passes, reported
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.messages import chat_messages, without_echo
-from rlgf.guides.refusals import reason, refusal
+from rlgf.guides.refusals import ASK_ANOTHER, reason, refusal
 from rlgf.guides.reply import Answer, UnusableAnswerError, read_reply
+from rlgf.guides.scored_reply import NoScoresError, read_scores
 
 _TELLING = ("id", "root", "parent", "owned_by", "created", "revision", "version", "digest", "sha", "meta")
 """What a list of models may say of the model behind a name; its other fields change from day to day."""
@@ -39,7 +40,7 @@ _FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyV
 
 
 class Endpoint:
-    """Asks a server for one completion at a time, again and again while it fails. Safe for threads."""
+    """Asks a server for one completion, or about one text, at a time, again and again while it fails. Safe for threads."""
 
     def __init__(self, config: HTTPGuideConfig) -> None:
         """
@@ -61,11 +62,11 @@ class Endpoint:
         return self._closed.is_set()
 
     def ask(self, request: Request) -> Answer:
-        """The server's continuation.
+        """The server's continuation, or what it says of the text that is to be scored.
 
         Raises:
-            UserError: the server refuses the key, the model or the request, or did not answer
-                within the configured patience.
+            UserError: the server refuses the key, the model or the request, does not say how probable a text is, or
+                did not answer within the configured patience.
         """
         retrying = Retrying(
             retry=retry_if_exception(passes),
@@ -86,8 +87,11 @@ class Endpoint:
                     "mend the address, then --resume."
                 ) from None
             raise UserError(refusal(self.config, error, request, self._models)) from None
+        except NoScoresError as error:
+            raise UserError(f"'guide.url' {self.config.url} {error}: {ASK_ANOTHER}.") from None
         retries = retrying.statistics["attempt_number"] - 1
-        return replace(answer, text=without_echo(self.config, request, answer.text), retries=retries)
+        text = answer.text if request.scored is not None else without_echo(self.config, request, answer.text)
+        return replace(answer, text=text, retries=retries)
 
     def describe(self) -> dict[str, Any] | None:
         """What the server says of the model behind its name, in its list of models; None where it does not answer."""
@@ -124,6 +128,12 @@ class Endpoint:
 
     def _attempt(self, request: Request) -> Answer:
         config = self.config
+        if request.scored is not None:
+            end = (config.end_token or "") if request.scores_end else ""
+            text = request.prefix + request.scored + end
+            parameters = config.scoring_parameters()
+            raw = self._client.completions.with_raw_response.create(prompt=text, **parameters)
+            return read_scores(_body(raw.text), request.prefix, request.scored, end)
         length = math.ceil(request.max_new_tokens * config.token_ratio)
         parameters = config.parameters(length, request.seed)
         # The raw text: servers differ in more than the client's types allow.
@@ -139,10 +149,7 @@ class Endpoint:
             if error.code in _FILTERED:
                 return Answer("", finished=False, refused=True, prompt_tokens=0, completion_tokens=0)
             raise
-        reply = parsed(raw.text)
-        if isinstance(reply, Mapping) and reply.get("error"):
-            raise reported(reply["error"])
-        return read_reply(reply, config.style)
+        return read_reply(_body(raw.text), config.style)
 
     def _models(self) -> list[str] | None:
         """The names of the server's models, where it tells them."""
@@ -150,6 +157,17 @@ class Endpoint:
             return [model.id for model in self._client.models.list()]
         except (openai.OpenAIError, ValueError, AttributeError, TypeError):
             return None
+
+
+def _body(text: str) -> Any:
+    """
+    Raises:
+        Exception: what is there is no JSON, or says that something failed.
+    """
+    reply = parsed(text)
+    if isinstance(reply, Mapping) and reply.get("error"):
+        raise reported(reply["error"])
+    return reply
 
 
 def _is_now(created: Any, date: str | None) -> bool:

@@ -20,6 +20,7 @@ from rlgf.guides.reply import Answer, whole_characters
 from rlgf.guides.settings import GuideSettings
 from rlgf.guides.stopwatch import Stopwatch
 from rlgf.models.language_model import LanguageModel
+from rlgf.objectives.alignment import Piece
 from rlgf.types import Completion, Message
 
 _MANY = 8
@@ -120,32 +121,64 @@ class HTTPGuide:
             UserError: the server gives no usable answer, see `Endpoint.ask`; or a model thinks until its limit and
                 has not answered yet.
         """
-        requests = [self._plain(request) for request in requests]
+        answers = self._answered(plain := list(map(self._plain, requests)))
+        completions = list(map(self._completion, answers))
+        self._check_it_speaks(list(dict(zip(plain, answers, strict=True)).values()))
+        return completions
+
+    def score(self, requests: Sequence[Request]) -> list[list[Piece]]:
+        """See `TextScoringGuide.score`; the probabilities are the server's, which is to say at temperature 1.
+
+        Raises:
+            UserError: see `write`, or the server does not say how probable a text is.
+        """
+        return [list(answer.pieces) for answer in self._answered(list(map(self._plain, requests)))]
+
+    def score_anew(self, requests: Sequence[Request]) -> list[list[Piece]]:
+        """See `RemoteScoringGuide.score_anew`.
+
+        Raises:
+            UserError: see `score`.
+        """
+        requests = list(map(self._plain, requests))
+        self._require_budget(requests)
+        answers = list(self._pool.map(self._endpoint.ask, requests))
+        for request, answer in zip(requests, answers, strict=True):
+            self._book(answer, self._most([request]))
+        return [list(answer.pieces) for answer in answers]
+
+    def _answered(self, requests: Sequence[Request]) -> list[Answer]:
+        """The answer to each of some plain requests, which is booked."""
         kept = {request: self._answers.get(request) for request in requests if request not in self._under_way}
         new = [request for request, answer in kept.items() if answer is None]
-        if not self._affords(new):
-            self._release_cached()
-            if not self._affords(new):
-                raise BudgetSpentError(
-                    over_budget(self.config.budget, self.usage), go_on=self.config.budget.then == "unguided"
-                )
+        self._require_budget(new)
         self._submit(new)
         started = time.perf_counter()
         fresh = self._settle([request for request in dict.fromkeys(requests) if request in self._under_way])
         self.usage.waited_seconds += time.perf_counter() - started
         self.usage.busy_seconds += self._busy.take()
         paid = {request for request, found in fresh.items() if not found.cached}
-        hits = len([request for request in requests if request not in paid])
+        hits = sum(request not in paid for request in requests)
         self.usage.cached += hits
         self._answers.count_hits(hits)
-        answers = {**kept, **{request: found.answer for request, found in fresh.items()}}
-        completions = [self._completion(answers[request]) for request in requests]
-        self._check_it_speaks([answer for answer in answers.values() if answer is not None])
-        return completions
+        known = {request: answer for request, answer in kept.items() if answer is not None}
+        known |= {request: found.answer for request, found in fresh.items()}
+        return [known[request] for request in requests]
+
+    def _require_budget(self, requests: Sequence[Request]) -> None:
+        """
+        Raises:
+            BudgetSpentError: the budget does not allow these requests.
+        """
+        if not self._affords(requests):
+            self._release_cached()
+        if not self._affords(requests):
+            spent = over_budget(self.config.budget, self.usage)
+            raise BudgetSpentError(spent, go_on=self.config.budget.then == "unguided")
 
     def _plain(self, request: Request) -> Request:
         """The request as the server sees it: text of whole characters, or a chat without the policy's rendering."""
-        plain = replace(request, prompt_ids=None, written_ids=(), messages=())
+        plain = replace(request, prompt_ids=None, written_ids=(), scored_ids=(), messages=())
         if request.messages and self.config.style == "chat":
             messages = tuple(Message(m.role, whole_characters(m.content)) for m in request.messages)
             plain = replace(plain, prefix=request.written, prompt_length=0, messages=messages)
@@ -226,8 +259,7 @@ class HTTPGuide:
         self._answers.put(request, answer)
         return _Found(answer, cached=False)
 
-    def _completion(self, answer: Answer | None) -> Completion:
-        assert answer is not None, "kept, or just asked for"
+    def _completion(self, answer: Answer) -> Completion:
         self.usage.empty += not answer.text.strip()
         self.usage.refused += answer.refused
         self.usage.thought_only += answer.thought_only

@@ -82,6 +82,9 @@ class HTTPGuideConfig(GuideSettings):
     """What the server calls the limit of an answer; OpenAI's newer models want the second."""
     stop: tuple[str, ...] = Field(default=(), max_length=4)
     """Texts at which the guide ends its own."""
+    end_token: str | None = Field(default=None, min_length=1)
+    """How the guide's tokenizer writes the token that ends a text, such as ``<|im_end|>``: what is learned from its scores
+    then includes when to end."""
     extra_body: dict[str, Any] = {}
     """Further fields of the request, such as ``chat_template_kwargs: {enable_thinking: false}`` (vLLM)."""
     headers: Annotated[dict[str, str], FREE] = {}
@@ -133,6 +136,7 @@ class HTTPGuideConfig(GuideSettings):
         taken = {"model": "guide.model", "prompt": "the task", "messages": "guide.template"}
         taken |= {name: f"guide.{name}" for name in ("temperature", "top_p", "stop")}
         taken |= {"seed": "guide.send_seed", "n": "one answer at a time"}
+        taken |= dict.fromkeys(("echo", "logprobs"), "what the algorithm reads")
         taken |= dict.fromkeys(("max_tokens", "max_completion_tokens"), "guide.length_parameter")
         for name in body.keys() & taken.keys():
             raise ValueError(f"it must not hold '{name}', which comes from {taken[name]}")
@@ -155,11 +159,24 @@ class HTTPGuideConfig(GuideSettings):
                 raise ValueError(f"'{name}' belongs to 'style: chat'")
         return self
 
-    _ADDED: ClassVar = ("revision", "system", "send_seed", "length_parameter", "stop", "extra_body")
+    _ADDED: ClassVar = (
+        "revision",
+        "system",
+        "send_seed",
+        "length_parameter",
+        "stop",
+        "extra_body",
+        "end_token",
+    )
 
     @property
     def label(self) -> str:
         return self.model
+
+    @property
+    def never_scores_texts(self) -> bool:
+        # A chat server has no place for an answer that is given.
+        return self.style == "chat"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -187,6 +204,15 @@ class HTTPGuideConfig(GuideSettings):
             found["seed"] = seed % 2**31
         if self.stop:
             found["stop"] = list(self.stop)
+        return found | ({"extra_body": self.extra_body} if self.extra_body else {})
+
+    def scoring_parameters(self) -> dict[str, Any]:
+        """What a request says that asks how probable its text is: the text comes back with log-probabilities.
+
+        One token is written after it, since some servers refuse to write none. On some servers the temperature counts.
+        """
+        found: dict[str, Any] = {"model": self.model, self.length_parameter: 1, "echo": True, "logprobs": 1}
+        found |= {name: 1.0 for name in ("temperature", "top_p") if getattr(self, name) is not None}
         return found | ({"extra_body": self.extra_body} if self.extra_body else {})
 
     def resolved_headers(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ from rlgf.guides.base import Request
 from rlgf.guides.endpoint import Endpoint
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.reply import Answer
+from rlgf.objectives.alignment import Piece
 
 
 class KeptAnswers:
@@ -31,12 +32,15 @@ class KeptAnswers:
     def get(self, request: Request) -> Answer | None:
         """The answer to a request, if one was kept."""
         found = self._cache.get(self._identity(), request) if self._cache is not None else None
-        return None if found is None else Answer(**found)
+        if found is None:
+            return None
+        return Answer(**{**found, "pieces": tuple(Piece(*piece) for piece in found.get("pieces", ()))})
 
     def put(self, request: Request, answer: Answer) -> None:
         """Keep what the server has just answered."""
         if self._cache is not None:
-            self._cache.put(self._identity(reached=True), request, asdict(answer))
+            kept = {name: value for name, value in asdict(answer).items() if value or name != "pieces"}
+            self._cache.put(self._identity(reached=True), request, kept)
 
     def count_hits(self, number: int) -> None:
         """Remember that so many answers were of use once more."""

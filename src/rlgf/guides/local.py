@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
+from rlgf.guides.given_text import GivenText, given_text
 from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE, LATER
 from rlgf.models.encoder_decoder import is_encoder_decoder
@@ -26,6 +27,8 @@ from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.samplers import Beginning, BuiltinSampler, EngineConfig, Sampler, build_sampler
 from rlgf.models.sampling import Sampling, log_distribution
 from rlgf.models.text import Codec
+from rlgf.models.text_scores import text_scores
+from rlgf.objectives.alignment import Piece
 from rlgf.types import Completion
 
 _TEXT = "{text}"
@@ -63,6 +66,10 @@ class LocalGuideConfig(ModelConfig, GuideSettings):
     def never_scores(self) -> bool:
         return False
 
+    @property
+    def never_scores_texts(self) -> bool:
+        return False
+
 
 class LocalGuide:
     """A frozen causal model.
@@ -80,7 +87,9 @@ class LocalGuide:
         assert start is not None, "it has to see whether the policy's tokenizer is its own"
         model = load_language_model(settings)
         sampler = build_sampler(settings.sampler, model, "guide", settings.max_batch_tokens)
-        return cls(model, start.tokenizer, settings.sampling, sampler=sampler, template=settings.template)
+        return cls(
+            model, start.tokenizer, settings.sampling, settings.max_batch_tokens, sampler, settings.template
+        )
 
     def __init__(
         self,
@@ -99,6 +108,7 @@ class LocalGuide:
         """
         self.language_model = language_model
         self.sampling = sampling
+        self.max_batch_tokens = max_batch_tokens
         self.sampler: Sampler = sampler or BuiltinSampler(language_model, "guide", max_batch_tokens)
         self.policy_codec = Codec(policy_tokenizer)
         self.shares_tokenizer = language_model.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
@@ -146,6 +156,44 @@ class LocalGuide:
             logits, _ = response_outputs(model, tokens.to(model.device))
         untruncated = Sampling(temperature=self.sampling.temperature)
         return log_distribution(logits, untruncated, ()).to(tokens.response_ids.device)
+
+    def score(self, requests: Sequence[Request]) -> list[list[Piece]]:
+        """See `TextScoringGuide.score`; at the guide's temperature.
+
+        Tokens of the policy are scored as they are where they are the guide's too, other texts as the guide's tokenizer
+        cuts them.
+        """
+        read = [self._given(request) for request in requests]
+        with self.language_model.running() as model:
+            texts = [(prompt, text.ids) for prompt, text in read]
+            found = text_scores(model, texts, self.sampling.temperature, self.max_batch_tokens)
+        return [text.pieces(logprobs) for (_, text), logprobs in zip(read, found, strict=True)]
+
+    def _given(self, request: Request) -> tuple[list[int], GivenText]:
+        """The prompt, without its beginning where it is too long for the model, and the text to score after it."""
+        assert request.scored is not None, "asked for in the request"
+        model, told = self.language_model, self._prompt(request)
+        if self.shares_tokenizer and request.prompt_ids is not None and request.scored_ids:
+            same = told == request.prompt
+            prompt = self.policy_codec.inner(request.prompt_ids) if same else model.codec.encode_prompt(told)
+            before = model.context(request.prompt_ids)
+            # The end is that of the policy's, which may not be the only one.
+            ids, end = list(request.scored_ids), request.scored_ids[-1]
+            text = GivenText.of(
+                model.codec, ids[: -1 if request.scores_end else None], before, request.scored
+            )
+        else:
+            (prompt, text), end = given_text(model, told, request.scored), model.end_id
+        if request.scores_end:
+            text = text.with_end(len(request.scored), end)
+        room = sys.maxsize
+        if not is_encoder_decoder(model.model):
+            context = getattr(
+                model.model.config.get_text_config(decoder=True), "max_position_embeddings", None
+            )
+            text = text.cut((context or sys.maxsize) - 1)
+            room = max((context or sys.maxsize) - len(text.ids), 1)
+        return model.as_prompt(prompt, room), text
 
     def check_vocabulary(self) -> None:
         """Refuse to score tokens of another vocabulary.

@@ -27,6 +27,11 @@ class OwnGuideConfig(GuideSettings):
         # What a function returns shows only once it is called.
         return isinstance(made, type) and not hasattr(made, "log_distribution")
 
+    @property
+    def never_scores_texts(self) -> bool:
+        made = own_guide(self)
+        return isinstance(made, type) and not hasattr(made, "score")
+
 
 def own_guide(config: OwnGuideConfig) -> Callable[..., Any]:
     """The class or function that makes a guide of your own, not called yet.

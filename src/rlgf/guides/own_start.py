@@ -34,6 +34,10 @@ class OwnStartGuideConfig(GuideSettings):
     def never_scores(self) -> bool:
         return False
 
+    @property
+    def never_scores_texts(self) -> bool:
+        return False
+
 
 class OwnStartGuide(LocalGuide):
     """Writes and scores with the policy's frozen start, whichever hint that may read (see `Hint.reader`)."""

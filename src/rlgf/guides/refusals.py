@@ -29,6 +29,9 @@ _NOT_TAKEN = re.compile(
 _TOO_LONG = re.compile(r"too (large|long|big|many)|at most|at least|minimum|maximum|exceed|context", re.I)
 """What servers say of a number of tokens that they could not give, whatever the parameter's name."""
 
+ASK_ANOTHER = "name a server that scores prompts, such as vLLM's, or set 'guide.model'"
+"""For a server that does not say how probable a text is."""
+
 
 def refusal(
     config: HTTPGuideConfig, error: Exception, request: Request, models: Callable[[], list[str] | None]
@@ -56,6 +59,8 @@ def refusal(
         remedies = [_REMEDIES.get(name, f"take '{name}' out of 'guide.extra_body'") for name in refused]
         sent = " or ".join(remedies)
         return f"{where}: the server refuses '{refused[0]}' ({said}): {sent}."
+    if request.scored is not None and status in (400, 422, 501):
+        return f"{where}: the server refuses to say how probable a text is ({said}): {ASK_ANOTHER}."
     if not request.prefix.strip() and not request.messages and status in (400, 422):
         return (
             f"{where}: the server refuses an empty prompt ({said}): give the task's prompts some text, or set "

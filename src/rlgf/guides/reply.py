@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rlgf.objectives.alignment import Piece
+
 ENDED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence")
 """What servers call it when a model ended its text itself."""
 _CUT = ("length", "max_tokens")
@@ -38,6 +40,8 @@ class Answer:
     """Whether the model thought until its limit and did not come to an answer."""
     mended: bool = False
     """Whether the text held half characters, which were replaced."""
+    pieces: tuple[Piece, ...] = ()
+    """Of a text that was to be scored, the guide's tokens."""
 
 
 def read_reply(reply: Any, style: Literal["completions", "chat"]) -> Answer:
@@ -46,10 +50,7 @@ def read_reply(reply: Any, style: Literal["completions", "chat"]) -> Answer:
     Raises:
         UnusableAnswerError: there is no text in it, and no reason why there is none.
     """
-    choices = reply.get("choices") if isinstance(reply, Mapping) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
-        raise UnusableAnswerError("a reply without choices")
-    choice, field = choices[0], "text" if style == "completions" else "content"
+    choice, field = first_choice(reply), "text" if style == "completions" else "content"
     message = choice if style == "completions" else choice.get("message")
     message = message if isinstance(message, Mapping) else {}
     reason, content = str(choice.get("finish_reason")).lower(), message.get(field)
@@ -59,24 +60,45 @@ def read_reply(reply: Any, style: Literal["completions", "chat"]) -> Answer:
     text = _without_thinking(said) if said and style == "chat" else said
     thought = said != text or _has_part(content, "thinking", "reasoning") or any(map(message.get, _THINKING))
     # A model whose limit ran out in thought, on some servers without a word of what it thought.
-    usage = reply.get("usage")
-    usage = usage if isinstance(usage, Mapping) else {}
-    cut = reason in _CUT and usage.get("completion_tokens") != 0
+    cut = reason in _CUT and _usage(reply).get("completion_tokens") != 0
     thought_only = not refused and not text and (thought or cut)
     said_nothing = field in message and reason in ENDED
     if text is None and not (refused or thought_only or said_nothing):
         raise UnusableAnswerError("a choice without text")
     text = "" if refused or text is None else text
     whole = whole_characters(text)
+    prompt_tokens, completion_tokens = used(reply)
     return Answer(
         text=whole,
         finished=reason in ENDED,
         refused=refused,
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         thought_only=thought_only,
         mended=whole != text,
     )
+
+
+def first_choice(reply: Any) -> Mapping[str, Any]:
+    """
+    Raises:
+        UnusableAnswerError: there is none.
+    """
+    choices = reply.get("choices") if isinstance(reply, Mapping) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        raise UnusableAnswerError("a reply without choices")
+    return choices[0]
+
+
+def used(reply: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens of the prompt and of the completion, 0 where a server does not say."""
+    usage = _usage(reply)
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def _usage(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    usage = reply.get("usage")
+    return usage if isinstance(usage, Mapping) else {}
 
 
 def _without_thinking(text: str) -> str:
@@ -90,9 +112,9 @@ def _has_part(content: Any, *kinds: str) -> bool:
     return any(isinstance(part, Mapping) and part.get("type") in kinds for part in parts)
 
 
-def _count(used: Any) -> int:
+def _count(said: Any) -> int:
     """A number of tokens, or 0 where a server says something else."""
-    return int(used) if isinstance(used, int | float) and 0 < used < 1e12 else 0
+    return int(said) if isinstance(said, int | float) and 0 < said < 1e12 else 0
 
 
 def _joined(content: Any) -> str | None:

@@ -42,6 +42,11 @@ class GuideSettings(BaseModel):
         """Whether it can be told already that it will have no probabilities."""
         return True
 
+    @property
+    def never_scores_texts(self) -> bool:
+        """Whether it can be told already that it will not say how probable a text is."""
+        return True
+
 
 @runtime_checkable
 class GuideKind(Protocol):

@@ -15,6 +15,8 @@ from rlgf import distributed
 from rlgf.algorithms import Algorithm, Estimates, Estimator, Pairs, Signals
 from rlgf.errors import UserError
 from rlgf.finite import require_finite
+from rlgf.guides.base import TextScoringGuide
+from rlgf.learning.guide_scores import guide_scores
 from rlgf.learning.inputs import read_by, read_by_any
 from rlgf.models import sharding
 from rlgf.models.critic import Critic
@@ -47,6 +49,8 @@ class Assessor:
     """How far the run is, for rewards that ask; the trainer counts its updates in it."""
     importance_bound: float | None = None
     """Bound of the importance weights of tokens that others sampled for the policy; None: they all weigh 1."""
+    guide: TextScoringGuide | None = None
+    """Needed by rows that learn from how probable the guide finds the texts."""
 
     def assess(self, rollout: Rollout, row: Algorithm, kl_coefficient: float) -> Experience:
         """Score a rollout as the row's terms need it.
@@ -87,6 +91,11 @@ class Assessor:
             found = self._logprobs(self.policy, rollout)
             require_finite("the policy's log-probabilities before the update", found, rollout.response_mask)
             scored = replace(scored, old_logprobs=found)
+        if row.reads_guide_scores:
+            assert self.guide is not None, "checked when the run was set up"
+            chunks, found = guide_scores(self.guide, self.policy, rollout)
+            require_finite("the guide's log-probabilities", found)
+            scored = replace(scored, chunks=chunks, guide_logprobs=found)
         if row.critic is not None:
             critic = self.critics[row.critic]
             found = score_values(critic, self.policy.model, rollout, self.max_batch_tokens)
@@ -112,6 +121,9 @@ class Assessor:
             rollout.group,
             row.gamma,
             row.gae_lambda,
+            rollout.sampled_logprobs,
+            scored.chunks,
+            scored.guide_logprobs,
         )
         found = row.estimator.estimate(signals)
         if isinstance(found, Pairs):

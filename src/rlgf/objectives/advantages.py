@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rlgf.objectives.losses import log_ratio
+
 
 def gae(
     rewards: Float[Tensor, "B T"],
@@ -130,6 +132,27 @@ def _within_groups(
 def _alike(deviation: Tensor, mean: Tensor, dtype: torch.dtype) -> Tensor:
     """Whether numbers of a precision differ by no more than rounding, which no scaling may make a signal."""
     return deviation <= 16 * torch.finfo(dtype).eps * mean.abs()
+
+
+def guide_log_ratio(
+    guide_logprobs: Float[Tensor, "B T"], logprobs: Float[Tensor, "B T"], chunks: Int[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """How much more probable the guide finds what the policy wrote: ``A_t = log g(c | s) - log pi(c | s)``.
+
+    c is the chunk of the text that token t belongs to, s the text before it, and each token of a chunk gets all of it,
+    since the policy chose them together; with one tokenizer c is the token itself. Over tokens that the policy draws,
+    the expectation of ``A_t grad log pi(y_t | s_t)`` at one state is ``-grad KL(pi || g)``, so that no reward is
+    needed (Gu et al., arXiv 2306.08543, section 2.2: the single-step part of the gradient; Lu et al. 2025, "On-Policy
+    Distillation", Thinking Machines Lab: the reverse KL as the advantage, without a discounted future). What rounding
+    alone can make counts as nothing, see `losses.log_ratio`.
+
+    Args:
+        guide_logprobs: the guide's, of the chunk that each token belongs to.
+        logprobs: the policy's, of each token under the distribution it was drawn from.
+        chunks: the number of each token's chunk, from 1 on; tokens of the number 0 get the advantage 0.
+    """
+    sums = torch.zeros(len(chunks), int(chunks.max()) + 1).scatter_add(1, chunks, logprobs)
+    return torch.where(chunks > 0, -log_ratio(sums.gather(1, chunks), guide_logprobs), 0.0)
 
 
 def importance_weights(

@@ -93,8 +93,27 @@ def evaluation_asks(author: Author, config: RolloutConfig, prompts: int) -> list
 
 def first_request(config: RolloutConfig, train: Sequence[Sample]) -> Request:
     """What a remote guide is asked before a run, so that its faults show before models load."""
-    longest = max((train[i] for i in range(min(256, len(train)))), key=lambda sample: len(sample.prompt))
+    longest = _longest(train)
     return Request(longest.prompt, config.max_response_tokens, seed=0, messages=longest.messages)
+
+
+def scored_first(train: Sequence[Sample]) -> list[Request]:
+    """The texts that a remote guide scores twice before a run that learns from its scores."""
+    chosen = [train[0], _longest(train)]
+    return [
+        Request(one.prompt, 1, seed=0, prompt_length=len(one.prompt), messages=one.messages, scored=text)
+        for one, text in zip(chosen, _SCORED_FIRST, strict=True)
+    ]
+
+
+def _longest(train: Sequence[Sample]) -> Sample:
+    return max((train[i] for i in range(min(256, len(train)))), key=lambda sample: len(sample.prompt))
+
+
+_SCORED_FIRST = (
+    " The first answer is a short one, and it ends here.",
+    " Another one: 12 of 37 birds, é and ü among them, flew north.",
+)
 
 
 def _asks(drafts: Sequence[Draft], row: Algorithm, config: RolloutConfig, progress: float) -> list[Ask]:

@@ -20,6 +20,7 @@ from rlgf.guides import (
     build_guide,
     guide_models,
     scoring_guide,
+    text_scoring_guide,
 )
 from rlgf.guides.base import ScoringGuide
 from rlgf.learning.assessor import Assessor
@@ -40,7 +41,6 @@ from rlgf.rewards import Reward, Scale
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.collector import Collector
-from rlgf.rollout.config import RolloutConfig
 from rlgf.run import memory
 from rlgf.run.start import check_comparable, load_start, scratch_texts
 from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
@@ -110,7 +110,7 @@ def build_parts(
     with distributed.main_first():
         data = _data(config, task, policy, reward)
         if guide is None and config.guide is not None:
-            guide = _early_guide(config.guide, config.rollout, data.train)
+            guide = _early_guide(config, config.guide, data.train, evaluates=evaluates)
         reward, judge = scorers(config, reward, data.train)
         models = _models(config, policy, data.train, evaluates=evaluates)
         if isinstance(reward, PolicyReadingReward):
@@ -143,11 +143,13 @@ def _data(config: Config, task: Task | None, policy: LanguageModel | None, rewar
     return _Data(prompted, train, metrics)
 
 
-def _early_guide(config: GuideSettings, rollout: RolloutConfig, train: Prompted) -> Guide | None:
+def _early_guide(
+    config: Config, settings: GuideSettings, train: Prompted, *, evaluates: bool
+) -> Guide | None:
     """A guide that loads no model; of one that does, what can be tried before it does."""
-    if config.early:
-        return asked_guide(config, rollout, train)
-    check_chats(guide_models(config), train)
+    if settings.early:
+        return asked_guide(config, train, evaluates=evaluates)
+    check_chats(guide_models(settings), train)
     return None
 
 
@@ -184,9 +186,10 @@ def _assembled(
     optimizer: OptimizerFactory | None,
     scheduler: SchedulerFactory | None,
 ) -> Parts:
-    policy, rollout = models.policy, config.rollout
+    policy, rollout, rows = models.policy, config.rollout, config.algorithm.rows
     # Before the first episode is paid for, not in the middle of the first update.
-    scorer = scoring_guide(guide, policy) if any(row.distills for row in config.algorithm.rows) else None
+    scorer = scoring_guide(guide, policy) if any(row.distills for row in rows) else None
+    text_scorer = text_scoring_guide(guide) if any(row.reads_guide_scores for row in rows) else None
     critics = _critics(config, models)
     sampler = build_sampler(
         config.sampler,
@@ -209,6 +212,7 @@ def _assembled(
         config.reward.scale if config.reward is not None else Scale(),
         state,
         config.sampler.importance_bound,
+        text_scorer,
     )
     candidates = config.guide.candidates if config.guide is not None else 1
     return Parts(

@@ -13,12 +13,13 @@ from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides import (
     Guide,
-    GuideSettings,
     LocalGuideConfig,
     RemoteGuide,
+    RemoteScoringGuide,
     build_guide,
     guide_template,
 )
+from rlgf.guides.repeats import check_repeats
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import (
     ModelConfig,
@@ -27,24 +28,31 @@ from rlgf.models.loading import (
 from rlgf.rewards import Reward, RewardInput, build_reward, score
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
-from rlgf.rollout.config import RolloutConfig
-from rlgf.rollout.plan import first_request
+from rlgf.rollout.plan import first_request, scored_first
 from rlgf.tasks.chats import Prompted
 from rlgf.tasks.source import CHECKED
 from rlgf.types import Sample
 
 
-def asked_guide(config: GuideSettings, rollout: RolloutConfig, train: Sequence[Sample]) -> Guide:
+def asked_guide(config: Config, train: Sequence[Sample], *, evaluates: bool) -> Guide:
     """A guide that loads no model; a remote one is asked once, so that a wrong address, key, model or
-    context shows before models load.
+    context shows before models load. One that a run learns from by its scores is to say the same twice.
+
+    Args:
+        evaluates: nothing is trained.
 
     Raises:
-        UserError: it cannot be had, or its answer is none.
+        UserError: it cannot be had, or its answer is none, or it does not repeat its scores.
     """
-    guide = build_guide(config)
+    assert config.guide is not None, "asked for where there is one"
+    guide = build_guide(config.guide)
+    scores = not evaluates and any(row.reads_guide_scores for row in config.algorithm.rows)
     # By one process, since a limit is one of the run: it may allow no second request.
     if isinstance(guide, RemoteGuide) and distributed.is_main():
-        guide.write([first_request(rollout, train)])
+        if scores and isinstance(guide, RemoteScoringGuide):
+            check_repeats(guide, scored_first(train), getattr(config.guide, "url", ""))
+        if not scores or any(row.asks_for_texts for row in config.algorithm.rows):
+            guide.write([first_request(config.rollout, train)])
     return guide
 
 

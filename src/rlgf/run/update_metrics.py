@@ -61,7 +61,28 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
         read = read_by(row.value_term, rollout, row)
         explained = explained_variance(scored.values[read], experience.returns[read])
         found |= {} if math.isnan(explained) else {"explained_variance": explained}
-    return found | _of_guide_texts(scored, row) | _of_engine(experience)
+    return found | _of_guide_texts(scored, row) | _of_guide_scores(scored) | _of_engine(experience)
+
+
+def _of_guide_scores(scored: Scored) -> dict[str, float]:
+    """How far the policy is from a guide that scores its texts.
+
+    Returns:
+        ``guide_kl``: nats per token by which the policy finds its own texts more probable than the guide does, an
+        estimate of KL(policy || guide) over the tokens that the guide could be compared at; ``guide_seen``: the share of
+        the policy's tokens that these are.
+    """
+    rollout, chunks, said = scored.rollout, scored.chunks, scored.guide_logprobs
+    if chunks is None or said is None:
+        return {}
+    seen, by_policy = chunks > 0, rollout.written_by(Author.POLICY)
+    found = {"guide_seen": float(seen.sum() / by_policy.sum().clamp(min=1))}
+    if seen.any():
+        # A chunk has one probability, which stands at each of its tokens.
+        counts = torch.zeros(len(chunks), int(chunks.max()) + 1).scatter_add(1, chunks, seen.float())
+        shares = said[seen] / counts.gather(1, chunks)[seen]
+        found["guide_kl"] = float((rollout.sampled_logprobs[seen] - shares).mean())
+    return found
 
 
 def _of_engine(experience: Experience) -> dict[str, float]:

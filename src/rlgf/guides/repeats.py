@@ -1,0 +1,38 @@
+"""Whether a server says the same of a text when it is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlgf.errors import UserError
+from rlgf.guides.base import RemoteScoringGuide, Request
+from rlgf.objectives.alignment import Piece
+
+MOST_DIFFERENCE = 0.05
+"""Nats per token. Policy and guide differ by some tenths of a nat where there is something to learn."""
+
+
+def check_repeats(guide: RemoteScoringGuide, requests: Sequence[Request], url: str) -> None:
+    """Score some texts twice, first one by one and then all at once, and compare.
+
+    Raises:
+        UserError: the server gives no log-probabilities, or others the second time.
+    """
+    alone = [guide.score_anew([request])[0] for request in requests]
+    for first, second in zip(alone, guide.score_anew(requests), strict=True):
+        gap = difference(first, second)
+        if gap is None or gap > MOST_DIFFERENCE:
+            how = "were cut into other tokens" if gap is None else f"differ by {gap:.2g} nats per token"
+            raise UserError(
+                f"'guide.url' {url}: a text was scored twice, and the answers {how} (at most {MOST_DIFFERENCE:g} are "
+                "allowed): serve one model, in float32 or so that results do not depend on the batch "
+                "(VLLM_BATCH_INVARIANT=1 on vLLM), or name another server."
+            )
+
+
+def difference(first: Sequence[Piece], second: Sequence[Piece]) -> float | None:
+    """How far two answers are apart, in nats per token; None where they are of different tokens."""
+    if [piece[:2] for piece in first] != [piece[:2] for piece in second]:
+        return None
+    gaps = [abs(one.logprob - other.logprob) for one, other in zip(first, second, strict=True)]
+    return sum(gaps) / max(len(gaps), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from recipe_files import ROOT
+from rlgf.algorithms import ALGORITHMS
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.tasks import Task, build_task
@@ -89,3 +91,13 @@ def test_the_stand_in_recipe_goes_over_the_one_of_imdb() -> None:
     recipes = ROOT / "recipes"
     config = load_config(recipes / "imdb.yaml", recipes / "review_verdicts.yaml")
     assert (config.task.name, config.rollout.min_response_tokens) == ("review-verdicts", 0)
+
+
+def test_each_row_has_a_recipe_in_the_matrix_of_what_runs_with_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded here, run by `make matrix`."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.chdir(ROOT)
+    matrix = importlib.import_module("matrix")
+    assert set(matrix.ALGORITHMS) == set(ALGORITHMS) - {"offline-dpo"}
+    for algorithm in matrix.ALGORITHMS:
+        assert load_config(*matrix.command(algorithm, "tldr", "LoRA")).algorithm.name == algorithm

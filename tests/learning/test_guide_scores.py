@@ -163,6 +163,7 @@ class Doubles(Halves):
         return found
 
 
+@pytest.mark.long
 def test_a_policy_learns_to_write_as_a_guide_with_other_tokens() -> None:
     sizes = {"episodes": 64, "max_prompt_tokens": 4, "max_response_tokens": 6, "min_response_tokens": 6}
     learner = trainer(Doubles(), updates=16, rollout=sizes)

@@ -114,6 +114,7 @@ def test_without_it_nothing_changes(tmp_path: Path) -> None:
     assert ahead(tmp_path / "one", 1).config.identity["training"] == {"async_steps": 1}
 
 
+@pytest.mark.long
 def test_how_fast_anybody_is_changes_nothing(tmp_path: Path) -> None:
     slow_guide = ahead(tmp_path / "guide", 2, algorithm="ppo++", guide=SlowGuide(0.1))
     slow_policy = ahead(tmp_path / "policy", 2, algorithm="ppo++", during=lambda update: time.sleep(0.1))
@@ -136,6 +137,7 @@ def test_a_loop_of_ones_own_ends_in_the_same_bytes(tmp_path: Path) -> None:
     assert not threads(), "it ends with the last update"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("algorithm", "steps"), [("grpo", 1), ("ppo", 2)])
 def test_a_trivial_problem_is_learned(algorithm: str, steps: int, tmp_path: Path) -> None:
     trainer = ahead(

@@ -22,6 +22,7 @@ from toys import letter_gpt
 TESTS = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 def test_two_processes_end_in_the_weights_of_one(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"algorithm": "guided-grpo"}
     toy_trainer(tmp_path / "one", **changes).train()

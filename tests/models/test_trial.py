@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from saved_models import GPT2, loaded, saved
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from architectures import small_tokenizer
-from conftest import ROTARY, sharpen
+from conftest import ROTARY
 from rlgf.models.abilities import Abilities, abilities
-from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import ModelConfig, load_language_model
-
-GPT2: dict[str, Any] = {"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
-
-
-def saved(model: PreTrainedModel, folder: Path) -> Path:
-    sharpen(model).save_pretrained(folder)
-    small_tokenizer().save_pretrained(folder)
-    return folder
-
-
-def loaded(folder: Path) -> LanguageModel:
-    return load_language_model(ModelConfig(model=str(folder)))
 
 
 def test_an_ordinary_model_is_run_in_the_fastest_way(tmp_path: Path) -> None:

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from saved_models import GPT2, loaded, saved
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from architectures import small_tokenizer
-from conftest import sharpen
 from rlgf.models.generate import sample_continuations
-from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.sampling import Sampling
-
-GPT2: dict[str, Any] = {"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
-
-
-def saved(model: PreTrainedModel, folder: Path) -> Path:
-    sharpen(model).save_pretrained(folder)
-    small_tokenizer().save_pretrained(folder)
-    return folder
-
-
-def loaded(folder: Path) -> LanguageModel:
-    return load_language_model(ModelConfig(model=str(folder)))
 
 
 def test_an_id_without_a_token_is_never_written(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from saved_models import GPT2, loaded, saved
 from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -15,23 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from architectures import small_tokenizer
-from conftest import sharpen
 from rlgf.errors import UserError
-from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import ModelConfig, load_language_model
-
-GPT2: dict[str, Any] = {"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
-
-
-def saved(model: PreTrainedModel, folder: Path) -> Path:
-    sharpen(model).save_pretrained(folder)
-    small_tokenizer().save_pretrained(folder)
-    return folder
-
-
-def loaded(folder: Path) -> LanguageModel:
-    return load_language_model(ModelConfig(model=str(folder)))
 
 
 def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:

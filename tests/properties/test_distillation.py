@@ -15,7 +15,6 @@ from torch import Tensor
 from rlgf.algorithms import Algorithm, algorithm_from
 from rlgf.algorithms.catalog import DISTILL
 from rlgf.config import Config, load_config
-from rlgf.errors import UserError
 from rlgf.guides import Guide, LocalGuide, ScoringGuide
 from rlgf.models.forward import Tokens
 from rlgf.models.language_model import LanguageModel
@@ -25,7 +24,7 @@ from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Rollout
-from toys import FavouringGuide, LetterTask, letter_gpt
+from toys import FavouringGuide, LetterTask, letter_gpt, sentence_of
 
 
 def slow_kl(p: list[float], q: list[float]) -> float:
@@ -168,29 +167,19 @@ def test_the_coefficient_follows_its_schedule() -> None:
     assert "distill_loss" not in updater.backward(experience, falling, 1.0)
 
 
-def refusal(make: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        make()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.count(". ") == 0, "one sentence"
-    assert message.endswith(".")
-    return message
-
-
 def test_another_vocabulary_is_refused_before_training() -> None:
     other = LocalGuide(letter_gpt("abcdefgh"), letter_gpt().tokenizer, Sampling())
-    message = refusal(lambda: trainer(other))
+    message = sentence_of(lambda: trainer(other))
     assert "'guide.model' has another vocabulary than the policy" in message
     assert "choose a guide with the policy's tokenizer" in message
     tokens = Tokens.of(episodes(trainer(local(letter_gpt(seed=7)))))
-    assert refusal(lambda: other.log_distribution(tokens)) == message
+    assert sentence_of(lambda: other.log_distribution(tokens)) == message
 
 
 def test_a_guide_made_by_hand_that_cannot_score_is_refused_before_training() -> None:
     guide = FavouringGuide("a", 0.5)
     assert not isinstance(guide, ScoringGuide)
-    message = refusal(lambda: trainer(guide))
+    message = sentence_of(lambda: trainer(guide))
     assert "FavouringGuide has no method 'log_distribution(tokens)'" in message
 
 
@@ -214,7 +203,7 @@ def test_a_recipe_distills_models_from_folders(tmp_path: Path) -> None:
 
     other = saved(letter_gpt("abcdefgh"), tmp_path / "other")
     config = load_config(recipe, shipped, f"guide.model={other}")
-    assert "another vocabulary" in refusal(lambda: build_parts(config, task=LetterTask()))
+    assert "another vocabulary" in sentence_of(lambda: build_parts(config, task=LetterTask()))
 
 
 @pytest.mark.long

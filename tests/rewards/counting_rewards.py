@@ -1,4 +1,4 @@
-"""A reward that counts how often it has learned."""
+"""A reward that counts how often it has learned, and one whose answer is known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlgf.types import Rollout
+
+TEXTS = ["a", "bb", "ccc"]
 
 
 class Counting:
@@ -29,3 +31,13 @@ class Counting:
 
 
 COUNTING = f"{__name__}:Counting"
+
+
+class Returns:
+    """A reward that gives a fixed answer."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> Any:
+        return self.answer

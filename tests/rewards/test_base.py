@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from counting_rewards import Counting
+from counting_rewards import TEXTS, Counting, Returns
 from trl_rewards import GIVEN, said
 
 from chat_toys import ASKED, GOOD, SYSTEM, USER, trl_format_reward
@@ -29,19 +29,6 @@ def test_what_a_reward_can_do_shows_in_its_methods() -> None:
     assert not isinstance(share_of_a, StatefulReward)
     assert isinstance(Discriminator(), LearnedReward)
     assert isinstance(Discriminator(), PolicyReadingReward)
-
-
-TEXTS = ["a", "bb", "ccc"]
-
-
-class Returns:
-    """A reward that gives a fixed answer."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> Any:
-        return self.answer
 
 
 def without_columns(prompts: list[str], completions: list[str]) -> list[float]:

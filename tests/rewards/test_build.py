@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from counting_rewards import TEXTS
 
 from chat_toys import ASKED, GOOD, USER
 from refused_recipes import BASE, refusal
@@ -97,19 +98,6 @@ def test_a_recipe_builds_the_composed_reward(tmp_path: Path) -> None:
     assert parts.assessor.scale.clip == (-2, 2)
 
 
-TEXTS = ["a", "bb", "ccc"]
-
-
-class Returns:
-    """A reward that gives a fixed answer."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-    def __call__(self, prompts: list[str], completions: list[str], **columns: list[Any]) -> Any:
-        return self.answer
-
-
 def lengths(prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
     return [float(len(text)) for text in completions]
 
@@ -121,7 +109,7 @@ def test_functions_are_used_as_they_are_and_classes_are_built() -> None:
     function = build_reward(f"{__name__}:lengths", {})
     assert isinstance(function, Reward)
     assert checked_rewards(function, RewardInput(TEXTS, TEXTS, {})).tolist() == [1.0, 2.0, 3.0]
-    built = build_reward(f"{__name__}:Returns", {"answer": [4.0]})
+    built = build_reward("counting_rewards:Returns", {"answer": [4.0]})
     assert built(["x"], ["y"]) == [4.0]
 
 
@@ -134,7 +122,7 @@ def test_functions_are_used_as_they_are_and_classes_are_built() -> None:
         ("sentiment", {"threshold": "high"}, r"option 'threshold' \(it is 'high'\)"),
         ("judge", {"threshold": 0.9}, r"no option 'threshold'"),
         (f"{__name__}:lengths", {"power": 2}, r"is a function, so it takes no options \(given: power\)"),
-        (f"{__name__}:Returns", {}, r"needs the option 'answer'"),
+        ("counting_rewards:Returns", {}, r"needs the option 'answer'"),
         (f"{__name__}:NO_REWARD", {}, r"cannot be called"),
     ],
 )

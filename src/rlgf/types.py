@@ -297,23 +297,20 @@ def take(record: Record, rows: Int[Tensor, "N"]) -> Record:
     return replace(record, **picked)
 
 
-def concatenate(records: Sequence[Scored]) -> Scored:
+def concatenate(records: Sequence[Record]) -> Record:
     """Records one after another, each padded to the longest: prompts on the left, the rest on the right.
 
     What one of them has, all have, but for the entries of mappings.
     """
-    joined: Scored = _joined(records)
-    return joined
-
-
-def _joined(records: Sequence[Any]) -> Any:
     if len(records) == 1:
         return records[0]
 
     def join(name: str, values: list[Any]) -> Any:
         first = values[0]
-        if first is None or isinstance(first, Rollout):
-            return None if first is None else _joined(values)
+        if first is None:
+            return None
+        if isinstance(first, Rollout):
+            return concatenate(values)
         if isinstance(first, Mapping):
             keys = dict.fromkeys(key for value in values for key in value)
             missing = [torch.full((len(record),), torch.nan) for record in records]

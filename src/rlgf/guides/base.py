@@ -99,7 +99,7 @@ class TextScoringGuide(Guide, Protocol):
         """The guide's tokens of each request's `scored`, in order and without gaps.
 
         Each has its log-probability after the prefix and all tokens before it, without top-k and top-p. A token that
-        begins in the prefix is left out, and so is what the guide's context does not hold. Where the request has
+        begins in the prefix is left out, as are tokens that no longer fit the guide's context. Where the request has
         `scores_end` and the guide can say it, the last piece has no characters: it is the end of the text.
         """
         ...

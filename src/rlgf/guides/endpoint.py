@@ -162,7 +162,7 @@ class Endpoint:
 def _body(text: str) -> Any:
     """
     Raises:
-        Exception: what is there is no JSON, or says that something failed.
+        Exception: the text is not JSON, or it reports an error.
     """
     reply = parsed(text)
     if isinstance(reply, Mapping) and reply.get("error"):

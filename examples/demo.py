@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rlgf import Author, Config, Trainer, load_config
-from rlgf.compare.curves import read_curve, save_curves
+from rlgf.compare.curves import save_curves
+from rlgf.compare.finished import read_evaluations
 from rlgf.compare.grid import train_once
 from rlgf.report.runs import json_lines
 from rlgf.report.write import write_report
@@ -84,7 +85,7 @@ def spell(display: Display) -> None:
         display.console.print(f"{update:>5}   without {bar(alone)}   with {bar(guided)}", highlight=False)
     if any(process.wait() for process in running):
         raise SystemExit("A run of act 1 failed; its sentence stands above.")
-    curves = {name: [read_curve(folder)] for name, folder in folders.items()}
+    curves = {name: [read_evaluations(folder)[0]] for name, folder in folders.items()}
     save_curves(RUNS / "spelling.png", "Words solved", curves, {})
     solved = [totals(folder)["reward"] for folder in folders.values()]
     display.note(f"Of 400 further words: {solved[0]:.0%} without the guide, {solved[1]:.0%} with it.")

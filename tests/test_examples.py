@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +32,19 @@ def example(name: str) -> ModuleType:
 @pytest.fixture(autouse=True)
 def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize(
+    "script", [*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")], ids=lambda p: p.name
+)
+def test_a_script_takes_what_the_library_has(script: Path) -> None:
+    """Also one that takes too long to run here, such as the demo."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "rlgf":
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
 
 
 def test_an_own_loop_learns_and_ends_in_the_same_bytes_as_train(

@@ -78,6 +78,8 @@ def test_a_row_that_learns_from_nothing_is_refused() -> None:
         ({"base": "dpo", "terms": {"policy": {"on": "rollout"}}}, "set 'on: whole' for the term 'policy'"),
         ({"base": "grpo", "terms": {"policy": {"on": "whole"}}}, "a loss over pairs, and no other"),
         ({"base": "dpo", "whiten": True}, "no critic and no whitening"),
+        ({"base": "opd", "whiten": True}, "scaled by the rewards, and it reads none"),
+        ({"base": "bc", "whiten": True}, "scaled by the rewards, and it reads none"),
         ({"base": "dpo", "advantage": "given_order"}, "set 'script.rollout: reference'"),
         ({"base": "offline-dpo", "script": {"rollin": "reference"}}, "leave 'script.rollin' out"),
         ({"base": "dpo", "terms": {"value": {}}}, "no critic and no whitening"),

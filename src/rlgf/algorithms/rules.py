@@ -32,10 +32,10 @@ def lacking(row: Algorithm, sample: Sample) -> str | None:
             f"algorithm '{row.name}' learns from pairs, and the task's samples have no rejected text: "
             "use the task 'data' with the options 'reference_field: chosen' and 'rejected_field: rejected'."
         )
-    read = any(term.on is Span.REFERENCES and term.ever for term in row.terms.values())
     hint = row.script.hint
-    read = read or (hint is not None and hint.reads_reference)
-    if (read or Author.REFERENCE in row.script.authors) and not sample.references:
+    read = any(term.on is Span.REFERENCES and term.ever for term in row.terms.values())
+    shown = hint is not None and hint.reads_reference
+    if (read or shown or Author.REFERENCE in row.script.authors) and not sample.references:
         return (
             f"algorithm '{row.name}' needs reference texts, and a sample has none: let the task give them (its "
             "option 'reference_field'), or choose another algorithm."
@@ -81,12 +81,11 @@ def advantages_are_estimated(row: Algorithm) -> str | None:
                 f"the loss '{term.loss}' of the term '{name}' reads an advantage: set 'advantage' to "
                 f"{', '.join(ESTIMATORS)} or your own"
             )
-    if (
-        row.advantage is not None
-        and not row.paired
-        and not any(term.reads & {"advantages", "returns"} for term in row.terms.values())
-    ):
+    weighed = row.paired or any(term.reads & {"advantages", "returns"} for term in row.terms.values())
+    if row.advantage is not None and not weighed:
         return f"no term reads the advantage '{row.advantage}': set 'advantage: null', or a loss that weighs by it"
+    if row.whiten and not row.paired and not row.needs_reward:
+        return "whitened advantages are scaled by the rewards, and it reads none: leave 'whiten' out"
     return None
 
 
@@ -99,7 +98,7 @@ def pairs_meet_losses_over_pairs(row: Algorithm) -> str | None:
             "(dpo, rebel): set one of each, or neither"
         )
     for name, term in row.terms.items():
-        if (term.paired or term.on is Span.WHOLE) and (term.on is Span.WHOLE) != term.paired:
+        if (term.on is Span.WHOLE) != term.paired:
             return f"a loss over pairs, and no other, reads whole texts: set 'on: whole' for the term '{name}' if it is one"
     if row.paired and (row.whiten or row.value_term is not None):
         return "a loss over pairs needs no critic and no whitening: leave the value term and 'whiten' out"

@@ -122,6 +122,8 @@ class Rollout:
     """A text that the guide wrote for each prompt, where a reward is to learn from it; see `Algorithm.examples`."""
     own_rate: Float[Tensor, "B"] | None = None
     """The share of successes among the texts that a group wrote without help first, where that opened a gate; else -1."""
+    start_values: Float[Tensor, "B"] | None = None
+    """Of each prompt, where the row reads one; see `Algorithm.start_value`."""
 
     def __len__(self) -> int:
         return self.response_ids.shape[0]

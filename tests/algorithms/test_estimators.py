@@ -97,7 +97,9 @@ def test_which_estimators_fit_a_critic_is_true() -> None:
 
     ones = torch.ones(4, 3)
     scores = (ones, ones.long(), ones)
-    signals = Signals(ones, ones[:, 0], ones, ones.bool(), torch.tensor([0, 0, 1, 1]), 1.0, 0.95, *scores)
+    signals = Signals(
+        ones, ones[:, 0], ones, ones.bool(), torch.tensor([0, 0, 1, 1]), 1.0, 0.95, *scores, ones[:, 0]
+    )
     for name, estimator in ESTIMATORS.items():
         found = estimator.estimate(signals)
         if isinstance(found, Estimates):

@@ -108,6 +108,14 @@ def test_gail_with_a_reward_that_does_not_learn_is_refused(reward: dict[str, Any
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("no_model")
+def test_start_values_of_a_reward_that_learns_are_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"'a\*-po' estimates the value of a prompt once, and the reward learns"
+    ):
+        parts_of({"name": "discriminator"}, algorithm="a*-po")
+
+
 class Forgetful:
     """Learns, and keeps nothing of it."""
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlgf.objectives.advantages import best_and_worst, group_relative, leave_one_out
+from rlgf.objectives.advantages import best_and_worst, group_relative, leave_one_out, optimal_value
 
 NUMBERS = st.floats(-10, 10)
 GROUPED_SCORES = st.lists(st.tuples(st.sampled_from([-3, 0, 2, 7]), NUMBERS), min_size=1, max_size=12)
@@ -121,3 +121,12 @@ def test_best_and_worst_equals_a_loop_over_groups() -> None:
 
 def test_groups_that_scored_alike_make_no_pairs() -> None:
     assert best_and_worst(torch.ones(4), torch.tensor([0, 0, 1, 1])).shape == (0, 2)
+
+
+def test_the_optimal_value_lies_between_the_mean_and_the_best() -> None:
+    rewards = torch.tensor([[0.0, 1.0, 0.25], [0.3, 0.3, 0.3]], dtype=torch.float64)
+    means = (rewards / 0.5).exp().mean(dim=1)
+    torch.testing.assert_close(optimal_value(rewards, 0.5), 0.5 * means.log())
+    assert optimal_value(rewards, 0.5)[1] == 0.3, "where all earn the same it is exactly that"
+    assert optimal_value(rewards, 1e6)[0].item() == pytest.approx(1.25 / 3, abs=1e-5)
+    assert optimal_value(1000 * rewards, 1e-3)[0].item() == pytest.approx(1000, abs=0.01)

@@ -27,11 +27,16 @@ class Counting:
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
-        self.tokens = 0
+        self.own = 0
+        self.others: list[Counting] = []
+
+    @property
+    def tokens(self) -> int:
+        return self.own + sum(other.tokens for other in self.others)
 
     def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]:
         parts = self.writer.write(drafts, limits)
-        self.tokens += sum(len(part.ids) for part in parts)
+        self.own += sum(len(part.ids) for part in parts)
         return parts
 
 
@@ -54,6 +59,11 @@ def counting(trainer: Trainer) -> tuple[Counting, CountingGuide]:
     writers = trainer.parts.collector.writers
     policy = Counting(writers[Author.POLICY])
     trainer.parts.collector.writers = {**writers, Author.POLICY: policy}
+    start = trainer.parts.collector.start
+    assert start is not None
+    # What the start writes to estimate the value of a prompt is booked as the policy's.
+    policy.others.append(Counting(start.writers[Author.POLICY]))
+    start.writers = {**start.writers, Author.POLICY: policy.others[0]}
     writer: Any = writers[Author.GUIDE]
     writer.guide = CountingGuide(writer.guide)
     return policy, writer.guide

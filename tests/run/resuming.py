@@ -49,6 +49,12 @@ CASES: dict[str, dict[str, Any]] = {
         "rollout": {"episodes": 96},
         "update": {"minibatch": 48, "epochs": 1},
     },
+    # Every prompt comes again after its value was estimated.
+    "start values": {
+        "algorithm": "a*-po",
+        "rollout": {"episodes": 48},
+        "update": {"minibatch": 24, "epochs": 1},
+    },
     "offline-dpo": {"algorithm": "offline-dpo"},
     "its own guide": {**ITSELF, "policy": {}},
     "its own guide, with an adapter": ITSELF,

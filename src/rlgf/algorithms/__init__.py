@@ -12,6 +12,7 @@ from rlgf.algorithms.pick import algorithm_from
 from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
 from rlgf.algorithms.selection import SELECTORS, Selection
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
+from rlgf.algorithms.start_value import StartValue
 from rlgf.algorithms.terms import LOSSES, LossFunction, LossInputs, Term
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Selection",
     "Signals",
     "Span",
+    "StartValue",
     "Term",
     "View",
     "algorithm_from",

@@ -19,6 +19,7 @@ from rlgf.algorithms.referenced import (
 from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
 from rlgf.algorithms.self_distilled import OPSD, SDFT
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
+from rlgf.algorithms.start_value import StartValue
 from rlgf.algorithms.terms import Term
 from rlgf.algorithms.tiered import GHPO, SCAF_GRPO
 from rlgf.algorithms.unguided import BC, GAE, GRPO, PPO, RLOO
@@ -107,6 +108,15 @@ REBEL = DPO.model_copy(
         "equation": "(beta (log pi(y) / old(y) - log pi(y') / old(y')) - (R(y) - R(y')))^2",
         "paper": "Gao et al., arXiv 2404.16767",
     }
+)
+A_STAR_PO = Algorithm(
+    name="a*-po",
+    summary="optimal advantage regression: one text a prompt, against a value that is estimated once from the start's texts",
+    terms={"policy": Term(loss="advantage_regression")},
+    advantage="over_start",
+    start_value=StartValue(),
+    equation="(beta log pi(y) / ref(y) - (R(y) - V))^2, V = b log mean_i exp(R(y_i) / b), y_i of ref",
+    paper="Brantley et al., arXiv 2505.20686",
 )
 # Half of a group's texts are begun by the guide, each to its own length, so that pairs are of both kinds.
 _BEGUN = {"script": Script(rollin=Author.GUIDE), "help": Help(probability=constant(0.5), shared=False)}
@@ -204,5 +214,6 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         OFFLINE_DPO,
         REBEL,
         GUIDED_REBEL,
+        A_STAR_PO,
     )
 }

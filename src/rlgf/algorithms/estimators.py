@@ -32,6 +32,8 @@ class Signals:
     """Which chunk of its text each token belongs to, and 0 for none; None where no guide has scored the texts."""
     guide_logprobs: Float[Tensor, "B T"] | None = None
     """What the guide says of the chunk that each token belongs to."""
+    start_values: Float[Tensor, "B"] | None = None
+    """Of each episode's prompt, see `Algorithm.start_value`."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class Estimator:
     by the spread of a group's rewards would divide the penalty too."""
     reads_guide: bool = False
     """Whether it reads how probable the guide finds the texts, see `rlgf.guides.TextScoringGuide`."""
+    reads_start: bool = False
+    """Whether it reads the value of the prompt, see `Algorithm.start_value`."""
+    weighs: bool = True
+    """Whether losses weigh tokens by it, so that what others sampled for the policy is to be weighted; a number that is
+    regressed is not."""
 
 
 def _gae(signals: Signals) -> Estimates:
@@ -87,6 +94,12 @@ def _guide_log_ratio(signals: Signals) -> Estimates:
     assert policy is not None, "told with what it drew"
     assert chunks is not None, "told with what the guide says"
     return Estimates(advantages.guide_log_ratio(guide, policy, chunks))
+
+
+def _over_start(signals: Signals) -> Estimates:
+    assert signals.start_values is not None, "estimated where it is read"
+    advantage = (signals.rewards - signals.start_values).to(signals.rewards.dtype)
+    return Estimates(advantage[:, None] * signals.mask)
 
 
 def _within_group(score: Callable[[Tensor, Tensor], Tensor], *, reads_kl: bool) -> Estimator:
@@ -124,6 +137,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "guide_log_ratio": Estimator(
         _guide_log_ratio, needs_reward=False, returns=False, reads_kl=False, reads_guide=True
     ),
+    "over_start": Estimator(_over_start, returns=False, reads_kl=False, reads_start=True, weighs=False),
     "given_order": _pairing(
         lambda signals: -torch.arange(len(signals.group), dtype=torch.float32),
         scaled=False,

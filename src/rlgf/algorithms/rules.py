@@ -9,6 +9,7 @@ from rlgf.algorithms.estimators import ESTIMATORS, Estimator
 from rlgf.algorithms.hint import View
 from rlgf.algorithms.length_rules import reads_past, rule_misfit
 from rlgf.algorithms.script import Span
+from rlgf.algorithms.start_value import start_values_are_read
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC
 from rlgf.registry import resolve
 from rlgf.schedules import constant
@@ -53,8 +54,8 @@ def lacking(row: Algorithm, sample: Sample) -> str | None:
 
 def known_estimator(row: Algorithm) -> str | None:
     named = None if row.advantage is None else resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
-    known = isinstance(named, Estimator | None)
-    return None if known else f"the advantage '{row.advantage}' must be an rlgf.algorithms.Estimator"
+    wrong = f"the advantage '{row.advantage}' must be an rlgf.algorithms.Estimator"
+    return None if isinstance(named, Estimator | None) else wrong
 
 
 def callable_losses(row: Algorithm) -> str | None:
@@ -152,10 +153,7 @@ def groups_are_large_enough(row: Algorithm) -> str | None:
     if row.from_pairs and row.group_size != 2:
         return f"it learns from given pairs: set 'group_size: 2' (it is {row.group_size})"
     if (row.help.members or 0) > row.group_size:
-        return (
-            f"'help.members' {row.help.members} exceeds 'group_size' {row.group_size}: lower it, or make "
-            "groups larger"
-        )
+        return f"'help.members' {row.help.members} exceeds 'group_size' {row.group_size}: lower it, or make groups larger"
     return None
 
 
@@ -300,4 +298,5 @@ RULES: tuple[Rule, ...] = (
     tiers_are_tried,
     views_can_be_scored,
     examples_are_shown_to_a_reward_that_learns,
+    start_values_are_read,
 )

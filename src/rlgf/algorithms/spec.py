@@ -14,6 +14,7 @@ from rlgf.algorithms.hint import Tier, View
 from rlgf.algorithms.kl import KLConfig
 from rlgf.algorithms.rules import misfit
 from rlgf.algorithms.script import Help, Script, Span
+from rlgf.algorithms.start_value import StartValue
 from rlgf.algorithms.terms import LOSSES, Term
 from rlgf.identity import FREE
 from rlgf.registry import resolve
@@ -43,6 +44,8 @@ class Algorithm(BaseModel):
     group_size: int = Field(default=1, ge=1)
     """Episodes that share a prompt, and a roll-in unless `help.shared` is off."""
     kl: KLConfig = KLConfig()
+    start_value: StartValue | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How the value of a prompt is estimated from texts of the policy's frozen start, where the advantage reads it."""
     learned_reward: bool = False
     """Whether it is meant for a reward that learns beside the policy, and refused with another."""
     examples: AuthorName = Field(

@@ -89,6 +89,7 @@ LOSSES: Mapping[str, LossFunction] = {
     "shaped_importance": losses.shaped_importance,
     "dpo": losses.dpo,
     "rebel": losses.rebel,
+    "advantage_regression": losses.advantage_regression,
     "kl": losses.kl_to_reference,
     "distillation": losses.distillation,
     "entropy": losses.negative_entropy,

@@ -136,6 +136,8 @@ def advantage(row: Algorithm) -> str:
     words = row.advantage
     if row.advantage == "gae" or row.advantage not in ESTIMATORS:
         words += f", gamma {row.gamma:g}, lambda {row.gae_lambda:g}"
+    if row.start_value is not None:
+        words += f", the prompt's value from {row.start_value.texts} texts of the start, once (beta {row.start_value.beta:g})"
     if row.whiten:
         words += ", whitened over the tokens whose losses read it"
     return words + (f"; critic: values of the {row.critic}" if row.critic else "")

@@ -66,6 +66,11 @@ def the_reward_learns(config: Config, found: Found) -> str | None:
             "'reward: discriminator', or name a class of your own with 'update(rollout)', 'state_dict()' "
             "and 'load_state_dict(state)'."
         )
+    if learns and any(row.start_value is not None for row in config.algorithm.rows):
+        return (
+            f"algorithm '{config.algorithm.name}' estimates the value of a prompt once, and the reward learns beside the "
+            "policy: choose a reward that stays as it is, or another algorithm."
+        )
     return None
 
 

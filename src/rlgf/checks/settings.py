@@ -112,6 +112,17 @@ def candidates_are_whole_texts(config: Config) -> str | None:
     return None
 
 
+def start_values_are_in_the_rewards_own_numbers(config: Config) -> str | None:
+    reads = any(row.start_value is not None for row in config.algorithm.rows)
+    if not reads or config.reward is None or not (config.reward.normalize or config.reward.clip):
+        return None
+    key = "normalize: false" if config.reward.normalize else "clip: null"
+    return (
+        f"algorithm '{config.algorithm.name}' compares what a text earns with the value of its prompt, which is estimated "
+        f"once from rewards as they are: set 'reward.{key}'."
+    )
+
+
 def groups_fill_the_episodes(config: Config) -> str | None:
     for row in config.algorithm.rows:
         if config.rollout.episodes % row.group_size:
@@ -205,6 +216,7 @@ RULES: tuple[Rule, ...] = (
     a_guide_is_steered_only_to_write,
     candidates_are_whole_texts,
     groups_fill_the_episodes,
+    start_values_are_in_the_rewards_own_numbers,
     given_texts_may_be_short,
     how_far_an_update_goes_can_be_measured,
     logged_names_differ,
@@ -252,7 +264,17 @@ def a_policy_that_guides_itself_writes_nothing(config: Config) -> str | None:
     )
 
 
+def starts_are_asked_by_all_at_once(config: Config) -> str | None:
+    if all(row.start_value is None for row in config.algorithm.rows):
+        return None
+    return (
+        f"with FSDP algorithm '{config.algorithm.name}' does not run, since processes meet new prompts at different times: "
+        "choose another, or start the run without FSDP."
+    )
+
+
 SHARD_RULES: tuple[Rule, ...] = (
+    starts_are_asked_by_all_at_once,
     shared_weights_are_not_quantized,
     a_critic_of_shared_adapters_is_a_head,
     a_policy_that_guides_itself_writes_nothing,

@@ -124,6 +124,7 @@ class Assessor:
             rollout.sampled_logprobs,
             scored.chunks,
             scored.guide_logprobs,
+            rollout.start_values,
         )
         found = row.estimator.estimate(signals)
         if isinstance(found, Pairs):
@@ -141,7 +142,7 @@ class Assessor:
                 else self._of_penalty(signals, scored, row.estimator, penalty)
             )
         require_finite("the advantages", advantages, read)
-        if importance is not None:
+        if importance is not None and row.estimator.weighs:
             # After whitening, which would take a common factor out again.
             advantages = advantages * importance
         if found.returns is not None and row.value_term is not None:

@@ -71,6 +71,16 @@ def leave_one_out(scores: Float[Tensor, "B"], groups: Int[Tensor, "B"]) -> Float
     return (centred * size / (size - 1).clamp(min=1)).to(scores.dtype)
 
 
+def optimal_value(rewards: Float[Tensor, "B n"], beta: float) -> Float[Tensor, "B"]:
+    """``beta log mean_i exp(R_i / beta)`` over n texts of the reference: the value of the best policy for
+    ``R - beta KL(pi || reference)``, estimated (Brantley et al., arXiv 2505.20686, whose beta_1 is ``beta``).
+
+    Where all texts earn the same it is exactly that.
+    """
+    best = rewards.max(dim=1).values
+    return best + beta * ((rewards - best[:, None]) / beta).exp().mean(dim=1).log()
+
+
 def best_and_worst(scores: Float[Tensor, "B"], groups: Int[Tensor, "B"]) -> Int[Tensor, "N 2"]:
     """The episodes that scored highest and lowest in each group, in the order of the groups' numbers.
 

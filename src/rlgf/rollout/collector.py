@@ -23,6 +23,7 @@ from rlgf.rollout.hints import HintGiver
 from rlgf.rollout.record import PromptHistory, PromptRecord
 from rlgf.rollout.rescored import require_same_weights, rescored
 from rlgf.rollout.second_try import SecondTry
+from rlgf.rollout.start_values import start_values
 from rlgf.rollout.writers import (
     AskingWriter,
     Draft,
@@ -48,12 +49,14 @@ class Collector:
         sampler: Sampler | None = None,
         candidates: int = 1,
         rewards: Rewards | None = None,
+        start: LanguageModel | None = None,
     ) -> None:
         """
         Args:
             sampler: where the policy's tokens come from; default: the policy itself.
             candidates: how many texts the guide writes for each request.
             rewards: pick one of several candidates.
+            start: the policy's frozen start, for rows that read start values.
         """
         self.policy = policy
         self.guide = guide
@@ -62,6 +65,7 @@ class Collector:
         """The guide, where it can be asked ahead and keeps account."""
         self.config = config
         self.seed = seed
+        self.start = None if start is None else Collector(start, None, config, seeding.derive(seed, "start"))
         self.sampled: Counter[Author] = Counter()
         """How many tokens the policy and the guide have sampled here so far, whatever became of them: a
         roll-in that a group shares counts once, a text that was dropped or cut off counts whole."""
@@ -95,7 +99,7 @@ class Collector:
         Args:
             update: number of the update; another number draws other episodes.
             progress: the share of the run that is over, for schedules.
-            rewards: scores episodes, for a row whose help looks at a group's own texts first.
+            rewards: scores episodes, for a row whose help looks at a group's own texts first, or that reads start values.
             numbers: the samples' numbers within the update, where they are a share of its samples.
             index: their places in the training data, where they are from there.
             record: what the run remembers of these.
@@ -122,6 +126,9 @@ class Collector:
         if shown:
             texts = self._examples(shown)
             rollout = replace(rollout, examples=tuple(t for t in texts for _ in range(row.group_size)))
+        if row.start_value is not None:
+            values = start_values(self, row, drafts, update, numbers, rewards)
+            rollout = replace(rollout, start_values=values)
         if self.sampler.largest_gap is not None:
             rollout = rescored(rollout, self.policy, self.config)
             require_same_weights(rollout, self.sampler.largest_gap)
@@ -247,7 +254,7 @@ class Collector:
         return [self.policy.decode(draft.ids, self.policy.context(draft.prompt_ids)) for draft in shown]
 
     def _drafts(self, samples: Sequence[Sample], update: int, numbers: Sequence[int]) -> list[Draft]:
-        return [self._open(sample, update, n) for n, sample in zip(numbers, samples, strict=True)]
+        return [opened(self, sample, update, n) for n, sample in zip(numbers, samples, strict=True)]
 
     def _switches(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[int]:
         assert row.script.rollin is not None, "asked for where it is set"
@@ -260,14 +267,6 @@ class Collector:
             return [limit] * len(drafts)
         known = writer.lengths(drafts, [limit] * len(drafts))
         return [limit if length is None else length for length in known]
-
-    def _open(self, sample: Sample, update: int, index: int) -> Draft:
-        # Here, so that rewards and metrics read the same text that is learned from.
-        references = tuple(self.policy.until_end(text) for text in sample.references)
-        rejected = None if sample.rejected is None else self.policy.until_end(sample.rejected)
-        sample = replace(sample, references=references, rejected=rejected)
-        ids = prompt_tokens(self.policy, sample, self.config.max_prompt_tokens)
-        return Draft(sample, ids, episode_seed(self.seed, update, index))
 
     def _add(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> None:
         """Let one author continue those drafts that have a limit above 0."""
@@ -286,6 +285,16 @@ class Collector:
             for part in parts:
                 self.sampled[author] += len(part.ids) if part.sampled is None else part.sampled
         return parts
+
+
+def opened(collector: Collector, sample: Sample, update: int, index: int) -> Draft:
+    """The draft of a sample: its prompt, and nothing written yet."""
+    # Here, so that rewards and metrics read the same text that is learned from.
+    references = tuple(collector.policy.until_end(text) for text in sample.references)
+    rejected = None if sample.rejected is None else collector.policy.until_end(sample.rejected)
+    sample = replace(sample, references=references, rejected=rejected)
+    ids = prompt_tokens(collector.policy, sample, collector.config.max_prompt_tokens)
+    return Draft(sample, ids, episode_seed(collector.seed, update, index))
 
 
 def episode_seed(seed: int, update: int, number: int) -> int:

@@ -53,7 +53,7 @@ def planned(algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: 
 
     Which rows run, which episodes have a roll-in and how long it may be are known before the run. That a text
     ends early is not, nor is which prompts open a gate or how much help they are found to need: all are taken to ask
-    for as much as they may, so that no author is asked for more than is said here. Of roll-ins whose author's texts
+    for as much as they may, and each prompt to come for the first time, so that no author is asked for more than is said here. Of roll-ins whose author's texts
     are known, such as references, the length is that of the longest text that fits.
     """
     for update in range(updates):
@@ -76,7 +76,11 @@ def update_asks(
     shown = examples_apart(drafts) if row.examples is Author.GUIDE else []
     whole = config.limit(Author.GUIDE)
     examples = [Ask(Author.GUIDE, number, draft.seed, 0, whole) for number, draft in enumerate(shown)]
-    return alone + _asks(drafts, row, config, progress) + examples
+    texts = 0 if row.start_value is None else row.start_value.texts
+    start = [
+        Ask(Author.POLICY, n, d.seed, 0, config.limit(Author.POLICY)) for n, d in enumerate(drafts)
+    ] * texts
+    return alone + _asks(drafts, row, config, progress) + examples + start
 
 
 def _in_need(row: Algorithm) -> Algorithm:

@@ -46,6 +46,8 @@ class PromptHistory(NamedTuple):
     """The longest beginning, as a share, that a search knows to be too short; None where it knows of none."""
     high: float | None = None
     """The shortest beginning that it knows to be long enough."""
+    start_value: float | None = None
+    """See `Algorithm.start_value`; None where no update has asked for it."""
 
     def after(self, attempts: Sequence[Attempt], help: Help, own_rate: float | None = None) -> PromptHistory:
         """The history with one more visit.
@@ -78,6 +80,7 @@ class PromptHistory(NamedTuple):
             help=min(least) if least else self.help,
             low=low,
             high=high,
+            start_value=self.start_value,
         )
 
     def _searched(self, attempt: Attempt, enough: bool) -> tuple[float | None, float | None]:
@@ -129,12 +132,16 @@ class PromptRecord:
     def after(self, scored: Scored, row: Algorithm) -> PromptRecord:
         """The record with one more visit of each prompt of an update, in the order of its groups.
 
-        It stays as it is for a row that does not say what a success is, and for samples that are not those of the
-        training data.
+        Of a row that does not say what a success is only the prompts' start values are kept, and nothing of samples
+        that are not those of the training data.
         """
         rollout = scored.rollout
+        rows = dict(self.rows)
+        if rollout.start_values is not None and rollout.index is not None:
+            values = zip(rollout.index.tolist(), rollout.start_values.tolist(), strict=True)
+            rows |= {place: self[place]._replace(start_value=value) for place, value in values}
         if row.help.success is None or scored.rewards is None or rollout.index is None:
-            return self
+            return PromptRecord(rows)
         rollin = row.script.rollin
         begun = rollout.lengths * 0 if rollin is None else rollout.written_by(rollin).sum(dim=1)
         limits = begun + rollout.hint_tokens if rollout.help_limit is None else rollout.help_limit
@@ -149,7 +156,6 @@ class PromptRecord:
         if rollout.own_rate is not None:
             for group, rate in zip(rollout.group.tolist(), rollout.own_rate.tolist(), strict=True):
                 first[group] = max(first[group], rate)
-        rows = dict(self.rows)
         for group, texts in sorted(visits.items()):
             history = rows.get(places[group], PromptHistory())
             own = first[group] if first[group] >= 0 else None
@@ -163,9 +169,9 @@ class PromptRecord:
         ``prompts_stuck`` (the share whose last visit had no success) and ``prompts_help`` (the mean share of their
         author's text that began what last succeeded).
         """
-        if not self.rows:
+        found = [row for row in self.rows.values() if row.visits]
+        if not found:
             return {}
-        found = list(self.rows.values())
         helps = [row.help for row in found if row.help is not None]
         return {
             "prompts_visited": float(len(found)),

@@ -186,7 +186,7 @@ def _assembled(
     optimizer: OptimizerFactory | None,
     scheduler: SchedulerFactory | None,
 ) -> Parts:
-    policy, rollout, rows = models.policy, config.rollout, config.algorithm.rows
+    policy, start, rollout, rows = models.policy, models.reference, config.rollout, config.algorithm.rows
     # Before the first episode is paid for, not in the middle of the first update.
     scorer = scoring_guide(guide, policy) if any(row.distills for row in rows) else None
     text_scorer = text_scoring_guide(guide) if any(row.reads_guide_scores for row in rows) else None
@@ -204,7 +204,7 @@ def _assembled(
     state = TrainerState(max_steps=config.training.updates)
     assessor = Assessor(
         policy,
-        models.reference,
+        start,
         critics,
         reward,
         rollout.sampling,
@@ -214,12 +214,12 @@ def _assembled(
         config.sampler.importance_bound,
         text_scorer,
     )
-    candidates = config.guide.candidates if config.guide is not None else 1
+    texts = config.guide.candidates if config.guide is not None else 1
     return Parts(
         task=data.task,
         train=data.train,
         policy=policy,
-        collector=Collector(policy, guide, rollout, config.seed, sampler, candidates, assessor.rewards),
+        collector=Collector(policy, guide, rollout, config.seed, sampler, texts, assessor.rewards, start),
         assessor=assessor,
         updater=_updater(config, policy, critics, scorer, optimizer, scheduler),
         evaluator=Evaluator(

@@ -122,6 +122,8 @@ class Rollout:
     """A text that the guide wrote for each prompt, where a reward is to learn from it; see `Algorithm.examples`."""
     own_rate: Float[Tensor, "B"] | None = None
     """The share of successes among the texts that a group wrote without help first, where that opened a gate; else -1."""
+    branch_values: Float[Tensor, "B T"] | None = None
+    """What texts that branch off before a token earn in the mean; NaN where none do, None where the row has no branches."""
 
     def __len__(self) -> int:
         return self.response_ids.shape[0]

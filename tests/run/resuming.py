@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "guided-rebel": {"algorithm": "guided-rebel"},
     "dagger": {"algorithm": "dagger"},
+    "vineppo": {"algorithm": {"base": "vineppo", "branches": {"every": 3, "texts": 2}}},
     "gad": {"algorithm": "gad", "reward": {"name": "discriminator", "options": {"learning_rate": 1e-2}}},
     # Every prompt comes three times, and how much help it has depends on the times before.
     "a record of each prompt": {

@@ -32,6 +32,8 @@ class Signals:
     """Which chunk of its text each token belongs to, and 0 for none; None where no guide has scored the texts."""
     guide_logprobs: Float[Tensor, "B T"] | None = None
     """What the guide says of the chunk that each token belongs to."""
+    branch_values: Float[Tensor, "B T"] | None = None
+    """The mean pay of texts that branch off before a token; NaN where none do."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Estimator:
     by the spread of a group's rewards would divide the penalty too."""
     reads_guide: bool = False
     """Whether it reads how probable the guide finds the texts, see `rlgf.guides.TextScoringGuide`."""
+    reads_branches: bool = False
+    """Whether it reads what texts earn that branch off from an episode, see `Branches`."""
 
 
 def _gae(signals: Signals) -> Estimates:
@@ -87,6 +91,11 @@ def _guide_log_ratio(signals: Signals) -> Estimates:
     assert policy is not None, "told with what it drew"
     assert chunks is not None, "told with what the guide says"
     return Estimates(advantages.guide_log_ratio(guide, policy, chunks))
+
+
+def _branched(signals: Signals) -> Estimates:
+    assert signals.branch_values is not None, "written where they are read"
+    return Estimates(advantages.branched(signals.rewards, signals.branch_values, signals.mask))
 
 
 def _within_group(score: Callable[[Tensor, Tensor], Tensor], *, reads_kl: bool) -> Estimator:
@@ -124,6 +133,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "guide_log_ratio": Estimator(
         _guide_log_ratio, needs_reward=False, returns=False, reads_kl=False, reads_guide=True
     ),
+    "branched": Estimator(_branched, returns=False, reads_kl=False, reads_branches=True),
     "given_order": _pairing(
         lambda signals: -torch.arange(len(signals.group), dtype=torch.float32),
         scaled=False,

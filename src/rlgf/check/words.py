@@ -138,6 +138,8 @@ def advantage(row: Algorithm) -> str:
         words += f", gamma {row.gamma:g}, lambda {row.gae_lambda:g}"
     if row.whiten:
         words += ", whitened over the tokens whose losses read it"
+    if row.branches is not None:
+        words += f": a state in {row.branches.every} tokens, {row.branches.texts} texts from each"
     return words + (f"; critic: values of the {row.critic}" if row.critic else "")
 
 

@@ -47,6 +47,12 @@ def the_help_ahead_is_known(config: Config) -> str | None:
 
 
 def rewards_are_not_asked_ahead(config: Config) -> str | None:
+    for row in config.algorithm.rows if config.training.async_steps else ():
+        if row.branches is not None:
+            return (
+                f"algorithm '{row.name}' asks the reward about texts that branch off ('algorithm.branches'), in turn, while "
+                f"'training.async_steps' samples ahead: choose another algorithm, {_REMEDY}."
+            )
     if not config.training.async_steps or config.guide is None or config.guide.candidates == 1:
         return None
     return (

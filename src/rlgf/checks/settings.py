@@ -132,6 +132,18 @@ def given_texts_may_be_short(config: Config) -> str | None:
     return None
 
 
+def values_of_branches_are_means_of_pay(config: Config) -> str | None:
+    if config.reward is None or config.reward.clip is None:
+        return None
+    for row in config.algorithm.rows:
+        if row.reads_branches:
+            return (
+                f"algorithm '{row.name}' takes means of rewards, and 'reward.clip' cuts each one off: leave 'clip' out, or "
+                "clip in the reward itself."
+            )
+    return None
+
+
 def how_far_an_update_goes_can_be_measured(config: Config) -> str | None:
     for row in config.algorithm.rows:
         if config.update.max_update_kl is not None and row.scores_prompts:
@@ -206,6 +218,7 @@ RULES: tuple[Rule, ...] = (
     candidates_are_whole_texts,
     groups_fill_the_episodes,
     given_texts_may_be_short,
+    values_of_branches_are_means_of_pay,
     how_far_an_update_goes_can_be_measured,
     logged_names_differ,
     tokens_of_a_guide_are_used,

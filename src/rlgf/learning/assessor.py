@@ -124,6 +124,7 @@ class Assessor:
             rollout.sampled_logprobs,
             scored.chunks,
             scored.guide_logprobs,
+            None if rollout.branch_values is None else self.scale.scaled(rollout.branch_values),
         )
         found = row.estimator.estimate(signals)
         if isinstance(found, Pairs):

@@ -53,6 +53,8 @@ CASES: dict[str, dict[str, Any]] = {
     "offline-dpo": {"algorithm": "offline-dpo"},
     "its own guide": {**ITSELF, "policy": {}},
     "its own guide, with an adapter": ITSELF,
+    "its own average": {**ITSELF, "policy": {}, "guide": {"self": "average", "decay": 0.5}},
+    "its own average, with an adapter": {**ITSELF, "guide": {"self": "average", "decay": 0.5}},
     "adaptive KL": {
         "algorithm": {"base": "ppo++", "kl": {"coefficient": 0.1, "target": 0.01, "horizon": 2.0}}
     },

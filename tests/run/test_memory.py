@@ -70,7 +70,7 @@ def test_sampling_ahead_takes_copies_and_writes_meanwhile() -> None:
     writing = sum(size for part, size in plain.phases["writing"].items() if part not in weights)
     for phase, parts in plain.phases.items():
         more = {} if phase == "writing" else {"sampling ahead": writing}
-        assert found.phases[phase] == {**parts, "weights that sample ahead": 2 * 4 * TRUNK, **more}
+        assert found.phases[phase] == {**parts, "copies of the policy's weights": 2 * 4 * TRUNK, **more}
     assert found.least() - plain.least() == 2 * 4 * TRUNK
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from rlgf.checks.ahead import AHEAD_RULES
 from rlgf.checks.rule import Rule, engines, first
-from rlgf.guides.config import guide_models, http_configs, scoreless_key
+from rlgf.guides.config import follows_policy, guide_models, http_configs, scoreless_key
 from rlgf.guides.ensemble import EnsembleConfig
 from rlgf.guides.http_config import HTTPGuideConfig
-from rlgf.guides.own_start import OwnStartGuideConfig
+from rlgf.guides.itself import SelfGuideConfig
 from rlgf.guides.settings import GuideSettings
 from rlgf.models.samplers import rules as sampler_rules
 from rlgf.types import Author
@@ -93,6 +93,17 @@ def a_guide_is_steered_only_to_write(config: Config) -> str | None:
     return (
         f"algorithm '{config.algorithm.name}' reads the guide's probabilities of the policy's own prompt and text, and "
         "'guide.template' is for what the guide writes: leave it out."
+    )
+
+
+def a_guide_that_follows_only_scores(config: Config) -> str | None:
+    if config.guide is None or not follows_policy(config.guide):
+        return None
+    if all(row.distills and not row.asks_for_texts for row in config.algorithm.rows):
+        return None
+    return (
+        f"algorithm '{config.algorithm.name}' has texts of the guide's, and a guide that follows the policy ('guide.self') "
+        "only says how probable texts are: set 'guide: self', which is the policy's start, or choose opsd or sdft."
     )
 
 
@@ -215,6 +226,7 @@ RULES: tuple[Rule, ...] = (
     the_guide_has_probabilities,
     the_guide_scores_texts,
     a_guide_is_steered_only_to_write,
+    a_guide_that_follows_only_scores,
     candidates_are_whole_texts,
     groups_fill_the_episodes,
     given_texts_may_be_short,
@@ -256,7 +268,7 @@ def a_policy_that_guides_itself_writes_nothing(config: Config) -> str | None:
     if (
         config.guide is None
         or not guided
-        or not any(isinstance(one, OwnStartGuideConfig) for one in config.guide.members)
+        or not any(isinstance(one, SelfGuideConfig) for one in config.guide.members)
     ):
         return None
     return (
@@ -265,7 +277,16 @@ def a_policy_that_guides_itself_writes_nothing(config: Config) -> str | None:
     )
 
 
+def a_guide_that_follows_is_whole(config: Config) -> str | None:
+    if config.guide is None or not follows_policy(config.guide):
+        return None
+    return (
+        "with FSDP the guide 'self' is the policy's start: set 'guide: self', or start the run without FSDP."
+    )
+
+
 SHARD_RULES: tuple[Rule, ...] = (
+    a_guide_that_follows_is_whole,
     shared_weights_are_not_quantized,
     a_critic_of_shared_adapters_is_a_head,
     a_policy_that_guides_itself_writes_nothing,

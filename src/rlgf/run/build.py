@@ -23,6 +23,7 @@ from rlgf.guides import (
     text_scoring_guide,
 )
 from rlgf.guides.base import ScoringGuide
+from rlgf.guides.config import follows_policy
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory, Updater
@@ -118,7 +119,7 @@ def build_parts(
         if guide is None and config.guide is not None:
             # Of a policy that is measured, the start is that of the run which trained it.
             start = models.measured_against if evaluates else models.reference
-            guide = build_guide(config.guide, start)
+            guide = build_guide(config.guide, models.policy if follows_policy(config.guide) else start)
     return _assembled(config, data, models, guide, reward, judge, optimizer, scheduler)
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides import guide_models
+from rlgf.guides.config import keeps_average
 from rlgf.models import sharding
 from rlgf.models.loading import ModelConfig, device
 from rlgf.models.memory import Size, device_bytes, frozen_size, logits_bytes, policy_sizes
@@ -87,9 +88,10 @@ class Estimate:
 
     @property
     def copies(self) -> int:
-        """Copies of what is trained of the policy, for sampling ahead."""
+        """Copies of what is trained of the policy: for sampling ahead, and a guide that follows it."""
         trained = sum(size.bytes for size in self.shared if size.trained and size.name.startswith("policy"))
-        return self.config.training.async_steps * trained
+        guide = self.config.guide
+        return trained * (self.config.training.async_steps + (guide is not None and keeps_average(guide)))
 
     @property
     def loading(self) -> int:
@@ -101,11 +103,11 @@ class Estimate:
         """Bytes of each part, by what a run does; a part that it does not need is missing."""
         rest = {
             "weights": self.weights,
-            "weights that sample ahead": self.copies,
+            "copies of the policy's weights": self.copies,
             "moments of AdamW": self.moments,
         }
         # Texts of the next update are written meanwhile.
-        ahead = {"sampling ahead": sum(self._writing().values()) if self.copies else 0}
+        ahead = {"sampling ahead": sum(self._writing().values()) if self.config.training.async_steps else 0}
         phases = {
             "writing": {**rest, **self._writing()},
             "scoring": {**rest, **ahead, **self._scoring()},

@@ -82,6 +82,8 @@ def test_processes_that_share_the_weights_hold_their_parts(monkeypatch: pytest.M
     for part in ("weights", "moments", "gradients"):
         assert getattr(found, part) == pytest.approx(getattr(alone, part) / 4, abs=4)
     assert found.phases["loading"] == {"weights": alone.weights}
+    # One process of the machine loads them.
+    assert found.least(trains=False) == found.weights
     critic = TRUNK + WIDTH + 1
     gathered = {phase: parts.get("gathered weights") for phase, parts in found.phases.items()}
     one_layer = TRUNK - (LAYERS - 1) * LAYER

@@ -95,7 +95,10 @@ class Estimate:
 
     @property
     def loading(self) -> int:
-        """Weights while models load: each process loads them whole, and shares them out then."""
+        """Weights while models load, in the main process: where processes share them it loads them whole, in the
+        machine's memory also where it has a GPU."""
+        if self.launch.shares and device().type == "cuda":
+            return self.weights
         return sum(size.bytes for size in self.shared) + self._whole
 
     @cached_property
@@ -131,9 +134,11 @@ class Estimate:
             adam: whether the optimizer is AdamW, which has two moments of each weight.
         """
         if device().type == "cuda" and sharding.asked_to_offload():
-            return self.loading
+            return self._gathered("policy") + self._whole
+        # The main process alone loads what is shared, so its machine needs room for that once.
+        loading = self.loading // self.launch.together if self.launch.shares else self.loading
         learning = self.weights + self.copies + self.gradients + (self.moments if adam else 0)
-        return max(self.loading, learning if trains else 0)
+        return max(loading, self.weights, learning if trains else 0)
 
     def refusal(self, needed: int) -> str | None:
         """A sentence where bytes that are needed are not there."""

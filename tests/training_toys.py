@@ -37,13 +37,15 @@ def build(
     lora: dict[str, Any] | None = None,
     reward: Reward | None = None,
     policy: LanguageModel | None = None,
-    guide: LanguageModel | str | None = None,
+    guide: LanguageModel | str | dict[str, Any] | None = None,
 ) -> Trainer:
+    if isinstance(guide, str):
+        guide = {guide: True}
     config = Config.model_validate(
         {
             "task": {"name": "letters"},
             "policy": {"model": "made by hand", "critic": critic, "lora": lora},
-            "guide": {guide: True} if isinstance(guide, str) else {"model": "made by hand"},
+            "guide": guide if isinstance(guide, dict) else {"model": "made by hand"},
             "reward": {"name": "made by hand"},
             "algorithm": {"base": algorithm, **(changes or {})},
             "rollout": {
@@ -64,7 +66,7 @@ def build(
     )
     reward = reward or (Discriminator() if learns else share_of_a)
     writer = None
-    if not isinstance(guide, str):
+    if not isinstance(guide, dict):
         writer = LocalGuide(guide or letter_gpt(seed=7), policy.tokenizer, Sampling())
     parts = build_parts(config, task=LetterTask(), reward=reward, guide=writer, policy=policy)
     return Trainer(config, parts, Display(Console(quiet=True)))

@@ -124,6 +124,8 @@ class Rollout:
     """The share of successes among the texts that a group wrote without help first, where that opened a gate; else -1."""
     start_values: Float[Tensor, "B"] | None = None
     """Of each prompt, where the row reads one; see `Algorithm.start_value`."""
+    branch_values: Float[Tensor, "B T"] | None = None
+    """What texts that branch off before a token earn in the mean; NaN where none do, None where the row has no branches."""
 
     def __len__(self) -> int:
         return self.response_ids.shape[0]

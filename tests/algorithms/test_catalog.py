@@ -54,6 +54,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "a*-po": (None, POLICY, "advantage_regression", ROLLOUT, None, "over_start", False, 0.0),
     "distill": (None, POLICY, "distillation", ROLLOUT, None, None, False, 0.0),
     "opd": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "guide_log_ratio", False, 0.0),
+    "vineppo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "branched", False, 0.0),
     "opsd": (None, POLICY, "distillation", ROLLOUT, None, None, False, 1.0),
     "sdft": (None, POLICY, "distillation", ROLLOUT, None, None, False, 1.0),
 }
@@ -95,7 +96,9 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert found.help.members == (1 if name in ("luffy", "prefix-rft", "scaf-grpo") else None)
     assert found.script.guide_hinted == (name in ("opsd", "sdft"))
     assert found.distills == (name in ("distill", "opsd", "sdft"))
-    assert ("kl" in found.terms) == (found.advantage == "group_relative") == (found.kl_penalty == "loss")
+    own_kl = found.advantage in ("group_relative", "branched")
+    assert ("kl" in found.terms) == own_kl == (found.kl_penalty == "loss")
+    assert (found.branches is not None) == (name == "vineppo")
     assert found.learned_reward == (name in ("gail", "gad"))
     assert (found.examples is GUIDE) == (name == "gad")
     assert (found.start_value is not None) == (name == "a*-po")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def signals() -> Signals:
         group=torch.tensor([1, 0, 1, 0]),
         gamma=0.9,
         gae_lambda=0.6,
+        branch_values=torch.tensor([[0.5, nan, 2.0], [0.0, nan, 9.0], [0.25, nan, nan], [nan, 1.0, nan]]),
     )
 
 
@@ -35,6 +37,15 @@ def test_the_gae_estimator_is_gae_with_the_rows_numbers(signals: Signals) -> Non
     assert found.returns is not None
     assert torch.equal(found.advantages, wanted)
     assert torch.equal(found.returns, returns)
+
+
+def test_the_branched_estimator_compares_the_states_on_both_sides_of_a_token(signals: Signals) -> None:
+    found = ESTIMATORS["branched"].estimate(signals)
+    assert isinstance(found, Estimates)
+    # A reward stands after the last state, also where the text ends before the next one; what stands before the
+    # first state has no advantage.
+    wanted = [[1.5, 1.5, -1.0], [0.5, 0.5, 0.0], [-1.25, 0.0, 0.0], [0.0, 1.5, 1.5]]
+    assert found.advantages.tolist() == wanted
 
 
 @pytest.mark.parametrize(
@@ -98,7 +109,7 @@ def test_which_estimators_fit_a_critic_is_true() -> None:
     ones = torch.ones(4, 3)
     scores = (ones, ones.long(), ones)
     signals = Signals(
-        ones, ones[:, 0], ones, ones.bool(), torch.tensor([0, 0, 1, 1]), 1.0, 0.95, *scores, ones[:, 0]
+        ones, ones[:, 0], ones, ones.bool(), torch.tensor([0, 0, 1, 1]), 1.0, 0.95, *scores, ones[:, 0], ones
     )
     for name, estimator in ESTIMATORS.items():
         found = estimator.estimate(signals)

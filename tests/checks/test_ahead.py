@@ -30,6 +30,7 @@ from rlgf.models.samplers import EngineConfig
         ),
         (["algorithm=a*-po"], "samples ahead of the reward"),
         (["algorithm=adaback"], "algorithm 'adaback' decides who is helped, or how far"),
+        (["algorithm=vineppo"], "algorithm 'vineppo' asks the reward about texts that branch off"),
         (
             ["algorithm=seq-kd", "guide.candidates=2"],
             "of 2 texts ('guide.candidates') the reward picks the best",

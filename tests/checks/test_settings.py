@@ -76,6 +76,10 @@ def test_a_guide_that_may_score_is_not_refused_with_the_recipe(guide: dict[str, 
             r"'rollout.min_response_tokens: 0' \(it is 5\)",
         ),
         ({"algorithm": "guided-dpo", "guide": None}, "needs a guide"),
+        (
+            {"algorithm": "vineppo", "reward": {"name": "sentiment", "clip": [0, 1]}},
+            "'vineppo' takes means of rewards, and 'reward.clip' cuts each one off",
+        ),
     ],
 )
 def test_what_a_pair_algorithm_needs_is_asked_for(changes: dict[str, Any], message: str) -> None:

@@ -26,8 +26,8 @@ from rlgf.guides import (
     scoring_guide,
 )
 from rlgf.guides.config import KINDS, fit_for, kind_of, kinds, own_guides, scoreless_key
+from rlgf.guides.itself import SelfGuideConfig
 from rlgf.guides.oracle import OracleGuideConfig
-from rlgf.guides.own_start import OwnStartGuideConfig
 from toys import FavouringGuide, letter_gpt
 
 URL = {"url": "http://127.0.0.1:1/v1", "model": "x"}
@@ -38,7 +38,7 @@ SECTIONS: dict[str, tuple[dict[str, Any], type[GuideSettings]]] = {
     "guides": ({"guides": {"one": {"model": "x"}, "two": URL}}, EnsembleConfig),
     "oracle": ({"oracle": True}, OracleGuideConfig),
     "name": (OWN, OwnGuideConfig),
-    "self": ({"self": True}, OwnStartGuideConfig),
+    "self": ({"self": True}, SelfGuideConfig),
     "model": ({"model": "x"}, LocalGuideConfig),
 }
 

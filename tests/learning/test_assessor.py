@@ -34,9 +34,8 @@ def test_kl_penalty_reaches_every_algorithm(name: str) -> None:
     assert by_policy.any()
     ratios = (rollout.sampled_logprobs - experience.scored.reference_logprobs) * by_policy
     assert ratios[by_policy].abs().min() > 0
-    assert row.kl_penalty == (
-        "loss" if row.advantage == "group_relative" else None if row.advantage == "preference" else "reward"
-    )
+    places = {"group_relative": "loss", "branched": "loss", "preference": None}
+    assert row.kl_penalty == places.get(row.advantage, "reward")
     assert experience.kl_coefficient == 0.3
 
     in_reward = 0.3 if row.kl_penalty == "reward" else 0.0

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from rlgf.algorithms import Algorithm, Hint, Script
 from rlgf.algorithms.catalog import GHPO, HINTED_GRPO, OPSD, POPE, QUESTA, RLOO, SAGE, SCAF_GRPO, SDFT
-from rlgf.guides.own_start import OwnStartGuide
+from rlgf.guides.itself import SelfGuide
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.config import UpdateConfig
 from rlgf.learning.updater import Updater
@@ -226,7 +226,7 @@ def to_the_guide(beta: float, guide: Tensor) -> Callable[[Tensor], Tensor]:
 @pytest.mark.parametrize(("row", "beta"), [(OPSD, 0.5), (SDFT, 1.0)], ids=["opsd", "sdft"])
 def test_the_policy_learns_without_the_hint_what_its_start_says_with_it(row: Algorithm, beta: float) -> None:
     policy, start = hinted_table_model(POLICY, HINTED), hinted_table_model(REFERENCE, HINTED_REFERENCE)
-    guide = OwnStartGuide(start, policy.tokenizer, Sampling())
+    guide = SelfGuide(start, policy.tokenizer, Sampling())
     rollout = every_text_for_the_guide(row)
     experience = Assessor(policy, start, {}, None, Sampling(), 10**6).assess(rollout, row, 0.0)
     found = []

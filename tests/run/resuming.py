@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "guided-rebel": {"algorithm": "guided-rebel"},
     "dagger": {"algorithm": "dagger"},
+    "vineppo": {"algorithm": {"base": "vineppo", "branches": {"every": 3, "texts": 2}}},
     "gad": {"algorithm": "gad", "reward": {"name": "discriminator", "options": {"learning_rate": 1e-2}}},
     # Every prompt comes three times, and how much help it has depends on the times before.
     "a record of each prompt": {
@@ -58,6 +59,8 @@ CASES: dict[str, dict[str, Any]] = {
     "offline-dpo": {"algorithm": "offline-dpo"},
     "its own guide": {**ITSELF, "policy": {}},
     "its own guide, with an adapter": ITSELF,
+    "its own average": {**ITSELF, "policy": {}, "guide": {"self": "average", "decay": 0.5}},
+    "its own average, with an adapter": {**ITSELF, "guide": {"self": "average", "decay": 0.5}},
     "adaptive KL": {
         "algorithm": {"base": "ppo++", "kl": {"coefficient": 0.1, "target": 0.01, "horizon": 2.0}}
     },

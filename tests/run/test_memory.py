@@ -70,7 +70,7 @@ def test_sampling_ahead_takes_copies_and_writes_meanwhile() -> None:
     writing = sum(size for part, size in plain.phases["writing"].items() if part not in weights)
     for phase, parts in plain.phases.items():
         more = {} if phase == "writing" else {"sampling ahead": writing}
-        assert found.phases[phase] == {**parts, "weights that sample ahead": 2 * 4 * TRUNK, **more}
+        assert found.phases[phase] == {**parts, "copies of the policy's weights": 2 * 4 * TRUNK, **more}
     assert found.least() - plain.least() == 2 * 4 * TRUNK
 
 
@@ -82,6 +82,8 @@ def test_processes_that_share_the_weights_hold_their_parts(monkeypatch: pytest.M
     for part in ("weights", "moments", "gradients"):
         assert getattr(found, part) == pytest.approx(getattr(alone, part) / 4, abs=4)
     assert found.phases["loading"] == {"weights": alone.weights}
+    # One process of the machine loads them.
+    assert found.least(trains=False) == found.weights
     critic = TRUNK + WIDTH + 1
     gathered = {phase: parts.get("gathered weights") for phase, parts in found.phases.items()}
     one_layer = TRUNK - (LAYERS - 1) * LAYER

@@ -22,7 +22,7 @@ from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.start_value import StartValue
 from rlgf.algorithms.terms import Term
 from rlgf.algorithms.tiered import GHPO, SCAF_GRPO
-from rlgf.algorithms.unguided import BC, GAE, GRPO, PPO, RLOO
+from rlgf.algorithms.unguided import BC, GAE, GRPO, PPO, RLOO, VINE_PPO
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author
 
@@ -203,6 +203,7 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         SCAF_GRPO,
         RLOO,
         GUIDED_RLOO,
+        VINE_PPO,
         DISTILL,
         OPD,
         OPSD,

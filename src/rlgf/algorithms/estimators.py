@@ -34,6 +34,8 @@ class Signals:
     """What the guide says of the chunk that each token belongs to."""
     start_values: Float[Tensor, "B"] | None = None
     """Of each episode's prompt, see `Algorithm.start_value`."""
+    branch_values: Float[Tensor, "B T"] | None = None
+    """The mean pay of texts that branch off before a token; NaN where none do."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Estimator:
     weighs: bool = True
     """Whether losses weigh tokens by it, so that what others sampled for the policy is to be weighted; a number that is
     regressed is not."""
+    reads_branches: bool = False
+    """Whether it reads what texts earn that branch off from an episode, see `Branches`."""
 
 
 def _gae(signals: Signals) -> Estimates:
@@ -100,6 +104,11 @@ def _over_start(signals: Signals) -> Estimates:
     assert signals.start_values is not None, "estimated where it is read"
     advantage = (signals.rewards - signals.start_values).to(signals.rewards.dtype)
     return Estimates(advantage[:, None] * signals.mask)
+
+
+def _branched(signals: Signals) -> Estimates:
+    assert signals.branch_values is not None, "written where they are read"
+    return Estimates(advantages.branched(signals.rewards, signals.branch_values, signals.mask))
 
 
 def _within_group(score: Callable[[Tensor, Tensor], Tensor], *, reads_kl: bool) -> Estimator:
@@ -138,6 +147,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
         _guide_log_ratio, needs_reward=False, returns=False, reads_kl=False, reads_guide=True
     ),
     "over_start": Estimator(_over_start, returns=False, reads_kl=False, reads_start=True, weighs=False),
+    "branched": Estimator(_branched, returns=False, reads_kl=False, reads_branches=True),
     "given_order": _pairing(
         lambda signals: -torch.arange(len(signals.group), dtype=torch.float32),
         scaled=False,

@@ -13,7 +13,7 @@ from rlgf.algorithms.start_value import start_values_are_read
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC
 from rlgf.registry import resolve
 from rlgf.schedules import constant
-from rlgf.types import Author, Sample
+from rlgf.types import Author
 
 if TYPE_CHECKING:
     from rlgf.algorithms.spec import Algorithm
@@ -24,32 +24,6 @@ Rule = Callable[["Algorithm"], str | None]
 def misfit(row: Algorithm) -> str | None:
     """The first thing that does not fit together in a row, as a clause; None where all does."""
     return next(filter(None, (rule(row) for rule in RULES)), None)
-
-
-def lacking(row: Algorithm, sample: Sample) -> str | None:
-    """What a sample lacks of what a row reads, as a sentence; None where it has all."""
-    if row.from_pairs and sample.rejected is None:
-        return (
-            f"algorithm '{row.name}' learns from pairs, and the task's samples have no rejected text: "
-            "use the task 'data' with the options 'reference_field: chosen' and 'rejected_field: rejected'."
-        )
-    hint = row.script.hint
-    read = any(term.on is Span.REFERENCES and term.ever for term in row.terms.values())
-    shown = hint is not None and hint.reads_reference
-    if (read or shown or Author.REFERENCE in row.script.authors) and not sample.references:
-        return (
-            f"algorithm '{row.name}' needs reference texts, and a sample has none: let the task give them (its "
-            "option 'reference_field'), or choose another algorithm."
-        )
-    for column in () if hint is None else hint.named_columns:
-        if column in sample.columns:
-            continue
-        there = ", ".join(sample.columns) or "none"
-        return (
-            f"algorithm '{row.name}' takes hints from the column '{column}', and a sample has none (its columns: "
-            f"{there}): set 'script.hint.{'columns' if hint and hint.columns else 'column'}' to what the task gives."
-        )
-    return None
 
 
 def known_estimator(row: Algorithm) -> str | None:
@@ -85,8 +59,8 @@ def advantages_are_estimated(row: Algorithm) -> str | None:
     weighed = row.paired or any(term.reads & {"advantages", "returns"} for term in row.terms.values())
     if row.advantage is not None and not weighed:
         return f"no term reads the advantage '{row.advantage}': set 'advantage: null', or a loss that weighs by it"
-    if row.whiten and not row.paired and not row.needs_reward:
-        return "whitened advantages are scaled by the rewards, and it reads none: leave 'whiten' out"
+    if row.whiten and not row.paired and (row.reads_branches or not row.needs_reward):
+        return "whitened advantages are scaled by the rewards, and it does not read those alone: leave 'whiten' out"
     return None
 
 
@@ -110,6 +84,17 @@ def pairs_meet_losses_over_pairs(row: Algorithm) -> str | None:
             f"the advantage '{row.advantage}' takes pairs as the data ranks them: set 'script.rollout: reference', or "
             "'advantage: preference' to rank by a reward"
         )
+    return None
+
+
+def branches_have_readers(row: Algorithm) -> str | None:
+    if row.reads_branches != (row.branches is not None):
+        return (
+            "texts branch off for an advantage that values states by them: set 'advantage: branched' and 'branches: "
+            "{every: 16, texts: 4}', or another advantage and 'branches: null'"
+        )
+    if row.branches is not None and row.script.rollout is Author.REFERENCE:
+        return "the data's texts do not go on from any state: set 'script.rollout' to policy or guide for 'branches'"
     return None
 
 
@@ -288,6 +273,7 @@ RULES: tuple[Rule, ...] = (
     every_segment_has_an_author,
     pairs_meet_losses_over_pairs,
     advantages_are_estimated,
+    branches_have_readers,
     ratios_are_to_the_writer,
     critics_judge_who_finishes,
     groups_are_large_enough,

@@ -148,6 +148,18 @@ class Gate(BaseModel):
         return self.high > 0 or failures >= self.failures
 
 
+class Branches(BaseModel):
+    """Further texts that the roll-out's author writes from states within each text, whose mean reward is the value of
+    the state. Nothing else is learned from them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every: int = Field(default=16, ge=1)
+    """Tokens of the policy from one such state to the next; the first is where it begins to write."""
+    texts: int = Field(default=4, ge=1)
+    """How many from each state."""
+
+
 class Help(BaseModel):
     """Which episodes have a roll-in or, where the script has one, a hint, and how long it is.
 

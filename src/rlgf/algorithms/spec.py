@@ -13,7 +13,7 @@ from rlgf.algorithms.estimators import ESTIMATORS, Estimator
 from rlgf.algorithms.hint import Tier, View
 from rlgf.algorithms.kl import KLConfig
 from rlgf.algorithms.rules import misfit
-from rlgf.algorithms.script import Help, Script, Span
+from rlgf.algorithms.script import Branches, Help, Script, Span
 from rlgf.algorithms.start_value import StartValue
 from rlgf.algorithms.terms import LOSSES, Term
 from rlgf.identity import FREE
@@ -43,6 +43,8 @@ class Algorithm(BaseModel):
     """Whether advantages are whitened over the tokens whose losses read them."""
     group_size: int = Field(default=1, ge=1)
     """Episodes that share a prompt, and a roll-in unless `help.shared` is off."""
+    branches: Branches | None = Field(default=None, exclude_if=lambda branches: branches is None)
+    """Texts that the advantage values states by."""
     kl: KLConfig = KLConfig()
     start_value: StartValue | None = Field(default=None, exclude_if=lambda value: value is None)
     """How the value of a prompt is estimated from texts of the policy's frozen start, where the advantage reads it."""
@@ -166,6 +168,11 @@ class Algorithm(BaseModel):
     def reads_guide_scores(self) -> bool:
         """Whether it learns from how probable the guide finds the texts that were written."""
         return self.estimator is not None and self.estimator.reads_guide
+
+    @property
+    def reads_branches(self) -> bool:
+        """Whether its advantage values states by texts that go on from them."""
+        return self.estimator is not None and self.estimator.reads_branches
 
     @property
     def asks_for_texts(self) -> bool:

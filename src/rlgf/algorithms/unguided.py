@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlgf.algorithms.script import Script
+from rlgf.algorithms.script import Branches, Script
 from rlgf.algorithms.spec import Algorithm
 from rlgf.algorithms.terms import Term
 from rlgf.schedules import constant
@@ -47,5 +47,17 @@ RLOO = GRPO.model_copy(
         "advantage": "leave_one_out",
         "equation": "min(rho A, clip(rho) A), A = R - mean of the others' R",
         "paper": "Ahmadian et al., arXiv 2402.14740",
+    }
+)
+VINE_PPO = GRPO.model_copy(
+    update={
+        "name": "vineppo",
+        "summary": "PPO without a critic: the value of a state is the mean reward of texts that go on from it",
+        "advantage": "branched",
+        "group_size": 1,
+        "branches": Branches(),
+        "equation": "min(rho A, clip(rho) A) - c KL(pi || ref), A = V(s_n) - V(s_c), V(s) = mean R of texts from s, s_c and s_n "
+        "the states around the token that texts branch off from",
+        "paper": "Kazemnejad et al., arXiv 2410.01679",
     }
 )

@@ -140,6 +140,8 @@ def advantage(row: Algorithm) -> str:
         words += f", the prompt's value from {row.start_value.texts} texts of the start, once (beta {row.start_value.beta:g})"
     if row.whiten:
         words += ", whitened over the tokens whose losses read it"
+    if row.branches is not None:
+        words += f": a state in {row.branches.every} tokens, {row.branches.texts} texts from each"
     return words + (f"; critic: values of the {row.critic}" if row.critic else "")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlgf import distributed
 from rlgf.checks.rule import Rule, engines
 from rlgf.guides.config import http_configs
-from rlgf.guides.own_start import OwnStartGuideConfig
+from rlgf.guides.itself import SelfGuideConfig
 from rlgf.types import Author
 
 if TYPE_CHECKING:
@@ -57,6 +57,12 @@ def start_values_are_not_asked_ahead(config: Config) -> str | None:
 
 
 def rewards_are_not_asked_ahead(config: Config) -> str | None:
+    for row in config.algorithm.rows if config.training.async_steps else ():
+        if row.branches is not None:
+            return (
+                f"algorithm '{row.name}' asks the reward about texts that branch off ('algorithm.branches'), in turn, while "
+                f"'training.async_steps' samples ahead: choose another algorithm, {_REMEDY}."
+            )
     if not config.training.async_steps or config.guide is None or config.guide.candidates == 1:
         return None
     return (
@@ -75,7 +81,7 @@ def the_guide_stays_ahead(config: Config) -> str | None:
             f"'training.async_steps' has asked it ahead: set 'then: stop', {_REMEDY}."
         )
     writes = any(Author.GUIDE in {*row.script.authors, row.examples} for row in config.algorithm.rows)
-    itself = any(isinstance(one, OwnStartGuideConfig) for one in guide.members)
+    itself = any(isinstance(one, SelfGuideConfig) for one in guide.members)
     if writes and itself and config.policy.lora is not None:
         return (
             "with 'policy.lora' the guide 'self' is the model in training with its adapter off, and "

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from rlgf.checks.ahead import AHEAD_RULES
 from rlgf.checks.rule import Rule, engines, first
-from rlgf.guides.config import guide_models, http_configs, scoreless_key
+from rlgf.guides.config import follows_policy, guide_models, http_configs, scoreless_key
 from rlgf.guides.ensemble import EnsembleConfig
 from rlgf.guides.http_config import HTTPGuideConfig
-from rlgf.guides.own_start import OwnStartGuideConfig
+from rlgf.guides.itself import SelfGuideConfig
 from rlgf.guides.settings import GuideSettings
 from rlgf.models.samplers import rules as sampler_rules
 from rlgf.types import Author
@@ -96,6 +96,17 @@ def a_guide_is_steered_only_to_write(config: Config) -> str | None:
     )
 
 
+def a_guide_that_follows_only_scores(config: Config) -> str | None:
+    if config.guide is None or not follows_policy(config.guide):
+        return None
+    if all(row.distills and not row.asks_for_texts for row in config.algorithm.rows):
+        return None
+    return (
+        f"algorithm '{config.algorithm.name}' has texts of the guide's, and a guide that follows the policy ('guide.self') "
+        "only says how probable texts are: set 'guide: self', which is the policy's start, or choose opsd or sdft."
+    )
+
+
 def candidates_are_whole_texts(config: Config) -> str | None:
     if config.guide is None or config.guide.candidates == 1:
         return None
@@ -139,6 +150,18 @@ def given_texts_may_be_short(config: Config) -> str | None:
             return (
                 f"algorithm '{row.name}' learns from given texts of any length: set 'rollout.min_response_tokens: 0' "
                 f"(it is {config.rollout.min_response_tokens})."
+            )
+    return None
+
+
+def values_of_branches_are_means_of_pay(config: Config) -> str | None:
+    if config.reward is None or config.reward.clip is None:
+        return None
+    for row in config.algorithm.rows:
+        if row.reads_branches:
+            return (
+                f"algorithm '{row.name}' takes means of rewards, and 'reward.clip' cuts each one off: leave 'clip' out, or "
+                "clip in the reward itself."
             )
     return None
 
@@ -214,10 +237,12 @@ RULES: tuple[Rule, ...] = (
     the_guide_has_probabilities,
     the_guide_scores_texts,
     a_guide_is_steered_only_to_write,
+    a_guide_that_follows_only_scores,
     candidates_are_whole_texts,
     groups_fill_the_episodes,
     start_values_are_in_the_rewards_own_numbers,
     given_texts_may_be_short,
+    values_of_branches_are_means_of_pay,
     how_far_an_update_goes_can_be_measured,
     logged_names_differ,
     tokens_of_a_guide_are_used,
@@ -255,7 +280,7 @@ def a_policy_that_guides_itself_writes_nothing(config: Config) -> str | None:
     if (
         config.guide is None
         or not guided
-        or not any(isinstance(one, OwnStartGuideConfig) for one in config.guide.members)
+        or not any(isinstance(one, SelfGuideConfig) for one in config.guide.members)
     ):
         return None
     return (
@@ -273,8 +298,17 @@ def starts_are_asked_by_all_at_once(config: Config) -> str | None:
     )
 
 
+def a_guide_that_follows_is_whole(config: Config) -> str | None:
+    if config.guide is None or not follows_policy(config.guide):
+        return None
+    return (
+        "with FSDP the guide 'self' is the policy's start: set 'guide: self', or start the run without FSDP."
+    )
+
+
 SHARD_RULES: tuple[Rule, ...] = (
     starts_are_asked_by_all_at_once,
+    a_guide_that_follows_is_whole,
     shared_weights_are_not_quantized,
     a_critic_of_shared_adapters_is_a_head,
     a_policy_that_guides_itself_writes_nothing,

@@ -67,6 +67,20 @@ class Guide(Protocol):
 
 
 @runtime_checkable
+class FollowingGuide(Guide, Protocol):
+    """A guide with weights of its own that follow those of the policy."""
+
+    def follow(self) -> None:
+        """An update has moved the policy."""
+        ...
+
+    @property
+    def moving(self) -> Sequence[Tensor]:
+        """Those weights, always in the same order: a checkpoint keeps them."""
+        ...
+
+
+@runtime_checkable
 class ScoringGuide(Guide, Protocol):
     """A guide that also says how probable each token would be: what distillation learns from.
 

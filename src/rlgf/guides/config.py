@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, ScoringGuide, TextScoringGuide
 from rlgf.guides.http_config import HTTPGuideConfig
+from rlgf.guides.itself import SelfGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig
 from rlgf.guides.own import OwnGuideConfig
 from rlgf.guides.settings import GuideKind, GuideSettings
@@ -23,7 +24,7 @@ KINDS: Mapping[str, str] = {
     "guides": "rlgf.guides.ensemble:EnsembleGuide",
     "oracle": "rlgf.guides.oracle:OracleGuide",
     "name": "rlgf.guides.own:OwnGuide",
-    "self": "rlgf.guides.own_start:OwnStartGuide",
+    "self": "rlgf.guides.itself:SelfGuide",
     "model": "rlgf.guides.local:LocalGuide",
 }
 """The kinds of guides, by the key of a recipe that tells one from those after it."""
@@ -74,6 +75,20 @@ def http_configs(config: GuideSettings) -> list[HTTPGuideConfig]:
 def own_guides(config: GuideSettings) -> list[OwnGuideConfig]:
     """The guides of your own."""
     return [member for member in config.members if isinstance(member, OwnGuideConfig)]
+
+
+def follows_policy(config: GuideSettings) -> bool:
+    """Whether a guide changes as the policy trains."""
+    return any(moment != "start" for moment in _moments(config))
+
+
+def keeps_average(config: GuideSettings) -> bool:
+    """Whether a guide is a moving average of the policy."""
+    return "average" in _moments(config)
+
+
+def _moments(config: GuideSettings) -> list[str]:
+    return [member.moment for member in config.members if isinstance(member, SelfGuideConfig)]
 
 
 def scoreless_key(config: GuideSettings) -> str | None:

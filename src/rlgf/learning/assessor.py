@@ -125,6 +125,7 @@ class Assessor:
             scored.chunks,
             scored.guide_logprobs,
             rollout.start_values,
+            None if rollout.branch_values is None else self.scale.scaled(rollout.branch_values),
         )
         found = row.estimator.estimate(signals)
         if isinstance(found, Pairs):

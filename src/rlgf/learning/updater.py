@@ -14,7 +14,7 @@ from torch import Tensor
 from rlgf import distributed, seeding
 from rlgf.algorithms import Algorithm, LossInputs, Span
 from rlgf.finite import require_finite, require_finite_metrics
-from rlgf.guides.base import ScoringGuide
+from rlgf.guides.base import FollowingGuide, ScoringGuide
 from rlgf.learning.config import UpdateConfig
 from rlgf.learning.inputs import InputReader, StepTerm, read_by, read_by_any, step_terms, value_inputs
 from rlgf.learning.micro_batches import (
@@ -80,6 +80,11 @@ class Updater:
         """Everything that the optimizer moves."""
         return list(itertools.chain.from_iterable(self.parameters.values()))
 
+    @property
+    def following(self) -> list[Tensor]:
+        """What follows the policy, update by update."""
+        return list(self.guide.moving) if isinstance(self.guide, FollowingGuide) else []
+
     def update(
         self,
         experience: Experience,
@@ -120,6 +125,8 @@ class Updater:
                 if metrics.get("update_kl", 0.0) > (self.config.max_update_kl or float("inf")):
                     break
         check_result(self.policy, self.critics, self.parameters, experience.rollout)
+        if isinstance(self.guide, FollowingGuide):
+            self.guide.follow()
         return _means(gathered)
 
     def _steps(

@@ -116,13 +116,16 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | None = None) -> LanguageModel:
+def load_language_model(
+    config: ModelConfig | ScratchConfig, texts: list[str] | None = None, where: torch.device | None = None
+) -> LanguageModel:
     """Load a causal or encoder-decoder model for training or inference, dropout off.
 
     An adapter is merged into its base.
 
     Args:
         texts: what a model from scratch trains its tokenizer on.
+        where: the device that it is put on; default: this process's own.
 
     Raises:
         UserError: There is no such model, weights are missing, or it cannot write text.
@@ -142,7 +145,7 @@ def load_language_model(config: ModelConfig | ScratchConfig, texts: list[str] | 
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
     if isinstance(config, ScratchConfig) or config.quantization is None:
-        model.to(device())  # type: ignore[arg-type]  # the stub knows strings alone
+        model.to(where or device())  # type: ignore[arg-type]  # the stub knows strings alone
     language_model = LanguageModel(model, tokenizer)
     # Now, and not hours into a run, is the time to find that it cannot do its work.
     abilities(model)

@@ -28,7 +28,9 @@ from transformers import PreTrainedModel
 
 from rlgf import distributed
 from rlgf.errors import UserError
+from rlgf.models import hollow
 from rlgf.models.abilities import abilities, declare
+from rlgf.states import digest
 
 _ATTRIBUTE = "_rlgf_root"
 _T = TypeVar("_T")
@@ -109,11 +111,12 @@ def is_whole(module: nn.Module) -> bool:
     return _root(module) is None
 
 
-def shard(module: nn.Module, what: str) -> None:
+def shard(module: nn.Module, what: str, *, from_main: bool = False) -> None:
     """Spread the weights of a model or a critic over all processes, in place; called by all of them.
 
     Args:
         what: how a message calls it.
+        from_main: whether only the main process has its weights; it is hollow in the others.
 
     Raises:
         UserError: it cannot run texts of unequal length together.
@@ -129,6 +132,7 @@ def shard(module: nn.Module, what: str) -> None:
         "mp_policy": _precision(),
         "offload_policy": plugin.cpu_offload,
     }
+    whole_weights = dict(module.named_parameters()) if from_main and distributed.is_main() else {}
     for layer in _layers(module, plugin.transformer_cls_names_to_wrap):
         fully_shard(layer, **options, reshard_after_forward=plugin.reshard_after_forward)
     root = _Root(module, reshard=plugin.reshard_after_forward)
@@ -137,11 +141,37 @@ def shard(module: nn.Module, what: str) -> None:
         # Each loss is divided by the tokens of all processes, so that gradients are sums and not means.
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
+    if from_main:
+        if not distributed.is_main():
+            # Shares that are tied stay so: sharded tensors are given their storage in place.
+            hollow.materialize(root, _home(offloaded=bool(plugin.cpu_offload)))
+        fill(dict(module.named_parameters()), whole_weights)
     # Not as an attribute of a module, whose part it would become.
     module.__dict__[_ATTRIBUTE] = root
     # Whichever unit runs first takes itself for the root.
     run(module, lambda: None)
     _let_go(root)
+
+
+def shard_all(modules: Mapping[str, nn.Module], *, from_main: bool) -> None:
+    """Spread what is trained, and the reference, over all processes; one module may have several names.
+
+    Args:
+        from_main: see `shard`.
+
+    Raises:
+        UserError: see `shard`, or the processes loaded different weights.
+    """
+    for name, module in modules.items():
+        if is_whole(module):
+            if not from_main:
+                found = digest(module.state_dict())[:16]
+                distributed.same(
+                    f"weights of {name}",
+                    found.__str__,
+                    "give each process the same files under 'policy.model'",
+                )
+            shard(module, name, from_main=from_main)
 
 
 def run(module: nn.Module, function: Callable[..., _T], *arguments: Any) -> _T:
@@ -257,6 +287,12 @@ def _let_go(root: _Root) -> None:
         unit.reshard()
         # The rest is wanted again at once, by the backward pass.
         unit.set_reshard_after_forward(root.reshard_layers and not isinstance(unit, _Root), recurse=False)
+
+
+def _home(*, offloaded: bool) -> torch.device:
+    """Where this process's shares lie."""
+    on_gpu = torch.cuda.is_available() and not offloaded
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 
 def _precision() -> MixedPrecisionPolicy:

@@ -31,8 +31,20 @@ class Snapshot:
         for _, own in self._pairs:
             own.requires_grad_(False)
 
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """The copies."""
+        return [own for _, own in self._pairs]
+
     @torch.no_grad()
-    def update(self) -> None:
-        """Take over the weights as they are now."""
+    def update(self, share: float = 1.0) -> None:
+        """Take over the weights as they are now.
+
+        Args:
+            share: of the way to them; less than 1 makes an exponential moving average.
+        """
         for theirs, own in self._pairs:
-            own.copy_(theirs)
+            if share == 1.0:
+                own.copy_(theirs)
+            else:
+                own.lerp_(theirs, share)

@@ -81,6 +81,31 @@ def optimal_value(rewards: Float[Tensor, "B n"], beta: float) -> Float[Tensor, "
     return best + beta * ((rewards - best[:, None]) / beta).exp().mean(dim=1).log()
 
 
+def branched(
+    rewards: Float[Tensor, "B"], values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """How much better the next state with a known value is than the last one (VinePPO: Kazemnejad et al., arXiv
+    2410.01679, section 4).
+
+    ``A_t = V(s_n) - V(s_c)``: c is the last such state at or before token t, n the first one after it; where there is
+    none, R stands in place of ``V(s_n)``.
+
+    Args:
+        values: of the state before each token; NaN where it is not known. Before the first known one A is 0.
+    """
+    known = ~values.isnan() & mask
+    last, following = torch.zeros_like(values), torch.zeros_like(values)
+    value, next_value = torch.zeros_like(rewards), rewards
+    begun = known.cumsum(dim=1) > 0
+    for t in range(values.shape[1]):
+        value = torch.where(known[:, t], values[:, t], value)
+        last[:, t] = value
+    for t in reversed(range(values.shape[1])):
+        following[:, t] = next_value
+        next_value = torch.where(known[:, t], values[:, t], next_value)
+    return (following - last) * (mask & begun)
+
+
 def best_and_worst(scores: Float[Tensor, "B"], groups: Int[Tensor, "B"]) -> Int[Tensor, "N 2"]:
     """The episodes that scored highest and lowest in each group, in the order of the groups' numbers.
 

@@ -35,6 +35,11 @@ class Scale:
         """The pay for an update's rewards, which are counted in first."""
         if self.normalize:
             self._observe(rewards)
+        return self.scaled(rewards)
+
+    def scaled(self, rewards: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """What further rewards are worth, which are not counted in."""
+        if self.normalize:
             rewards = (rewards - self.mean) / (self.std + _EPSILON)
         return rewards if self.clip is None else rewards.clamp(*self.clip)
 

@@ -10,12 +10,13 @@ from functools import partial
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, Script, Term
 from rlgf.algorithms.hint import Tier
-from rlgf.algorithms.rules import lacking
+from rlgf.algorithms.needs import lacking
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import BuiltinSampler, Sampler, bring_weights
 from rlgf.rollout.assembly import assemble
+from rlgf.rollout.branching import branch_values
 from rlgf.rollout.candidates import Rewards, guide_writer
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_again, draw_switches
@@ -99,7 +100,7 @@ class Collector:
         Args:
             update: number of the update; another number draws other episodes.
             progress: the share of the run that is over, for schedules.
-            rewards: scores episodes, for a row whose help looks at a group's own texts first, or that reads start values.
+            rewards: scores texts, for a row whose help looks at a group's own texts first, or that reads values of texts.
             numbers: the samples' numbers within the update, where they are a share of its samples.
             index: their places in the training data, where they are from there.
             record: what the run remembers of these.
@@ -108,7 +109,7 @@ class Collector:
             UserError: The row needs a guide and there is none, or a reference and a sample has none; or an engine
                 wrote with other weights than the policy's.
         """
-        self._check(samples, row)
+        _require(row, samples, set(self.writers))
         bring_weights(self.sampler)
         numbers = range(len(samples)) if numbers is None else numbers
         drafts = self._drafts(samples, update, numbers)
@@ -123,6 +124,9 @@ class Collector:
             episodes = self.episodes(drafts, row, progress)
         groups = [number for number in numbers for _ in range(row.group_size)]
         rollout = assemble(episodes, groups, self.policy, row.script)
+        if row.branches is not None:
+            assert rewards is not None, "a row that values states by texts is collected with its rewards"
+            rollout = replace(rollout, branch_values=branch_values(self, episodes, row, rewards))
         if shown:
             texts = self._examples(shown)
             rollout = replace(rollout, examples=tuple(t for t in texts for _ in range(row.group_size)))
@@ -173,6 +177,10 @@ class Collector:
         ]
         self._add(row.script.rollout, episodes, limits)
         return episodes
+
+    def complete(self, drafts: Sequence[Draft], author: Author) -> None:
+        """Let an author write each of some unfinished drafts to its end."""
+        self._add(author, drafts, [self.config.max_response_tokens - len(draft.ids) for draft in drafts])
 
     def _given_pairs(self, drafts: Sequence[Draft]) -> list[Draft]:
         """The preferred and the rejected text of each draft's sample, one after the other."""
@@ -238,15 +246,6 @@ class Collector:
             name=author.name.lower(), script=Script(rollout=author), terms={"nll": Term(loss="nll")}
         )
         return self.collect(samples, row, update, numbers=numbers)
-
-    def _check(self, samples: Sequence[Sample], row: Algorithm) -> None:
-        missing = {*row.script.authors, row.examples} - set(self.writers)
-        if missing:
-            raise UserError(f"algorithm '{row.name}' needs a guide: give the recipe a 'guide:' section.")
-        # A configuration has shown its first sample; here come all of them, and those given by hand.
-        found = next(filter(None, (lacking(row, sample) for sample in samples)), None)
-        if found is not None:
-            raise UserError(found)
 
     def _examples(self, shown: Sequence[Draft]) -> list[str]:
         """What the guide writes for a reward that learns."""
@@ -324,3 +323,16 @@ def members(drafts: Sequence[Draft], group_size: int) -> list[Draft]:
         for draft in drafts
         for member in range(group_size)
     ]
+
+
+def _require(row: Algorithm, samples: Sequence[Sample], authors: set[Author]) -> None:
+    """
+    Raises:
+        UserError: an author is missing, or a sample lacks what the row reads.
+    """
+    if {*row.script.authors, row.examples} - authors:
+        raise UserError(f"algorithm '{row.name}' needs a guide: give the recipe a 'guide:' section.")
+    # A configuration has shown its first sample; here come all of them, and those given by hand.
+    found = next(filter(None, (lacking(row, sample) for sample in samples)), None)
+    if found is not None:
+        raise UserError(found)

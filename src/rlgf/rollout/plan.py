@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, AnyAlgorithm
 from rlgf.guides.base import Request
+from rlgf.rollout.branching import branch_points, branches_of
 from rlgf.rollout.collector import (
     begun_apart,
     episode_seed,
@@ -135,7 +136,7 @@ def _asks(drafts: Sequence[Draft], row: Algorithm, config: RolloutConfig, progre
     episodes = finished_apart(begun, row)
     each = len(episodes) // len(begun)
     finishing = _finishing(episodes, [s for s in switches for _ in range(each)], row, config, prompts)
-    return asks + finishing * row.tries
+    return asks + finishing * row.tries + _branching(episodes, finishing, row, config)
 
 
 def _hint_asks(
@@ -168,6 +169,23 @@ def _finishing(
             sure = switch if row.script.rollin is Author.POLICY else 0
             limit = min(config.max_response_tokens - sure, config.limit(author))
             asks.append(Ask(author, i // each, episode.seed, switch, limit))
+    return asks
+
+
+def _branching(
+    episodes: Sequence[Draft], finishing: Sequence[Ask], row: Algorithm, config: RolloutConfig
+) -> list[Ask]:
+    """The texts that branch off from those episodes that are as long as they may be."""
+    author, asks, longest = row.script.rollout, [], config.max_response_tokens
+    if row.branches is None:
+        return []
+    drafts = {episode.seed: episode for episode in episodes}
+    for ask in finishing:
+        authors = [row.script.rollin or author] * ask.written + [author] * (longest - ask.written)
+        for point in branch_points(authors, row.branches.every):
+            limit = min(longest - point, config.limit(author))
+            texts = branches_of(drafts[ask.seed], point, row.branches.texts)
+            asks += [Ask(author, ask.sample, text.seed, point, limit) for text in texts]
     return asks
 
 

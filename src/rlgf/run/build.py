@@ -23,16 +23,15 @@ from rlgf.guides import (
     text_scoring_guide,
 )
 from rlgf.guides.base import ScoringGuide
+from rlgf.guides.config import follows_policy
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory, Updater
 from rlgf.metrics import Metric, build_metrics
-from rlgf.models import checkpointing, sharding
+from rlgf.models import checkpointing, hollow, sharding
 from rlgf.models.critic import Critic, build_critic
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import (
-    load_language_model,
-)
+from rlgf.models.loading import load_language_model
 from rlgf.models.lora import Adapters
 from rlgf.models.samplers import build_sampler
 from rlgf.models.samplers.served import require_server
@@ -44,7 +43,6 @@ from rlgf.rollout.collector import Collector
 from rlgf.run import memory
 from rlgf.run.start import check_comparable, load_start, scratch_texts
 from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
-from rlgf.states import digest
 from rlgf.tasks import Task, build_task, load_split
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.types import Sample
@@ -112,13 +110,15 @@ def build_parts(
         if guide is None and config.guide is not None:
             guide = _early_guide(config, config.guide, data.train, evaluates=evaluates)
         reward, judge = scorers(config, reward, data.train)
-        models = _models(config, policy, data.train, evaluates=evaluates)
+    begun = _start(config, policy, data.train)
+    with distributed.main_first():
+        models = _models(config, begun, data.train, evaluates=evaluates)
         if isinstance(reward, PolicyReadingReward):
             reward.attach(models.policy, config.rollout, config.seed)
         if guide is None and config.guide is not None:
             # Of a policy that is measured, the start is that of the run which trained it.
             start = models.measured_against if evaluates else models.reference
-            guide = build_guide(config.guide, start)
+            guide = build_guide(config.guide, models.policy if follows_policy(config.guide) else start)
     return _assembled(config, data, models, guide, reward, judge, optimizer, scheduler)
 
 
@@ -161,19 +161,44 @@ class _Models:
     measured_against: LanguageModel
     judge: LanguageModel
     """Whose perplexity of the outputs is measured."""
+    in_main: bool
+    """Whether the main process alone has the weights of policy and reference, which are shared out later."""
 
 
-def _models(config: Config, policy: LanguageModel | None, train: Prompted, *, evaluates: bool) -> _Models:
-    if policy is None:
-        texts = scratch_texts(train) if config.policy.scratch else None
-        policy = load_language_model(config.policy.source, texts)
-    require_finite_weights("the policy", policy.model.named_parameters())
-    policy, reference = _with_reference(policy, config)
+@dataclass(frozen=True)
+class _Start:
+    policy: LanguageModel
+    reference: LanguageModel
+    in_main: bool
+
+
+def _start(config: Config, given: LanguageModel | None, train: Prompted) -> _Start:
+    """The policy and its frozen start; processes that will share their weights load them in the main one alone."""
+    in_main = given is None and sharding.wanted()
+
+    def build() -> tuple[LanguageModel, LanguageModel]:
+        policy = given
+        if policy is None:
+            texts = scratch_texts(train) if config.policy.scratch else None
+            # Layer by layer the weights go to the devices that share them, of which none has to have room for all.
+            policy = load_language_model(
+                config.policy.source, texts, torch.device("cpu") if in_main else None
+            )
+        require_finite_weights("the policy", policy.model.named_parameters())
+        return _with_reference(policy, config)
+
+    if in_main:
+        return _Start(*hollow.from_main(build, lambda pair: [one.model for one in pair]), in_main)
+    with distributed.main_first():
+        return _Start(*build(), in_main)
+
+
+def _models(config: Config, start: _Start, train: Prompted, *, evaluates: bool) -> _Models:
+    policy, reference = start.policy, start.reference
     measured_against = _measured_against(config, policy, train, evaluates=evaluates) or reference
     judge = config.evaluation.language_model
-    return _Models(
-        policy, reference, measured_against, measured_against if judge is None else load_language_model(judge)
-    )
+    judging = measured_against if judge is None else load_language_model(judge)
+    return _Models(policy, reference, measured_against, judging, start.in_main)
 
 
 def _assembled(
@@ -249,21 +274,6 @@ def _updater(
     )
 
 
-def _shard(modules: Mapping[str, torch.nn.Module]) -> None:
-    """Spread what is trained, and the reference, over all processes; one module may have several names.
-
-    Raises:
-        UserError: see `sharding.shard`, or the processes loaded different weights.
-    """
-    for name, module in modules.items():
-        if sharding.is_whole(module):
-            found = digest(module.state_dict())[:16]
-            distributed.same(
-                f"weights of {name}", found.__str__, "give each process the same files under 'policy.model'"
-            )
-            sharding.shard(module, name)
-
-
 def _with_reference(policy: LanguageModel, config: Config) -> tuple[LanguageModel, LanguageModel]:
     """The policy as it is trained, and its frozen start: the same model without its adapter, or a copy."""
     if config.policy.lora is not None:
@@ -296,14 +306,21 @@ def _critics(config: Config, models: _Models) -> dict[str, Critic]:
     policy = models.policy
     if config.update.gradient_checkpointing:
         checkpointing.enable(policy.model, policy.adapters)
-    names = {row.critic for row in config.algorithm.rows} - {None}
-    critics = {
-        name: build_critic(config.policy.critic, policy.model, policy.adapters, f"critic_{name}")
-        for name in sorted(map(str, names))
-    }
-    if config.policy.scratch is None:
+    names = sorted({str(row.critic) for row in config.algorithm.rows} - {"None"})
+
+    def build() -> dict[str, Critic]:
+        return {
+            name: build_critic(config.policy.critic, policy.model, policy.adapters, f"critic_{name}")
+            for name in names
+        }
+
+    critics = hollow.from_main(build, lambda built: [*built.values()]) if models.in_main else build()
+    if config.policy.scratch is None and not hollow.is_hollow(policy.model):
         # After all copies of the model are made: some keep the states of their last pass, gradients and all.
         check_trainable(policy.model)
     if sharding.wanted():
-        _shard({"the policy": policy.model, "the reference": models.reference.model, **critics})
+        sharding.shard_all(
+            {"the policy": policy.model, "the reference": models.reference.model, **critics},
+            from_main=models.in_main,
+        )
     return critics

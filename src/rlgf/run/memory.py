@@ -11,6 +11,7 @@ from functools import cached_property
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides import guide_models
+from rlgf.guides.config import keeps_average
 from rlgf.models import sharding
 from rlgf.models.loading import ModelConfig, device
 from rlgf.models.memory import Size, device_bytes, frozen_size, logits_bytes, policy_sizes
@@ -87,13 +88,17 @@ class Estimate:
 
     @property
     def copies(self) -> int:
-        """Copies of what is trained of the policy, for sampling ahead."""
+        """Copies of what is trained of the policy: for sampling ahead, and a guide that follows it."""
         trained = sum(size.bytes for size in self.shared if size.trained and size.name.startswith("policy"))
-        return self.config.training.async_steps * trained
+        guide = self.config.guide
+        return trained * (self.config.training.async_steps + (guide is not None and keeps_average(guide)))
 
     @property
     def loading(self) -> int:
-        """Weights while models load: each process loads them whole, and shares them out then."""
+        """Weights while models load, in the main process: where processes share them it loads them whole, in the
+        machine's memory also where it has a GPU."""
+        if self.launch.shares and device().type == "cuda":
+            return self.weights
         return sum(size.bytes for size in self.shared) + self._whole
 
     @cached_property
@@ -101,11 +106,11 @@ class Estimate:
         """Bytes of each part, by what a run does; a part that it does not need is missing."""
         rest = {
             "weights": self.weights,
-            "weights that sample ahead": self.copies,
+            "copies of the policy's weights": self.copies,
             "moments of AdamW": self.moments,
         }
         # Texts of the next update are written meanwhile.
-        ahead = {"sampling ahead": sum(self._writing().values()) if self.copies else 0}
+        ahead = {"sampling ahead": sum(self._writing().values()) if self.config.training.async_steps else 0}
         phases = {
             "writing": {**rest, **self._writing()},
             "scoring": {**rest, **ahead, **self._scoring()},
@@ -129,9 +134,11 @@ class Estimate:
             adam: whether the optimizer is AdamW, which has two moments of each weight.
         """
         if device().type == "cuda" and sharding.asked_to_offload():
-            return self.loading
+            return self._gathered("policy") + self._whole
+        # The main process alone loads what is shared, so its machine needs room for that once.
+        loading = self.loading // self.launch.together if self.launch.shares else self.loading
         learning = self.weights + self.copies + self.gradients + (self.moments if adam else 0)
-        return max(self.loading, learning if trains else 0)
+        return max(loading, self.weights, learning if trains else 0)
 
     def refusal(self, needed: int) -> str | None:
         """A sentence where bytes that are needed are not there."""

@@ -32,7 +32,7 @@ _REST = "optimizer.pt"
 def write_training_state(updater: Updater, folder: Path) -> None:
     """Write what an updater trains besides its policy; called by all processes where they share the weights."""
     state = updater.optimizer.state_dict()
-    tensors = _of_critics(updater)
+    tensors = _of_models(updater)
     rest: dict[int, dict[str, Any]] = {}
     for number, of_parameter in state["state"].items():
         rest[number] = {}
@@ -53,7 +53,7 @@ def read_training_state(updater: Updater, folder: Path) -> None:
     """Read what `write_training_state` wrote, by whichever number of processes."""
     # To the CPU, since the device that wrote it need not be there; the optimizer moves its state to its weights.
     optimizer = torch.load(folder / _REST, weights_only=True, map_location="cpu")
-    tensors = _of_critics(updater)
+    tensors = _of_models(updater)
     places: dict[str, tuple[int, str]] = {}
     if (folder / _TENSORS).is_dir():
         reader = HuggingFaceStorageReader(str(folder / _TENSORS))
@@ -79,9 +79,10 @@ def _like(parameter: torch.nn.Parameter, stored: TensorStorageMetadata) -> Tenso
     return torch.zeros(stored.size, dtype=dtype)
 
 
-def _of_critics(updater: Updater) -> dict[str, Tensor]:
-    """The critics' own tensors, one name for each: a weight that is tied to another is written, and read, once."""
-    found: dict[str, Tensor] = {}
+def _of_models(updater: Updater) -> dict[str, Tensor]:
+    """The critics' own tensors, one name for each: a weight that is tied to another is written, and read, once; and a
+    guide's that follows the policy."""
+    found = {f"guide.moving.{number}": tensor.detach() for number, tensor in enumerate(updater.following)}
     for name, critic in updater.critics.items():
         seen: set[int] = set()
         for key, tensor in critic.state_dict(keep_vars=True).items():

@@ -36,7 +36,7 @@ class Undo:
         """Learning begins: copy what it is about to change; None where the copy would crowd the memory, and
         there is no way back."""
         if updater is not None:
-            self._kept = copied(updater.trained), copied(updater.optimizer.state_dict())
+            self._kept = copied(updater.trained + updater.following), copied(updater.optimizer.state_dict())
         self._learning = True
 
     @property
@@ -48,9 +48,9 @@ class Undo:
         if self._kept is not None:
             weights, optimizer = self._kept
             with torch.no_grad():
-                for parameter, weight in zip(updater.trained, weights, strict=True):
-                    parameter.copy_(weight)
-                    parameter.grad = None
+                for tensor, weight in zip(updater.trained + updater.following, weights, strict=True):
+                    tensor.copy_(weight)
+                    tensor.grad = None
             updater.optimizer.load_state_dict(optimizer)
         assessor.load_state_dict(copied(self.reward))
 

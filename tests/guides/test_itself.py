@@ -1,4 +1,4 @@
-"""The policy as its own guide: what it was when the run began, which may read more than the policy does."""
+"""The policy as its own guide: what it was when the run began, its average, or what it is, which may read more."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 from rlgf.algorithms.catalog import OPSD
 from rlgf.config import load_config
 from rlgf.guides import Request
-from rlgf.guides.own_start import OwnStartGuide, OwnStartGuideConfig
+from rlgf.guides.itself import SelfGuide, SelfGuideConfig
 from rlgf.models.forward import Tokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.lora import POLICY
 from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Rollout, Sample
-from toys import letter_gpt
+from toys import letter_gpt, sentence_of
 from training_toys import build
 
 PLAIN = {"script": {"hint": {"template": "{hint}{prompt}"}}}
@@ -27,12 +27,12 @@ WAYS = pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["full", "lora"])
 
 
 def own(algorithm: str = "opsd", **options: Any) -> Trainer:
-    return build(algorithm, guide="self", **{"changes": PLAIN, **options})
+    return build(algorithm, **{"guide": "self", "changes": PLAIN, **options})
 
 
-def guide_of(trainer: Trainer) -> OwnStartGuide:
+def guide_of(trainer: Trainer) -> SelfGuide:
     guide = trainer.parts.updater.guide
-    assert isinstance(guide, OwnStartGuide)
+    assert isinstance(guide, SelfGuide)
     return guide
 
 
@@ -149,13 +149,13 @@ def test_gradients_do_not_depend_on_micro_batches(lora: dict[str, Any] | None) -
 def test_a_micro_batch_has_room_for_what_the_guide_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = own(update={"max_micro_tokens": 34})
     read = []
-    score = OwnStartGuide.log_distribution
+    score = SelfGuide.log_distribution
 
-    def watched(self: OwnStartGuide, tokens: Tokens) -> Tensor:
+    def watched(self: SelfGuide, tokens: Tokens) -> Tensor:
         read.append(tokens.prompt_ids.numel() + tokens.response_ids.numel())
         return score(self, tokens)
 
-    monkeypatch.setattr(OwnStartGuide, "log_distribution", watched)
+    monkeypatch.setattr(SelfGuide, "log_distribution", watched)
     trainer.parts.updater.backward(trainer.assess(collected(trainer)), trainer.row())
     assert max(read) <= 34
 
@@ -176,7 +176,7 @@ def test_the_hint_may_be_written_by_another(other: str) -> None:
 def test_a_recipe_says_it_in_a_word() -> None:
     recipe = {"task": "imdb", "policy": {"model": "gpt2"}}
     config = load_config(recipe, "algorithm=sdft", "guide=self")
-    assert config.guide == OwnStartGuideConfig.model_validate({"self": True})
+    assert config.guide == SelfGuideConfig.model_validate({"self": True})
     assert config.guide is not None
     assert config.guide.label == "self"
     assert not config.guide.early
@@ -184,3 +184,63 @@ def test_a_recipe_says_it_in_a_word() -> None:
     assert again.guide == config.guide
     other = load_config(recipe, "algorithm=sdft", {"guide": {"model": "x"}}, {"guide": {"self": True}})
     assert other.guide == config.guide
+
+
+@WAYS
+def test_an_average_moves_a_share_of_the_way_at_each_update(lora: dict[str, Any] | None) -> None:
+    """``a_n = d a_n-1 + (1 - d) p_n``, written out over two updates, from the start."""
+    trainer = own(lora=lora, guide={"self": "average", "decay": 0.75})
+    weights = [[w.clone() for w in trainer.parts.updater.trained]]
+    for _ in range(2):
+        trainer.step()
+        weights.append([w.clone() for w in trainer.parts.updater.trained])
+    assert any(not torch.equal(a, b) for a, b in zip(weights[0], weights[2], strict=True))
+    for start, first, second, found in zip(*weights, trainer.parts.updater.following, strict=True):
+        expected = 0.75 * (0.75 * start + 0.25 * first) + 0.25 * second
+        torch.testing.assert_close(found, expected)
+        assert not found.requires_grad
+
+
+@WAYS
+@pytest.mark.parametrize("moment", ["average", "live"])
+def test_what_follows_scores_with_its_own_weights(moment: str, lora: dict[str, Any] | None) -> None:
+    """The average with those it has come to, the live policy with those of the moment; neither with a gradient."""
+    trainer = own(lora=lora, guide={"self": moment})
+    policy, guide = trainer.parts.policy, guide_of(trainer)
+    ids = [0, 1, 2]
+    before = alone(policy, ids)
+    tokens = Tokens(
+        torch.tensor([ids]), torch.ones(1, 3, dtype=torch.bool), torch.tensor([[1]]), torch.ones(1, 1, dtype=torch.bool)
+    )  # fmt: skip
+    torch.testing.assert_close(guide.log_distribution(tokens)[0, 0], before)
+    move(trainer)
+    after = alone(policy, ids)
+    assert (after - before).abs().max() > 0.01
+    said = guide.log_distribution(tokens)[0, 0]
+    torch.testing.assert_close(said, before if moment == "average" else after)
+    assert not said.requires_grad
+    for _ in range(2000):
+        guide.follow()
+    torch.testing.assert_close(guide.log_distribution(tokens)[0, 0], after, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"guide": {"self": "live", "decay": 0.9}}, "'decay' is that of an average"),
+        ({"guide": {"self": "old"}}, "guide.self"),
+        ({"guide": {"self": "average", "decay": 1}}, "guide.decay"),
+        ({"guide": {"self": "live"}, "algorithm": "ppo++"}, "only says how probable texts are"),
+        ({"guide": {"self": "average"}, "algorithm": "opd"}, "only says how probable texts are"),
+    ],
+)
+def test_what_does_not_fit_a_policy_that_guides_itself(changes: dict[str, Any], message: str) -> None:
+    recipe = {"task": "imdb", "policy": {"model": "gpt2"}, "reward": "sentiment", "algorithm": "opsd"}
+    assert message in sentence_of(lambda: load_config(recipe, changes))
+
+
+def test_the_start_is_said_as_it_was() -> None:
+    """So that runs and checkpoints of recipes that say ``self: true`` go on."""
+    for section in ({"self": True}, {"self": "start"}):
+        found = SelfGuideConfig.model_validate(section)
+        assert (found.moment, found.model_dump(mode="json")["self"]) == ("start", True)

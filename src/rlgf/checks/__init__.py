@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rlgf.checks.data import DATA_RULES, DataRule, Found, check_samples
 from rlgf.checks.parts import PART_RULES, named_rewards
 from rlgf.checks.rule import Rule
-from rlgf.checks.settings import RULES, SECTIONS, SHARD_RULES
+from rlgf.checks.settings import RULES, SECTIONS
+from rlgf.checks.shards import SHARD_RULES
 from rlgf.errors import UserError
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ def test_kl_penalty_reaches_every_algorithm(name: str) -> None:
     assert by_policy.any()
     ratios = (rollout.sampled_logprobs - experience.scored.reference_logprobs) * by_policy
     assert ratios[by_policy].abs().min() > 0
-    places = {"group_relative": "loss", "branched": "loss", "preference": None}
+    places = {"group_relative": "loss", "branched": "loss", "preference": None, "over_start": None}
     assert row.kl_penalty == places.get(row.advantage, "reward")
     assert experience.kl_coefficient == 0.3
 

@@ -51,7 +51,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "offline-dpo": (None, REFERENCE, "dpo", WHOLE, None, "given_order", True, 0.0),
     "rebel": (None, POLICY, "rebel", WHOLE, None, "reward_difference", True, 0.0),
     "guided-rebel": (GUIDE, POLICY, "rebel", WHOLE, None, "reward_difference", True, 0.5),
-    "a*-po": (None, POLICY, "advantage_regression", ROLLOUT, None, "over_start", False, 0.0),
+    "a-star-po": (None, POLICY, "advantage_regression", ROLLOUT, None, "over_start", False, 0.0),
     "distill": (None, POLICY, "distillation", ROLLOUT, None, None, False, 0.0),
     "opd": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "guide_log_ratio", False, 0.0),
     "vineppo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "branched", False, 0.0),
@@ -101,7 +101,7 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert (found.branches is not None) == (name == "vineppo")
     assert found.learned_reward == (name in ("gail", "gad"))
     assert (found.examples is GUIDE) == (name == "gad")
-    assert (found.start_value is not None) == (name == "a*-po")
+    assert (found.start_value is not None) == (name == "a-star-po")
     assert found.rows == (found,)
     assert found.at(3, 0.3, 0) is found
 

@@ -22,4 +22,4 @@ from rlgf.algorithms import algorithm_from
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        algorithm_from({"base": "a*-po", **changes})
+        algorithm_from({"base": "a-star-po", **changes})

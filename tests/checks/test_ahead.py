@@ -28,7 +28,7 @@ from rlgf.models.samplers import EngineConfig
             ["algorithm=bread"],
             "algorithm 'bread' decides who is helped, or how far, by what texts have earned",
         ),
-        (["algorithm=a*-po"], "samples ahead of the reward"),
+        (["algorithm=a-star-po"], "samples ahead of the reward"),
         (["algorithm=adaback"], "algorithm 'adaback' decides who is helped, or how far"),
         (["algorithm=vineppo"], "algorithm 'vineppo' asks the reward about texts that branch off"),
         (

@@ -111,9 +111,9 @@ def test_gail_with_a_reward_that_does_not_learn_is_refused(reward: dict[str, Any
 @pytest.mark.usefixtures("no_model")
 def test_start_values_of_a_reward_that_learns_are_refused() -> None:
     with pytest.raises(
-        UserError, match=r"'a\*-po' estimates the value of a prompt once, and the reward learns"
+        UserError, match=r"'a-star-po' estimates the value of a prompt once, and the reward learns"
     ):
-        parts_of({"name": "discriminator"}, algorithm="a*-po")
+        parts_of({"name": "discriminator"}, algorithm="a-star-po")
 
 
 class Forgetful:

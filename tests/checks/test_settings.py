@@ -136,8 +136,8 @@ def test_an_engine_that_is_not_installed_is_one_sentence(monkeypatch: pytest.Mon
         (["algorithm=aggrevated", "guide.budget.then=unguided"], "does not fit algorithm 'aggrevated'"),
         (["algorithm=gad", "guide.budget.then=unguided"], "or nothing is left to learn from; set 'stop'"),
         ([{"guide": None}, "algorithm=gad", "reward=discriminator"], "algorithm 'gad' needs a guide"),
-        (["algorithm=a*-po", "reward.normalize=true"], "set 'reward.normalize: false'"),
-        (["algorithm=a*-po", {"reward": {"clip": [0, 1]}}], "set 'reward.clip: null'"),
+        (["algorithm=a-star-po", "reward.normalize=true"], "set 'reward.normalize: false'"),
+        (["algorithm=a-star-po", {"reward": {"clip": [0, 1]}}], "set 'reward.clip: null'"),
         (["algorithm=gad"], "needs a reward that learns beside the policy"),
         (
             [{"reward": {"terms": {"a": "toys:share_of_a"}}}, {"guide": {"guides": {"a": {"model": "x"}, "b": {"model": "y"}}}}],

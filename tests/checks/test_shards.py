@@ -27,7 +27,7 @@ def sentences(changes: dict[str, Any]) -> list[str]:
         ({"guide": "self", "algorithm": "ppo++"}, "the guide 'self' gives probabilities and writes no texts"),
         ({"guide": {"self": "average"}, "algorithm": "opsd"}, "the guide 'self' is the policy's start"),
         ({"guide": {"self": "live"}, "algorithm": "sdft"}, "the guide 'self' is the policy's start"),
-        ({"algorithm": "a*-po"}, "processes meet new prompts at different times"),
+        ({"algorithm": "a-star-po"}, "processes meet new prompts at different times"),
     ],
 )
 def test_each_is_a_sentence(changes: dict[str, Any], message: str) -> None:

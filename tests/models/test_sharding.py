@@ -149,5 +149,5 @@ def test_critics_of_shared_adapters_are_refused_before_a_model_loads() -> None:
     assert any("set 'policy.critic: head'" in said for said in checks.broken_by_shards(load_config(recipe)))
     headed = load_config(recipe, {"policy": {"critic": "head"}})
     assert not list(checks.broken_by_shards(headed))
-    starts = list(checks.broken_by_shards(load_config(recipe, "algorithm=a*-po")))
+    starts = list(checks.broken_by_shards(load_config(recipe, "algorithm=a-star-po")))
     assert any("processes meet new prompts at different times" in said for said in starts)

@@ -1,4 +1,4 @@
-"""`a*-po` regresses the exact advantage, has the best policy as its fixed point, and estimates the exact value.
+"""`a-star-po` regresses the exact advantage, has the best policy as its fixed point, and estimates the exact value.
 
 As in test_exact_gradients.py a batch is the distribution itself.
 """

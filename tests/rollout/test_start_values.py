@@ -35,7 +35,7 @@ def collected(trainer: object, places: Sequence[int], rewards: Watched, progress
 
 
 def test_a_value_is_that_of_the_starts_texts_and_is_kept() -> None:
-    trainer, rewards = build("a*-po"), Watched()
+    trainer, rewards = build("a-star-po"), Watched()
     perturb(trainer.parts.policy.model)
     first = collected(trainer, [0, 1, 2], rewards, trainer.progress)
     (shown,) = rewards.shown
@@ -59,7 +59,7 @@ def test_a_value_is_that_of_the_starts_texts_and_is_kept() -> None:
 def test_the_start_writes_as_it_did_however_the_policy_has_moved() -> None:
     shown = []
     for moved in (False, True):
-        trainer, rewards = build("a*-po", lora={"r": 2}), Watched()
+        trainer, rewards = build("a-star-po", lora={"r": 2}), Watched()
         if moved:
             with torch.no_grad():
                 for parameter in trainer.parts.policy.trained:
@@ -70,7 +70,7 @@ def test_the_start_writes_as_it_did_however_the_policy_has_moved() -> None:
 
 
 def test_processes_that_share_an_update_find_the_same_values() -> None:
-    trainer = build("a*-po")
+    trainer = build("a-star-po")
     collector, row = trainer.parts.collector, trainer.row()
     whole = collector.collect(SAMPLES[:4], row, rewards=Watched())
     shares = [

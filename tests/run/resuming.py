@@ -52,7 +52,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     # Every prompt comes again after its value was estimated.
     "start values": {
-        "algorithm": "a*-po",
+        "algorithm": "a-star-po",
         "rollout": {"episodes": 48},
         "update": {"minibatch": 24, "epochs": 1},
     },

@@ -110,7 +110,7 @@ REBEL = DPO.model_copy(
     }
 )
 A_STAR_PO = Algorithm(
-    name="a*-po",
+    name="a-star-po",
     summary="optimal advantage regression: one text a prompt, against a value that is estimated once from the start's texts",
     terms={"policy": Term(loss="advantage_regression")},
     advantage="over_start",

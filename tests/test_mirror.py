@@ -42,6 +42,7 @@ ELSEWHERE = {
     "models.samplers.wire": "what travels in models/samplers/test_server.py",
     "models.text_scores": "what a local guide scores with: guides/test_given_text.py",
     "models.trial_texts": "what models/test_trial.py runs models on",
+    "run.models": "what run/test_build.py, run/test_start.py and models/test_hollow.py build",
     "run.plan": "what run/test_ahead.py and run/test_trainer.py collect",
 }
 """Modules without a test file of their own, each with the reason."""

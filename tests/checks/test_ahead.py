@@ -28,9 +28,12 @@ from rlgf.models.samplers import EngineConfig
             ["algorithm=bread"],
             "algorithm 'bread' decides who is helped, or how far, by what texts have earned",
         ),
-        (["algorithm=a-star-po"], "samples ahead of the reward"),
+        (
+            ["algorithm=a-star-po"],
+            "'a-star-po' asks the reward about further texts ('algorithm.start_value')",
+        ),
         (["algorithm=adaback"], "algorithm 'adaback' decides who is helped, or how far"),
-        (["algorithm=vineppo"], "algorithm 'vineppo' asks the reward about texts that branch off"),
+        (["algorithm=vineppo"], "'vineppo' asks the reward about further texts ('algorithm.branches')"),
         (
             ["algorithm=seq-kd", "guide.candidates=2"],
             "of 2 texts ('guide.candidates') the reward picks the best",

@@ -95,7 +95,7 @@ def parts_of(reward: Any, samples: list[Sample] | None = None, algorithm: str = 
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused is refused before a model loads."""
     monkeypatch.setattr("rlgf.checks.parts.context_length", lambda *arguments: None)
-    monkeypatch.setattr("rlgf.run.build.load_language_model", lambda *arguments: pytest.fail("loaded"))
+    monkeypatch.setattr("rlgf.run.models.load_language_model", lambda *arguments: pytest.fail("loaded"))
 
 
 @pytest.mark.usefixtures("no_model")

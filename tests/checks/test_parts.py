@@ -23,7 +23,7 @@ def test_a_reward_that_cannot_be_paid_is_refused_before_a_model_loads(
     def load(*arguments: object) -> None:
         pytest.fail("a model was loaded")
 
-    monkeypatch.setattr("rlgf.run.build.load_language_model", load)
+    monkeypatch.setattr("rlgf.run.models.load_language_model", load)
     config = Config.model_validate(
         {
             "task": {"name": "toys:LetterTask"},

@@ -42,7 +42,7 @@ def test_states_are_those_before_the_policys_tokens_and_where_another_goes_on(
 
 @pytest.mark.parametrize("guided", [False, True])
 def test_branches_are_counted_and_foreseen(guided: bool) -> None:
-    """What a plan says is asked for at most is what is written where all texts are as long as they may be."""
+    """Where all texts are as long as they may be, a plan foresees exactly what is written."""
     branches = {"every": 2, "texts": 3}
     row = VINE_PPO.changed(branches=branches)
     if guided:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from rlgf.objectives.advantages import optimal_value
+from rlgf.rollout.record import PromptRecord
 from rlgf.run.progress import Progress
-from rlgf.types import Author, Rollout
+from rlgf.types import Author, Rollout, Scored
 from training_toys import SAMPLES, build, perturb
 
 
@@ -67,6 +68,17 @@ def test_the_start_writes_as_it_did_however_the_policy_has_moved() -> None:
         collected(trainer, [0, 1], rewards, trainer.progress)
         shown.append(rewards.shown[0].texts)
     assert shown[0] == shown[1]
+
+
+def test_a_prompt_that_comes_twice_keeps_the_value_of_its_last_group() -> None:
+    """In whichever order the processes that wrote an update hand in its rows."""
+    trainer = build("a-star-po")
+    rollout = collected(trainer, [0, 1, 0], Watched(), trainer.progress)
+    first, _, last = rollout.start_values.tolist()
+    assert first != last
+    for order in ([0, 1, 2], [2, 0, 1]):
+        record = PromptRecord().after(Scored(rollout[torch.tensor(order)]), trainer.row())
+        assert record[0].start_value == last
 
 
 def test_processes_that_share_an_update_find_the_same_values() -> None:

@@ -111,7 +111,7 @@ REBEL = DPO.model_copy(
 )
 A_STAR_PO = Algorithm(
     name="a-star-po",
-    summary="optimal advantage regression: one text a prompt, against a value that is estimated once from the start's texts",
+    summary="optimal advantage regression: one text for each prompt, whose reward is compared with a value of the prompt that texts of the start tell",
     terms={"policy": Term(loss="advantage_regression")},
     advantage="over_start",
     start_value=StartValue(),

@@ -46,22 +46,13 @@ def the_help_ahead_is_known(config: Config) -> str | None:
     return None
 
 
-def start_values_are_not_asked_ahead(config: Config) -> str | None:
-    for row in config.algorithm.rows if config.training.async_steps else ():
-        if row.start_value is not None:
-            return (
-                f"algorithm '{row.name}' has texts scored to estimate the value of a prompt ('start_value'), and "
-                f"'training.async_steps' samples ahead of the reward: choose another algorithm, {_REMEDY}."
-            )
-    return None
-
-
 def rewards_are_not_asked_ahead(config: Config) -> str | None:
     for row in config.algorithm.rows if config.training.async_steps else ():
-        if row.branches is not None:
+        if row.branches is not None or row.start_value is not None:
+            field = "start_value" if row.branches is None else "branches"
             return (
-                f"algorithm '{row.name}' asks the reward about texts that branch off ('algorithm.branches'), in turn, while "
-                f"'training.async_steps' samples ahead: choose another algorithm, {_REMEDY}."
+                f"algorithm '{row.name}' asks the reward about further texts ('algorithm.{field}') before an update is "
+                f"learned from, and 'training.async_steps' samples ahead of that: choose another algorithm, {_REMEDY}."
             )
     if not config.training.async_steps or config.guide is None or config.guide.candidates == 1:
         return None
@@ -115,7 +106,6 @@ AHEAD_RULES: tuple[Rule, ...] = (
     the_prompts_ahead_are_known,
     the_updates_ahead_are_known,
     the_help_ahead_is_known,
-    start_values_are_not_asked_ahead,
     rewards_are_not_asked_ahead,
     the_guide_stays_ahead,
     engines_do_not_work_ahead,

@@ -100,7 +100,8 @@ class Collector:
         Args:
             update: number of the update; another number draws other episodes.
             progress: the share of the run that is over, for schedules.
-            rewards: scores texts, for a row whose help looks at a group's own texts first, or that reads values of texts.
+            rewards: scores texts, for a row whose help looks at a group's own texts first, or that values states or
+                prompts by texts.
             numbers: the samples' numbers within the update, where they are a share of its samples.
             index: their places in the training data, where they are from there.
             record: what the run remembers of these.
@@ -188,7 +189,7 @@ class Collector:
         given = [episode.branch(episode.seed) for episode in episodes]
         for rejected in given[1::2]:
             rejected.sample = replace(rejected.sample, references=(str(rejected.sample.rejected),))
-        self._add(Author.REFERENCE, given, [self.config.max_response_tokens] * len(given))
+        self.complete(given, Author.REFERENCE)
         for episode, side in zip(episodes, given, strict=True):
             # The sample stays that of the data: its reference is the preferred text.
             side.sample = episode.sample
@@ -249,7 +250,7 @@ class Collector:
 
     def _examples(self, shown: Sequence[Draft]) -> list[str]:
         """What the guide writes for a reward that learns."""
-        self._add(Author.GUIDE, shown, [self.config.max_response_tokens] * len(shown))
+        self.complete(shown, Author.GUIDE)
         return [self.policy.decode(draft.ids, self.policy.context(draft.prompt_ids)) for draft in shown]
 
     def _drafts(self, samples: Sequence[Sample], update: int, numbers: Sequence[int]) -> list[Draft]:

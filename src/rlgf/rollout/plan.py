@@ -54,8 +54,9 @@ def planned(algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: 
 
     Which rows run, which episodes have a roll-in and how long it may be are known before the run. That a text
     ends early is not, nor is which prompts open a gate or how much help they are found to need: all are taken to ask
-    for as much as they may, and each prompt to come for the first time, so that no author is asked for more than is said here. Of roll-ins whose author's texts
-    are known, such as references, the length is that of the longest text that fits.
+    for as much as they may, and each prompt to come for the first time, so that no author is asked for more than is
+    said here. Of roll-ins whose author's texts are known, such as references, the length is that of the longest text
+    that fits.
     """
     for update in range(updates):
         row = algorithm.at(update, update / updates, seed)

@@ -138,8 +138,10 @@ class PromptRecord:
         rollout = scored.rollout
         rows = dict(self.rows)
         if rollout.start_values is not None and rollout.index is not None:
-            values = zip(rollout.index.tolist(), rollout.start_values.tolist(), strict=True)
-            rows |= {place: self[place]._replace(start_value=value) for place, value in values}
+            valued = (rollout.group.tolist(), rollout.index.tolist(), rollout.start_values.tolist())
+            # Where a prompt comes twice, its last group decides, whichever process that was written by.
+            for _, place, value in sorted(zip(*valued, strict=True)):
+                rows[place] = self[place]._replace(start_value=value)
         if row.help.success is None or scored.rewards is None or rollout.index is None:
             return PromptRecord(rows)
         rollin = row.script.rollin

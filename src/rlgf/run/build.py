@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-import torch
 from transformers import TrainerState
 
 from rlgf import checks, distributed, seeding
 from rlgf.config import Config
 from rlgf.evaluation.evaluator import Evaluator
-from rlgf.finite import require_finite_weights
 from rlgf.guides import (
     Guide,
     GuideSettings,
@@ -28,20 +25,17 @@ from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory, Updater
 from rlgf.metrics import Metric, build_metrics
-from rlgf.models import checkpointing, hollow, sharding
-from rlgf.models.critic import Critic, build_critic
+from rlgf.models.critic import Critic
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import load_language_model
-from rlgf.models.lora import Adapters
-from rlgf.models.samplers import build_sampler
+from rlgf.models.samplers import Sampler, build_sampler
 from rlgf.models.samplers.served import require_server
-from rlgf.models.trial import check_trainable
 from rlgf.rewards import Reward, Scale
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
+from rlgf.rollout.candidates import Rewards
 from rlgf.rollout.collector import Collector
 from rlgf.run import memory
-from rlgf.run.start import check_comparable, load_start, scratch_texts
+from rlgf.run.models import Models, build_critics, load_models, load_policy
 from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
 from rlgf.tasks import Task, build_task, load_split
 from rlgf.tasks.chats import Prompted, PromptedTask
@@ -110,9 +104,9 @@ def build_parts(
         if guide is None and config.guide is not None:
             guide = _early_guide(config, config.guide, data.train, evaluates=evaluates)
         reward, judge = scorers(config, reward, data.train)
-    begun = _start(config, policy, data.train)
+    begun = load_policy(config, policy, data.train)
     with distributed.main_first():
-        models = _models(config, begun, data.train, evaluates=evaluates)
+        models = load_models(config, begun, data.train, evaluates=evaluates)
         if isinstance(reward, PolicyReadingReward):
             reward.attach(models.policy, config.rollout, config.seed)
         if guide is None and config.guide is not None:
@@ -153,69 +147,21 @@ def _early_guide(
     return None
 
 
-@dataclass(frozen=True)
-class _Models:
-    policy: LanguageModel
-    reference: LanguageModel
-    """Its frozen start."""
-    measured_against: LanguageModel
-    judge: LanguageModel
-    """Whose perplexity of the outputs is measured."""
-    in_main: bool
-    """Whether the main process alone has the weights of policy and reference, which are shared out later."""
-
-
-@dataclass(frozen=True)
-class _Start:
-    policy: LanguageModel
-    reference: LanguageModel
-    in_main: bool
-
-
-def _start(config: Config, given: LanguageModel | None, train: Prompted) -> _Start:
-    """The policy and its frozen start; processes that will share their weights load them in the main one alone."""
-    in_main = given is None and sharding.wanted()
-
-    def build() -> tuple[LanguageModel, LanguageModel]:
-        policy = given
-        if policy is None:
-            texts = scratch_texts(train) if config.policy.scratch else None
-            # Layer by layer the weights go to the devices that share them, of which none has to have room for all.
-            policy = load_language_model(
-                config.policy.source, texts, torch.device("cpu") if in_main else None
-            )
-        require_finite_weights("the policy", policy.model.named_parameters())
-        return _with_reference(policy, config)
-
-    if in_main:
-        return _Start(*hollow.from_main(build, lambda pair: [one.model for one in pair]), in_main)
-    with distributed.main_first():
-        return _Start(*build(), in_main)
-
-
-def _models(config: Config, start: _Start, train: Prompted, *, evaluates: bool) -> _Models:
-    policy, reference = start.policy, start.reference
-    measured_against = _measured_against(config, policy, train, evaluates=evaluates) or reference
-    judge = config.evaluation.language_model
-    judging = measured_against if judge is None else load_language_model(judge)
-    return _Models(policy, reference, measured_against, judging, start.in_main)
-
-
 def _assembled(
     config: Config,
     data: _Data,
-    models: _Models,
+    models: Models,
     guide: Guide | None,
     reward: Reward | None,
     judge: Reward | None,
     optimizer: OptimizerFactory | None,
     scheduler: SchedulerFactory | None,
 ) -> Parts:
-    policy, start, rollout, rows = models.policy, models.reference, config.rollout, config.algorithm.rows
+    policy, rollout, rows = models.policy, config.rollout, config.algorithm.rows
     # Before the first episode is paid for, not in the middle of the first update.
     scorer = scoring_guide(guide, policy) if any(row.distills for row in rows) else None
     text_scorer = text_scoring_guide(guide) if any(row.reads_guide_scores for row in rows) else None
-    critics = _critics(config, models)
+    critics = build_critics(config, models)
     sampler = build_sampler(
         config.sampler,
         policy,
@@ -229,7 +175,7 @@ def _assembled(
     state = TrainerState(max_steps=config.training.updates)
     assessor = Assessor(
         policy,
-        start,
+        models.reference,
         critics,
         reward,
         rollout.sampling,
@@ -239,17 +185,25 @@ def _assembled(
         config.sampler.importance_bound,
         text_scorer,
     )
-    texts = config.guide.candidates if config.guide is not None else 1
     return Parts(
         task=data.task,
         train=data.train,
         policy=policy,
-        collector=Collector(policy, guide, rollout, config.seed, sampler, texts, assessor.rewards, start),
+        collector=_collector(config, models, guide, sampler, assessor.rewards),
         assessor=assessor,
         updater=_updater(config, policy, critics, scorer, optimizer, scheduler),
         evaluator=Evaluator(
             measured, models.measured_against, models.judge, reward, judge, rollout, data.metrics, state
         ),
+    )
+
+
+def _collector(
+    config: Config, models: Models, guide: Guide | None, sampler: Sampler, rewards: Rewards
+) -> Collector:
+    candidates = config.guide.candidates if config.guide is not None else 1
+    return Collector(
+        models.policy, guide, config.rollout, config.seed, sampler, candidates, rewards, models.reference
     )
 
 
@@ -272,55 +226,3 @@ def _updater(
         optimizer,
         scheduler,
     )
-
-
-def _with_reference(policy: LanguageModel, config: Config) -> tuple[LanguageModel, LanguageModel]:
-    """The policy as it is trained, and its frozen start: the same model without its adapter, or a copy."""
-    if config.policy.lora is not None:
-        policy = replace(policy, adapters=Adapters(policy.model, config.policy.lora))
-        return policy, replace(policy, without_adapter=True)
-    frozen = copy.deepcopy(policy.model).requires_grad_(False)
-    return policy, LanguageModel(frozen, policy.tokenizer)
-
-
-def _measured_against(
-    config: Config, policy: LanguageModel, train: Sequence[Sample], *, evaluates: bool
-) -> LanguageModel | None:
-    """What the policy's KL is measured against, where that is not what it is now.
-
-    Raises:
-        UserError: it cannot be loaded, or has other tokens.
-    """
-    given = config.evaluation.reference
-    if given is not None:
-        found: LanguageModel | None = load_language_model(given)
-    else:
-        found = load_start(config, train) if evaluates else None
-    if found is not None:
-        check_comparable(policy, found)
-    return found
-
-
-def _critics(config: Config, models: _Models) -> dict[str, Critic]:
-    """One for each author whose value a row of the algorithm reads; all that is trained is then tried and shared."""
-    policy = models.policy
-    if config.update.gradient_checkpointing:
-        checkpointing.enable(policy.model, policy.adapters)
-    names = sorted({str(row.critic) for row in config.algorithm.rows} - {"None"})
-
-    def build() -> dict[str, Critic]:
-        return {
-            name: build_critic(config.policy.critic, policy.model, policy.adapters, f"critic_{name}")
-            for name in names
-        }
-
-    critics = hollow.from_main(build, lambda built: [*built.values()]) if models.in_main else build()
-    if config.policy.scratch is None and not hollow.is_hollow(policy.model):
-        # After all copies of the model are made: some keep the states of their last pass, gradients and all.
-        check_trainable(policy.model)
-    if sharding.wanted():
-        sharding.shard_all(
-            {"the policy": policy.model, "the reference": models.reference.model, **critics},
-            from_main=models.in_main,
-        )
-    return critics

@@ -1,0 +1,132 @@
+"""The models of a run: the policy, its frozen start, its critics, and what the policy is measured against."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from rlgf import distributed
+from rlgf.config import Config
+from rlgf.finite import require_finite_weights
+from rlgf.models import checkpointing, hollow, sharding
+from rlgf.models.critic import Critic, build_critic
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import load_language_model
+from rlgf.models.lora import Adapters
+from rlgf.models.trial import check_trainable
+from rlgf.run.start import check_comparable, load_start, scratch_texts
+from rlgf.tasks.chats import Prompted
+from rlgf.types import Sample
+
+
+@dataclass(frozen=True)
+class Models:
+    """Those of a run but for critics and guides."""
+
+    policy: LanguageModel
+    reference: LanguageModel
+    """Its frozen start."""
+    measured_against: LanguageModel
+    judge: LanguageModel
+    """Whose perplexity of the outputs is measured."""
+    in_main: bool
+    """Whether the main process alone has the weights of policy and reference, which are shared out later."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The policy as a run begins with it."""
+
+    policy: LanguageModel
+    reference: LanguageModel
+    in_main: bool
+
+
+def load_policy(config: Config, given: LanguageModel | None, train: Prompted) -> Start:
+    """The policy and its frozen start; processes that will share their weights load them in the main one alone."""
+    # A model's own code need not be there in another process, to which the model would come as a pickle.
+    in_main = given is None and sharding.wanted() and not config.policy.trust_remote_code
+
+    def build() -> tuple[LanguageModel, LanguageModel]:
+        policy = given
+        if policy is None:
+            texts = scratch_texts(train) if config.policy.scratch else None
+            # Layer by layer the weights go to the devices that share them, of which none has to have room for all.
+            policy = load_language_model(
+                config.policy.source, texts, torch.device("cpu") if in_main else None
+            )
+        require_finite_weights("the policy", policy.model.named_parameters())
+        return _with_reference(policy, config)
+
+    if in_main:
+        return Start(*hollow.from_main(build, lambda pair: [one.model for one in pair]), in_main)
+    with distributed.main_first():
+        return Start(*build(), in_main)
+
+
+def load_models(config: Config, start: Start, train: Prompted, *, evaluates: bool) -> Models:
+    """The models of a run, of which policy and frozen start are there.
+
+    Raises:
+        UserError: one cannot be loaded, or has other tokens than the policy.
+    """
+    policy, reference = start.policy, start.reference
+    measured_against = _measured_against(config, policy, train, evaluates=evaluates) or reference
+    judge = config.evaluation.language_model
+    judging = measured_against if judge is None else load_language_model(judge)
+    return Models(policy, reference, measured_against, judging, start.in_main)
+
+
+def build_critics(config: Config, models: Models) -> dict[str, Critic]:
+    """One for each author whose value a row of the algorithm reads; all that is trained is then tried and shared."""
+    policy = models.policy
+    if config.update.gradient_checkpointing:
+        checkpointing.enable(policy.model, policy.adapters)
+    names = sorted({row.critic for row in config.algorithm.rows if row.critic is not None})
+
+    def build() -> dict[str, Critic]:
+        return {
+            name: build_critic(config.policy.critic, policy.model, policy.adapters, f"critic_{name}")
+            for name in names
+        }
+
+    critics = hollow.from_main(build, lambda built: [*built.values()]) if models.in_main else build()
+    if config.policy.scratch is None and not hollow.is_hollow(policy.model):
+        # After all copies of the model are made: some keep the states of their last pass, gradients and all.
+        check_trainable(policy.model)
+    if sharding.wanted():
+        sharding.shard_all(
+            {"the policy": policy.model, "the reference": models.reference.model, **critics},
+            from_main=models.in_main,
+        )
+    return critics
+
+
+def _with_reference(policy: LanguageModel, config: Config) -> tuple[LanguageModel, LanguageModel]:
+    """The policy as it is trained, and its frozen start: the same model without its adapter, or a copy."""
+    if config.policy.lora is not None:
+        policy = replace(policy, adapters=Adapters(policy.model, config.policy.lora))
+        return policy, replace(policy, without_adapter=True)
+    frozen = copy.deepcopy(policy.model).requires_grad_(False)
+    return policy, LanguageModel(frozen, policy.tokenizer)
+
+
+def _measured_against(
+    config: Config, policy: LanguageModel, train: Sequence[Sample], *, evaluates: bool
+) -> LanguageModel | None:
+    """What the policy's KL is measured against, where that is not what it is now.
+
+    Raises:
+        UserError: it cannot be loaded, or has other tokens.
+    """
+    given = config.evaluation.reference
+    if given is not None:
+        found: LanguageModel | None = load_language_model(given)
+    else:
+        found = load_start(config, train) if evaluates else None
+    if found is not None:
+        check_comparable(policy, found)
+    return found

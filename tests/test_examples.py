@@ -72,7 +72,9 @@ def test_everything_can_come_from_python(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "policy" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", ["own_algorithm", "own_loss", "own_method", "own_reward_and_guide"])
+@pytest.mark.parametrize(
+    "name", ["own_algorithm", "own_environment", "own_loss", "own_method", "own_reward_and_guide"]
+)
 def test_what_is_shown_as_an_addition_trains(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

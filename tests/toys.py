@@ -251,6 +251,16 @@ def share_of_a(prompts: list[str], completions: list[str], **columns: object) ->
     return [text.count("a") / max(len(text), 1) for text in completions]
 
 
+def says_d(turns: list[str]) -> str:
+    """An environment that answers each turn with the letter d."""
+    return "d"
+
+
+def turns_of_a(turns: list[list[str]], **columns: object) -> list[float]:
+    """The share of the letters of all of an author's turns that are a."""
+    return share_of_a([], ["".join(said) for said in turns])
+
+
 class HintedTableModel(TableModel):
     """A table for each of two prompts: the bare one, which is one end-of-text token, and one with a letter before that.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture
     from rlgf.config import Config, load_config
+    from rlgf.environments import Environment
     from rlgf.errors import UserError
     from rlgf.guides import Guide, Request
     from rlgf.rewards import Reward
@@ -24,6 +25,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 _HOMES = {
     "rlgf.algorithms": ("ALGORITHMS", "Algorithm", "Mixture"),
     "rlgf.config": ("Config", "load_config"),
+    "rlgf.environments": ("Environment",),
     "rlgf.errors": ("UserError",),
     "rlgf.guides": ("Guide", "Request"),
     "rlgf.rewards": ("Reward",),
@@ -41,6 +43,7 @@ __all__ = [
     "Author",
     "Completion",
     "Config",
+    "Environment",
     "Experience",
     "Guide",
     "Message",

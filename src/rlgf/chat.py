@@ -203,6 +203,19 @@ class ChatTemplate:
             answer = text[len(before) : len(text) - len(after)]
         return before, answer, after
 
+    def between(self, messages: Messages, reply: str) -> str:
+        """What the template writes from the end of an answer to the beginning of the next one, with a reply of the
+        user's in between.
+
+        Args:
+            messages: those before the first answer.
+
+        Raises:
+            UserError: see `prompt`.
+        """
+        turns = Message(_ASSISTANT, _MARK), Message("user", reply)
+        return self._rendered((*messages, *turns), "", answers=True).partition(_MARK)[2]
+
     def _rendered(self, messages: Messages, place: str, *, answers: bool | None) -> str:
         """
         Args:

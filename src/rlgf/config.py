@@ -18,6 +18,7 @@ from pydantic import (
 from rlgf import checks
 from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, algorithm_from
 from rlgf.algorithms.pick import carried
+from rlgf.environments import EnvironmentConfig
 from rlgf.errors import IncoherentError
 from rlgf.evaluation.evaluator import EvaluationConfig
 from rlgf.guides.config import GuideConfig, fit_for
@@ -145,6 +146,8 @@ class Config(_Strict):
     policy: PolicyConfig = PolicyConfig()
     guide: GuideConfig | None = None
     reward: RewardConfig | None = None
+    environment: Annotated[EnvironmentConfig | None, LATER] = None
+    """Answers the turns of a dialogue; without one a response is one text."""
     algorithm: Annotated[Algorithm | Mixture, BeforeValidator(algorithm_from)] = ALGORITHMS["ppo"]
     rollout: RolloutConfig = RolloutConfig()
     sampler: Annotated[SamplerConfig, LATER] = SamplerConfig()
@@ -184,7 +187,7 @@ def load_config(*sources: Source, given: Collection[str] = ()) -> Config:
         sources: paths of YAML recipes, names of packaged ones such as ``imdb``, overrides such as
             ``update.epochs=2``, or mappings.
         given: sections that may be missing, since Python gives `Trainer` an object in place of each: 'task', 'policy',
-            'guide' or 'reward'.
+            'guide', 'reward' or 'environment'.
 
     Raises:
         UserError: a recipe that is not there or is no YAML; an unknown key, with the nearest known
@@ -217,7 +220,7 @@ def _whole_algorithm(algorithm: Any) -> bool:
 
 def _spelled_out(part: dict[str, Any]) -> dict[str, Any]:
     """A recipe with its short forms written out, so that later sources can change single fields."""
-    for key, field in (("algorithm", "base"), ("task", "name"), ("reward", "name")):
+    for key, field in (("algorithm", "base"), ("task", "name"), ("reward", "name"), ("environment", "name")):
         if isinstance(part.get(key), str):
             part[key] = {field: part[key]}
     if part.get("guide") in ("oracle", "self"):

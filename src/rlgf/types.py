@@ -25,6 +25,8 @@ class Author(IntEnum):
     POLICY = 1
     GUIDE = 2
     REFERENCE = 3
+    ENVIRONMENT = 4
+    """Answers the turns of a dialogue; no loss reads it."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +129,20 @@ class Rollout:
     branch_values: Float[Tensor, "B T"] | None = None
     """What texts that branch off before a token earn in the mean; NaN where none do, None where the row has no branches."""
 
+    dialogues: tuple[Messages, ...] | None = None
+    """The turns of each episode, the assistant's, and the replies to them, the user's; None without an environment."""
+
     def __len__(self) -> int:
         return self.response_ids.shape[0]
 
     @property
     def response_mask(self) -> Bool[Tensor, "B T"]:
         return self.author != Author.NOBODY
+
+    @property
+    def authored(self) -> Bool[Tensor, "B T"]:
+        """The tokens of the response that an author chose: all but the environment's."""
+        return self.response_mask & (self.author != Author.ENVIRONMENT)
 
     @property
     def lengths(self) -> Int[Tensor, "B"]:
@@ -299,38 +309,6 @@ def take(record: Record, rows: Int[Tensor, "N"]) -> Record:
 
     picked = {f.name: pick(getattr(record, f.name)) for f in fields(record)}
     return replace(record, **picked)
-
-
-def concatenate(records: Sequence[Record]) -> Record:
-    """Records one after another, each padded to the longest: prompts on the left, the rest on the right.
-
-    What one of them has, all have, but for the entries of mappings.
-    """
-    if len(records) == 1:
-        return records[0]
-
-    def join(name: str, values: list[Any]) -> Any:
-        first = values[0]
-        if first is None:
-            return None
-        if isinstance(first, Rollout):
-            return concatenate(values)
-        if isinstance(first, Mapping):
-            keys = dict.fromkeys(key for value in values for key in value)
-            missing = [torch.full((len(record),), torch.nan) for record in records]
-            return {
-                key: torch.cat([value.get(key, gap) for value, gap in zip(values, missing, strict=True)])
-                for key in keys
-            }
-        if not isinstance(first, Tensor):
-            return tuple(entry for value in values for entry in value)
-        if first.dim() == 1:
-            return torch.cat(values)
-        rows = [row for value in values for row in value]
-        return pad(rows, 0, left=name.startswith(("prompt", "bare", "guide_ids", "guide_mask")))
-
-    joined = {f.name: join(f.name, [getattr(r, f.name) for r in records]) for f in fields(records[0])}
-    return replace(records[0], **joined)
 
 
 def pad(rows: Sequence[Tensor], value: float | int, *, left: bool = False) -> Tensor:

@@ -58,7 +58,7 @@ def test_no_rule_is_left_out() -> None:
     rules |= {rule.__name__ for section in checks.PART_RULES.values() for rule in section}
     takes_config = {
         name
-        for module in (checks.settings, checks.shards, checks.ahead, checks.parts, checks.data)
+        for module in (checks.settings, checks.shards, checks.ahead, checks.dialogues, checks.parts, checks.data)
         for name, function in vars(module).items()
         if callable(function) and getattr(function, "__module__", "") == module.__name__ and "_" in name
         and next(iter(getattr(function, "__annotations__", {}).values()), "") == "Config"

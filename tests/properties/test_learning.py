@@ -76,6 +76,22 @@ def test_learns_to_write_the_rewarded_letter(tmp_path: Path, algorithm: str) -> 
     assert end > 0.9
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "ppo++", "aggrevated", "guided-grpo"])
+def test_learns_from_dialogues(tmp_path: Path, algorithm: str) -> None:
+    """An environment answers each of three turns with another letter, which is not learned."""
+    learner = trainer(
+        tmp_path,
+        algorithm,
+        environment={"name": "toys:says_d", "turns": 3},
+        reward={"name": "toys:turns_of_a"},
+        rollout={"episodes": 64, "max_prompt_tokens": 4, "max_response_tokens": 12},
+    )
+    start = learner.evaluate().totals["reward"]
+    end = learner.train()["policy"]["reward"]
+    assert start < 0.4
+    assert end > 0.9
+
+
 @pytest.mark.parametrize("algorithm", ["seq-kd", "dagger"])
 def test_imitation_learns_to_write_as_the_guide_does(tmp_path: Path, algorithm: str) -> None:
     learner = trainer(

@@ -51,6 +51,7 @@ def test_two_processes_log_what_one_does_and_once(folders: dict[int, Path]) -> N
                 ), name
 
 
+@pytest.mark.long
 def test_a_run_of_one_process_goes_on_in_two(folders: dict[int, Path], tmp_path: Path) -> None:
     import shutil
 
@@ -64,6 +65,7 @@ def test_a_run_of_one_process_goes_on_in_two(folders: dict[int, Path], tmp_path:
             torch.testing.assert_close(resumed[name], weight, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.long
 def test_a_reward_with_a_state_sees_the_episodes_of_all_processes(tmp_path: Path) -> None:
     """Running moments and a discriminator are the same in two processes as in one."""
     changes = {
@@ -85,25 +87,31 @@ def test_a_reward_with_a_state_sees_the_episodes_of_all_processes(tmp_path: Path
             assert other.get(name) == pytest.approx(mine.get(name), abs=1e-3), name
 
 
+ITSELF = {"algorithm": "opsd", "guide": {"self": True}, "rollout": {"max_hint_tokens": 16}}
+DIALOGUES = {
+    "algorithm": "lols",
+    "environment": {"name": "toys:says_d", "turns": 3},
+    "rollout": {"max_response_tokens": 9},
+}
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["full", "lora"])
-def test_a_policy_that_guides_itself_ends_where_one_process_does(
-    tmp_path: Path, lora: dict[str, Any] | None
-) -> None:
-    changes = {
-        "algorithm": "opsd",
-        "guide": {"self": True},
-        "policy": {"lora": lora},
-        "rollout": {"max_hint_tokens": 16},
-    }
+@pytest.mark.parametrize(
+    "changes",
+    [ITSELF, {**ITSELF, "policy": {"lora": {"r": 2}}}, DIALOGUES],
+    ids=["a policy that guides itself", "by an adapter", "dialogues"],
+)
+def test_two_processes_learn_what_one_does(tmp_path: Path, changes: dict[str, Any]) -> None:
     for count in (1, 2):
         run(tmp_path / str(count), count, "--changes", json.dumps(changes))
     one, two = (load_file(*(tmp_path / str(n) / "policy").glob("*.safetensors")) for n in (1, 2))
     for name, weight in one.items():
         if not name.endswith("c_attn.bias"):  # the bias of attention keys has no true gradient
             torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-3)
-    losses = [[line.get("distill_loss") for line in metrics(tmp_path / str(n))] for n in (1, 2)]
-    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    lines = [metrics(tmp_path / str(n)) for n in (1, 2)]
+    for name in ("distill_loss", "policy_loss"):
+        losses = [[line.get(name) for line in each] for each in lines]
+        assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
 def test_the_processes_part_before_the_interpreter_ends(tmp_path: Path) -> None:

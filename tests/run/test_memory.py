@@ -8,7 +8,7 @@ import pytest
 
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.run import build, memory
+from rlgf.run import memory, models
 from rlgf.run.build import build_parts
 from rlgf.run.memory import Launch, estimated
 
@@ -117,7 +117,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_loads(monkeypatch: pytest.Mo
     environment(monkeypatch, LOCAL_WORLD_SIZE="2", WORLD_SIZE="2")
     memory.require_room(config, adam=False)
     memory.require_room(config, trains=False)
-    monkeypatch.setattr(build, "load_language_model", lambda *unused: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(models, "load_language_model", lambda *unused: pytest.fail("a model was loaded"))
     said = r"this machine has .* for each of 2 processes, each of which holds all weights \(DDP\)"
     with pytest.raises(UserError, match=said):
         build_parts(config)

@@ -52,13 +52,13 @@ def test_a_remote_guide_is_asked_once_and_another_not_at_all(monkeypatch: pytest
 
 def test_a_reward_and_a_judge_are_tried_on_a_sample() -> None:
     sections = config(name=f"{__name__}:good")
-    assert scorers(sections, None, SAMPLES)[0] is not None
+    assert scorers(sections, None, SAMPLES, in_turns=False)[0] is not None
     with pytest.raises(UserError, match="returned 0 values for 1 completions"):
-        scorers(config(name=f"{__name__}:short"), None, SAMPLES)
+        scorers(config(name=f"{__name__}:short"), None, SAMPLES, in_turns=False)
     judged = load_config(sections.model_dump(mode="json"), f"evaluation.judge={__name__}:short")
     with pytest.raises(UserError, match="returned 0 values for 1 completions"):
-        scorers(judged, None, SAMPLES)
-    given = scorers(config(name=f"{__name__}:short"), good, SAMPLES)[0]
+        scorers(judged, None, SAMPLES, in_turns=False)
+    given = scorers(config(name=f"{__name__}:short"), good, SAMPLES, in_turns=False)[0]
     assert given is good, "what Python gives is taken as it is"
 
 

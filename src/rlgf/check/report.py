@@ -24,7 +24,8 @@ from rlgf.types import Author
 def told(found: Checked) -> Group:
     """The run in plain words."""
     config = found.config
-    plans = list(planned(config.algorithm, config.rollout, config.training.updates, config.seed))
+    turns = 1 if config.environment is None else config.environment.turns
+    plans = list(planned(config.algorithm, config.rollout, config.training.updates, config.seed, turns))
     parts: list[RenderableType] = [Text(f"{config.name}: {_headline(config)}", style="bold")]
     parts += [note(f"Missing: {said}") for said in found.missing.values()]
     parts += _algorithm(config, plans)
@@ -69,7 +70,7 @@ def _algorithm(config: Config, plans: Sequence[UpdatePlan]) -> list[RenderableTy
     for row in algorithm.rows:
         if isinstance(algorithm, Mixture):
             parts.append(Text(f"\n{row.name}", style="italic"))
-        parts += [topics(row_words(row, config.rollout)), _terms(row)]
+        parts += [topics(row_words(row, config.rollout, config.environment)), _terms(row)]
     return parts
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from rlgf.algorithms import ESTIMATORS, Algorithm, Hint, Span, Term, View
 from rlgf.algorithms.length_rules import BUILT_IN
 from rlgf.algorithms.terms import READABLE
+from rlgf.environments import EnvironmentConfig
 from rlgf.rollout.config import RolloutConfig
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author
@@ -42,11 +43,15 @@ def schedule(number: Schedule) -> str:
     return words + (f", after a warm-up of {number.warmup:.0%} of the run" if number.warmup else "")
 
 
-def row_words(row: Algorithm, rollout: RolloutConfig) -> Mapping[str, str]:
+def row_words(
+    row: Algorithm, rollout: RolloutConfig, environment: EnvironmentConfig | None = None
+) -> Mapping[str, str]:
     """Who writes, who helps and how advantages are estimated, by topic."""
+    turns = None if environment is None else environment.turns
     return {
         "script": script(row),
-        "help": help_words(row, rollout),
+        **({} if environment is None else {"dialogue": dialogue(environment)}),
+        "help": help_words(row, rollout, turns),
         "group": "one text for each prompt"
         if row.group_size == 1
         else f"{row.group_size} texts for each prompt",
@@ -66,8 +71,17 @@ def script(row: Algorithm) -> str:
     return f"{_WHO[row.script.rollin]} begins, {who} goes on"
 
 
-def help_words(row: Algorithm, rollout: RolloutConfig) -> str:
-    """How often, how long and after which gate somebody begins for another."""
+def dialogue(environment: EnvironmentConfig) -> str:
+    who = "an environment" if environment.name is None else f"the environment '{environment.name}'"
+    return f"{who} answers each turn, of which there are {environment.turns} at most"
+
+
+def help_words(row: Algorithm, rollout: RolloutConfig, turns: int | None = None) -> str:
+    """How often, how long and after which gate somebody begins for another.
+
+    Args:
+        turns: of a dialogue at most; None without an environment.
+    """
     help, hint, author = row.help, row.script.hint, row.script.helper
     if author is None and hint is None:
         return "none: every text begins at its prompt"
@@ -89,7 +103,7 @@ def help_words(row: Algorithm, rollout: RolloutConfig) -> str:
     if hint is not None:
         return f"{often}; {_hint(row, hint, rollout)}; {_gate(row)}"
     assert author is not None, "it has no hint"
-    return f"{often}; {_length(row, rollout.limit(author))}; {_gate(row)}"
+    return f"{often}; {_length(row, rollout.limit(author), turns)}; {_gate(row)}"
 
 
 def _hint(row: Algorithm, hint: Hint, rollout: RolloutConfig) -> str:
@@ -193,7 +207,7 @@ def _tokens(span: Span, row: Algorithm) -> str:
     return f"{whose} ({'roll-in' if span is Span.ROLLIN else 'roll-out'})"
 
 
-def _length(row: Algorithm, limit: int | None) -> str:
+def _length(row: Algorithm, limit: int | None, turns: int | None = None) -> str:
     law = row.help.length
     if law.whole:
         return "a whole text, up to its end"
@@ -207,6 +221,8 @@ def _length(row: Algorithm, limit: int | None) -> str:
         return f"its length is uniform from the share {schedule(law.low)} to the share {schedule(law.high)} of the text"
     if limit is None:
         return "its length is uniform from 1 token to one less than the text has"
+    if turns is not None:
+        return f"its length is uniform from 1 to {turns - 1} turns, or to one less than the dialogue has"
     positions = law.positions(limit, 0.0)
     if not positions:
         return f"with a limit of {limit} tokens there is no room for one"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlgf.checks.ahead import one_process_works_ahead
 from rlgf.checks.rule import Rule, engines, first
+from rlgf.environments.build import named_environment
 from rlgf.guides.config import guide_models, own_guides
 from rlgf.guides.own import own_guide
 from rlgf.models.loading import ModelConfig, context_length, load_model_config
@@ -57,11 +58,18 @@ def the_judge_can_be_called(config: Config) -> str | None:
     return None
 
 
+def the_environment_can_be_called(config: Config) -> str | None:
+    if config.environment is not None and config.environment.name is not None:
+        named_environment(config.environment.name, config.environment.options)
+    return None
+
+
 PART_RULES: Mapping[str, tuple[Rule, ...]] = {
     "policy": (the_policy_holds_the_texts, the_engine_runs_the_policy),
     "guide": (own_guides_can_write, guides_hold_the_texts, engines_run_the_guides),
     "sampler": (engines_have_one_process, one_process_works_ahead),
     "reward": (rewards_can_be_called,),
+    "environment": (the_environment_can_be_called,),
     "evaluation": (the_judge_can_be_called,),
 }
 

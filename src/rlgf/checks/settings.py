@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rlgf.checks.ahead import AHEAD_RULES
+from rlgf.checks.dialogues import DIALOGUE_RULES, an_environment_has_a_name
 from rlgf.checks.rule import Rule, engines, first
 from rlgf.guides.config import follows_policy, guide_models, http_configs, scoreless_key
 from rlgf.guides.ensemble import EnsembleConfig
@@ -54,6 +55,7 @@ SECTIONS: Mapping[str, Rule] = {
     "policy": a_policy_is_there,
     "guide": a_guide_is_there,
     "reward": a_reward_is_there,
+    "environment": an_environment_has_a_name,
 }
 
 
@@ -251,6 +253,7 @@ RULES: tuple[Rule, ...] = (
     engines_are_installed,
     trackers_are_installed,
     *AHEAD_RULES,
+    *DIALOGUE_RULES,
 )
 
 

@@ -168,8 +168,8 @@ class Evaluator:
                 self.collector.policy.end_ids,
                 self.config.max_batch_tokens,
             )
-        kl = kl_estimate(rollout.sampled_logprobs, reference_logprobs) * rollout.response_mask
-        per_token: list[float | None] = (kl.sum(dim=1) / rollout.lengths).tolist()
+        kl = kl_estimate(rollout.sampled_logprobs, reference_logprobs) * rollout.authored
+        per_token: list[float | None] = (kl.sum(dim=1) / rollout.authored.sum(dim=1)).tolist()
         return per_token
 
     def _nll(

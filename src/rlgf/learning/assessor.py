@@ -13,9 +13,11 @@ from transformers import TrainerState
 
 from rlgf import distributed
 from rlgf.algorithms import Algorithm, Estimates, Estimator, Pairs, Signals
+from rlgf.concatenation import concatenate
 from rlgf.errors import UserError
 from rlgf.finite import require_finite
 from rlgf.guides.base import TextScoringGuide
+from rlgf.learning.estimated import estimated
 from rlgf.learning.guide_scores import guide_scores
 from rlgf.learning.inputs import read_by, read_by_any
 from rlgf.models import sharding
@@ -28,7 +30,7 @@ from rlgf.objectives.losses import log_ratio
 from rlgf.rewards import Reward, RewardInput, Scale, score
 from rlgf.rewards.base import LearnedReward, StatefulReward
 from rlgf.rewards.composed import Scores
-from rlgf.types import Author, Experience, Rollout, Scored, concatenate
+from rlgf.types import Author, Experience, Rollout, Scored
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,16 @@ class Assessor:
         if row.needs_reference:
             found = self._reference_logprobs(rollout)
             # Where a text is begun by another, its own tokens need not be possible.
-            read = rollout.response_mask if row.paired else by_policy
+            read = rollout.authored if row.paired else by_policy
             require_finite("the reference's log-probabilities", found, read)
             scored = replace(scored, reference_logprobs=found)
             if row.scores_prompts and "reference_logprobs" in row.reads:
                 found = self._reference_logprobs(rollout.bare)
                 require_finite("the reference's log-probabilities", found, read)
                 scored = replace(scored, unhinted_reference_logprobs=found)
-        if "old_log_ratios" in row.reads and (rollout.response_mask & ~by_policy).any():
+        if "old_log_ratios" in row.reads and (rollout.authored & ~by_policy).any():
             found = self._logprobs(self.policy, rollout)
-            require_finite("the policy's log-probabilities before the update", found, rollout.response_mask)
+            require_finite("the policy's log-probabilities before the update", found, rollout.authored)
             scored = replace(scored, old_logprobs=found)
         if row.reads_guide_scores:
             assert self.guide is not None, "checked when the run was set up"
@@ -117,7 +119,7 @@ class Assessor:
             token_rewards,
             paid,
             scored.values,
-            rollout.response_mask,
+            rollout.authored,
             rollout.group,
             row.gamma,
             row.gae_lambda,
@@ -127,7 +129,7 @@ class Assessor:
             rollout.start_values,
             None if rollout.branch_values is None else self.scale.scaled(rollout.branch_values),
         )
-        found = row.estimator.estimate(signals)
+        found = estimated(row.estimator, signals)
         if isinstance(found, Pairs):
             return replace(
                 experience, token_rewards=token_rewards, pairs=found.rows, difference=found.difference
@@ -168,7 +170,9 @@ class Assessor:
         nothing = torch.zeros_like(signals.rewards)
         penalties = shape_rewards(nothing, scored.rollout, scored.reference_logprobs, penalty)
         values = None if signals.values is None else torch.zeros_like(signals.values)
-        found = estimator.estimate(replace(signals, token_rewards=penalties, rewards=nothing, values=values))
+        found = estimated(
+            estimator, replace(signals, token_rewards=penalties, rewards=nothing, values=values)
+        )
         assert isinstance(found, Estimates), "pairs are not whitened"
         return found.advantages
 

@@ -22,13 +22,13 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.response_scores import response_scores, scores_of
 from rlgf.models.sampling import Sampling, log_distribution, one_end
 from rlgf.objectives.losses import Metrics
-from rlgf.types import Author, Experience, Rollout
+from rlgf.types import Experience, Rollout
 
 
 def read_by(term: Term, rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
     """The tokens of a rollout that a term reads; of the references all are read."""
     if term.on in (Span.WHOLE, Span.REFERENCES):
-        return rollout.response_mask
+        return rollout.authored
     return rollout.written_by(row.script.author(term.on))
 
 
@@ -142,6 +142,9 @@ class InputReader:
             hidden: whether to return the last hidden states, too.
         """
         length, device = tokens.response_ids.shape[1], tokens.response_ids.device
+        author, authored = (
+            of[:, :length].to(device) for of in (micro.rollout.author, micro.rollout.authored)
+        )
 
         def cut(tensor: Tensor | None, name: str) -> Tensor | None:
             return None if tensor is None or name not in names else tensor[:, :length].to(device)
@@ -165,15 +168,13 @@ class InputReader:
                 logprobs = outputs["logprobs"]
                 assert logprobs is not None, "asked for where a ratio is read"
                 assert base is not None, "scored for rows that learn from pairs"
-                mask = tokens.response_mask
-                ratio = torch.where(mask, logprobs - base[:, :length].to(device), 0.0)
+                ratio = torch.where(authored, logprobs - base[:, :length].to(device), 0.0)
                 found[name] = ratio.sum(dim=1).view(-1, 2)
         if micro.difference is not None:
             found["difference"] = micro.difference.to(device)
-        author = micro.rollout.author[:, :length].to(device)
         inputs = LossInputs(
             normalizer=1.0,
-            mask=tokens.response_mask,
+            mask=authored,
             author=author,
             kl_coefficient=micro.kl_coefficient,
             **found,
@@ -242,7 +243,7 @@ def value_inputs(micro: Experience, values: Float[Tensor, "B T"]) -> LossInputs:
     author = micro.rollout.author[:, :length].to(device)
     return LossInputs(
         normalizer=1.0,
-        mask=author != Author.NOBODY,
+        mask=micro.rollout.authored[:, :length].to(device),
         author=author,
         values=values,
         old_values=cut(micro.scored.values),

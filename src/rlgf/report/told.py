@@ -7,6 +7,7 @@ from typing import Any
 
 from rlgf.algorithms import Algorithm, Hint, Mixture, Span, Term, View, algorithm_from
 from rlgf.check.words import row_words, schedule, term_words
+from rlgf.environments import EnvironmentConfig
 from rlgf.errors import UserError
 from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Author
@@ -24,6 +25,8 @@ def told_algorithm(config: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         algorithm = algorithm_from(spec)
         rollout = RolloutConfig.model_validate(config.get("rollout", {}))
+        told = config.get("environment")
+        environment = None if told is None else EnvironmentConfig.model_validate(told)
     except (UserError, ValueError):  # of another version
         return None
     mixture = None
@@ -41,7 +44,7 @@ def told_algorithm(config: Mapping[str, Any]) -> dict[str, Any] | None:
         "rows": [
             {
                 "name": row.name,
-                "topics": row_words(row, rollout),
+                "topics": row_words(row, rollout, environment),
                 "terms": [term_words(name, term, row) for name, term in row.terms.items()],
                 "drawing": drawing(row),
             }

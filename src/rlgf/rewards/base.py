@@ -31,10 +31,12 @@ class Reward(Protocol):
     takes ``**kwargs``; each is a list with one entry a completion:
 
     - ``prompts`` and ``completions``: texts; of a chat, as in TRL, lists of messages, which are dictionaries with
-      ``role`` and ``content``; a completion is then a list of one message;
+      ``role`` and ``content``; a completion is then a list of one message, or of all
+      turns and replies of a dialogue;
     - ``prompt_ids`` and ``completion_ids``: token ids of the policy, the end-of-text token included;
     - ``finished``: whether the text ended by itself, and not at the length limit;
     - ``references``: a tuple of texts for each;
+    - in dialogues ``turns`` and ``replies``: lists of texts, the author's and the environment's;
     - every further column of the samples by its name;
 
     and with ``trainer_state``, ``log_extra(column, values)`` and ``log_metric(name, value)`` as in TRL. It may be
@@ -103,6 +105,8 @@ class RewardInput:
     """How far the run is: ``global_step`` updates of ``max_steps``."""
     messages: Sequence[Messages] | None = None
     """The prompts of chats; see `Sample.messages`."""
+    dialogues: Sequence[Messages] | None = None
+    """Turns and replies, see `Rollout.dialogues`."""
 
     @classmethod
     def of(cls, rollout: Rollout, trainer_state: TrainerState | None = None) -> RewardInput:
@@ -119,6 +123,7 @@ class RewardInput:
             finished=rollout.finished.tolist(),
             trainer_state=trainer_state,
             messages=rollout.messages,
+            dialogues=rollout.dialogues,
         )
 
     def arguments(self, logged: Logged, *, as_text: bool = False) -> dict[str, Any]:
@@ -132,6 +137,8 @@ class RewardInput:
         """
         own = {"references": self.references, "finished": self.finished}
         over = {
+            "turns": self._said("assistant"),
+            "replies": self._said("user"),
             "prompt_ids": self.prompt_ids,
             "completion_ids": self.completion_ids,
             "trainer_state": self.trainer_state,
@@ -154,8 +161,17 @@ class RewardInput:
             if messages:
                 before, begun = parted(messages)
                 prompts[i] = as_dicts(before)
-                completions[i] = as_dicts((Message("assistant", begun + completions[i]),))
+                first, *rest = (
+                    self.dialogues[i] if self.dialogues else (Message("assistant", completions[i]),)
+                )
+                completions[i] = as_dicts((Message("assistant", begun + first.content), *rest))
         return prompts, completions
+
+    def _said(self, role: str) -> list[list[str]] | None:
+        """The turns or the replies of each dialogue."""
+        if self.dialogues is None:
+            return None
+        return [[message.content for message in one if message.role == role] for one in self.dialogues]
 
     def _texts(self) -> tuple[list[str], list[str]]:
         """The same as texts, also where another reward passes on the messages that it was given."""

@@ -8,12 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from rlgf.errors import UserError
-from rlgf.registry import resolve
 from rlgf.rewards.base import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.rewards.scale import Scale
-from rlgf.tasks.base import build_from, check_options
+from rlgf.tasks.base import build_from, named_callable
 
 REWARDS: Mapping[str, str] = {
     "sentiment": "rlgf.demo.sentiment:Sentiment",
@@ -137,17 +135,4 @@ def named_reward(name: str, options: Mapping[str, Any]) -> Any:
     Raises:
         UserError: there is no such reward, or it does not take these options.
     """
-    reward = resolve(name, REWARDS, "reward")
-    made = inspect.isclass(reward)
-    if not (any("__call__" in vars(kind) for kind in reward.__mro__) if made else callable(reward)):
-        raise UserError(
-            f"reward '{name}' cannot be called: it must be a function such as f(completions, **kwargs)."
-        )
-    if made:
-        check_options(reward, options, f"reward '{name}'")
-    elif options:
-        raise UserError(
-            f"reward '{name}' is a function, so it takes no options (given: {', '.join(options)}): "
-            "make it a class with __init__ and __call__."
-        )
-    return reward
+    return named_callable(name, options, REWARDS, "reward", "f(completions, **kwargs)")

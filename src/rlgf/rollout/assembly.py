@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from rlgf.algorithms import Script
+from rlgf.chat import transcript
 from rlgf.kept import KeptTokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.writers import Draft
@@ -35,12 +36,15 @@ def assemble(
         kept=tuple(_kept(draft) for draft in drafts),
         finished=torch.tensor([draft.finished for draft in drafts]),
         group=torch.tensor(groups),
-        texts=tuple(policy.decode(draft.ids, policy.context(draft.prompt_ids)) for draft in drafts),
+        texts=tuple(_text(draft, policy) for draft in drafts),
         guides=tuple(draft.guide for draft in drafts),
         altered=torch.tensor([draft.altered for draft in drafts]),
         index=None if None in places else torch.tensor(places),
         help_limit=torch.tensor([draft.help_limit for draft in drafts]),
         own_rate=torch.tensor([draft.own_rate for draft in drafts], dtype=torch.float64),
+        dialogues=tuple(draft.dialogue for draft in drafts)
+        if any(draft.dialogue for draft in drafts)
+        else None,
     )
     hinted = any(draft.hint is not None for draft in drafts) if script is None else script.hint is not None
     if not hinted:
@@ -53,6 +57,12 @@ def assemble(
         return replace(rollout, guide_ids=_on_the_left(told, policy.end_id), guide_mask=_there(told))
     bare = [draft.prompt_ids if draft.hint is None else draft.hint.bare_ids for draft in drafts]
     return replace(rollout, bare_ids=_on_the_left(bare, policy.end_id), bare_mask=_there(bare))
+
+
+def _text(draft: Draft, policy: LanguageModel) -> str:
+    if draft.dialogue and draft.sample.messages:  # between turns stands what the template writes
+        return transcript(draft.dialogue)
+    return policy.decode(draft.ids, policy.context(draft.prompt_ids))
 
 
 def _on_the_left(prompts: Sequence[Sequence[int]], filling: int) -> Int[Tensor, "B P"]:

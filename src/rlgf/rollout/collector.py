@@ -19,6 +19,7 @@ from rlgf.rollout.assembly import assemble
 from rlgf.rollout.branching import branch_values
 from rlgf.rollout.candidates import Rewards, guide_writer
 from rlgf.rollout.config import RolloutConfig
+from rlgf.rollout.dialogue import Dialogue
 from rlgf.rollout.help import draw_again, draw_switches
 from rlgf.rollout.hints import HintGiver
 from rlgf.rollout.record import PromptHistory, PromptRecord
@@ -51,6 +52,7 @@ class Collector:
         candidates: int = 1,
         rewards: Rewards | None = None,
         start: LanguageModel | None = None,
+        dialogue: Dialogue | None = None,
     ) -> None:
         """
         Args:
@@ -58,6 +60,7 @@ class Collector:
             candidates: how many texts the guide writes for each request.
             rewards: pick one of several candidates.
             start: the policy's frozen start, for rows that read start values.
+            dialogue: where an environment answers what is written.
         """
         self.policy = policy
         self.guide = guide
@@ -66,6 +69,7 @@ class Collector:
         """The guide, where it can be asked ahead and keeps account."""
         self.config = config
         self.seed = seed
+        self.dialogue = dialogue
         self.start = None if start is None else Collector(start, None, config, seeding.derive(seed, "start"))
         self.sampled: Counter[Author] = Counter()
         """How many tokens the policy and the guide have sampled here so far, whatever became of them: a
@@ -80,7 +84,8 @@ class Collector:
     def by(self, policy: LanguageModel) -> Collector:
         """The same with a copy of the policy, which writes with its own passes; the guide, of which each text is the
         only candidate, is the same one."""
-        return Collector(policy, self.guide, self.config, self.seed)
+        dialogue = None if self.dialogue is None else replace(self.dialogue, policy=policy)
+        return Collector(policy, self.guide, self.config, self.seed, dialogue=dialogue)
 
     def collect(
         self,
@@ -142,7 +147,7 @@ class Collector:
     def episodes(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[Draft]:
         """Finished episodes, the row's ``group_size`` one after another for each draft."""
         if row.from_pairs:
-            return self._given_pairs(drafts)
+            return given_pairs(self, drafts)
         return self.finished(self.begun(drafts, row, progress), row)
 
     def begun(
@@ -158,6 +163,10 @@ class Collector:
             self.hints.give(begun, row, progress, self._written, tier)
         if row.script.rollin is not None:
             switches = self._switches(begun, row, progress)
+            if self.dialogue is not None:
+                write = partial(self._write_on, row.script.rollin)
+                self.dialogue.begin(begun, switches, row, progress, write)
+                return begun
             self._add(row.script.rollin, begun, switches)
             if row.help.length.whole:
                 for draft in begun:
@@ -171,29 +180,21 @@ class Collector:
         """The episodes that go on from some beginnings, one after another for each."""
         episodes = finished_apart(begun, row)
         # Nothing is written after a whole text, also where the limit cut off its end.
-        over = [e.finished or (row.help.length.whole and bool(e.ids)) for e in episodes]
-        limits = [
-            0 if ended else self.config.max_response_tokens - len(episode.ids)
-            for episode, ended in zip(episodes, over, strict=True)
-        ]
-        self._add(row.script.rollout, episodes, limits)
+        open_ = [e for e in episodes if not (e.finished or (row.help.length.whole and e.ids))]
+        self.complete(open_, row.script.rollout)
         return episodes
 
     def complete(self, drafts: Sequence[Draft], author: Author) -> None:
         """Let an author write each of some unfinished drafts to its end."""
-        self._add(author, drafts, [self.config.max_response_tokens - len(draft.ids) for draft in drafts])
+        if self.dialogue is None:
+            self._write_on(author, drafts)
+        else:
+            turns = [self.dialogue.most_turns] * len(drafts)
+            self.dialogue.hold(drafts, turns, partial(self._write_on, author))
 
-    def _given_pairs(self, drafts: Sequence[Draft]) -> list[Draft]:
-        """The preferred and the rejected text of each draft's sample, one after the other."""
-        episodes = members(drafts, 2)
-        given = [episode.branch(episode.seed) for episode in episodes]
-        for rejected in given[1::2]:
-            rejected.sample = replace(rejected.sample, references=(str(rejected.sample.rejected),))
-        self.complete(given, Author.REFERENCE)
-        for episode, side in zip(episodes, given, strict=True):
-            # The sample stays that of the data: its reference is the preferred text.
-            side.sample = episode.sample
-        return given
+    def _write_on(self, author: Author, drafts: Sequence[Draft]) -> None:
+        """Let an author write until it ends each text, or in a dialogue its turn."""
+        self._add(author, drafts, [self.config.max_response_tokens - len(draft.ids) for draft in drafts])
 
     def prefetch(
         self,
@@ -224,6 +225,8 @@ class Collector:
                 drafts, switches = self.hints.asked(drafts, row, progress)
             else:
                 switches = self._switches(drafts, row, progress)
+                if self.dialogue is not None:  # so many turns, of which the first can be asked ahead
+                    switches = [whole if turns else 0 for turns in switches]
             yield from zip(drafts, switches, strict=True)
         elif row.script == Script(rollout=Author.GUIDE):
             yield from ((draft, whole) for draft in finished_apart(begun_apart(opened, row), row))
@@ -262,6 +265,8 @@ class Collector:
 
     def _lengths(self, author: Author, drafts: Sequence[Draft]) -> list[int]:
         """How many tokens each text of an author has, or may have where that is not known yet."""
+        if self.dialogue is not None:
+            return [self.dialogue.most_turns] * len(drafts)
         limit, writer = self.config.limit(author), self.writers[author]
         if not isinstance(writer, ForeseeingWriter):
             return [limit] * len(drafts)
@@ -276,7 +281,7 @@ class Collector:
             return
         parts = self._written(author, [draft for draft, _ in chosen], [limit for _, limit in chosen])
         for (draft, _), part in zip(chosen, parts, strict=True):
-            draft.add(author, part)
+            draft.add(author, part if self.dialogue is None else self.dialogue.turn(draft, part))
 
     def _written(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> Sequence[Passage]:
         """What an author adds to each draft, whose tokens are booked."""
@@ -285,6 +290,19 @@ class Collector:
             for part in parts:
                 self.sampled[author] += len(part.ids) if part.sampled is None else part.sampled
         return parts
+
+
+def given_pairs(collector: Collector, drafts: Sequence[Draft]) -> list[Draft]:
+    """The preferred and the rejected text of each draft's sample, one after the other."""
+    episodes = members(drafts, 2)
+    given = [episode.branch(episode.seed) for episode in episodes]
+    for rejected in given[1::2]:
+        rejected.sample = replace(rejected.sample, references=(str(rejected.sample.rejected),))
+    collector.complete(given, Author.REFERENCE)
+    for episode, side in zip(episodes, given, strict=True):
+        # The sample stays that of the data: its reference is the preferred text.
+        side.sample = episode.sample
+    return given
 
 
 def opened(collector: Collector, sample: Sample, update: int, index: int) -> Draft:

@@ -73,10 +73,14 @@ def draw_again(drafts: Sequence[Draft], switches: Sequence[int], row: Algorithm,
     """
     for draft, switch in zip(drafts, switches, strict=True):
         if switch and (draft.finished or len(draft.ids) < switch):
-            length = len(draft.ids) + (not draft.finished)
-            draft.help_limit = length
-            where = seeding.uniforms(1, 1, draft.seed, "switch again")[0, 0].item()
-            draft.cut(_switch(draft, row.help.length, progress, where))
+            draft.cut(drawn_again(draft, len(draft.ids) + (not draft.finished), row, progress))
+
+
+def drawn_again(draft: Draft, length: int, row: Algorithm, progress: float) -> int:
+    """Another switch of a draft, over the length that its text turned out to have."""
+    draft.help_limit = length
+    where = seeding.uniforms(1, 1, draft.seed, "switch again")[0, 0].item()
+    return _switch(draft, row.help.length, progress, where)
 
 
 def _draws(seed: int) -> list[float]:

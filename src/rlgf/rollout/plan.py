@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, AnyAlgorithm
@@ -49,7 +49,9 @@ class UpdatePlan:
         return [ask for ask in self.asks if ask.author is author]
 
 
-def planned(algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: int) -> Iterator[UpdatePlan]:
+def planned(
+    algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: int, turns: int = 1
+) -> Iterator[UpdatePlan]:
     """Every update of a run, as its own draws will have it.
 
     Which rows run, which episodes have a roll-in and how long it may be are known before the run. That a text
@@ -57,16 +59,25 @@ def planned(algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: 
     for as much as they may, and each prompt to come for the first time, so that no author is asked for more than is
     said here. Of roll-ins whose author's texts are known, such as references, the length is that of the longest text
     that fits.
+
+    Args:
+        turns: of a dialogue at most; 1 without an environment.
     """
     for update in range(updates):
         row = algorithm.at(update, update / updates, seed)
         prompts = config.prompts(row)
-        asks = update_asks(row, config, prompts, update, update / updates, seed)
+        asks = update_asks(row, config, prompts, update, update / updates, seed, turns)
         yield UpdatePlan(row, prompts, asks)
 
 
 def update_asks(
-    row: Algorithm, config: RolloutConfig, prompts: int, update: int, progress: float, seed: int
+    row: Algorithm,
+    config: RolloutConfig,
+    prompts: int,
+    update: int,
+    progress: float,
+    seed: int,
+    turns: int = 1,
 ) -> list[Ask]:
     """What the authors are asked for in one update, at most."""
     drafts = [Draft(_UNREAD, [], episode_seed(seed, update, number)) for number in range(prompts)]
@@ -74,7 +85,7 @@ def update_asks(
         return _finishing(members(drafts, 2), [0] * (2 * prompts), row, config, prompts)
     alone: list[Ask] = []
     if row.help.looks_first:
-        alone = _asks([draft.branch(draft.seed) for draft in drafts], row.alone, config, progress)
+        alone = _asks([draft.branch(draft.seed) for draft in drafts], row.alone, config, progress, turns)
     shown = examples_apart(drafts) if row.examples is Author.GUIDE else []
     whole = config.limit(Author.GUIDE)
     examples = [Ask(Author.GUIDE, number, draft.seed, 0, whole) for number, draft in enumerate(shown)]
@@ -82,7 +93,7 @@ def update_asks(
     start = [
         Ask(Author.POLICY, n, d.seed, 0, config.limit(Author.POLICY)) for n, d in enumerate(drafts)
     ] * texts
-    return alone + _asks(drafts, row, config, progress) + examples + start
+    return alone + _asks(drafts, row, config, progress, turns) + examples + start
 
 
 def _in_need(row: Algorithm) -> Algorithm:
@@ -122,22 +133,45 @@ _SCORED_FIRST = (
 )
 
 
-def _asks(drafts: Sequence[Draft], row: Algorithm, config: RolloutConfig, progress: float) -> list[Ask]:
+def _asks(
+    drafts: Sequence[Draft], row: Algorithm, config: RolloutConfig, progress: float, turns: int
+) -> list[Ask]:
     begun, prompts, author = begun_apart(drafts, row), len(drafts), row.script.rollin
     switches, asks = [0] * len(begun), _hint_asks(begun, prompts, row, config, progress)
     if author is not None:
         limit = config.limit(author)
-        switches = draw_switches(begun, _in_need(row), progress, lambda chosen: [limit] * len(chosen))
+        # In a dialogue they are turns, which have no limit of their own.
+        length = limit if turns == 1 else turns
+        switches = draw_switches(begun, _in_need(row), progress, lambda chosen: [length] * len(chosen))
         each = len(begun) // prompts
-        asks = [
-            Ask(author, i // each, draft.seed, 0, switch)
-            for i, (draft, switch) in enumerate(zip(begun, switches, strict=True))
-            if switch
-        ]
+        for i, (draft, switch) in enumerate(zip(begun, switches, strict=True)):
+            if switch and turns == 1:
+                asks.append(Ask(author, i // each, draft.seed, 0, switch))
+            elif switch:
+                asks += _in_turns(Ask(author, i // each, draft.seed, 0, limit), switch, config)
     episodes = finished_apart(begun, row)
     each = len(episodes) // len(begun)
-    finishing = _finishing(episodes, [s for s in switches for _ in range(each)], row, config, prompts)
+    begun_by = [s for s in switches for _ in range(each)]
+    if turns > 1:
+        finishing = [
+            turn
+            for ask, first in zip(
+                _finishing(episodes, [0] * len(episodes), row, config, prompts), begun_by, strict=True
+            )
+            for turn in _in_turns(ask, turns - first, config)
+        ]
+        return asks + finishing * row.tries
+    finishing = _finishing(episodes, begun_by, row, config, prompts)
     return asks + finishing * row.tries + _branching(episodes, finishing, row, config)
+
+
+def _in_turns(ask: Ask, turns: int, config: RolloutConfig) -> list[Ask]:
+    """What a dialogue asks an author for in place of one text: turns, with the tokens of one response together.
+
+    All but the first may have a whole response before them.
+    """
+    later = replace(ask, written=config.max_response_tokens, limit=0)
+    return [ask, *[later] * (turns - 1)]
 
 
 def _hint_asks(

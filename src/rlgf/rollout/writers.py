@@ -13,7 +13,7 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import Beginning, Sampler
 from rlgf.models.sampling import Sampling
 from rlgf.rollout.record import PromptHistory
-from rlgf.types import Author, Completion, Sample
+from rlgf.types import Author, Completion, Messages, Sample
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,31 @@ class Draft:
     """Tokens of the text that its roll-in is drawn from; 0 where it has none."""
     own_rate: float = -1.0
     """See `Rollout.own_rate`."""
+    dialogue: Messages = ()
+    """The turns that have ended and the replies to them."""
+    replied: list[int] = field(default_factory=list)
+    """How many tokens there were after each reply."""
+    over: bool = False
+    """Whether nothing more is to be written of a dialogue."""
+    asked: Sample | None = None
+    """In a chat, the sample with the dialogue so far in its messages, for who goes on with it."""
 
     @property
     def told(self) -> Sample:
         """The sample as it is told to who writes the response."""
+        if self.asked is not None:
+            return self.asked
         return self.sample if self.hint is None else self.hint.sample
+
+    @property
+    def turn_seed(self) -> int:
+        """Of what is drawn for the turn under way: the same draws in each turn would have an author repeat itself."""
+        return seeding.derive(self.seed, "turn", len(self.replied)) if self.replied else self.seed
+
+    @property
+    def told_tokens(self) -> int:
+        """How many tokens of the response stand in `told` already."""
+        return 0 if self.asked is None else self.replied[-1]
 
     def branch(self, seed: int) -> Draft:
         """A copy with another seed: the same text so far, another way on."""
@@ -71,6 +91,7 @@ class Draft:
             authors=list(self.authors),
             logprobs=list(self.logprobs),
             kept=list(self.kept),
+            replied=list(self.replied),
         )
 
     def add(self, author: Author, part: Passage) -> None:
@@ -142,7 +163,7 @@ class PolicyWriter:
 
     def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]:
         beginnings = [
-            Beginning(draft.prompt_ids, draft.ids, limit, draft.seed, position=len(draft.ids))
+            Beginning(draft.prompt_ids, draft.ids, limit, draft.turn_seed, position=len(draft.ids))
             for draft, limit in zip(drafts, limits, strict=True)
         ]
         written = self.sampler.write(beginnings, self.sampling, keep_sets=True)
@@ -189,14 +210,19 @@ class GuideWriter:
 
     def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:
         """See `AskingWriter.requests`."""
-        texts = [self.policy.decode(d.ids, self.policy.context(d.prompt_ids)) for d in drafts]
+        texts = [
+            self.policy.decode(
+                d.ids[d.told_tokens :], self.policy.context(d.prompt_ids, d.ids[: d.told_tokens])
+            )
+            for d in drafts
+        ]
         return [
             Request(
                 # The prompt's own text, not its tokens decoded: those may have lost its beginning. Of a
                 # character that is written in half there is no text to go on from.
                 prefix=draft.told.prompt + written.rstrip("\ufffd"),
                 max_new_tokens=limit,
-                seed=seeding.derive(draft.seed, "guide"),
+                seed=seeding.derive(draft.turn_seed, "guide"),
                 prompt_ids=tuple(draft.prompt_ids),
                 written_ids=tuple(draft.ids),
                 prompt_length=len(draft.told.prompt),

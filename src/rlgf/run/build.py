@@ -10,6 +10,7 @@ from transformers import TrainerState
 
 from rlgf import checks, distributed, seeding
 from rlgf.config import Config
+from rlgf.environments import Environment, EnvironmentConfig
 from rlgf.evaluation.evaluator import Evaluator
 from rlgf.guides import (
     Guide,
@@ -34,6 +35,7 @@ from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.candidates import Rewards
 from rlgf.rollout.collector import Collector
+from rlgf.rollout.dialogue import Dialogue
 from rlgf.run import memory
 from rlgf.run.models import Models, build_critics, load_models, load_policy
 from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
@@ -76,6 +78,7 @@ def build_parts(
     reward: Reward | None = None,
     guide: Guide | None = None,
     policy: LanguageModel | None = None,
+    environment: Environment | None = None,
     optimizer: OptimizerFactory | None = None,
     scheduler: SchedulerFactory | None = None,
     evaluates: bool = False,
@@ -92,7 +95,7 @@ def build_parts(
             that is learned from has no probabilities over the policy's vocabulary, a metric lacks a library or
             the held-out samples what it needs.
     """
-    given = {"policy": policy, "guide": guide, "reward": reward}
+    given = {"policy": policy, "guide": guide, "reward": reward, "environment": environment}
     checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if given.get(s) is None]))
     if policy is None:
         memory.require_room(config, trains=not evaluates, adam=optimizer is None)
@@ -103,7 +106,9 @@ def build_parts(
         data = _data(config, task, policy, reward)
         if guide is None and config.guide is not None:
             guide = _early_guide(config, config.guide, data.train, evaluates=evaluates)
-        reward, judge = scorers(config, reward, data.train)
+        if environment is None and config.environment is not None:
+            environment = config.environment.build()
+        reward, judge = scorers(config, reward, data.train, in_turns=environment is not None)
     begun = load_policy(config, policy, data.train)
     with distributed.main_first():
         models = load_models(config, begun, data.train, evaluates=evaluates)
@@ -113,7 +118,7 @@ def build_parts(
             # Of a policy that is measured, the start is that of the run which trained it.
             start = models.measured_against if evaluates else models.reference
             guide = build_guide(config.guide, models.policy if follows_policy(config.guide) else start)
-    return _assembled(config, data, models, guide, reward, judge, optimizer, scheduler)
+    return _assembled(config, data, models, guide, environment, reward, judge, optimizer, scheduler)
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,7 @@ def _assembled(
     data: _Data,
     models: Models,
     guide: Guide | None,
+    environment: Environment | None,
     reward: Reward | None,
     judge: Reward | None,
     optimizer: OptimizerFactory | None,
@@ -170,8 +176,6 @@ def _assembled(
         sum(rollout.room(config.algorithm)),
         config.training.process_timeout,
     )
-    # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
-    measured = Collector(policy, guide, rollout, seeding.derive(0, "evaluation"), sampler)
     state = TrainerState(max_steps=config.training.updates)
     assessor = Assessor(
         policy,
@@ -185,11 +189,12 @@ def _assembled(
         config.sampler.importance_bound,
         text_scorer,
     )
+    collector, measured = _collectors(config, models, guide, environment, sampler, assessor.rewards)
     return Parts(
         task=data.task,
         train=data.train,
         policy=policy,
-        collector=_collector(config, models, guide, sampler, assessor.rewards),
+        collector=collector,
         assessor=assessor,
         updater=_updater(config, policy, critics, scorer, optimizer, scheduler),
         evaluator=Evaluator(
@@ -198,13 +203,25 @@ def _assembled(
     )
 
 
-def _collector(
-    config: Config, models: Models, guide: Guide | None, sampler: Sampler, rewards: Rewards
-) -> Collector:
+def _collectors(
+    config: Config,
+    models: Models,
+    guide: Guide | None,
+    environment: Environment | None,
+    sampler: Sampler,
+    rewards: Rewards,
+) -> tuple[Collector, Collector]:
+    """The one that training collects with, and the one that evaluation does."""
+    policy, rollout, dialogue = models.policy, config.rollout, None
+    if environment is not None:
+        turns = (config.environment or EnvironmentConfig()).turns
+        dialogue = Dialogue(environment, turns, policy, rollout.max_response_tokens)
     candidates = config.guide.candidates if config.guide is not None else 1
-    return Collector(
-        models.policy, guide, config.rollout, config.seed, sampler, candidates, rewards, models.reference
-    )
+    seed, start = config.seed, models.reference
+    trains = Collector(policy, guide, rollout, seed, sampler, candidates, rewards, start, dialogue)
+    # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
+    seed = seeding.derive(0, "evaluation")
+    return trains, Collector(policy, guide, rollout, seed, sampler, dialogue=dialogue)
 
 
 def _updater(

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgf.config import Config, load_config
+from rlgf.environments import Environment
 from rlgf.errors import UserError
 from rlgf.guides import Guide
 from rlgf.learning.rates import SchedulerFactory
@@ -31,13 +32,14 @@ class Given:
     policy: LanguageModel | None = None
     guide: Guide | None = None
     reward: Reward | None = None
+    environment: Environment | None = None
     optimizer: OptimizerFactory | None = None
     scheduler: SchedulerFactory | None = None
 
     @property
     def sections(self) -> frozenset[str]:
         """The sections that a recipe may leave out."""
-        names = ("task", "policy", "guide", "reward")
+        names = ("task", "policy", "guide", "reward", "environment")
         return frozenset(name for name in names if getattr(self, name) is not None)
 
 
@@ -49,6 +51,7 @@ def gathered(
     task: Task | None,
     guide: Guide | None,
     reward: Reward | Sequence[Reward] | None,
+    environment: Environment | None,
     optimizer: OptimizerFactory | None,
     scheduler: SchedulerFactory | None,
 ) -> Given:
@@ -67,7 +70,12 @@ def gathered(
         task = MemoryTask(**data)
     if guide is not None and not isinstance(guide, Guide):
         raise UserError(f"'guide' must have a method write(requests), and {type(guide).__name__} has none.")
-    return Given(task, _language_model(policy, tokenizer), guide, _one_reward(reward), optimizer, scheduler)
+    if environment is not None and not callable(environment):
+        raise UserError(
+            f"'environment' must be a function such as f(turns, **kwargs) (it is a {type(environment).__name__})."
+        )
+    model, one = _language_model(policy, tokenizer), _one_reward(reward)
+    return Given(task, model, guide, one, environment, optimizer, scheduler)
 
 
 def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel | None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from rlgf import checks, distributed
 from rlgf.algorithms import Algorithm, Span
 from rlgf.config import Config
+from rlgf.environments import Environment
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.guides import BudgetSpentError, Guide
@@ -67,6 +68,7 @@ class Trainer:
         task: Task | None = None,
         guide: Guide | None = None,
         reward: Reward | Sequence[Reward] | None = None,
+        environment: Environment | None = None,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
         callbacks: Sequence[TrainerCallback] = (),
@@ -86,6 +88,7 @@ class Trainer:
             test: likewise, at its end.
             task: all three.
             reward: a function as TRL has it, or several, which are added up.
+            environment: answers the turns of dialogues.
             optimizer: makes the optimizer from groups of parameters, the policy's first.
             scheduler: makes a scheduler of the optimizer's learning rates, as ``functools.partial`` does of
                 ``transformers.get_linear_schedule_with_warmup``; it is stepped once after each update.
@@ -104,6 +107,7 @@ class Trainer:
             task=task,
             guide=guide,
             reward=reward,
+            environment=environment,
             optimizer=optimizer,
             scheduler=scheduler,
         )
@@ -116,16 +120,14 @@ class Trainer:
         self.display = display or Display(Console(quiet=not distributed.is_main()))
         with distributed.one_fate():
             self.parts = parts or build_parts(config, **vars(given), evaluates=evaluates)
-        self.callbacks = list(callbacks)
-        self.trackers = list(trackers)
+        self.callbacks, self.trackers = list(callbacks), list(trackers)
         self.progress = Progress()
         self.guide_usage = GuideUsage(self.parts.collector.remote)
         self.guide_usage.settle()
         self.after_phase: Callable[[str], None] = lambda phase: None
         """Called within an update, after 'collect' and after 'assess'; `train` saves there when it must."""
         self.ahead = Ahead(config, self.parts)
-        self._phases = Phases()
-        self._booked: Counter[Author] = Counter()
+        self._phases, self._booked = Phases(), Counter[Author]()
 
     @property
     def done_share(self) -> float:

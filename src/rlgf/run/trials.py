@@ -31,7 +31,7 @@ from rlgf.rewards.composed import single_rewards
 from rlgf.rollout.plan import first_request, scored_first
 from rlgf.tasks.chats import Prompted
 from rlgf.tasks.source import CHECKED
-from rlgf.types import Sample
+from rlgf.types import Message, Sample
 
 
 def asked_guide(config: Config, train: Sequence[Sample], *, evaluates: bool) -> Guide:
@@ -90,9 +90,12 @@ _CHAT_MODEL = "set the option 'chat_model' of the task 'data' to a model whose t
 
 
 def scorers(
-    config: Config, reward: Reward | None, train: Sequence[Sample]
+    config: Config, reward: Reward | None, train: Sequence[Sample], *, in_turns: bool
 ) -> tuple[Reward | None, Reward | None]:
     """The reward and the judge, each tried on a sample.
+
+    Args:
+        in_turns: whether they are to score dialogues.
 
     Raises:
         UserError: there is no such scorer, or it does not fit the data or the algorithm.
@@ -100,14 +103,14 @@ def scorers(
     if reward is None and config.reward is not None:
         reward = config.reward.build()
         if not any(isinstance(one, PolicyReadingReward) for one in single_rewards(reward)):
-            _try(reward, train[0])
+            _try(reward, train[0], in_turns=in_turns)
     judge = build_reward(config.evaluation.judge, {}) if config.evaluation.judge else None
     if judge is not None:
-        _try(judge, train[0])
+        _try(judge, train[0], in_turns=in_turns)
     return reward, judge
 
 
-def _try(reward: Reward, sample: Sample) -> None:
+def _try(reward: Reward, sample: Sample, *, in_turns: bool) -> None:
     """Call a reward once on a sample's own text: what it cannot take or give shows before models load.
 
     There are no tokens yet, so the text's bytes stand in for them.
@@ -126,6 +129,7 @@ def _try(reward: Reward, sample: Sample) -> None:
         finished=[True],
         trainer_state=TrainerState(),
         messages=[sample.messages],
+        dialogues=[(Message("assistant", text),)] if in_turns else None,
     )
     # One sample alone says little of which rows a reward does not apply to.
     with warnings.catch_warnings():

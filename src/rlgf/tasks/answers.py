@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -77,21 +78,39 @@ def chain_sum_steps(metadata: Mapping[str, Any]) -> list[str]:
 def countdown_steps(metadata: Mapping[str, Any]) -> list[str]:
     """The operations of a countdown solution, one a line: ``98 - 54 = 44``."""
     lines: list[str] = []
+    evaluated(metadata["expression"], lines.append)
+    return lines
+
+
+def evaluated(expression: str, tell: Callable[[str], object] = lambda line: None) -> float:
+    """The value of an expression of numbers, ``+ - * / **`` and parentheses.
+
+    Args:
+        tell: told each operation in turn, as ``98 - 54 = 44``.
+
+    Raises:
+        ValueError: it is not such an expression, or has no value that is a number.
+    """
 
     def value(node: ast.expr) -> float:
-        if isinstance(node, ast.BinOp):
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
             left, right = value(node.left), value(node.right)
             sign, result = _OPERATIONS[type(node.op)]
             found = result(left, right)
-            lines.append(f"{number(left)} {sign} {number(right)} = {number(found)}")
+            if isinstance(found, complex) or not math.isfinite(found):
+                raise ValueError(f"{left} {sign} {right} is not a number")
+            tell(f"{number(left)} {sign} {number(right)} = {number(found)}")
             return found
-        if isinstance(node, ast.UnaryOp):
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return -value(node.operand)
-        assert isinstance(node, ast.Constant), "an expression of numbers"
-        return float(node.value)  # type: ignore[arg-type]
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            return float(node.value)  # type: ignore[arg-type]
+        raise ValueError(f"{ast.unparse(node)} is not made of numbers")
 
-    value(ast.parse(metadata["expression"], mode="eval").body)
-    return lines
+    try:
+        return value(ast.parse(expression, mode="eval").body)
+    except (SyntaxError, ArithmeticError) as error:
+        raise ValueError(str(error)) from error
 
 
 _OPERATIONS: Mapping[type[ast.operator], tuple[str, Callable[[float, float], float]]] = {

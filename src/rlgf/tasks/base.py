@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import ValidationError
 
 from rlgf.errors import UserError, nearest
+from rlgf.registry import resolve
 from rlgf.types import Sample
 
 SPLITS = ("train", "validation", "test")
@@ -63,6 +64,32 @@ def check_options(factory: Callable[..., Any], options: Mapping[str, Any], what:
     for parameter in named:
         if parameter.default is parameter.empty and parameter.name not in options:
             raise UserError(f"{what} needs the option '{parameter.name}'.")
+
+
+def named_callable(
+    name: str, options: Mapping[str, Any], table: Mapping[str, Any], kind: str, call: str
+) -> Any:
+    """A class or function by its name, made sure to be one whose objects are called, or that is, and not called yet.
+
+    Args:
+        kind: how a message calls it, such as "reward".
+        call: how it is called, such as "f(completions, **kwargs)".
+
+    Raises:
+        UserError: there is none of this name, it cannot be called, or it does not take these options.
+    """
+    found, what = resolve(name, table, kind), f"{kind} '{name}'"
+    made = inspect.isclass(found)
+    if not (any("__call__" in vars(one) for one in found.__mro__) if made else callable(found)):
+        raise UserError(f"{what} cannot be called: it must be a function such as {call}.")
+    if made:
+        check_options(found, options, what)
+    elif options:
+        raise UserError(
+            f"{what} is a function, so it takes no options (given: {', '.join(options)}): "
+            "make it a class with __init__ and __call__."
+        )
+    return found
 
 
 def check_split(split: str, task: str) -> None:

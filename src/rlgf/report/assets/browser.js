@@ -99,7 +99,7 @@ async function openSample() {
   if (name && !side.some((one) => one[name])) parts.push(element("p", "note", `These samples have no ${NUMBERS[name]} of each token.`));
   if (every.length > side.length) parts.push(element("p", "note", `${side.length} of ${every.length} texts, around the chosen one.`));
   const cards = element("div", "cards");
-  detail.replaceChildren(...parts, keyTo(name, scale), cards);
+  detail.replaceChildren(...parts, keyTo(name, scale, side), cards);
   const ordered = state.view === "prompt" ? side : [s, ...side.filter((one) => one !== s)];
   await inSlices(ordered, (one) => cards.append(card(one, name, scale, one === s)), () => mine !== opened);
 }

@@ -98,13 +98,14 @@ function card(s, name, scale, chosen) {
   return made;
 }
 
-function keyTo(name, scale) {
+function keyTo(name, scale, shown) {
   const key = element("p", "key");
   const add = (className, label) => key.append(element("span", className, label));
   if (!name) {
     add("a-policy", "policy");
     add("a-guide t", "guide");
     add("a-reference t", "reference");
+    if (shown.some((s) => authorsOf(s).includes("environment"))) add("a-environment t", "environment");
     return key;
   }
   const at = (share) => short(name === "ratio" ? Math.exp(share * scale) : share * scale);

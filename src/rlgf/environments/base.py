@@ -1,0 +1,62 @@
+"""What an environment is: anything that answers an author's turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from rlgf.calls import call
+from rlgf.errors import UserError
+from rlgf.types import Messages, Sample
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """A function that answers each turn of a dialogue, such as a tool, a game or a user.
+
+    It is called by keyword, with what it takes of these: ``turns``, the author's turns so far, the one to answer last;
+    ``replies``, its own answers to those before; ``prompt``, ``references`` and the sample's further columns. It must
+    answer the same where it is asked the same, as a resumed run does: a game replays its turns.
+
+    A turn ends in the token that ends a text. It also ends after the text that an attribute ``stop`` of the
+    environment holds, where it has one: a tool then answers in the middle of a text, which goes on after the answer.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> str | None:
+        """The text that follows the last turn as it stands, with its own spaces and line breaks; None where the
+        dialogue is over. In a chat it is the content of the user's next message."""
+        ...
+
+
+def stop_of(environment: Environment) -> str:
+    """The text that ends a turn, beside the end of the text; empty where there is none."""
+    return str(getattr(environment, "stop", "") or "")
+
+
+def reply_to(environment: Environment, sample: Sample, dialogue: Messages) -> str | None:
+    """An environment's answer to the last turn of a dialogue.
+
+    Args:
+        dialogue: turns of the assistant and replies of the user, one after the other; a turn is the last.
+
+    Raises:
+        UserError: it answered something else than a text or None, or takes what is not given.
+    """
+    known: Mapping[str, Any] = {
+        **sample.columns,
+        "turns": _said("assistant", dialogue),
+        "replies": _said("user", dialogue),
+        "prompt": sample.prompt,
+        "references": list(sample.references),
+    }
+    answer = call(environment, known, ("turns",), "the environment")
+    if answer is not None and not isinstance(answer, str):
+        raise UserError(
+            "the environment must answer a turn with a text, or with None where the dialogue is over (it answered "
+            f"{answer!r})."
+        )
+    return answer
+
+
+def _said(role: str, dialogue: Messages) -> Sequence[str]:
+    return [message.content for message in dialogue if message.role == role]

@@ -1,0 +1,47 @@
+"""Environments are called by keyword, with what they take of a dialogue and of its sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlgf.environments import reply_to
+from rlgf.environments.base import Environment, stop_of
+from rlgf.environments.calculator import Calculator
+from rlgf.errors import UserError
+from rlgf.types import Message, Sample
+
+SAMPLE = Sample("ask", ("answer",), {"number": 7, "turns": "hidden by ours"})
+DIALOGUE = (Message("assistant", "one"), Message("user", "two"), Message("assistant", "three"))
+
+
+def test_it_is_told_what_was_said_and_the_columns() -> None:
+    def told(turns: list[str], replies: list[str], prompt: str, references: list[str], number: int) -> str:
+        return f"{turns} {replies} {prompt} {references} {number}"
+
+    assert reply_to(told, SAMPLE, DIALOGUE) == "['one', 'three'] ['two'] ask ['answer'] 7"
+
+
+def test_one_that_takes_all_is_given_all_and_none_ends_a_dialogue() -> None:
+    def told(**known: Any) -> None:
+        assert set(known) == {"turns", "replies", "prompt", "references", "number"}
+
+    assert reply_to(told, SAMPLE, DIALOGUE) is None
+
+
+def test_what_it_needs_and_is_not_given_is_named() -> None:
+    def asks(turns: list[str], secret: str) -> str:
+        return secret
+
+    with pytest.raises(UserError, match="the environment takes 'secret', which is not given"):
+        reply_to(asks, SAMPLE, DIALOGUE)
+
+
+def test_only_an_environment_with_a_stop_has_one() -> None:
+    def plain(turns: list[str]) -> None:
+        return None
+
+    assert stop_of(plain) == ""
+    assert stop_of(Calculator()) == "="
+    assert isinstance(Calculator(), Environment)

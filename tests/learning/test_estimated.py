@@ -1,0 +1,73 @@
+"""Tokens of an environment are part of a state, and no step: estimates are those of the episode without them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlgf.algorithms import ESTIMATORS, Estimates, Pairs, Signals
+from rlgf.learning.estimated import estimated
+
+MASK = torch.tensor(
+    [
+        [1, 1, 0, 0, 1, 1, 0, 1],  # two replies within
+        [1, 0, 0, 1, 0, 0, 0, 0],  # a reply, then padding
+        [1, 1, 1, 1, 1, 1, 1, 1],  # none
+    ]
+).bool()
+
+
+@pytest.fixture
+def signals() -> Signals:
+    noise = torch.Generator().manual_seed(0)
+    numbers = torch.randn(3, 8, generator=noise)
+    return Signals(
+        token_rewards=torch.where(MASK, numbers, 0.0),
+        rewards=torch.tensor([1.0, 0.0, 2.0]),
+        values=torch.randn(3, 8, generator=noise),
+        mask=MASK,
+        group=torch.tensor([0, 0, 0]),
+        gamma=0.9,
+        gae_lambda=0.7,
+    )
+
+
+@pytest.mark.parametrize("name", ["gae", "group_relative", "leave_one_out"])
+def test_they_are_those_of_each_episode_without_them(signals: Signals, name: str) -> None:
+    estimator = ESTIMATORS[name]
+    found = estimated(estimator, signals)
+    assert isinstance(found, Estimates)
+
+    def without(values: Tensor) -> Tensor:
+        rows = [row[mask] for row, mask in zip(values, MASK, strict=True)]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    assert signals.values is not None
+    alone = estimator.estimate(
+        replace(
+            signals,
+            token_rewards=without(signals.token_rewards),
+            values=without(signals.values),
+            mask=without(MASK),
+        )
+    )
+    assert isinstance(alone, Estimates)
+    for row, mask in enumerate(MASK):
+        count = int(mask.sum())
+        torch.testing.assert_close(found.advantages[row][mask], alone.advantages[row, :count])
+        assert not found.advantages[row][~mask].any()
+        if alone.returns is not None:
+            assert found.returns is not None
+            torch.testing.assert_close(found.returns[row][mask], alone.returns[row, :count])
+
+
+def test_pairs_are_of_whole_episodes(signals: Signals) -> None:
+    found = estimated(ESTIMATORS["reward_difference"], signals)
+    plain = ESTIMATORS["reward_difference"].estimate(signals)
+    assert isinstance(found, Pairs)
+    assert isinstance(plain, Pairs)
+    assert torch.equal(found.rows, plain.rows)
+    torch.testing.assert_close(found.difference, plain.difference)

@@ -129,6 +129,27 @@ def test_an_update_descends_the_binary_cross_entropy(tmp_path: Path, examples: s
         torch.testing.assert_close((new - old).abs(), torch.full_like(old, 1e-3), atol=1e-5, rtol=0)
 
 
+def test_an_update_descends_the_loss_of_pairs(tmp_path: Path) -> None:
+    """Whatever batches the two texts of a pair are in: here most are alone."""
+    rollout = episodes(tmp_path)
+    policy = letter_gpt()
+    reward = moved(attached(policy, learning_rate=1e-3, pairs=True))
+    before = copy.deepcopy(reward.classifier)
+    found = reward.update(rollout)
+    real = [by_hand_of(before, policy, p, "aaaaaa") for p in rollout.prompts]
+    written = [by_hand_of(before, policy, p, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]
+    margin = torch.stack(real) - torch.stack(written)
+    loss = -margin.sigmoid().log().mean()
+    assert found["discriminator_loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert found["discriminator_accuracy"] == pytest.approx(float((margin > 0).float().mean()))
+    loss.backward()
+    for name, old in before.named_parameters():
+        if name.endswith("head.weight"):
+            new = dict(reward.classifier.named_parameters())[name]
+            assert old.grad is not None
+            assert torch.equal((new - old).sign(), -old.grad.sign())
+
+
 def by_hand_of(classifier: Any, policy: LanguageModel, prompt: str, text: str) -> torch.Tensor:
     before, ids = policy.encode(prompt)[-4:], policy.encode(text)[:6] or [policy.end_id]
     states = classifier.states.trunk(torch.tensor([before + ids])).last_hidden_state[0, len(before) :]

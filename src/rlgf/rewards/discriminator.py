@@ -55,15 +55,19 @@ class Discriminator:
         learning_rate: Annotated[float, Field(gt=0)] = 1e-4,
         epochs: Annotated[int, Field(ge=1)] = 1,
         minibatch: Annotated[int, Field(ge=1)] = 32,
+        pairs: bool = False,
     ) -> None:
         """
         Args:
             epochs: passes over an update's texts.
             minibatch: episodes an optimizer step, each with a reference and the run's own text.
+            pairs: whether it learns which of the two is the reference, ``-log sigmoid(f(x, reference) - f(x, text of the
+                run))`` with f the log-odds (Ye et al., arXiv 2511.10643, section 3), instead of learning of each alone.
         """
         self.learning_rate = learning_rate
         self.epochs = epochs
         self.minibatch = minibatch
+        self.pairs = pairs
 
     def attach(self, policy: LanguageModel, config: RolloutConfig, seed: int) -> None:
         """Make the classifier from the policy's trunk; see `PolicyReadingReward`."""
@@ -78,13 +82,15 @@ class Discriminator:
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
         """The log-odds of being a reference, one a completion; see `Reward`."""
-        texts = self._encoded(prompts, completions)
+        found: list[float] = self._log_odds(self._encoded(prompts, completions)).tolist()
+        return found
+
+    def _log_odds(self, texts: Sequence[_Text]) -> Float[Tensor, "N"]:
         logits = torch.zeros(len(texts))
         with torch.no_grad():
             for rows, batch in self._micro_batches(texts, self._config.max_batch_tokens):
                 logits[rows] = self.classifier(batch).float().cpu()
-        found: list[float] = logits.tolist()
-        return found
+        return logits
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Learn from an update's texts and as many references, or texts of the guide's.
@@ -92,7 +98,8 @@ class Discriminator:
         Of several processes each runs a share of the texts, and the gradients are added up.
 
         Returns:
-            Binary cross-entropy in nats and accuracy, each before the step that learns from the texts.
+            Binary cross-entropy in nats and accuracy, each before the step that learns from the texts; of pairs that are
+            told apart where it learns from those.
 
         Raises:
             UserError: a sample has no reference, or a gradient is not finite.
@@ -110,19 +117,23 @@ class Discriminator:
             for rows in torch.randperm(len(rollout), generator=draw).split(self.minibatch):
                 index = rows.tolist()
                 self._step([real[row] for row in index], [written[row] for row in index], sums)
-        seen = 2 * self.epochs * len(rollout)
+        seen = (1 if self.pairs else 2) * self.epochs * len(rollout)
         totals = distributed.sum_numbers({name: torch.tensor(total) for name, total in sums.items()})
         return {f"discriminator_{name}": float(total) / seen for name, total in totals.items()}
 
     def _step(self, real: list[_Text], written: list[_Text], sums: dict[str, float]) -> None:
-        labels = torch.tensor([1.0] * len(real) + [0.0] * len(written))
-        texts = [*real, *written]
-        mine = distributed.every_nth(torch.arange(len(texts)))
-        for rows, batch in self._micro_batches([texts[row] for row in mine.tolist()], _MAX_MICRO_TOKENS):
+        mine = distributed.every_nth(torch.arange(len(real))).tolist()
+        texts = [side[row] for side in (real, written) for row in mine]
+        labels = torch.tensor([1.0, 0.0]).repeat_interleave(len(mine))
+        slopes = self._slopes(texts, sums) if self.pairs else None
+        for rows, batch in self._micro_batches(texts, _MAX_MICRO_TOKENS):
             logits = self.classifier(batch)
-            of_rows = labels[mine[rows]].to(logits.device)
+            if slopes is not None:
+                (logits @ slopes[rows].to(logits) / len(real)).backward()
+                continue
+            of_rows = labels[rows].to(logits.device)
             loss = nn.functional.binary_cross_entropy_with_logits(logits, of_rows, reduction="sum")
-            (loss / len(labels)).backward()
+            (loss / (2 * len(real))).backward()
             sums["loss"] += float(loss.detach())
             sums["accuracy"] += float(((logits > 0) == (of_rows > 0.5)).sum())
         distributed.sum_gradients(self.classifier.parameters())
@@ -134,6 +145,20 @@ class Discriminator:
             )
         self._optimizer.step()
         self._optimizer.zero_grad()
+
+    def _slopes(self, texts: Sequence[_Text], sums: dict[str, float]) -> Float[Tensor, "N"]:
+        """The derivative of the loss of pairs by the log-odds of each text, so that the texts of a pair need not be in one
+        batch.
+
+        Args:
+            texts: the references, then the run's own texts in the same order.
+        """
+        log_odds, count = self._log_odds(texts), len(texts) // 2
+        margin = log_odds[:count] - log_odds[count:]
+        sums["loss"] += float(nn.functional.softplus(-margin).sum())
+        sums["accuracy"] += float((margin > 0).sum())
+        slope = torch.sigmoid(-margin)
+        return torch.cat([-slope, slope])
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer and the number of updates, from which its random numbers follow."""

@@ -25,6 +25,8 @@ class Author(IntEnum):
     POLICY = 1
     GUIDE = 2
     REFERENCE = 3
+    PAST = 4
+    """The policy itself at an earlier visit of the prompt, see `rlgf.rollout.record.PastText`."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Rollout:
     author: UInt8[Tensor, "B T"]
     sampled_logprobs: Float[Tensor, "B T"]
     """Log-probability of each policy token under the distribution it was drawn from, as the policy's own passes have
-    it; else 0."""
+    it, and of each token of its past under the policy of that time; else 0."""
     kept: tuple[KeptTokens | None, ...]
     """What top-k and top-p left to draw each policy token from; None for an episode of which they cut nothing."""
     finished: Bool[Tensor, "B"]
@@ -141,6 +143,11 @@ class Rollout:
 
     def written_by(self, author: Author) -> Bool[Tensor, "B T"]:
         return self.author == author
+
+    @property
+    def drawn(self) -> Bool[Tensor, "B T"]:
+        """The tokens that the policy drew, now or at an earlier visit: those whose log-probabilities are known."""
+        return self.written_by(Author.POLICY) | self.written_by(Author.PAST)
 
     @property
     def hinted(self) -> Bool[Tensor, "B"]:

@@ -87,6 +87,7 @@ LOSSES: Mapping[str, LossFunction] = {
     "nll": losses.negative_log_likelihood,
     "policy_gradient": losses.policy_gradient,
     "shaped_importance": losses.shaped_importance,
+    "shaped_ratio": losses.shaped_ratio,
     "dpo": losses.dpo,
     "rebel": losses.rebel,
     "advantage_regression": losses.advantage_regression,

@@ -99,6 +99,22 @@ def shaped_importance(
     return loss, {"shaped_weight": torch.where(mask, weight, 0.0).sum().detach() / normalizer}
 
 
+def shaped_ratio(
+    logprobs: Float[Tensor, "B T"],
+    old_logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    normalizer: float,
+    shape: Positive = 0.1,
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """As `shaped_importance`, for tokens of a writer whose probabilities are known.
+
+    ``-sum of f(rho) A_t / normalizer`` with ``f(x) = x / (x + shape)`` and ``rho = exp(logprobs - old_logprobs)``, the
+    ratio to who drew the token: the policy at an earlier visit (ExGRPO: Zhan et al., arXiv 2510.02245).
+    """
+    return shaped_importance(logprobs - old_logprobs, advantages, mask, normalizer, shape)
+
+
 def dpo(
     reference_log_ratios: Float[Tensor, "N 2"], normalizer: float, beta: Positive = 0.1
 ) -> tuple[Float[Tensor, ""], Metrics]:

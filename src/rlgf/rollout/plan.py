@@ -163,9 +163,11 @@ def _finishing(
 ) -> list[Ask]:
     """What the author of the roll-outs is asked for."""
     author, each, asks = row.script.rollout, len(episodes) // prompts, []
+    # Where the past decides who is helped nobody may be, and then all texts are written.
+    helped = row.foreseen or row.help.looks_first
     for i, (episode, switch) in enumerate(zip(episodes, switches, strict=True)):
         # Nothing is written after a whole text.
-        if not (switch and row.help.length.whole):
+        if not (switch and row.help.length.whole and helped):
             # Another's beginning may be drawn again where its text is short, and the policy's never is.
             sure = switch if row.script.rollin is Author.POLICY else 0
             limit = min(config.max_response_tokens - sure, config.limit(author))

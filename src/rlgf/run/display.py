@@ -16,7 +16,12 @@ from rlgf.types import Author, Experience
 
 _OF_UPDATES = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second", "guide_overlap")
 """The shown ones of all numbers that are logged of an update, in this order."""
-_STYLES = {Author.POLICY: "cyan", Author.GUIDE: "yellow", Author.REFERENCE: "green"}
+_STYLES = {
+    Author.POLICY: "cyan",
+    Author.GUIDE: "yellow",
+    Author.REFERENCE: "green",
+    Author.PAST: "blue",
+}
 
 
 def visible(text: str) -> str:

@@ -105,6 +105,7 @@ function keyTo(name, scale) {
     add("a-policy", "policy");
     add("a-guide t", "guide");
     add("a-reference t", "reference");
+    add("a-past t", "past");
     return key;
   }
   const at = (share) => short(name === "ratio" ? Math.exp(share * scale) : share * scale);

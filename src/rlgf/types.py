@@ -19,14 +19,14 @@ from rlgf.kept import KeptTokens
 
 
 class Author(IntEnum):
-    """Who wrote a token. ``NOBODY`` marks padding after the end of a response."""
+    """Who wrote a token. ``NOBODY`` marks padding after the end of a response, ``PAST`` is the policy itself at an earlier
+    visit of the prompt (`rlgf.rollout.record.PastText`)."""
 
     NOBODY = 0
     POLICY = 1
     GUIDE = 2
     REFERENCE = 3
     PAST = 4
-    """The policy itself at an earlier visit of the prompt, see `rlgf.rollout.record.PastText`."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Sample:
     """One row of a task: a prompt, the texts that continue it well, and any further columns."""
 
     prompt: str
-    """A text; of a chat what the policy's chat template makes of `messages`, which may be left to the run by
-    leaving it empty."""
+    """A text; of a chat what the policy's template makes of `messages`, or empty, which leaves that to the run."""
     references: tuple[str, ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
     rejected: str | None = None
@@ -93,8 +92,7 @@ class Rollout:
     response_ids: Int[Tensor, "B T"]
     author: UInt8[Tensor, "B T"]
     sampled_logprobs: Float[Tensor, "B T"]
-    """Log-probability of each policy token under the distribution it was drawn from, as the policy's own passes have
-    it, and of each token of its past under the policy of that time; else 0."""
+    """Of each token that the policy drew, under what it was drawn from, as the policy's own passes have it; else 0."""
     kept: tuple[KeptTokens | None, ...]
     """What top-k and top-p left to draw each policy token from; None for an episode of which they cut nothing."""
     finished: Bool[Tensor, "B"]
@@ -146,7 +144,7 @@ class Rollout:
 
     @property
     def drawn(self) -> Bool[Tensor, "B T"]:
-        """The tokens that the policy drew, now or at an earlier visit: those whose log-probabilities are known."""
+        """The tokens that the policy drew, now or at an earlier visit, with known log-probabilities."""
         return self.written_by(Author.POLICY) | self.written_by(Author.PAST)
 
     @property
@@ -218,8 +216,7 @@ class Scored:
     unhinted_reference_logprobs: Float[Tensor, "B T"] | None = None
     """The same after the prompts without hints, where a term compares with it."""
     old_logprobs: Float[Tensor, "B T"] | None = None
-    """Log-probability of each token under the policy before the update, where a loss reads it; what the policy
-    sampled itself is in the rollout."""
+    """Of each token under the policy before the update, where a loss reads that of more than is in the rollout."""
     values: Float[Tensor, "B T"] | None = None
     """The critic's, of the state before each token."""
     chunks: Int[Tensor, "B T"] | None = None
@@ -241,8 +238,7 @@ class Experience:
 
     scored: Scored
     token_rewards: Float[Tensor, "B T"] | None = None
-    """The pay: the scaled reward at the last token, less the KL penalty at each policy token, where that
-    belongs in the rewards."""
+    """The scaled reward at the last token, less the KL penalty at each policy token, where it belongs in the rewards."""
     advantages: Float[Tensor, "B T"] | None = None
     returns: Float[Tensor, "B T"] | None = None
     pairs: Int[Tensor, "N 2"] | None = None
@@ -250,8 +246,7 @@ class Experience:
     difference: Float[Tensor, "N"] | None = None
     """How much better the first of each pair is."""
     importance: Float[Tensor, "B T"] | None = None
-    """What tokens weigh that others than the policy as it is sampled for it, see `advantages.importance_weights`; the
-    advantages are multiplied by it."""
+    """A factor of the advantages where others than the policy as it is sampled for it, see `importance_weights`."""
     kl_coefficient: float = 0.0
 
     @property

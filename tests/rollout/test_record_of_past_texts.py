@@ -116,7 +116,7 @@ def test_an_unmoved_policy_has_the_ratio_one_to_its_past() -> None:
 def test_it_is_foreseen_that_the_policy_may_have_to_write_all_texts() -> None:
     trainer = build("exgrpo")
     config = trainer.config
-    for plan in planned(config.algorithm, config.rollout, 2, config.seed):
+    for plan in planned(config.algorithm, config.rollout, 2, config.seed, 16):
         assert len(plan.of(Author.POLICY)) == config.rollout.episodes
         assert len(plan.of(Author.PAST)) == config.rollout.episodes // 4
 

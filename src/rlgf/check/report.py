@@ -24,7 +24,8 @@ from rlgf.types import Author
 def told(found: Checked) -> Group:
     """The run in plain words."""
     config = found.config
-    plans = list(planned(config.algorithm, config.rollout, config.training.updates, config.seed))
+    updates, samples = config.training.updates, len(found.train)
+    plans = list(planned(config.algorithm, config.rollout, updates, config.seed, samples))
     parts: list[RenderableType] = [Text(f"{config.name}: {_headline(config)}", style="bold")]
     parts += [note(f"Missing: {said}") for said in found.missing.values()]
     parts += _algorithm(config, plans)

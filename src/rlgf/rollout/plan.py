@@ -49,26 +49,47 @@ class UpdatePlan:
         return [ask for ask in self.asks if ask.author is author]
 
 
-def planned(algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: int) -> Iterator[UpdatePlan]:
+def planned(
+    algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: int, samples: int
+) -> Iterator[UpdatePlan]:
     """Every update of a run, as its own draws will have it.
 
     Which rows run, which episodes have a roll-in and how long it may be are known before the run. That a text
     ends early is not, nor is which prompts open a gate or how much help they are found to need: all are taken to ask
-    for as much as they may, and each prompt to come for the first time, so that no author is asked for more than is
+    for as much as they may, and prompts to come again as late as they can, so that no author is asked for more than is
     said here. Of roll-ins whose author's texts are known, such as references, the length is that of the longest text
     that fits.
+
+    Args:
+        samples: of the training data.
     """
+    unvalued = samples
     for update in range(updates):
         row = algorithm.at(update, update / updates, seed)
         prompts = config.prompts(row)
-        asks = update_asks(row, config, prompts, update, update / updates, seed)
+        # Where a pass over the data ends and the next one begins, a prompt may come twice before its value is known.
+        twice = unvalued * (2 + prompts // max(samples, 1))
+        new = prompts if unvalued >= prompts else min(prompts, twice)
+        asks = update_asks(row, config, prompts, update, update / updates, seed, new)
+        if row.start_value is not None:
+            unvalued = max(unvalued - prompts, 0)
         yield UpdatePlan(row, prompts, asks)
 
 
 def update_asks(
-    row: Algorithm, config: RolloutConfig, prompts: int, update: int, progress: float, seed: int
+    row: Algorithm,
+    config: RolloutConfig,
+    prompts: int,
+    update: int,
+    progress: float,
+    seed: int,
+    new: int | None = None,
 ) -> list[Ask]:
-    """What the authors are asked for in one update, at most."""
+    """What the authors are asked for in one update, at most.
+
+    Args:
+        new: for how many of the prompts the start is asked, see `Algorithm.start_value`; default: all.
+    """
     drafts = [Draft(_UNREAD, [], episode_seed(seed, update, number)) for number in range(prompts)]
     if row.from_pairs:
         return _finishing(members(drafts, 2), [0] * (2 * prompts), row, config, prompts)
@@ -80,7 +101,7 @@ def update_asks(
     examples = [Ask(Author.GUIDE, number, draft.seed, 0, whole) for number, draft in enumerate(shown)]
     texts = 0 if row.start_value is None else row.start_value.texts
     start = [
-        Ask(Author.POLICY, n, d.seed, 0, config.limit(Author.POLICY)) for n, d in enumerate(drafts)
+        Ask(Author.POLICY, n, d.seed, 0, config.limit(Author.POLICY)) for n, d in enumerate(drafts[:new])
     ] * texts
     return alone + _asks(drafts, row, config, progress) + examples + start
 

@@ -163,23 +163,23 @@ def advantage_regression(
     reference_logprobs: Float[Tensor, "B T"],
     advantages: Float[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
-    normalizer: float,
+    texts: float,
     beta: Positive = 1e-3,
 ) -> Float[Tensor, ""]:
     """The loss of A*-PO: regress the advantage of a whole text on how far the policy is from its start.
 
-    ``sum over texts of (beta log pi(y) / ref(y) - A)^2 / normalizer`` (Brantley et al., arXiv 2505.20686, whose beta_2
-    is ``beta``). The normalizer counts tokens, so that a step's loss is the paper's mean over texts, divided by their
-    mean length.
+    ``sum over texts of (beta log pi(y) / ref(y) - A)^2 / texts`` (Brantley et al., arXiv 2505.20686, whose beta_2 is
+    ``beta``).
 
     Args:
         advantages: A = R(y) - V*, the same at all tokens of a text.
+        texts: the texts of the whole optimizer step.
     """
     # A difference of rounding counts as none, and has its gradient all the same: a run begins where all are such.
     moved = log_ratio(logprobs, reference_logprobs).detach() + (logprobs - logprobs.detach())
     change = torch.where(mask, moved, 0.0).sum(dim=1)
     advantage = torch.where(mask, advantages, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    return ((beta * change - advantage) ** 2).sum() / normalizer
+    return ((beta * change - advantage) ** 2).sum() / texts
 
 
 def _pair_metrics(margin: Float[Tensor, "N"], normalizer: float) -> Metrics:

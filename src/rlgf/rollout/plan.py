@@ -61,9 +61,9 @@ def planned(
     that fits.
 
     Args:
-        samples: of the training data.
+        samples: of the training data; 0 where that is not there.
     """
-    unvalued = samples
+    unvalued = samples or updates * config.episodes
     for update in range(updates):
         row = algorithm.at(update, update / updates, seed)
         prompts = config.prompts(row)

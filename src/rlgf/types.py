@@ -19,7 +19,8 @@ from rlgf.kept import KeptTokens
 
 
 class Author(IntEnum):
-    """Who wrote a token. ``NOBODY`` marks padding after the end of a response."""
+    """Who wrote a token. ``NOBODY`` marks padding after the end of a response, ``PAST`` is the policy itself at an earlier
+    visit of the prompt (`rlgf.rollout.record.PastText`)."""
 
     NOBODY = 0
     POLICY = 1
@@ -27,6 +28,7 @@ class Author(IntEnum):
     REFERENCE = 3
     ENVIRONMENT = 4
     """Answers the turns of a dialogue; no loss reads it."""
+    PAST = 5
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,7 @@ class Sample:
     """One row of a task: a prompt, the texts that continue it well, and any further columns."""
 
     prompt: str
-    """A text; of a chat what the policy's chat template makes of `messages`, which may be left to the run by
-    leaving it empty."""
+    """A text; of a chat what the policy's template makes of `messages`, or empty, which leaves that to the run."""
     references: tuple[str, ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
     rejected: str | None = None
@@ -93,8 +94,7 @@ class Rollout:
     response_ids: Int[Tensor, "B T"]
     author: UInt8[Tensor, "B T"]
     sampled_logprobs: Float[Tensor, "B T"]
-    """Log-probability of each policy token under the distribution it was drawn from, as the policy's own passes have
-    it; else 0."""
+    """Of each token that the policy drew, under what it was drawn from, as the policy's own passes have it; else 0."""
     kept: tuple[KeptTokens | None, ...]
     """What top-k and top-p left to draw each policy token from; None for an episode of which they cut nothing."""
     finished: Bool[Tensor, "B"]
@@ -151,6 +151,11 @@ class Rollout:
 
     def written_by(self, author: Author) -> Bool[Tensor, "B T"]:
         return self.author == author
+
+    @property
+    def drawn(self) -> Bool[Tensor, "B T"]:
+        """The tokens that the policy drew, now or at an earlier visit, with known log-probabilities."""
+        return self.written_by(Author.POLICY) | self.written_by(Author.PAST)
 
     @property
     def hinted(self) -> Bool[Tensor, "B"]:
@@ -221,8 +226,7 @@ class Scored:
     unhinted_reference_logprobs: Float[Tensor, "B T"] | None = None
     """The same after the prompts without hints, where a term compares with it."""
     old_logprobs: Float[Tensor, "B T"] | None = None
-    """Log-probability of each token under the policy before the update, where a loss reads it; what the policy
-    sampled itself is in the rollout."""
+    """Of each token under the policy before the update, where a loss reads that of more than is in the rollout."""
     values: Float[Tensor, "B T"] | None = None
     """The critic's, of the state before each token."""
     chunks: Int[Tensor, "B T"] | None = None
@@ -244,8 +248,7 @@ class Experience:
 
     scored: Scored
     token_rewards: Float[Tensor, "B T"] | None = None
-    """The pay: the scaled reward at the last token, less the KL penalty at each policy token, where that
-    belongs in the rewards."""
+    """The scaled reward at the last token, less the KL penalty at each policy token, where it belongs in the rewards."""
     advantages: Float[Tensor, "B T"] | None = None
     returns: Float[Tensor, "B T"] | None = None
     pairs: Int[Tensor, "N 2"] | None = None
@@ -253,8 +256,7 @@ class Experience:
     difference: Float[Tensor, "N"] | None = None
     """How much better the first of each pair is."""
     importance: Float[Tensor, "B T"] | None = None
-    """What tokens weigh that others than the policy as it is sampled for it, see `advantages.importance_weights`; the
-    advantages are multiplied by it."""
+    """A factor of the advantages where others than the policy as it is sampled for it, see `importance_weights`."""
     kl_coefficient: float = 0.0
 
     @property

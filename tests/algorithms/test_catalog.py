@@ -33,6 +33,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "uft": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "hpt": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
     "luffy": (GUIDE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
+    "exgrpo": (Author.PAST, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "prefix-rft": (REFERENCE, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "chord": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 0.0),
     "hinted-grpo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "group_relative", True, 1.0),
@@ -79,7 +80,7 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert found.whiten == (found.advantage == "gae")
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
     drawn = {"reverse-curriculum", "prefix-rft", "questa", "pope", "uft"}
-    own = drawn | {"luffy", "hpt", "bread", "adaback", "opsd", "sdft", "ghpo", "scaf-grpo"}
+    own = drawn | {"luffy", "exgrpo", "hpt", "bread", "adaback", "opsd", "sdft", "ghpo", "scaf-grpo"}
     assert (found.help.length == whole) == (name not in own)
     origins = {
         "hinted-grpo": GUIDE,
@@ -93,7 +94,7 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert bool(found.tiers) == (name in ("ghpo", "scaf-grpo"))
     assert (found.script.hint and found.script.hint.author) == origins.get(name)
     assert found.scores_prompts == (name == "hinted-grpo")
-    assert found.help.members == (1 if name in ("luffy", "prefix-rft", "scaf-grpo") else None)
+    assert found.help.members == (1 if name in ("luffy", "exgrpo", "prefix-rft", "scaf-grpo") else None)
     assert found.script.guide_hinted == (name in ("opsd", "sdft"))
     assert found.distills == (name in ("distill", "opsd", "sdft"))
     own_kl = found.advantage in ("group_relative", "branched")

@@ -52,7 +52,7 @@ AT_MOST = {
 def test_the_guide_is_asked_for_no_more_than_is_said(case: str) -> None:
     config = load_config(RECIPE, *{**SURE, **AT_MOST}[case])
     trainer, asked = counted(config)
-    plans = list(planned(config.algorithm, config.rollout, config.training.updates, config.seed))
+    plans = list(planned(config.algorithm, config.rollout, config.training.updates, config.seed, 64))
     (bill,) = training_bills(config, plans, trainer.parts.train)
     for plan, requests in zip(plans, asked, strict=True):
         said = plan.of(Author.GUIDE)
@@ -121,7 +121,7 @@ def test_a_servers_bill_is_no_less_than_what_it_was_paid(ensemble: bool) -> None
         if ensemble:
             guide = {"guides": {"x": one, "y": one}, "weights": {"x": 3}}
         config = load_config({**RECIPE, "guide": guide}, "algorithm=ppo++", "training.updates=3")
-        plans = list(planned(config.algorithm, config.rollout, 3, config.seed))
+        plans = list(planned(config.algorithm, config.rollout, 3, config.seed, 64))
         bills = training_bills(config, plans, LetterTask().load("train"))
         assert not server.seen, "nothing is asked"
         parts = build_parts(config, policy=letter_gpt())

@@ -35,7 +35,9 @@ def test_scored_texts_are_billed_as_prompts(tmp_path: Path) -> None:
         for _ in range(2):
             trainer.step()
         trainer.close()
-    (bill,) = training_bills(config, planned(config.algorithm, config.rollout, 2, config.seed), parts.train)
+    (bill,) = training_bills(
+        config, planned(config.algorithm, config.rollout, 2, config.seed, 16), parts.train
+    )
     used = trainer.guide_usage.total
     assert (bill.update.calls, bill.run.calls, bill.run.completion_tokens) == (8, 20, 20)
     assert 4 < used.calls <= bill.run.calls

@@ -32,6 +32,10 @@ from rlgf.models.samplers import EngineConfig
             ["algorithm=a-star-po"],
             "'a-star-po' asks the reward about further texts ('algorithm.start_value')",
         ),
+        (
+            ["algorithm=exgrpo", "algorithm.help.gate=null"],
+            "algorithm 'exgrpo' decides who is helped, or how far, by what texts have earned",
+        ),
         (["algorithm=adaback"], "algorithm 'adaback' decides who is helped, or how far"),
         (["algorithm=vineppo"], "'vineppo' asks the reward about further texts ('algorithm.branches')"),
         (

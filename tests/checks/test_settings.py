@@ -137,6 +137,8 @@ def test_an_engine_that_is_not_installed_is_one_sentence(monkeypatch: pytest.Mon
         (["algorithm=gad", "guide.budget.then=unguided"], "or nothing is left to learn from; set 'stop'"),
         ([{"guide": None}, "algorithm=gad", "reward=discriminator"], "algorithm 'gad' needs a guide"),
         (["algorithm=a-star-po", "reward.normalize=true"], "set 'reward.normalize: false'"),
+        (["algorithm=exgrpo", "rollout.top_k=5"], "which tokens it chose among is not kept: set 'rollout.top_k: null'"),
+        (["algorithm=exgrpo", "rollout.top_p=0.9"], "set 'rollout.top_p: 1'"),
         (["algorithm=a-star-po", {"reward": {"clip": [0, 1]}}], "set 'reward.clip: null'"),
         (["algorithm=gad"], "needs a reward that learns beside the policy"),
         (

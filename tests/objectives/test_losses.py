@@ -21,6 +21,7 @@ from rlgf.objectives.losses import (
     negative_log_likelihood,
     policy_gradient,
     shaped_importance,
+    shaped_ratio,
     update_kl,
 )
 
@@ -40,6 +41,7 @@ LOSSES: dict[str, Loss] = {
     "negative_log_likelihood": lambda x, old, target, mask, n: (negative_log_likelihood(x, mask, n), {}),
     "policy_gradient": lambda x, old, target, mask, n: (policy_gradient(x, target, mask, n), {}),
     "shaped_importance": lambda x, old, target, mask, n: shaped_importance(x, target, mask, n),
+    "shaped_ratio": lambda x, old, target, mask, n: shaped_ratio(x, old, target, mask, n),
     "distillation": lambda x, old, target, mask, n: (distillation(coin(x), coin(old), mask, n, 0.3), {}),
     "negative_entropy": lambda x, old, target, mask, n: (negative_entropy(x, mask, n), {}),
 }
@@ -99,6 +101,17 @@ def test_shaped_importance_equals_a_loop(row: Row, normalizer: float) -> None:
     logprobs, _, target, mask = columns(row)
     loss, metrics = shaped_importance(logprobs, target, mask, normalizer)
     weights = [math.exp(new) / (math.exp(new) + 0.1) if masked_in else 0.0 for new, _, _, masked_in in row]
+    total = -sum(weight * advantage for weight, (_, _, advantage, _) in zip(weights, row, strict=True))
+    assert loss.item() == pytest.approx(total / normalizer, abs=1e-9)
+    assert metrics["shaped_weight"].item() == pytest.approx(sum(weights) / normalizer, abs=1e-9)
+
+
+@given(TOKENS, st.floats(0.5, 20))
+def test_shaped_ratio_equals_a_loop(row: Row, normalizer: float) -> None:
+    logprobs, old, target, mask = columns(row)
+    loss, metrics = shaped_ratio(logprobs, old, target, mask, normalizer, shape=0.3)
+    ratios = [math.exp(new - old) for new, old, _, _ in row]
+    weights = [x / (x + 0.3) if masked_in else 0.0 for x, (*_, masked_in) in zip(ratios, row, strict=True)]
     total = -sum(weight * advantage for weight, (_, _, advantage, _) in zip(weights, row, strict=True))
     assert loss.item() == pytest.approx(total / normalizer, abs=1e-9)
     assert metrics["shaped_weight"].item() == pytest.approx(sum(weights) / normalizer, abs=1e-9)

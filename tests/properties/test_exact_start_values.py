@@ -67,8 +67,7 @@ def library(rollout: Rollout, at: Tensor, micro_tokens: int = 10**6) -> tuple[Te
     metrics = updater.backward(experience, ROW)
     assert isinstance(policy.model, TableModel)
     assert policy.model.table.grad is not None
-    # A step's loss is divided by its tokens, of which each text here has three.
-    return policy.model.table.grad[:, :3] * LENGTH, float(metrics["policy_loss"]) * LENGTH
+    return policy.model.table.grad[:, :3], float(metrics["policy_loss"])
 
 
 def objective(probabilities: Tensor) -> Tensor:

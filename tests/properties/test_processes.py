@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import CASES
 from safetensors.torch import load_file
 
 from process_runs import launch, metrics, run
+from rlgf.rollout.record import PromptHistory
+from rlgf.run.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,37 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, changes: dict[str, An
     for name in ("distill_loss", "policy_loss"):
         losses = [[line.get(name) for line in each] for each in lines]
         assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["start values", "successes of its own"])
+def test_what_is_kept_of_each_prompt_is_the_same_in_two_processes(tmp_path: Path, name: str) -> None:
+    """Each prompt comes again after its value, or a success, was kept."""
+    for count in (1, 2):
+        run(tmp_path / str(count), count, "--changes", json.dumps(CASES[name]))
+    one, two = (load_file(tmp_path / str(n) / "policy" / "model.safetensors") for n in (1, 2))
+    for key, weight in one.items():
+        if not key.endswith("c_attn.bias"):  # the bias of attention keys has no true gradient
+            torch.testing.assert_close(two[key], weight, atol=1e-4, rtol=1e-3)
+    one, two = (prompts(tmp_path / str(n)) for n in (1, 2))
+    assert one.keys() == two.keys()
+    assert len(one) == 64
+    for place, mine in one.items():
+        other = two[place]
+        assert (mine.start_value is None) == (name != "start values")
+        assert other.start_value == pytest.approx(mine.start_value)
+        assert (other.visits, other.rate) == (mine.visits, mine.rate)
+        assert (other.past and other.past.ids) == (mine.past and mine.past.ids)
+        if mine.past is not None and other.past is not None:
+            assert other.past.logprobs == pytest.approx(mine.past.logprobs, abs=1e-3)
+    if name != "start values":
+        assert sum(mine.past is not None for mine in one.values()) > 10
+        assert [line.get("helped") for line in metrics(tmp_path / "2")][-3:] != [None] * 3
+
+
+def prompts(folder: Path) -> dict[int, PromptHistory]:
+    told = json.loads((folder / "checkpoints" / "000004" / "progress.json").read_text())
+    return dict(Progress.of(told).prompts.rows)
 
 
 def test_the_processes_part_before_the_interpreter_ends(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_texts_have_contrast(page: Page, small: str, dark: bool) -> None:
           const light = (name) => { const [r, g, b] = rgb(name).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
             return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
           const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + 0.05) / (y + 0.05); };
-          const backs = ["paper", "panel", "note", "policy", "guide", "reference", ...[1, 2, 3, 4].flatMap((n) => ["up" + n, "down" + n])];
+          const backs = ["paper", "panel", "note", "policy", "guide", "reference", "past", ...[1, 2, 3, 4].flatMap((n) => ["up" + n, "down" + n])];
           return [...backs.map((b) => [b, ratio("--ink", "--" + b)]), ["dim", ratio("--dim", "--paper")], ["dim", ratio("--dim", "--panel")],
             ["focus", ratio("--focus", "--paper")], ...[0, 1, 2, 3, 4, 5, 6, 7].map((n) => ["g" + n, ratio("--g" + n, "--panel")])];
         })()"""

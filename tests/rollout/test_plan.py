@@ -10,10 +10,12 @@ from faulty_server import FaultyServer, serving
 from rlgf import seeding
 from rlgf.algorithms.catalog import GHPO, SCAF_GRPO
 from rlgf.guides import HTTPGuide, HTTPGuideConfig
-from rlgf.rollout.plan import update_asks
+from rlgf.rollout.plan import planned, update_asks
 from rlgf.rollout.record import PromptHistory, PromptRecord
-from rlgf.types import Author
+from rlgf.run.data_order import shuffled_passes
+from rlgf.types import Author, Scored
 from toys import FavouringGuide
+from training_toys import build
 
 
 def test_as_many_texts_are_foreseen_as_there_are_tiers() -> None:
@@ -75,3 +77,34 @@ def test_what_a_guide_will_be_asked_for_is_known_before(looks_at: str) -> None:
     policy = [ask for ask in asks if ask.author is Author.POLICY]
     assert len(policy) == (2 if looks_at == "group" else 1) * 4 * len(SAMPLES)
     assert all((ask.written, ask.limit) == (0, 6) for ask in policy)
+
+
+@pytest.mark.parametrize(
+    ("episodes", "updates", "groups"),
+    [(16, 6, [32] * 3), (20, 3, [40, 40]), (24, 5, [48, 48]), (80, 2, [160])],
+)
+def test_the_start_is_foreseen_at_the_first_visit_of_each_prompt(
+    episodes: int, updates: int, groups: list[int]
+) -> None:
+    """Of 40 prompts. Where a pass ends within an update its prompts may come twice before their values are known."""
+    trainer = build("a-star-po", changes={"start_value": {"texts": 2}}, rollout={"episodes": episodes})
+    config, collector = trainer.config, trainer.parts.collector
+    train = trainer.parts.train[:40]
+    plans = list(planned(config.algorithm, config.rollout, updates, config.seed, len(train)))
+    limits = [len(plan.of(Author.POLICY)) for plan in plans]
+    assert limits == [episodes + more for more in [*groups, *[0] * (updates - len(groups))]]
+    record, first = PromptRecord(), 0
+    for update, plan in enumerate(plans):
+        order = list(shuffled_passes(first, plan.prompts, len(train), config.seed))
+        first += plan.prompts
+        before = collector.sampled[Author.POLICY]
+        rollout = collector.collect(
+            [train[place] for place in order],
+            plan.row,
+            update,
+            rewards=trainer.parts.assessor.rewards,
+            index=order,
+            record=record,
+        )
+        record = record.after(Scored(rollout), plan.row)
+        assert collector.sampled[Author.POLICY] - before <= sum(ask.limit for ask in plan.of(Author.POLICY))

@@ -50,6 +50,12 @@ CASES: dict[str, dict[str, Any]] = {
         "rollout": {"episodes": 96},
         "update": {"minibatch": 48, "epochs": 1},
     },
+    # Every prompt comes three times, and what succeeded comes again with it.
+    "successes of its own": {
+        "algorithm": {"base": "exgrpo", "group_size": 2, "help": {"success": 0.3}},
+        "rollout": {"episodes": 96},
+        "update": {"minibatch": 48, "epochs": 1},
+    },
     # Every prompt comes again after its value was estimated.
     "start values": {
         "algorithm": "a-star-po",

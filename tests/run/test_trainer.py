@@ -94,7 +94,8 @@ def test_ratios_of_truncated_samples_are_1_before_the_first_step_and_finite_afte
     assert all(math.isfinite(value) for value in metrics.values() if not isinstance(value, str))
 
 
-@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+# `exgrpo` is refused, since what an old text was drawn from is not kept.
+@pytest.mark.parametrize("name", sorted(ALGORITHMS.keys() - {"exgrpo"}))
 def test_every_algorithm_learns_from_truncated_samples(name: str) -> None:
     metrics = build(name, rollout={"top_k": 3}).step()
     assert all(math.isfinite(value) for value in metrics.values() if not isinstance(value, str))

@@ -77,6 +77,24 @@ LUFFY = GUIDED_GRPO.model_copy(
         "paper": "Yan et al., arXiv 2504.14945",
     }
 )
+EXGRPO = LUFFY.model_copy(
+    update={
+        "name": "exgrpo",
+        "summary": "GRPO over groups of which one text is an earlier success of the policy's own, and learns from that one too",
+        "script": Script(rollin=Author.PAST),
+        "help": Help(
+            members=1,
+            success=0.5,
+            gate=Gate(looks_at="record", high=0.99),
+            length=RollinLength(whole=True),
+            shared=False,
+        ),
+        "terms": {**LUFFY.terms, "rollin": Term(loss="shaped_ratio", on=Span.ROLLIN)},
+        "equation": "GRPO's sum over the new texts' tokens and that of f(pi / past) A over the old one's, f(x) = x / (x + 0.1), "
+        "over the number of both",
+        "paper": "Zhan et al., arXiv 2510.02245",
+    }
+)
 GUIDED_RLOO = RLOO.model_copy(
     update={"name": "guided-rloo", "summary": "RLOO; a group shares the guide's roll-in", **_GUIDED}
 )
@@ -193,6 +211,7 @@ ALGORITHMS: Mapping[str, AnyAlgorithm] = {
         UFT,
         HPT,
         LUFFY,
+        EXGRPO,
         PREFIX_RFT,
         CHORD,
         HINTED_GRPO,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
 from rlgf.algorithms.hint import View
 from rlgf.algorithms.length_rules import reads_past, rule_misfit
+from rlgf.algorithms.past import the_past_begins_texts
 from rlgf.algorithms.script import Span
 from rlgf.algorithms.start_value import start_values_are_read
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC
@@ -100,7 +101,8 @@ def branches_have_readers(row: Algorithm) -> str | None:
 
 def ratios_are_to_the_writer(row: Algorithm) -> str | None:
     for name, term in row.terms.items():
-        if "old_logprobs" in term.asks and row.script.author(term.on) is not Author.POLICY:
+        known = (Author.POLICY, Author.PAST)
+        if "old_logprobs" in term.asks and row.script.author(term.on) not in known:
             return (
                 f"the loss '{term.loss}' of the term '{name}' needs the probabilities of who wrote the {term.on}, so the "
                 "policy must have: set another 'on', or a loss that does without, such as nll, policy_gradient or shaped_importance"
@@ -285,4 +287,5 @@ RULES: tuple[Rule, ...] = (
     views_can_be_scored,
     examples_are_shown_to_a_reward_that_learns,
     start_values_are_read,
+    the_past_begins_texts,
 )

@@ -35,7 +35,8 @@ class Script(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rollin: AuthorName | None = None
-    """Who begins those texts that have a roll-in."""
+    """Who begins those texts that have a roll-in: the guide, the policy, the data's reference, or ``past``, the policy's
+    own last success for the prompt."""
     rollout: AuthorName = Author.POLICY
     """Who writes on from there, or from the prompt where there is no roll-in."""
     hint: Hint | None = Field(default=None, exclude_if=lambda hint: hint is None)

@@ -175,6 +175,11 @@ class Algorithm(BaseModel):
         return self.estimator is not None and self.estimator.reads_branches
 
     @property
+    def foreseen(self) -> bool:
+        """Whether its help is known before the updates that come before it are over."""
+        return self.help.foreseen and self.script.rollin is not Author.PAST
+
+    @property
     def asks_for_texts(self) -> bool:
         """Whether a guide writes anything."""
         return Author.GUIDE in {*self.script.authors, self.examples}

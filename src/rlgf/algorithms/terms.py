@@ -44,6 +44,9 @@ class LossInputs:
     """The tokens that the term reads."""
     author: UInt8[Tensor, "B T"]
     """Who wrote each token, see `rlgf.types.Author`."""
+    texts: float = 1.0
+    """How many texts have a token that the term reads in the whole optimizer step: in place of the normalizer, for losses
+    of whole texts."""
     kl_coefficient: float = 0.0
     """The weight of the row's KL penalty now. A loss that reads it is that penalty, which then leaves the rewards."""
     logprobs: Float[Tensor, "B T"] | None = None
@@ -77,7 +80,7 @@ READABLE = frozenset(field.name for field in fields(LossInputs))
 OF_PAIRS = frozenset({"reference_log_ratios", "old_log_ratios", "difference"})
 OF_CRITIC = frozenset({"values", "old_values", "returns"})
 OF_VOCABULARY = frozenset({"distribution", "guide_distribution"})
-_ANYWHERE = frozenset({"mask", "normalizer", "author"})
+_ANYWHERE = frozenset({"mask", "normalizer", "texts", "author"})
 _OF_REFERENCES = _ANYWHERE | {"logprobs", "entropy"}
 
 LossFunction = Callable[..., Tensor | tuple[Tensor, losses.Metrics]]
@@ -87,6 +90,7 @@ LOSSES: Mapping[str, LossFunction] = {
     "nll": losses.negative_log_likelihood,
     "policy_gradient": losses.policy_gradient,
     "shaped_importance": losses.shaped_importance,
+    "shaped_ratio": losses.shaped_ratio,
     "dpo": losses.dpo,
     "rebel": losses.rebel,
     "advantage_regression": losses.advantage_regression,

@@ -25,7 +25,8 @@ def told(found: Checked) -> Group:
     """The run in plain words."""
     config = found.config
     turns = 1 if config.environment is None else config.environment.turns
-    plans = list(planned(config.algorithm, config.rollout, config.training.updates, config.seed, turns))
+    updates, samples = config.training.updates, len(found.train)
+    plans = list(planned(config.algorithm, config.rollout, updates, config.seed, samples, turns))
     parts: list[RenderableType] = [Text(f"{config.name}: {_headline(config)}", style="bold")]
     parts += [note(f"Missing: {said}") for said in found.missing.values()]
     parts += _algorithm(config, plans)
@@ -148,10 +149,11 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan]) -> Table:
     prompt, response = rollout.room(config.algorithm)[0], rollout.max_response_tokens
     add("prompts", prompt, episodes * prompt, updates * episodes * prompt)
     add("responses", response, episodes * response, updates * episodes * response)
-    for author in (Author.POLICY, Author.GUIDE, Author.REFERENCE):
+    taken = {Author.REFERENCE: "the data", Author.PAST: "the policy at earlier visits"}
+    for author in (Author.POLICY, Author.GUIDE, *taken):
         sums = [sum(ask.limit for ask in plan.of(author)) for plan in plans]
         if any(sums):
-            whose = "the data" if author is Author.REFERENCE else f"the {author.name.lower()}"
+            whose = taken.get(author, f"the {author.name.lower()}")
             # The update that reaches a limit is finished.
             most = ends.get(author)
             run = sum(sums) if most is None else min(sum(sums), most + max(sums))

@@ -17,7 +17,9 @@ _WHO = {
     Author.POLICY: "the policy",
     Author.GUIDE: "the guide",
     Author.REFERENCE: "the data's own text",
+    Author.PAST: "a text of the policy's that succeeded at an earlier visit",
 }
+_WHOSE = {Author.REFERENCE: "the data's", Author.PAST: "the policy's of earlier visits"}
 
 _SHOWN = {
     Author.REFERENCE: "the data's own texts",
@@ -203,7 +205,7 @@ def _tokens(span: Span, row: Algorithm) -> str:
     if span is Span.REFERENCES:
         return "the data's own texts"
     author = row.script.author(span)
-    whose = "the data's" if author is Author.REFERENCE else f"{_WHO[author]}'s"
+    whose = _WHOSE.get(author, f"{_WHO[author]}'s")
     return f"{whose} ({'roll-in' if span is Span.ROLLIN else 'roll-out'})"
 
 

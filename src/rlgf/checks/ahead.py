@@ -38,7 +38,7 @@ def the_updates_ahead_are_known(config: Config) -> str | None:
 
 def the_help_ahead_is_known(config: Config) -> str | None:
     for row in config.algorithm.rows if config.training.async_steps else ():
-        if not row.help.foreseen:
+        if not row.foreseen:
             return (
                 f"algorithm '{row.name}' decides who is helped, or how far, by what texts have earned "
                 f"('algorithm.help'), and 'training.async_steps' samples ahead of that: choose another algorithm, {_REMEDY}."

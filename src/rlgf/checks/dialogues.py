@@ -22,11 +22,10 @@ def an_environment_has_a_name(config: Config) -> str | None:
 
 def environments_answer_new_texts(config: Config) -> str | None:
     for row in config.algorithm.rows if config.environment is not None else ():
-        reads_references = Author.REFERENCE in row.script.authors or row.from_pairs
-        if reads_references:
+        if {Author.REFERENCE, Author.PAST} & row.script.authors:
             return (
-                f"algorithm '{row.name}' takes the data's own texts as they stand, and an 'environment' answers turns as they "
-                f"are written: {_REMEDY}."
+                f"algorithm '{row.name}' takes texts that stand already, and an 'environment' answers turns as they are "
+                f"written: {_REMEDY}."
             )
     return None
 

@@ -167,6 +167,17 @@ def values_of_branches_are_means_of_pay(config: Config) -> str | None:
     return None
 
 
+def ratios_to_the_past_are_of_all_tokens(config: Config) -> str | None:
+    past = any(row.script.rollin is Author.PAST for row in config.algorithm.rows)
+    if not past or (config.rollout.top_k is None and config.rollout.top_p == 1):
+        return None
+    key = "top_k: null" if config.rollout.top_k is not None else "top_p: 1"
+    return (
+        f"algorithm '{config.algorithm.name}' compares the policy with what it drew at earlier visits, and which tokens it "
+        f"chose among is not kept: set 'rollout.{key}'."
+    )
+
+
 def how_far_an_update_goes_can_be_measured(config: Config) -> str | None:
     for row in config.algorithm.rows:
         if config.update.max_update_kl is not None and row.scores_prompts:
@@ -244,6 +255,7 @@ RULES: tuple[Rule, ...] = (
     start_values_are_in_the_rewards_own_numbers,
     given_texts_may_be_short,
     values_of_branches_are_means_of_pay,
+    ratios_to_the_past_are_of_all_tokens,
     how_far_an_update_goes_can_be_measured,
     logged_names_differ,
     tokens_of_a_guide_are_used,

@@ -48,11 +48,12 @@ class StepTerm:
     term: Term
     weight: float
     normalizer: float
+    texts: float
 
     def __call__(self, inputs: LossInputs, mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Metrics]:
         """The weighted loss of a micro-batch, and its numbers for the log: ``<term>_loss``, unweighted, and what the
         loss reports, after the term's name unless that is 'policy'."""
-        inputs = replace(inputs, mask=mask, normalizer=self.normalizer)
+        inputs = replace(inputs, mask=mask, normalizer=self.normalizer, texts=self.texts)
         if self.term.select is not None:
             inputs = selected(inputs, self.term.select)
         read = {name: getattr(inputs, name) for name in self.term.reads}
@@ -113,12 +114,14 @@ def step_terms(
         rollout = references if term.on is Span.REFERENCES else batch.rollout
         if rollout is None:
             continue
-        count = float(together if term.weighs_advantages else read_by(term, rollout, row).sum())
+        read = read_by(term, rollout, row)
+        count = float(together if term.weighs_advantages else read.sum())
         if term.paired and batch.pairs is not None:
             count = float(len(batch.pairs))
         idle = term.penalizes_kl and not batch.kl_coefficient
         weight = 0.0 if idle else term.weight.at(progress)
-        found.append(StepTerm(name, term, weight, max(count, 1.0)))
+        texts = float(read.any(dim=1).sum())
+        found.append(StepTerm(name, term, weight, max(count, 1.0), max(texts, 1.0)))
     return [term for term in found if term.weight] or found
 
 
@@ -176,6 +179,7 @@ class InputReader:
             normalizer=1.0,
             mask=authored,
             author=author,
+            texts=1.0,
             kl_coefficient=micro.kl_coefficient,
             **found,
         )

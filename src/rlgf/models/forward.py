@@ -18,7 +18,7 @@ from rlgf.models.checkpointing import recomputed, recomputes
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
 from rlgf.models.kv_cache import cache_argument, keep_rows
 from rlgf.models.vocabulary import read_logits
-from rlgf.types import Author, Rollout
+from rlgf.types import Rollout
 
 _OF_RESPONSE = ("response_ids", "response_mask", "given")
 _WORTH_SHARING = 0.1
@@ -56,7 +56,7 @@ class Tokens:
             rollout.response_ids[:, :response],
             rollout.response_mask[:, :response],
             rollout.kept,
-            ~rollout.written_by(Author.POLICY)[:, :response],
+            ~rollout.drawn[:, :response],
         )
 
     def cut(self, length: int) -> Tokens:

@@ -99,6 +99,22 @@ def shaped_importance(
     return loss, {"shaped_weight": torch.where(mask, weight, 0.0).sum().detach() / normalizer}
 
 
+def shaped_ratio(
+    logprobs: Float[Tensor, "B T"],
+    old_logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    normalizer: float,
+    shape: Positive = 0.1,
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """As `shaped_importance`, for tokens of a writer whose probabilities are known.
+
+    ``-sum of f(rho) A_t / normalizer`` with ``f(x) = x / (x + shape)`` and ``rho = exp(logprobs - old_logprobs)``, the
+    ratio to who drew the token: the policy at an earlier visit (ExGRPO: Zhan et al., arXiv 2510.02245).
+    """
+    return shaped_importance(logprobs - old_logprobs, advantages, mask, normalizer, shape)
+
+
 def dpo(
     reference_log_ratios: Float[Tensor, "N 2"], normalizer: float, beta: Positive = 0.1
 ) -> tuple[Float[Tensor, ""], Metrics]:
@@ -147,23 +163,23 @@ def advantage_regression(
     reference_logprobs: Float[Tensor, "B T"],
     advantages: Float[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
-    normalizer: float,
+    texts: float,
     beta: Positive = 1e-3,
 ) -> Float[Tensor, ""]:
     """The loss of A*-PO: regress the advantage of a whole text on how far the policy is from its start.
 
-    ``sum over texts of (beta log pi(y) / ref(y) - A)^2 / normalizer`` (Brantley et al., arXiv 2505.20686, whose beta_2
-    is ``beta``). The normalizer counts tokens, so that a step's loss is the paper's mean over texts, divided by their
-    mean length.
+    ``sum over texts of (beta log pi(y) / ref(y) - A)^2 / texts`` (Brantley et al., arXiv 2505.20686, whose beta_2 is
+    ``beta``).
 
     Args:
         advantages: A = R(y) - V*, the same at all tokens of a text.
+        texts: the texts of the whole optimizer step.
     """
     # A difference of rounding counts as none, and has its gradient all the same: a run begins where all are such.
     moved = log_ratio(logprobs, reference_logprobs).detach() + (logprobs - logprobs.detach())
     change = torch.where(mask, moved, 0.0).sum(dim=1)
     advantage = torch.where(mask, advantages, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    return ((beta * change - advantage) ** 2).sum() / normalizer
+    return ((beta * change - advantage) ** 2).sum() / texts
 
 
 def _pair_metrics(margin: Float[Tensor, "N"], normalizer: float) -> Metrics:

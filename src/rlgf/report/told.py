@@ -59,7 +59,7 @@ def drawing(row: Algorithm) -> dict[str, Any]:
     after = script.rollout.name.lower()
     whole = [{"author": after, "span": "whole", "text": _writes(script.rollout)}]
     sure = help.members is None and (help.probability.start, help.probability.end) == (1.0, 1.0)
-    always = sure and help.foreseen
+    always = sure and row.foreseen
     if script.rollin is None:
         labels = [_hint(script.hint)] if script.hint is not None and script.hinted else [""]
         labels += ["without one"] if script.hinted and not always else []
@@ -98,7 +98,8 @@ def _span(term: Term, row: Algorithm) -> str:
 
 
 def _writes(author: Author) -> str:
-    return "the data's own text" if author is Author.REFERENCE else f"the {author.name.lower()} writes"
+    taken = {Author.REFERENCE: "the data's own text", Author.PAST: "an earlier success of the policy's"}
+    return taken.get(author, f"the {author.name.lower()} writes")
 
 
 def _hint(hint: Hint) -> str:

@@ -31,6 +31,7 @@ from rlgf.rollout.writers import (
     Draft,
     ForeseeingWriter,
     Passage,
+    PastWriter,
     PolicyWriter,
     ReferenceWriter,
     Writer,
@@ -78,6 +79,7 @@ class Collector:
         self.writers: Mapping[Author, Writer] = {
             Author.POLICY: PolicyWriter(self.sampler, config.sampling),
             Author.REFERENCE: ReferenceWriter(policy),
+            Author.PAST: PastWriter(policy),
             **({Author.GUIDE: guide_writer(guide, policy, candidates, rewards)} if guide is not None else {}),
         }
 
@@ -219,7 +221,7 @@ class Collector:
         whole = self.config.limit(Author.GUIDE)
         if row.examples is Author.GUIDE:
             yield from ((draft, whole) for draft in examples_apart(opened))
-        if row.script.helper is Author.GUIDE and row.help.foreseen:
+        if row.script.helper is Author.GUIDE and row.foreseen:
             drafts = begun_apart(opened, row)
             if row.script.hint is not None:
                 drafts, switches = self.hints.asked(drafts, row, progress)

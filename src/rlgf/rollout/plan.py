@@ -50,23 +50,30 @@ class UpdatePlan:
 
 
 def planned(
-    algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: int, turns: int = 1
+    algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: int, samples: int, turns: int = 1
 ) -> Iterator[UpdatePlan]:
     """Every update of a run, as its own draws will have it.
 
     Which rows run, which episodes have a roll-in and how long it may be are known before the run. That a text
     ends early is not, nor is which prompts open a gate or how much help they are found to need: all are taken to ask
-    for as much as they may, and each prompt to come for the first time, so that no author is asked for more than is
+    for as much as they may, and prompts to come again as late as they can, so that no author is asked for more than is
     said here. Of roll-ins whose author's texts are known, such as references, the length is that of the longest text
     that fits.
 
     Args:
+        samples: of the training data; 0 where that is not there.
         turns: of a dialogue at most; 1 without an environment.
     """
+    unvalued = samples or updates * config.episodes
     for update in range(updates):
         row = algorithm.at(update, update / updates, seed)
         prompts = config.prompts(row)
-        asks = update_asks(row, config, prompts, update, update / updates, seed, turns)
+        # Where a pass over the data ends and the next one begins, a prompt may come twice before its value is known.
+        twice = unvalued * (2 + prompts // max(samples, 1))
+        new = prompts if unvalued >= prompts else min(prompts, twice)
+        asks = update_asks(row, config, prompts, update, update / updates, seed, new, turns)
+        if row.start_value is not None:
+            unvalued = max(unvalued - prompts, 0)
         yield UpdatePlan(row, prompts, asks)
 
 
@@ -77,9 +84,14 @@ def update_asks(
     update: int,
     progress: float,
     seed: int,
+    new: int | None = None,
     turns: int = 1,
 ) -> list[Ask]:
-    """What the authors are asked for in one update, at most."""
+    """What the authors are asked for in one update, at most.
+
+    Args:
+        new: for how many of the prompts the start is asked, see `Algorithm.start_value`; default: all.
+    """
     drafts = [Draft(_UNREAD, [], episode_seed(seed, update, number)) for number in range(prompts)]
     if row.from_pairs:
         return _finishing(members(drafts, 2), [0] * (2 * prompts), row, config, prompts)
@@ -91,7 +103,7 @@ def update_asks(
     examples = [Ask(Author.GUIDE, number, draft.seed, 0, whole) for number, draft in enumerate(shown)]
     texts = 0 if row.start_value is None else row.start_value.texts
     start = [
-        Ask(Author.POLICY, n, d.seed, 0, config.limit(Author.POLICY)) for n, d in enumerate(drafts)
+        Ask(Author.POLICY, n, d.seed, 0, config.limit(Author.POLICY)) for n, d in enumerate(drafts[:new])
     ] * texts
     return alone + _asks(drafts, row, config, progress, turns) + examples + start
 
@@ -197,9 +209,11 @@ def _finishing(
 ) -> list[Ask]:
     """What the author of the roll-outs is asked for."""
     author, each, asks = row.script.rollout, len(episodes) // prompts, []
+    # Where the past decides who is helped nobody may be, and then all texts are written.
+    helped = row.foreseen or row.help.looks_first
     for i, (episode, switch) in enumerate(zip(episodes, switches, strict=True)):
         # Nothing is written after a whole text.
-        if not (switch and row.help.length.whole):
+        if not (switch and row.help.length.whole and helped):
             # Another's beginning may be drawn again where its text is short, and the policy's never is.
             sure = switch if row.script.rollin is Author.POLICY else 0
             limit = min(config.max_response_tokens - sure, config.limit(author))

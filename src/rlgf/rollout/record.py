@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from rlgf.algorithms import Algorithm, Help
-from rlgf.types import Scored
+from rlgf.types import Author, Scored
 
 
 class Attempt(NamedTuple):
@@ -22,6 +22,14 @@ class Attempt(NamedTuple):
     `help_limit` at most."""
     help_limit: int = 0
     """Tokens of the text that these were taken from; 0 where no help was drawn."""
+
+
+class PastText(NamedTuple):
+    """A text of the policy's that succeeded."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Of each token under the policy that drew it."""
 
 
 class PromptHistory(NamedTuple):
@@ -48,6 +56,18 @@ class PromptHistory(NamedTuple):
     """The shortest beginning that it knows to be long enough."""
     start_value: float | None = None
     """See `Algorithm.start_value`; None where no update has asked for it."""
+    past: PastText | None = None
+    """Kept for rows that begin texts with the policy's past: of the last visit at which texts that it wrote alone
+    succeeded, the one that it was surest of; None for none."""
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> PromptHistory:
+        """From what JSON has made of one."""
+        found = cls(*row)
+        if found.past is None:
+            return found
+        ids, logprobs = found.past
+        return found._replace(past=PastText(tuple(ids), tuple(logprobs)))
 
     def after(self, attempts: Sequence[Attempt], help: Help, own_rate: float | None = None) -> PromptHistory:
         """The history with one more visit.
@@ -81,6 +101,7 @@ class PromptHistory(NamedTuple):
             low=low,
             high=high,
             start_value=self.start_value,
+            past=self.past,
         )
 
     def _searched(self, attempt: Attempt, enough: bool) -> tuple[float | None, float | None]:
@@ -119,7 +140,7 @@ class PromptRecord:
     @classmethod
     def of(cls, rows: Mapping[Any, Sequence[Any]]) -> PromptRecord:
         """From what JSON has made of ``rows``."""
-        return cls({int(index): PromptHistory(*row) for index, row in rows.items()})
+        return cls({int(index): PromptHistory.of(row) for index, row in rows.items()})
 
     def __getitem__(self, index: int) -> PromptHistory:
         return self.rows.get(index, PromptHistory())
@@ -162,6 +183,9 @@ class PromptRecord:
             history = rows.get(places[group], PromptHistory())
             own = first[group] if first[group] >= 0 else None
             rows[places[group]] = history.after(texts, row.help, own)
+        if row.script.rollin is Author.PAST:
+            for group, past in sorted(_successes(scored, row.help.success).items()):
+                rows[places[group]] = rows[places[group]]._replace(past=past)
         return PromptRecord(rows)
 
     def metrics(self) -> dict[str, float]:
@@ -181,3 +205,23 @@ class PromptRecord:
             "prompts_stuck": sum(row.failures > 0 for row in found) / len(found),
             **({"prompts_help": sum(helps) / len(helps)} if helps else {}),
         }
+
+
+def _successes(scored: Scored, success: float) -> dict[int, PastText]:
+    """Of each group with some, the success that the policy wrote alone and was surest of, by its mean log-probability."""
+    rollout, rewards = scored.rollout, scored.rewards
+    assert rewards is not None, "counted where texts are paid"
+    alone = (rollout.written_by(Author.POLICY) | ~rollout.response_mask).all(dim=1) & ~rollout.hinted
+    sure = rollout.sampled_logprobs.double().sum(dim=1) / rollout.lengths.clamp(min=1)
+    found: dict[int, int] = {}
+    for place in (alone & (rewards >= success)).nonzero().flatten().tolist():
+        group = int(rollout.group[place])
+        if group not in found or sure[place] > sure[found[group]]:
+            found[group] = place
+    return {group: _text(scored, place) for group, place in found.items()}
+
+
+def _text(scored: Scored, place: int) -> PastText:
+    rollout, length = scored.rollout, int(scored.rollout.lengths[place])
+    ids, logprobs = rollout.response_ids[place, :length], rollout.sampled_logprobs[place, :length]
+    return PastText(tuple(ids.tolist()), tuple(logprobs.tolist()))

@@ -26,7 +26,7 @@ def rescored(rollout: Rollout, policy: LanguageModel, config: RolloutConfig) -> 
     engine = rollout.sampled_logprobs
     with policy.running() as model:
         found = score_logprobs(model, rollout, config.sampling, policy.end_ids, config.max_batch_tokens)
-    trainer = torch.where(by_policy, found, 0.0)
+    trainer = torch.where(by_policy, found, engine)
     return replace(rollout, sampled_logprobs=trainer, engine_logprobs=engine)
 
 

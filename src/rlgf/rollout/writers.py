@@ -1,4 +1,4 @@
-"""The three who can write a part of a response: the policy, a guide, the data set's own text."""
+"""Those who can write a part of a response: the policy, a guide, the data set's own text, the policy's past."""
 
 from __future__ import annotations
 
@@ -254,6 +254,28 @@ class ReferenceWriter:
     def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
         """See `ForeseeingWriter.lengths`."""
         return [len(part.ids) for part in self.write(drafts, limits)]
+
+
+class PastWriter:
+    """What the record keeps of the policy's own successes for a draft's prompt; nothing where it has had none."""
+
+    def __init__(self, policy: LanguageModel) -> None:
+        self.policy = policy
+
+    def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]:
+        return [self._taken(draft, limit) for draft, limit in zip(drafts, limits, strict=True)]
+
+    def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
+        """See `ForeseeingWriter.lengths`."""
+        return [len(part.ids) for part in self.write(drafts, limits)]
+
+    def _taken(self, draft: Draft, limit: int) -> Passage:
+        past = draft.history.past
+        if past is None:
+            return Passage([], [], finished=False, sampled=0)
+        ids = list(past.ids[:limit])
+        finished = ids[-1] in self.policy.end_ids
+        return Passage(ids, list(past.logprobs[:limit]), finished, sampled=0)
 
 
 def prompt_tokens(policy: LanguageModel, sample: Sample, limit: int) -> list[int]:

@@ -21,6 +21,7 @@ _STYLES = {
     Author.GUIDE: "yellow",
     Author.REFERENCE: "green",
     Author.ENVIRONMENT: "magenta",
+    Author.PAST: "blue",
 }
 
 

@@ -41,7 +41,7 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
         found |= {
             "reward": float(scored.rewards.mean()),
             "kl": mean_kl(scored),
-            "entropy": float(-rollout.sampled_logprobs.sum() / by_policy.sum().clamp(min=1)),
+            "entropy": float(-(rollout.sampled_logprobs * by_policy).sum() / by_policy.sum().clamp(min=1)),
             "learned_tokens": float(learned.sum()),
             "guide_altered": float(rollout.altered.sum()),
         }

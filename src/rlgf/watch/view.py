@@ -17,7 +17,7 @@ from rlgf.run.display import printable
 from rlgf.run.warnings import Watch
 from rlgf.watch.curves import charts
 
-_STYLES = {"policy": "cyan", "guide": "yellow", "reference": "green"}
+_STYLES = {"policy": "cyan", "guide": "yellow", "reference": "green", "past": "blue"}
 _CHART_LINES = 9
 _RECENT = 10
 """Updates that the time left is estimated from."""

@@ -105,7 +105,7 @@ function keyTo(name, scale, shown) {
     add("a-policy", "policy");
     add("a-guide t", "guide");
     add("a-reference t", "reference");
-    if (shown.some((s) => authorsOf(s).includes("environment"))) add("a-environment t", "environment");
+    for (const rare of ["past", "environment"]) if (shown.some((s) => authorsOf(s).includes(rare))) add(`a-${rare} t`, rare);
     return key;
   }
   const at = (share) => short(name === "ratio" ? Math.exp(share * scale) : share * scale);

@@ -214,7 +214,13 @@ class ChatTemplate:
             UserError: see `prompt`.
         """
         turns = Message(_ASSISTANT, _MARK), Message("user", reply)
-        return self._rendered((*messages, *turns), "", answers=True).partition(_MARK)[2]
+        _, mark, after = self._rendered((*messages, *turns), "", answers=True).partition(_MARK)
+        if not mark:
+            raise UserError(
+                f"the chat template of {self.owner} leaves out what the assistant said before, so a dialogue cannot go on: "
+                f"choose a model whose template writes it, or leave 'environment' out."
+            )
+        return after
 
     def _rendered(self, messages: Messages, place: str, *, answers: bool | None) -> str:
         """

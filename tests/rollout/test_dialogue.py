@@ -11,68 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from dialogues import LENGTH, SAMPLES, TURNS, Echo, collector, runs, sure
 from safetensors.torch import load_file
 
 from resume_script import toy_trainer
-from rlgf.algorithms import Algorithm
 from rlgf.algorithms.catalog import AGGREVATED, GUIDED_GRPO, PPO, PPO_PLUS_PLUS
-from rlgf.environments import Environment
 from rlgf.errors import UserError
-from rlgf.guides import Guide, LocalGuide
+from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.sampling import Sampling
-from rlgf.rollout.collector import Collector
-from rlgf.rollout.config import RolloutConfig
-from rlgf.rollout.dialogue import Dialogue
-from rlgf.types import Author, Message, Rollout, Sample
+from rlgf.run.update_metrics import describe
+from rlgf.types import Author, Sample
 from toys import FavouringGuide, letter_gpt, letter_t5
-
-SAMPLES = [Sample("abca"[: 1 + i % 4], columns={"wanted": i}) for i in range(24)]
-LENGTH = 16
-TURNS = 4
-CHAT = (
-    "{% for m in messages %}{{ 'a' if m.role == 'user' else 'b' }}{{ m.content }}<end>{% endfor %}"
-    "{% if add_generation_prompt %}b{% endif %}"
-)
-
-
-class Echo:
-    """Says "dd" after each turn that a text ends, and ends the dialogue after one with a given letter."""
-
-    def __init__(self, stop: str = "", last: str = "never") -> None:
-        self.stop = stop
-        self.last = last
-
-    def __call__(self, turns: Sequence[str], replies: Sequence[str], **known: Any) -> str | None:
-        assert len(turns) == len(replies) + 1
-        assert known["prompt"] == SAMPLES[known["wanted"]].prompt
-        return None if self.last in turns[-1] else "dd"
-
-
-def collector(
-    policy: LanguageModel, environment: Environment, guide: Guide | None = None, **options: object
-) -> Collector:
-    config = RolloutConfig.model_validate({"max_prompt_tokens": 8, "max_response_tokens": LENGTH, **options})
-    dialogue = Dialogue(environment, TURNS, policy, LENGTH)
-    return Collector(policy, guide, config, seed=0, dialogue=dialogue)
-
-
-def runs(rollout: Rollout, row: int) -> list[tuple[Author, str]]:
-    """Who wrote which letters, one entry for each change of author."""
-    found: list[tuple[Author, str]] = []
-    for author, token in zip(rollout.author[row].tolist(), rollout.response_ids[row].tolist(), strict=True):
-        if author != Author.NOBODY:
-            letter = "abcd."[token]
-            if found and found[-1][0] == author:
-                found[-1] = Author(author), found[-1][1] + letter
-            else:
-                found.append((Author(author), letter))
-    return found
-
-
-def sure(row: Algorithm, **help: object) -> Algorithm:
-    return row.changed(help={"probability": 1.0, **help})
 
 
 @pytest.mark.parametrize("make", [letter_gpt, letter_t5])
@@ -246,60 +197,28 @@ def test_a_run_that_goes_on_ends_in_the_same_weights(tmp_path: Path, algorithm: 
     assert any("environment" in dict(record["authors"]) for record in records)
 
 
+def test_the_datas_own_text_stands_as_it_is(policy: LanguageModel) -> None:
+    sample = Sample("a", ("abcbdabbba",), {"wanted": 0})
+    rollout = collector(policy, Echo(stop="b")).answers(Author.REFERENCE, [sample])
+    assert runs(rollout, 0) == [(Author.REFERENCE, "abcbdabbba.")]
+
+
+def test_replies_are_no_help(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "environment": {"name": "toys:says_d", "turns": 3},
+        "rollout": {"max_response_tokens": 9},
+    }
+    trainer = toy_trainer(tmp_path, algorithm="ppo", **options)
+    experience = trainer.assess(trainer.collect())
+    found = describe(experience, trainer.row())
+    assert experience.rollout.written_by(Author.ENVIRONMENT).any()
+    assert "helped" not in found
+    assert found["response_tokens"] == float(experience.rollout.written_by(Author.POLICY).sum()) / 8
+    trainer = toy_trainer(tmp_path, algorithm="aggrevated", **options)
+    experience = trainer.assess(trainer.collect())
+    assert not {"guide_cut", "guide_blank"} & describe(experience, trainer.row()).keys()
+
+
 def test_a_reply_of_another_kind_is_one_sentence(policy: LanguageModel) -> None:
     with pytest.raises(UserError, match=r"must answer a turn with a text, or with None .* \(it answered 3\)"):
         collector(policy, lambda turns, **known: 3).collect(SAMPLES, PPO)  # type: ignore[arg-type, return-value]
-
-
-class TestChats:
-    """With a template in which a user's message is a, its text and the end, an answer b, its text and the end."""
-
-    @pytest.fixture
-    def policy(self) -> LanguageModel:
-        policy = letter_gpt(context=64)
-        policy.tokenizer.chat_template = CHAT
-        return policy
-
-    @pytest.fixture
-    def samples(self) -> list[Sample]:
-        asked = (Message("user", "dc"),)
-        return [Sample("adc<end>b", columns={}, messages=asked)] * 12
-
-    def test_the_tokens_are_those_of_the_template(self, policy: LanguageModel, samples: list[Sample]) -> None:
-        rollout = collector(policy, lambda turns, **known: "dd").collect(samples, PPO)
-        assert rollout.dialogues is not None
-        for row, dialogue in enumerate(rollout.dialogues):
-            messages = [{"role": "user", "content": "dc"}] + [
-                {"role": message.role, "content": message.content} for message in dialogue
-            ]
-            text = policy.tokenizer.apply_chat_template(messages, tokenize=False)
-            ids = policy.tokenizer(text)["input_ids"]
-            mine = [
-                *rollout.prompt_ids[row][rollout.prompt_mask[row]].tolist(),
-                *rollout.response_ids[row, : rollout.lengths[row]].tolist(),
-            ]
-            assert mine == ids[: len(mine)]
-            assert len(ids) - len(mine) == (0 if rollout.finished[row] else 1), "all but a missing end"
-        assert max(map(len, rollout.dialogues)) > 1
-        assert "assistant: " in rollout.texts[0]
-
-    def test_a_guide_is_told_the_dialogue_as_messages(
-        self, policy: LanguageModel, samples: list[Sample]
-    ) -> None:
-        guide = FavouringGuide("b", 1.0)
-
-        def answer(turns: Sequence[str], **known: Any) -> str:
-            return "dd"
-
-        answer.stop = "b"  # type: ignore[attr-defined]
-        collector(policy, answer, guide).collect(samples, sure(PPO_PLUS_PLUS))
-        asked = [request for request in guide.requests if len(request.messages) == 3]
-        assert asked
-        for request in asked:
-            assert [(m.role, m.content) for m in request.messages] == [
-                ("user", "dc"),
-                ("assistant", "b"),
-                ("user", "dd"),
-            ]
-            assert request.written == ""
-            assert request.prompt == "adc<end>bb<end>add<end>b"

@@ -68,7 +68,7 @@ def _of_single_texts(row: Algorithm) -> str | None:
         "algorithm.script.hint": row.script.hint is not None,
         "algorithm.branches": row.branches is not None,
         "algorithm.start_value": row.start_value is not None,
-        "algorithm.examples: guide": row.examples is Author.GUIDE,
+        "algorithm.learned_reward": row.learned_reward,
         "algorithm.advantage: guide_log_ratio": row.reads_guide_scores,
     }
     return next((field for field, has in found.items() if has), None)

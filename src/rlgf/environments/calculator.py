@@ -8,7 +8,8 @@ from typing import Any
 
 from rlgf.tasks.answers import evaluated, number
 
-_EXPRESSION = re.compile(r"[-+*/(). \d]*\d[-+*/(). \d]*$")
+_EXPRESSION = re.compile(r"[-+*/(). \d]+")
+_BEGINNING = re.compile(r"(?:(?<=\s)|^)(?:\(|-?[\d(])")
 _LONGEST = 200
 """Characters of an expression: a longer one nests deeper than a parser may go."""
 
@@ -16,8 +17,8 @@ _LONGEST = 200
 class Calculator:
     """Writes the value after each expression of numbers, as in ``12 + 7 =``; other turns end the dialogue.
 
-    The expression is the end of the turn before the equals sign, as far as it is made of numbers, ``+ - * /``, points
-    and parentheses. One that has no value is answered by ``?``.
+    The expression is the longest end of the turn that is one, of numbers, ``+ - * /``, points and parentheses: after
+    ``Step 1. 3 + 4 =`` stands 7. Where there is none, as where it goes on from a word, ``?`` is the answer.
     """
 
     stop = "="
@@ -31,13 +32,19 @@ class Calculator:
 
     def __call__(self, turns: Sequence[str], **known: Any) -> str | None:
         """See `Environment`."""
-        if not turns[-1].rstrip().endswith(self.stop):
+        said = turns[-1].rstrip()
+        if not said.endswith(self.stop):
             return None
-        return f" {self._value(turns[-1].rstrip()[: -len(self.stop)])}{self.after}"
+        return f" {_value(said.rstrip(self.stop).rstrip()[-_LONGEST:])}{self.after}"
 
-    def _value(self, before: str) -> str:
-        found = _EXPRESSION.search(before.rstrip()[-_LONGEST:])
+
+def _value(text: str) -> str:
+    for place in (found.start() for found in _BEGINNING.finditer(text)):
+        # What an operator stands before is not the beginning of an expression.
+        if text[:place].rstrip().endswith(("+", "-", "*", "/")) or not _EXPRESSION.fullmatch(text[place:]):
+            continue
         try:
-            return number(evaluated(found.group().strip())) if found else "?"
+            return number(evaluated(text[place:]))
         except ValueError:
-            return "?"
+            continue
+    return "?"

@@ -127,7 +127,7 @@ class Evaluator:
     def _measured(self, author: Author, samples: Sequence[Sample], numbers: range) -> _Share:
         """Everything that concerns each text by itself, of the samples of these numbers."""
         rollout = self.collector.answers(author, [samples[i] for i in numbers], numbers=numbers)
-        share = _Share(rollout.texts, rollout.lengths.tolist())
+        share = _Share(rollout.texts, rollout.authored.sum(dim=1).tolist())
         for name, scorer in self.scorers.items():
             if scorer is not None:
                 values, terms, logged = score(scorer, RewardInput.of(rollout, self.trainer_state))

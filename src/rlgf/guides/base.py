@@ -53,8 +53,14 @@ class Request:
 
     @property
     def written(self) -> str:
-        """The part of the response that stands already."""
+        """The part of the response that stands already; of a dialogue in a chat, of the turn under way."""
         return self.prefix[len(self.prompt) :]
+
+    @property
+    def response(self) -> str:
+        """All of the response that stands already, the turns and replies of a dialogue included."""
+        before = 0 if self.sample is None else len(self.sample.messages)
+        return "".join(message.content for message in self.messages[before:]) + self.written
 
 
 @runtime_checkable

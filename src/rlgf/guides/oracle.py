@@ -83,9 +83,9 @@ class OracleGuide:
         if self.config.habitual:
             # What a wrong step says is fixed by the sample, and whether it is wrong by the step alone.
             random = Random(seeding.derive(seed, "oracle", request.sample.references[0]))
-            return written_solution(request.sample, request.written, random, partial(_habit, seed, errors))
-        random = Random(seeding.derive(seed, "oracle", request.seed, request.prompt, request.written))
-        return written_solution(request.sample, request.written, random, lambda _: random.random() < errors)
+            return written_solution(request.sample, request.response, random, partial(_habit, seed, errors))
+        random = Random(seeding.derive(seed, "oracle", request.seed, request.prompt, request.response))
+        return written_solution(request.sample, request.response, random, lambda _: random.random() < errors)
 
 
 def _habit(seed: int, errors: float, step: str) -> bool:

@@ -157,7 +157,7 @@ def with_beginning(
     """With the log-probabilities before the update of texts that others wrote, which ``max_update_kl``
     compares with too."""
     rollout, scored = experience.rollout, experience.scored
-    others = rollout.response_mask & ~rollout.drawn
+    others = rollout.authored & ~rollout.drawn
     if scored.old_logprobs is not None or not (others & policy_reads_of(rollout, row)).any():
         return experience
     with policy.running() as model:

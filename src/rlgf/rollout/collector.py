@@ -188,7 +188,8 @@ class Collector:
 
     def complete(self, drafts: Sequence[Draft], author: Author) -> None:
         """Let an author write each of some unfinished drafts to its end."""
-        if self.dialogue is None:
+        # The data's own text stands as it is, answers included.
+        if self.dialogue is None or author is Author.REFERENCE:
             self._write_on(author, drafts)
         else:
             turns = [self.dialogue.most_turns] * len(drafts)
@@ -281,9 +282,10 @@ class Collector:
         chosen = [(draft, min(limit, most)) for draft, limit in zip(drafts, limits, strict=True) if limit > 0]
         if not chosen:
             return
+        dialogue = None if author is Author.REFERENCE else self.dialogue
         parts = self._written(author, [draft for draft, _ in chosen], [limit for _, limit in chosen])
         for (draft, _), part in zip(chosen, parts, strict=True):
-            draft.add(author, part if self.dialogue is None else self.dialogue.turn(draft, part))
+            draft.add(author, part if dialogue is None else dialogue.turn(draft, part))
 
     def _written(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> Sequence[Passage]:
         """What an author adds to each draft, whose tokens are booked."""

@@ -119,8 +119,9 @@ class Dialogue:
             return self.policy.continuation(reply, before)[0]
         between = self._template.between(parted(draft.sample.messages)[0], reply)
         ids, _ = self.policy.codec.continuation(between, before, prompt=True)
-        # The token that ends the turn is there already, where its author wrote it.
-        return ids[1:] if ids[:1] == draft.ids[-1:] else ids
+        # Of a turn that its author ended, the end that the template writes is there already.
+        end = next((n for n, token in enumerate(ids, start=1) if token in self.policy.end_ids), 0)
+        return ids[end:] if draft.finished else ids
 
     def _tell(self, draft: Draft) -> None:
         """Put the dialogue so far into the messages of a chat."""

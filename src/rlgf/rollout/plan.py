@@ -165,12 +165,14 @@ def _asks(
     each = len(episodes) // len(begun)
     begun_by = [s for s in switches for _ in range(each)]
     if turns > 1:
+        # Another's beginning may be drawn again where its dialogue is short, and the policy's never is.
+        sure = row.script.rollin is Author.POLICY
         finishing = [
             turn
             for ask, first in zip(
                 _finishing(episodes, [0] * len(episodes), row, config, prompts), begun_by, strict=True
             )
-            for turn in _in_turns(ask, turns - first, config)
+            for turn in _in_turns(ask, turns - first * sure, config)
         ]
         return asks + finishing * row.tries
     finishing = _finishing(episodes, begun_by, row, config, prompts)

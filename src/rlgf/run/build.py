@@ -38,7 +38,7 @@ from rlgf.rollout.collector import Collector
 from rlgf.rollout.dialogue import Dialogue
 from rlgf.run import memory
 from rlgf.run.models import Models, build_critics, load_models, load_policy
-from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
+from rlgf.run.trials import asked_guide, check_chats, check_dialogues, policy_template, scorers
 from rlgf.tasks import Task, build_task, load_split
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.types import Sample
@@ -108,6 +108,8 @@ def build_parts(
             guide = _early_guide(config, config.guide, data.train, evaluates=evaluates)
         if environment is None and config.environment is not None:
             environment = config.environment.build()
+        if environment is not None:
+            check_dialogues(policy_template(config, policy), data.train)
         reward, judge = scorers(config, reward, data.train, in_turns=environment is not None)
     begun = load_policy(config, policy, data.train)
     with distributed.main_first():

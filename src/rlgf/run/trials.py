@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from transformers import TrainerState
 
 from rlgf import distributed
-from rlgf.chat import ChatTemplate
+from rlgf.chat import ChatTemplate, parted
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides import (
@@ -73,6 +73,16 @@ def check_chats(guides: Sequence[LocalGuideConfig], train: Prompted) -> None:
         template = guide_template(load_tokenizer(guide), guide.model)
         for number in range(min(len(train), CHECKED) if template.there else 0):
             template.prompt(train[number].messages, train.place(number))
+
+
+def check_dialogues(template: ChatTemplate, train: Prompted) -> None:
+    """Try the policy's chat template on a dialogue, before any weights load.
+
+    Raises:
+        UserError: it refuses the messages, or leaves some out.
+    """
+    if train[0].messages:
+        template.between(parted(train[0].messages)[0], "yes")
 
 
 def policy_template(config: Config, policy: LanguageModel | None) -> ChatTemplate:

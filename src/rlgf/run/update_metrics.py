@@ -31,7 +31,7 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
     """What the episodes of an update looked like."""
     scored, rollout = experience.scored, experience.rollout
     found = {
-        "response_tokens": float(rollout.lengths.float().mean()),
+        "response_tokens": float(rollout.authored.sum(dim=1).float().mean()),
         "kl_coefficient": experience.kl_coefficient,
     }
     if scored.rewards is not None:
@@ -118,7 +118,7 @@ def _of_help(scored: Scored) -> dict[str, float]:
     and without that."""
     assert scored.rewards is not None, "described for rows with a reward"
     rollout = scored.rollout
-    others = rollout.response_mask & ~rollout.written_by(Author.POLICY)
+    others = rollout.authored & ~rollout.written_by(Author.POLICY)
     helped = others.any(dim=1) | rollout.hinted
     if not helped.any():
         return {}
@@ -136,19 +136,20 @@ def _of_guide_texts(scored: Scored, row: Algorithm) -> dict[str, float]:
 
     Returns:
         ``guide_blank``: of the texts that a guide was to begin, the share in which it wrote nothing. ``guide_cut``:
-        of those that it was to finish, the share without an end. ``guide_gap``: how many nats per token less probable
+        of those that it was to finish, the share without an end; neither of dialogues. ``guide_gap``: how many nats per token less probable
         its texts are than the policy's own, both under the policy's start.
     """
     rollout = scored.rollout
     by_guide, by_policy = (rollout.written_by(author) for author in (Author.GUIDE, Author.POLICY))
     wrote = by_guide.any(dim=1)
     found = {}
-    begins = row.script.rollin is Author.GUIDE and row.help.length.by == "law"
+    texts = rollout.dialogues is None  # which end in many ways, and may begin without the guide after all
+    begins = texts and row.script.rollin is Author.GUIDE and row.help.length.by == "law"
     if begins and rollout.help_limit is not None and (asked := rollout.help_limit > 0).any():
         # Of a text that is only an end there is no part to begin with.
         blank = ~wrote | (by_guide[:, 0] & rollout.finished & (rollout.lengths == 1))
         found["guide_blank"] = float(blank[asked].float().mean())
-    if row.script.rollout is Author.GUIDE and wrote.any():
+    if texts and row.script.rollout is Author.GUIDE and wrote.any():
         found["guide_cut"] = float((~rollout.finished)[wrote].float().mean())
     start = scored.reference_logprobs
     if start is not None and by_guide.any() and by_policy.any():

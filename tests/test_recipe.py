@@ -95,7 +95,7 @@ def test_a_key_like_no_other_gets_the_list_of_known_ones() -> None:
     message = refusal(BASE, "zzz=1")
     assert "'zzz' is not a known key" in message
     assert "did you mean" not in message
-    assert "algorithm, evaluation, guide" in message
+    assert "algorithm, environment, evaluation, guide" in message
 
 
 @pytest.mark.parametrize(

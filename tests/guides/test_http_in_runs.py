@@ -90,7 +90,8 @@ def test_a_spent_budget_stops_with_a_checkpoint_that_a_larger_one_resumes(tmp_pa
 
 def test_a_spent_budget_can_go_on_unguided(tmp_path: Path) -> None:
     with serving(FaultyServer()) as server:
-        settings = {"budget": {"calls": 17, "then": "unguided"}}
+        # A slow machine sends nothing twice, which the server would count.
+        settings = {"timeout": 5.0, "budget": {"calls": 17, "then": "unguided"}}
         run = toy(tmp_path / "run", server, settings=settings)
         run.train()
         assert run.progress.unguided

@@ -37,6 +37,17 @@ class Echo:
         return None if self.last in turns[-1] else "dd"
 
 
+class Says:
+    """Gives one answer to every turn."""
+
+    def __init__(self, reply: str, stop: str = "") -> None:
+        self.reply = reply
+        self.stop = stop
+
+    def __call__(self, turns: Sequence[str], **known: Any) -> str:
+        return self.reply
+
+
 def collector(
     policy: LanguageModel, environment: Environment, guide: Guide | None = None, **options: object
 ) -> Collector:

@@ -221,4 +221,5 @@ def test_replies_are_no_help(tmp_path: Path) -> None:
 
 def test_a_reply_of_another_kind_is_one_sentence(policy: LanguageModel) -> None:
     with pytest.raises(UserError, match=r"must answer a turn with a text, or with None .* \(it answered 3\)"):
+        # Another type than an environment's is the fault that is to be told.
         collector(policy, lambda turns, **known: 3).collect(SAMPLES, PPO)  # type: ignore[arg-type, return-value]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
-from dialogues import CHAT, collector, runs, sure
+from dialogues import CHAT, Says, collector, runs, sure
 
 from rlgf.algorithms.catalog import PPO, PPO_PLUS_PLUS
 from rlgf.errors import UserError
@@ -54,12 +52,7 @@ def test_a_template_may_write_something_before_the_end_of_an_answer(
     policy: LanguageModel, samples: list[Sample], stop: str
 ) -> None:
     policy.tokenizer.chat_template = CHAT.replace("{{ m.content }}<end>", "{{ m.content }}c<end>")
-
-    def answer(turns: Sequence[str], **known: Any) -> str:
-        return "dd"
-
-    answer.stop = stop  # type: ignore[attr-defined]
-    rollout = collector(policy, answer).collect(samples, PPO)
+    rollout = collector(policy, Says("dd", stop)).collect(samples, PPO)
     replies = []
     for row in range(len(rollout)):
         written = runs(rollout, row)
@@ -91,12 +84,7 @@ def test_the_whole_response_is_known_to_a_guide() -> None:
 
 def test_a_guide_is_told_the_dialogue_as_messages(policy: LanguageModel, samples: list[Sample]) -> None:
     guide = FavouringGuide("b", 1.0)
-
-    def answer(turns: Sequence[str], **known: Any) -> str:
-        return "dd"
-
-    answer.stop = "b"  # type: ignore[attr-defined]
-    collector(policy, answer, guide).collect(samples, sure(PPO_PLUS_PLUS))
+    collector(policy, Says("dd", "b"), guide).collect(samples, sure(PPO_PLUS_PLUS))
     asked = [request for request in guide.requests if len(request.messages) == 3]
     assert asked
     for request in asked:

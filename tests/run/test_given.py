@@ -17,7 +17,7 @@ from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
 from rlgf.run.given import Given, configured
 from rlgf.run.trainer import Trainer
-from toys import LetterTask, letter_gpt, letter_tokenizer, share_of_a
+from toys import LetterTask, letter_gpt, letter_tokenizer, says_d, share_of_a
 
 QUIET = Display(Console(quiet=True))
 ADAPTER = LoraConfig(r=3, lora_alpha=6)
@@ -67,6 +67,22 @@ def test_a_model_given_in_python_is_not_the_recipes(tmp_path: Path) -> None:
         Trainer([named, trained], display=QUIET, evaluates=True)
     reference: dict[str, Any] = {"evaluation": {"reference": {"model": str(tmp_path / "start")}}}
     assert Trainer([named, trained, reference], display=QUIET, evaluates=True).evaluate().totals["kl"] > 0
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("turns", [None, 3])
+def test_an_environment_given_in_python_is_held_to_the_rules(
+    tmp_path: Path, loaded: bool, turns: int | None
+) -> None:
+    section = {} if turns is None else {"environment": {"turns": turns}}
+    policy = {"policy": {"scratch": {"vocabulary": 257, "layers": 1, "heads": 1, "width": 8, "context": 32}}}
+    fits, unfit = (recipe(tmp_path, algorithm=name, **section, **policy) for name in ("rloo", "a-star-po"))
+    given = Given(environment=says_d)
+    whole = configured(load_config(fits, given=["environment"]) if loaded else fits, given)
+    assert whole.environment is not None
+    assert whole.environment.turns == (turns or 8)
+    with pytest.raises(UserError, match="which is of single texts and not of dialogues"):
+        configured(unfit, given)
 
 
 def test_what_would_not_be_used_is_refused(tmp_path: Path) -> None:

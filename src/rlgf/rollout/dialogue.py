@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -79,9 +80,11 @@ class Dialogue:
         before = self.policy.context(draft.prompt_ids, draft.ids)
         if not stop or stop not in self.policy.decode(part.ids, before):
             return part
-        length = next(
-            n for n in range(1, len(part.ids) + 1) if stop in self.policy.decode(part.ids[:n], before)
-        )
+        # What holds the stop holds it with more tokens too, so the first such length can be bisected for.
+        lengths = range(1, len(part.ids) + 1)
+        length = lengths[
+            bisect_left(lengths, True, key=lambda n: stop in self.policy.decode(part.ids[:n], before))
+        ]
         kept = None if part.kept is None else part.kept.take(torch.arange(length))
         ended = part.finished and length == len(part.ids)
         return replace(

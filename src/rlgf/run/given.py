@@ -144,11 +144,14 @@ def configured(config: Config | Source | Sequence[Source], given: Given, peft_co
         over |= {"model": None, "scratch": None}
     if peft_config is not None:
         over["lora"] = adapter_settings(peft_config)
-    if over or not isinstance(config, Config):
+    sections: dict[str, Any] = {"policy": over}
+    if given.environment is not None:  # the section says how many turns, and rules look whether it is there
+        sections["environment"] = {}
+    if over or given.environment is not None or not isinstance(config, Config):
         if isinstance(config, Config):
             config = config.model_dump(mode="json")
         sources: list[Source] = [config] if isinstance(config, str | Path | Mapping) else list(config)
-        config = load_config(*sources, {"policy": over}, given=given.sections)
+        config = load_config(*sources, sections, given=given.sections)
     rates = (config.update.learning_rate, config.update.critic_learning_rate)
     if given.scheduler is not None and any(rate is not None and rate.changes for rate in rates):
         raise UserError(

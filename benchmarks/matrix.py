@@ -1,6 +1,7 @@
 """Which algorithm runs on which task with which kind of model: each cell is a run of two updates.
 
-make matrix
+make matrix                                        # or, of some rows alone
+python benchmarks/matrix.py ppo guided-grpo
 
 A cell is the command that it prints: `rlgf train` with a task, a policy and an algorithm. The models are
 tiny and learn nothing; that the algorithms learn is shown by tests/properties and results/. CommonGen is
@@ -9,10 +10,11 @@ read from 50 of its samples that the tests hold, and TL;DR is its stand-in of fi
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -45,6 +47,9 @@ BASE = "benchmarks/matrix/base.yaml"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("algorithms", nargs="*", default=ALGORITHMS, help="default: all")
+    algorithms = parser.parse_args().algorithms
     shutil.rmtree(RUNS, ignore_errors=True)
     write_commongen(RUNS / "commongen")
     for task in TASKS:
@@ -52,7 +57,7 @@ def main() -> None:
             start = ("algorithm=bc", scratch, f"output={start_folder(task, kind)}")
             run([BASE, f"benchmarks/matrix/{task}.yaml", *start])
     found: dict[tuple[str, str, str], str] = {}
-    for algorithm, task, kind in cells():
+    for algorithm, task, kind in cells(algorithms):
         sources = command(algorithm, task, kind)
         began = time.perf_counter()
         found[algorithm, task, kind] = run(sources)
@@ -61,17 +66,17 @@ def main() -> None:
         print(f"{found[algorithm, task, kind]}  {seconds:4.1f} s  {line}", flush=True)
     for task in TASKS:
         table = Table(task, *KINDS)
-        for algorithm in ALGORITHMS:
+        for algorithm in algorithms:
             table.add_row(algorithm, *(found[algorithm, task, kind] for kind in KINDS))
         Console().print(table)
     if set(found.values()) != {"yes"}:
         raise SystemExit(1)
 
 
-def cells() -> Iterator[tuple[str, str, str]]:
+def cells(algorithms: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     for task in TASKS:
         for kind in KINDS:
-            for algorithm in ALGORITHMS:
+            for algorithm in algorithms:
                 yield algorithm, task, kind
 
 

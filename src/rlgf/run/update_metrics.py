@@ -101,10 +101,14 @@ def explained_variance(values: Float[Tensor, "N"], returns: Float[Tensor, "N"]) 
     """How much of the returns the critic foresaw: ``1 - Var(returns - values) / Var(returns)``.
 
     1 for a perfect critic, 0 for one that says the same everywhere, below 0 for a worse one; NaN where the returns do
-    not vary.
+    not vary by more than rounding.
     """
+    if not len(returns):
+        return math.nan
     spread = returns.var(correction=0)
-    return float(1 - (returns - values).var(correction=0) / spread) if spread > 0 else math.nan
+    # Returns hold sums of values: where all episodes earn the same, what varies is the rounding of those.
+    rounding = 1e-10 * (values.square().mean() + returns.square().mean())
+    return float(1 - (returns - values).var(correction=0) / spread) if spread > rounding else math.nan
 
 
 def groups_alike(rewards: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> float:

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from rlgf.chat import parted
 from rlgf.errors import UserError
 from rlgf.models.forward import Tokens
 from rlgf.objectives.alignment import Piece
@@ -33,6 +34,8 @@ class Request:
     """The prompt as tokens of the policy, for a guide that shares its tokenizer."""
     written_ids: tuple[int, ...] = ()
     """And what has been written after it."""
+    told_tokens: int = field(default=0, compare=False)
+    """How many of these stand in `messages` already: the turns of a dialogue in a chat that are over."""
     prompt_length: int | None = None
     """Characters of the prefix that are the prompt; None where that is all of it."""
     messages: Messages = ()
@@ -59,8 +62,10 @@ class Request:
     @property
     def response(self) -> str:
         """All of the response that stands already, the turns and replies of a dialogue included."""
-        before = 0 if self.sample is None else len(self.sample.messages)
-        return "".join(message.content for message in self.messages[before:]) + self.written
+        asked, begun = parted(() if self.sample is None else self.sample.messages)
+        said = "".join(message.content for message in self.messages[len(asked) :])
+        # What the prompt has of the first turn is no part of the response.
+        return said[len(begun) :] + self.written
 
 
 @runtime_checkable

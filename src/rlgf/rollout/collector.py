@@ -282,24 +282,17 @@ class Collector:
         chosen = [(draft, min(limit, most)) for draft, limit in zip(drafts, limits, strict=True) if limit > 0]
         if not chosen:
             return
-        going, each = [draft for draft, _ in chosen], [limit for _, limit in chosen]
-        parts: Sequence[Passage] = self.writers[author].write(going, each)
-        if self.dialogue is not None and author is not Author.REFERENCE:
-            parts = list(map(self.dialogue.turn, going, parts))
-        self._book(author, parts)
-        for draft, part in zip(going, parts, strict=True):
+        parts = self._written(author, [draft for draft, _ in chosen], [limit for _, limit in chosen])
+        for (draft, _), part in zip(chosen, parts, strict=True):
             draft.add(author, part)
 
     def _written(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> Sequence[Passage]:
-        """What an author adds to each draft, whose tokens are booked."""
+        """What an author adds to each draft, in a dialogue at most one turn; its tokens are booked."""
         parts = self.writers[author].write(drafts, limits)
-        self._book(author, parts)
-        return parts
-
-    def _book(self, author: Author, parts: Sequence[Passage]) -> None:
         if author is not Author.REFERENCE:
-            for part in parts:
-                self.sampled[author] += len(part.ids) if part.sampled is None else part.sampled
+            parts = parts if self.dialogue is None else list(map(self.dialogue.turn, drafts, parts))
+            self.sampled[author] += sum(part.booked for part in parts)
+        return parts
 
 
 def given_pairs(collector: Collector, drafts: Sequence[Draft]) -> list[Draft]:

@@ -128,6 +128,11 @@ class Passage:
     """How many tokens the author sampled for it, in its own tokens and with those that were cut off;
     None: those of its ``ids`` that are used and no others."""
 
+    @property
+    def booked(self) -> int:
+        """How many tokens its author is booked."""
+        return len(self.ids) if self.sampled is None else self.sampled
+
 
 @runtime_checkable
 class Writer(Protocol):

@@ -34,8 +34,6 @@ class Request:
     """The prompt as tokens of the policy, for a guide that shares its tokenizer."""
     written_ids: tuple[int, ...] = ()
     """And what has been written after it."""
-    told_tokens: int = field(default=0, compare=False)
-    """How many of these stand in `messages` already: the turns of a dialogue in a chat that are over."""
     prompt_length: int | None = None
     """Characters of the prefix that are the prompt; None where that is all of it."""
     messages: Messages = ()
@@ -49,6 +47,8 @@ class Request:
     """The same as tokens of the policy, with those that add no text."""
     scores_end: bool = False
     """Whether it is also asked how probable it is that the text ends there."""
+    told_tokens: int = field(default=0, compare=False)
+    """How many of `written_ids` stand in `messages` already: the turns of a dialogue in a chat that are over."""
 
     @property
     def prompt(self) -> str:

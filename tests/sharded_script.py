@@ -21,6 +21,11 @@ from training_toys import build
 
 # Of 10 tokens a text, so that an optimizer step has several micro-batches and processes unequal numbers of them.
 UPDATE = {"minibatch": 8, "epochs": 1, "learning_rate": 1e-3, "max_micro_tokens": 25}
+# Processes write different numbers of turns.
+DIALOGUES: dict[str, Any] = {
+    "environment": {"name": "toys:says_d", "turns": 3},
+    "rollout": {"max_response_tokens": 9},
+}
 CASES: dict[str, dict[str, Any]] = {
     **{name: {"algorithm": name} for name in ALGORITHMS},
     # Each update uses all 64 prompts, so the help of the second depends on what the first one recorded.
@@ -37,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "encoder-decoder": {"algorithm": "ppo", "policy": letter_t5},
     "checkpointing": {"algorithm": "ppo", "update": {**UPDATE, "gradient_checkpointing": True}},
     "top-k": {"algorithm": "ppo", "rollout": {"top_k": 2}},
+    "dialogues": {"algorithm": "aggrevated", **DIALOGUES},
 }
 
 

@@ -222,6 +222,14 @@ class ChatTemplate:
             )
         return after
 
+    def ending(self, messages: Messages) -> str:
+        """What of `between` stands before the reply: what ends an answer, and what begins the user's message.
+
+        Raises:
+            UserError: see `prompt`.
+        """
+        return self.between(messages, _MARK).partition(_MARK)[0]
+
     def _rendered(self, messages: Messages, place: str, *, answers: bool | None) -> str:
         """
         Args:

@@ -167,6 +167,11 @@ class Config(_Strict):
         return self.output or Path("runs") / self.name
 
     @property
+    def turns(self) -> int:
+        """Of a dialogue at most; 1 without an environment."""
+        return 1 if self.environment is None else self.environment.turns
+
+    @property
     def foreseen(self) -> bool:
         """Whether it is known before an update is over which prompts the next one takes, and how much help it gives."""
         return not self.training.counts_tokens and self.rollout.draw == "passes"

@@ -22,6 +22,7 @@ from rlgf.config import load_config
         (["environment=calculator", "algorithm=bc"], "'bc' takes texts that stand already"),
         (["environment=calculator", "algorithm=exgrpo"], "'exgrpo' takes texts that stand already"),
         (["environment=calculator", "algorithm=dr-po"], "'dr-po' takes texts that stand already"),
+        (["environment=calculator", "algorithm=chord"], "'chord' takes texts that stand already"),
         (["environment=calculator", "algorithm=luffy"], "measures a roll-in in tokens ('algorithm.help.length.whole: true')"),
         (["environment=calculator", "algorithm=hinted-grpo"], "has 'algorithm.script.hint', which is of single texts"),
         (["environment=calculator", "algorithm=vineppo"], "has 'algorithm.branches', which is of single texts"),

@@ -40,6 +40,7 @@ CASES = (
     "encoder-decoder",
     "checkpointing",
     "top-k",
+    "dialogues",
 )
 """Of those of the script, which without names runs all."""
 SHARED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}

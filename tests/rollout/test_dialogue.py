@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from dialogues import LENGTH, SAMPLES, TURNS, Echo, collector, runs, sure
+from dialogues import LENGTH, SAMPLES, TURNS, Echo, Says, collector, runs, sure
 from safetensors.torch import load_file
 
 from resume_script import toy_trainer
@@ -21,6 +21,7 @@ from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.sampling import Sampling
+from rlgf.rollout.plan import update_asks
 from rlgf.run.update_metrics import describe
 from rlgf.types import Author, Sample
 from toys import FavouringGuide, letter_gpt, letter_t5
@@ -217,6 +218,16 @@ def test_replies_are_no_help(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, algorithm="aggrevated", **options)
     experience = trainer.assess(trainer.collect())
     assert not {"guide_cut", "guide_blank"} & describe(experience, trainer.row()).keys()
+
+
+@pytest.mark.parametrize("row", [PPO, sure(PPO_PLUS_PLUS), sure(AGGREVATED)], ids=lambda row: row.name)
+def test_no_author_samples_more_than_is_foreseen(policy: LanguageModel, row: Any) -> None:
+    """What stands behind the end of a turn, too."""
+    maker = collector(policy, Says("", "b"), FavouringGuide("b", 0.4))
+    maker.collect(SAMPLES, row)
+    asks = update_asks(row, maker.config, len(SAMPLES), 0, 0.0, 0, turns=TURNS)
+    for author in (Author.POLICY, Author.GUIDE):
+        assert maker.sampled[author] <= sum(ask.limit for ask in asks if ask.author is author)
 
 
 def test_a_reply_of_another_kind_is_one_sentence(policy: LanguageModel) -> None:

@@ -9,8 +9,9 @@ from dialogues import CHAT, Says, collector, runs, sure
 
 from rlgf.algorithms.catalog import PPO, PPO_PLUS_PLUS
 from rlgf.errors import UserError
-from rlgf.guides import Request
+from rlgf.guides import LocalGuide, Request
 from rlgf.models.language_model import LanguageModel
+from rlgf.models.sampling import Sampling
 from rlgf.types import Author, Message, Sample
 from toys import FavouringGuide, letter_gpt
 
@@ -72,6 +73,47 @@ def test_a_template_without_the_assistants_messages_is_refused(
     )
     with pytest.raises(UserError, match="leaves out what the assistant said before"):
         collector(policy, lambda turns, **known: "dd").collect(samples, PPO)
+
+
+def test_a_reply_stays_where_only_users_messages_end(policy: LanguageModel, samples: list[Sample]) -> None:
+    policy.tokenizer.chat_template = CHAT.replace(
+        "<end>{% endfor", "{{ '<end>' if m.role == 'user' else 'cc' }}{% endfor"
+    )
+    rollout = collector(policy, lambda turns, **known: "dd").collect(samples, PPO)
+    replies = [text for row in range(len(rollout)) for _, text in runs(rollout, row)[1::2]]
+    assert replies
+    assert set(replies) == {"ccadd.b"}
+
+
+def test_a_guide_with_another_template_reads_each_turn_once(
+    policy: LanguageModel, samples: list[Sample]
+) -> None:
+    other = letter_gpt(context=64, seed=3)
+    other.tokenizer.chat_template = CHAT.replace("'a' if", "'dd' if")
+    guide, read = LocalGuide(other, policy.tokenizer, Sampling()), []
+    plain = guide._read
+
+    def noted(request: Request, limit: int) -> tuple[list[int], list[int]]:
+        read.append((request, plain(request, limit)))
+        return read[-1][1]
+
+    guide._read = noted  # type: ignore[method-assign]
+    collector(policy, Says("dd", "b"), guide).collect(samples, sure(PPO_PLUS_PLUS))
+    later = [(request, ids) for request, ids in read if len(request.messages) > 1]
+    assert later
+    for request, (prompt, written) in later:
+        messages = [{"role": m.role, "content": m.content} for m in request.messages]
+        told = other.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert other.tokenizer.decode(prompt) == told
+        assert written == []
+
+
+def test_the_response_has_its_first_turn_after_a_beginning_in_the_prompt(policy: LanguageModel) -> None:
+    asked = (Message("user", "dc"), Message("assistant", "cc"))
+    guide = FavouringGuide("b", 1.0)
+    samples = [Sample("adc<end>bcc", messages=asked)] * 12
+    collector(policy, Says("dd", "b"), guide).collect(samples, sure(PPO_PLUS_PLUS))
+    assert {request.response for request in guide.requests} >= {"", "bdd"}
 
 
 def test_the_whole_response_is_known_to_a_guide() -> None:

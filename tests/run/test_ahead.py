@@ -61,6 +61,11 @@ CASES: dict[str, dict[str, Any]] = {
     "lols": {"algorithm": {"base": "lols", "explore_prob": 0.5}, "seed": 125},
     "an adapter": {"policy": {"lora": {"r": 2}}},
     "top-k": {"rollout": {"top_k": 3}},
+    "dialogues": {
+        "algorithm": {"base": "aggrevated", "help": {"probability": 0.5}},
+        "environment": {"name": "toys:says_d", "turns": 3},
+        "rollout": {"max_response_tokens": 9},
+    },
 }
 
 

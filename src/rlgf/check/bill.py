@@ -75,7 +75,7 @@ def _scored(sample: Sample) -> Request:
 def evaluation_bills(config: Config, samples: Sequence[Sample]) -> list[Bill]:
     """What ``rlgf eval`` asks of each guide."""
     bills = _bills(config.guide)
-    asks = evaluation_asks(Author.GUIDE, config.rollout, len(samples))
+    asks = evaluation_asks(Author.GUIDE, config.rollout, len(samples), config.turns)
     _add(bills, _asked(config.guide, asks, samples))
     return list(bills.values())
 

@@ -24,9 +24,8 @@ from rlgf.types import Author
 def told(found: Checked) -> Group:
     """The run in plain words."""
     config = found.config
-    turns = 1 if config.environment is None else config.environment.turns
     updates, samples = config.training.updates, len(found.train)
-    plans = list(planned(config.algorithm, config.rollout, updates, config.seed, samples, turns))
+    plans = list(planned(config.algorithm, config.rollout, updates, config.seed, samples, config.turns))
     parts: list[RenderableType] = [Text(f"{config.name}: {_headline(config)}", style="bold")]
     parts += [note(f"Missing: {said}") for said in found.missing.values()]
     parts += _algorithm(config, plans)
@@ -157,8 +156,11 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan]) -> Table:
             # The update that reaches a limit is finished.
             most = ends.get(author)
             run = sum(sums) if most is None else min(sum(sums), most + max(sums))
-            add(f"  written by {whose}", rollout.limit(author), max(sums), run)
+            # With an environment more is sampled than is used: what stands after the end of a turn is dropped.
+            did = "written" if config.turns == 1 else "sampled"
+            add(f"  {did} by {whose}", rollout.limit(author) * config.turns, max(sums), run)
     texts = validations(config) * evaluation.samples + evaluation.test_samples
+    response *= config.turns
     rows.add_row(Text("evaluation, by the policy"), f"{response:,}", "", f"{texts * response:,}")
     return rows
 

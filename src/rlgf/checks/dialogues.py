@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rlgf.algorithms import Span
 from rlgf.checks.rule import Rule
 from rlgf.types import Author
 
@@ -22,7 +23,8 @@ def an_environment_has_a_name(config: Config) -> str | None:
 
 def environments_answer_new_texts(config: Config) -> str | None:
     for row in config.algorithm.rows if config.environment is not None else ():
-        if {Author.REFERENCE, Author.PAST} & row.script.authors:
+        learned = any(term.on is Span.REFERENCES for term in row.terms.values())
+        if learned or {Author.REFERENCE, Author.PAST} & row.script.authors:
             return (
                 f"algorithm '{row.name}' takes texts that stand already, and an 'environment' answers turns as they are "
                 f"written: {_REMEDY}."

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from rlgf.chat import parted
 from rlgf.errors import UserError
 from rlgf.models.forward import Tokens
 from rlgf.objectives.alignment import Piece
@@ -46,6 +47,8 @@ class Request:
     """The same as tokens of the policy, with those that add no text."""
     scores_end: bool = False
     """Whether it is also asked how probable it is that the text ends there."""
+    told_tokens: int = field(default=0, compare=False)
+    """How many of `written_ids` stand in `messages` already: the turns of a dialogue in a chat that are over."""
 
     @property
     def prompt(self) -> str:
@@ -59,8 +62,10 @@ class Request:
     @property
     def response(self) -> str:
         """All of the response that stands already, the turns and replies of a dialogue included."""
-        before = 0 if self.sample is None else len(self.sample.messages)
-        return "".join(message.content for message in self.messages[before:]) + self.written
+        asked, begun = parted(() if self.sample is None else self.sample.messages)
+        said = "".join(message.content for message in self.messages[len(asked) :])
+        # What the prompt has of the first turn is no part of the response.
+        return said[len(begun) :] + self.written
 
 
 @runtime_checkable

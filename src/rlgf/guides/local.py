@@ -219,6 +219,8 @@ class LocalGuide:
             # What the policy reads, which may be cut, in between what this model's tokenizer puts around it.
             same = told == request.prompt
             prompt = self.policy_codec.inner(request.prompt_ids) if same else codec.encode_prompt(told)
+            # Its own template has written the turns that are over.
+            written = written if same else written[request.told_tokens :]
         elif is_encoder_decoder(model):
             prompt, written = codec.encode_prompt(told), codec.encode(request.written)
         else:

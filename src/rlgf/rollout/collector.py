@@ -282,17 +282,16 @@ class Collector:
         chosen = [(draft, min(limit, most)) for draft, limit in zip(drafts, limits, strict=True) if limit > 0]
         if not chosen:
             return
-        dialogue = None if author is Author.REFERENCE else self.dialogue
         parts = self._written(author, [draft for draft, _ in chosen], [limit for _, limit in chosen])
         for (draft, _), part in zip(chosen, parts, strict=True):
-            draft.add(author, part if dialogue is None else dialogue.turn(draft, part))
+            draft.add(author, part)
 
     def _written(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> Sequence[Passage]:
-        """What an author adds to each draft, whose tokens are booked."""
+        """What an author adds to each draft, in a dialogue at most one turn; its tokens are booked."""
         parts = self.writers[author].write(drafts, limits)
         if author is not Author.REFERENCE:
-            for part in parts:
-                self.sampled[author] += len(part.ids) if part.sampled is None else part.sampled
+            parts = parts if self.dialogue is None else list(map(self.dialogue.turn, drafts, parts))
+            self.sampled[author] += sum(part.booked for part in parts)
         return parts
 
 

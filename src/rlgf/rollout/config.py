@@ -28,7 +28,7 @@ class RolloutConfig(BaseModel):
     min_response_tokens: int = Field(default=0, ge=0)
     max_response_tokens: int = Field(default=48, ge=1)
     max_guide_tokens: int | None = Field(default=None, ge=1)
-    """How many tokens of a response the guide may write; default: all of them."""
+    """How many tokens of a response the guide may write, in a dialogue of each of its turns; default: all of them."""
     max_hint_tokens: Annotated[int, LATER] = Field(default=64, ge=1)
     """How many tokens a hint, with its template, may add to a prompt."""
     temperature: float = Field(default=1.0, gt=0)

@@ -120,11 +120,17 @@ class Dialogue:
         before = self.policy.context(draft.prompt_ids, draft.ids)
         if not draft.sample.messages:
             return self.policy.continuation(reply, before)[0]
-        between = self._template.between(parted(draft.sample.messages)[0], reply)
-        ids, _ = self.policy.codec.continuation(between, before, prompt=True)
-        # Of a turn that its author ended, the end that the template writes is there already.
-        end = next((n for n, token in enumerate(ids, start=1) if token in self.policy.end_ids), 0)
-        return ids[end:] if draft.finished else ids
+        asked, codec = parted(draft.sample.messages)[0], self.policy.codec
+        ids, _ = codec.continuation(self._template.between(asked, reply), before, prompt=True)
+        if not draft.finished:
+            return ids
+        # Of a turn that its author ended, the end that the template writes is there already, where it writes one.
+        ending, _ = codec.continuation(self._template.ending(asked), before, prompt=True)
+        return ids[self._end(ids) :] if self._end(ending) else ids
+
+    def _end(self, ids: Sequence[int]) -> int:
+        """How many tokens there are up to the first one that ends a text, it included; 0 without one."""
+        return next((n for n, token in enumerate(ids, start=1) if token in self.policy.end_ids), 0)
 
     def _tell(self, draft: Draft) -> None:
         """Put the dialogue so far into the messages of a chat."""

@@ -115,9 +115,10 @@ def _in_need(row: Algorithm) -> Algorithm:
     return row.model_copy(update={"help": row.help.model_copy(update={"gate": None, "length": longest})})
 
 
-def evaluation_asks(author: Author, config: RolloutConfig, prompts: int) -> list[Ask]:
-    """What an author is asked for where it is measured: one whole text for each prompt."""
-    return [Ask(author, number, 0, 0, config.limit(author)) for number in range(prompts)]
+def evaluation_asks(author: Author, config: RolloutConfig, prompts: int, turns: int = 1) -> list[Ask]:
+    """What an author is asked for where it is measured: one whole text, or dialogue, for each prompt."""
+    asks = (Ask(author, number, 0, 0, config.limit(author)) for number in range(prompts))
+    return [turn for ask in asks for turn in _in_turns(ask, turns, config)]
 
 
 def first_request(config: RolloutConfig, train: Sequence[Sample]) -> Request:
@@ -180,11 +181,12 @@ def _asks(
 
 
 def _in_turns(ask: Ask, turns: int, config: RolloutConfig) -> list[Ask]:
-    """What a dialogue asks an author for in place of one text: turns, with the tokens of one response together.
+    """What a dialogue asks an author for in place of one text: turns.
 
-    All but the first may have a whole response before them.
+    All but the first may have a whole response before them, and each may be as long as a response: what stands after
+    the text that ends a turn is dropped.
     """
-    later = replace(ask, written=config.max_response_tokens, limit=0)
+    later = replace(ask, written=config.max_response_tokens)
     return [ask, *[later] * (turns - 1)]
 
 

@@ -126,7 +126,12 @@ class Passage:
     """What each token was drawn from, where truncated sampling cut something off."""
     sampled: int | None = None
     """How many tokens the author sampled for it, in its own tokens and with those that were cut off;
-    None: these ``ids`` and no others."""
+    None: those of its ``ids`` that are used and no others."""
+
+    @property
+    def booked(self) -> int:
+        """How many tokens its author is booked."""
+        return len(self.ids) if self.sampled is None else self.sampled
 
 
 @runtime_checkable
@@ -168,7 +173,13 @@ class PolicyWriter:
         ]
         written = self.sampler.write(beginnings, self.sampling, keep_sets=True)
         return [
-            Passage(one.token_ids.tolist(), one.logprobs.tolist(), one.finished, kept=one.kept)
+            Passage(
+                one.token_ids.tolist(),
+                one.logprobs.tolist(),
+                one.finished,
+                kept=one.kept,
+                sampled=len(one.token_ids),
+            )
             for one in written
         ]
 
@@ -225,6 +236,7 @@ class GuideWriter:
                 seed=seeding.derive(draft.turn_seed, "guide"),
                 prompt_ids=tuple(draft.prompt_ids),
                 written_ids=tuple(draft.ids),
+                told_tokens=draft.told_tokens,
                 prompt_length=len(draft.told.prompt),
                 messages=draft.told.messages,
                 sample=draft.sample,

@@ -141,7 +141,7 @@ def _per_token(some: Experience, learned: Bool[Tensor, "N T"]) -> dict[str, Floa
         found["kl"] = torch.where(by_policy, kl, torch.nan)
         found["ratio"] = torch.where(by_policy, ratio, torch.nan)
     if scored.values is not None:
-        found["values"] = torch.where(rollout.response_mask, scored.values, torch.nan)
+        found["values"] = torch.where(rollout.authored, scored.values, torch.nan)
     return {name: values[:, :MOST_TOKENS] for name, values in found.items()}
 
 

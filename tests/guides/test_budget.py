@@ -52,7 +52,9 @@ def test_what_is_in_the_cache_does_not_count_against_a_budget(tmp_path: Path) ->
 
 
 def test_a_spent_budget_advises_only_what_is_not_set() -> None:
-    stop, on = (over_budget(BudgetConfig(calls=1, then=then), Usage(calls=1)) for then in ("stop", "unguided"))
+    stop, on = (
+        over_budget(BudgetConfig(calls=1, then=then), Usage(calls=1)) for then in ("stop", "unguided")
+    )
     assert stop.endswith("or set 'guide.budget.then: unguided'.")
     assert on.endswith("'guide.budget' {'calls': 1}.")
 

@@ -120,12 +120,14 @@ def read_json(text: str) -> None:
 
 
 def read_yaml(block: Block, base: Source) -> None:
-    """As a reward model's recipe, as a recipe that is whole, or as a part of one that is laid over another."""
+    """As a reward model's recipe, as a comparison, as a recipe that is whole, or as a part of one that is laid over another."""
     found = yaml.safe_load(block.text)
     path = Path(block.title or "block.yaml")
     path.write_text(block.text)
     if "kind" in found:
         load_reward_recipe(str(path))
+    elif "baseline" in found:
+        load_comparison(str(path))
     elif {"task", "policy"} <= found.keys():
         load_config(path)
     else:

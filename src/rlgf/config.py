@@ -68,7 +68,7 @@ class PolicyConfig(_Strict):
     @model_validator(mode="after")
     def _one_source(self) -> PolicyConfig:
         if self.model is not None and self.scratch is not None:
-            raise ValueError("give exactly one of 'model' and 'scratch'")
+            raise ValueError("give exactly one of 'model' and 'scratch' (null takes the other away)")
         if self.lora is not None:
             check_installed("'policy.lora'")
         if self.quantization is not None and (self.lora is None or self.scratch is not None):

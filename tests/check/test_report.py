@@ -39,6 +39,12 @@ def test_optimizer_steps_are_counted(algorithm: str, monkeypatch: pytest.MonkeyP
         assert len(steps) == at_most
 
 
+def test_a_split_with_fewer_prompts_than_are_wanted_counts_those() -> None:
+    text = " ".join(shown("evaluation.samples=256", "evaluation.test_samples=7").split())
+    assert "4 times 64 prompts of 'validation', 7 of 'test' at the end" in text
+    assert f"evaluation, by the policy 6 {(4 * 64 + 7) * 6:,}" in text
+
+
 @pytest.mark.parametrize(("updates", "every"), [(5, 2), (4, 2), (1, 5)])
 def test_evaluations_are_counted(
     updates: int, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from rlgf.algorithms import ALGORITHMS
 from rlgf.cli import app
 from rlgf.packaged import RECIPES, recipe_names, recipe_summary
 
@@ -15,6 +16,11 @@ from rlgf.packaged import RECIPES, recipe_names, recipe_summary
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test here may find a recipe because it runs in the checkout."""
     monkeypatch.chdir(tmp_path)
+
+
+def test_no_name_of_an_algorithm_is_broken_in_a_narrow_window() -> None:
+    done = CliRunner().invoke(app, ["algorithms"], env={"COLUMNS": "80"})
+    assert [name for name in ALGORITHMS if f" {name} " not in done.output] == []
 
 
 def test_the_command_lists_every_recipe_with_its_sentence() -> None:

@@ -41,3 +41,8 @@ def test_train_with_trls_quickstart_reward(tmp_path: Path, monkeypatch: pytest.M
     main()
     totals = json.loads((tmp_path / "run" / "summary.json").read_text())["totals"]["policy"]
     assert totals["reward"] > 0
+    # The data has no references, so the authors that there are by default leave them out.
+    saved = ["policy.scratch=null", "policy.model=run/policy"]
+    monkeypatch.setattr("sys.argv", ["rlgf", "eval", "recipe.yaml", *saved, "--output", "texts"])
+    main()
+    assert [path.name for path in Path("texts").iterdir()] == ["policy.jsonl"]

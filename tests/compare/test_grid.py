@@ -12,6 +12,7 @@ from rich.console import Console
 from rlgf.compare.finished import FinishedRuns
 from rlgf.compare.grid import Comparison, load_comparison, run_comparison
 from rlgf.errors import UserError
+from rlgf.evaluation.files import WATCHED
 from rlgf.run.display import Display
 
 QUIET = Display(Console(quiet=True))
@@ -48,6 +49,27 @@ def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: C
     assert not list(comparison.runs.rglob("checkpoints"))
     run_comparison(comparison, display=QUIET)
     assert {path: path.stat().st_mtime_ns for path in comparison.runs.rglob("summary.json")} == written
+
+
+def test_a_comparison_needs_neither_references_nor_a_judge(comparison: Comparison, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "ab"}\n')
+    files = dict.fromkeys(("train", "validation", "test"), str(tmp_path / "rows.jsonl"))
+    task = {"task": {"name": "data", "options": {**files, "reference_field": None}}}
+    (tmp_path / "task.yaml").write_text(json.dumps(task))
+    bare = comparison.model_copy(
+        update={
+            "settings": {"plain": (*comparison.settings["plain"], str(tmp_path / "task.yaml"))},
+            "seeds": 1,
+            "metrics": WATCHED,
+        }
+    )
+    run_comparison(bare, display=QUIET)
+    lines = (comparison.results / "toy.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert table[0].startswith(
+        "| | seeds | reward | kl | output perplexity | reward minus ppo | policy tokens |"
+    )
+    assert [line.split("|")[1].strip() for line in table[2:]] == ["start", "guide", "ppo", "ppo++"]
 
 
 def test_all_runs_have_the_same_budget(comparison: Comparison) -> None:

@@ -13,6 +13,9 @@ from chat_toys import asked_over_http
 from faulty_server import FaultyServer, serving
 from rlgf.errors import UserError
 from rlgf.guides import BudgetSpentError, Request
+from rlgf.guides.base import Usage
+from rlgf.guides.budget import over_budget
+from rlgf.guides.http_config import BudgetConfig
 from rlgf.types import Message
 
 
@@ -46,6 +49,14 @@ def test_what_is_in_the_cache_does_not_count_against_a_budget(tmp_path: Path) ->
         asked = requests(9) + requests(3, start=9)
         assert len(poor.write(asked)) == 12
         assert (poor.usage.calls, poor.usage.cached) == (3, 9)
+
+
+def test_a_spent_budget_advises_only_what_is_not_set() -> None:
+    stop, on = (
+        over_budget(BudgetConfig(calls=1, then=then), Usage(calls=1)) for then in ("stop", "unguided")
+    )
+    assert stop.endswith("or set 'guide.budget.then: unguided'.")
+    assert on.endswith("'guide.budget' {'calls': 1}.")
 
 
 def test_a_limited_budget_counts_every_message(monkeypatch: pytest.MonkeyPatch) -> None:

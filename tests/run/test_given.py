@@ -15,7 +15,7 @@ from rlgf.errors import UserError
 from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
-from rlgf.run.given import Given, configured
+from rlgf.run.given import Given, _language_model, configured
 from rlgf.run.trainer import Trainer
 from toys import LetterTask, letter_gpt, letter_tokenizer, says_d, share_of_a
 
@@ -92,6 +92,8 @@ def test_what_would_not_be_used_is_refused(tmp_path: Path) -> None:
         Trainer(config, policy=letter_gpt(), task=LetterTask(), train=data)
     with pytest.raises(UserError, match="'tokenizer' belongs to a model given as 'policy'"):
         Trainer(config, tokenizer=letter_tokenizer("abcd"))
+    with pytest.raises(UserError, match=r"is a str\): a model by name is the recipe's 'policy.model'"):
+        _language_model("gpt2", letter_tokenizer("abcd"))
     parts = build_parts(config, policy=letter_gpt())
     for given in (
         {"reward": share_of_a},

@@ -20,10 +20,10 @@ def algorithm_table() -> Group:
         "terms: loss on the tokens",
         "KL penalty in the",
     ):
-        rows.add_column(column, overflow="fold")
+        rows.add_column(column, overflow="fold", no_wrap=column == "name")
     sources = Table(title="Where they come from", show_lines=True)
     for column in ("name", "what it does", "equation", "paper"):
-        sources.add_column(column, overflow="fold")
+        sources.add_column(column, overflow="fold", no_wrap=column == "name")
     for algorithm in ALGORITHMS.values():
         cells = (
             _cells(algorithm)

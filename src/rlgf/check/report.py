@@ -18,6 +18,7 @@ from rlgf.check.words import row_words, schedule, term_words
 from rlgf.config import Config
 from rlgf.rollout.plan import UpdatePlan, planned
 from rlgf.run.memory import Estimate, estimated, memory
+from rlgf.tasks import load_split
 from rlgf.types import Author
 
 
@@ -26,11 +27,12 @@ def told(found: Checked) -> Group:
     config = found.config
     updates, samples = config.training.updates, len(found.train)
     plans = list(planned(config.algorithm, config.rollout, updates, config.seed, samples, config.turns))
+    held_out = _held_out(found)
     parts: list[RenderableType] = [Text(f"{config.name}: {_headline(config)}", style="bold")]
     parts += [note(f"Missing: {said}") for said in found.missing.values()]
     parts += _algorithm(config, plans)
-    parts += [titled("Sizes"), topics(_sizes(config, plans, len(found.train)))]
-    parts += [titled("Tokens, at most"), _tokens(config, plans)]
+    parts += [titled("Sizes"), topics(_sizes(config, plans, len(found.train), held_out))]
+    parts += [titled("Tokens, at most"), _tokens(config, plans, held_out)]
     parts += [titled("Memory, estimated"), *_memory(found)]
     if config.guide is not None:
         parts += [titled("Asked of the guide, at most"), *asked(found, plans)]
@@ -98,7 +100,17 @@ def validations(config: Config) -> int:
     return 1 + updates // every + (updates % every != 0)
 
 
-def _sizes(config: Config, plans: Sequence[UpdatePlan], samples: int) -> dict[str, str]:
+def _held_out(found: Checked) -> tuple[int, int]:
+    """How many prompts of the validation and of the test split are measured: a split may have fewer than are wanted."""
+    assert found.task is not None, "loaded, or this would not be told"
+    wanted = {"validation": found.config.evaluation.samples, "test": found.config.evaluation.test_samples}
+    validation, test = (min(count, len(load_split(found.task, split))) for split, count in wanted.items())
+    return validation, test
+
+
+def _sizes(
+    config: Config, plans: Sequence[UpdatePlan], samples: int, held_out: tuple[int, int]
+) -> dict[str, str]:
     prompts = sorted({plan.prompts for plan in plans})
     steps = [steps_per_update(config, plan.row) for plan in plans]
     total = sum(plan.prompts for plan in plans)
@@ -112,8 +124,8 @@ def _sizes(config: Config, plans: Sequence[UpdatePlan], samples: int) -> dict[st
         **_engine(config),
         "training": f"{update.epochs} epochs in minibatches of {update.minibatch} episodes, learning rate {rate}",
         "optimizer steps": f"{span(sorted(set(steps)))} per update, {sum(steps):,} in all{early}",
-        "evaluation": f"{validations(config)} times {config.evaluation.samples:,} prompts of 'validation', "
-        f"{config.evaluation.test_samples:,} of 'test' at the end",
+        "evaluation": f"{validations(config)} times {held_out[0]:,} prompts of 'validation', "
+        f"{held_out[1]:,} of 'test' at the end",
     }
 
 
@@ -136,8 +148,8 @@ def _engine(config: Config) -> dict[str, str]:
     return {"sampler": f"{who}; advantages of its tokens are {weighed}"}
 
 
-def _tokens(config: Config, plans: Sequence[UpdatePlan]) -> Table:
-    rollout, evaluation = config.rollout, config.evaluation
+def _tokens(config: Config, plans: Sequence[UpdatePlan], held_out: tuple[int, int]) -> Table:
+    rollout = config.rollout
     rows = table("", "each text", "per update", "run", numbers=3)
     episodes, updates = rollout.episodes, config.training.updates
 
@@ -159,7 +171,7 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan]) -> Table:
             # With an environment more is sampled than is used: what stands after the end of a turn is dropped.
             did = "written" if config.turns == 1 else "sampled"
             add(f"  {did} by {whose}", rollout.limit(author) * config.turns, max(sums), run)
-    texts = validations(config) * evaluation.samples + evaluation.test_samples
+    texts = validations(config) * held_out[0] + held_out[1]
     response *= config.turns
     rows.add_row(Text("evaluation, by the policy"), f"{response:,}", "", f"{texts * response:,}")
     return rows

@@ -46,7 +46,8 @@ def train(
 def evaluate(
     sources: Sources,
     author: Annotated[
-        list[str] | None, typer.Option(help="policy, guide or reference; repeat for several. Default: all.")
+        list[str] | None,
+        typer.Option(help="policy, guide or reference; repeat for several. Default: all that there are."),
     ] = None,
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
     output: Annotated[Path | None, typer.Option(help="Folder for a JSON-lines file an author.")] = None,
@@ -58,10 +59,11 @@ def evaluate(
     from rlgf.types import Author as Who
 
     config = load_config(*sources)
-    names = author or ["policy", *(["guide"] if config.guide else []), "reference"]
     rows = {}
     with closing(Trainer(config, evaluates=True)) as trainer, distributed.one_fate():
-        for name in names:
+        referenced = trainer.parts.has_references(split)
+        there = {"policy": True, "guide": config.guide is not None, "reference": referenced}
+        for name in author or [name for name, is_there in there.items() if is_there]:
             if name.upper() not in Who.__members__ or name == "nobody":
                 raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")
             evaluation = trainer.evaluate(Who[name.upper()], split)

@@ -182,17 +182,19 @@ def train_once(config: Config, display: Display) -> None:
 
 
 def _measure_authors(comparison: Comparison, setting: str, path: Path, display: Display) -> None:
-    """The start policy, each guide and the data's own texts on the test split, once a setting."""
+    """The start policy, each guide and the data's own texts, if any, on the test split, once a setting."""
     path.parent.mkdir(parents=True, exist_ok=True)
     configs = [comparison.config(setting, name, 0) for name in comparison.algorithms]
     guided = {config.guide.label: config for config in configs if config.guide is not None}
     measured: dict[str, dict[str, float]] = {}
     with closing(Trainer(configs[0], display=display)) as trainer:
         measured["start"] = trainer.evaluate(Author.POLICY).totals
-        reference = trainer.evaluate(Author.REFERENCE).totals
+        referenced = trainer.parts.has_references("test")
+        reference = trainer.evaluate(Author.REFERENCE).totals if referenced else None
     for guide, config in guided.items():
         name = "guide" if len(guided) == 1 else f"guide {guide}"
         with closing(Trainer(config, display=display)) as trainer:
             measured[name] = trainer.evaluate(Author.GUIDE).totals
-    measured["reference text"] = reference
+    if reference is not None:
+        measured["reference text"] = reference
     path.write_text(to_json(measured, indent=1))

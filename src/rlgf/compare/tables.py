@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -57,14 +57,16 @@ def _rows(
     baseline = by_algorithm.get(comparison.baseline, {})
     level = _level([run.curve for run in baseline.values()])
     # A reward that can be fooled has a judge beside it, and pays for leaving the start.
-    frontiers = [run.frontier for finished in by_algorithm.values() for run in finished.values()]
-    budget = _usual_kl(frontiers) if "judge" in comparison.metrics else None
+    every = [run for finished in by_algorithm.values() for run in finished.values()]
+    budget = _usual_kl([run.frontier for run in every]) if "judge" in _measured(comparison, every) else None
     for algorithm, finished in by_algorithm.items():
         row: dict[str, Any] = {"setting": setting, "who": algorithm, "seeds": len(finished)}
-        for metric in comparison.metrics:
+        measured = _measured(comparison, finished.values())
+        for metric in measured:
             _put(row, metric, interval([run.totals[metric] for run in finished.values()]))
         if algorithm != comparison.baseline:
-            for metric in _compared(comparison):
+            both = set(measured).intersection(_measured(comparison, baseline.values()))
+            for metric in filter(both.__contains__, _compared(comparison)):
                 difference = paired_difference(
                     {seed: run.totals[metric] for seed, run in finished.items()},
                     {seed: run.totals[metric] for seed, run in baseline.items()},
@@ -84,6 +86,11 @@ def _rows(
         row["minutes a run"] = sum(run.seconds for run in finished.values()) / len(finished) / 60
         rows.append(row)
     return rows
+
+
+def _measured(comparison: Comparison, runs: Collection[Finished]) -> list[str]:
+    """The metrics that all of some runs have: without a judge or references there are none of theirs."""
+    return [metric for metric in comparison.metrics if all(metric in run.totals for run in runs)]
 
 
 def _level(curves: Sequence[Sequence[tuple[float, float]]]) -> float | None:
@@ -123,8 +130,9 @@ def _put(row: dict[str, Any], name: str, value: Interval) -> None:
 
 def _markdown(comparison: Comparison, rows: list[dict[str, Any]]) -> str:
     differences = [f"{metric} minus {comparison.baseline}" for metric in _compared(comparison)]
-    equal = [name for name in ("reward at equal KL",) if any(name in row for row in rows)]
-    columns = [*comparison.metrics, *differences, *equal, *_COUNTS, "reached level", "minutes a run"]
+    columns = [*comparison.metrics, *differences, "reward at equal KL"]
+    columns = [name for name in columns if any(name in row for row in rows)]
+    columns += [*_COUNTS, "reached level", "minutes a run"]
     page = f"{comparison.name}.html"
     lines = [
         f"# {comparison.name}",

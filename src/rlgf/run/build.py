@@ -70,6 +70,10 @@ class Parts:
         """
         return load_split(self.task, split)
 
+    def has_references(self, split: str) -> bool:
+        """Whether the data has texts of its own for the prompts of a split, which can be measured too."""
+        return bool(self.held_out(split)[0].references)
+
 
 def build_parts(
     config: Config,

@@ -62,14 +62,17 @@ def gathered(
     """
     if task is not None and data.get("train") is not None:
         raise UserError("'task' and 'train' are both the run's data: give one of them.")
-    if tokenizer is not None and not isinstance(policy, PreTrainedModel):
+    if tokenizer is not None and (policy is None or isinstance(policy, LanguageModel)):
         raise UserError("'tokenizer' belongs to a model given as 'policy': give that too, or leave it out.")
     if data.get("train") is None and any(split is not None for split in data.values()):
         raise UserError("'validation' and 'test' need 'train' beside them.")
     if task is None and data.get("train") is not None:
         task = MemoryTask(**data)
     if guide is not None and not isinstance(guide, Guide):
-        raise UserError(f"'guide' must have a method write(requests), and {type(guide).__name__} has none.")
+        raise UserError(
+            f"'guide' must have a method write(requests), and {type(guide).__name__} has none: a guide by name or "
+            "by settings is the recipe's section 'guide'."
+        )
     if environment is not None and not callable(environment):
         raise UserError(
             f"'environment' must be a function such as f(turns, **kwargs) (it is a {type(environment).__name__})."
@@ -82,11 +85,11 @@ def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> L
     if policy is None or isinstance(policy, LanguageModel):
         return policy
     if not isinstance(policy, PreTrainedModel):
-        hint = (
-            ": give its base model, and the adapter as 'peft_config'"
-            if hasattr(policy, "peft_config")
-            else ""
-        )
+        hint = ""
+        if hasattr(policy, "peft_config"):
+            hint = ": give its base model, and the adapter as 'peft_config'"
+        elif isinstance(policy, str):
+            hint = ": a model by name is the recipe's 'policy.model'"
         raise UserError(f"'policy' must be a model of transformers (it is a {type(policy).__name__}){hint}.")
     if tokenizer is None:
         name = str(policy.name_or_path)

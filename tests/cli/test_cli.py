@@ -77,3 +77,9 @@ def test_a_traceback_that_never_reaches_the_users_code_is_shown_whole(
     assert command(["train"], monkeypatch) == 1
     said = capsys.readouterr().err
     assert "json.decoder.JSONDecodeError" in said
+
+
+def test_ctrl_c_is_no_success(late: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that goes on after a good run must not go on after a broken-off one."""
+    (tmp_path / "raises_late.py").write_text("def r(completions): raise KeyboardInterrupt")
+    assert command(["train", *late], monkeypatch) == 130

@@ -219,6 +219,11 @@ def test_an_equals_sign_does_not_hide_a_missing_recipe(tmp_path: Path) -> None:
     assert load_config(BASE, str(path)).seed == 7
 
 
+def test_an_override_may_be_longer_than_a_file_name(tmp_path: Path) -> None:
+    assert load_config(BASE, "name=" + "long" * 100).name == "long" * 100
+    assert "there is no recipe" in refusal("long" * 100)
+
+
 def test_a_value_that_is_no_reference_is_one_sentence() -> None:
     assert "not valid YAML" in refusal(BASE, {"name": "${"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -158,7 +159,8 @@ def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dic
     if isinstance(source, Mapping):
         return dict(source)
     path = Path(source)
-    override = isinstance(source, str) and "=" in source and not path.is_file()
+    # Not the method of the path, which raises for a text that is longer than a name may be.
+    override = isinstance(source, str) and "=" in source and not os.path.isfile(path)
     if not override:
         path = find_recipe(source, folder)
     what = f"the override {source}" if override else f"the recipe {path}"

@@ -111,7 +111,7 @@ class Evaluator:
             # A number that a reward logged stands for all texts that it scored together.
             said = [(share.logged[name], len(share.texts)) for share in shares if name in share.logged]
             total = sum(value * number for value, number in said) / sum(number for _, number in said)
-            found[name] = MetricResult(total)
+            found.setdefault(name, MetricResult(total))  # as in training, a name of ours stays ours
         extra: dict[str, list[Any]] = {}
         for name in shares[0].extra:
             extra[name] = [value for share in shares for value in share.extra.get(name, [])]

@@ -90,6 +90,8 @@ def test_what_would_not_be_used_is_refused(tmp_path: Path) -> None:
     data = [{"prompt": "a"}]
     with pytest.raises(UserError, match="'task' and 'train' are both the run's data"):
         Trainer(config, policy=letter_gpt(), task=LetterTask(), train=data)
+    with pytest.raises(UserError, match=r"'task' is a type, which has no method load\(split\)"):
+        Trainer(config, policy=letter_gpt(), task=LetterTask)
     with pytest.raises(UserError, match="'tokenizer' belongs to a model given as 'policy'"):
         Trainer(config, tokenizer=letter_tokenizer("abcd"))
     parts = build_parts(config, policy=letter_gpt())

@@ -21,6 +21,7 @@ from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.tasks import Task
+from rlgf.tasks.base import require_task
 from rlgf.tasks.memory import MemoryTask
 
 
@@ -68,6 +69,8 @@ def gathered(
         raise UserError("'validation' and 'test' need 'train' beside them.")
     if task is None and data.get("train") is not None:
         task = MemoryTask(**data)
+    if task is not None:
+        require_task(task, "'task' is")
     if guide is not None and not isinstance(guide, Guide):
         raise UserError(f"'guide' must have a method write(requests), and {type(guide).__name__} has none.")
     if environment is not None and not callable(environment):

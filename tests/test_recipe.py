@@ -136,6 +136,7 @@ def test_a_missing_section_is_named(section: str) -> None:
         ("algorithm.gamma=1.1", ["'algorithm.gamma'", "1.1", "less than or equal to 1"]),
         ("training.trackers=tensorboard", ["'training.trackers'", "a list, such as [tensorboard]"]),
         ("training.trackers=null", ["'training.trackers'", "a list, such as [], which is empty"]),
+        ("output=~/runs", ["'output'", "'~' is not expanded in a recipe"]),
         ("output=true", ["'output'", "it must be a path"]),
         ("evaluation.metrics=[null]", ["'evaluation.metrics.0'", "with keys such as name, options"]),
         (

@@ -83,3 +83,12 @@ def test_ctrl_c_is_no_success(late: list[str], tmp_path: Path, monkeypatch: pyte
     """A script that goes on after a good run must not go on after a broken-off one."""
     (tmp_path / "raises_late.py").write_text("def r(completions): raise KeyboardInterrupt")
     assert command(["train", *late], monkeypatch) == 130
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_models_load(
+    late: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run" / "checkpoints" / "000001").mkdir(parents=True)
+    absent = "policy={model: nowhere, scratch: null}"
+    assert command(["train", *late, absent], monkeypatch) == 2
+    assert "run already holds a run: --resume goes on with it" in capsys.readouterr().err

@@ -162,6 +162,10 @@ def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dic
     """
     if isinstance(source, Mapping):
         return dict(source)
+    if not isinstance(source, str | Path):
+        raise UserError(
+            f"a recipe must be a path, a name, an override such as seed=1 or a mapping (it is {source!r:.60})."
+        )
     path = Path(source)
     # Not the method of the path, which raises for a text that is longer than a name may be.
     override = isinstance(source, str) and "=" in source and not os.path.isfile(path)

@@ -172,7 +172,12 @@ def check_vocabulary(what: str, model: PreTrainedModel, tokenizer: PreTrainedTok
     assert isinstance(embeddings, Tensor)
     rows = embeddings.shape[0]
     folder = Path(tokenizer.name_or_path)
-    if largest >= rows and folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
+    if (
+        largest >= rows
+        and tokenizer.name_or_path
+        and folder.is_dir()
+        and not (folder / "tokenizer_config.json").is_file()
+    ):
         raise UserError(
             f"{what}: {folder} has no tokenizer_config.json, and without it its tokenizer has tokens that the model "
             "does not know."

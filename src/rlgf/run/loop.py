@@ -250,7 +250,7 @@ class TrainingLoop:
                 trainer=self.trainer,
                 **named,
             )
-            self.control = control or self.control
+            self.control = control if isinstance(control, TrainerControl) else self.control
 
 
 def _gained(folder: Path) -> float | None:

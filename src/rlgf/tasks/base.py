@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rlgf.errors import UserError, misfit, nearest
 from rlgf.registry import resolve
-from rlgf.types import Sample
+from rlgf.types import Sample, is_unicode
 
 SPLITS = ("train", "validation", "test")
 
@@ -86,7 +86,7 @@ def check_sample(sample: Any, place: str) -> None:
         if not isinstance(text, str):
             kind = "a text (it is" if name == "prompt" else "a tuple of texts (one is"
             raise UserError(f"{place}: '{name}' must be {kind} {text!r:.60}).")
-        if not _is_unicode(text):
+        if not is_unicode(text):
             raise UserError(
                 f"{place}: '{name}' has half of a surrogate pair, which is not a character: put U+FFFD in its place."
             )
@@ -94,14 +94,6 @@ def check_sample(sample: Any, place: str) -> None:
         raise UserError(
             f"{place}: 'columns' must be a mapping of names to values (it is {sample.columns!r:.60})."
         )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def build_from(factory: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:

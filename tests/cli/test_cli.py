@@ -92,3 +92,16 @@ def test_a_folder_that_holds_a_run_is_refused_before_models_load(
     absent = "policy={model: nowhere, scratch: null}"
     assert command(["train", *late, absent], monkeypatch) == 2
     assert "run already holds a run: --resume goes on with it" in capsys.readouterr().err
+
+
+def test_what_evaluations_are_written_to_is_looked_at_before_models_load(
+    late: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").touch()
+    absent = "policy={model: nowhere, scratch: null}"
+    assert command(["eval", *late, absent, "--output", "taken"], monkeypatch) == 2
+    assert "taken cannot be written: Not a directory; set another --output." in capsys.readouterr().err
+
+
+def test_a_port_that_there_is_not_is_refused(late: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(["serve-sampler", *late, "--port", "99999"], monkeypatch) == 2

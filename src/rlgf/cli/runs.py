@@ -57,10 +57,13 @@ def evaluate(
     """Measure the recipe's policy (policy.model=FOLDER), its guide and the data's own texts."""
     from rlgf import distributed
     from rlgf.config import load_config
+    from rlgf.run.agreement import require_writable
     from rlgf.run.trainer import Trainer
     from rlgf.types import Author as Who
 
     config = load_config(*sources)
+    if output is not None:
+        require_writable(output, "--output")
     names = author or ["policy", *(["guide"] if config.guide else []), "reference"]
     rows = {}
     with closing(Trainer(config, evaluates=True)) as trainer, distributed.one_fate():

@@ -42,8 +42,16 @@ def require_output(folder: Path, resume: bool) -> None:
     Raises:
         UserError: it cannot be written, or holds a run that is not to be gone on with, or cannot be.
     """
-    if os.environ.get("RANK", "0") != "0":  # of several processes the main one writes, and speaks
-        return
+    if os.environ.get("RANK", "0") == "0":  # of several processes the main one writes, and speaks
+        require_writable(folder, "'output'")
+        checkpoint_of(folder, resume)
+
+
+def require_writable(folder: Path, field: str) -> None:
+    """
+    Raises:
+        UserError: it is not a folder that can be made or written into.
+    """
     try:
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         reason = "Not a directory" if not there.is_dir() else "Permission denied"
@@ -51,8 +59,7 @@ def require_output(folder: Path, resume: bool) -> None:
     except OSError as error:  # a name that is too long
         reason, fits = str(error.strerror), False
     if not fits:
-        raise UserError(f"the output folder {folder} cannot be written: {reason}; set another 'output'.")
-    checkpoint_of(folder, resume)
+        raise UserError(f"the output folder {folder} cannot be written: {reason}; set another {field}.")
 
 
 def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progress) -> Progress:

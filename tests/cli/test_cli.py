@@ -105,3 +105,13 @@ def test_what_evaluations_are_written_to_is_looked_at_before_models_load(
 
 def test_a_port_that_there_is_not_is_refused(late: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert command(["serve-sampler", *late, "--port", "99999"], monkeypatch) == 2
+
+
+def test_data_without_references_is_measured_without_them(
+    late: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default an evaluation asks every author that there is, and tells of none before all are done."""
+    bare = ["task.options.reference_field=null", "reward={name: length, options: {target: 3}}"]
+    monkeypatch.setattr(sys, "argv", ["rlgf", "eval", *late, *bare])
+    cli.main()
+    assert "reference" not in capsys.readouterr().out.replace("reference perplexity", "")

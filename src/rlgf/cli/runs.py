@@ -64,9 +64,10 @@ def evaluate(
     config = load_config(*sources)
     if output is not None:
         require_writable(output, "--output")
-    names = author or ["policy", *(["guide"] if config.guide else []), "reference"]
     rows = {}
     with closing(Trainer(config, evaluates=True)) as trainer, distributed.one_fate():
+        there = trainer.parts.held_out(split)[0].references
+        names = author or ["policy", *(["guide"] if config.guide else []), *(["reference"] if there else [])]
         for name in names:
             if name.upper() not in Who.__members__ or name == "nobody":
                 raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")

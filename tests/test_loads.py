@@ -131,6 +131,20 @@ def test_a_tokenizer_larger_than_the_embeddings_is_named(world: World, folder: s
     assert "largest token id is 8, and the model has embeddings for 3 tokens" in said
 
 
+@pytest.mark.parametrize("folder", ["model", "guide"])
+def test_a_model_without_any_tokenizer_is_said_to_have_none(
+    world: World, folder: str, tmp_path: Path
+) -> None:
+    """The library would make one up."""
+    kept = [shutil.move(file, tmp_path) for file in (world.root / folder).glob("token*")]
+    try:
+        said = world.run(world.recipe_for(folder))
+    finally:
+        for file in kept:
+            shutil.move(file, world.root / folder)
+    assert f"{world.root / folder} has no tokenizer, such as tokenizer.json" in said
+
+
 @pytest.mark.parametrize(
     "name", ["nothing", "./nothing", "nobody/nothing", "/nowhere/at/all", "", "a b", "data/train.jsonl"]
 )

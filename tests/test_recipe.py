@@ -78,6 +78,8 @@ def what_is_said_of(*sources: dict[str, Any]) -> str | None:
         ),
         ("update.learning_rate.strat=1", "'update.learning_rate.strat'", "'start'"),
         ("evaluation.language_model.modl=gpt2", "'evaluation.language_model.modl'", "'model'"),
+        ("algorithm.terms.policy.wieght=2", "'algorithm.terms.policy.wieght'", "'weight'"),
+        ("evaluation.metrics=[{name: words, option: {}}]", "'evaluation.metrics.0.option'", "'options'"),
     ],
 )
 def test_an_unknown_key_names_the_nearest_known_one(override: str, key: str, suggestion: str) -> None:
@@ -132,6 +134,17 @@ def test_a_missing_section_is_named(section: str) -> None:
         ("rollout.episodes.x=3", ["'rollout.episodes'", "integer"]),
         ("rollout.temperature=0", ["'rollout.temperature'", "greater than 0"]),
         ("algorithm.gamma=1.1", ["'algorithm.gamma'", "1.1", "less than or equal to 1"]),
+        ("training.trackers=tensorboard", ["'training.trackers'", "a list, such as [tensorboard]"]),
+        ("training.trackers=null", ["'training.trackers'", "a list, such as [], which is empty"]),
+        ("output=~/runs", ["'output'", "'~' is not expanded in a recipe"]),
+        ("output=true", ["'output'", "it must be a path"]),
+        ("evaluation.metrics=[null]", ["'evaluation.metrics.0'", "with keys such as name, options"]),
+        (
+            "algorithm={base: ppo, explore_prob: 1}",
+            ["'algorithm.explore_prob' does not go with the other keys"],
+        ),
+        ("guide={url: u, file: a.jsonl}", ["'guide.file' does not go with the other keys of 'guide'"]),
+        ("algorithm={explore: ppo, imitate: bc}", ["a mixture: give it a 'name', or a 'base'"]),
         ("training.trackers=[comet]", ["'training.trackers", "comet", "tensorboard"]),
         ("policy.critic=shared", ["'policy.critic'", "'shared'", "'separate' or 'head'"]),
         ("update.learning_rate=fast", ["'update.learning_rate'", "'fast'"]),
@@ -217,6 +230,11 @@ def test_an_override_that_is_no_yaml_is_named(override: str) -> None:
 def test_an_equals_sign_does_not_hide_a_missing_recipe(tmp_path: Path) -> None:
     path = recipe(tmp_path, "seed: 7\n", "lr=1.yaml")
     assert load_config(BASE, str(path)).seed == 7
+
+
+def test_an_override_may_be_longer_than_a_file_name(tmp_path: Path) -> None:
+    assert load_config(BASE, "name=" + "long" * 100).name == "long" * 100
+    assert "there is no recipe" in refusal("long" * 100)
 
 
 def test_a_value_that_is_no_reference_is_one_sentence() -> None:

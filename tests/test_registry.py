@@ -53,3 +53,18 @@ def test_a_table_imports_no_more_than_is_named() -> None:
 def test_what_cannot_be_resolved_is_one_sentence(name: str, sentence: str) -> None:
     with pytest.raises(UserError, match=f"thing '{name}'.*{sentence}"):
         resolve(name, {"here": "rlgf.errors:UserError"}, "thing")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("def f(:\n", r"cannot be imported \(invalid syntax \(mine.py, line 1\)\)"),
+        ("def f():\n\tif 1:\n        pass\n", "cannot be imported .*inconsistent use of tabs"),
+        ("import sys\nsys.exit(3)\n", r"ends the program while it is imported \(SystemExit\(3\)\)"),
+    ],
+)
+def test_a_file_that_is_no_module_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(UserError, match=f"thing '.*mine.py:f': .*{sentence}") as caught:
+        resolve(f"{tmp_path}/mine.py:f", {}, "thing")
+    assert "\n" not in str(caught.value)

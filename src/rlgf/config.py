@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -135,12 +136,20 @@ class TrainingConfig(_Strict):
         return max(updates, round(updates / share)) if updates and self.counts_tokens else self.updates
 
 
+def _written_out(path: Path | None) -> Path | None:
+    if path is not None and path.parts[:1] and path.parts[0].startswith("~"):
+        raise ValueError(
+            f"'~' is not expanded in a recipe, and would be a folder here: write {Path.home()} in its place"
+        )
+    return path
+
+
 class Config(_Strict):
     """Everything that defines a run."""
 
     name: Annotated[str, FREE] = "run"
     seed: int = 0
-    output: Annotated[Path | None, FREE] = None
+    output: Annotated[Path | None, AfterValidator(_written_out), FREE] = None
     """Default: runs/<name>."""
     task: NamedConfig | None = None
     policy: PolicyConfig = PolicyConfig()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 class UserError(Exception):
@@ -60,6 +61,13 @@ _LIBRARIES = [_PACKAGE, *(Path(sysconfig.get_path(name)) for name in ("stdlib", 
 def _is_own(file: str) -> bool:
     """Whether a file is neither ours nor a library's."""
     return not file.startswith("<") and not any(Path(file).is_relative_to(place) for place in _LIBRARIES)
+
+
+def misfit(found: Mapping[str, Any]) -> str:
+    """What one of the errors of `pydantic` says, without a full stop and in words that need no knowledge of it."""
+    if found["type"] == "path_type":
+        return "it must be a path"
+    return str(found["msg"]).removeprefix("Value error, ").removesuffix(".")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

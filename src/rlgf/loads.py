@@ -66,6 +66,14 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def lacks_tokenizer(where: Path) -> bool:
+    """Whether it is a folder with a model's files and none of a tokenizer's, for which the library makes one up."""
+    if not (where / "config.json").is_file():
+        return False
+    names = [file.name for file in where.iterdir()]
+    return not any("token" in name or "vocab" in name or name.endswith(".model") for name in names)
+
+
 def plain(error: BaseException) -> str:
     """A library's own words on one line, not more than a few of them."""
     words = " ".join(str(error).split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from rlgf.errors import UserError
@@ -49,12 +50,12 @@ def find_recipe(source: str | Path, folder: str = "", what: str = "recipe") -> P
         UserError: there is neither such a file nor such a name.
     """
     path, names = Path(source), recipe_names()
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     for name in (f"{folder}/{source}", str(source)):
         if name in names:
             return recipe_path(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"there is no {what} {path}, which is a folder; give the path of a YAML file in it.")
     inside = [name.removeprefix(f"{folder}/") for name in names if name.startswith(folder)]
     wanted = str(path.with_suffix("")).removeprefix("recipes/")  # as the docs name those of a checkout

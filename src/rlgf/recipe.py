@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import types
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
 import yaml
 from omegaconf import OmegaConf
@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rlgf.errors import IncoherentError, RefusedError, UserError, nearest
+from rlgf.errors import IncoherentError, RefusedError, UserError, misfit, nearest
 from rlgf.guides.config import kinds
 from rlgf.guides.settings import GuideSettings
 from rlgf.packaged import find_recipe
@@ -105,17 +105,23 @@ def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
             section = ".".join([*path[:-1], ""]) if path[0] == "algorithm" else ""
             return f"'{where}' has moved: it is now '{section}{now}'."
         parent = _fields(model, path[:-1])
+        if path[-1] in parent:
+            kind = ".".join(path[:-1])
+            return f"'{where}' does not go with the other keys of '{kind}', which are of another kind: leave it out."
         return f"'{where}' is not a known key: {nearest(path[-1], parent)}"
     if first["type"] == "missing":
         return f"'{where}' is missing: the recipe must set it."
-    message = first["msg"].removeprefix("Value error, ").removesuffix(".")
+    message = misfit(first)
     if first["type"] == "model_type":
         expected = _fields(model, path)
         message = f"it must be a mapping with keys such as {', '.join(expected)}"
         if first["ctx"]["class_name"] == "Schedule":
             message = "it must be a number, or a mapping such as {start: 0.6, end: 0}"
     if first["type"] == "tuple_type":
-        message = f"it must be a list, such as [{first['input']}]"
+        some = first["input"]
+        message = "it must be a list, such as " + (
+            f"[{some}]" if isinstance(some, str) else "[], which is empty"
+        )
     value = "null" if first["input"] is None else repr(first["input"])
     given = "" if isinstance(first["input"], dict) or not path else f" (it is {value})"
     return f"'{where}'{given}: {message}." if where else f"{message}."
@@ -140,9 +146,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
         return list(kinds())
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in (Union, types.UnionType, Annotated, dict):
-        return [model for argument in get_args(annotation) for model in _models(argument)]
-    return []
+    # Of a union, and of what a mapping or a list holds.
+    return [model for argument in get_args(annotation) for model in _models(argument)]
 
 
 def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dict[str, Any]:
@@ -157,8 +162,13 @@ def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dic
     """
     if isinstance(source, Mapping):
         return dict(source)
+    if not isinstance(source, str | Path):
+        raise UserError(
+            f"a recipe must be a path, a name, an override such as seed=1 or a mapping (it is {source!r:.60})."
+        )
     path = Path(source)
-    override = isinstance(source, str) and "=" in source and not path.is_file()
+    # Not the method of the path, which raises for a text that is longer than a name may be.
+    override = isinstance(source, str) and "=" in source and not os.path.isfile(path)
     if not override:
         path = find_recipe(source, folder)
     what = f"the override {source}" if override else f"the recipe {path}"

@@ -37,8 +37,13 @@ def resolve(name: str, table: Mapping[str, Any], what: str) -> Any:
         raise UserError(f"{what} '{name}': '{place}' is neither a file that ends in .py nor a module's name.")
     try:
         module = _loaded(Path(place).resolve()) if place.endswith(".py") else importlib.import_module(place)
-    except (ImportError, FileNotFoundError) as error:
+    except (ImportError, FileNotFoundError, SyntaxError) as error:
         raise UserError(f"{what} '{name}': {place} cannot be imported ({error}).") from error
+    except SystemExit as error:
+        raise UserError(
+            f"{what} '{name}': {place} ends the program while it is imported ({error!r}): put what it does as a script "
+            "below if __name__ == '__main__'."
+        ) from error
     if not hasattr(module, attribute):
         raise UserError(f"{what} '{name}': {place} has no '{attribute}'.")
     return getattr(module, attribute)

@@ -60,6 +60,15 @@ class Sample:
     is the beginning of its answer. Empty for a prompt that is a text."""
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text is all characters: half of a surrogate pair is none, and cannot be written to a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Completion:
     """What an author wrote after a prefix.

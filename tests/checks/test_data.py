@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,3 +172,14 @@ def test_a_term_without_weight_needs_no_references() -> None:
     config = load_config(SOUND, source)
     found = checks.Found(BarePrompts(), BarePrompts().load("train"), {}, [])
     assert list(checks.broken_by_data(config, found)) == []
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_that_is_not_there_is_said_before_a_model_loads(split: str, tmp_path: Path) -> None:
+    """The test comes after the last update."""
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "a"}\n')
+    options: dict[str, Any] = dict.fromkeys(("train", "validation", "test"), str(file))
+    options |= {"reference_field": None, split: []}
+    said = refusal({"task": {"name": "data", "options": options}}, task="data")
+    assert f"task 'data' has no file for the split '{split}'" in said

@@ -77,3 +77,41 @@ def test_a_traceback_that_never_reaches_the_users_code_is_shown_whole(
     assert command(["train"], monkeypatch) == 1
     said = capsys.readouterr().err
     assert "json.decoder.JSONDecodeError" in said
+
+
+def test_ctrl_c_is_no_success(late: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that goes on after a good run must not go on after a broken-off one."""
+    (tmp_path / "raises_late.py").write_text("def r(completions): raise KeyboardInterrupt")
+    assert command(["train", *late], monkeypatch) == 130
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_models_load(
+    late: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run" / "checkpoints" / "000001").mkdir(parents=True)
+    absent = "policy={model: nowhere, scratch: null}"
+    assert command(["train", *late, absent], monkeypatch) == 2
+    assert "run already holds a run: --resume goes on with it" in capsys.readouterr().err
+
+
+def test_what_evaluations_are_written_to_is_looked_at_before_models_load(
+    late: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").touch()
+    absent = "policy={model: nowhere, scratch: null}"
+    assert command(["eval", *late, absent, "--output", "taken"], monkeypatch) == 2
+    assert "taken cannot be written: Not a directory; set another --output." in capsys.readouterr().err
+
+
+def test_a_port_that_there_is_not_is_refused(late: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(["serve-sampler", *late, "--port", "99999"], monkeypatch) == 2
+
+
+def test_data_without_references_is_measured_without_them(
+    late: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default an evaluation asks every author that there is, and tells of none before all are done."""
+    bare = ["task.options.reference_field=null", "reward={name: length, options: {target: 3}}"]
+    monkeypatch.setattr(sys, "argv", ["rlgf", "eval", *late, *bare])
+    cli.main()
+    assert "reference" not in capsys.readouterr().out.replace("reference perplexity", "")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlgf.errors import UserError
-from rlgf.evaluation.files import read_texts
+from rlgf.evaluation.files import read_texts, summarize
 from rlgf.evaluation.score import score_file
 from rlgf.metrics import MetricConfig
 from rlgf.types import Sample
@@ -41,6 +41,11 @@ def test_references_of_another_file_take_the_place_of_the_first(tmp_path: Path) 
     write(tmp_path / "t", {"prompt": "a", "completion": "a"})
     with pytest.raises(UserError, match=r"r, line 1 has no field 'references'"):
         read_texts(tmp_path / "t", write(tmp_path / "r", {"reference": "a"}))
+
+
+def test_what_is_logged_takes_no_place_of_a_record(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"log_extra\('prompt', values\) would take the place"):
+        summarize([Sample("a")], ["b"], {}, {"prompt": [1]})
 
 
 GOOD = {"prompt": "a", "completion": "b", "references": ["c"]}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
+
+import pytest
 
 from rlgf import Guide, Request
 from rlgf.errors import UserError
 from rlgf.guides import BudgetSpentError, RecordedGuide, RemoteGuide, ReplayGuide, ScoringGuide, Usage
+from rlgf.guides.base import completions_of
 from rlgf.types import Completion, Sample
+from toys import sentence_of
 
 
 class Echo:
@@ -50,3 +55,24 @@ def test_accounts_add_up_and_are_told_apart_field_by_field() -> None:
 def test_a_spent_budget_says_whether_to_go_on() -> None:
     assert BudgetSpentError("spent.", go_on=True).go_on
     assert isinstance(BudgetSpentError("spent.", go_on=False), UserError)
+
+
+class Says:
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def write(self, requests: Any) -> Any:
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "the guide 'Says' returned None for 1 requests: write(requests) must return a list"),
+        ([], "the guide 'Says' returned 0 values for 1 requests"),
+        (["a"], "the guide 'Says' must return an rlgf.Completion with a text for each request (one is 'a')"),
+        ([Completion("\ud800", finished=True)], "wrote half of a surrogate pair"),
+    ],
+)
+def test_what_a_guide_of_ones_own_returns_is_looked_at(found: Any, said: str) -> None:
+    assert said in sentence_of(lambda: completions_of(Says(found), [Request("a", 1, seed=0)]))

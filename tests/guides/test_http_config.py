@@ -49,7 +49,7 @@ def test_a_later_recipe_may_change_the_kind_of_guide(order: tuple[str, str]) -> 
     config = load_config(recipe, *order).guide
     assert isinstance(config, HTTPGuideConfig)
     assert (config.model, config.top_p) == ("letters", 0.92)
-    with pytest.raises(UserError, match=r"'guide\.sampling' is not a known key"):
+    with pytest.raises(UserError, match=r"'guide\.sampling' does not go with the other keys of 'guide'"):
         load_config(recipe, *order, "guide.sampling.top_p=0.5")
 
 

@@ -73,6 +73,7 @@ def test_a_run_gives_tokens_ends_and_progress_and_keeps_what_is_logged(tmp_path:
         calls.append({"ids": completion_ids, "texts": completions, "finished": finished, **kwargs})
         calls[-1]["step"] = (trainer_state.global_step, trainer_state.max_steps)
         log_metric("letters", sum(map(len, completions)))
+        log_metric("reward", 7)
         log_extra("first", [text[:1] for text in completions])
         return [text.count("a") / 6 for text in completions]
 
@@ -96,5 +97,6 @@ def test_a_run_gives_tokens_ends_and_progress_and_keeps_what_is_logged(tmp_path:
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all("letters" in line for line in lines if "reward" in line)
     assert all("validation/letters" in line for line in lines if "validation/reward" in line)
+    assert all(line.get("reward", 0) <= 1 and line.get("validation/reward", 0) <= 1 for line in lines), "ours"
     _, *texts = map(json.loads, (tmp_path / "evaluation" / "policy.jsonl").read_text().splitlines())
     assert [text["first"] for text in texts] == [text["completion"][:1] for text in texts]

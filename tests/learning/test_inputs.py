@@ -12,9 +12,9 @@ from torch import Tensor
 from rlgf.algorithms import ALGORITHMS, Algorithm, LossInputs, Selection, Term, algorithm_from
 from rlgf.algorithms.catalog import LUFFY, PPO_PLUS_PLUS
 from rlgf.errors import UserError
-from rlgf.learning.inputs import read_by, read_by_any, selected, step_terms
+from rlgf.learning.inputs import StepTerm, read_by, read_by_any, selected, step_terms
 from rlgf.types import Author, Experience, Scored
-from toys import written
+from toys import sentence_of, written
 
 MIXED = written("cda", "b", authors="ggpp")
 
@@ -113,3 +113,40 @@ def test_terms_on_references_read_those() -> None:
     assert isinstance(row, Algorithm)
     assert "references" not in terms(row)
     assert terms(row, references=replace(written("aa"), index=None))["references"] == (0.5, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (lambda x: None, "inputs:own' returned None: it must return a tensor of one number"),
+        (lambda x: x.sum().item(), "returned 3.0: it must return a tensor of one number"),
+        (lambda x: x, "returned a tensor of (1, 3): it must"),
+        (lambda x: x.sum().detach(), "returned a number without a gradient, from which nothing is learned"),
+        (
+            lambda x: (x.sum(), {"a": 1.0}),
+            "must report a mapping of names to tensors of one number (it is {'a': 1.0})",
+        ),
+        (lambda x: (x.sum(), x), "must report a mapping of names to tensors"),
+    ],
+)
+def test_what_a_loss_of_ones_own_returns_is_looked_at(
+    found: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "answer", found)
+    given = inputs(torch.ones(1, 3, requires_grad=True))
+    term = StepTerm("policy", Term.model_validate({"loss": f"{__name__}:own"}), 1.0, 1.0, 1.0)
+    assert said in sentence_of(lambda: term(given, given.mask))
+
+
+def test_a_loss_needs_no_gradient_where_there_is_nothing_to_learn_from() -> None:
+    given = inputs(torch.ones(1, 3, requires_grad=True))
+    term = StepTerm("policy", Term.model_validate({"loss": f"{__name__}:own"}), 1.0, 1.0, 1.0)
+    assert term(given, torch.zeros_like(given.mask))[0] == 0
+
+
+def answer(logprobs: Tensor) -> Any:
+    return torch.zeros(())
+
+
+def own(logprobs: Tensor) -> Any:
+    return answer(logprobs)

@@ -37,6 +37,7 @@ def test_columns_reach_a_metric_and_its_answer_is_checked() -> None:
         {"n": math.nan},
         {"n": [1.0, math.inf]},
         {"n": None},
+        {3: 1.0},
         {"n": MetricResult(math.nan)},
         {"n": MetricResult(1.0, [1.0])},
     ):

@@ -10,6 +10,7 @@ from report_toys import run_folder, sample
 from rlgf.errors import UserError
 from rlgf.report.runs import find_runs, read_run
 from rlgf.report.write import write_report
+from toys import sentence_of
 
 
 def test_a_run_that_goes_on_is_read_up_to_its_last_whole_line(tmp_path: Path) -> None:
@@ -29,6 +30,8 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     (folder / "samples.jsonl").write_text("{}\nnot json\n")
     with pytest.raises(UserError, match=r"samples.jsonl, line 2, is not JSON"):
         read_run(folder)
+    (folder / "config.yaml").write_text("a: [")
+    assert "config.yaml is not YAML (" in sentence_of(lambda: read_run(folder))
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

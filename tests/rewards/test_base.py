@@ -173,6 +173,30 @@ def test_what_is_logged_is_averaged() -> None:
     assert logged.metrics == {"accuracy": [0.5, 1.0]}
 
 
+@pytest.mark.parametrize(
+    ("log", "sentence"),
+    [
+        (
+            lambda logged: logged.log_metric(3, 0.5),
+            "log_metric(name, ...) was given 3 as the name: give a text.",
+        ),
+        (
+            lambda logged: logged.log_extra(3, [1]),
+            "log_extra(name, ...) was given 3 as the name: give a text.",
+        ),
+        (lambda logged: logged.log_metric("a", "b"), "log_metric('a', value) was given 'b': give a number."),
+        (
+            lambda logged: logged.log_metric("a", None),
+            "log_metric('a', value) was given None: give a number.",
+        ),
+    ],
+)
+def test_what_cannot_be_logged_is_said_at_once(log: Any, sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        log(Logged())
+    assert str(caught.value) == sentence
+
+
 def test_rewards_are_given_chats_as_trl_gives_them() -> None:
     seen: dict[str, Any] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ from resuming import equal, state
 
 from resume_script import toy_trainer
 from rlgf.errors import UserError
+from rlgf.run.agreement import require_output
+from rlgf.run.whole_folder import digests
+from rlgf.tasks.chats import Prompted
+from rlgf.types import Sample
+from toys import sentence_of
 
 
 def test_a_run_whose_schedules_do_not_move_is_extended_to_what_a_longer_one_is(tmp_path: Path) -> None:
@@ -35,3 +41,37 @@ def test_a_run_cannot_have_fewer_updates_than_are_finished(tmp_path: Path) -> No
     toy_trainer(tmp_path).train()
     with pytest.raises(UserError, match=r"'training.updates' is 3, and the checkpoint has finished 4"):
         toy_trainer(tmp_path, training={"updates": 3}).train(resume=True)
+
+
+def test_a_run_is_not_gone_on_with_on_other_data(run: Path) -> None:
+    resumed = toy_trainer(run)
+    other = [*resumed.parts.train]
+    other[5] = Sample("other")
+    resumed.parts.train = Prompted(other, lambda: pytest.fail("no chats"), "train")
+    with pytest.raises(
+        UserError, match=r"another 'training data': it was '64 samples \(.*\)' and now is '64 sam"
+    ):
+        resumed.train(resume=True)
+    # Checkpoints of before do not say what they learned from.
+    config = run / "checkpoints" / "000004" / "config.json"
+    settings = json.loads(config.read_text())
+    del settings["training data"]
+    config.write_text(json.dumps(settings))
+    manifest = config.with_name("manifest.json")
+    told = json.loads(manifest.read_text())
+    told["files"]["config.json"] = digests(config.parent)["config.json"]
+    manifest.write_text(json.dumps(told))
+    resumed.train(resume=True)
+
+
+def test_a_folder_that_cannot_be_the_runs_is_refused_before_models_load(run: Path, tmp_path: Path) -> None:
+    require_output(run, resume=True)
+    require_output(tmp_path / "new" / "er", resume=False)
+    (tmp_path / "file").touch()
+    for folder, said in (
+        (run, "already holds a run"),
+        (tmp_path / "file", "cannot be written: Not a directory; set another 'output'"),
+        (tmp_path / "file" / "in", "cannot be written: Not a directory"),
+        (tmp_path / ("long" * 100), "cannot be written: File name too long"),
+    ):
+        assert said in sentence_of(lambda folder=folder: require_output(folder, resume=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,15 @@ from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
 from rlgf.run.given import Given, _language_model, configured
 from rlgf.run.trainer import Trainer
-from toys import LetterTask, letter_gpt, letter_tokenizer, says_d, share_of_a
+from toys import (
+    FavouringGuide,
+    LetterTask,
+    letter_gpt,
+    letter_tokenizer,
+    says_d,
+    sentence_of,
+    share_of_a,
+)
 
 QUIET = Display(Console(quiet=True))
 ADAPTER = LoraConfig(r=3, lora_alpha=6)
@@ -103,3 +113,45 @@ def test_what_would_not_be_used_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match="'parts' are already built"):
             Trainer(config, parts, QUIET, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"tokenizer": letter_tokenizer("abcdefgh")},
+            "'policy': its tokenizer's largest token id is 8, and the",
+        ),
+        (
+            {"policy": letter_gpt().model.to("meta")},
+            "'policy' has no weights, since it was made on the device 'meta'",
+        ),
+        ({"reward": []}, "'reward' is an empty list"),
+        ({"reward": letter_gpt().model}, "'reward' is a model: name its folder in the recipe"),
+        ({"peft_config": {"r": 2}}, "'peft_config' must be a peft.LoraConfig (it is a dict)"),
+        ({"guide": FavouringGuide}, "'guide' is the class FavouringGuide: give an object of it"),
+        ({"task": LetterTask}, "'task' is the class LetterTask: give an object of it"),
+    ],
+)
+def test_an_object_that_does_not_fit_is_named(tmp_path: Path, given: dict[str, Any], said: str) -> None:
+    whole = {"policy": letter_gpt().model, "tokenizer": letter_tokenizer("abcd"), **given}
+    assert said in sentence_of(lambda: Trainer(recipe(tmp_path), display=QUIET, **whole))
+
+
+def test_an_object_of_another_type_is_named() -> None:
+    """In a process of its own, since here the types of all calls are checked."""
+    script = Path(__file__).parents[1] / "unfit_objects_script.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "'policy' must be a model of transformers (it is a str).",
+        "'tokenizer' must be one of transformers (it is a str).",
+        "'task' is a int, which has no method load(split) ('int' object has no attribute 'load').",
+        "'optimizer' must be a function that makes one of groups of parameters, such as a functools.partial (it is a str).",
+        "'scheduler' must be a function that makes one of an optimizer, such as a functools.partial (it is a str).",
+        "'callbacks' must be a list of objects of transformers.TrainerCallback (it is a StopWhenLearned).",
+        "'callbacks' must hold objects of transformers.TrainerCallback (one is the class StopWhenLearned).",
+        "'callbacks' must hold objects of transformers.TrainerCallback (one is a int).",
+        "'trackers' must hold objects of accelerate.tracking.GeneralTracker (one is the class GeneralTracker).",
+        "a recipe must be a path, a name, an override such as seed=1 or a mapping (it is None).",
+        "a recipe must be a path, a name, an override such as seed=1 or a mapping (it is 3).",
+    ]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from rlgf.demo.imdb import ImdbTask, labelled_reviews
 from rlgf.errors import UserError
-from rlgf.tasks import Task, build_task
+from rlgf.tasks import Task, build_task, load_split
+from rlgf.tasks.chats import PromptedTask
+from rlgf.types import Sample
+from toys import sentence_of
 
 
 @pytest.mark.parametrize("task", [ImdbTask(), build_task("data", {"train": "a.jsonl"})])
@@ -15,3 +21,52 @@ def test_unknown_splits_are_named(task: Task) -> None:
         task.load("tests")
     with pytest.raises(UserError, match="no split"):
         labelled_reviews("tests")
+
+
+def changed(field: str, value: Any) -> Sample:
+    """A sample with a field of another kind, as a program without types would make it."""
+    sample = Sample("a", ("b",))
+    object.__setattr__(sample, field, value)
+    return sample
+
+
+class Loads:
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def load(self, split: str) -> Any:
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "load('train') must return a list of rlgf.Sample (it returned a NoneType)"),
+        (iter([Sample("a")]), "must return a list of rlgf.Sample (it returned a list_iterator)"),
+        ("text", "must return a list of rlgf.Sample (it returned a str)"),
+        ([], "the task's split 'train' is empty"),
+        (
+            [Sample("a"), {"prompt": "b"}],
+            "sample 1 of the task's split 'train' must be an rlgf.Sample (it is {'prompt'",
+        ),
+        ([changed("prompt", 3)], "sample 0 of the task's split 'train': 'prompt' must be a text (it is 3)"),
+        ([changed("references", "abc")], "'references' must be a tuple of texts (it is 'abc')"),
+        ([changed("references", (1,))], "'references' must be a tuple of texts (one is 1)"),
+        ([changed("columns", {1: 2})], "'columns' must be a mapping of names to values (it is {1: 2})"),
+        ([Sample("a\ud800")], "'prompt' has half of a surrogate pair"),
+    ],
+)
+def test_what_a_task_of_ones_own_loads_is_looked_at(found: Any, said: str) -> None:
+    assert said in sentence_of(lambda: load_split(Loads(found), "train"))
+
+
+def test_a_sample_that_is_made_when_it_is_asked_for_is_looked_at_then() -> None:
+    class Lazy(Sequence):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, number: int) -> Sample:
+            return Sample("a") if number == 0 else changed("prompt", None)
+
+    samples = PromptedTask(Loads(Lazy()), lambda: pytest.fail("no chats")).load("test")
+    assert "sample 1 of the task's split 'test': 'prompt' must be a text" in sentence_of(lambda: samples[-1])

@@ -60,3 +60,16 @@ def test_a_row_that_does_not_fit_is_named_when_it_is_loaded() -> None:
         task.load("train")
     with pytest.raises(UserError, match="no split 'tests'"):
         task.load("tests")
+
+
+def test_a_row_of_another_kind_than_the_first_is_named() -> None:
+    with pytest.raises(
+        UserError, match=r"row 1 of 'train' must be a dictionary, as the first one is \(it is 'b'\)"
+    ):
+        MemoryTask(train=[{"prompt": "a"}, "b"]).load("train")
+
+
+def test_a_table_of_pandas_says_how_it_is_given() -> None:
+    table = pytest.importorskip("pandas").DataFrame({"prompt": ["a"]})
+    with pytest.raises(UserError, match=r"'train' is a table of pandas: give train.to_dict\('records'\)"):
+        MemoryTask(train=table)

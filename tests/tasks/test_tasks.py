@@ -37,6 +37,15 @@ def not_a_task() -> int:
     return 3
 
 
+class OfNoSplit:
+    def load(self) -> list[Sample]:
+        return []
+
+
+def a_class() -> type[Own]:
+    return Own
+
+
 def test_your_own_task_is_built_with_its_options() -> None:
     task = build_task(f"{__name__}:Own", {"size": 2, "word": "b"})
     assert isinstance(task, Task)
@@ -62,6 +71,13 @@ def test_your_own_task_is_built_with_its_options() -> None:
         (f"{__name__}:Own", {"size": 1, "words": "b"}, r"no option 'words': did you mean 'word'\?"),
         (f"{__name__}:NO_TASK", {}, r"not a class or function"),
         (f"{__name__}:not_a_task", {}, r"built a int, which has no method load"),
+        (f"{__name__}:OfNoSplit", {}, r"no method load\(split\) \(too many positional arguments\)"),
+        (f"{__name__}:a_class", {}, r"built a type, which has no method load\(split\)"),
+        ("data", {"train": 3}, r"option 'train' \(it is 3\): it must be a path"),
+        ("data", {"train": []}, r"^task 'data': give either files"),
+        ("data", {"train": "a", "subset": "b"}, r"'subset' does not go with files, and would not be read"),
+        ("data", {"data": "a", "test": "b"}, r"'test' does not go with a data set of the hub"),
+        ("data", {"train": "a", "template": "Q: {{q}}"}, r"'template'.*names no column, so that all prompts"),
         (f"{__name__}:not_a_task", {"a": 1}, r"no option 'a': it takes none"),
     ],
 )

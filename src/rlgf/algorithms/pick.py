@@ -30,6 +30,10 @@ def algorithm_from(spec: Any) -> AnyAlgorithm:
     if "base" not in spec and "name" in spec:
         rows = {key: _member(key, changes[key]) for key in _MEMBERS if key in changes}
         return (Mixture if rows else Algorithm).model_validate(changes | rows)
+    if "base" not in spec and any(key in spec for key in _MEMBERS):
+        raise ValueError(
+            "'imitate' and 'explore' make a mixture: give it a 'name', or a 'base' such as 'lols'"
+        )
     base = str(spec.get("base", "ppo"))
     if base not in ALGORITHMS:
         raise UserError(f"algorithm '{base}' is not known: {nearest(base, ALGORITHMS)}")

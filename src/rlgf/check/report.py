@@ -169,8 +169,9 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan], held_out: tuple[int, in
             most = ends.get(author)
             run = sum(sums) if most is None else min(sum(sums), most + max(sums))
             # With an environment more is sampled than is used: what stands after the end of a turn is dropped.
-            did = "written" if config.turns == 1 else "sampled"
-            add(f"  {did} by {whose}", rollout.limit(author) * config.turns, max(sums), run)
+            turns = 1 if author in taken else config.turns
+            did = "written" if turns == 1 else "sampled"
+            add(f"  {did} by {whose}", rollout.limit(author) * turns, max(sums), run)
     texts = validations(config) * held_out[0] + held_out[1]
     response *= config.turns
     rows.add_row(Text("evaluation, by the policy"), f"{response:,}", "", f"{texts * response:,}")

@@ -50,6 +50,13 @@ def there_are_prompts_to_draw_from(config: Config, found: Found) -> str | None:
     )
 
 
+def held_out_samples_are_there(config: Config, found: Found) -> str | None:
+    """The test comes after the last update: too late to learn that there is nothing to test on."""
+    for split in ("validation", "test"):
+        load_split(found.task, split)
+    return None
+
+
 def metrics_find_what_they_need(config: Config, found: Found) -> str | None:
     needing = {name: metric for name, metric in found.metrics.items() if hasattr(metric, "needs")}
     counts = {"validation": config.evaluation.samples, "test": config.evaluation.test_samples}
@@ -99,6 +106,7 @@ def rewards_find_their_references(config: Config, found: Found) -> str | None:
 DATA_RULES: tuple[DataRule, ...] = (
     samples_have_what_the_algorithm_reads,
     there_are_prompts_to_draw_from,
+    held_out_samples_are_there,
     metrics_find_what_they_need,
     the_reward_learns,
     what_a_reward_learns_is_kept,

@@ -30,7 +30,8 @@ def main() -> None:
     # Bars for the loading and saving of small files would bury what a run says.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        app(standalone_mode=False)
+        # Some versions of typer return the code of an early end, such as Ctrl-C, instead of raising it.
+        ended = app(standalone_mode=False)
     except FailedElsewhereError:
         sys.exit(2)  # the process that failed says why
     except UserError as error:
@@ -47,3 +48,5 @@ def main() -> None:
             sys.exit(1)
         show()
         sys.exit(getattr(error, "exit_code", 2))
+    if ended:
+        sys.exit(ended)

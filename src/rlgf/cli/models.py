@@ -40,7 +40,9 @@ def reward(
 def serve_sampler(
     sources: Annotated[list[str], typer.Argument(help="The recipes and overrides of the run.")],
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen at; 0 takes any that is free.")] = 8300,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port to listen at; 0 takes any that is free.")
+    ] = 8300,
 ) -> None:
     """Write the policy's texts for a run that trains in other processes, on other GPUs."""
     from rlgf.config import load_config

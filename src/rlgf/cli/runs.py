@@ -34,9 +34,12 @@ def train(
 ) -> None:
     """Train a policy as recipes say, then test it."""
     from rlgf.config import load_config
+    from rlgf.run.agreement import require_output
     from rlgf.run.trainer import Trainer
 
-    with closing(Trainer(load_config(*sources))) as trainer:
+    config = load_config(*sources)
+    require_output(config.folder, resume)
+    with closing(Trainer(config)) as trainer:
         totals = trainer.train(resume=resume)
     trainer.display.table(f"{trainer.config.name}: test split", totals)
     trainer.display.note(f"Policy, metrics and texts are in {trainer.config.folder}.")
@@ -55,10 +58,13 @@ def evaluate(
     """Measure the recipe's policy (policy.model=FOLDER), its guide and the data's own texts."""
     from rlgf import distributed
     from rlgf.config import load_config
+    from rlgf.run.agreement import require_writable
     from rlgf.run.trainer import Trainer
     from rlgf.types import Author as Who
 
     config = load_config(*sources)
+    if output is not None:
+        require_writable(output, "--output")
     rows = {}
     with closing(Trainer(config, evaluates=True)) as trainer, distributed.one_fate():
         referenced = trainer.parts.has_references(split)

@@ -14,7 +14,8 @@ from transformers import TrainerState
 from rlgf import distributed
 from rlgf.chat import ChatTemplate
 from rlgf.checks import check_samples
-from rlgf.evaluation.files import Evaluation, summarize
+from rlgf.errors import UserError
+from rlgf.evaluation.files import RECORD, Evaluation, summarize
 from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
 from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, MetricResult, measure
 from rlgf.models import sharding
@@ -92,7 +93,8 @@ class Evaluator:
         all get the whole.
 
         Raises:
-            UserError: a sample lacks what a metric needs, or a metric or scorer returned no numbers.
+            UserError: a sample lacks what a metric needs, or a metric or scorer returned no numbers, or under a name
+                that is taken.
         """
         check_samples(self.metrics, samples, "the evaluation")
         mine = distributed.portion(len(samples))
@@ -111,7 +113,7 @@ class Evaluator:
             # A number that a reward logged stands for all texts that it scored together.
             said = [(share.logged[name], len(share.texts)) for share in shares if name in share.logged]
             total = sum(value * number for value, number in said) / sum(number for _, number in said)
-            found[name] = MetricResult(total)
+            found.setdefault(name, MetricResult(total))  # as in training, a name of ours stays ours
         extra: dict[str, list[Any]] = {}
         for name in shares[0].extra:
             extra[name] = [value for share in shares for value in share.extra.get(name, [])]
@@ -119,7 +121,14 @@ class Evaluator:
             nll, tokens = (torch.cat(parts) for parts in zip(*(s.nll[name] for s in shares), strict=True))
             # The total weighs tokens, so it is not a mean of the texts' own perplexities.
             found[name] = MetricResult(perplexity(nll, tokens), perplexities(nll, tokens))
-        found.update(self._text_metrics(samples, texts))
+        of_texts = self._text_metrics(samples, texts)
+        taken = of_texts.keys() & {*shares[0].values, *shares[0].nll, *RECORD, "tokens"}
+        if taken:
+            raise UserError(
+                f"a metric of 'evaluation.metrics' returns '{min(taken)}', which an evaluation measures itself: let it return "
+                "another name."
+            )
+        found.update(of_texts)
         lengths = [length for share in shares for length in share.lengths]
         found["tokens"] = MetricResult(sum(lengths) / len(texts))
         return summarize(samples, texts, found, extra)

@@ -18,6 +18,9 @@ from rlgf.types import Sample
 WATCHED = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
 """Of all totals those that a terminal and a table show where nothing else is asked for, in this order."""
 
+RECORD = ("prompt", "messages", "completion", "references", "columns")
+"""What a record holds beside the values of a text."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -49,9 +52,13 @@ def summarize(
         extra: what else is known about each text, by name; it goes into the records alone.
 
     Raises:
-        UserError: ``extra`` has not one value for each text.
+        UserError: ``extra`` has not one value for each text, or one of its names is a record's own.
     """
     for name, column in (extra or {}).items():
+        if name in RECORD:
+            raise UserError(
+                f"log_extra('{name}', values) would take the place of each text's own '{name}': choose another name."
+            )
         if len(column) != len(texts):
             raise UserError(
                 f"log_extra('{name}', values) was given {len(column)} values for {len(texts)} texts."

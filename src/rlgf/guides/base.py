@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,7 +14,7 @@ from rlgf.chat import parted
 from rlgf.errors import UserError
 from rlgf.models.forward import Tokens
 from rlgf.objectives.alignment import Piece
-from rlgf.types import Completion, Messages, Sample
+from rlgf.types import Completion, Messages, Sample, is_unicode
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,32 @@ class Guide(Protocol):
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion a request, in the same order."""
         ...
+
+
+def completions_of(guide: Guide, requests: Sequence[Request]) -> list[Completion]:
+    """What a guide writes, made sure to be one text for each request.
+
+    Raises:
+        UserError: it returned something else.
+    """
+    found: Any = guide.write(requests)
+    name = f"the guide '{type(guide).__name__}'"
+    if not isinstance(found, list | tuple) or len(found) != len(requests):
+        returned = f"{len(found)} values" if isinstance(found, list | tuple) else f"{found!r:.60}"
+        raise UserError(
+            f"{name} returned {returned} for {len(requests)} requests: write(requests) must return a list with one "
+            "rlgf.Completion for each."
+        )
+    for one in found:
+        if not isinstance(one, Completion) or not isinstance(one.text, str):
+            raise UserError(
+                f"{name} must return an rlgf.Completion with a text for each request (one is {one!r:.60})."
+            )
+        if not is_unicode(one.text):
+            raise UserError(
+                f"{name} wrote half of a surrogate pair, which is not a character: put U+FFFD in its place."
+            )
+    return list(found)
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from rlgf import seeding
 from rlgf.errors import nearest
-from rlgf.guides.base import BudgetedGuide, Guide, RecordedGuide, RemoteGuide, Request, Usage
+from rlgf.guides.base import BudgetedGuide, Guide, RecordedGuide, RemoteGuide, Request, Usage, completions_of
 from rlgf.guides.config import GuideConfig, build_guide
 from rlgf.guides.settings import GuideSettings
 from rlgf.models.language_model import LanguageModel
@@ -89,7 +89,9 @@ class EnsembleGuide:
         for number, (name, guide) in enumerate(zip(self.names, self.guides, strict=True)):
             chosen = [i for i, choice in enumerate(choices) if choice == number]
             if chosen:
-                for i, completion in zip(chosen, guide.write([requests[i] for i in chosen]), strict=True):
+                for i, completion in zip(
+                    chosen, completions_of(guide, [requests[i] for i in chosen]), strict=True
+                ):
                     answers[i] = replace(completion, guide=name)
         return [answer for answer in answers if answer is not None]
 

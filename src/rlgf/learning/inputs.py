@@ -52,16 +52,51 @@ class StepTerm:
 
     def __call__(self, inputs: LossInputs, mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Metrics]:
         """The weighted loss of a micro-batch, and its numbers for the log: ``<term>_loss``, unweighted, and what the
-        loss reports, after the term's name unless that is 'policy'."""
+        loss reports, after the term's name unless that is 'policy'.
+
+        Raises:
+            UserError: a loss of the user's own returned something else than that.
+        """
         inputs = replace(inputs, mask=mask, normalizer=self.normalizer, texts=self.texts)
         if self.term.select is not None:
             inputs = selected(inputs, self.term.select)
         read = {name: getattr(inputs, name) for name in self.term.reads}
         found = self.term.function(**read, **self.term.options)
-        loss, reported = found if isinstance(found, tuple) else (found, {})
+        loss, reported = _checked_loss(found, self.term.loss, learns=bool(mask.any()))
         prefix = "" if self.name == "policy" else f"{self.name}_"
         logged = {f"{prefix}{key}": value.detach() for key, value in reported.items()}
         return self.weight * loss, {f"{self.name}_loss": loss.detach(), **logged}
+
+
+def _checked_loss(found: Any, name: str, *, learns: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """What a loss returned, and what it reports.
+
+    Args:
+        learns: whether there are tokens to learn from, so that a gradient is to be expected.
+
+    Raises:
+        UserError: it is not a tensor of one number, has no gradient, or reports something else than tensors.
+    """
+    parts = found if isinstance(found, tuple) else (found, {})
+    loss, reported = parts if len(parts) == 2 else (None, None)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shown = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{found!r:.60}"
+        raise UserError(
+            f"the loss '{name}' returned {shown}: it must return a tensor of one number, such as a sum over tokens / "
+            "normalizer, or that and a mapping of names to tensors to log."
+        )
+    if not isinstance(reported, Mapping) or not all(
+        isinstance(value, Tensor) and value.numel() == 1 for value in reported.values()
+    ):
+        raise UserError(
+            f"the loss '{name}' must report a mapping of names to tensors of one number (it is {reported!r:.60})."
+        )
+    if learns and not loss.requires_grad:
+        raise UserError(
+            f"the loss '{name}' returned a number without a gradient, from which nothing is learned: leave out detach() "
+            "and item(); where it has nothing to teach, let it return logprobs.sum() * 0."
+        )
+    return loss.reshape(()), reported
 
 
 def selected(inputs: LossInputs, select: Selection) -> LossInputs:

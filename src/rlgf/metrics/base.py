@@ -92,7 +92,7 @@ def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[s
     found: dict[str, MetricResult] = {}
     # An answer that is not a mapping stands under the metric's own name.
     for key, value in (answer if isinstance(answer, Mapping) else {name: answer}).items():
-        result = _result(value, count)
+        result = _result(value, count) if isinstance(key, str) else None
         if result is None:
             raise UserError(
                 f"the metric '{name}' must return one finite number per text or a finite total under '{key}' "

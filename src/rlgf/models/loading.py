@@ -22,7 +22,7 @@ from transformers import (
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
 from rlgf.identity import FREE
-from rlgf.loads import file_damage, loading
+from rlgf.loads import file_damage, lacks_tokenizer, loading
 from rlgf.models import lora, weights
 from rlgf.models.abilities import abilities
 from rlgf.models.language_model import LanguageModel
@@ -110,8 +110,13 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """A model's tokenizer.
 
     Raises:
-        UserError: There is no model of that name.
+        UserError: There is no model of that name, or its folder has no tokenizer.
     """
+    if lacks_tokenizer(Path(config.source)):
+        raise UserError(
+            f"model '{config.model}' cannot be loaded: {config.source} has no tokenizer, such as tokenizer.json: save it "
+            "there too, with `tokenizer.save_pretrained`."
+        )
     tokenizer: PreTrainedTokenizerBase = _from_pretrained(AutoTokenizer, config)
     return tokenizer
 
@@ -167,7 +172,12 @@ def check_vocabulary(what: str, model: PreTrainedModel, tokenizer: PreTrainedTok
     assert isinstance(embeddings, Tensor)
     rows = embeddings.shape[0]
     folder = Path(tokenizer.name_or_path)
-    if largest >= rows and folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
+    if (
+        largest >= rows
+        and tokenizer.name_or_path
+        and folder.is_dir()
+        and not (folder / "tokenizer_config.json").is_file()
+    ):
         raise UserError(
             f"{what}: {folder} has no tokenizer_config.json, and without it its tokenizer has tokens that the model "
             "does not know."

@@ -75,7 +75,7 @@ def check_trainable(model: PreTrainedModel) -> None:
     try:
         logits, _ = response_outputs(model, tokens.to(model.device))
         logits.float().logsumexp(dim=-1).sum().backward()
-    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+    except (AssertionError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise _refusal(model, f"cannot be trained ({_first_line(error)})") from error
     finally:
         model.zero_grad()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Real
-from typing import Any, Protocol, SupportsFloat, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -197,13 +197,31 @@ class Logged:
     extra: dict[str, list[Any]] = field(default_factory=dict)
     """One entry a text."""
 
-    def log_metric(self, name: str, value: SupportsFloat) -> None:
-        """Log a number beside the run's own metrics; several values of one update are averaged."""
-        self.metrics.setdefault(name, []).append(float(value))
+    def log_metric(self, name: Any, value: Any) -> None:
+        """Log a number beside the run's own metrics; several values of one update are averaged.
 
-    def log_extra(self, column: str, values: Iterable[Any]) -> None:
-        """Keep one value for each text; evaluations write them beside the text."""
+        Raises:
+            UserError: the name is not a text, or the value not a number.
+        """
+        _check_text("log_metric", name)
+        try:
+            self.metrics.setdefault(name, []).append(float(value))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"log_metric('{name}', value) was given {value!r}: give a number.") from error
+
+    def log_extra(self, column: Any, values: Iterable[Any]) -> None:
+        """Keep one value for each text; evaluations write them beside the text.
+
+        Raises:
+            UserError: the name is not a text.
+        """
+        _check_text("log_extra", column)
         self.extra[column] = list(values)
+
+
+def _check_text(function: str, name: Any) -> None:
+    if not isinstance(name, str):
+        raise UserError(f"{function}(name, ...) was given {name!r} as the name: give a text.")
 
 
 _FIRST = ("prompts", "completions")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from rlgf import seeding
-from rlgf.guides.base import Guide, RecordedGuide, Request
+from rlgf.guides.base import Guide, RecordedGuide, Request, completions_of
 from rlgf.kept import KeptTokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import Beginning, Sampler
@@ -193,7 +193,7 @@ class GuideWriter:
 
     def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]:
         requests = self.requests(drafts, limits)
-        completions = self.guide.write(requests)
+        completions = completions_of(self.guide, requests)
         parts = []
         for draft, completion, limit, recorded in zip(
             drafts, completions, limits, self._recorded(requests), strict=True

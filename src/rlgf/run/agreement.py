@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,11 +14,10 @@ from rlgf.errors import UserError
 from rlgf.identity import moving_schedules
 from rlgf.models import sharding
 from rlgf.run.build import Parts
-from rlgf.run.checkpoint import difference, latest_checkpoint, load_checkpoint
+from rlgf.run.checkpoint import difference, latest_checkpoint, load_checkpoint, run_identity
 from rlgf.run.progress import Progress
 from rlgf.run.reward_state import own_reward, read_reward
 from rlgf.states import copied, digest, read_back
-from rlgf.types import Sample
 
 
 def checkpoint_of(folder: Path, resume: bool) -> Path | None:
@@ -37,6 +36,32 @@ def checkpoint_of(folder: Path, resume: bool) -> Path | None:
     return checkpoint
 
 
+def require_output(folder: Path, resume: bool) -> None:
+    """What can be said of a run's folder before models load.
+
+    Raises:
+        UserError: it cannot be written, or holds a run that is not to be gone on with, or cannot be.
+    """
+    if os.environ.get("RANK", "0") == "0":  # of several processes the main one writes, and speaks
+        require_writable(folder, "'output'")
+        checkpoint_of(folder, resume)
+
+
+def require_writable(folder: Path, field: str) -> None:
+    """
+    Raises:
+        UserError: it is not a folder that can be made or written into.
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        reason = "Not a directory" if not there.is_dir() else "Permission denied"
+        fits = there.is_dir() and os.access(there, os.W_OK)
+    except OSError as error:  # a name that is too long
+        reason, fits = str(error.strerror), False
+    if not fits:
+        raise UserError(f"the output folder {folder} cannot be written: {reason}; set another {field}.")
+
+
 def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progress) -> Progress:
     """Bring all processes to where the main process's checkpoint is. They need not share a disk, unless they share
     the weights, of which each then reads its own part.
@@ -50,11 +75,11 @@ def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progre
     """
     progress, updater, assessor = start, parts.updater, parts.assessor
     if checkpoint is not None and not sharding.wanted():
-        progress = load_checkpoint(checkpoint, updater, config.identity, assessor)
+        progress = load_checkpoint(checkpoint, updater, run_identity(config, parts), assessor)
     found = distributed.gathered(checkpoint)[0]
     if found is not None and sharding.wanted():
         require_shared_disk(found / "manifest.json")
-        progress = load_checkpoint(found, updater, config.identity, assessor)
+        progress = load_checkpoint(found, updater, run_identity(config, parts), assessor)
     elif found is not None:
         reward = read_reward(checkpoint) if checkpoint is not None else None
         state = distributed.from_main(
@@ -80,11 +105,8 @@ def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progre
     return progress
 
 
-def agree_on_settings(config: Config, parts: Parts, batch: Sequence[Sample]) -> None:
+def agree_on_settings(config: Config, parts: Parts) -> None:
     """
-    Args:
-        batch: the samples of the first update.
-
     Raises:
         UserError: another process was given another recipe or other data.
     """
@@ -101,9 +123,7 @@ def agree_on_settings(config: Config, parts: Parts, batch: Sequence[Sample]) -> 
                 f"the processes have different recipes: '{key}' is {mine!r} in process {distributed.rank()} and "
                 f"{theirs!r} in process {number}; start all with the same."
             )
-    first = digest([[sample.prompt, list(sample.references)] for sample in batch])[:16]
-    data = f"{len(parts.train)} samples ({first})"
-    distributed.same("training data", lambda: data, "give each process the same files")
+    distributed.same("training data", lambda: parts.data, "give each process the same files")
 
 
 def require_shared_disk(written: Path) -> None:

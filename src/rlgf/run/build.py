@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from transformers import TrainerState
 
@@ -39,6 +40,7 @@ from rlgf.rollout.dialogue import Dialogue
 from rlgf.run import memory
 from rlgf.run.models import Models, build_critics, load_models, load_policy
 from rlgf.run.trials import asked_guide, check_chats, check_dialogues, policy_template, scorers
+from rlgf.states import digest
 from rlgf.tasks import Task, build_task, load_split
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.types import Sample
@@ -55,6 +57,15 @@ class Parts:
     assessor: Assessor
     updater: Updater
     evaluator: Evaluator
+
+    @cached_property
+    def data(self) -> str:
+        """What is compared of the training data where two are to be the same: their number, and up to 64 of them."""
+        count = len(self.train)
+        some = [self.train[number] for number in range(0, count, math.ceil(count / 64))]
+        return (
+            f"{count} samples ({digest([[sample.prompt, list(sample.references)] for sample in some])[:16]})"
+        )
 
     def tell_rewards(self, updates: int, samples: int) -> None:
         """How far the run is, for rewards that ask."""

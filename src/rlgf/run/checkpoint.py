@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from rlgf import distributed
+from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.updater import Updater
 from rlgf.loads import loading
 from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
+from rlgf.run.build import Parts
 from rlgf.run.progress import Progress
 from rlgf.run.reward_state import own_reward, read_reward
 from rlgf.run.start import write_start
@@ -26,6 +28,12 @@ from rlgf.states import write_state
 
 _FORMAT = "rlgf-checkpoint-4"
 _KEPT = 2
+_DATA = "training data"
+
+
+def run_identity(config: Config, parts: Parts) -> dict[str, Any]:
+    """What a resumed run must have in common with the one that wrote its checkpoint: settings and training data."""
+    return {**config.identity, _DATA: parts.data}
 
 
 def save_checkpoint(
@@ -112,7 +120,7 @@ def load_checkpoint(
     Raises:
         UserError: It is corrupt, not one of ours, or of a run with another configuration.
     """
-    with loading(f"checkpoint {folder}", folder):
+    with loading(f"checkpoint {folder}", folder / "policy"):
         _verify(folder)
         _same_config(folder, json.loads((folder / "config.json").read_text()), config)
         return _read(folder, updater, assessor)
@@ -161,7 +169,8 @@ def _verify(folder: Path) -> None:
 
 
 def _same_config(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    found = difference(old, new)
+    # Earlier checkpoints say nothing of their data.
+    found = difference(old, {name: value for name, value in new.items() if name != _DATA or name in old})
     if found is not None:
         key, was, now = found
         raise UserError(

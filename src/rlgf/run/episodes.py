@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm
+from rlgf.evaluation.files import RECORD
 from rlgf.learning.inputs import read_by_any
 from rlgf.models.language_model import LanguageModel
 from rlgf.objectives.losses import kl_estimate, log_ratio
@@ -70,8 +71,7 @@ def evaluated_record(number: int, record: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         record: one of `Evaluation.records`.
     """
-    given = ("prompt", "messages", "completion", "references", "columns")
-    measured = {name: value for name, value in record.items() if name not in given}
+    measured = {name: value for name, value in record.items() if name not in RECORD}
     numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
     return {
         "episode": number,

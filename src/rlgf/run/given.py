@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from accelerate.tracking import GeneralTracker
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from rlgf.config import Config, load_config
 from rlgf.environments import Environment
@@ -16,11 +17,12 @@ from rlgf.guides import Guide
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import ModelConfig, load_tokenizer
+from rlgf.models.loading import ModelConfig, check_vocabulary, load_tokenizer
 from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.tasks import Task
+from rlgf.tasks.base import require_task
 from rlgf.tasks.memory import MemoryTask
 
 
@@ -68,11 +70,23 @@ def gathered(
         raise UserError("'validation' and 'test' need 'train' beside them.")
     if task is None and data.get("train") is not None:
         task = MemoryTask(**data)
+    if task is not None and not inspect.isclass(task):
+        require_task(task, "'task' is")
     if guide is not None and not isinstance(guide, Guide):
         raise UserError(
             f"'guide' must have a method write(requests), and {type(guide).__name__} has none: a guide by name or "
             "by settings is the recipe's section 'guide'."
         )
+    for name, one in (("task", task), ("guide", guide), ("environment", environment)):
+        if inspect.isclass(one):
+            raise UserError(f"'{name}' is the class {one.__name__}: give an object of it.")
+    for name, maker in (("optimizer", optimizer), ("scheduler", scheduler)):
+        if maker is not None and not callable(maker):
+            what = "groups of parameters" if name == "optimizer" else "an optimizer"
+            raise UserError(
+                f"'{name}' must be a function that makes one of {what}, such as a functools.partial (it is a "
+                f"{type(maker).__name__})."
+            )
     if environment is not None and not callable(environment):
         raise UserError(
             f"'environment' must be a function such as f(turns, **kwargs) (it is a {type(environment).__name__})."
@@ -96,6 +110,13 @@ def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> L
         if not name:
             raise UserError("'policy' is a model without a name: give its 'tokenizer' too.")
         tokenizer = load_tokenizer(ModelConfig(model=name))
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise UserError(f"'tokenizer' must be one of transformers (it is a {type(tokenizer).__name__}).")
+    if any(parameter.is_meta for parameter in policy.parameters()):
+        raise UserError(
+            "'policy' has no weights, since it was made on the device 'meta': load it onto another."
+        )
+    check_vocabulary("'policy'", policy, tokenizer)
     if tokenizer.eos_token_id is None:
         raise UserError("'tokenizer' has no end-of-text token: set its eos_token.")
     return LanguageModel(policy, tokenizer)
@@ -104,6 +125,8 @@ def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> L
 def _one_reward(reward: Any) -> Reward | None:
     """A reward, or the sum of several."""
     if isinstance(reward, list | tuple):
+        if not reward:
+            raise UserError("'reward' is an empty list: give a function, or several.")
         named: dict[str, Term] = {}
         for one in reward:
             name = getattr(one, "__name__", type(one).__name__)
@@ -111,6 +134,11 @@ def _one_reward(reward: Any) -> Reward | None:
                 name += "_"
             named[name] = Term(_one_reward(one), 1.0)  # type: ignore[arg-type]  # not None
         return Composed(named)
+    if isinstance(reward, PreTrainedModel):
+        raise UserError(
+            "'reward' is a model: name its folder in the recipe, as reward: {name: model, options: {folder: ...}}, or give "
+            "a function that asks it."
+        )
     if reward is not None and not callable(reward):
         raise UserError(
             f"'reward' must be a function such as f(completions, **kwargs) (it is a {type(reward).__name__})."
@@ -122,8 +150,10 @@ def adapter_settings(config: Any) -> dict[str, Any]:
     """What a recipe says of the adapter that a `peft.LoraConfig` describes.
 
     Raises:
-        UserError: it asks for something that a run cannot do.
+        UserError: it is none, or asks for something that a run cannot do.
     """
+    if not hasattr(config, "lora_dropout"):
+        raise UserError(f"'peft_config' must be a peft.LoraConfig (it is a {type(config).__name__}).")
     if config.lora_dropout:
         raise UserError(
             f"'peft_config' has lora_dropout {config.lora_dropout}: with dropout an unchanged policy would have ratios "
@@ -134,6 +164,29 @@ def adapter_settings(config: Any) -> dict[str, Any]:
     if isinstance(layers, str):
         raise UserError("'peft_config' names its target_modules by a pattern: give a list of names.")
     return {"r": config.r, "alpha": config.lora_alpha, "targets": None if layers is None else sorted(layers)}
+
+
+def told(callbacks: Any, trackers: Any) -> tuple[list[TrainerCallback], list[GeneralTracker]]:
+    """Who is told of a run, as lists.
+
+    Raises:
+        UserError: one of them is not an object that can be told.
+    """
+    callback, tracker = "transformers.TrainerCallback", "accelerate.tracking.GeneralTracker"
+    return (
+        _objects("callbacks", callbacks, TrainerCallback, callback),
+        _objects("trackers", trackers, GeneralTracker, tracker),
+    )
+
+
+def _objects(name: str, given: Any, kind: type, called: str) -> list[Any]:
+    if not isinstance(given, list | tuple):
+        raise UserError(f"'{name}' must be a list of objects of {called} (it is a {type(given).__name__}).")
+    for one in given:
+        if not isinstance(one, kind):
+            shown = f"the class {one.__name__}" if inspect.isclass(one) else f"a {type(one).__name__}"
+            raise UserError(f"'{name}' must hold objects of {called} (one is {shown}).")
+    return list(given)
 
 
 def configured(config: Config | Source | Sequence[Source], given: Given, peft_config: Any = None) -> Config:
@@ -153,7 +206,7 @@ def configured(config: Config | Source | Sequence[Source], given: Given, peft_co
     if over or given.environment is not None or not isinstance(config, Config):
         if isinstance(config, Config):
             config = config.model_dump(mode="json")
-        sources: list[Source] = [config] if isinstance(config, str | Path | Mapping) else list(config)
+        sources: list[Source] = list(config) if isinstance(config, list | tuple) else [config]  # type: ignore[list-item]
         config = load_config(*sources, sections, given=given.sections)
     rates = (config.update.learning_rate, config.update.critic_learning_rate)
     if given.scheduler is not None and any(rate is not None and rate.changes for rate in rates):

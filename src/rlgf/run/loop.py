@@ -164,7 +164,7 @@ class TrainingLoop:
 
     def _restore(self, resume: bool) -> None:
         trainer, config, folder = self.trainer, self.config, self.folder
-        agree_on_settings(config, trainer.parts, trainer.batch())
+        agree_on_settings(config, trainer.parts)
         checkpoint = checkpoint_of(folder, resume) if distributed.is_main() else None
         trainer.ahead.close()  # what it wrote was for other weights
         trainer.progress = progress = restore(checkpoint, config, trainer.parts, trainer.progress)
@@ -250,7 +250,7 @@ class TrainingLoop:
                 trainer=self.trainer,
                 **named,
             )
-            self.control = control or self.control
+            self.control = control if isinstance(control, TrainerControl) else self.control
 
 
 def _gained(folder: Path) -> float | None:

@@ -12,7 +12,7 @@ from rlgf.config import Config
 from rlgf.errors import FailedElsewhereError, LostProcessError, UserError
 from rlgf.models import sharding
 from rlgf.run.build import Parts
-from rlgf.run.checkpoint import save_checkpoint
+from rlgf.run.checkpoint import run_identity, save_checkpoint
 from rlgf.run.progress import Progress
 from rlgf.run.reward_state import joint_reward
 from rlgf.run.undo import Undo, fits
@@ -161,7 +161,7 @@ class Saver:
                 self._config.folder / "checkpoints",
                 self._parts.updater,
                 progress,
-                self._config.identity,
+                run_identity(self._config, self._parts),
                 reward,
             )
         self._saved = progress.update

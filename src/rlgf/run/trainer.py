@@ -28,7 +28,7 @@ from rlgf.run.ahead import Ahead
 from rlgf.run.build import Parts, build_parts
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
-from rlgf.run.given import Given, configured, gathered
+from rlgf.run.given import Given, configured, gathered, told
 from rlgf.run.guide_usage import GuideUsage
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.plan import Plan, plan_of
@@ -100,6 +100,7 @@ class Trainer:
         Raises:
             UserError: something that the configuration names cannot be had or does not fit.
         """
+        self.callbacks, self.trackers = told(callbacks, trackers)
         given = gathered(
             policy=policy,
             tokenizer=tokenizer,
@@ -120,7 +121,6 @@ class Trainer:
         self.display = display or Display(Console(quiet=not distributed.is_main()))
         with distributed.one_fate():
             self.parts = parts or build_parts(config, **vars(given), evaluates=evaluates)
-        self.callbacks, self.trackers = list(callbacks), list(trackers)
         self.progress = Progress()
         self.guide_usage = GuideUsage(self.parts.collector.remote)
         self.guide_usage.settle()

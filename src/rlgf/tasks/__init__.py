@@ -1,12 +1,11 @@
 """Tasks: where prompts, references and columns come from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rlgf.errors import UserError
 from rlgf.registry import resolve
-from rlgf.tasks.base import Task, build_from
-from rlgf.types import Sample
+from rlgf.tasks.base import Task, build_from, load_split, require_task
 
 TASKS: Mapping[str, str] = {
     "imdb": "rlgf.demo.imdb:ImdbTask",
@@ -34,21 +33,8 @@ def build_task(name: str, options: Mapping[str, Any]) -> Task:
             f"task '{name}' is not a class or function: it must build an object with load(split)."
         )
     task = build_from(factory, options, f"task '{name}'")
-    if not isinstance(task, Task):
-        raise UserError(f"task '{name}' built a {type(task).__name__}, which has no method load(split).")
-    return task
-
-
-def load_split(task: Task, split: str) -> Sequence[Sample]:
-    """The samples of a task's split.
-
-    Raises:
-        UserError: it is empty.
-    """
-    samples = task.load(split)
-    if len(samples) == 0:
-        raise UserError(f"the task's split '{split}' is empty: it needs at least one sample.")
-    return samples
+    require_task(task, f"task '{name}' built")
+    return task  # type: ignore[no-any-return]  # a task
 
 
 __all__ = [

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
-from rlgf.errors import UserError, nearest
+from rlgf.errors import UserError, misfit, nearest
 from rlgf.registry import resolve
-from rlgf.types import Sample
+from rlgf.types import Sample, is_unicode
 
 SPLITS = ("train", "validation", "test")
 
@@ -29,6 +31,71 @@ class Task(Protocol):
         ...
 
 
+def require_task(task: Any, what: str) -> None:
+    """
+    Args:
+        what: the beginning of the message.
+
+    Raises:
+        UserError: it has no method that can be called as ``load(split)``.
+    """
+    try:
+        inspect.signature(task.load).bind(SPLITS[0])
+    except (AttributeError, TypeError) as error:
+        raise UserError(
+            f"{what} a {type(task).__name__}, which has no method load(split) ({error})."
+        ) from error
+    except ValueError:
+        pass  # compiled, and says nothing about what it takes
+
+
+def load_split(task: Task, split: str) -> Sequence[Sample]:
+    """The samples of a task's split, made sure to be some.
+
+    Raises:
+        UserError: see `Task.load`; or it returned something else, or nothing.
+    """
+    samples: Any = task.load(split)
+    indexed = hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
+    if not indexed or isinstance(samples, str | Mapping):
+        raise UserError(
+            f"the task's load('{split}') must return a list of rlgf.Sample (it returned a {type(samples).__name__})."
+        )
+    if len(samples) == 0:
+        raise UserError(f"the task's split '{split}' is empty: it needs at least one sample.")
+    # A list holds objects at hand; of anything else one may be dear to make.
+    for number in range(len(samples) if isinstance(samples, list | tuple) else 1):
+        check_sample(samples[number], f"sample {number} of the task's split '{split}'")
+    return samples  # type: ignore[no-any-return]  # a sequence
+
+
+def check_sample(sample: Any, place: str) -> None:
+    """
+    Args:
+        place: what a message calls the sample.
+
+    Raises:
+        UserError: it is none, or a field of it is of another kind than it must be.
+    """
+    if not isinstance(sample, Sample):
+        raise UserError(f"{place} must be an rlgf.Sample (it is {sample!r:.60}).")
+    texts = sample.references
+    if not isinstance(texts, list | tuple):
+        raise UserError(f"{place}: 'references' must be a tuple of texts (it is {texts!r:.60}).")
+    for name, text in (("prompt", sample.prompt), *(("references", text) for text in texts)):
+        if not isinstance(text, str):
+            kind = "a text (it is" if name == "prompt" else "a tuple of texts (one is"
+            raise UserError(f"{place}: '{name}' must be {kind} {text!r:.60}).")
+        if not is_unicode(text):
+            raise UserError(
+                f"{place}: '{name}' has half of a surrogate pair, which is not a character: put U+FFFD in its place."
+            )
+    if not isinstance(sample.columns, Mapping) or not all(isinstance(name, str) for name in sample.columns):
+        raise UserError(
+            f"{place}: 'columns' must be a mapping of names to values (it is {sample.columns!r:.60})."
+        )
+
+
 def build_from(factory: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:
     """Call a class or function with the options of a recipe.
 
@@ -43,8 +110,11 @@ def build_from(factory: Callable[..., Any], options: Mapping[str, Any], what: st
         return factory(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{what}, option '{key}' (it is {first['input']!r}): {first['msg']}.") from error
+        # A place ends where it names kinds of a union, which are no keys.
+        named = itertools.takewhile(lambda part: re.fullmatch(r"\w+", str(part)), first["loc"])
+        key = ".".join(map(str, named))
+        place = f"{what}, option '{key}' (it is {first['input']!r})" if key else what
+        raise UserError(f"{place}: {misfit(first)}.") from error
 
 
 def check_options(factory: Callable[..., Any], options: Mapping[str, Any], what: str) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import overload
 
 from rlgf.chat import ChatTemplate
-from rlgf.tasks.base import Task
+from rlgf.tasks.base import Task, check_sample, load_split
 from rlgf.tasks.source import CHECKED
 from rlgf.types import Sample
 
@@ -31,10 +31,10 @@ class PromptedTask:
         """The samples of a split; chats among the first 10,000 are tried, where the first is one.
 
         Raises:
-            UserError: see `Task.load`; or there is no template, or it refuses messages.
+            UserError: see `load_split`; or there is no template, or it refuses messages.
         """
-        samples = Prompted(self._task.load(split), lambda: self.template, split)
-        if len(samples) and samples.samples[0].messages:
+        samples = Prompted(load_split(self._task, split), lambda: self.template, split)
+        if samples.samples[0].messages:
             for number in range(min(len(samples), CHECKED)):
                 samples[number]
         return samples
@@ -69,6 +69,7 @@ class Prompted(Sequence[Sample]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         sample = self.samples[index]
+        check_sample(sample, self.place(index % len(self)))
         if not sample.messages or sample.prompt:
             return sample
         return replace(sample, prompt=self._template().prompt(sample.messages, self.place(index % len(self))))

@@ -10,7 +10,7 @@ from rlgf.chat import ChatTemplate, answered, is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.tasks.rows import Row, Samples
-from rlgf.tasks.source import Source, field, template_parts, texts, value_text
+from rlgf.tasks.source import BRACES, Source, field, template_parts, texts, value_text
 from rlgf.types import Messages, Sample
 
 _REFERENCES = "set the option 'reference_field', to null where the data has none"
@@ -107,8 +107,8 @@ class DataTask(Source):
     @field_validator("template")
     @classmethod
     def _readable(cls, template: str | None) -> str | None:
-        if template is not None:
-            template_parts(template)
+        if template is not None and all(name is None for _, name in template_parts(template)):
+            raise ValueError(f"it names no column, so that all prompts would be the same: {BRACES}")
         return template
 
     @cached_property

@@ -43,6 +43,8 @@ class MemoryTask:
                     f"'{name}' must be a data set or a list (it is a {type(data).__name__}); a stream can be made one "
                     "with list(...)."
                 )
+            if hasattr(data, "columns") and hasattr(data, "to_dict"):
+                raise UserError(f"'{name}' is a table of pandas: give {name}.to_dict('records').")
             if len(data) and not isinstance(data[0], Sample | Mapping):
                 raise UserError(
                     f"'{name}' must hold dictionaries such as {{'prompt': ...}} (its first entry is {data[0]!r})."
@@ -81,6 +83,10 @@ class _Rows:
 
     def __getitem__(self, number: int) -> Row:
         row: Row = self._data[number]
+        if not isinstance(row, Mapping):
+            raise UserError(
+                f"{self.place(number)} must be a dictionary, as the first one is (it is {row!r:.60})."
+            )
         return row
 
     def place(self, number: int) -> str:

@@ -46,6 +46,11 @@ class Source(BaseModel):
             raise ValueError(
                 "give either files ('train', 'validation', 'test') or 'data', a data set of the hub"
             )
+        beside = ("validation", "test") if self.data is not None else ("subset", "splits")
+        for name in beside:
+            if getattr(self, name):
+                kind = "a data set of the hub" if self.data is not None else "files"
+                raise ValueError(f"'{name}' does not go with {kind}, and would not be read: leave it out")
         return self
 
     def samples(self, split: str, task: str, make: Callable[[Row, str], Sample]) -> Samples:
@@ -113,15 +118,15 @@ def template_parts(template: str) -> list[tuple[str, str | None]]:
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"{error}: {_BRACES}") from error
+        raise ValueError(f"{error}: {BRACES}") from error
     for _, name, spec, conversion in parts:
         if name is not None and (spec or conversion or not name.strip() or set(name) & set("\"'[].,\n")):
             shown = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-            raise ValueError(f"{{{shown}}} names no column: {_BRACES}")
+            raise ValueError(f"{{{shown}}} names no column: {BRACES}")
     return [(text, name) for text, name, _, _ in parts]
 
 
-_BRACES = "write a column as {column}, and a brace that belongs to the text twice, as {{ or }}"
+BRACES = "write a column as {column}, and a brace that belongs to the text twice, as {{ or }}"
 
 
 def value_text(value: Any, name: str, place: str, absent: str | None) -> str:

@@ -19,7 +19,6 @@ UNFIT: list[dict[str, Any]] = [
     {"optimizer": "adam"},
     {"scheduler": "linear"},
     {"callbacks": StopWhenLearned()},
-    {"callbacks": [StopWhenLearned]},
     {"callbacks": [3]},
     {"trackers": [GeneralTracker]},
     {"config": None},

@@ -22,6 +22,7 @@ from rlgf.run.trainer import Trainer
 from toys import (
     FavouringGuide,
     LetterTask,
+    StopWhenLearned,
     letter_gpt,
     letter_tokenizer,
     says_d,
@@ -143,15 +144,26 @@ def test_an_object_of_another_type_is_named() -> None:
     script = Path(__file__).parents[1] / "unfit_objects_script.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        "'policy' must be a model of transformers (it is a str).",
+        "'policy' must be a model of transformers (it is a str): a model by name is the recipe's 'policy.model'.",
         "'tokenizer' must be one of transformers (it is a str).",
         "'task' is a int, which has no method load(split) ('int' object has no attribute 'load').",
         "'optimizer' must be a function that makes one of groups of parameters, such as a functools.partial (it is a str).",
         "'scheduler' must be a function that makes one of an optimizer, such as a functools.partial (it is a str).",
         "'callbacks' must be a list of objects of transformers.TrainerCallback (it is a StopWhenLearned).",
-        "'callbacks' must hold objects of transformers.TrainerCallback (one is the class StopWhenLearned).",
         "'callbacks' must hold objects of transformers.TrainerCallback (one is a int).",
         "'trackers' must hold objects of accelerate.tracking.GeneralTracker (one is the class GeneralTracker).",
         "a recipe must be a path, a name, an override such as seed=1 or a mapping (it is None).",
         "a recipe must be a path, a name, an override such as seed=1 or a mapping (it is 3).",
     ]
+
+
+def test_a_callback_may_be_its_class(tmp_path: Path) -> None:
+    """As with the trainer of transformers."""
+    trainer = Trainer(
+        recipe(tmp_path),
+        display=QUIET,
+        policy=letter_gpt().model,
+        tokenizer=letter_tokenizer("abcd"),
+        callbacks=[StopWhenLearned],
+    )
+    assert [type(callback) for callback in trainer.callbacks] == [StopWhenLearned]

@@ -167,19 +167,23 @@ def adapter_settings(config: Any) -> dict[str, Any]:
 
 
 def told(callbacks: Any, trackers: Any) -> tuple[list[TrainerCallback], list[GeneralTracker]]:
-    """Who is told of a run, as lists.
+    """Who is told of a run, as lists; of a class of callbacks, as the trainer of `transformers` takes it too, an object.
 
     Raises:
         UserError: one of them is not an object that can be told.
     """
-    callback, tracker = "transformers.TrainerCallback", "accelerate.tracking.GeneralTracker"
+    if isinstance(callbacks, list | tuple):
+        callbacks = [
+            one() if inspect.isclass(one) and issubclass(one, TrainerCallback) else one for one in callbacks
+        ]
     return (
-        _objects("callbacks", callbacks, TrainerCallback, callback),
-        _objects("trackers", trackers, GeneralTracker, tracker),
+        _objects("callbacks", callbacks, TrainerCallback, "transformers.TrainerCallback"),
+        _objects("trackers", trackers, GeneralTracker, "accelerate.tracking.GeneralTracker"),
     )
 
 
 def _objects(name: str, given: Any, kind: type, called: str) -> list[Any]:
+    given = () if given is None else given
     if not isinstance(given, list | tuple):
         raise UserError(f"'{name}' must be a list of objects of {called} (it is a {type(given).__name__}).")
     for one in given:

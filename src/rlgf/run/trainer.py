@@ -71,8 +71,8 @@ class Trainer:
         environment: Environment | None = None,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
-        callbacks: Sequence[TrainerCallback] = (),
-        trackers: Sequence[GeneralTracker] = (),
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
+        trackers: Sequence[GeneralTracker] | None = None,
         evaluates: bool = False,
     ) -> None:
         """Load what the configuration names; an object given here takes the place of a section, which may be missing.

@@ -222,7 +222,7 @@ def test_replies_are_no_help(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", [PPO, sure(PPO_PLUS_PLUS), sure(AGGREVATED)], ids=lambda row: row.name)
 def test_no_author_samples_more_than_is_foreseen(policy: LanguageModel, row: Any) -> None:
-    """What stands behind the end of a turn, too."""
+    """Tokens after the end of a turn count too."""
     maker = collector(policy, Says("", "b"), FavouringGuide("b", 0.4))
     maker.collect(SAMPLES, row)
     asks = update_asks(row, maker.config, len(SAMPLES), 0, 0.0, 0, turns=TURNS)

@@ -86,7 +86,7 @@ def test_a_reply_stays_where_only_users_messages_end(policy: LanguageModel, samp
 
 
 def test_a_guide_with_another_template_reads_each_turn_once(
-    policy: LanguageModel, samples: list[Sample]
+    policy: LanguageModel, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = letter_gpt(context=64, seed=3)
     other.tokenizer.chat_template = CHAT.replace("'a' if", "'dd' if")
@@ -97,7 +97,7 @@ def test_a_guide_with_another_template_reads_each_turn_once(
         read.append((request, plain(request, limit)))
         return read[-1][1]
 
-    guide._read = noted  # type: ignore[method-assign]
+    monkeypatch.setattr(guide, "_read", noted)
     collector(policy, Says("dd", "b"), guide).collect(samples, sure(PPO_PLUS_PLUS))
     later = [(request, ids) for request, ids in read if len(request.messages) > 1]
     assert later

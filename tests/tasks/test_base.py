@@ -61,7 +61,7 @@ def test_what_a_task_of_ones_own_loads_is_looked_at(found: Any, said: str) -> No
 
 
 def test_a_sample_that_is_made_when_it_is_asked_for_is_looked_at_then() -> None:
-    class Lazy(Sequence):  # type: ignore[type-arg]
+    class Lazy(Sequence[Sample]):
         def __len__(self) -> int:
             return 2
 

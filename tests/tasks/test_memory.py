@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import datasets
+import pandas
 import pytest
 
 from rlgf.errors import UserError
@@ -70,6 +71,6 @@ def test_a_row_of_another_kind_than_the_first_is_named() -> None:
 
 
 def test_a_table_of_pandas_says_how_it_is_given() -> None:
-    table = pytest.importorskip("pandas").DataFrame({"prompt": ["a"]})
+    table = pandas.DataFrame({"prompt": ["a"]})
     with pytest.raises(UserError, match=r"'train' is a table of pandas: give train.to_dict\('records'\)"):
         MemoryTask(train=table)

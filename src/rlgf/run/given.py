@@ -70,16 +70,16 @@ def gathered(
         raise UserError("'validation' and 'test' need 'train' beside them.")
     if task is None and data.get("train") is not None:
         task = MemoryTask(**data)
-    if task is not None and not inspect.isclass(task):
+    for name, one in (("task", task), ("guide", guide), ("environment", environment)):
+        if inspect.isclass(one):
+            raise UserError(f"'{name}' is the class {one.__name__}: give an object of it.")
+    if task is not None:
         require_task(task, "'task' is")
     if guide is not None and not isinstance(guide, Guide):
         raise UserError(
             f"'guide' must have a method write(requests), and {type(guide).__name__} has none: a guide by name or "
             "by settings is the recipe's section 'guide'."
         )
-    for name, one in (("task", task), ("guide", guide), ("environment", environment)):
-        if inspect.isclass(one):
-            raise UserError(f"'{name}' is the class {one.__name__}: give an object of it.")
     for name, maker in (("optimizer", optimizer), ("scheduler", scheduler)):
         if maker is not None and not callable(maker):
             what = "groups of parameters" if name == "optimizer" else "an optimizer"
@@ -166,7 +166,7 @@ def adapter_settings(config: Any) -> dict[str, Any]:
     return {"r": config.r, "alpha": config.lora_alpha, "targets": None if layers is None else sorted(layers)}
 
 
-def told(callbacks: Any, trackers: Any) -> tuple[list[TrainerCallback], list[GeneralTracker]]:
+def listeners(callbacks: Any, trackers: Any) -> tuple[list[TrainerCallback], list[GeneralTracker]]:
     """Who is told of a run, as lists; of a class of callbacks, as the trainer of `transformers` takes it too, an object.
 
     Raises:

@@ -28,7 +28,7 @@ from rlgf.run.ahead import Ahead
 from rlgf.run.build import Parts, build_parts
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
-from rlgf.run.given import Given, configured, gathered, told
+from rlgf.run.given import Given, configured, gathered, listeners
 from rlgf.run.guide_usage import GuideUsage
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.plan import Plan, plan_of
@@ -100,7 +100,7 @@ class Trainer:
         Raises:
             UserError: something that the configuration names cannot be had or does not fit.
         """
-        self.callbacks, self.trackers = told(callbacks, trackers)
+        self.callbacks, self.trackers = listeners(callbacks, trackers)
         given = gathered(
             policy=policy,
             tokenizer=tokenizer,

@@ -33,8 +33,7 @@ def build_task(name: str, options: Mapping[str, Any]) -> Task:
             f"task '{name}' is not a class or function: it must build an object with load(split)."
         )
     task = build_from(factory, options, f"task '{name}'")
-    require_task(task, f"task '{name}' built")
-    return task  # type: ignore[no-any-return]  # a task
+    return require_task(task, f"task '{name}' built")
 
 
 __all__ = [

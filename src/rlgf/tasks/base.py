@@ -31,8 +31,9 @@ class Task(Protocol):
         ...
 
 
-def require_task(task: Any, what: str) -> None:
-    """
+def require_task(task: Any, what: str) -> Task:
+    """The same object, made sure to be a task.
+
     Args:
         what: the beginning of the message.
 
@@ -47,6 +48,8 @@ def require_task(task: Any, what: str) -> None:
         ) from error
     except ValueError:
         pass  # compiled, and says nothing about what it takes
+    found: Task = task
+    return found
 
 
 def load_split(task: Task, split: str) -> Sequence[Sample]:
@@ -55,18 +58,19 @@ def load_split(task: Task, split: str) -> Sequence[Sample]:
     Raises:
         UserError: see `Task.load`; or it returned something else, or nothing.
     """
-    samples: Any = task.load(split)
-    indexed = hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
-    if not indexed or isinstance(samples, str | Mapping):
+    found: Any = task.load(split)
+    indexed = hasattr(found, "__len__") and hasattr(found, "__getitem__")
+    if not indexed or isinstance(found, str | Mapping):
         raise UserError(
-            f"the task's load('{split}') must return a list of rlgf.Sample (it returned a {type(samples).__name__})."
+            f"the task's load('{split}') must return a list of rlgf.Sample (it returned a {type(found).__name__})."
         )
-    if len(samples) == 0:
+    if len(found) == 0:
         raise UserError(f"the task's split '{split}' is empty: it needs at least one sample.")
     # A list holds objects at hand; of anything else one may be dear to make.
-    for number in range(len(samples) if isinstance(samples, list | tuple) else 1):
-        check_sample(samples[number], f"sample {number} of the task's split '{split}'")
-    return samples  # type: ignore[no-any-return]  # a sequence
+    for number in range(len(found) if isinstance(found, list | tuple) else 1):
+        check_sample(found[number], f"sample {number} of the task's split '{split}'")
+    samples: Sequence[Sample] = found
+    return samples
 
 
 def check_sample(sample: Any, place: str) -> None:

@@ -31,7 +31,7 @@ class PromptedTask:
         """The samples of a split; chats among the first 10,000 are tried, where the first is one.
 
         Raises:
-            UserError: see `load_split`; or there is no template, or it refuses messages.
+            UserError: as `load_split` does; also if a chat has no template, or its template refuses it.
         """
         samples = Prompted(load_split(self._task, split), lambda: self.template, split)
         if samples.samples[0].messages:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, algorithm_from
 from rlgf.algorithms.catalog import AGGREVATED, DISTILL, HINTED_GRPO, OPSD, PPO_PLUS_PLUS, QUESTA, SDFT
+from rlgf.algorithms.unguided import PPO
 from rlgf.schedules import constant
 
 
@@ -89,3 +90,10 @@ def test_a_mixture_has_two_rows_and_goes_on_as_its_explorer_without_a_guide() ->
     assert found.unguided == PPO_PLUS_PLUS.unguided
     with pytest.raises(ValidationError, match="frozen"):
         found.name = "another"
+
+
+@pytest.mark.parametrize("gae_lambda", ["adaptively", 1.5, -0.1, float("nan"), [0.5]])
+def test_a_lambda_is_a_number_up_to_1_or_adaptive(gae_lambda: object) -> None:
+    assert PPO.changed(gae_lambda="adaptive").gae_lambda == "adaptive"
+    with pytest.raises(ValueError, match="it must be a number from 0 to 1, or 'adaptive'"):
+        PPO.changed(gae_lambda=gae_lambda)

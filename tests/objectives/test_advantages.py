@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlgf.objectives.advantages import gae, importance_weights, rewarded_share, whiten
+from rlgf.objectives.advantages import (
+    adaptive_lambda,
+    explained_variance,
+    gae,
+    importance_weights,
+    rewarded_share,
+    whiten,
+)
 
 NUMBERS = st.floats(-10, 10)
 SHARES = st.floats(0, 1)
@@ -62,6 +69,39 @@ def test_gae_of_an_episode_worked_by_hand() -> None:
     advantages, returns = gae(rewards, values, torch.ones(1, 3, dtype=torch.bool), 0.5, 0.5)
     assert advantages.tolist() == [[1.0 + 0.25 * (-1.5 + 0.25 * 3.0), -1.5 + 0.25 * 3.0, 3.0]]
     assert returns.tolist() == [[0.8125 + 0.5, -0.75 + 1.0, 2.0]]
+
+
+def test_the_adaptive_lambda_is_1_less_the_share_that_the_critic_foresaw() -> None:
+    rewards = torch.tensor([[0.0, 0.0, 1.0], [0.0, 5.0, 9.0], [0.0, 0.0, -2.0]])
+    mask = torch.tensor([[True, True, True], [True, False, False], [True, True, True]])
+    earned = torch.tensor([1.0, 0.0, -2.0])[:, None].expand(3, 3)
+    assert adaptive_lambda(rewards, earned, mask, 1.0) == pytest.approx(0)
+    assert adaptive_lambda(rewards, earned / 2, mask, 1.0) == pytest.approx(1 - 0.75)
+    # Nothing is foreseen, or the opposite, or there is nothing to foresee.
+    assert adaptive_lambda(rewards, torch.full((3, 3), 4.0), mask, 1.0) == 1
+    assert adaptive_lambda(rewards, -earned, mask, 1.0) == 1
+    assert adaptive_lambda(torch.zeros(3, 3), earned, mask, 1.0) == 1
+
+
+def test_explained_variance_is_1_for_a_perfect_critic_and_0_for_a_constant_one() -> None:
+    returns = torch.tensor([0.0, 1.0, 3.0, 4.0])
+    assert explained_variance(returns, returns) == pytest.approx(1)
+    assert explained_variance(returns + 7, returns) == pytest.approx(1)
+    assert explained_variance(torch.full((4,), 2.0), returns) == pytest.approx(0)
+    assert explained_variance(-returns, returns) == pytest.approx(-3)
+    # Of what does not vary there is nothing to explain.
+    assert math.isnan(explained_variance(returns, torch.ones(4)))
+    assert math.isnan(explained_variance(torch.ones(0), torch.ones(0)))
+
+
+def test_the_rounding_of_returns_is_nothing_to_explain() -> None:
+    """Ten texts that all earn 0.3: by a whole return that is the same number, but for what its sums lose."""
+    values = torch.rand(10, 40, generator=torch.Generator().manual_seed(0))
+    rewards = torch.zeros(10, 40)
+    rewards[:, -1] = 0.3
+    _, returns = gae(rewards, values, torch.ones(10, 40, dtype=torch.bool), 1.0, 1.0)
+    assert returns.var() > 0
+    assert math.isnan(explained_variance(values.flatten(), returns.flatten()))
 
 
 @given(EPISODES, SHARES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -11,30 +10,23 @@ from hinted_texts import PLAIN
 
 from resume_script import toy_trainer
 from rlgf.objectives.advantages import gae
-from rlgf.run.update_metrics import describe, explained_variance, mean_kl
+from rlgf.run.update_metrics import describe, mean_kl
 from rlgf.types import Author
 from training_toys import ROWS, build, experience_of
 
 
-def test_explained_variance_is_1_for_a_perfect_critic_and_0_for_a_constant_one() -> None:
-    returns = torch.tensor([0.0, 1.0, 3.0, 4.0])
-    assert explained_variance(returns, returns) == pytest.approx(1)
-    assert explained_variance(returns + 7, returns) == pytest.approx(1)
-    assert explained_variance(torch.full((4,), 2.0), returns) == pytest.approx(0)
-    assert explained_variance(-returns, returns) == pytest.approx(-3)
-    # Of what does not vary there is nothing to explain.
-    assert math.isnan(explained_variance(returns, torch.ones(4)))
-    assert math.isnan(explained_variance(torch.ones(0), torch.ones(0)))
-
-
-def test_the_rounding_of_returns_is_nothing_to_explain() -> None:
-    """Ten texts that all earn 0.3: by a whole return that is the same number, but for what its sums lose."""
-    values = torch.rand(10, 40, generator=torch.Generator().manual_seed(0))
-    rewards = torch.zeros(10, 40)
-    rewards[:, -1] = 0.3
-    _, returns = gae(rewards, values, torch.ones(10, 40, dtype=torch.bool), 1.0, 1.0)
-    assert returns.var() > 0
-    assert math.isnan(explained_variance(values.flatten(), returns.flatten()))
+def test_an_adaptive_lambda_is_told(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, algorithm={"base": "ppo", "gae_lambda": "adaptive"}, seed=3)
+    experience = trainer.assess(trainer.collect())
+    scored = experience.scored
+    assert scored.values is not None
+    assert experience.token_rewards is not None
+    assert experience.returns is not None
+    seen = experience.token_rewards, scored.values, experience.rollout.authored, trainer.row().gamma
+    told = describe(experience, trainer.row())["gae_lambda"]
+    assert 0 < told <= 1
+    torch.testing.assert_close(experience.returns, gae(*seen, told)[1])
+    assert "gae_lambda" not in describe(experience, ROWS["ppo"])
 
 
 def test_help_is_counted_over_episodes(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ AGGREVATED = PPO.model_copy(
         "script": Script(rollin=Author.POLICY, rollout=Author.GUIDE),
         "help": Help(probability=constant(0.8)),
         "terms": {**PPO.terms, "policy": Term(loss="clipped_surrogate", on=Span.ROLLIN)},
-        "equation": f"min(rho A, clip(rho) A), {GAE}, V = V^g; lambda {PPO.gae_lambda:g}, "
+        "equation": f"min(rho A, clip(rho) A), {GAE}, V = V^g; lambda {PPO.gae_lambda}, "
         "at lambda 0: A^g = r_t + gamma V^g(s_t+1) - V^g(s_t)",
         "paper": f"{_RLGF}; Sun et al., arXiv 1703.01030",
     }

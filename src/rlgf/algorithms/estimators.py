@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,7 +26,7 @@ class Signals:
     mask: Bool[Tensor, "B T"]
     group: Int[Tensor, "B"]
     gamma: float
-    gae_lambda: float
+    gae_lambda: float | Literal["adaptive"]
     logprobs: Float[Tensor, "B T"] | None = None
     """Of each of the policy's tokens, under the distribution that it was drawn from; None where it is not known."""
     chunks: Int[Tensor, "B T"] | None = None
@@ -85,10 +86,10 @@ class Estimator:
 
 def _gae(signals: Signals) -> Estimates:
     assert signals.values is not None, "a row with this estimator has a critic"
+    seen = signals.token_rewards, signals.values, signals.mask, signals.gamma
+    chosen = signals.gae_lambda
     return Estimates(
-        *advantages.gae(
-            signals.token_rewards, signals.values, signals.mask, signals.gamma, signals.gae_lambda
-        )
+        *advantages.gae(*seen, advantages.adaptive_lambda(*seen) if chosen == "adaptive" else chosen)
     )
 
 

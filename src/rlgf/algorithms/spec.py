@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlgf import seeding
 from rlgf.algorithms.authors import AuthorName
@@ -38,7 +38,9 @@ class Algorithm(BaseModel):
     """How advantages are estimated, or pairs picked; None for losses that read neither."""
     gamma: float = Field(default=1.0, ge=0, le=1)
     """The discount of rewards, per token."""
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = 0.95
+    """Of generalized advantage estimation; ``adaptive`` is 1 less the share of the returns' variance that the critic
+    foresaw in the update's own episodes, see `rlgf.objectives.advantages.adaptive_lambda`."""
     whiten: bool = False
     """Whether advantages are whitened over the tokens whose losses read them."""
     group_size: int = Field(default=1, ge=1)
@@ -57,6 +59,14 @@ class Algorithm(BaseModel):
     for each prompt of an update."""
     equation: Annotated[str, FREE] = ""
     paper: Annotated[str, FREE] = ""
+
+    @field_validator("gae_lambda", mode="wrap")
+    @classmethod
+    def _number_or_word(cls, data: Any, validated: Callable[[Any], Any]) -> Any:
+        try:
+            return validated(data)
+        except ValidationError:
+            raise ValueError("it must be a number from 0 to 1, or 'adaptive'") from None
 
     @model_validator(mode="before")
     @classmethod

@@ -151,7 +151,7 @@ def advantage(row: Algorithm) -> str:
         return "none: no loss reads one"
     words = row.advantage
     if row.advantage == "gae" or row.advantage not in ESTIMATORS:
-        words += f", gamma {row.gamma:g}, lambda {row.gae_lambda:g}"
+        words += f", gamma {row.gamma:g}, lambda {row.gae_lambda}"
     if row.start_value is not None:
         words += f", the prompt's value from {row.start_value.texts} texts of the start, once (beta {row.start_value.beta:g})"
     if row.whiten:

@@ -6,6 +6,8 @@ mask come back as 0.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -41,6 +43,36 @@ def gae(
         columns.append(running)
     advantages = torch.stack(columns[::-1], dim=1) * mask
     return advantages, advantages + values
+
+
+def adaptive_lambda(
+    rewards: Float[Tensor, "B T"], values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], gamma: float
+) -> float:
+    """The lambda of `gae` that trusts a critic as far as it foresees these episodes: ``1 - max(0, explained)``.
+
+    ``explained`` is the `explained_variance` of the returns that were earned, those of lambda 1, which hold no
+    values. A critic that explains nothing leaves 1, and so do episodes that all earn the same.
+
+    Args:
+        rewards, values, mask, gamma: as `gae` takes them.
+    """
+    _, returns = gae(rewards, values, mask, gamma, gae_lambda=1.0)
+    explained = explained_variance(values[mask], returns[mask])
+    return 1.0 - max(0.0, 0.0 if math.isnan(explained) else explained)
+
+
+def explained_variance(values: Float[Tensor, "N"], returns: Float[Tensor, "N"]) -> float:
+    """How much of the returns the critic foresaw: ``1 - Var(returns - values) / Var(returns)``.
+
+    1 for a perfect critic, 0 for one that says the same everywhere, below 0 for a worse one; NaN where the returns do
+    not vary by more than rounding.
+    """
+    if not len(returns):
+        return math.nan
+    spread = returns.var(correction=0)
+    # Returns hold sums of values: where all episodes earn the same, what varies is the rounding of those.
+    rounding = 1e-10 * (values.square().mean() + returns.square().mean())
+    return float(1 - (returns - values).var(correction=0) / spread) if spread > rounding else math.nan
 
 
 def group_relative(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rlgf.algorithms import Algorithm
 from rlgf.learning.inputs import read_by, read_by_any
+from rlgf.objectives.advantages import adaptive_lambda, explained_variance
 from rlgf.objectives.losses import kl_estimate
 from rlgf.rollout.rescored import gaps
 from rlgf.types import Author, Experience, Scored
@@ -61,6 +62,10 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
         read = read_by(row.value_term, rollout, row)
         explained = explained_variance(scored.values[read], experience.returns[read])
         found |= {} if math.isnan(explained) else {"explained_variance": explained}
+        if row.gae_lambda == "adaptive" and experience.token_rewards is not None:
+            found["gae_lambda"] = adaptive_lambda(
+                experience.token_rewards, scored.values, rollout.authored, row.gamma
+            )
     return found | _of_guide_texts(scored, row) | _of_guide_scores(scored) | _of_engine(experience)
 
 
@@ -95,20 +100,6 @@ def _of_engine(experience: Experience) -> dict[str, float]:
     if experience.importance is not None:
         found["sampler_weight"] = float(experience.importance[rollout.written_by(Author.POLICY)].mean())
     return found
-
-
-def explained_variance(values: Float[Tensor, "N"], returns: Float[Tensor, "N"]) -> float:
-    """How much of the returns the critic foresaw: ``1 - Var(returns - values) / Var(returns)``.
-
-    1 for a perfect critic, 0 for one that says the same everywhere, below 0 for a worse one; NaN where the returns do
-    not vary by more than rounding.
-    """
-    if not len(returns):
-        return math.nan
-    spread = returns.var(correction=0)
-    # Returns hold sums of values: where all episodes earn the same, what varies is the rounding of those.
-    rounding = 1e-10 * (values.square().mean() + returns.square().mean())
-    return float(1 - (returns - values).var(correction=0) / spread) if spread > rounding else math.nan
 
 
 def groups_alike(rewards: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> float:

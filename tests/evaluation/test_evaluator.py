@@ -40,13 +40,16 @@ def perturbed(policy: LanguageModel, scale: float = 0.3) -> LanguageModel:
 
 
 def evaluator(
-    policy: LanguageModel | None = None, judge: Reward | None = None, **options: object
+    policy: LanguageModel | None = None,
+    judge: Reward | None = None,
+    beams: int | None = None,
+    **options: object,
 ) -> Evaluator:
     config = RolloutConfig.model_validate({"max_prompt_tokens": 4, "max_response_tokens": 8, **options})
     start = letter_gpt()
     collector = Collector(policy or start, FavouringGuide("a", 0.6), config, seed=0)
     reference = letter_gpt()
-    return Evaluator(collector, reference, reference, share_of_a, judge, config)
+    return Evaluator(collector, reference, reference, share_of_a, judge, config, beams=beams)
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "min_response_tokens": 5}])
@@ -94,6 +97,26 @@ def test_the_judge_is_reported_beside_the_reward() -> None:
     texts = [record["completion"] for record in found.records]
     assert [record["judge"] for record in found.records] == pytest.approx(share_of_b([], texts))
     assert [record["reward"] for record in found.records] == pytest.approx(share_of_a([], texts))
+
+
+@pytest.mark.parametrize(("beams", "name"), [(1, "greedy"), (3, "beam")])
+def test_the_texts_of_a_beam_search_are_measured_beside_the_others(beams: int, name: str) -> None:
+    policy = perturbed(letter_gpt())
+    plain = evaluator(policy, judge=share_of_b).evaluate(Author.POLICY, SAMPLES)
+    measured = evaluator(policy, judge=share_of_b, beams=beams)
+    found = measured.evaluate(Author.POLICY, SAMPLES)
+    searched = {key.removeprefix(f"{name}/"): total for key, total in found.totals.items() if "/" in key}
+    assert {**found.totals, **plain.totals} == found.totals
+    # Neither says what it is drawn from.
+    assert searched.keys() == plain.totals.keys() - {"kl", "reference_perplexity"}
+    texts = [record[f"{name}/completion"] for record in found.records]
+    assert [record[f"{name}/reward"] for record in found.records] == share_of_a([], texts)
+    assert [record[f"{name}/judge"] for record in found.records] == share_of_b([], texts)
+    assert measured.searcher is not None
+    assert texts == list(measured.searcher.answers(Author.POLICY, SAMPLES).texts)
+    assert searched["output_perplexity"] < plain.totals["output_perplexity"]
+    # A guide and a reference text are what they are.
+    assert not any("/" in key for key in measured.evaluate(Author.GUIDE, SAMPLES).totals)
 
 
 def test_the_same_noise_twice_gives_the_same_result() -> None:

@@ -22,7 +22,7 @@ from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig
 from rlgf.models.rollout_scores import score_logprobs
-from rlgf.models.samplers import bring_weights
+from rlgf.models.samplers import BeamSampler, bring_weights
 from rlgf.objectives.losses import kl_estimate
 from rlgf.rewards import Reward, RewardInput, score
 from rlgf.rollout.collector import Collector
@@ -41,6 +41,9 @@ class EvaluationConfig(BaseModel):
     """Prompts of the test split at the end."""
     every: int = Field(default=5, ge=1)
     """Updates between evaluations."""
+    beams: int | None = Field(default=None, ge=1)
+    """The policy also answers each prompt with the best text of a beam search with so many beams, with 1 by greedy
+    decoding. What those texts score is reported as ``beam/reward`` or ``greedy/reward``, and so on."""
     judge: str | None = None
     """A second scorer that no training sees, named like a reward; it shows reward hacking."""
     language_model: ModelConfig | None = None
@@ -71,8 +74,18 @@ class Evaluator:
         config: RolloutConfig,
         metrics: Mapping[str, Metric] = TEXT_METRICS,
         trainer_state: TrainerState | None = None,
+        beams: int | None = None,
     ) -> None:
+        """
+        Args:
+            beams: see `EvaluationConfig.beams`.
+
+        Raises:
+            UserError: the policy's model cannot search.
+        """
         self.collector = collector
+        self.beams = beams
+        self.searcher = None if beams is None else _searching(collector, beams)
         self.reference = reference
         self.language_model = language_model
         self.scorers = {"reward": reward, "judge": judge}
@@ -97,30 +110,34 @@ class Evaluator:
                 that is taken.
         """
         check_samples(self.metrics, samples, "the evaluation")
+        texts, found, extra = self._measured(self.collector, author, samples)
+        if self.searcher is not None and author is Author.POLICY:
+            best, of_best, beside = self._measured(self.searcher, author, samples, drawn=False)
+            name = "greedy" if self.beams == 1 else "beam"
+            found.update({f"{name}/{key}": result for key, result in of_best.items()})
+            extra |= {f"{name}/{key}": column for key, column in {"completion": best, **beside}.items()}
+        return summarize(samples, texts, found, extra)
+
+    def _measured(
+        self, collector: Collector, author: Author, samples: Sequence[Sample], *, drawn: bool = True
+    ) -> tuple[list[str], dict[str, MetricResult], dict[str, list[Any]]]:
+        """The texts that an author writes, what they measure, and what else is known about each.
+
+        Args:
+            drawn: whether the policy's texts are drawn from its distribution, so that they show its KL.
+        """
         mine = distributed.portion(len(samples))
         # Here, since a process without samples makes no pass.
-        models = (self.collector.policy, self.reference, self.language_model)
+        models = (collector.policy, self.reference, self.language_model)
         with sharding.whole(*(one.model for one in models)):
             if author is Author.POLICY:
-                bring_weights(self.collector.sampler)
-            measured = self._measured(author, samples, mine) if len(mine) else None
+                bring_weights(collector.sampler)
+            of_mine = [samples[i] for i in mine]
+            rollout = collector.answers(author, of_mine, numbers=mine) if len(mine) else None
+            measured = None if rollout is None else self._share(rollout, author, drawn=drawn)
         shares = [share for share in distributed.gathered(measured) if share is not None]
         texts = [text for share in shares for text in share.texts]
-        found: dict[str, MetricResult] = {}
-        for name in shares[0].values:
-            found[name] = MetricResult.mean([value for share in shares for value in share.values[name]])
-        for name in dict.fromkeys(name for share in shares for name in share.logged):
-            # A number that a reward logged stands for all texts that it scored together.
-            said = [(share.logged[name], len(share.texts)) for share in shares if name in share.logged]
-            total = sum(value * number for value, number in said) / sum(number for _, number in said)
-            found.setdefault(name, MetricResult(total))  # as in training, a name of ours stays ours
-        extra: dict[str, list[Any]] = {}
-        for name in shares[0].extra:
-            extra[name] = [value for share in shares for value in share.extra.get(name, [])]
-        for name in shares[0].nll:
-            nll, tokens = (torch.cat(parts) for parts in zip(*(s.nll[name] for s in shares), strict=True))
-            # The total weighs tokens, so it is not a mean of the texts' own perplexities.
-            found[name] = MetricResult(perplexity(nll, tokens), perplexities(nll, tokens))
+        found = _joined(shares)
         of_texts = self._text_metrics(samples, texts)
         taken = of_texts.keys() & {*shares[0].values, *shares[0].nll, *RECORD, "tokens"}
         if taken:
@@ -131,11 +148,11 @@ class Evaluator:
         found.update(of_texts)
         lengths = [length for share in shares for length in share.lengths]
         found["tokens"] = MetricResult(sum(lengths) / len(texts))
-        return summarize(samples, texts, found, extra)
+        extra = {name: [v for share in shares for v in share.extra.get(name, [])] for name in shares[0].extra}
+        return texts, found, extra
 
-    def _measured(self, author: Author, samples: Sequence[Sample], numbers: range) -> _Share:
-        """Everything that concerns each text by itself, of the samples of these numbers."""
-        rollout = self.collector.answers(author, [samples[i] for i in numbers], numbers=numbers)
+    def _share(self, rollout: Rollout, author: Author, *, drawn: bool) -> _Share:
+        """Everything that concerns each text by itself."""
         share = _Share(rollout.texts, rollout.authored.sum(dim=1).tolist())
         for name, scorer in self.scorers.items():
             if scorer is not None:
@@ -147,9 +164,9 @@ class Evaluator:
                     share.values[f"{name}/{term}"] = [None if v != v else v for v in of_term.tolist()]
         told = [self._told(sample) for sample in rollout.samples]
         share.nll["output_perplexity"] = self._nll(self.language_model, told, rollout.texts)
-        if author is Author.POLICY:
+        if author is Author.POLICY and drawn:
             share.values["kl"] = self._kl(rollout)
-            if all(sample.references for sample in samples):
+            if all(sample.references for sample in rollout.samples):
                 texts = [sample.references[0] for sample in rollout.samples]
                 share.nll["reference_perplexity"] = self._nll(self.collector.policy, rollout.samples, texts)
         return share
@@ -205,3 +222,28 @@ class _Share:
     extra: dict[str, list[Any]] = field(default_factory=dict)
     nll: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Nats and tokens of each text."""
+
+
+def _joined(shares: Sequence[_Share]) -> dict[str, MetricResult]:
+    """What all processes measured of each text."""
+    found: dict[str, MetricResult] = {}
+    for name in shares[0].values:
+        found[name] = MetricResult.mean([value for share in shares for value in share.values[name]])
+    for name in dict.fromkeys(name for share in shares for name in share.logged):
+        # A number that a reward logged stands for all texts that it scored together.
+        said = [(share.logged[name], len(share.texts)) for share in shares if name in share.logged]
+        total = sum(value * number for value, number in said) / sum(number for _, number in said)
+        found.setdefault(name, MetricResult(total))  # as in training, a name of ours stays ours
+    for name in shares[0].nll:
+        nll, tokens = (torch.cat(parts) for parts in zip(*(s.nll[name] for s in shares), strict=True))
+        # The total weighs tokens, so it is not a mean of the texts' own perplexities.
+        found[name] = MetricResult(perplexity(nll, tokens), perplexities(nll, tokens))
+    return found
+
+
+def _searching(collector: Collector, beams: int) -> Collector:
+    """The same without a guide, whose policy writes what a beam search finds."""
+    sampler = BeamSampler(collector.policy, beams, collector.config.max_batch_tokens)
+    return Collector(
+        collector.policy, None, collector.config, collector.seed, sampler, dialogue=collector.dialogue
+    )

@@ -15,7 +15,15 @@ from rlgf.tasks.jsonfiles import JsonLines
 from rlgf.tasks.rows import Row
 from rlgf.types import Sample
 
-WATCHED = ("reward", "judge", "kl", "reference_perplexity", "output_perplexity")
+WATCHED = (
+    "reward",
+    "greedy/reward",
+    "beam/reward",
+    "judge",
+    "kl",
+    "reference_perplexity",
+    "output_perplexity",
+)
 """Of all totals those that a terminal and a table show where nothing else is asked for, in this order."""
 
 RECORD = ("prompt", "messages", "completion", "references", "columns")

@@ -68,7 +68,7 @@ def sample_continuations(
     if first_positions is None:
         first_positions = torch.zeros_like(max_new_tokens)
     results: dict[int, Continuation] = {}
-    for rows in _batches(model, lengths, max_new_tokens, prompts, max_batch_tokens):
+    for rows in decoding_batches(model, lengths, max_new_tokens, prompts, max_batch_tokens):
         chosen = rows.tolist()
         batch = DecodingBatch(
             model,
@@ -85,7 +85,7 @@ def sample_continuations(
     return [results[i] for i in range(len(prefixes))]
 
 
-def _batches(
+def decoding_batches(
     model: PreTrainedModel,
     lengths: Int[Tensor, "N"],
     max_new_tokens: Int[Tensor, "N"],

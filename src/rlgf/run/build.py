@@ -214,9 +214,29 @@ def _assembled(
         collector=collector,
         assessor=assessor,
         updater=_updater(config, policy, critics, scorer, optimizer, scheduler),
-        evaluator=Evaluator(
-            measured, models.measured_against, models.judge, reward, judge, rollout, data.metrics, state
-        ),
+        evaluator=_evaluator(config, models, data, measured, reward, judge, state),
+    )
+
+
+def _evaluator(
+    config: Config,
+    models: Models,
+    data: _Data,
+    collector: Collector,
+    reward: Reward | None,
+    judge: Reward | None,
+    state: TrainerState,
+) -> Evaluator:
+    return Evaluator(
+        collector,
+        models.measured_against,
+        models.judge,
+        reward,
+        judge,
+        config.rollout,
+        data.metrics,
+        state,
+        config.evaluation.beams,
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers.base import Beginning, FollowingSampler, Sampler, bring_weights
+from rlgf.models.samplers.beam import BeamSampler
 from rlgf.models.samplers.builtin import BuiltinSampler
 from rlgf.models.samplers.config import EngineConfig, SamplerConfig
 from rlgf.models.samplers.served import ServedSampler
 from rlgf.models.samplers.vllm import VLLMSampler
 
 __all__ = [
+    "BeamSampler",
     "Beginning",
     "BuiltinSampler",
     "EngineConfig",

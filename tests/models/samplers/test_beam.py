@@ -1,0 +1,111 @@
+"""Greedy decoding and beam search, against a plain loop and against all texts."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import sharpen
+from rlgf.errors import UserError
+from rlgf.models.generate import Continuation
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.samplers import BeamSampler, Beginning
+from rlgf.models.sampling import Sampling
+from toys import letter_gpt, letter_t5
+
+LETTERS = "abcd"
+PROMPTS = ["a", "bdca", "cc", "dab", "dddddd"]
+KINDS = pytest.mark.parametrize("kind", ["causal", "encoder-decoder"])
+
+
+def sharp(kind: str, seed: int) -> LanguageModel:
+    policy = letter_gpt(LETTERS, seed=seed) if kind == "causal" else letter_t5(LETTERS, seed=seed)
+    sharpen(policy.model, 8.0 if kind == "causal" else 16.0)
+    return policy
+
+
+def next_logprobs(policy: LanguageModel, prompt: list[int], written: list[int]) -> Tensor:
+    """Of one text alone, from a whole pass."""
+    prefixes, prompts = policy.prefixes([prompt], [written])
+    if prompts is None:
+        logits = policy.model(prefixes[0][None]).logits
+    else:
+        logits = policy.model(input_ids=prompts[0][None], decoder_input_ids=prefixes[0][None]).logits
+    return logits[0, -1].log_softmax(-1)
+
+
+def beginnings(policy: LanguageModel, limit: int) -> list[Beginning]:
+    return [Beginning(policy.encode_prompt(prompt, 8), [], limit, seed=0) for prompt in PROMPTS]
+
+
+def ids_of(written: list[Continuation]) -> list[list[int]]:
+    return [one.token_ids.tolist() for one in written]
+
+
+@KINDS
+@pytest.mark.parametrize("least", [0, 4])
+@pytest.mark.parametrize("max_batch_tokens", [1, 1000])
+@torch.no_grad()
+def test_one_beam_takes_the_most_probable_token(kind: str, least: int, max_batch_tokens: int) -> None:
+    policy = sharp(kind, seed=8)
+    own = policy.model.generation_config
+    own.repetition_penalty = 5.0
+    asked = beginnings(policy, 6)
+    found = BeamSampler(policy, 1, max_batch_tokens).write(asked, Sampling(min_tokens=least))
+    assert policy.model.generation_config is own
+    for one, written in zip(asked, found, strict=True):
+        slow: list[int] = []
+        while len(slow) < 6 and policy.end_id not in slow:
+            logprobs = next_logprobs(policy, list(one.prompt), slow)
+            if len(slow) < least:
+                logprobs[policy.end_id] = float("-inf")
+            slow.append(int(logprobs.argmax()))
+        assert written.token_ids.tolist() == slow
+        assert written.finished == (slow[-1] == policy.end_id)
+        assert written.logprobs.tolist() == [0.0] * len(slow)
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("causal", 1), ("encoder-decoder", 0)])
+@torch.no_grad()
+def test_enough_beams_find_the_best_of_all_texts(kind: str, seed: int) -> None:
+    policy = sharp(kind, seed)
+    asked = beginnings(policy, 3)
+    found = BeamSampler(policy, 100).write(asked, Sampling())
+    greedy = BeamSampler(policy, 1).write(asked, Sampling())
+    end = policy.end_id
+    texts = [[*text, end] for n in range(3) for text in itertools.product(range(end), repeat=n)]
+    texts += [list(text) for text in itertools.product(range(end), repeat=3)]
+
+    def score(one: Beginning, text: list[int]) -> float:
+        """Per token."""
+        steps = [next_logprobs(policy, list(one.prompt), text[:t])[text[t]] for t in range(len(text))]
+        return float(sum(steps)) / len(text)
+
+    for one, written in zip(asked, ids_of(found), strict=True):
+        assert score(one, written) == pytest.approx(max(score(one, text) for text in texts), abs=1e-5)
+    assert ids_of(found) != ids_of(greedy)
+
+
+@KINDS
+def test_a_text_goes_on_from_where_it_stands(kind: str) -> None:
+    policy = sharp(kind, seed=8)
+    asked = beginnings(policy, 6)
+    whole = ids_of(BeamSampler(policy, 1).write(asked, Sampling(min_tokens=6)))
+    # Of unequal length, so that what is to follow is, too.
+    cut = [text[: i % 3] for i, text in enumerate(whole)]
+    later = [
+        Beginning(one.prompt, begun, 6 - len(begun), seed=0, position=len(begun))
+        for one, begun in zip(asked, cut, strict=True)
+    ]
+    rest = ids_of(BeamSampler(policy, 1).write(later, Sampling(min_tokens=6)))
+    assert [[*begun, *end] for begun, end in zip(cut, rest, strict=True)] == whole
+
+
+def test_a_model_that_cannot_search_is_refused() -> None:
+    policy = letter_gpt()
+    policy.model.can_generate = lambda: False  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"'evaluation.beams' .* which GPT2LMHeadModel does not have"):
+        BeamSampler(policy, 2)

@@ -17,6 +17,9 @@ from rlgf.guides import BudgetSpentError
 from rlgf.run.trainer import Trainer
 from rlgf.types import Author
 
+DIALOGUE = {"environment": {"name": "toys:says_d", "turns": 3}}
+WHATEVER_IS_WRITTEN = pytest.mark.parametrize("kind", [{}, DIALOGUE], ids=["texts", "dialogues"])
+
 
 def toy(
     folder: Path, server: FaultyServer, cache: Path | None = None, settings: Any = None, **changes: Any
@@ -28,9 +31,13 @@ def weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.parts.policy.model.parameters()])
 
 
-def test_faults_change_no_weight(tmp_path: Path) -> None:
+@WHATEVER_IS_WRITTEN
+def test_faults_change_no_weight(tmp_path: Path, kind: dict[str, Any]) -> None:
     with serving(FaultyServer()) as calm, serving(FaultyServer(faults=FAULTS, share=0.2, hang=0.4)) as wild:
-        runs = [toy(tmp_path / "calm", calm), toy(tmp_path / "wild", wild, settings={"timeout": 0.3})]
+        runs = [
+            toy(tmp_path / "calm", calm, **kind),
+            toy(tmp_path / "wild", wild, settings={"timeout": 0.3}, **kind),
+        ]
         for run in runs:
             run.train()
     assert torch.equal(weights(runs[0]), weights(runs[1]))
@@ -38,12 +45,13 @@ def test_faults_change_no_weight(tmp_path: Path) -> None:
     assert runs[0].guide_usage.total.calls == runs[1].guide_usage.total.calls > 10
 
 
-def test_a_second_run_asks_for_nothing(tmp_path: Path) -> None:
+@WHATEVER_IS_WRITTEN
+def test_a_second_run_asks_for_nothing(tmp_path: Path, kind: dict[str, Any]) -> None:
     with serving(FaultyServer()) as server:
-        first = toy(tmp_path / "first", server, tmp_path / "cache")
+        first = toy(tmp_path / "first", server, tmp_path / "cache", **kind)
         first.train()
         asked = sum(server.seen.values())
-        second = toy(tmp_path / "second", server, tmp_path / "cache")
+        second = toy(tmp_path / "second", server, tmp_path / "cache", **kind)
         second.train()
         assert sum(server.seen.values()) == asked > 0
     assert torch.equal(weights(first), weights(second))
@@ -74,30 +82,35 @@ def test_a_dead_server_leaves_a_checkpoint_and_a_full_cache_needs_none(tmp_path:
     assert torch.equal(weights(resumed), weights(straight))
 
 
-def test_a_spent_budget_stops_with_a_checkpoint_that_a_larger_one_resumes(tmp_path: Path) -> None:
+@WHATEVER_IS_WRITTEN
+def test_a_spent_budget_stops_with_a_checkpoint_that_a_larger_one_resumes(
+    tmp_path: Path, kind: dict[str, Any]
+) -> None:
     with serving(FaultyServer()) as server:
-        straight = toy(tmp_path / "straight", server)
+        straight = toy(tmp_path / "straight", server, **kind)
         straight.train()
-        poor = toy(tmp_path / "run", server, settings={"budget": {"calls": 17}})
+        poor = toy(tmp_path / "run", server, settings={"budget": {"calls": 17}}, **kind)
         with pytest.raises(BudgetSpentError):
             poor.train()
         assert 0 < poor.progress.update < 4
-        rich = toy(tmp_path / "run", server, settings={"budget": {"calls": 100}})
+        rich = toy(tmp_path / "run", server, settings={"budget": {"calls": 100}}, **kind)
         rich.train(resume=True)
     assert torch.equal(weights(rich), weights(straight))
     assert rich.guide_usage.total.calls == straight.guide_usage.total.calls
 
 
-def test_a_spent_budget_can_go_on_unguided(tmp_path: Path) -> None:
+@WHATEVER_IS_WRITTEN
+def test_a_spent_budget_can_go_on_unguided(tmp_path: Path, kind: dict[str, Any]) -> None:
     with serving(FaultyServer()) as server:
         # A slow machine sends nothing twice, which the server would count.
         settings = {"timeout": 5.0, "budget": {"calls": 17, "then": "unguided"}}
-        run = toy(tmp_path / "run", server, settings=settings)
+        run = toy(tmp_path / "run", server, settings=settings, **kind)
         run.train()
         assert run.progress.unguided
         assert sum(server.seen.values()) <= 17
         rollout = run.collect(run.batch(), run.row())
         assert not rollout.written_by(Author.GUIDE).any()
+        assert (rollout.dialogues is not None) == bool(kind)
 
 
 def test_prefetched_requests_hide_the_guides_latency(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from rlgf.rollout.plan import update_asks
 from rlgf.run.update_metrics import describe
 from rlgf.types import Author, Sample
 from toys import FavouringGuide, letter_gpt, letter_t5
+from training_toys import build
 
 
 @pytest.mark.parametrize("make", [letter_gpt, letter_t5])
@@ -196,6 +197,33 @@ def test_a_run_that_goes_on_ends_in_the_same_weights(tmp_path: Path, algorithm: 
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     records = [json.loads(line) for line in (half / "samples.jsonl").read_text().splitlines()]
     assert any("environment" in dict(record["authors"]) for record in records)
+
+
+@pytest.mark.parametrize("own", ["lora", "encoder-decoder", "head"])
+@pytest.mark.parametrize("guide", [None, "self"])
+def test_policies_of_every_kind_learn_behind_a_guide_and_their_start(own: str, guide: str | None) -> None:
+    trainer = build(
+        "ppo++",
+        changes={"help": {"probability": 0.5}},
+        policy=letter_t5() if own == "encoder-decoder" else None,
+        lora={"r": 4} if own == "lora" else None,
+        critic="head" if own == "head" else "separate",
+        guide=guide,
+        environment={"name": "toys:says_d", "turns": 3},
+    )
+    before = [parameter.detach().clone() for parameter in trainer.parts.policy.trained]
+    for _ in range(2):
+        trainer.step()
+    rollout = trainer.collect(trainer.batch(), trainer.row())
+    assert rollout.dialogues is not None
+    assert rollout.written_by(Author.GUIDE).any()
+    assert rollout.written_by(Author.ENVIRONMENT).any()
+    found = score_logprobs(
+        trainer.parts.policy.model, rollout, Sampling(), trainer.parts.policy.end_ids, 1000
+    )
+    by_policy = rollout.written_by(Author.POLICY)
+    torch.testing.assert_close(found[by_policy], rollout.sampled_logprobs[by_policy], atol=1e-5, rtol=1e-5)
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.parts.policy.trained, strict=True))
 
 
 def test_the_datas_own_text_stands_as_it_is(policy: LanguageModel) -> None:

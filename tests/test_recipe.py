@@ -138,6 +138,8 @@ def test_a_missing_section_is_named(section: str) -> None:
         ("training.trackers=null", ["'training.trackers'", "a list, such as [], which is empty"]),
         ("output=~/runs", ["'output'", "'~' is not expanded in a recipe"]),
         ("output=true", ["'output'", "it must be a path"]),
+        ('output="runs/a\\0b"', ["'output'", "must not hold the character NUL"]),
+        ('name="a\\0b"', ["'name'", "must not hold the character NUL"]),
         ("evaluation.metrics=[null]", ["'evaluation.metrics.0'", "with keys such as name, options"]),
         (
             "algorithm={base: ppo, explore_prob: 1}",
@@ -166,7 +168,7 @@ def test_a_missing_section_is_named(section: str) -> None:
         ("algorithm={base: ppo, script: {rollout: gide}}", ["'algorithm.script.rollout'", "gide"]),
         ("algorithm={base: ppo, help: {probability: 0.3}}", ["'script.rollin' must name who writes it"]),
         ("algorithm={base: ppo, terms: {value: null}}", ["'algorithm'", "needs a critic", "'value'"]),
-        ("algorithm.gae_lambda=2", ["'algorithm.gae_lambda'", "less than or equal to 1"]),
+        ("algorithm.gae_lambda=2", ["'algorithm.gae_lambda'", "a number from 0 to 1, or 'adaptive'"]),
         ("algorithm=3", ["'algorithm'", "3"]),
         ("algorithm=null", ["'algorithm'"]),
         ("algorithm=[ppo]", ["'algorithm'", "ppo"]),

@@ -141,13 +141,21 @@ def _written_out(path: Path | None) -> Path | None:
         raise ValueError(
             f"'~' is not expanded in a recipe, and would be a folder here: write {Path.home()} in its place"
         )
+    if path is not None:
+        _file_name(str(path))
     return path
+
+
+def _file_name(name: str) -> str:
+    if "\0" in name:
+        raise ValueError("it becomes part of a path, and must not hold the character NUL")
+    return name
 
 
 class Config(_Strict):
     """Everything that defines a run."""
 
-    name: Annotated[str, FREE] = "run"
+    name: Annotated[str, AfterValidator(_file_name), FREE] = "run"
     seed: int = 0
     output: Annotated[Path | None, AfterValidator(_written_out), FREE] = None
     """Default: runs/<name>."""

@@ -209,6 +209,15 @@ def test_splice(
     assert (part.ids, part.finished) == (ids, finished)
 
 
+@pytest.mark.parametrize("foreign", [5, -1])
+def test_a_token_that_the_policy_does_not_have_is_named(policy: LanguageModel, foreign: int) -> None:
+    completion = Completion("ab", finished=False, token_ids=(0, foreign))
+    with pytest.raises(
+        UserError, match=rf"returned the token {foreign}, .* has those from 0 to 4: leave 'token_ids'"
+    ):
+        splice(policy, completion, 3)
+
+
 def test_missing_guide_and_references_are_named(policy: LanguageModel) -> None:
     with pytest.raises(UserError, match="needs a guide"):
         collector(policy).collect(SAMPLES, PPO_PLUS_PLUS)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from rlgf.errors import UserError
 from rlgf.learning.config import UpdateConfig
 
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -54,6 +55,10 @@ class LearningRates:
             group["lr"] = group["initial_lr"] = schedule.start
         assert self.make_scheduler is not None, "asked for with a scheduler alone"
         self.scheduler, self.reached = self.make_scheduler(self.optimizer), 0
+        if not callable(getattr(self.scheduler, "step", None)):
+            raise UserError(
+                f"'scheduler' returned {self.scheduler!r:.60}: it must return a scheduler of torch, which has 'step'."
+            )
 
     def _follow(self, update: int) -> None:
         # Some schedulers reckon from the rate before, so a resumed run goes through all of them.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rlgf import distributed, seeding
 from rlgf.algorithms import Algorithm, LossInputs, Span
+from rlgf.errors import UserError
 from rlgf.finite import require_finite, require_finite_metrics
 from rlgf.guides.base import FollowingGuide, ScoringGuide
 from rlgf.learning.config import UpdateConfig
@@ -71,7 +72,7 @@ class Updater:
         self.optimizer = (
             torch.optim.AdamW(groups, lr=0.0, weight_decay=decay, fused=True)
             if self.make_optimizer is None
-            else self.make_optimizer(groups)
+            else _made(self.make_optimizer(groups))
         )
         self.rates = LearningRates(self.optimizer, self.config, self.updates, self.make_scheduler)
 
@@ -307,3 +308,16 @@ def _accumulate(metrics: dict[str, Tensor], found: Mapping[str, Tensor]) -> None
 
 def _means(gathered: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in gathered.items()}
+
+
+def _made(optimizer: Any) -> torch.optim.Optimizer:
+    """What a factory returned.
+
+    Raises:
+        UserError: it is no optimizer.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UserError(
+            f"'optimizer' returned {optimizer!r:.60}: it must return a torch.optim.Optimizer over the groups it is given."
+        )
+    return optimizer

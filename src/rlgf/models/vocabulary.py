@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlgf.errors import UserError
 
 _ATTRIBUTE = "_rlgf_vocabulary"
 
@@ -63,3 +65,19 @@ def writable(model: PreTrainedModel) -> list[int] | None:
         return None
     never = set(found.never.tolist())
     return [i for i in range(min(found.size, rows)) if i not in never]
+
+
+def known(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that a guide returned.
+
+    Raises:
+        UserError: the policy's tokenizer does not have one of them.
+    """
+    size = len(tokenizer)
+    foreign = next((token for token in ids if not 0 <= token < size), None)
+    if foreign is not None:
+        raise UserError(
+            f"a guide returned the token {foreign}, and the policy's tokenizer has those from 0 to {size - 1}: leave "
+            "'token_ids' out of its Completion, and its text is tokenized."
+        )
+    return list(ids)

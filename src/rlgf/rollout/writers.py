@@ -12,6 +12,7 @@ from rlgf.kept import KeptTokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import Beginning, Sampler
 from rlgf.models.sampling import Sampling
+from rlgf.models.vocabulary import known
 from rlgf.rollout.record import PromptHistory
 from rlgf.types import Author, Completion, Messages, Sample
 
@@ -307,10 +308,13 @@ def splice(policy: LanguageModel, completion: Completion, limit: int, before: Se
 
     Args:
         before: tokens that the completion follows, see `LanguageModel.context`.
+
+    Raises:
+        UserError: the policy does not have one of the completion's tokens.
     """
     ends, altered, finished, sampled = set(policy.end_ids), False, completion.finished, 0
     if completion.token_ids is not None:
-        ids = list(completion.token_ids)
+        ids = known(completion.token_ids, policy.tokenizer)
         if finished and ids and ids[-1] not in ends:
             ids[-1] = policy.end_id
     else:

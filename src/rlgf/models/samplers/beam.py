@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import cast
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from rlgf.errors import UserError
 from rlgf.models.abilities import abilities
@@ -19,6 +19,7 @@ from rlgf.models.generate import Continuation, decoding_batches
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers.base import Beginning
 from rlgf.models.sampling import Sampling
+from rlgf.models.vocabulary import writable
 
 
 class BeamSampler:
@@ -86,7 +87,11 @@ class BeamSampler:
             first = inputs.get("decoder_input_ids", ids)
             settings = self._settings(limit, least, first)
             with torch.no_grad(), mixed_precision(model.device), _plain_settings(model):
-                output = generate(**inputs, generation_config=settings)
+                output = generate(
+                    **inputs,
+                    generation_config=settings,
+                    logits_processor=LogitsProcessorList([self._writable]),
+                )
             for i, row in zip(chosen, output[:, first.shape[1] :].cpu(), strict=True):
                 found[i] = self._ended(row)
         return [found[i] for i in range(len(prefixes))]
@@ -119,6 +124,16 @@ class BeamSampler:
             pad_token_id=self._pad_id,
             decoder_start_token_id=int(first[0, 0]),
             use_cache=abilities(self.language_model.model).cache,
+        )
+
+    def _writable(self, _ids: Int[Tensor, "N T"], scores: Float[Tensor, "N W"]) -> Float[Tensor, "N W"]:
+        """The log-probabilities of the tokens that the model may write, where its head has others too."""
+        kept = writable(self.language_model.model)
+        if kept is None:
+            return scores
+        among = torch.tensor(kept, device=scores.device)
+        return torch.full_like(scores, float("-inf")).index_copy(
+            1, among, scores[:, among].log_softmax(dim=-1)
         )
 
     def _ended(self, ids: Int[Tensor, "T"]) -> Continuation:

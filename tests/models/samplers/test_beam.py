@@ -29,6 +29,9 @@ def sharp(kind: str, seed: int, rows: int | None = None) -> LanguageModel:
     policy = letter_gpt(LETTERS, seed=seed) if kind == "causal" else letter_t5(LETTERS, seed=seed)
     if rows is not None:
         policy.model.resize_token_embeddings(rows)
+        head = policy.model.get_output_embeddings().weight.data
+        own = policy.end_id + 1
+        head[own:] = 1.5 * head[torch.arange(rows - own) % own]  # as likely as any, and often more
     sharpen(policy.model, 8.0 if kind == "causal" else 16.0)
     return LanguageModel(policy.model, policy.tokenizer)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from conftest import sharpen
 from rlgf.errors import UserError
+from rlgf.models.abilities import Abilities, declare
 from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import BeamSampler, Beginning
@@ -103,22 +104,30 @@ def test_enough_beams_find_the_best_of_all_texts(kind: str, seed: int, rows: int
 
 
 @KINDS
-def test_a_text_goes_on_from_where_it_stands(kind: str) -> None:
+@pytest.mark.parametrize("beams", [1, 256])
+def test_a_text_goes_on_from_where_it_stands(kind: str, beams: int) -> None:
     policy = sharp(kind, seed=8)
-    asked = beginnings(policy, 6)
-    whole = ids_of(BeamSampler(policy, 1).write(asked, Sampling(min_tokens=6)))
+    asked = beginnings(policy, 4)
+    whole = ids_of(BeamSampler(policy, beams).write(asked, Sampling(min_tokens=4)))
     # Of unequal length, so that what is to follow is, too.
     cut = [text[: i % 3] for i, text in enumerate(whole)]
     later = [
-        Beginning(one.prompt, begun, 6 - len(begun), seed=0, position=len(begun))
+        Beginning(one.prompt, begun, 4 - len(begun), seed=0, position=len(begun))
         for one, begun in zip(asked, cut, strict=True)
     ]
-    rest = ids_of(BeamSampler(policy, 1).write(later, Sampling(min_tokens=6)))
+    rest = ids_of(BeamSampler(policy, beams).write(later, Sampling(min_tokens=4)))
     assert [[*begun, *end] for begun, end in zip(cut, rest, strict=True)] == whole
 
 
-def test_a_model_that_cannot_search_is_refused() -> None:
+@pytest.mark.parametrize("lacks", ["generate", "positions"])
+def test_a_model_that_cannot_search_is_refused(lacks: str) -> None:
     policy = letter_gpt()
-    policy.model.can_generate = lambda: False  # type: ignore[method-assign]
-    with pytest.raises(UserError, match=r"'evaluation.beams' .* which GPT2LMHeadModel does not have"):
+    if lacks == "generate":
+        policy.model.can_generate = lambda: False  # type: ignore[method-assign]
+    else:
+        declare(policy.model, Abilities(first_position=2))
+    with pytest.raises(
+        UserError, match=r"'evaluation.beams' is 2, .* cannot be used with GPT2LMHeadModel: set it to 1"
+    ):
         BeamSampler(policy, 2)
+    BeamSampler(policy, 1)

@@ -18,12 +18,13 @@ from rlgf.models.forward import mixed_precision
 from rlgf.models.generate import Continuation, decoding_batches
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers.base import Beginning
+from rlgf.models.samplers.builtin import BuiltinSampler
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import writable
 
 
 class BeamSampler:
-    """Writes the best text of a beam search by `transformers`; with one beam that is greedy decoding.
+    """Writes the most probable token at each step, or the best text of a beam search by `transformers`.
 
     A finished text counts with its mean log-probability per token.
     """
@@ -33,16 +34,18 @@ class BeamSampler:
     def __init__(self, language_model: LanguageModel, beams: int, max_batch_tokens: int = 32_768) -> None:
         """
         Args:
-            beams: how many texts are kept for each prompt, 1 or more.
+            beams: how many texts are kept for each prompt; 1 is greedy decoding, which every model can do.
             max_batch_tokens: rows times beams times positions of one decoding batch.
 
         Raises:
-            UserError: `transformers` has no ``generate`` for the model.
+            UserError: `transformers` cannot search with the model.
         """
-        if not language_model.model.can_generate():
+        model = language_model.model
+        # What counts positions from another number, as RoBERTa does, is given them from 0 there.
+        if beams > 1 and not (model.can_generate() and abilities(model).first_position in (0, None)):
             raise UserError(
-                f"'evaluation.beams' decodes by the generate of transformers, which {type(language_model.model).__name__} "
-                "does not have: leave it out."
+                f"'evaluation.beams' is {beams}, and the beam search of transformers cannot be used with "
+                f"{type(model).__name__}: set it to 1, which is greedy decoding."
             )
         self.language_model = language_model
         self.beams = beams
@@ -53,6 +56,11 @@ class BeamSampler:
     ) -> list[Continuation]:
         """See `Sampler.write`: of ``sampling`` only the minimum length counts, and each token's log-probability is 0,
         since nothing is drawn."""
+        if self.beams == 1:
+            greedy = Sampling(top_k=1, min_tokens=sampling.min_tokens)
+            return BuiltinSampler(self.language_model, "search", self.max_batch_tokens).write(
+                beginnings, greedy
+            )
         prefixes, prompts = self.language_model.prefixes(
             [one.prompt for one in beginnings], [one.written for one in beginnings]
         )

@@ -33,6 +33,10 @@ from rlgf.config import load_config
             "measures a roll-in in tokens ('algorithm.help.length.by: trial')",
         ),
         (["environment=calculator", "algorithm=seq-kd", "guide.candidates=2"], "of 2 texts ('guide.candidates')"),
+        (
+            ["environment=calculator", "algorithm=ppo++", {"guide": {"url": "http://localhost:1/v1", "model": "m", "stop": [".", "= "]}}],
+            "'guide.stop' has '= ', and a turn ends after '='",
+        ),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_sentence(overrides: list[Any], message: str) -> None:

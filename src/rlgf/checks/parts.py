@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rlgf.checks.ahead import one_process_works_ahead
 from rlgf.checks.rule import Rule, engines, first
+from rlgf.environments.base import stop_of
 from rlgf.environments.build import named_environment
-from rlgf.guides.config import guide_models, own_guides
+from rlgf.guides.config import guide_models, http_configs, own_guides
 from rlgf.guides.own import own_guide
 from rlgf.models.loading import ModelConfig, context_length, load_model_config
 from rlgf.models.samplers import rules as sampler_rules
@@ -64,12 +65,25 @@ def the_environment_can_be_called(config: Config) -> str | None:
     return None
 
 
+def guides_leave_the_end_of_a_turn(config: Config) -> str | None:
+    if config.environment is None or config.environment.name is None or config.guide is None:
+        return None
+    end = stop_of(named_environment(config.environment.name, config.environment.options))
+    for stop in (stop for one in http_configs(config.guide) for stop in one.stop):
+        if end and (stop in end or end in stop):
+            return (
+                f"'guide.stop' has {stop!r}, and a turn ends after {end!r}: servers leave out what they stop at, so no turn "
+                f"would end. Take it out of 'guide.stop'."
+            )
+    return None
+
+
 PART_RULES: Mapping[str, tuple[Rule, ...]] = {
     "policy": (the_policy_holds_the_texts, the_engine_runs_the_policy),
     "guide": (own_guides_can_write, guides_hold_the_texts, engines_run_the_guides),
     "sampler": (engines_have_one_process, one_process_works_ahead),
     "reward": (rewards_can_be_called,),
-    "environment": (the_environment_can_be_called,),
+    "environment": (the_environment_can_be_called, guides_leave_the_end_of_a_turn),
     "evaluation": (the_judge_can_be_called,),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from refused_recipes import BASE, recipe, refusal, without
 from rlgf.algorithms import ALGORITHMS, Algorithm, Span, algorithm_from
 from rlgf.algorithms.catalog import LOLS, PPO_PLUS_PLUS
-from rlgf.config import Config, TrainingConfig, load_config
+from rlgf.config import Config, load_config
 from rlgf.schedules import Schedule, constant
 
 
@@ -157,19 +157,3 @@ def test_a_whole_row_replaces_an_earlier_algorithm() -> None:
     assert config.algorithm == algorithm_from(row)
     renamed = load_config(BASE, "algorithm=ppo++", "algorithm.name=other").algorithm
     assert renamed == PPO_PLUS_PLUS.model_copy(update={"name": "other"})
-
-
-def test_the_share_is_that_of_whatever_is_nearest_its_end() -> None:
-    plain = TrainingConfig(updates=10)
-    assert [plain.share(update, 10**9, 10**9) for update in (0, 3, 10)] == [0, 0.3, 1]
-    bound = TrainingConfig(updates=10, policy_tokens=400, guide_tokens=100)
-    assert bound.share(1, 80, 10) == 0.2
-    assert bound.share(1, 80, 50) == 0.5
-    assert bound.share(1, 500, 50) == 1
-    assert not plain.counts_tokens
-    assert bound.counts_tokens
-    assert plain.expected_updates(3, 80, 10) == 10
-    assert bound.expected_updates(2, 80, 10) == 10
-    assert bound.expected_updates(4, 320, 10) == 5
-    assert bound.expected_updates(6, 430, 10) == 6
-    assert bound.expected_updates(0, 0, 0) == 10

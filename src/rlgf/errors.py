@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlgf.terminal import visible
+
 
 class UserError(Exception):
     """Something the user can mend: one sentence that names the fault and the remedy."""
@@ -51,7 +53,7 @@ def own_traceback(error: BaseException) -> str:
     if own:
         found.stack = traceback.StackSummary.from_list(frames[own[0] :])
     text = "".join(found.format())
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return visible(text, kept="\n\t")
 
 
 _PACKAGE = Path(__file__).parent

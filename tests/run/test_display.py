@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import pytest
 import torch
 from rich.console import Console
 from typer.testing import CliRunner
@@ -17,37 +16,11 @@ from rlgf.models.sampling import Sampling
 from rlgf.rollout.assembly import assemble
 from rlgf.rollout.writers import Draft
 from rlgf.run.checkpoint import save_policy
-from rlgf.run.display import Display, printable, visible
+from rlgf.run.display import Display
 from rlgf.seeding import derive
+from rlgf.terminal import visible
 from rlgf.types import Author, Experience, Sample, Scored
 from tokenizer_kinds import byte_bpe, llama_legacy, speaker
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain words, 100%.", "plain words, 100%."),
-        ("naïve café Ελληνικά 日本語 🙂", "naïve café Ελληνικά 日本語 🙂"),
-        ("one\n two\t\tthree", "one two three"),
-        ("\x1b[2J\x1b[31mred", r"\x1b[2J\x1b[31mred"),
-        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
-        ("a\x00b\x08c\x7f", r"a\x00b\x08c\x7f"),
-        ("\x9b31m", r"\x9b31m"),
-        ("abc\u202edcba", r"abc\u202edcba"),
-        ("zero\u200bwidth\ufeff", r"zero\u200bwidth\ufeff"),
-        ("half \ud83d", r"half \ud83d"),
-        ("[bold]not markup[/bold] :smile:", "[bold]not markup[/bold] :smile:"),
-    ],
-)
-def test_printable(text: str, shown: str) -> None:
-    assert printable(text) == shown
-
-
-def test_every_control_character_is_made_harmless() -> None:
-    for code in [*range(0x20), *range(0x7F, 0xA0)]:
-        shown = printable(f"a{chr(code)}b")
-        assert shown.isprintable()
-        assert shown != "ab"
 
 
 def experience(language_model: LanguageModel, prompt: str, parts: list[tuple[Author, str]]) -> Experience:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -86,3 +88,10 @@ def test_one_run_is_followed(tmp_path: Path) -> None:
     assert "two" in console.file.getvalue()
     with pytest.raises(UserError, match="there is no"):
         follow(tmp_path / "three", console)
+
+
+def test_it_begins_at_once() -> None:
+    """Seconds go by before torch is imported, and nothing here computes with it."""
+    script = "import sys, rlgf.watch.follow; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

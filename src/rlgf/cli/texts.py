@@ -28,8 +28,8 @@ def generate(
     from rlgf.models.encoder_decoder import is_encoder_decoder
     from rlgf.models.loading import ModelConfig, load_language_model
     from rlgf.models.sampling import Sampling
-    from rlgf.run.display import visible
     from rlgf.seeding import derive
+    from rlgf.terminal import visible
 
     language_model = load_language_model(ModelConfig(model=model))
     writer = LocalGuide(

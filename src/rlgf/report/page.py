@@ -21,8 +21,8 @@ from rlgf.report.groups import Group
 from rlgf.report.runs import Run, is_number
 from rlgf.report.samples import fitting, packed, sample_lines
 from rlgf.report.told import told_algorithm
-from rlgf.run.display import visible
 from rlgf.run.warnings import Found, Watch
+from rlgf.terminal import visible
 
 MOST_SAMPLES = 10_000
 _ASSETS = Path(__file__).parent / "assets"

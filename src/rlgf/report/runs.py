@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from rlgf.config import TrainingConfig
 from rlgf.errors import UserError
+from rlgf.training import TrainingConfig
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 

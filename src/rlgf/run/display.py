@@ -12,6 +12,7 @@ from rich.text import Text
 
 from rlgf.evaluation.files import WATCHED
 from rlgf.models.language_model import LanguageModel
+from rlgf.terminal import printable
 from rlgf.types import Author, Experience
 
 _OF_UPDATES = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second", "guide_overlap")
@@ -23,16 +24,6 @@ _STYLES = {
     Author.ENVIRONMENT: "magenta",
     Author.PAST: "blue",
 }
-
-
-def visible(text: str) -> str:
-    """A text as it is, lines and spaces included, that cannot steer a terminal: control characters are escaped."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-
-
-def printable(text: str) -> str:
-    """The same in one line, with one space where there are several."""
-    return visible(" ".join(text.split()))
 
 
 class Display:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlgf.algorithms import Algorithm
-from rlgf.config import Config, TrainingConfig
+from rlgf.config import Config
 from rlgf.rollout.record import PromptRecord
 from rlgf.run.update_metrics import mean_kl
+from rlgf.training import TrainingConfig
 from rlgf.types import Author, Experience
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from rlgf.errors import UserError
 from rlgf.report.runs import METRICS, find_runs, read_run
 from rlgf.run.alive import goes_on
-from rlgf.run.display import printable
+from rlgf.terminal import printable
 from rlgf.watch.view import view
 
 

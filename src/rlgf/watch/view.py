@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rlgf.report.runs import Run, is_number
-from rlgf.run.display import printable
 from rlgf.run.warnings import Watch
+from rlgf.terminal import printable
 from rlgf.watch.curves import charts
 
 _STYLES = {"policy": "cyan", "guide": "yellow", "reference": "green", "past": "blue"}

@@ -14,9 +14,11 @@ import torch
 from dialogues import LENGTH, SAMPLES, TURNS, Echo, Says, collector, runs, sure
 from safetensors.torch import load_file
 
+from conftest import sharpen
 from resume_script import toy_trainer
 from rlgf.algorithms.catalog import AGGREVATED, GUIDED_GRPO, PPO, PPO_PLUS_PLUS
 from rlgf.errors import UserError
+from rlgf.evaluation.evaluator import Evaluator
 from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs
@@ -24,7 +26,7 @@ from rlgf.models.sampling import Sampling
 from rlgf.rollout.plan import update_asks
 from rlgf.run.update_metrics import describe
 from rlgf.types import Author, Sample
-from toys import FavouringGuide, letter_gpt, letter_t5
+from toys import FavouringGuide, letter_gpt, letter_t5, share_of_a
 from training_toys import build
 
 
@@ -197,6 +199,21 @@ def test_a_run_that_goes_on_ends_in_the_same_weights(tmp_path: Path, algorithm: 
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     records = [json.loads(line) for line in (half / "samples.jsonl").read_text().splitlines()]
     assert any("environment" in dict(record["authors"]) for record in records)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_each_turn_can_be_searched(beams: int) -> None:
+    policy = sharpen(letter_gpt().model, 3.0)
+    maker = collector(LanguageModel(policy, letter_gpt().tokenizer), Echo(stop="b"))
+    start = letter_gpt()
+    measured = Evaluator(maker, start, start, share_of_a, None, maker.config, beams=beams)
+    assert measured.searcher is not None
+    rollout = measured.searcher.answers(Author.POLICY, SAMPLES)
+    assert rollout.dialogues is not None
+    assert max(map(len, rollout.dialogues)) > 1
+    name = "greedy" if beams == 1 else "beam"
+    records = measured.evaluate(Author.POLICY, SAMPLES).records
+    assert [record[f"{name}/completion"] for record in records] == list(rollout.texts)
 
 
 @pytest.mark.parametrize("own", ["lora", "encoder-decoder", "head"])

@@ -18,10 +18,10 @@ from rlgf.run.progress import Progress
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """The same run, with both parts of a mixture, in one process and in two."""
+    """The same run, with both parts of a mixture and a search in its evaluations, in one process and in two."""
     root = tmp_path_factory.mktemp("processes")
     for count in (1, 2):
-        run(root / str(count), count)
+        run(root / str(count), count, "--changes", json.dumps({"evaluation": {"beams": 2}}))
     return {count: root / str(count) for count in (1, 2)}
 
 
@@ -45,6 +45,7 @@ def test_two_processes_end_in_the_weights_of_one(folders: dict[int, Path]) -> No
 def test_two_processes_log_what_one_does_and_once(folders: dict[int, Path]) -> None:
     one, two = (metrics(folders[count]) for count in (1, 2))
     assert [line["update"] for line in one] == [line["update"] for line in two]
+    assert any("validation/beam/reward" in line for line in one)
     for mine, other in zip(one, two, strict=True):
         assert mine.keys() == other.keys()
         for name, value in mine.items():

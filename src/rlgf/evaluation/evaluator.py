@@ -132,9 +132,13 @@ class Evaluator:
         with sharding.whole(*(one.model for one in models)):
             if author is Author.POLICY:
                 bring_weights(collector.sampler)
-            of_mine = [samples[i] for i in mine]
-            rollout = collector.answers(author, of_mine, numbers=mine) if len(mine) else None
-            measured = None if rollout is None else self._share(rollout, author, drawn=drawn)
+            measured = None
+            if len(mine):
+                rollout = collector.answers(author, [samples[i] for i in mine], numbers=mine)
+                measured = self._share(rollout)
+                if author is Author.POLICY and drawn:
+                    # Of all processes or of none.
+                    self._beside_draws(measured, rollout, all(sample.references for sample in samples))
         shares = [share for share in distributed.gathered(measured) if share is not None]
         texts = [text for share in shares for text in share.texts]
         found = _joined(shares)
@@ -151,7 +155,7 @@ class Evaluator:
         extra = {name: [v for share in shares for v in share.extra.get(name, [])] for name in shares[0].extra}
         return texts, found, extra
 
-    def _share(self, rollout: Rollout, author: Author, *, drawn: bool) -> _Share:
+    def _share(self, rollout: Rollout) -> _Share:
         """Everything that concerns each text by itself."""
         share = _Share(rollout.texts, rollout.authored.sum(dim=1).tolist())
         for name, scorer in self.scorers.items():
@@ -164,12 +168,14 @@ class Evaluator:
                     share.values[f"{name}/{term}"] = [None if v != v else v for v in of_term.tolist()]
         told = [self._told(sample) for sample in rollout.samples]
         share.nll["output_perplexity"] = self._nll(self.language_model, told, rollout.texts)
-        if author is Author.POLICY and drawn:
-            share.values["kl"] = self._kl(rollout)
-            if all(sample.references for sample in rollout.samples):
-                texts = [sample.references[0] for sample in rollout.samples]
-                share.nll["reference_perplexity"] = self._nll(self.collector.policy, rollout.samples, texts)
         return share
+
+    def _beside_draws(self, share: _Share, rollout: Rollout, referenced: bool) -> None:
+        """Add how the policy differs from its start and, where there are references, from the data."""
+        share.values["kl"] = self._kl(rollout)
+        if referenced:
+            texts = [sample.references[0] for sample in rollout.samples]
+            share.nll["reference_perplexity"] = self._nll(self.collector.policy, rollout.samples, texts)
 
     def _told(self, sample: Sample) -> Sample:
         """A sample as the language model reads it."""

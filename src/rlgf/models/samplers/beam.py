@@ -21,6 +21,7 @@ from rlgf.models.samplers.base import Beginning
 from rlgf.models.samplers.builtin import BuiltinSampler
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import writable
+from rlgf.types import pad
 
 
 class BeamSampler:
@@ -88,7 +89,9 @@ class BeamSampler:
         for rows in decoding_batches(model, lengths, limits, prompts, self.max_batch_tokens // self.beams):
             chosen = rows.tolist()
             read = [(prefixes if prompts is None else prompts)[i] for i in chosen]
-            ids, mask = self._padded(read, left=prompts is None)
+            left = prompts is None
+            ids = pad(read, self._pad_id, left=left).to(model.device)
+            mask = pad([torch.ones_like(one) for one in read], 0, left=left).to(model.device)
             inputs = {"input_ids": ids, "attention_mask": mask}
             if prompts is not None:
                 inputs["decoder_input_ids"] = torch.stack([prefixes[i] for i in chosen]).to(model.device)
@@ -103,19 +106,6 @@ class BeamSampler:
             for i, row in zip(chosen, output[:, first.shape[1] :].cpu(), strict=True):
                 found[i] = self._ended(row)
         return [found[i] for i in range(len(prefixes))]
-
-    def _padded(
-        self, texts: Sequence[Tensor], *, left: bool
-    ) -> tuple[Int[Tensor, "N T"], Int[Tensor, "N T"]]:
-        """The texts as one tensor, and where they are."""
-        width, pad = max(map(len, texts)), self._pad_id
-        ids = torch.full((len(texts), width), pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, text in enumerate(texts):
-            place = slice(width - len(text), width) if left else slice(len(text))
-            ids[i, place], mask[i, place] = text, 1
-        device = self.language_model.model.device
-        return ids.to(device), mask.to(device)
 
     @property
     def _pad_id(self) -> int:

@@ -39,6 +39,7 @@ def build(
     policy: LanguageModel | None = None,
     guide: LanguageModel | str | dict[str, Any] | None = None,
     environment: dict[str, Any] | None = None,
+    beams: int | None = None,
 ) -> Trainer:
     if isinstance(guide, str):
         guide = {guide: True}
@@ -58,7 +59,7 @@ def build(
             },
             "update": {"minibatch": 8, "epochs": 2, "learning_rate": 1e-3, **(update or {})},
             "training": {"updates": 4, "trackers": [], **(training or {})},
-            "evaluation": {"samples": 16},
+            "evaluation": {"samples": 16, "beams": beams},
             **({} if environment is None else {"environment": environment}),
         }
     )

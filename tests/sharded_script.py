@@ -44,6 +44,11 @@ CASES: dict[str, dict[str, Any]] = {
     "checkpointing": {"algorithm": "ppo", "update": {**UPDATE, "gradient_checkpointing": True}},
     "top-k": {"algorithm": "ppo", "rollout": {"top_k": 2}},
     "dialogues": {"algorithm": "aggrevated", **DIALOGUES},
+    "dialogues that branch": {
+        "algorithm": "vineppo",
+        "changes": {"branches": {"every": 1, "texts": 2}},
+        **DIALOGUES,
+    },
 }
 
 

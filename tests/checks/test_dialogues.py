@@ -25,7 +25,6 @@ from rlgf.config import load_config
         (["environment=calculator", "algorithm=chord"], "'chord' takes texts that stand already"),
         (["environment=calculator", "algorithm=luffy"], "measures a roll-in in tokens ('algorithm.help.length.whole: true')"),
         (["environment=calculator", "algorithm=hinted-grpo"], "has 'algorithm.script.hint', which is of single texts"),
-        (["environment=calculator", "algorithm=vineppo"], "has 'algorithm.branches', which is of single texts"),
         (["environment=calculator", "algorithm=gail"], "has 'algorithm.learned_reward'"),
         (["environment=calculator", "algorithm=a-star-po"], "has 'algorithm.start_value'"),
         (

@@ -6,6 +6,7 @@ The second of the three tokens is the environment's, which answers each first to
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,6 +23,8 @@ from enumerated import (
 from torch import Tensor
 
 from rlgf.algorithms.catalog import PPO, RLOO
+from rlgf.algorithms.unguided import VINE_PPO
+from rlgf.rollout.branching import branch_points
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Rollout, Sample
 from toys import state_index
@@ -95,3 +98,26 @@ def test_rloo_follows_the_gradient_over_turns() -> None:
     row = RLOO.model_copy(update={"whiten": False, "group_size": 2})
     found = expected_gradient(row, rollout)
     torch.testing.assert_close(found, gradient_of(objective), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_vineppo_follows_the_gradient_over_turns(every: int) -> None:
+    """A turn's advantage is the value where the next one begins less that of its own beginning, without a penalty."""
+
+    def paid(probabilities: Tensor) -> Tensor:
+        return torch.stack([chance(probabilities, e) * score(e) for e in EPISODES]).sum()
+
+    rollout = distribution()
+    known = torch.full(rollout.response_ids.shape, torch.nan)
+    for number, (first, reply, _) in enumerate(rollout.response_ids.tolist()):
+        authors = [Author(author) for author in rollout.author[number].tolist()]
+        for point in branch_points(authors, every, [0, 2]):
+            ends = [(first, reply, last) for last in range(3)]
+            at = state_index((first, reply))
+            known[number, point] = (
+                paid(POLICY) if point == 0 else torch.stack([POLICY[at, e[2]] * score(e) for e in ends]).sum()
+            )
+    found = expected_gradient(VINE_PPO, replace(rollout, branch_values=known), kl=0.0)
+    exact = gradient_of(paid)
+    assert exact.abs().max() > 0.01
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-4)

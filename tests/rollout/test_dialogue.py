@@ -181,8 +181,12 @@ def test_a_reply_without_room_ends_the_dialogue(policy: LanguageModel) -> None:
     assert {len(dialogue) for dialogue in rollout.dialogues} >= {1, 3}
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "lols", "guided-grpo"])
-def test_a_run_that_goes_on_ends_in_the_same_weights(tmp_path: Path, algorithm: str) -> None:
+@pytest.mark.parametrize(
+    "algorithm",
+    ["ppo", "lols", "guided-grpo", {"base": "vineppo", "branches": {"every": 1, "texts": 2}}],
+    ids=["ppo", "lols", "guided-grpo", "vineppo"],
+)
+def test_a_run_that_goes_on_ends_in_the_same_weights(tmp_path: Path, algorithm: Any) -> None:
     options: dict[str, Any] = {
         "algorithm": algorithm,
         "environment": {"name": "toys:says_d", "turns": 3},

@@ -156,7 +156,8 @@ class Branches(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     every: int = Field(default=16, ge=1)
-    """Tokens of the policy from one such state to the next; the first is where it begins to write."""
+    """Tokens of the policy from one such state to the next; the first is where it begins to write. In a dialogue it
+    counts turns, and states are where turns begin."""
     texts: int = Field(default=4, ge=1)
     """How many from each state."""
 

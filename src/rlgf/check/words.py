@@ -58,7 +58,7 @@ def row_words(
         if row.group_size == 1
         else f"{row.group_size} texts for each prompt",
         **({"reward learns from": f"{_SHOWN[row.examples]}, and the policy's"} if row.learned_reward else {}),
-        "advantage": advantage(row),
+        "advantage": advantage(row, "tokens" if turns is None else "turns"),
         "KL penalty": kl(row),
     }
 
@@ -146,7 +146,11 @@ def _gate(row: Algorithm) -> str:
     return f"only prompts {which} {when}"
 
 
-def advantage(row: Algorithm) -> str:
+def advantage(row: Algorithm, unit: str = "tokens") -> str:
+    """
+    Args:
+        unit: what states that texts branch off from are counted in.
+    """
     if row.advantage is None:
         return "none: no loss reads one"
     words = row.advantage
@@ -157,7 +161,7 @@ def advantage(row: Algorithm) -> str:
     if row.whiten:
         words += ", whitened over the tokens whose losses read it"
     if row.branches is not None:
-        words += f": a state in {row.branches.every} tokens, {row.branches.texts} texts from each"
+        words += f": a state in {row.branches.every} {unit}, {row.branches.texts} texts from each"
     return words + (f"; critic: values of the {row.critic}" if row.critic else "")
 
 

@@ -68,7 +68,6 @@ def _of_single_texts(row: Algorithm) -> str | None:
     """A field of a row that has no meaning in a dialogue yet."""
     found = {
         "algorithm.script.hint": row.script.hint is not None,
-        "algorithm.branches": row.branches is not None,
         "algorithm.start_value": row.start_value is not None,
         "algorithm.learned_reward": row.learned_reward,
         "algorithm.advantage: guide_log_ratio": row.reads_guide_scores,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,23 +20,31 @@ if TYPE_CHECKING:
     from rlgf.rollout.collector import Collector
 
 
-def branch_points(authors: Sequence[Author], every: int) -> list[int]:
+def branch_points(authors: Sequence[Author], every: int, starts: Sequence[int] | None = None) -> list[int]:
     """The states of a text, as numbers of tokens before them, that texts are to branch off from.
 
     Every so many of the policy's own tokens, from the first one on, and where another goes on after its last.
+
+    Args:
+        starts: where each turn of a dialogue begins, which are then its states.
     """
-    own = [place for place, author in enumerate(authors) if author is Author.POLICY]
-    if not own:
-        return []
-    over = own[-1] + 1
-    return [*range(own[0], over, every), *([over] if over < len(authors) else [])]
+    places = range(len(authors)) if starts is None else starts
+    own = [place for place in places if authors[place] is Author.POLICY]
+    after = [place for place in places if own and place > own[-1]]
+    return [*own[::every], *after[:1]]
 
 
-def branches_of(draft: Draft, point: int, texts: int) -> list[Draft]:
-    """Beginnings of an episode, each with a seed of its own."""
+def branches_of(
+    draft: Draft, point: int, texts: int, cut: Callable[[Draft, int], None] = Draft.cut
+) -> list[Draft]:
+    """Beginnings of an episode, each with a seed of its own.
+
+    Args:
+        cut: takes back what stands after so many tokens.
+    """
     found = [draft.branch(seeding.derive(draft.seed, "branch", point, number)) for number in range(texts)]
     for branch in found:
-        branch.cut(point)
+        cut(branch, point)
     return found
 
 
@@ -50,14 +58,13 @@ def branch_values(
     """
     assert row.branches is not None, "asked for where there are some"
     found = [torch.full((len(episode.ids),), torch.nan) for episode in episodes]
-    states = [
-        (number, point)
-        for number, episode in enumerate(episodes)
-        for point in branch_points(episode.authors, row.branches.every)
-    ]
+    dialogue, states = collector.dialogue, []
+    for number, episode in enumerate(episodes):
+        starts = None if dialogue is None else [0, *episode.replied]
+        states += [(number, point) for point in branch_points(episode.authors, row.branches.every, starts)]
     if states:
-        size = row.branches.texts
-        texts = [branch for number, point in states for branch in branches_of(episodes[number], point, size)]
+        size, cut = row.branches.texts, Draft.cut if dialogue is None else dialogue.rewind
+        texts = [text for number, point in states for text in branches_of(episodes[number], point, size, cut)]
         collector.complete(texts, row.script.rollout)
         for text in texts:
             # Of truncated sampling: nothing is learned from these texts.

@@ -74,6 +74,10 @@ class Dialogue:
             # Elsewhere help is counted in tokens of a text that has so many at most.
             draft.help_limit = self.most_tokens if drawn else 0
 
+    def rewind(self, draft: Draft, length: int) -> None:
+        """Take back all after the first ``length`` tokens, where a turn begins."""
+        self._cut(draft, sum(place <= length for place in draft.replied))
+
     def turn(self, draft: Draft, part: Passage) -> Passage:
         """What is kept of what an author wrote: all up to the text that ends a turn."""
         stop = stop_of(self.environment)

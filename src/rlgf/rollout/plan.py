@@ -175,7 +175,9 @@ def _asks(
             )
             for turn in _in_turns(ask, turns - first * sure, config)
         ]
-        return asks + finishing * row.tries
+        return (
+            asks + finishing * row.tries + _branching_turns(episodes, begun_by, row, config, prompts, turns)
+        )
     finishing = _finishing(episodes, begun_by, row, config, prompts)
     return asks + finishing * row.tries + _branching(episodes, finishing, row, config)
 
@@ -239,6 +241,33 @@ def _branching(
             limit = min(longest - point, config.limit(author))
             texts = branches_of(drafts[ask.seed], point, row.branches.texts)
             asks += [Ask(author, ask.sample, text.seed, point, limit) for text in texts]
+    return asks
+
+
+def _branching_turns(
+    episodes: Sequence[Draft],
+    begun_by: Sequence[int],
+    row: Algorithm,
+    config: RolloutConfig,
+    prompts: int,
+    turns: int,
+) -> list[Ask]:
+    """The dialogues that branch off from those that have as many turns as they may.
+
+    Args:
+        begun_by: how many turns of each are its roll-in.
+    """
+    author, asks, each = row.script.rollout, [], len(episodes) // prompts
+    if row.branches is None:
+        return []
+    for i, (episode, drawn) in enumerate(zip(episodes, begun_by, strict=True)):
+        # Another's beginning may be drawn again, and the policy's own turns then begin earlier.
+        own = drawn if row.script.rollin is Author.POLICY else 0
+        for turn in branch_points([Author.POLICY] * own + [author] * (turns - own), row.branches.every):
+            written = config.max_response_tokens if turn else 0
+            for text in branches_of(episode, turn, row.branches.texts):
+                ask = Ask(author, i // each, text.seed, written, config.limit(author))
+                asks += _in_turns(ask, turns - turn, config)
     return asks
 
 

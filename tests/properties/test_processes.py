@@ -12,6 +12,7 @@ from resuming import CASES
 from safetensors.torch import load_file
 
 from process_runs import launch, metrics, run
+from resume_script import LOLS
 from rlgf.rollout.record import PromptHistory
 from rlgf.run.progress import Progress
 
@@ -21,7 +22,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """The same run, with both parts of a mixture and a search in its evaluations, in one process and in two."""
     root = tmp_path_factory.mktemp("processes")
     for count in (1, 2):
-        run(root / str(count), count, "--changes", json.dumps({"evaluation": {"beams": 2}}))
+        run(root / str(count), count, "--changes", json.dumps(LOLS | {"evaluation": {"beams": 2}}))
     return {count: root / str(count) for count in (1, 2)}
 
 

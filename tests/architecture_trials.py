@@ -23,6 +23,7 @@ from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.generate import sample_continuations
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
+from rlgf.models.samplers import BeamSampler, Beginning
 from rlgf.models.sampling import Sampling, token_logprobs
 from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import load_checkpoint, save_checkpoint
@@ -56,6 +57,7 @@ def check(name: str, model_type: str, folder: Path) -> Row:
         trains_and_is_saved(policy, folder)
     except UserError as error:
         return dataclasses.replace(row, refused=str(error).replace(str(folder / "start"), "…"))
+    searches_each_text_alone(policy)
     return dataclasses.replace(
         row,
         together=able.padding and able.prompt_padding,
@@ -159,6 +161,19 @@ def writes_as_generate_does(policy: LanguageModel) -> None:
             **given,
         )
         assert one.token_ids.tolist() == generated[0, len(prefix) :].tolist()
+
+
+def searches_each_text_alone(policy: LanguageModel) -> None:
+    """By a beam search, where there is one; else greedily."""
+    asked = [Beginning(prompt.tolist(), [], LIMIT, seed=0) for prompt in letters(5, 1, 9)]
+    try:
+        search = BeamSampler(policy, 2)
+    except UserError:
+        search = BeamSampler(policy, 1)
+    together = search.write(asked, Sampling())
+    for one, written in zip(asked, together, strict=True):
+        (alone,) = search.write([one], Sampling())
+        assert written.token_ids.tolist() == alone.token_ids.tolist()
 
 
 def values_fit(policy: LanguageModel) -> None:

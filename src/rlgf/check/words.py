@@ -146,7 +146,7 @@ def _gate(row: Algorithm) -> str:
     return f"only prompts {which} {when}"
 
 
-def advantage(row: Algorithm, unit: str = "tokens") -> str:
+def advantage(row: Algorithm, unit: str) -> str:
     """
     Args:
         unit: what states that texts branch off from are counted in.

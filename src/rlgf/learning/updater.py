@@ -314,7 +314,7 @@ def _made(optimizer: Any) -> torch.optim.Optimizer:
     """What a factory returned.
 
     Raises:
-        UserError: it is no optimizer.
+        UserError: it is not an optimizer.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise UserError(

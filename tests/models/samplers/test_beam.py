@@ -120,10 +120,10 @@ def test_a_text_goes_on_from_where_it_stands(kind: str, beams: int) -> None:
 
 
 @pytest.mark.parametrize("lacks", ["generate", "positions"])
-def test_a_model_that_cannot_search_is_refused(lacks: str) -> None:
+def test_a_model_that_cannot_search_is_refused(lacks: str, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = letter_gpt()
     if lacks == "generate":
-        policy.model.can_generate = lambda: False  # type: ignore[method-assign]
+        monkeypatch.setattr(policy.model, "can_generate", lambda: False)
     else:
         declare(policy.model, Abilities(first_position=2))
     with pytest.raises(

@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from rlgf.cli import app
-from rlgf.compare.grid import load_comparison
+from rlgf.compare.comparison import load_comparison
 from rlgf.config import load_config
 from rlgf.recipe import Source
 from rlgf.reward_models.train import load_reward_recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlgf.compare.grid import load_comparison
+from rlgf.compare.comparison import load_comparison
 from rlgf.config import load_config
 from rlgf.evaluation.winrate import http_judge
 from rlgf.packaged import recipe_summary

@@ -10,7 +10,7 @@ from refused_recipes import BASE, recipe, refusal, without
 from rlgf.algorithms import ALGORITHMS, Algorithm, Span, algorithm_from
 from rlgf.algorithms.catalog import LOLS, PPO_PLUS_PLUS
 from rlgf.config import Config, load_config
-from rlgf.schedules import Schedule, constant
+from rlgf.schedules import constant
 
 
 def test_later_sources_win(tmp_path: Path) -> None:
@@ -58,20 +58,6 @@ def test_a_row_inside_a_mixture_can_be_changed() -> None:
     assert changed == LOLS.model_copy(update={"imitate": imitate})
 
 
-def test_a_schedule_is_a_number_or_a_mapping() -> None:
-    config = load_config(
-        BASE,
-        "update.learning_rate=1e-4",
-        "algorithm.terms.value.weight={start: 1, end: 0, shape: cosine}",
-        {"algorithm": {"terms": {"entropy": {"weight": {"start": 0.01}}}}},
-    )
-    assert config.update.learning_rate == constant(1e-4), "YAML 1.1 would read 1e-4 as a string"
-    assert isinstance(config.algorithm, Algorithm)
-    terms = config.algorithm.terms
-    assert terms["value"].weight == Schedule(start=1, end=0, shape="cosine")
-    assert (terms["entropy"].loss, terms["entropy"].weight) == ("entropy", constant(0.01))
-
-
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_yaml_of_a_configuration_loads_to_an_equal_one(tmp_path: Path, algorithm: str) -> None:
     config = load_config(
@@ -87,11 +73,6 @@ def test_yaml_of_a_configuration_loads_to_an_equal_one(tmp_path: Path, algorithm
 def test_yaml_keeps_a_name_that_looks_like_a_number(tmp_path: Path) -> None:
     config = load_config(BASE, {"name": "1e3"})
     assert load_config(recipe(tmp_path, config.to_yaml())) == config
-
-
-def test_default_folder_is_named_after_the_run() -> None:
-    assert load_config(BASE, "name=mine").folder == Path("runs/mine")
-    assert load_config(BASE, "output=there").folder == Path("there")
 
 
 def test_the_tokens_that_a_term_reads_are_not_a_truth_value(tmp_path: Path) -> None:
@@ -144,16 +125,16 @@ def test_a_missing_reward_is_asked_for_where_it_is_needed() -> None:
     assert load_config(without("reward"), "algorithm=bc").reward is None
 
 
-def test_a_configuration_cannot_be_changed() -> None:
-    config = load_config(BASE)
-    with pytest.raises(ValueError, match="frozen"):
-        config.seed = 3
-    assert isinstance(config, Config)
-
-
 def test_a_whole_row_replaces_an_earlier_algorithm() -> None:
     row = {"name": "mine", "script": {"rollout": "reference"}, "terms": [{"loss": "nll"}]}
     config = load_config(BASE, "algorithm=ppo++", {"algorithm": row})
     assert config.algorithm == algorithm_from(row)
     renamed = load_config(BASE, "algorithm=ppo++", "algorithm.name=other").algorithm
     assert renamed == PPO_PLUS_PLUS.model_copy(update={"name": "other"})
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = load_config(BASE)
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 3
+    assert isinstance(config, Config)

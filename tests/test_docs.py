@@ -186,7 +186,7 @@ def test_every_public_name_says_what_it_is() -> None:
 def test_all_that_a_trainer_has_is_on_its_page() -> None:
     found = re.search(r"::: rlgf\.run\.trainer\.Trainer\n.*?members: \[(.*?)\]", API, re.DOTALL)
     assert found is not None
-    assert set(found[1].split(", ")) == {name for name in vars(rlgf.Trainer) if not name.startswith("_")}
+    assert set(found[1].split(", ")) == {name for name in dir(rlgf.Trainer) if not name.startswith("_")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -16,8 +16,11 @@ from rlgf.identity import identity
 from rlgf.recipe import read_source
 
 PAGE = ROOT / "docs/methods.md"
-MEASURED = json.loads((ROOT / "results/methods.json").read_text(encoding="utf-8"))
-"""Both tables: at equal tokens of the policy, then of the guide."""
+MEASURED = {
+    name: json.loads((ROOT / f"results/{name}.json").read_text(encoding="utf-8"))
+    for name in ("methods", "hints")
+}
+"""The tables of a comparison: of methods at equal tokens of the policy, then of the guide."""
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
 
 
@@ -82,10 +85,17 @@ def test_a_section_names_the_papers_and_what_was_measured(section: Section) -> N
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
 def test_a_figure_is_that_of_the_table(section: Section) -> None:
-    measured = [row for row in MEASURED if row["who"] == section.name]
-    figures = [f"{row['reward']:.3f} ± {row['reward half-width']:.3f}" for row in measured]
     said = re.search(
-        r"^- Measured: ([^(]*)\(\[results\]\(../results/methods.md", "\n".join(section.lines), re.MULTILINE
+        r"^- Measured: ([^(]*)\(\[results\]\(../results/(\w+).md", "\n".join(section.lines), re.MULTILINE
     )
-    assert bool(figures) == bool(said)
-    assert said is None or said[1].startswith(", ".join(figures))
+    for name, rows in MEASURED.items():
+        figures = [
+            f"{row['reward']:.3f} ± {row['reward half-width']:.3f}"
+            for row in rows
+            if row["who"] == section.name
+        ]
+        if figures:
+            assert said is not None
+            assert said[2] != name or said[1].startswith(", ".join(figures))
+        else:
+            assert said is None or said[2] != name

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "algorithms.unguided": "rows of the catalog: test_catalog.py",
     "check.form": "layout, shown by check/test_report.py",
     "checks.rule": "a type and two short helpers of checks/test_settings.py and test_parts.py",
+    "guides.under_way": "the queue of an HTTPGuide: guides/test_http.py",
     "cli.refuse": "one line, printed in cli/test_cli.py",
     "demo.minilm": "a packaged model: reward_models/test_train.py",
     "demo.smollm2": "a packaged model: models/samplers/test_vllm.py",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recipe_files import ROOT, loads
-from rlgf.compare.grid import load_comparison
+from rlgf.compare.comparison import load_comparison
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.evaluation.winrate import http_judge

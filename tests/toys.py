@@ -198,6 +198,10 @@ class TableModel(PreTrainedModel):
         logits = self.table[torch.tensor(rows)]
         return CausalLMOutputWithPast(logits=logits[:, -logits_to_keep:])
 
+    def get_input_embeddings(self) -> nn.Module:
+        """It has none; one stands for how many tokens it reads."""
+        return nn.Embedding(len(LETTERS) + 1, 1)
+
     def first_row(self, before: list[int]) -> int:
         """Where the table of a prompt begins that has these tokens before its last end of text."""
         return 0
@@ -271,6 +275,10 @@ class HintedTableModel(TableModel):
         super().__init__(bare)
         end = torch.full((len(STATES), 1), -1e9)
         self.table = nn.Parameter(torch.cat([self.table.data, torch.cat([hinted.log(), end], dim=1)]))
+
+    def get_input_embeddings(self) -> nn.Module:
+        """It has none; one stands for how many tokens it reads."""
+        return nn.Embedding(len(LETTERS) + 1, 1)
 
     def first_row(self, before: list[int]) -> int:
         return len(STATES) if before and before[-1] != 3 else 0

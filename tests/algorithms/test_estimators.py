@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def test_the_branched_estimator_compares_the_states_on_both_sides_of_a_token(sig
     ("name", "score"),
     [
         ("group_relative", advantages.group_relative),
+        ("group_centred", partial(advantages.group_relative, scale=False)),
         ("leave_one_out", advantages.leave_one_out),
     ],
 )

@@ -38,6 +38,7 @@ def test_a_template_is_filled_once() -> None:
         ({"script": {"rollin": "guide"}}, "leave 'script.rollin' or 'script.hint' out"),
         ({"help": {"probability": 0.0}}, "its hint is never given"),
         ({"advantage": "leave_one_out", "terms": {"kl": None}}, "with the loss 'kl' and 'view: prompt'"),
+        ({"kl": {"target": 0.1}}, "leave 'kl.target' out"),
         ({"terms": {"x": {"loss": "nll", "on": "references", "view": "prompt"}}}, "leave its 'view' out"),
     ],
 )

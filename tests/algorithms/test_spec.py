@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, algorithm_from
 from rlgf.algorithms.catalog import AGGREVATED, DISTILL, HINTED_GRPO, OPSD, PPO_PLUS_PLUS, QUESTA, SDFT
-from rlgf.algorithms.unguided import PPO
 from rlgf.schedules import constant
 
 
@@ -76,13 +75,6 @@ def test_without_its_guide_a_row_has_no_hints() -> None:
     assert QUESTA.unguided == QUESTA
 
 
-def test_a_loss_that_reads_the_reference_has_one() -> None:
-    row = Algorithm.model_validate(
-        {"name": "own", "terms": {"kl": {"loss": "kl"}, "nll": {"loss": "nll"}}, "advantage": None}
-    )
-    assert row.needs_reference
-
-
 def test_a_mixture_has_two_rows_and_goes_on_as_its_explorer_without_a_guide() -> None:
     found = Mixture(name="own", imitate=AGGREVATED, explore=PPO_PLUS_PLUS, explore_prob=constant(1.0))
     assert found.rows == (AGGREVATED, PPO_PLUS_PLUS)
@@ -92,8 +84,6 @@ def test_a_mixture_has_two_rows_and_goes_on_as_its_explorer_without_a_guide() ->
         found.name = "another"
 
 
-@pytest.mark.parametrize("gae_lambda", ["adaptively", 1.5, -0.1, float("nan"), [0.5]])
-def test_a_lambda_is_a_number_up_to_1_or_adaptive(gae_lambda: object) -> None:
-    assert PPO.changed(gae_lambda="adaptive").gae_lambda == "adaptive"
-    with pytest.raises(ValueError, match="it must be a number from 0 to 1, or 'adaptive'"):
-        PPO.changed(gae_lambda=gae_lambda)
+def test_what_does_not_fit_together_is_no_algorithm() -> None:
+    with pytest.raises(ValidationError, match="reads an advantage: set 'advantage'"):
+        Algorithm(name="odd", terms={"policy_gradient": {}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from typing import Any
 
 import pytest
@@ -148,3 +149,29 @@ def test_a_chat_is_billed_as_the_guide_is_sent_it(style: str) -> None:
     (bill,) = evaluation_bills(config, [Sample("u" * 20, messages=chat)] * 3)
     tokens_of_each = {"chat": (400 + 1 + 2 * 16) / 2, "completions": 20 / 2}[style]
     assert bill.run.prompt_tokens == 3 * math.ceil(tokens_of_each)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo++", "luffy", "d2lols"])
+def test_a_long_run_is_counted_on_updates_that_stand_for_others(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = f"algorithm={algorithm}", "training.updates=70"
+    config, train = load_config(RECIPE, *sources), [Sample("ab")] * 64
+    given = config.algorithm, config.rollout, 70, config.seed, 64
+    exact, whole = training_bills(config, planned(*given), train), " ".join(shown(*sources).split())
+    monkeypatch.setattr("rlgf.rollout.plan._MOST_EPISODES", 25 * config.rollout.episodes)
+    plans = list(planned(*given))
+    assert [plan.times for plan in plans] == [3] * 23 + [1]
+    for counted_, bill in zip(training_bills(config, plans, train), exact, strict=True):
+        assert counted_.run.calls == pytest.approx(bill.run.calls, rel=0.1)
+        assert counted_.run.completion_tokens == pytest.approx(bill.run.completion_tokens, rel=0.15)
+    told = " ".join(shown(*sources).split())
+    assert "Counted on one of every 3 updates, which stands for them." in told
+    for line in (r"[\d,]+ passes over", r"per update, [\d,]+ in all", r"prompts in all [\d,]+"):
+        assert re.findall(line, told) == re.findall(line, whole) != []
+
+
+def test_the_longest_run_is_told_at_once() -> None:
+    begun = time.perf_counter()
+    assert "1,000,000,000 updates of ppo++" in shown("algorithm=ppo++", "training.updates=1000000000")
+    assert time.perf_counter() - begun < 60

@@ -61,7 +61,7 @@ def test_no_rule_is_left_out() -> None:
         for module in (checks.settings, checks.shards, checks.ahead, checks.dialogues, checks.parts, checks.data)
         for name, function in vars(module).items()
         if callable(function) and getattr(function, "__module__", "") == module.__name__ and "_" in name
-        and next(iter(getattr(function, "__annotations__", {}).values()), "") == "Config"
+        and next(iter(getattr(function, "__annotations__", {}).values()), "") == "Sections"
         and function.__annotations__["return"] == "str | None"
     }  # fmt: skip
     assert takes_config == rules

@@ -12,9 +12,10 @@ from unfit_parts import HERE, SOUND, refusal
 from rlgf import checks
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import EngineConfig
 from rlgf.run.build import build_parts
-from toys import LetterTask, letter_gpt
+from toys import LetterTask, letter_gpt, letter_t5
 
 
 def test_a_reward_that_cannot_be_paid_is_refused_before_a_model_loads(
@@ -142,3 +143,26 @@ def test_a_guide_in_fewer_bits_does_not_go_with_vllm(tmp_path: Path, monkeypatch
 )  # fmt: skip
 def test_what_does_not_fit_is_one_sentence_before_models_load(overrides: list[Any], message: str) -> None:
     assert message in refusal(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("policy", "response", "fits"),
+    [(letter_gpt(), 28, True), (letter_gpt(), 29, False), (letter_t5(), 100, True)],
+    ids=["fits", "too long", "without a limit"],
+)
+def test_a_policy_given_in_python_holds_the_texts(policy: LanguageModel, response: int, fits: bool) -> None:
+    rollout = {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": response}
+    sections = {
+        "algorithm": "rloo",
+        "task": "toys:LetterTask",
+        "reward": "toys:share_of_a",
+        "rollout": rollout,
+    }
+    config = load_config(sections, given=["policy"])
+    if fits:
+        build_parts(config, policy=policy)
+        return
+    with pytest.raises(
+        UserError, match=r"make 33 tokens, and the policy's context holds 32: lower one of them"
+    ):
+        build_parts(config, policy=policy)

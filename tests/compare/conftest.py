@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 if TYPE_CHECKING:
-    from rlgf.compare.grid import Comparison
+    from rlgf.compare.comparison import Comparison
 
 
 @pytest.fixture
 def comparison(tmp_path: Path) -> Comparison:
-    from rlgf.compare.grid import load_comparison
+    from rlgf.compare.comparison import load_comparison
     from rlgf.run.checkpoint import save_policy
     from toys import letter_gpt
 

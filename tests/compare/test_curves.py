@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rlgf.compare.comparison import Comparison
 from rlgf.compare.curves import draw_curves, save_curves
 from rlgf.compare.finished import Finished
-from rlgf.compare.grid import Comparison
 
 CURVES = {"ppo": [[(0.0, 0.1), (10.0, 0.3)], [(0.0, 0.2), (12.0, 0.5), (20.0, 0.6)]]}
 

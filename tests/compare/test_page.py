@@ -7,7 +7,7 @@ import json
 import yaml
 from report_toys import run_folder, sample
 
-from rlgf.compare.grid import Comparison
+from rlgf.compare.comparison import Comparison
 from rlgf.compare.page import MOST_BYTES, write_page
 
 

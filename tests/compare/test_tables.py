@@ -7,8 +7,8 @@ import json
 
 import pytest
 
+from rlgf.compare.comparison import Comparison
 from rlgf.compare.finished import Finished
-from rlgf.compare.grid import Comparison
 from rlgf.compare.tables import write_tables
 
 

@@ -38,6 +38,14 @@ def test_what_it_needs_and_is_not_given_is_named() -> None:
         reply_to(asks, SAMPLE, DIALOGUE)
 
 
+@pytest.mark.parametrize("answer", [5, b"ab", "a\ud800"])
+def test_what_is_no_text_is_refused(answer: object) -> None:
+    with pytest.raises(
+        UserError, match=r"^the environment (must answer a turn with a text|answered with half)"
+    ):
+        reply_to(lambda turns: answer, SAMPLE, DIALOGUE)
+
+
 def test_only_an_environment_with_a_stop_has_one() -> None:
     def plain(turns: list[str]) -> None:
         return None

@@ -17,7 +17,7 @@ from rlgf.cli import main
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Texts
 from rlgf.evaluation.statistics import interval
-from rlgf.evaluation.winrate import WinRate, by_judge, by_reward, http_judge, read_pairs
+from rlgf.evaluation.winrate import WinRate, by_judge, by_reward, http_judge, read_pairs, winrate_table
 from rlgf.types import Sample
 
 PROMPTS = [f"prompt {i}" for i in range(6)]
@@ -119,7 +119,22 @@ def test_an_answer_that_is_no_choice_is_a_tie_and_counted(
 ) -> None:
     with serving(answering(monkeypatch, lambda *_: answer)) as server:
         found = by_judge(http_judge(judge(server, tmp_path)), texts(MINE), THEIRS)
-    assert found == WinRate(interval([0.5] * 6), 0, 6, 0, first_rate=None, agreement=1.0, unclear=12)
+    assert found == WinRate(interval([0.5] * 6), 0, 6, 0, first_rate=None, agreement=None, unclear=12)
+    assert [*winrate_table(found, "a", "b").columns[1].cells][2:] == [
+        "no choice was made",
+        "no two choices were made",
+        "12",
+    ]
+
+
+def test_a_judge_agrees_with_itself_where_it_chose_twice() -> None:
+    def agreement(one_order: list[str], other_order: list[str]) -> float | None:
+        unclear = ["?"] * (len(MINE) - 3)
+        answers = [*one_order, *unclear, *other_order, *unclear]
+        return by_judge(lambda questions: answers, texts(MINE), THEIRS).agreement
+
+    assert agreement(["1", "1", "?"], ["2", "?", "2"]) == 1.0
+    assert agreement(["1", "1", "?"], ["2", "1", "2"]) == 0.5
 
 
 def test_failures_and_the_budget_are_those_of_a_guide(

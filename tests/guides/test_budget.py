@@ -41,6 +41,19 @@ def test_prefetching_keeps_to_the_budget(server: FaultyServer) -> None:
         writer.write(requests(1, start=5))
 
 
+def test_what_was_asked_ahead_is_booked_at_the_end_of_the_budget() -> None:
+    """And read later without being booked again."""
+    with serving(FaultyServer(latency=0.2)) as server:
+        writer = guide(server, timeout=5.0, budget={"calls": 5})
+        writer.prefetch(requests(4))
+        with pytest.raises(BudgetSpentError, match="4 calls"):
+            writer.write(requests(3, start=4))
+        assert writer.usage.calls == sum(server.answered.values()) == 4
+        assert writer.aside["letters"].calls == 0
+        writer.write(requests(4))
+    assert (writer.usage.calls, writer.usage.cached) == (4, 4)
+
+
 def test_what_is_in_the_cache_does_not_count_against_a_budget(tmp_path: Path) -> None:
     with serving(FaultyServer()) as server:
         guide_of(server, cache=str(tmp_path)).write(requests(9))

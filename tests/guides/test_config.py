@@ -69,6 +69,15 @@ def test_another_kind_of_guide_leaves_the_settings_of_the_first_behind() -> None
     assert fit_for(old, URL)["top_p"] == 0.5
 
 
+@pytest.mark.parametrize("new", KINDS)
+@pytest.mark.parametrize("old", KINDS)
+def test_any_kind_of_guide_can_take_the_place_of_any_other(old: str, new: str) -> None:
+    section, settings = SECTIONS[new]
+    found = read({**fit_for(SECTIONS[old][0], section), **section})
+    # Of a server, 'model' is the name that it is asked for.
+    assert type(found) is (HTTPGuideConfig if (old, new) == ("url", "model") else settings)
+
+
 def test_members_are_told_by_where_they_run() -> None:
     ensemble = read({"guides": {"one": {"model": "x"}, "two": URL, "three": OWN}})
     assert [member.model for member in guide_models(ensemble)] == ["x"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -13,7 +14,8 @@ from tenacity import RetryCallState, Retrying
 
 from faulty_server import FAULTS, FaultyServer, serving
 from rlgf.errors import UserError
-from rlgf.guides.endpoint import _wait
+from rlgf.guides import HTTPGuideConfig
+from rlgf.guides.endpoint import _client, _wait
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -107,3 +109,38 @@ def test_a_moment_to_come_back_that_has_passed_is_no_reason_to_hurry(asked: str)
     error = openai.RateLimitError("slow down", response=response, body=None)
     state.set_exception((type(error), error, None))
     assert 0 < _wait(state) <= 20
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "socks5://me:secret@127.0.0.1:1"),
+        ("HTTP_PROXY", "socks://me:secret@127.0.0.1:1"),
+        ("HTTP_PROXY", "http://me:secret@127.0.0.1:port"),
+        ("SSL_CERT_FILE", "/no/such/file"),
+        ("SSL_CERT_FILE", __file__),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_one_sentence(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)  # which a proxy of the first kind needs
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=rf"cannot be asked.*{variable}") as caught:
+        guide(server)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_account_of_openai_is_told_to_openai_alone(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
+    guide(server).write(requests(1))
+    guide(server, headers={"openai-project": "mine"}).write(requests(1))
+    sent = [{name.lower(): value for name, value in headers.items()} for headers in server.headers]
+    assert [one.get("openai-organization") for one in sent] == [None, None]
+    assert [one.get("openai-project") for one in sent] == [None, "mine"]
+    told = _client(HTTPGuideConfig(url="https://api.openai.com/v1", model="m")).default_headers
+    assert (told["OpenAI-Organization"], told["OpenAI-Project"]) == ("org-1", "proj-1")

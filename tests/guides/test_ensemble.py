@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from http_toys import guide, requests
 
 from faulty_server import FaultyServer, serving
 from rlgf.guides import EnsembleGuide
+from toys import FavouringGuide
 
 
 def test_an_ensemble_splits_requests_by_weight_and_says_who_wrote() -> None:
@@ -21,3 +24,16 @@ def test_an_ensemble_splits_requests_by_weight_and_says_who_wrote() -> None:
         assert sum(usage.calls for usage in accounts.values()) == 200
         both.restore(accounts)
         assert both.accounts == accounts
+
+
+def test_the_turns_of_a_dialogue_have_one_guide() -> None:
+    both = EnsembleGuide({name: (FavouringGuide(name, 1.0), 1.0) for name in "ab"})
+    turns = [
+        replace(one, seed=one.seed + 1000 * turn, episode=one.seed)
+        for one in requests(20)
+        for turn in range(3)
+    ]
+    wrote = [answer.guide for answer in both.write(turns)]
+    assert all(len(set(wrote[first : first + 3])) == 1 for first in range(0, 60, 3))
+    assert wrote[::3] == [answer.guide for answer in both.write(turns[::3])]
+    assert set(wrote) == {"a", "b"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -86,3 +87,72 @@ def test_closing_lets_come_what_is_paid_for(tmp_path: Path) -> None:
         writer.close()
         assert time.perf_counter() - started < 5
         assert len(list(GuideCache(str(tmp_path)).entries())) == sum(server.answered.values()) >= 1
+
+
+def test_requests_in_line_share_one_patience() -> None:
+    """Those of `write` and those asked ahead, of which none is asked again before the next call."""
+    with serving(FaultyServer(faults=["server error"], share=1.0)) as server:
+        writer = guide_of(server, patience=1.0, concurrency=2)
+        writer.prefetch(requests(20, start=20))
+        started = time.perf_counter()
+        with pytest.raises(UserError, match="no usable answer within 1 s") as caught:
+            writer.write(requests(20))
+        assert time.perf_counter() - started < 5
+        with pytest.raises(UserError, match=str(caught.value)[:40]):
+            writer.write(requests(1))
+        server.share = 0.0
+        asked = requests(40)
+        assert [c.text for c in writer.write(asked)] == expected(asked)
+    assert writer.aside["letters"].calls == 0
+
+
+def test_what_was_asked_ahead_is_booked_when_another_request_fails() -> None:
+    with serving(FaultyServer(context=30)) as server:
+        writer = guide_of(server)
+        writer.prefetch(requests(4))
+        while sum(server.answered.values()) < 4:
+            time.sleep(0.01)
+        with pytest.raises(UserError, match="context holds"):
+            writer.write([Request("long " * 10, 4, 0)])
+    assert writer.usage.calls == 4
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_what_an_unusable_answer_costs_is_booked(share: float) -> None:
+    """Of requests that are answered later, and of one that never is."""
+    with serving(FaultyServer(faults=["no choices"], share=share)) as server:
+        writer = guide_of(server, patience=20.0 if share < 1 else 0.5, prices={"prompt": 1.0})
+        if share < 1:
+            writer.write(requests(10))
+        else:
+            with pytest.raises(UserError, match="without choices"):
+                writer.write(requests(1))
+        attempts = sum(server.seen.values())
+    assert attempts > sum(server.answered.values()) == writer.usage.calls
+    assert writer.usage.prompt_tokens == 7 * attempts
+    assert writer.usage.cost == pytest.approx(7 * attempts / 1e6)
+
+
+def test_a_refusal_ends_what_is_in_line() -> None:
+    with serving(FaultyServer(always=(400, error("no such field")))) as server:
+        with pytest.raises(UserError, match="no such field"):
+            guide_of(server, concurrency=2).write(requests(50))
+        assert sum(server.seen.values()) < 10
+
+
+def test_closing_tells_whoever_waits() -> None:
+    told: list[str] = []
+
+    def write() -> None:
+        with pytest.raises(UserError, match="was closed") as caught:
+            writer.write(requests(50))
+        told.append(str(caught.value))
+
+    with serving(FaultyServer(faults=["server error"], share=1.0)) as server:
+        writer = guide_of(server, concurrency=2, patience=100.0)
+        waiting = threading.Thread(target=write, daemon=True)
+        waiting.start()
+        time.sleep(0.3)
+        writer.close()
+        waiting.join(5)
+    assert told

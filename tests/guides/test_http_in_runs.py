@@ -120,7 +120,8 @@ def test_prefetched_requests_hide_the_guides_latency(tmp_path: Path) -> None:
     with serving(FaultyServer(latency=0.2)) as server:
         run = toy_trainer(tmp_path, pause, guide=guide(server), **GUIDED)
         cold, *warm = (run.step() for _ in range(4))
-    assert float(cold["guide_waited_seconds"]) > 0.2
+    # The requests leave a little before the clock of the waiting starts.
+    assert float(cold["guide_waited_seconds"]) > 0.1
     for metrics in warm:
         assert float(metrics["guide_waited_seconds"]) < 0.15 * float(metrics["seconds"])
         assert float(metrics["guide_overlap"]) > 0.8

@@ -51,3 +51,15 @@ def test_a_server_without_a_list_of_models_is_known_by_its_name(tmp_path: Path) 
             guide_of(server, cache=str(tmp_path)).write(requests(1))
             asked.append(sum(server.seen.values()))
     assert asked == [1, 0, 0]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_list_that_is_refused_for_once_changes_no_model(tmp_path: Path, status: int) -> None:
+    texts = []
+    with serving(FaultyServer()) as server:
+        for letters, listed in (("abcd", {"root": "one"}), ("xyz", status), ("xyz", {}), ("uvw", status)):
+            server.letters, server.listed = letters, listed
+            (completion,) = guide_of(server, cache=str(tmp_path)).write(requests(1))
+            texts.append(completion.text)
+        assert sum(server.seen.values()) == 2, "a list that tells nothing is another model's"
+    assert texts[0] == texts[1] == texts[3] != texts[2]

@@ -35,7 +35,15 @@ def test_what_was_not_recorded_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["no JSON", "[1]", '{"completion": "x"}', '{"prompt": 3, "completion": "x"}', '{"prompt": "x"}']
+    "line",
+    [
+        '{"prompt": "ab", "answer": "cd"}',
+        "no JSON",
+        "[1]",
+        '{"completion": "x"}',
+        '{"prompt": 3, "completion": "x"}',
+        '{"prompt": "x"}',
+    ],
 )
 def test_a_line_that_is_no_recording_is_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(UserError, match=r"line 2: it must be a JSON object with the texts 'prompt'"):

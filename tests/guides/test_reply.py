@@ -83,6 +83,8 @@ def test_a_model_that_thinks_too_long_now_and_then_gives_an_empty_text() -> None
     "reply",
     [
         chat("Sorry", "content_filter"),
+        *(chat(None, reason) for reason in ("content_filter: RECITATION", "SAFETY", "Sensitive", "refusal")),
+        *(chat("", reason) for reason in ("PROHIBITED_CONTENT", "blocklist", "SPII", "recitation")),
         chat(None, "stop", refusal="I cannot"),
         chat([{"type": "refusal", "refusal": "I cannot"}]),
         chat(None, "tool_calls", tool_calls=[{"id": "1", "type": "function", "function": {"name": "f"}}]),
@@ -115,9 +117,21 @@ def test_a_prompt_with_half_a_character_is_sent_with_a_sign_in_its_place() -> No
         assert server.bodies[0]["prompt"] == "smile \ufffd"
 
 
-def test_a_prompt_that_the_server_filters_is_a_refusal() -> None:
-    filtered = error("The response was filtered", code="content_filter", param="prompt")
-    with serving(FaultyServer(always=(400, filtered))) as server:
+FLAGGED = "Your chosen model requires moderation and your input was flagged"
+
+
+@pytest.mark.parametrize(
+    ("status", "reply"),
+    [
+        (400, error("The response was filtered", code="content_filter", param="prompt")),
+        (400, error("Input data may contain inappropriate content.", code="data_inspection_failed")),
+        (403, error(FLAGGED, code=403)),
+        (200, error(FLAGGED, code=403)),
+        (200, error("Filtered.", code="content_filter")),
+    ],
+)
+def test_a_prompt_that_the_server_filters_is_a_refusal(status: int, reply: dict[str, Any]) -> None:
+    with serving(FaultyServer(always=(status, reply))) as server:
         writer = guide_of(server, style="chat")
         assert writer.write(requests(1))[0].text == ""
         assert (writer.usage.refused, sum(server.seen.values())) == (1, 1)

@@ -12,6 +12,7 @@ from enumerated import POLICY, RESPONSES, draft, rollout_of
 from pairs_of_episodes import KL, row
 
 from resume_script import toy_trainer
+from rlgf.concatenation import concatenate
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
 from rlgf.models.sampling import Sampling
@@ -100,3 +101,20 @@ def test_a_run_gives_tokens_ends_and_progress_and_keeps_what_is_logged(tmp_path:
     assert all(line.get("reward", 0) <= 1 and line.get("validation/reward", 0) <= 1 for line in lines), "ours"
     _, *texts = map(json.loads, (tmp_path / "evaluation" / "policy.jsonl").read_text().splitlines())
     assert [text["first"] for text in texts] == [text["completion"][:1] for text in texts]
+
+
+def test_what_a_share_of_an_update_lacks_does_not_change_what_is_known_of_it() -> None:
+    """Whether a guide wrote something differs between the shares of several processes."""
+    trainer = build("guided-rebel", changes={"help": {"probability": 0.3}}, rollout={"episodes": 8})
+    assessor, row = trainer.parts.assessor, trainer.row()
+    mixed = 0
+    for update in range(8):
+        rollout = trainer.parts.collector.collect(trainer.batch(), row, update)
+        halves = [rollout[torch.arange(first, first + 4)] for first in (0, 4)]
+        mixed += len({bool(half.written_by(Author.GUIDE).any()) for half in halves}) == 2
+        joined = concatenate([assessor._score(half, row) for half in halves])
+        whole = assessor._score(rollout, row)
+        assert joined.old_logprobs is not None
+        assert whole.old_logprobs is not None
+        torch.testing.assert_close(joined.old_logprobs, whole.old_logprobs, atol=1e-5, rtol=1e-5)
+    assert mixed

@@ -28,6 +28,7 @@ def signals() -> Signals:
         token_rewards=torch.where(MASK, numbers, 0.0),
         rewards=torch.tensor([1.0, 0.0, 2.0]),
         values=torch.randn(3, 8, generator=noise),
+        branch_values=torch.rand(3, 8, generator=noise).masked_fill(~MASK, torch.nan),
         mask=MASK,
         group=torch.tensor([0, 0, 0]),
         gamma=0.9,
@@ -35,7 +36,7 @@ def signals() -> Signals:
     )
 
 
-@pytest.mark.parametrize("name", ["gae", "group_relative", "leave_one_out"])
+@pytest.mark.parametrize("name", ["gae", "group_relative", "group_centred", "leave_one_out", "branched"])
 def test_they_are_those_of_each_episode_without_them(signals: Signals, name: str) -> None:
     estimator = ESTIMATORS[name]
     found = estimated(estimator, signals)
@@ -46,11 +47,13 @@ def test_they_are_those_of_each_episode_without_them(signals: Signals, name: str
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     assert signals.values is not None
+    assert signals.branch_values is not None
     alone = estimator.estimate(
         replace(
             signals,
             token_rewards=without(signals.token_rewards),
             values=without(signals.values),
+            branch_values=without(signals.branch_values),
             mask=without(MASK),
         )
     )

@@ -12,9 +12,10 @@ from torch import Tensor
 from rlgf.algorithms import ALGORITHMS, Algorithm, LossInputs, Selection, Term, algorithm_from
 from rlgf.algorithms.catalog import LUFFY, PPO_PLUS_PLUS
 from rlgf.errors import UserError
-from rlgf.learning.inputs import StepTerm, read_by, read_by_any, selected, step_terms
+from rlgf.learning.inputs import InputReader, StepTerm, read_by, read_by_any, selected, step_terms
+from rlgf.models.sampling import Sampling
 from rlgf.types import Author, Experience, Scored
-from toys import sentence_of, written
+from toys import letter_gpt, sentence_of, written
 
 MIXED = written("cda", "b", authors="ggpp")
 
@@ -40,6 +41,14 @@ def test_several_terms_read_what_any_of_them_does() -> None:
     both = read_by_any({"one": on("rollin"), "two": on("rollout")}, MIXED, PPO_PLUS_PLUS)
     assert torch.equal(both, MIXED.response_mask)
     assert not read_by_any({}, MIXED, PPO_PLUS_PLUS).any()
+
+
+@pytest.mark.parametrize("widths", [(5, 7), (7, 5), (5, 5)])
+def test_heads_of_other_widths_are_compared_over_what_both_have(widths: tuple[int, int]) -> None:
+    reader = InputReader(letter_gpt(), Sampling(), 6, None)
+    policy, guide = reader.distributions(torch.randn(1, 2, widths[0]), torch.randn(1, 2, widths[1]))
+    assert policy.shape == guide.shape == (1, 2, 5)
+    assert torch.allclose(policy.exp().sum(dim=-1), torch.ones(1, 2))
 
 
 def first(mask: Tensor) -> Tensor:
@@ -93,6 +102,26 @@ def test_normalizers_count_what_is_read_and_terms_over_advantages_share_theirs()
     assert shared == {float(MIXED.response_mask.sum())}
 
 
+def test_numbers_of_a_term_are_means_over_its_own_tokens() -> None:
+    """Also where its loss is a share of a mean that it has together with others."""
+    batch = replace(Experience(Scored(MIXED)), advantages=torch.ones(MIXED.response_mask.shape))
+    found: dict[str, float] = {}
+    for term in step_terms(LUFFY, batch, None, 0.0):
+        mask = read_by(term.term, MIXED, LUFFY)
+        logprobs = torch.zeros(mask.shape, requires_grad=True)
+        given = LossInputs(
+            1.0,
+            mask,
+            MIXED.author,
+            logprobs=logprobs,
+            old_logprobs=logprobs.detach() - 1,
+            advantages=torch.ones(mask.shape),
+        )
+        found |= {name: float(value) for name, value in term(given, mask)[1].items()}
+    assert found["clip_fraction"] == pytest.approx(1)
+    assert found["rollin_shaped_weight"] == pytest.approx(1 / 1.1)
+
+
 def test_terms_that_weigh_nothing_now_are_left_out() -> None:
     row = algorithm_from(
         {"base": "ppo", "terms": {"late": {"loss": "entropy", "weight": {"start": 0, "end": 1}}}}
@@ -134,13 +163,13 @@ def test_what_a_loss_of_ones_own_returns_is_looked_at(
 ) -> None:
     monkeypatch.setitem(globals(), "answer", found)
     given = inputs(torch.ones(1, 3, requires_grad=True))
-    term = StepTerm("policy", Term.model_validate({"loss": f"{__name__}:own"}), 1.0, 1.0, 1.0)
+    term = StepTerm("policy", Term.model_validate({"loss": f"{__name__}:own"}), 1.0, 1.0, 1.0, 1.0)
     assert said in sentence_of(lambda: term(given, given.mask))
 
 
 def test_a_loss_needs_no_gradient_where_there_is_nothing_to_learn_from() -> None:
     given = inputs(torch.ones(1, 3, requires_grad=True))
-    term = StepTerm("policy", Term.model_validate({"loss": f"{__name__}:own"}), 1.0, 1.0, 1.0)
+    term = StepTerm("policy", Term.model_validate({"loss": f"{__name__}:own"}), 1.0, 1.0, 1.0, 1.0)
     assert term(given, torch.zeros_like(given.mask))[0] == 0
 
 

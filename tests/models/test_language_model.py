@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from conftest import SENTENCES
+from rlgf.models.language_model import LanguageModel
 from tokenizer_kinds import (
     KINDS,
     byte_bpe,
@@ -19,6 +21,7 @@ from tokenizer_kinds import (
     speaker,
     word_pieces,
 )
+from toys import letter_gpt
 
 TEXTS = st.one_of(
     st.text(max_size=40), st.sampled_from(SENTENCES), st.text("aé日🙂 \n.▁T", max_size=12).map("The ".__add__)
@@ -68,3 +71,11 @@ def test_special_tokens_may_be_written_out_in_prompts_alone() -> None:
         assert model.end_id not in model.encode(f"a{name}b")
         assert model.until_end(f"one{name}two{name}") == "one"
         assert model.until_end("one two") == "one two"
+
+
+def test_the_end_of_texts_is_known_where_ids_have_holes() -> None:
+    vocabulary = models.WordLevel({"a": 0, "b": 1, "c": 2, "<end>": 9}, unk_token="<end>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(vocabulary), eos_token="<end>")
+    assert len(tokenizer) == 4
+    model = letter_gpt("abcdefghi").model
+    assert LanguageModel(model, tokenizer).end_ids == (9,)

@@ -13,6 +13,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
@@ -21,6 +23,7 @@ from transformers import (
 )
 
 from rlgf.errors import UserError
+from rlgf.models.loading import ModelConfig, context_length
 
 BERT: dict[str, Any] = {
     "vocab_size": 40,
@@ -30,6 +33,31 @@ BERT: dict[str, Any] = {
     "intermediate_size": 16,
     "max_position_embeddings": 32,
 }
+
+
+def test_a_context_ends_where_the_positions_of_longrope_change(tmp_path: Path) -> None:
+    """From there on the first tokens of a text have other probabilities than they were drawn with."""
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16}
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Phi3ForCausalLM(
+            Phi3Config(
+                **sizes,
+                vocab_size=40,
+                max_position_embeddings=64,
+                original_max_position_embeddings=16,
+                rope_parameters=rope,
+                pad_token_id=0,
+            )
+        ).eval()
+    saved(model, tmp_path)
+    assert context_length(ModelConfig(model=str(tmp_path))) == 16
+    ids = torch.randint(40, (1, 17), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        texts = [model(input_ids=ids[:, :length]).logits[:, :8] for length in (8, 16, 17)]
+    torch.testing.assert_close(texts[0], texts[1])
+    assert not torch.allclose(texts[0], texts[2], atol=1e-3)
 
 
 def no_start() -> PreTrainedModel:

@@ -28,7 +28,7 @@ from rlgf.run.display import Display
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.saver import Saver
 from rlgf.run.trainer import Trainer
-from toys import FavouringGuide, LetterTask, letter_gpt, letter_t5, share_of_a
+from toys import FavouringGuide, LetterTask, letter_gpt, letter_t5, sentence_of, share_of_a
 
 QUIET = Display(Console(quiet=True))
 
@@ -202,6 +202,14 @@ def test_an_adapter_over_an_adapter_names_the_first_as_its_base(tmp_path: Path) 
 def test_targets_that_are_not_there_are_refused_with_those_that_are() -> None:
     with pytest.raises(UserError, match=r"'policy.lora.targets' \(\['q_proj'\]\).*c_attn"):
         adapted(letter_gpt(), targets=("q_proj",))
+
+
+def test_targets_that_take_no_adapter_are_refused_in_the_words_of_peft() -> None:
+    said = sentence_of(lambda: adapted(letter_gpt(), targets=("c_attn", "ln_1")))
+    assert said.startswith(
+        "'policy.lora.targets' (['c_attn', 'ln_1']) cannot be trained (Target module LayerNorm("
+    )
+    assert said.endswith(": name some of c_attn, c_fc, c_proj, lm_head.")
 
 
 def test_another_adapter_runs_only_within() -> None:

@@ -49,6 +49,27 @@ def test_weights_take_fewer_bits_and_say_almost_the_same(
 
 
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])
+def test_an_adapter_that_was_saved_is_merged_into_them(
+    folder: str, kind: Quantization, tmp_path: Path
+) -> None:
+    policy = load_language_model(ModelConfig(model=folder))
+    policy = replace(policy, adapters=Adapters(policy.model, LoRAConfig()))
+    with torch.no_grad():
+        for weight in policy.trained:
+            weight.add_(0.1)
+    save_policy(policy, tmp_path / "adapter")
+    small = load_language_model(
+        ModelConfig(model=str(tmp_path / "adapter"), quantization=kind, dtype="float32")
+    )
+    base = load_language_model(ModelConfig(model=folder))
+    off, learned = ((logits(one) - logits(policy)).abs().mean() for one in (small, base))
+    assert off < learned
+    again = replace(small, adapters=Adapters(small.model, LoRAConfig()))
+    again.model(IDS).logits.square().sum().backward()
+    assert all(p.grad is not None for p in again.trained)
+
+
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
 def test_an_adapter_is_trained_over_them(folder: str, kind: Quantization) -> None:
     policy = load_language_model(ModelConfig(model=folder, quantization=kind, dtype="float32"))
     start = logits(policy)

@@ -6,7 +6,9 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 from page_reader import Reader, lines, unpacked
 from report_toys import HOSTILE, run_folder, sample
@@ -54,6 +56,31 @@ def test_every_json_survives_being_embedded() -> None:
         found = embedded(json.dumps(text))
         assert json.loads(found) == text
         assert not {*"<>&"} & {*found}
+
+
+@pytest.mark.parametrize(
+    ("guide", "algorithm", "shown"),
+    [
+        ({"oracle": True, "errors": 0.1}, "ppo++", "oracle, errors 0.1"),
+        ({"self": True}, "ppo++", "self"),
+        ({"file": "texts.jsonl"}, "ppo++", "texts.jsonl"),
+        ({"guides": {"a": {"model": "one"}, "b": {"oracle": True}}}, "ppo++", "one, oracle"),
+        ({"name": "own.py:Guide"}, "ppo++", "own.py:Guide"),
+        ({"model": "better", "of another version": 1}, "ppo++", "better"),
+        ({"model": "better"}, "ppo", "none"),
+        (None, "ppo++", "given in Python"),
+        (None, "ppo", "none"),
+        ({"model": "better"}, {"terms": {"policy": {"loss": "own.py:loss"}}}, "better"),
+    ],
+)
+def test_the_guide_is_named_where_one_is_asked(
+    tmp_path: Path, guide: dict[str, Any] | None, algorithm: Any, shown: str
+) -> None:
+    folder = run_folder(tmp_path / "a", algorithm=algorithm)
+    config = yaml.safe_load((folder / "config.yaml").read_text()) | {"guide": guide}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (listed,) = page_model(grouped([read_run(folder)]), {}, "")["runs"]
+    assert listed["guide"] == shown
 
 
 def test_warnings_stand_on_the_page_once(tmp_path: Path) -> None:

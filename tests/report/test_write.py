@@ -43,6 +43,17 @@ def test_summaries_alone_say_that_samples_are_missing(tmp_path: Path) -> None:
     assert "There are no samples" in page
 
 
+def test_a_summary_shows_a_dash_where_a_row_lacks_a_column(tmp_path: Path) -> None:
+    rows = [
+        {"setting": "dense", "who": "start", "seeds": 1, "reward": 0.1},
+        {"setting": "dense", "who": "ppo", "seeds": 5, "reward": 0.8, "reward half-width": None, "kl": 0.2},
+    ]
+    (tmp_path / "imdb.json").write_text(json.dumps(rows))
+    page = write_report([tmp_path]).read_text()
+    assert "<td>start</td><td>1</td><td>0.1</td><td>-</td><td>-</td>" in page
+    assert "<td>ppo</td><td>5</td><td>0.8</td><td>-</td><td>0.2</td>" in page
+
+
 def test_a_run_without_samples_says_so(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a")
     (folder / "samples.jsonl").unlink()

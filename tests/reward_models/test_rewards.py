@@ -19,6 +19,7 @@ from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.lora import Adapters, LoRAConfig
+from rlgf.reward_models.rewards import AdapterReward, ModelReward
 from rlgf.reward_models.train import load_reward_recipe, train_reward_model
 from rlgf.rewards import Reward, RewardInput, build_reward, checked_rewards, score
 from rlgf.rewards.base import PolicyReadingReward
@@ -75,6 +76,20 @@ def test_an_adapter_on_the_policys_base_pays_what_a_model_of_its_own_would(
         assert not torch.allclose(policy.model(ids).logits, before, atol=1e-2)
         assert reward(*TEXTS) == pytest.approx(expected, abs=1e-5), "what the policy learns moves no reward"
         assert other(*TEXTS) == reward(*TEXTS)
+
+
+def test_a_text_that_ends_in_the_padding_token_is_paid_likewise(adapter: Path, letter_folder: str) -> None:
+    """As most chats do whose tokenizer pads with its end of text."""
+    whole, shared = (
+        build_reward("model", {"folder": str(adapter)}),
+        attached(adapter, adapted(letter_folder, r=2)),
+    )
+    assert isinstance(whole, ModelReward)
+    assert isinstance(shared, AdapterReward)
+    end = whole._scorer.tokenizer.eos_token_id
+    rows = [[0, 1, end], [0, 1, 2, 3], [end, 2, end, end], [end]]
+    with torch.no_grad():
+        torch.testing.assert_close(shared._scorer.logits(rows), whole._scorer.logits(rows))
 
 
 def test_a_run_with_a_reward_over_its_own_base(adapter: Path, letter_folder: str, tmp_path: Path) -> None:

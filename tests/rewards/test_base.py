@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 from counting_rewards import TEXTS, Counting, Returns
+from torch import nn
 from trl_rewards import GIVEN, said
 
 from chat_toys import ASKED, GOOD, SYSTEM, USER, trl_format_reward
 from rlgf.errors import UserError
 from rlgf.rewards import Logged, Reward, RewardInput, checked_rewards
-from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward
+from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward, keeps_state
 from rlgf.rewards.discriminator import Discriminator
-from rlgf.types import Message
+from rlgf.types import Message, Rollout
 from toys import share_of_a
 
 
@@ -181,6 +182,10 @@ def test_what_is_logged_is_averaged() -> None:
             "log_metric(name, ...) was given 3 as the name: give a text.",
         ),
         (
+            lambda logged: logged.log_extra("a", 5),
+            "log_extra('a', values) was given 5: give a list with a value for each text.",
+        ),
+        (
             lambda logged: logged.log_extra(3, [1]),
             "log_extra(name, ...) was given 3 as the name: give a text.",
         ),
@@ -216,3 +221,25 @@ def test_rewards_are_given_chats_as_trl_gives_them() -> None:
     assert seen["completions"][2] == [{"role": "assistant", "content": "a joy"}], "all of the turn"
     chat = RewardInput(["p"], [" a joy"], messages=[(USER,)])
     assert checked_rewards(trl_format_reward, chat).tolist() == [6.0]
+
+
+class Network(nn.Module):
+    """Scores by a weight that it never learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, completions: list[str], **columns: Any) -> list[float]:
+        return [float(self.weight)] * len(completions)
+
+
+class LearningNetwork(Network):
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        return {}
+
+
+def test_a_network_that_never_learns_has_no_state_to_keep() -> None:
+    assert not keeps_state(Network())
+    assert keeps_state(LearningNetwork())
+    assert not keeps_state(len)

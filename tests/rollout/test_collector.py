@@ -4,69 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from collecting import LENGTH, SAMPLES, authors, collector, sure
 
-from rlgf.algorithms import Algorithm
-from rlgf.algorithms.catalog import AGGREVATED, BC, BREAD, GUIDED_GRPO, PPO, PPO_PLUS_PLUS, REVERSE_CURRICULUM
+from rlgf.algorithms.catalog import BC, BREAD, GUIDED_GRPO, PPO, PPO_PLUS_PLUS, REVERSE_CURRICULUM
 from rlgf.errors import UserError
-from rlgf.guides import Guide, LocalGuide
+from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.rollout_scores import score_logprobs
 from rlgf.models.sampling import Sampling
-from rlgf.rollout.collector import Collector
-from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.writers import splice
 from rlgf.types import Author, Completion, Rollout, Sample
 from toys import FavouringGuide, letter_gpt
-
-SAMPLES = [Sample("abca"[: 1 + i % 4] * (1 + i % 2), ("dcba" * 3,)) for i in range(12)]
-LENGTH = 10
 
 
 @pytest.fixture
 def policy() -> LanguageModel:
     return letter_gpt()
-
-
-def collector(policy: LanguageModel, guide: Guide | None = None, **options: object) -> Collector:
-    config = RolloutConfig.model_validate({"max_prompt_tokens": 6, "max_response_tokens": LENGTH, **options})
-    return Collector(policy, guide, config, seed=0)
-
-
-def authors(rollout: Rollout, row: int) -> list[Author]:
-    return [Author(a) for a in rollout.author[row].tolist() if a != Author.NOBODY]
-
-
-def sure(row: Algorithm) -> Algorithm:
-    return row.changed(help={"probability": 1.0})
-
-
-def test_ppo_plus_plus_puts_the_guides_text_first(policy: LanguageModel) -> None:
-    guide = FavouringGuide("a", 1.0)
-    rollout = collector(policy, guide, min_response_tokens=LENGTH).collect(SAMPLES, sure(PPO_PLUS_PLUS))
-    for i in range(len(rollout)):
-        written = authors(rollout, i)
-        switch = written.count(Author.GUIDE)
-        assert 1 <= switch <= LENGTH - 1
-        assert written == [Author.GUIDE] * switch + [Author.POLICY] * (LENGTH - switch)
-        assert rollout.response_ids[i, :switch].tolist() == [0] * switch
-
-
-def test_aggrevated_lets_the_guide_finish(policy: LanguageModel) -> None:
-    guide = FavouringGuide("a", 1.0)
-    rollout = collector(policy, guide, min_response_tokens=LENGTH).collect(SAMPLES, sure(AGGREVATED))
-    for i, request in enumerate(guide.requests):
-        switch = authors(rollout, i).count(Author.POLICY)
-        assert authors(rollout, i) == [Author.POLICY] * switch + [Author.GUIDE] * (LENGTH - switch)
-        assert request.max_new_tokens == LENGTH - switch, "the guide is asked for its own part alone"
-        assert request.prefix == SAMPLES[i].prompt + rollout.texts[i][:switch]
-
-
-def test_without_a_rollin_the_guide_is_not_asked(policy: LanguageModel) -> None:
-    guide = FavouringGuide("a", 1.0)
-    row = PPO_PLUS_PLUS.changed(help={"probability": 0.0})
-    rollout = collector(policy, guide).collect(SAMPLES, row)
-    assert guide.requests == []
-    assert not rollout.written_by(Author.GUIDE).any()
 
 
 def test_a_group_shares_prompt_and_rollin(policy: LanguageModel) -> None:
@@ -107,28 +60,6 @@ def test_end_of_text_counts_although_it_is_also_the_pad_token(policy: LanguageMo
         assert rollout.response_ids[i, length - 1] == policy.end_id
         assert rollout.author[i, length - 1] == Author.POLICY
         assert rollout.sampled_logprobs[i, length - 1] < 0
-
-
-def test_a_guide_that_ends_before_the_switch_leaves_the_last_word_to_the_policy(
-    policy: LanguageModel,
-) -> None:
-    class Brief:
-        def write(self, requests: list[object]) -> list[Completion]:
-            return [Completion("ab", finished=True) for _ in requests]
-
-    row = sure(PPO_PLUS_PLUS).changed(help={"length": {"low": 0.9}})
-    rollout = collector(policy, Brief()).collect(SAMPLES, row)
-    for i in range(len(rollout)):
-        assert authors(rollout, i)[:3] == [Author.GUIDE, Author.GUIDE, Author.POLICY]
-        assert rollout.response_ids[i, :2].tolist() == [0, 1]
-
-
-def test_a_policy_that_ends_its_rollin_has_ended_the_episode(policy: LanguageModel) -> None:
-    guide = FavouringGuide("a", 1.0)
-    rollout = collector(policy, guide).collect(SAMPLES * 8, sure(AGGREVATED))
-    ended = [i for i in range(len(rollout)) if set(authors(rollout, i)) == {Author.POLICY}]
-    assert ended
-    assert all(rollout.finished[i] for i in ended)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -249,7 +180,7 @@ def test_on_failure_only_groups_that_all_fail_get_a_rollin(policy: LanguageModel
             assert Author.GUIDE not in authors(rollout, i)
     everywhere = maker.collect(SAMPLES, row.changed(help={"gate": None}))
     redone = [i for i in range(len(rollout)) if failed[i // 2]]
-    assert [rollout.texts[i] for i in redone] == [everywhere.texts[i] for i in redone]
+    assert [authors(rollout, i) for i in redone] == [authors(everywhere, i) for i in redone]
 
 
 def test_the_reverse_curriculum_goes_from_the_end_to_the_beginning(policy: LanguageModel) -> None:

@@ -24,10 +24,12 @@ from rlgf.models.rollout_scores import score_logprobs
 from rlgf.rewards.base import RewardInput
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
+from rlgf.rollout.hints import HintGiver
 from rlgf.rollout.record import PromptHistory, PromptRecord
+from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Completion, Message, Rollout, Sample, Scored
 from tokenizer_kinds import byte_bpe, speaker
-from toys import FavouringGuide
+from toys import FavouringGuide, letter_gpt
 
 
 def test_a_share_of_the_reference_stands_in_the_prompt() -> None:
@@ -76,6 +78,9 @@ def test_a_column_is_a_hint_and_an_empty_one_is_none() -> None:
     rollout = collector().collect(SAMPLES, row.changed(script={"hint": {"column": "none"}}))
     assert not rollout.hinted.any()
     assert torch.equal(rollout.prompt_ids, rollout.bare.prompt_ids)
+    numbered = [replace(sample, columns={"hint": n % 2}) for n, sample in enumerate(SAMPLES)]
+    numbers = Collector(letter_gpt("abcd01"), None, collector().config, seed=0)
+    assert numbers.collect(numbered, row).hinted.all(), "0 is a value"
     with pytest.raises(UserError, match=r"column 'clue', and a sample has none \(its columns: hint, none\)"):
         collector().collect(SAMPLES, row.changed(script={"hint": {"column": "clue"}}))
 
@@ -173,9 +178,28 @@ def test_a_hint_is_cut_to_its_room_and_the_prompt_stays() -> None:
     row = hinted({"length": {"whole": True}}, author="reference")
     rollout = collector(max_hint_tokens=3).collect(SAMPLES, row)
     assert set(rollout.hints or ()) == {"dcb"}
-    rollout = collector(max_prompt_tokens=3, max_hint_tokens=3).collect([Sample("aaaaab", ("dcba",))], row)
+
+
+@pytest.mark.parametrize("room", [3, 8])
+def test_a_prompt_that_is_cut_has_no_hint(room: int) -> None:
+    """With one it would tell what it does not tell without, and the two views would be of different prompts."""
+    row = hinted({"length": {"whole": True}}, author="reference")
+    maker = collector(max_prompt_tokens=3, max_hint_tokens=room)
+    rollout = maker.collect([Sample("aaaaab", ("dcba",))], row)
     assert rollout.hints == (None,) * 4
-    assert read(rollout) == [of_letters("aab")] * 4, "a prompt that is cut has no room beside it"
+    assert read(rollout) == [of_letters("aab")] * 4
+
+
+def test_who_is_asked_for_a_hint_reads_the_problem_and_the_beginning_of_a_long_solution() -> None:
+    row = SAGE.changed(
+        script={"hint": {"ask": "{reference}d{prompt}", "template": PLAIN}}, help={"gate": None}
+    )
+    maker = collector(max_prompt_tokens=4, max_hint_tokens=4)
+    drafts = [Draft(sample, of_letters(sample.prompt), seed=0) for sample in SAMPLES]
+    asked, _ = HintGiver(maker.policy, maker.config).asked(drafts, row, 0.0)
+    assert [draft.prompt_ids for draft in asked] == [
+        of_letters("dcbadcba"[: 7 - len(sample.prompt)] + "d" + sample.prompt) for sample in SAMPLES
+    ]
 
 
 def test_a_template_without_room_for_a_hint_is_one_sentence() -> None:

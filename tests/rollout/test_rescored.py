@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rlgf.algorithms import ALGORITHMS, Algorithm
+from rlgf.concatenation import concatenate
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.inputs import InputReader
@@ -93,10 +94,19 @@ def test_the_built_in_engine_needs_no_second_pass(policy: LanguageModel) -> None
     assert assessor(policy, 2.0).assess(rollout, GUIDED, 0.1).importance is None
 
 
-def test_what_others_wrote_is_not_scored(policy: LanguageModel) -> None:
+def test_what_others_wrote_is_not_scored_and_has_the_same_fields(policy: LanguageModel) -> None:
+    """Of several processes one may have texts of others alone."""
     engine = OtherWeights(policy, 5.0, largest_gap=1e-9)
     answers = Collector(policy, FavouringGuide("a", 0.6), CONFIG, 0, engine).answers(Author.GUIDE, SAMPLES)
-    assert answers.engine_logprobs is None
+    assert answers.engine_logprobs is not None
+    assert torch.equal(answers.engine_logprobs, answers.sampled_logprobs)
+    own = collected(policy, OtherWeights(policy, 0.1, largest_gap=1.0))
+    for first, second in ((answers, own), (own, answers)):
+        joined = concatenate([first, second])
+        assert joined.engine_logprobs is not None
+        assert len(joined.engine_logprobs) == len(answers) + len(own)
+    experience = assessor(policy, 2.0).assess(answers, GUIDED, 0.1)
+    assert "sampler_gap" not in describe(experience, GUIDED)
 
 
 def test_an_engine_with_other_weights_ends_in_one_sentence(policy: LanguageModel) -> None:

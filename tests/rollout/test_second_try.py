@@ -10,6 +10,7 @@ from hinted_texts import PLAIN, SAMPLES, Watched, collector, of_letters, read, t
 from torch import Tensor
 from visits import LIMIT, SUCCESS, Ends, begun, collect, longer_than
 
+from rlgf.algorithms import Algorithm
 from rlgf.algorithms.catalog import BREAD, GHPO, HINTED_GRPO, HPT, LUFFY, SCAF_GRPO
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
@@ -156,6 +157,13 @@ def test_each_group_goes_on_to_the_tier_that_it_needs() -> None:
     assert 4 * 12 <= again <= 4 * 12 * maker.config.max_response_tokens
 
 
+def test_a_tier_that_tells_no_more_is_passed_over() -> None:
+    pay = Watched(9)
+    rollout = collector(max_hint_tokens=2).collect(SAMPLES, tiered(GHPO), rewards=pay)
+    assert set(rollout.hints or ()) == {"dc"}
+    assert len(pay.shown) == 2, "the group's own texts, and those after the first of three tiers"
+
+
 def test_only_the_members_that_have_hints_climb() -> None:
     pay, row = Watched(3), tiered(SCAF_GRPO)
     maker = collector()
@@ -169,6 +177,30 @@ def test_only_the_members_that_have_hints_climb() -> None:
     assert [len(hints) for hints in pay.shown] == [4 * len(SAMPLES), len(SAMPLES), len(SAMPLES)]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        HINTED_GRPO.changed(script={"hint": {"author": "reference", "template": PLAIN}}),
+        tiered(GHPO),
+        tiered(SCAF_GRPO),
+        BREAD.changed(script={"rollin": "reference"}),
+    ],
+    ids=lambda row: row.name,
+)
+def test_help_that_helps_nothing_leaves_chances_as_they_are(row: Algorithm) -> None:
+    """Texts whose last letter has a chance of one in four, whatever comes before it."""
+    maker = collector(min_response_tokens=6)
+    head = maker.policy.model.get_output_embeddings().weight
+    with torch.no_grad():
+        head.zero_()
+    rollout = maker.collect(SAMPLES * 20, row, rewards=lambda found: (found.response_ids[:, 5] == 0).float())
+    helped = rollout.hinted | rollout.written_by(Author.REFERENCE).any(dim=1)
+    again = (rollout.response_ids[helped, 5] == 0).float()
+    # Tries are over where one succeeds, so it is no less than the chance of a single one.
+    assert len(again) >= 40
+    assert again.mean() > 0.15
+
+
 def test_columns_are_tiers_and_each_may_be_given_in_shares() -> None:
     samples = [replace(sample, columns={"idea": "d", "plan": "dcb", "empty": ""}) for sample in SAMPLES]
     row = tiered(SCAF_GRPO, author=None, shares=[], columns=["idea", "plan"])
@@ -178,7 +210,7 @@ def test_columns_are_tiers_and_each_may_be_given_in_shares() -> None:
     pay = Watched(9)
     both = tiered(GHPO, author=None, shares=[0.5, 1.0], columns=["idea", "empty", "plan"])
     rollout = collector().collect(samples, both, rewards=pay)
-    assert [hints[0] for hints in pay.shown] == [None, "d", "d", "dc", "dcb"], "an empty one helps nobody"
+    assert [hints[0] for hints in pay.shown] == [None, "d", "dc", "dcb"], "empty and equal ones help nobody"
     with pytest.raises(
         UserError, match=r"column 'plan', and a sample has none .* set 'script\.hint\.columns'"
     ):

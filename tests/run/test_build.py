@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from chat_toys import with_template
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.run.build import Parts, build_parts
+from rlgf.tasks.memory import MemoryTask
 from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
+
+LENGTHS = ("rollout.episodes=8", "rollout.max_prompt_tokens=8", "rollout.max_response_tokens=8")
 
 
 def test_offline_dpo_without_pairs_is_refused_before_a_model_loads(tmp_path: Path) -> None:
@@ -33,7 +37,7 @@ def test_parts_are_made_of_what_is_given_and_measure_the_policy_against_a_copy()
     }
     policy, guide = letter_gpt(), FavouringGuide("a", 0.5)
     given = {"task": LetterTask(), "reward": share_of_a, "guide": guide, "policy": policy}
-    parts = build_parts(load_config(sections, "algorithm=ppo++", "rollout.episodes=8"), **given)
+    parts = build_parts(load_config(sections, "algorithm=ppo++", *LENGTHS), **given)
     assert isinstance(parts, Parts)
     assert parts.policy is parts.collector.policy is parts.updater.policy is policy
     assert parts.assessor.reference.model is not policy.model
@@ -44,8 +48,23 @@ def test_parts_are_made_of_what_is_given_and_measure_the_policy_against_a_copy()
 
 def test_rewards_are_told_how_far_the_run_is() -> None:
     sections = {"task": "imdb", "policy": {"model": "nowhere"}, "reward": "sentiment"}
-    config = load_config(sections, "algorithm=grpo", "rollout.episodes=8")
+    config = load_config(sections, "algorithm=grpo", *LENGTHS)
     parts = build_parts(config, task=LetterTask(), reward=share_of_a, policy=letter_gpt())
     parts.tell_rewards(3, 96)
     for state in (parts.assessor.trainer_state, parts.evaluator.trainer_state):
         assert (state.global_step, state.epoch) == (3, 1.5), "64 samples are an epoch"
+
+
+def test_training_data_of_chats_are_the_same_on_a_day_that_the_template_writes_otherwise() -> None:
+    sections = {"task": "imdb", "policy": {"model": "nowhere"}, "reward": "sentiment"}
+    config = load_config(sections, "algorithm=grpo", *LENGTHS)
+
+    def parts(day: str, asked: str) -> Parts:
+        policy = letter_gpt()
+        with_template(policy.tokenizer, day + "{{ messages[0].content }}")
+        task = MemoryTask(train=[{"prompt": [{"role": "user", "content": asked}]}])
+        return build_parts(config, task=task, reward=share_of_a, policy=policy)
+
+    today, tomorrow = parts("c", "ab"), parts("d", "ab")
+    assert (today.train[0].prompt, tomorrow.train[0].prompt) == ("cab", "dab")
+    assert today.data == tomorrow.data != parts("c", "ba").data

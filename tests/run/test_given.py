@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig
 from rich.console import Console
 
@@ -17,7 +18,7 @@ from rlgf.errors import UserError
 from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
-from rlgf.run.given import Given, _language_model, configured
+from rlgf.run.given import Given, _language_model, adapter_settings, configured
 from rlgf.run.trainer import Trainer
 from toys import (
     FavouringGuide,
@@ -56,6 +57,37 @@ def test_an_adapter_given_in_python_is_the_runs(loaded: bool) -> None:
     assert (config.policy.lora.r, config.policy.lora.alpha) == (3, 6.0)
     rest = config.policy.model_copy(update={"lora": None})
     assert config.model_copy(update={"policy": rest}) == load_config("imdb")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"use_rslora": True}, "use_rslora True"),
+        ({"rank_pattern": {"c_attn": 1}}, "rank_pattern {'c_attn': 1}"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save ['lm_head']"),
+        ({"layers_to_transform": [0], "target_modules": ["c_attn"]}, "layers_to_transform [0]"),
+        ({"init_lora_weights": "gaussian"}, "init_lora_weights 'gaussian'"),
+    ],
+)
+def test_what_a_run_does_not_take_of_an_adapters_settings_is_refused(
+    changed: dict[str, Any], said: str
+) -> None:
+    sentence = sentence_of(lambda: adapter_settings(LoraConfig(r=3, **changed)))
+    assert sentence == (
+        f"'peft_config' has {said}, and of it a run takes r, lora_alpha and target_modules alone: leave it out."
+    )
+
+
+def test_what_changes_no_adapter_is_taken_in_its_settings() -> None:
+    given = LoraConfig(
+        r=3,
+        lora_alpha=6,
+        target_modules=["b", "a"],
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=True,
+        inference_mode=True,
+    )
+    assert adapter_settings(given) == {"r": 3, "alpha": 6, "targets": ["a", "b"]}
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -175,3 +207,16 @@ def test_a_callback_may_be_its_class(tmp_path: Path) -> None:
         callbacks=[StopWhenLearned],
     )
     assert [type(callback) for callback in trainer.callbacks] == [StopWhenLearned]
+
+
+def test_a_model_in_half_precision_is_measured_and_not_trained(tmp_path: Path) -> None:
+    """The updates of a run are smaller than what half precision rounds off."""
+    whole: dict[str, Any] = {"policy": letter_gpt().model.bfloat16(), "tokenizer": letter_tokenizer("abcd")}
+    said = sentence_of(lambda: Trainer(recipe(tmp_path), display=QUIET, **whole))
+    assert said.startswith(
+        "'policy' has weights in bfloat16, whose rounding swallows small updates: give policy.float()"
+    )
+    assert Trainer(recipe(tmp_path), display=QUIET, evaluates=True, **whole).evaluate().totals["reward"] >= 0
+    adapted = Trainer(recipe(tmp_path), display=QUIET, peft_config=ADAPTER, **whole)
+    assert {weight.dtype for weight in adapted.parts.policy.trained} == {torch.float32}
+    adapted.step()

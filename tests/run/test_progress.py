@@ -9,6 +9,7 @@ import pytest
 from resuming import equal, metrics, state
 
 from resume_script import toy_trainer
+from training_toys import build
 
 EACH = 8 * 6
 """Tokens of an update at most: episodes times the tokens of a response."""
@@ -99,3 +100,9 @@ def test_roll_ins_are_fetched_ahead_only_where_their_length_is_known(
     monkeypatch.setattr(collector, "prefetch", lambda *given: asked.append(given))
     trainer.collect()
     assert bool(asked) == (not bound)
+
+
+def test_where_the_policy_wrote_nothing_its_kl_steers_nothing() -> None:
+    changes = {"group_size": 4, "help": {"success": 2.0}, "kl": {"coefficient": 0.1, "target": 0.01}}
+    trainer = build("hpt", changes=changes, rollout={"episodes": 8})
+    assert [trainer.step()["kl_coefficient"] for _ in range(3)] == [0.1] * 3

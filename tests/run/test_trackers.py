@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 from pathlib import Path
@@ -21,7 +22,7 @@ from rlgf.run.trainer import Trainer
 ROOT = Path(__file__).parents[2]
 # Each is large, and training needs none of them.
 ELSEWHERE = "a tracker of the extra `tracking`, which the tests do not install"
-HOSTILE = 'a | b\n<script>alert("x")</script> `code` &amp;'
+HOSTILE = 'a | b\n<script>alert("x")</script> `code` &amp;\r![x](http://evil/p.png)\r\n*a* _b_ ~~c~~ # \\['
 
 
 class Noting(GeneralTracker):
@@ -98,6 +99,9 @@ def test_a_text_cannot_leave_its_cell() -> None:
     header, line, row = said[0].split("\n")
     assert header.count("|") == line.count("|") == row.count("|") == 3
     assert "<script" not in row
+    text = row.split(" | ")[0].removeprefix("| ")
+    assert not set("![]()*_\\~`\r") & set(text)
+    assert html.unescape(text.replace("<br>", "\n")) == HOSTILE.replace("\r\n", "\n").replace("\r", "\n")
     assert "`" not in row
     assert row.endswith(" | 0.25 |")
 

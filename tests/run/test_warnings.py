@@ -95,6 +95,18 @@ def test_a_beginning_without_a_word_is_a_silent_guide_of_any_kind() -> None:
     assert (found.name, found.update) == ("guide-silent", 10)
 
 
+def test_answers_from_the_cache_are_answers() -> None:
+    """Counted among those without a text, they are counted among all."""
+    counts = {"guide_calls": [4.0] * 30, "guide_cached": [96.0] * 30}
+    assert Watch().look(lines(**counts, guide_empty=[4.0] * 30)) == []
+    (found,) = Watch().look(lines(**counts, guide_empty=[30.0] * 30))
+    assert found.sentence.startswith("30% of the guide's last 100 answers had no text")
+
+
+def test_a_policy_that_never_had_entropy_has_lost_none() -> None:
+    assert Watch().look(lines(entropy=[0.0] * 30)) == []
+
+
 def test_evaluations_and_runs_without_numbers_are_passed_over() -> None:
     history = [{"update": i, "validation/reward": 0.0} for i in range(30)]
     assert Watch().look([*history, *({"update": i, "algorithm": "bc"} for i in range(30))]) == []

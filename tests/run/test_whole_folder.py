@@ -88,9 +88,12 @@ def test_a_full_disk_leaves_the_previous_checkpoint(small_disk: Path, room: int)
     assert load_checkpoint(save_checkpoint(root, updater, Progress(update=2), {}), updater, {}).update == 2
 
 
-def test_a_run_on_a_full_disk_ends_in_one_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_run_on_a_full_disk_ends_in_one_sentence(
+    run: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     def full(*unused: object, **options: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(code, os.strerror(code))
 
     shutil.rmtree(run / "checkpoints" / "000004")
     with monkeypatch.context() as patch:

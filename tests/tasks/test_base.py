@@ -11,7 +11,7 @@ from rlgf.demo.imdb import ImdbTask, labelled_reviews
 from rlgf.errors import UserError
 from rlgf.tasks import Task, build_task, load_split
 from rlgf.tasks.chats import PromptedTask
-from rlgf.types import Sample
+from rlgf.types import Message, Sample
 from toys import sentence_of
 
 
@@ -53,6 +53,15 @@ class Loads:
         ([changed("references", "abc")], "'references' must be a tuple of texts (it is 'abc')"),
         ([changed("references", (1,))], "'references' must be a tuple of texts (one is 1)"),
         ([changed("columns", {1: 2})], "'columns' must be a mapping of names to values (it is {1: 2})"),
+        ([changed("rejected", 5)], "'rejected' must be a text (it is 5)"),
+        ([changed("cue", 5)], "'cue' must be a text (it is 5)"),
+        ([changed("messages", "hi")], "'messages' must be a tuple of rlgf.types.Message (it is 'hi')"),
+        (
+            [changed("messages", ({"role": "user", "content": "hi"},))],
+            "'messages' must be a tuple of rlgf.types.Message (it is ({'role'",
+        ),
+        ([changed("messages", (Message("user", "\ud800"),))], "'messages' has half of a surrogate pair"),
+        ([Sample("a", rejected="\ud800")], "'rejected' has half of a surrogate pair"),
         ([Sample("a\ud800")], "'prompt' has half of a surrogate pair"),
     ],
 )

@@ -63,7 +63,7 @@ def test_a_prompt_is_a_template_of_the_question_and_the_metadata() -> None:
         ),
         ({"dataset": "gcd", "size": 3}, r"'gcd' has no option 'size'"),
         ({"dataset": "gcd", "min_numbers": 9, "max_numbers": 2}, r"'gcd' refuses its options: "),
-        ({"dataset": "gcd", "train_samples": 0}, r"'train_samples' \(it is 0\): give a number from 1 on"),
+        ({"dataset": "gcd", "train_samples": 0}, r"'train_samples' \(it is 0\): give a number from 1 to"),
         (
             {"dataset": "gcd", "response": "none"},
             r"'response' \(it is 'none'\): it must hold \{answer\} once",
@@ -71,6 +71,8 @@ def test_a_prompt_is_a_template_of_the_question_and_the_metadata() -> None:
         ({"dataset": "gcd", "response": "{steps}\n= {answer}"}, r"the steps of 'gcd' cannot be written"),
         ({"dataset": "countdown", "response": "{steps} {answer}"}, r"must stand what tells them apart"),
         ({"dataset": "gcd", "prompt": "{question"}, r"option 'prompt'"),
+        ({"dataset": "gcd", "test_samples": 10**12}, r"give a number from 1 to 10,000,000"),
+        ({"dataset": "gcd", "seed": -1}, r"option 'seed' \(it is -1\): give a number from 0 to"),
         ({}, r"task 'reasoning' needs the option 'dataset'"),
     ],
 )
@@ -85,3 +87,8 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         UserError, match=r"needs the package reasoning-gym: pip install 'rlgf\[reasoning\]'\.$"
     ):
         build_task("reasoning", {"dataset": "gcd"})
+
+
+def test_a_date_can_be_a_seed() -> None:
+    task = build_task("reasoning", {"dataset": "gcd", "seed": 20261129, "train_samples": 2})
+    assert len(task.load("train")) == 2

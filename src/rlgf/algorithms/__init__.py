@@ -9,10 +9,9 @@ from rlgf.algorithms.estimators import ESTIMATORS, Estimates, Estimator, Pairs, 
 from rlgf.algorithms.hint import Hint, View
 from rlgf.algorithms.kl import KLConfig
 from rlgf.algorithms.pick import algorithm_from
-from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
+from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span, StartValue
 from rlgf.algorithms.selection import SELECTORS, Selection
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
-from rlgf.algorithms.start_value import StartValue
 from rlgf.algorithms.terms import LOSSES, LossFunction, LossInputs, Term
 
 __all__ = [

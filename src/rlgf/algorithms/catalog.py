@@ -16,10 +16,9 @@ from rlgf.algorithms.referenced import (
     REVERSE_CURRICULUM,
     UFT,
 )
-from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
+from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span, StartValue
 from rlgf.algorithms.self_distilled import OPSD, SDFT
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
-from rlgf.algorithms.start_value import StartValue
 from rlgf.algorithms.terms import Term
 from rlgf.algorithms.tiered import GHPO, SCAF_GRPO
 from rlgf.algorithms.unguided import BC, GAE, GRPO, PPO, RLOO, VINE_PPO

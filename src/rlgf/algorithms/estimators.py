@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -139,6 +140,7 @@ def _pairing(
 ESTIMATORS: Mapping[str, Estimator] = {
     "gae": Estimator(_gae),
     "group_relative": _within_group(advantages.group_relative, reads_kl=False),
+    "group_centred": _within_group(partial(advantages.group_relative, scale=False), reads_kl=True),
     "leave_one_out": _within_group(advantages.leave_one_out, reads_kl=True),
     "preference": _pairing(lambda signals: signals.rewards, scaled=False),
     "reward_difference": _pairing(

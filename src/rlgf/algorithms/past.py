@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from rlgf.algorithms.row import Row
 from rlgf.types import Author
 
-if TYPE_CHECKING:
-    from rlgf.algorithms.spec import Algorithm
 
-
-def the_past_begins_texts(row: Algorithm) -> str | None:
+def the_past_begins_texts(row: Row) -> str | None:
     hint = row.script.hint
     if Author.PAST in (row.script.rollout, row.examples) or (hint is not None and hint.author is Author.PAST):
         return (

@@ -12,7 +12,7 @@ from rlgf.types import Author
 DR_PO = PPO.model_copy(
     update={
         "name": "dr-po",
-        "summary": "data-set reset: PPO from states in the middle of the reference texts as well",
+        "summary": "data-set reset: PPO from states in the middle of the reference texts",
         "script": Script(rollin=Author.REFERENCE),
         "help": Help(probability=constant(1.0)),
         "paper": "Chang et al., arXiv 2404.08495",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
 from rlgf.algorithms.hint import View
 from rlgf.algorithms.length_rules import reads_past, rule_misfit
 from rlgf.algorithms.past import the_past_begins_texts
+from rlgf.algorithms.row import Row
 from rlgf.algorithms.script import Span
 from rlgf.algorithms.start_value import start_values_are_read
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC
@@ -16,41 +16,38 @@ from rlgf.registry import resolve
 from rlgf.schedules import constant
 from rlgf.types import Author
 
-if TYPE_CHECKING:
-    from rlgf.algorithms.spec import Algorithm
-
-Rule = Callable[["Algorithm"], str | None]
+Rule = Callable[[Row], str | None]
 
 
-def misfit(row: Algorithm) -> str | None:
+def misfit(row: Row) -> str | None:
     """The first thing that does not fit together in a row, as a clause; None where all does."""
     return next(filter(None, (rule(row) for rule in RULES)), None)
 
 
-def known_estimator(row: Algorithm) -> str | None:
+def known_estimator(row: Row) -> str | None:
     named = None if row.advantage is None else resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
     wrong = f"the advantage '{row.advantage}' must be an rlgf.algorithms.Estimator"
     return None if isinstance(named, Estimator | None) else wrong
 
 
-def callable_losses(row: Algorithm) -> str | None:
+def callable_losses(row: Row) -> str | None:
     return next(filter(None, (term.misfit(name) for name, term in row.terms.items())), None)
 
 
-def trains_the_policy(row: Algorithm) -> str | None:
+def trains_the_policy(row: Row) -> str | None:
     if all(term.of_critic for term in row.terms.values()):
         return f"no term trains the policy: give 'terms' one with a loss such as {', '.join(LOSSES)}"
     return None
 
 
-def every_segment_has_an_author(row: Algorithm) -> str | None:
+def every_segment_has_an_author(row: Row) -> str | None:
     reads = any(term.on is Span.ROLLIN for term in row.terms.values())
     if row.script.rollin is None and (reads or (row.help.ever and row.script.hint is None)):
         return "it reads or draws a roll-in, so 'script.rollin' must name who writes it"
     return None
 
 
-def advantages_are_estimated(row: Algorithm) -> str | None:
+def advantages_are_estimated(row: Row) -> str | None:
     for name, term in row.terms.items():
         if row.advantage is None and term.asks & {"advantages", "returns", "difference"}:
             return (
@@ -65,7 +62,7 @@ def advantages_are_estimated(row: Algorithm) -> str | None:
     return None
 
 
-def pairs_meet_losses_over_pairs(row: Algorithm) -> str | None:
+def pairs_meet_losses_over_pairs(row: Row) -> str | None:
     paired = [name for name, term in row.terms.items() if term.paired]
     if bool(paired) != row.paired:
         pairings = ", ".join(name for name, e in ESTIMATORS.items() if e.paired)
@@ -88,7 +85,7 @@ def pairs_meet_losses_over_pairs(row: Algorithm) -> str | None:
     return None
 
 
-def branches_have_readers(row: Algorithm) -> str | None:
+def branches_have_readers(row: Row) -> str | None:
     if row.reads_branches != (row.branches is not None):
         return (
             "texts branch off for an advantage that values states by them: set 'advantage: branched' and 'branches: "
@@ -99,7 +96,7 @@ def branches_have_readers(row: Algorithm) -> str | None:
     return None
 
 
-def ratios_are_to_the_writer(row: Algorithm) -> str | None:
+def ratios_are_to_the_writer(row: Row) -> str | None:
     for name, term in row.terms.items():
         known = (Author.POLICY, Author.PAST)
         if "old_logprobs" in term.asks and row.script.author(term.on) not in known:
@@ -115,7 +112,7 @@ def ratios_are_to_the_writer(row: Algorithm) -> str | None:
     return None
 
 
-def critics_judge_who_finishes(row: Algorithm) -> str | None:
+def critics_judge_who_finishes(row: Row) -> str | None:
     for name, term in row.terms.items():
         if term.reads & OF_CRITIC and not term.of_critic:
             odd = ", ".join(sorted(term.reads & OF_CRITIC))
@@ -134,7 +131,7 @@ def critics_judge_who_finishes(row: Algorithm) -> str | None:
     return None
 
 
-def groups_are_large_enough(row: Algorithm) -> str | None:
+def groups_are_large_enough(row: Row) -> str | None:
     if row.grouped and row.group_size < 2:
         return f"it compares the members of a group: 'group_size' must be 2 or more (it is {row.group_size})"
     if row.from_pairs and row.group_size != 2:
@@ -144,7 +141,7 @@ def groups_are_large_enough(row: Algorithm) -> str | None:
     return None
 
 
-def help_can_be_given(row: Algorithm) -> str | None:
+def help_can_be_given(row: Row) -> str | None:
     script, help = row.script, row.help
     drawn = max(help.probability.start, help.probability.end) > 0
     nobody = script.rollin is None and script.hint is None
@@ -162,12 +159,12 @@ def help_can_be_given(row: Algorithm) -> str | None:
     return None
 
 
-def callable_length(row: Algorithm) -> str | None:
+def callable_length(row: Row) -> str | None:
     law = row.help.length
     return rule_misfit(law.by, law.options, bounded=(law.low, law.high) != (constant(0.0), constant(1.0)))
 
 
-def help_can_depend_on_successes(row: Algorithm) -> str | None:
+def help_can_depend_on_successes(row: Row) -> str | None:
     help, law = row.help, row.help.length
     if help.success is not None and not row.needs_reward:
         return "'help.success' says what a text has to earn: it needs an 'advantage' that reads a reward"
@@ -194,7 +191,7 @@ def help_can_depend_on_successes(row: Algorithm) -> str | None:
     return None
 
 
-def tiers_are_tried(row: Algorithm) -> str | None:
+def tiers_are_tried(row: Row) -> str | None:
     law = row.help.length
     if not row.tiers:
         return None
@@ -208,7 +205,7 @@ def tiers_are_tried(row: Algorithm) -> str | None:
     return None
 
 
-def hints_have_readers(row: Algorithm) -> str | None:
+def hints_have_readers(row: Row) -> str | None:
     if row.script.hint is None:
         return None
     if row.script.rollin is not None:
@@ -222,7 +219,7 @@ def hints_have_readers(row: Algorithm) -> str | None:
     return _unread(row) if row.script.guide_hinted else None
 
 
-def _unread(row: Algorithm) -> str | None:
+def _unread(row: Row) -> str | None:
     """What keeps the guide from reading the hints that are for it alone."""
     if not row.distills:
         return (
@@ -242,13 +239,18 @@ def _unread(row: Algorithm) -> str | None:
     return None
 
 
-def views_can_be_scored(row: Algorithm) -> str | None:
+def views_can_be_scored(row: Row) -> str | None:
     for name, term in row.terms.items():
         if term.view is View.WRITTEN:
             continue
         if term.paired or term.of_critic or term.on is Span.REFERENCES:
             return (
                 f"the term '{name}' has no other view than its texts were written with: leave its 'view' out"
+            )
+        if row.script.hinted and term.penalizes_kl and row.kl.target is not None:
+            return (
+                f"the term '{name}' penalizes KL after the bare prompt, and 'kl.target' is one of texts as they were written, "
+                "after a hint: leave 'kl.target' out"
             )
         if row.script.hinted and row.kl_penalty == "reward" and term.weighs_advantages:
             return (
@@ -258,7 +260,7 @@ def views_can_be_scored(row: Algorithm) -> str | None:
     return None
 
 
-def examples_are_shown_to_a_reward_that_learns(row: Algorithm) -> str | None:
+def examples_are_shown_to_a_reward_that_learns(row: Row) -> str | None:
     if row.examples is Author.REFERENCE:
         return None
     if row.examples is not Author.GUIDE:

@@ -162,6 +162,17 @@ class Branches(BaseModel):
     """How many from each state."""
 
 
+class StartValue(BaseModel):
+    """How the value of a prompt is estimated at its first visit, see `rlgf.objectives.advantages.optimal_value`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    texts: int = Field(default=8, ge=1)
+    """How many texts the start writes."""
+    beta: float = Field(default=0.5, gt=0, allow_inf_nan=False)
+    """The smaller, the nearer the value is to the best of what they earn; the larger, to the mean."""
+
+
 class Help(BaseModel):
     """Which episodes have a roll-in or, where the script has one, a hint, and how long it is.
 

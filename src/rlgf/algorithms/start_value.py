@@ -1,29 +1,12 @@
-"""The value of a prompt, estimated once from texts that the policy's frozen start writes."""
+"""The value of a prompt, estimated once from texts that the policy's frozen start writes: where a row can read it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from pydantic import BaseModel, ConfigDict, Field
-
+from rlgf.algorithms.row import Row
 from rlgf.types import Author
 
-if TYPE_CHECKING:
-    from rlgf.algorithms.spec import Algorithm
 
-
-class StartValue(BaseModel):
-    """How the value of a prompt is estimated at its first visit, see `rlgf.objectives.advantages.optimal_value`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    texts: int = Field(default=8, ge=1)
-    """How many texts the start writes."""
-    beta: float = Field(default=0.5, gt=0, allow_inf_nan=False)
-    """The smaller, the nearer the value is to the best of what they earn; the larger, to the mean."""
-
-
-def start_values_are_read(row: Algorithm) -> str | None:
+def start_values_are_read(row: Row) -> str | None:
     reads = row.estimator is not None and row.estimator.reads_start
     if reads != (row.start_value is not None):
         return (

@@ -39,11 +39,14 @@ class LossInputs:
     """
 
     normalizer: float
-    """How many tokens, or pairs, the term reads in the whole optimizer step."""
+    """How many tokens, or pairs, the term reads in the whole optimizer step, with those of all terms that weigh
+    advantages where it is one of these."""
     mask: Bool[Tensor, "B T"]
     """The tokens that the term reads."""
     author: UInt8[Tensor, "B T"]
     """Who wrote each token, see `rlgf.types.Author`."""
+    tokens: float = 1.0
+    """How many tokens it reads alone, for what a loss reports as a mean over its own."""
     texts: float = 1.0
     """How many texts have a token that the term reads in the whole optimizer step: in place of the normalizer, for losses
     of whole texts."""
@@ -80,7 +83,7 @@ READABLE = frozenset(field.name for field in fields(LossInputs))
 OF_PAIRS = frozenset({"reference_log_ratios", "old_log_ratios", "difference"})
 OF_CRITIC = frozenset({"values", "old_values", "returns"})
 OF_VOCABULARY = frozenset({"distribution", "guide_distribution"})
-_ANYWHERE = frozenset({"mask", "normalizer", "texts", "author"})
+_ANYWHERE = frozenset({"mask", "normalizer", "tokens", "texts", "author"})
 _OF_REFERENCES = _ANYWHERE | {"logprobs", "entropy"}
 
 LossFunction = Callable[..., Tensor | tuple[Tensor, losses.Metrics]]

@@ -47,8 +47,8 @@ def training_bills(config: Config, plans: Iterable[UpdatePlan], train: Sequence[
                 requests = [_scored(sample)] * plan.row.group_size
                 used[""][0].extend(requests)
                 used[""][1].extend([config.rollout.max_response_tokens] * len(requests))
-        _add(bills, used)
-        first += plan.prompts
+        _add(bills, used, plan.times)
+        first += plan.prompts * plan.times
     if config.guide is not None and _asked_first(config.guide):
         for request in _requests_first(config, train):
             bill = bills[_route(config.guide, request.seed)]
@@ -123,12 +123,12 @@ def _asked(
     return of_guides
 
 
-def _add(bills: dict[str, Bill], of_guides: _Asked) -> None:
-    """Book what one update asks for."""
+def _add(bills: dict[str, Bill], of_guides: _Asked, times: int = 1) -> None:
+    """Book what one update asks for, and as many more like it."""
     for name, (requests, written) in of_guides.items():
         bill = bills[name]
         usage = _usage(bill.config, requests, written)
-        bill.run += usage
+        bill.run += usage * times
         bill.update = Usage(
             calls=max(bill.update.calls, usage.calls),
             prompt_tokens=max(bill.update.prompt_tokens, usage.prompt_tokens),

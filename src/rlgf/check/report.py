@@ -30,6 +30,8 @@ def told(found: Checked) -> Group:
     held_out = _held_out(found)
     parts: list[RenderableType] = [Text(f"{config.name}: {_headline(config)}", style="bold")]
     parts += [note(f"Missing: {said}") for said in found.missing.values()]
+    if plans[0].times > 1:
+        parts.append(note(f"Counted on one of every {plans[0].times:,} updates, which stands for them."))
     parts += _algorithm(config, plans)
     parts += [titled("Sizes"), topics(_sizes(config, plans, len(found.train), held_out))]
     parts += [titled("Tokens, at most"), _tokens(config, plans, held_out)]
@@ -61,7 +63,9 @@ def _algorithm(config: Config, plans: Sequence[UpdatePlan]) -> list[RenderableTy
             Text(f"{algorithm.summary} ({algorithm.paper})" if algorithm.paper else algorithm.summary)
         )
     if isinstance(algorithm, Mixture):
-        runs = Counter("explore" if plan.row is algorithm.explore else "imitate" for plan in plans)
+        runs = Counter[str]()
+        for plan in plans:
+            runs["explore" if plan.row is algorithm.explore else "imitate"] += plan.times
         parts.append(
             Text(
                 f"Each update runs {algorithm.explore.name} with probability {schedule(algorithm.explore_prob)}, else "
@@ -113,7 +117,8 @@ def _sizes(
 ) -> dict[str, str]:
     prompts = sorted({plan.prompts for plan in plans})
     steps = [steps_per_update(config, plan.row) for plan in plans]
-    total = sum(plan.prompts for plan in plans)
+    steps_in_all = sum(each * plan.times for each, plan in zip(steps, plans, strict=True))
+    total = sum(plan.prompts * plan.times for plan in plans)
     update = config.update
     early = ", fewer where 'max_update_kl' is reached" if update.max_update_kl is not None else ""
     rate = schedule(update.learning_rate)
@@ -123,7 +128,7 @@ def _sizes(
         "prompts in all": f"{total:,}, {total / samples:.2g} passes over the {samples:,} samples of 'train'",
         **_engine(config),
         "training": f"{update.epochs} epochs in minibatches of {update.minibatch} episodes, learning rate {rate}",
-        "optimizer steps": f"{span(sorted(set(steps)))} per update, {sum(steps):,} in all{early}",
+        "optimizer steps": f"{span(sorted(set(steps)))} per update, {steps_in_all:,} in all{early}",
         "evaluation": f"{validations(config)} times {held_out[0]:,} prompts of 'validation', "
         f"{held_out[1]:,} of 'test' at the end",
     }
@@ -167,7 +172,8 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan], held_out: tuple[int, in
             whose = taken.get(author, f"the {author.name.lower()}")
             # The update that reaches a limit is finished.
             most = ends.get(author)
-            run = sum(sums) if most is None else min(sum(sums), most + max(sums))
+            run = sum(each * plan.times for each, plan in zip(sums, plans, strict=True))
+            run = run if most is None else min(run, most + max(sums))
             # With an environment more is sampled than is used: what stands after the end of a turn is dropped.
             turns = 1 if author in taken else config.turns
             did = "written" if turns == 1 else "sampled"

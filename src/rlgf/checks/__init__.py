@@ -9,17 +9,15 @@ names, and load no weights; `DATA_RULES` read the task's first samples too. The 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rlgf.checks.data import DATA_RULES, DataRule, Found, check_samples
-from rlgf.checks.parts import PART_RULES, named_rewards
+from rlgf.checks.data import DATA_RULES, DataRule, Found
+from rlgf.checks.parts import PART_RULES, named_rewards, too_short_for
 from rlgf.checks.rule import Rule
 from rlgf.checks.settings import RULES, SECTIONS
 from rlgf.checks.shards import SHARD_RULES
 from rlgf.errors import UserError
-
-if TYPE_CHECKING:
-    from rlgf.config import Config
+from rlgf.sections import Sections
 
 __all__ = [
     "DATA_RULES",
@@ -34,13 +32,13 @@ __all__ = [
     "broken_by_data",
     "broken_by_shards",
     "broken_parts",
-    "check_samples",
     "named_rewards",
     "require",
+    "too_short_for",
 ]
 
 
-def broken(config: Config, given: Collection[str] = ()) -> Iterator[str]:
+def broken(config: Sections, given: Collection[str] = ()) -> Iterator[str]:
     """The faults between the sections of a configuration, one sentence for each rule.
 
     Args:
@@ -50,7 +48,7 @@ def broken(config: Config, given: Collection[str] = ()) -> Iterator[str]:
     return _broken([*needed, *RULES], config)
 
 
-def broken_parts(config: Config, sections: Iterable[str] = PART_RULES) -> Iterator[str]:
+def broken_parts(config: Sections, sections: Iterable[str] = PART_RULES) -> Iterator[str]:
     """The faults of all that sections of a recipe name, before any weights load.
 
     Args:
@@ -59,12 +57,12 @@ def broken_parts(config: Config, sections: Iterable[str] = PART_RULES) -> Iterat
     return _broken((rule for section in sections for rule in PART_RULES[section]), config)
 
 
-def broken_by_shards(config: Config) -> Iterator[str]:
+def broken_by_shards(config: Sections) -> Iterator[str]:
     """The faults of a run whose processes share the weights of its models."""
     return _broken(SHARD_RULES, config)
 
 
-def broken_by_data(config: Config, found: Found) -> Iterator[str]:
+def broken_by_data(config: Sections, found: Found) -> Iterator[str]:
     """The faults between the configuration and the data."""
     return _broken(DATA_RULES, config, found)
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rlgf import distributed
 from rlgf.checks.rule import Rule, engines
 from rlgf.guides.config import http_configs
 from rlgf.guides.itself import SelfGuideConfig
+from rlgf.sections import Sections
 from rlgf.types import Author
-
-if TYPE_CHECKING:
-    from rlgf.config import Config
 
 _REMEDY = "or set 'training.async_steps: 0'"
 
 
-def the_prompts_ahead_are_known(config: Config) -> str | None:
+def the_prompts_ahead_are_known(config: Sections) -> str | None:
     if not config.training.async_steps or config.rollout.draw == "passes":
         return None
     return (
@@ -25,7 +21,7 @@ def the_prompts_ahead_are_known(config: Config) -> str | None:
     )
 
 
-def the_updates_ahead_are_known(config: Config) -> str | None:
+def the_updates_ahead_are_known(config: Sections) -> str | None:
     training = config.training
     if not training.async_steps or not training.counts_tokens:
         return None
@@ -36,7 +32,7 @@ def the_updates_ahead_are_known(config: Config) -> str | None:
     )
 
 
-def the_help_ahead_is_known(config: Config) -> str | None:
+def the_help_ahead_is_known(config: Sections) -> str | None:
     for row in config.algorithm.rows if config.training.async_steps else ():
         if not row.foreseen:
             return (
@@ -46,7 +42,7 @@ def the_help_ahead_is_known(config: Config) -> str | None:
     return None
 
 
-def rewards_are_not_asked_ahead(config: Config) -> str | None:
+def rewards_are_not_asked_ahead(config: Sections) -> str | None:
     for row in config.algorithm.rows if config.training.async_steps else ():
         if row.branches is not None or row.start_value is not None:
             field = "start_value" if row.branches is None else "branches"
@@ -62,7 +58,7 @@ def rewards_are_not_asked_ahead(config: Config) -> str | None:
     )
 
 
-def the_guide_stays_ahead(config: Config) -> str | None:
+def the_guide_stays_ahead(config: Sections) -> str | None:
     guide = config.guide
     if not config.training.async_steps or guide is None:
         return None
@@ -81,7 +77,7 @@ def the_guide_stays_ahead(config: Config) -> str | None:
     return None
 
 
-def engines_do_not_work_ahead(config: Config) -> str | None:
+def engines_do_not_work_ahead(config: Sections) -> str | None:
     if config.training.async_steps and config.sampler.server is not None:
         return (
             "'sampler.server' writes with the newest weights, and 'training.async_steps' samples ahead in the run's own "
@@ -96,7 +92,7 @@ def engines_do_not_work_ahead(config: Config) -> str | None:
     return None
 
 
-def one_process_works_ahead(config: Config) -> str | None:
+def one_process_works_ahead(config: Sections) -> str | None:
     if not config.training.async_steps or distributed.count() == 1:
         return None
     return f"'training.async_steps' runs in one process, and there are {distributed.count()}: start one, {_REMEDY}."

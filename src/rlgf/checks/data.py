@@ -5,18 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlgf.algorithms.needs import lacking
 from rlgf.checks.rule import first
 from rlgf.metrics import Metric
-from rlgf.metrics.base import check_needs
+from rlgf.metrics.base import check_samples
 from rlgf.rewards.base import LearnedReward
+from rlgf.sections import Sections
 from rlgf.tasks import Task, load_split
 from rlgf.types import Author, Sample
-
-if TYPE_CHECKING:
-    from rlgf.config import Config
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,14 @@ class Found:
     """Each reward by itself, or the class that it is to be made from."""
 
 
-DataRule = Callable[["Config", Found], str | None]
+DataRule = Callable[[Sections, Found], str | None]
 
 
-def samples_have_what_the_algorithm_reads(config: Config, found: Found) -> str | None:
+def samples_have_what_the_algorithm_reads(config: Sections, found: Found) -> str | None:
     return first(lacking(row, found.train[0]) for row in config.algorithm.rows)
 
 
-def there_are_prompts_to_draw_from(config: Config, found: Found) -> str | None:
+def there_are_prompts_to_draw_from(config: Sections, found: Found) -> str | None:
     count, size = (
         max(config.rollout.prompts(row) for row in config.algorithm.rows),
         len(found.train),
@@ -50,14 +48,14 @@ def there_are_prompts_to_draw_from(config: Config, found: Found) -> str | None:
     )
 
 
-def held_out_samples_are_there(config: Config, found: Found) -> str | None:
+def held_out_samples_are_there(config: Sections, found: Found) -> str | None:
     """The test comes after the last update: too late to learn that there is nothing to test on."""
     for split in ("validation", "test"):
         load_split(found.task, split)
     return None
 
 
-def metrics_find_what_they_need(config: Config, found: Found) -> str | None:
+def metrics_find_what_they_need(config: Sections, found: Found) -> str | None:
     needing = {name: metric for name, metric in found.metrics.items() if hasattr(metric, "needs")}
     counts = {"validation": config.evaluation.samples, "test": config.evaluation.test_samples}
     for split, count in counts.items() if needing else ():
@@ -65,7 +63,7 @@ def metrics_find_what_they_need(config: Config, found: Found) -> str | None:
     return None
 
 
-def the_reward_learns(config: Config, found: Found) -> str | None:
+def the_reward_learns(config: Sections, found: Found) -> str | None:
     learns = any(_is(one, LearnedReward) for one in found.rewards)
     if not learns and any(row.learned_reward for row in config.algorithm.rows):
         return (
@@ -81,7 +79,7 @@ def the_reward_learns(config: Config, found: Found) -> str | None:
     return None
 
 
-def what_a_reward_learns_is_kept(config: Config, found: Found) -> str | None:
+def what_a_reward_learns_is_kept(config: Sections, found: Found) -> str | None:
     for one in found.rewards:
         if hasattr(one, "update") and not _is(one, LearnedReward):
             return (
@@ -91,7 +89,7 @@ def what_a_reward_learns_is_kept(config: Config, found: Found) -> str | None:
     return None
 
 
-def rewards_find_their_references(config: Config, found: Found) -> str | None:
+def rewards_find_their_references(config: Sections, found: Found) -> str | None:
     if all(row.examples is Author.GUIDE for row in config.algorithm.rows):
         return None
     for one in found.rewards:
@@ -112,16 +110,6 @@ DATA_RULES: tuple[DataRule, ...] = (
     what_a_reward_learns_is_kept,
     rewards_find_their_references,
 )
-
-
-def check_samples(metrics: Mapping[str, Metric], samples: Sequence[Sample], where: str) -> None:
-    """Refuse samples that lack what a metric needs.
-
-    Raises:
-        UserError: names the metric, the sample and what it lacks.
-    """
-    remedy = "let the task give it, or take the metric out of 'evaluation.metrics'"
-    check_needs(metrics, samples, lambda i: f"sample {i} of {where}", remedy)
 
 
 def _class_of(one: Any) -> type:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rlgf.algorithms import Span
+from rlgf.algorithms import Algorithm, Span
 from rlgf.checks.rule import Rule
+from rlgf.sections import Sections
 from rlgf.types import Author
-
-if TYPE_CHECKING:
-    from rlgf.algorithms import Algorithm
-    from rlgf.config import Config
 
 _REMEDY = "choose another algorithm, or leave 'environment' out"
 
 
-def an_environment_has_a_name(config: Config) -> str | None:
+def an_environment_has_a_name(config: Sections) -> str | None:
     if config.environment is not None and config.environment.name is None:
         return "'environment.name' is missing: the recipe must set it."
     return None
 
 
-def environments_answer_new_texts(config: Config) -> str | None:
+def environments_answer_new_texts(config: Sections) -> str | None:
     for row in config.algorithm.rows if config.environment is not None else ():
         learned = any(term.on is Span.REFERENCES for term in row.terms.values())
         if learned or {Author.REFERENCE, Author.PAST} & row.script.authors:
@@ -32,7 +27,7 @@ def environments_answer_new_texts(config: Config) -> str | None:
     return None
 
 
-def turns_are_plain_texts(config: Config) -> str | None:
+def turns_are_plain_texts(config: Sections) -> str | None:
     for row in config.algorithm.rows if config.environment is not None else ():
         field = _of_single_texts(row)
         if field is not None:
@@ -45,7 +40,7 @@ def turns_are_plain_texts(config: Config) -> str | None:
     return None
 
 
-def rollins_are_whole_turns(config: Config) -> str | None:
+def rollins_are_whole_turns(config: Sections) -> str | None:
     for row in config.algorithm.rows if config.environment is not None else ():
         law = row.help.length
         if row.help.ever and (law.by != "law" or law.whole):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedConfig
 
 from rlgf.checks.ahead import one_process_works_ahead
 from rlgf.checks.rule import Rule, engines, first
@@ -11,61 +13,59 @@ from rlgf.environments.base import stop_of
 from rlgf.environments.build import named_environment
 from rlgf.guides.config import guide_models, http_configs, own_guides
 from rlgf.guides.own import own_guide
-from rlgf.models.loading import ModelConfig, context_length, load_model_config
+from rlgf.models.loading import ModelConfig, context_length, context_of, load_model_config
 from rlgf.models.samplers import rules as sampler_rules
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards.build import named_reward
-
-if TYPE_CHECKING:
-    from rlgf.config import Config
+from rlgf.sections import Sections
 
 
-def the_policy_holds_the_texts(config: Config) -> str | None:
+def the_policy_holds_the_texts(config: Sections) -> str | None:
     return _too_short("policy", config.policy.source, config)
 
 
-def the_engine_runs_the_policy(config: Config) -> str | None:
+def the_engine_runs_the_policy(config: Sections) -> str | None:
     return sampler_rules.cannot_run(config.sampler, config.policy.source)
 
 
-def engines_run_the_guides(config: Config) -> str | None:
+def engines_run_the_guides(config: Sections) -> str | None:
     models = guide_models(config.guide) if config.guide is not None else []
     return first(sampler_rules.cannot_run(model.sampler, model) for model in models)
 
 
-def engines_have_one_process(config: Config) -> str | None:
+def engines_have_one_process(config: Sections) -> str | None:
     return first(sampler_rules.in_several_processes(engine) for _, engine in engines(config))
 
 
-def guides_hold_the_texts(config: Config) -> str | None:
+def guides_hold_the_texts(config: Sections) -> str | None:
     models = guide_models(config.guide) if config.guide is not None else []
     return first(_too_short("guide", model, config) for model in models)
 
 
-def own_guides_can_write(config: Config) -> str | None:
+def own_guides_can_write(config: Sections) -> str | None:
     for one in own_guides(config.guide) if config.guide is not None else []:
         own_guide(one)
     return None
 
 
-def rewards_can_be_called(config: Config) -> str | None:
+def rewards_can_be_called(config: Sections) -> str | None:
     named_rewards(config)
     return None
 
 
-def the_judge_can_be_called(config: Config) -> str | None:
+def the_judge_can_be_called(config: Sections) -> str | None:
     if config.evaluation.judge is not None:
         named_reward(config.evaluation.judge, {})
     return None
 
 
-def the_environment_can_be_called(config: Config) -> str | None:
+def the_environment_can_be_called(config: Sections) -> str | None:
     if config.environment is not None and config.environment.name is not None:
         named_environment(config.environment.name, config.environment.options)
     return None
 
 
-def guides_leave_the_end_of_a_turn(config: Config) -> str | None:
+def guides_leave_the_end_of_a_turn(config: Sections) -> str | None:
     if config.environment is None or config.environment.name is None or config.guide is None:
         return None
     end = stop_of(named_environment(config.environment.name, config.environment.options))
@@ -88,7 +88,7 @@ PART_RULES: Mapping[str, tuple[Rule, ...]] = {
 }
 
 
-def named_rewards(config: Config) -> list[Any]:
+def named_rewards(config: Sections) -> list[Any]:
     """The classes and functions that the recipe's rewards are made from, none of them called.
 
     Raises:
@@ -97,15 +97,26 @@ def named_rewards(config: Config) -> list[Any]:
     return [named_reward(name, options) for name, options in config.reward.named] if config.reward else []
 
 
-def _too_short(who: str, model: ModelConfig | ScratchConfig, config: Config) -> str | None:
+def too_short_for(policy: PreTrainedConfig, config: Sections) -> str | None:
+    """Whether a policy that is loaded already, of that configuration, holds the texts."""
+    return _shorter("policy", context_of(policy), config, encodes=bool(policy.is_encoder_decoder))
+
+
+def _too_short(who: str, model: ModelConfig | ScratchConfig, config: Sections) -> str | None:
     """Whether prompts with responses are more than a model can hold."""
+    length = context_length(model)
+    encodes = (
+        length is not None and isinstance(model, ModelConfig) and load_model_config(model).is_encoder_decoder
+    )
+    return _shorter(who, length, config, encodes=bool(encodes))
+
+
+def _shorter(who: str, length: int | None, config: Sections, *, encodes: bool) -> str | None:
     rollout, (prompt, response) = config.rollout, config.rollout.room(config.algorithm)
     hints = prompt > rollout.max_prompt_tokens
     named = f", 'rollout.max_hint_tokens' {rollout.max_hint_tokens}" if hints else ""
-    length, needed = context_length(model), prompt + response
-    if length is not None and isinstance(model, ModelConfig) and load_model_config(model).is_encoder_decoder:
-        # The encoder holds the prompt, and the decoder the response after at most two tokens.
-        needed = max(prompt, response + 2)
+    # An encoder holds the prompt, and its decoder the response after at most two tokens.
+    needed = max(prompt, response + 2) if encodes else prompt + response
     if length is None or needed <= length:
         return None
     return (

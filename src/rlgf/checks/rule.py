@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from rlgf.guides.config import guide_models
 from rlgf.models.samplers import EngineConfig
+from rlgf.sections import Sections
 
-if TYPE_CHECKING:
-    from rlgf.config import Config
-
-Rule = Callable[["Config"], str | None]
+Rule = Callable[[Sections], str | None]
 
 
 def first(sentences: Iterable[str | None]) -> str | None:
@@ -19,7 +16,7 @@ def first(sentences: Iterable[str | None]) -> str | None:
     return next((sentence for sentence in sentences if sentence is not None), None)
 
 
-def engines(config: Config) -> Iterator[tuple[str, EngineConfig]]:
+def engines(config: Sections) -> Iterator[tuple[str, EngineConfig]]:
     """Every engine that writes, by the section that says so."""
     yield "sampler", config.sampler
     for guide in guide_models(config.guide) if config.guide is not None else []:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from rlgf.checks.ahead import AHEAD_RULES
 from rlgf.checks.dialogues import DIALOGUE_RULES, an_environment_has_a_name
@@ -14,19 +13,17 @@ from rlgf.guides.ensemble import EnsembleConfig
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.settings import GuideSettings
 from rlgf.models.samplers import rules as sampler_rules
+from rlgf.sections import Sections
 from rlgf.types import Author
-
-if TYPE_CHECKING:
-    from rlgf.config import Config
 
 # Of sections that have to be there, unless Python gives an object in place of one.
 
 
-def a_task_is_there(config: Config) -> str | None:
+def a_task_is_there(config: Sections) -> str | None:
     return "'task' is missing: the recipe must set it." if config.task is None else None
 
 
-def a_policy_is_there(config: Config) -> str | None:
+def a_policy_is_there(config: Sections) -> str | None:
     if config.policy.model is not None or config.policy.scratch is not None:
         return None
     if "policy" in config.model_fields_set:
@@ -34,13 +31,13 @@ def a_policy_is_there(config: Config) -> str | None:
     return "'policy' is missing: the recipe must set it."
 
 
-def a_guide_is_there(config: Config) -> str | None:
+def a_guide_is_there(config: Sections) -> str | None:
     if config.guide is None and any(row.needs_guide for row in config.algorithm.rows):
         return f"algorithm '{config.algorithm.name}' needs a guide: give a 'guide:' section, such as guide.model."
     return None
 
 
-def a_reward_is_there(config: Config) -> str | None:
+def a_reward_is_there(config: Sections) -> str | None:
     if config.reward is not None:
         return None
     if any(row.needs_reward for row in config.algorithm.rows):
@@ -62,7 +59,7 @@ SECTIONS: Mapping[str, Rule] = {
 # Of the configuration alone.
 
 
-def the_guide_has_probabilities(config: Config) -> str | None:
+def the_guide_has_probabilities(config: Sections) -> str | None:
     guide = _scoring(config)
     scoreless = scoreless_key(guide) if guide is not None else None
     if scoreless is None:
@@ -74,7 +71,7 @@ def the_guide_has_probabilities(config: Config) -> str | None:
     )
 
 
-def the_guide_scores_texts(config: Config) -> str | None:
+def the_guide_scores_texts(config: Sections) -> str | None:
     guide = config.guide if any(row.reads_guide_scores for row in config.algorithm.rows) else None
     if guide is None or not guide.never_scores_texts:
         return None
@@ -87,7 +84,7 @@ def the_guide_scores_texts(config: Config) -> str | None:
     )
 
 
-def a_guide_is_steered_only_to_write(config: Config) -> str | None:
+def a_guide_is_steered_only_to_write(config: Sections) -> str | None:
     guide = _scoring(config)
     if guide is None or not any(model.steered for model in guide_models(guide)):
         return None
@@ -97,7 +94,7 @@ def a_guide_is_steered_only_to_write(config: Config) -> str | None:
     )
 
 
-def a_guide_that_follows_only_scores(config: Config) -> str | None:
+def a_guide_that_follows_only_scores(config: Sections) -> str | None:
     if config.guide is None or not follows_policy(config.guide):
         return None
     if all(row.distills and not row.asks_for_texts for row in config.algorithm.rows):
@@ -108,7 +105,7 @@ def a_guide_that_follows_only_scores(config: Config) -> str | None:
     )
 
 
-def candidates_are_whole_texts(config: Config) -> str | None:
+def candidates_are_whole_texts(config: Sections) -> str | None:
     if config.guide is None or config.guide.candidates == 1:
         return None
     for row in config.algorithm.rows:
@@ -124,7 +121,7 @@ def candidates_are_whole_texts(config: Config) -> str | None:
     return None
 
 
-def start_values_are_in_the_rewards_own_numbers(config: Config) -> str | None:
+def start_values_are_in_the_rewards_own_numbers(config: Sections) -> str | None:
     reads = any(row.start_value is not None for row in config.algorithm.rows)
     if not reads or config.reward is None or not (config.reward.normalize or config.reward.clip):
         return None
@@ -135,7 +132,7 @@ def start_values_are_in_the_rewards_own_numbers(config: Config) -> str | None:
     )
 
 
-def groups_fill_the_episodes(config: Config) -> str | None:
+def groups_fill_the_episodes(config: Sections) -> str | None:
     for row in config.algorithm.rows:
         if config.rollout.episodes % row.group_size:
             return (
@@ -145,7 +142,7 @@ def groups_fill_the_episodes(config: Config) -> str | None:
     return None
 
 
-def given_texts_may_be_short(config: Config) -> str | None:
+def given_texts_may_be_short(config: Sections) -> str | None:
     for row in config.algorithm.rows:
         if row.from_pairs and config.rollout.min_response_tokens:
             return (
@@ -155,7 +152,7 @@ def given_texts_may_be_short(config: Config) -> str | None:
     return None
 
 
-def values_of_branches_are_means_of_pay(config: Config) -> str | None:
+def values_of_branches_are_means_of_pay(config: Sections) -> str | None:
     if config.reward is None or config.reward.clip is None:
         return None
     for row in config.algorithm.rows:
@@ -167,7 +164,7 @@ def values_of_branches_are_means_of_pay(config: Config) -> str | None:
     return None
 
 
-def ratios_to_the_past_are_of_all_tokens(config: Config) -> str | None:
+def ratios_to_the_past_are_of_all_tokens(config: Sections) -> str | None:
     past = any(row.script.rollin is Author.PAST for row in config.algorithm.rows)
     if not past or (config.rollout.top_k is None and config.rollout.top_p == 1):
         return None
@@ -178,7 +175,7 @@ def ratios_to_the_past_are_of_all_tokens(config: Config) -> str | None:
     )
 
 
-def how_far_an_update_goes_can_be_measured(config: Config) -> str | None:
+def how_far_an_update_goes_can_be_measured(config: Sections) -> str | None:
     for row in config.algorithm.rows:
         if config.update.max_update_kl is not None and row.scores_prompts:
             return (
@@ -189,7 +186,7 @@ def how_far_an_update_goes_can_be_measured(config: Config) -> str | None:
     return None
 
 
-def logged_names_differ(config: Config) -> str | None:
+def logged_names_differ(config: Sections) -> str | None:
     if config.reward is None or not isinstance(config.guide, EnsembleConfig):
         return None
     for name in sorted((config.reward.terms or {}).keys() & config.guide.guides.keys()):
@@ -200,7 +197,7 @@ def logged_names_differ(config: Config) -> str | None:
     return None
 
 
-def tokens_of_a_guide_are_used(config: Config) -> str | None:
+def tokens_of_a_guide_are_used(config: Sections) -> str | None:
     if config.training.guide_tokens is None or any(row.needs_guide for row in config.algorithm.rows):
         return None
     return (
@@ -209,7 +206,7 @@ def tokens_of_a_guide_are_used(config: Config) -> str | None:
     )
 
 
-def difficulty_is_known(config: Config) -> str | None:
+def difficulty_is_known(config: Sections) -> str | None:
     if config.rollout.draw == "passes" or any(row.help.success is not None for row in config.algorithm.rows):
         return None
     return (
@@ -218,7 +215,7 @@ def difficulty_is_known(config: Config) -> str | None:
     )
 
 
-def something_is_left_without_the_guide(config: Config) -> str | None:
+def something_is_left_without_the_guide(config: Sections) -> str | None:
     for server in http_configs(config.guide) if config.guide is not None else []:
         if server.budget.then == "unguided" and config.algorithm.unguided is None:
             return (
@@ -228,15 +225,15 @@ def something_is_left_without_the_guide(config: Config) -> str | None:
     return None
 
 
-def the_engine_fits_the_policy(config: Config) -> str | None:
+def the_engine_fits_the_policy(config: Sections) -> str | None:
     return sampler_rules.cannot_train(config.sampler, config.rollout.sampling)
 
 
-def engines_are_installed(config: Config) -> str | None:
+def engines_are_installed(config: Sections) -> str | None:
     return first(sampler_rules.cannot_start(engine, where) for where, engine in engines(config))
 
 
-def trackers_are_installed(config: Config) -> str | None:
+def trackers_are_installed(config: Sections) -> str | None:
     for name in config.training.trackers:
         if importlib.util.find_spec(name) is None:
             return (
@@ -269,6 +266,6 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _scoring(config: Config) -> GuideSettings | None:
+def _scoring(config: Sections) -> GuideSettings | None:
     """The guide, where the algorithm reads its probabilities."""
     return config.guide if any(row.distills for row in config.algorithm.rows) else None

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rlgf.checks.rule import Rule
 from rlgf.guides.config import follows_policy
 from rlgf.guides.itself import SelfGuideConfig
+from rlgf.sections import Sections
 from rlgf.types import Author
 
-if TYPE_CHECKING:
-    from rlgf.config import Config
 
-
-def shared_weights_are_not_quantized(config: Config) -> str | None:
+def shared_weights_are_not_quantized(config: Sections) -> str | None:
     if config.policy.quantization is None:
         return None
     return "'policy.quantization' does not go with FSDP: leave it out, or start the run without FSDP."
 
 
-def a_critic_of_shared_adapters_is_a_head(config: Config) -> str | None:
+def a_critic_of_shared_adapters_is_a_head(config: Sections) -> str | None:
     if config.policy.lora is None or config.policy.critic == "head":
         return None
     if all(row.critic is None for row in config.algorithm.rows):
@@ -30,7 +26,7 @@ def a_critic_of_shared_adapters_is_a_head(config: Config) -> str | None:
     )
 
 
-def a_policy_that_guides_itself_writes_nothing(config: Config) -> str | None:
+def a_policy_that_guides_itself_writes_nothing(config: Sections) -> str | None:
     guided = any(Author.GUIDE in row.script.authors for row in config.algorithm.rows)
     if (
         config.guide is None
@@ -44,7 +40,7 @@ def a_policy_that_guides_itself_writes_nothing(config: Config) -> str | None:
     )
 
 
-def starts_are_asked_by_all_at_once(config: Config) -> str | None:
+def starts_are_asked_by_all_at_once(config: Sections) -> str | None:
     if all(row.start_value is None for row in config.algorithm.rows):
         return None
     return (
@@ -53,7 +49,7 @@ def starts_are_asked_by_all_at_once(config: Config) -> str | None:
     )
 
 
-def a_guide_that_follows_is_whole(config: Config) -> str | None:
+def a_guide_that_follows_is_whole(config: Sections) -> str | None:
     if config.guide is None or not follows_policy(config.guide):
         return None
     return (

@@ -115,7 +115,8 @@ def compare(
     report_only: Annotated[bool, typer.Option(help="Tabulate what has finished; train nothing.")] = False,
 ) -> None:
     """Run algorithms and seeds over a recipe; run it again to go on where it stopped."""
-    from rlgf.compare.grid import load_comparison, run_comparison
+    from rlgf.compare.comparison import load_comparison
+    from rlgf.compare.grid import run_comparison
 
     run_comparison(load_comparison(recipe, overrides or []), report_only=report_only)
 

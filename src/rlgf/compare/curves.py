@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from rlgf.compare.finished import Authors, Cell, Finished
-    from rlgf.compare.grid import Comparison
+from rlgf.compare.comparison import Comparison
+from rlgf.compare.finished import Authors, Cell, Finished
 
 mpl.use("Agg")
 

@@ -11,15 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rlgf.config import Config
+from rlgf.compare.comparison import Comparison
+from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.jsontext import to_json
 from rlgf.run.metrics_log import read_metrics
-
-if TYPE_CHECKING:
-    from rlgf.compare.grid import Comparison
 
 Cell = tuple[str, str, int]
 """A setting, an algorithm and a seed."""
@@ -50,12 +48,15 @@ class FinishedRuns:
     def __init__(self, comparison: Comparison) -> None:
         """
         Raises:
-            UserError: a run's recipe does not fit, or the file of kept runs cannot be read.
+            UserError: a run's recipe does not fit, its folder has a run of another configuration, or the file of
+                kept runs cannot be read.
         """
         self.comparison = comparison
         self.path = comparison.results / f"{comparison.name}.runs.json"
         self.configs = {cell: comparison.config(*cell) for cell in comparison.grid()}
         self._digests = {cell: digest(config) for cell, config in self.configs.items()}
+        for config in self.configs.values():
+            has_finished(config)
         self._kept = _read(self.path)
 
     def read(self) -> dict[Cell, Finished]:
@@ -70,13 +71,40 @@ class FinishedRuns:
         return runs
 
     def authors(self) -> Authors:
-        """What was measured of start, guides and references, here or where the kept runs were."""
+        """What was measured of start, guides and references, here or where the kept runs were.
+
+        Of a setting whose configurations were others then there is nothing.
+        """
         found: dict[str, Mapping[str, Mapping[str, float]]] = {}
         for setting in self.comparison.settings:
-            path = self.authors_file(setting)
-            kept = self._kept["authors"].get(setting, {})
-            found[setting] = json.loads(path.read_text()) if path.exists() else kept
+            path, kept = self.authors_file(setting), self._kept["authors"].get(setting, {})
+            here = json.loads(path.read_text()) if path.exists() else {}
+            found[setting] = self._fitting(setting, here) or self._fitting(setting, kept)
         return found
+
+    def authors_record(self, setting: str, measured: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+        """What was measured of start, guides and references, with a digest of the configurations it comes from."""
+        return {"configuration": self._authors_digest(setting), "measured": measured}
+
+    def author_configs(self, setting: str) -> dict[str, Config]:
+        """The configurations that start and guides are measured with: each guide with the first algorithm that asks it."""
+        configs = [self.configs[setting, name, 0] for name in self.comparison.algorithms]
+        guided: dict[str, Config] = {}
+        for config in configs:
+            if config.guide is not None:
+                guided.setdefault(config.guide.label, config)
+        named = {"guide" if len(guided) == 1 else f"guide {guide}": guided[guide] for guide in guided}
+        return {"start": configs[0], **named}
+
+    def _authors_digest(self, setting: str) -> str:
+        return _short_hash({name: digest(config) for name, config in self.author_configs(setting).items()})
+
+    def _fitting(self, setting: str, record: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
+        """What a record says, unless it is of other configurations. Earlier versions wrote no digest."""
+        if "configuration" not in record:
+            return record
+        fits = record["configuration"] == self._authors_digest(setting)
+        return dict(record["measured"]) if fits else {}
 
     def authors_file(self, setting: str) -> Path:
         return self.comparison.runs / self.comparison.name / setting / "authors.json"
@@ -88,8 +116,9 @@ class FinishedRuns:
             for cell, run in self.read().items()
         )
         body = ",\n".join(records)
+        authors = {name: self.authors_record(name, found) for name, found in self.authors().items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(f'{{"authors": {to_json(self.authors())},\n"runs": {{\n{body}\n}}}}\n')
+        self.path.write_text(f'{{"authors": {to_json(authors)},\n"runs": {{\n{body}\n}}}}\n')
         return self.path
 
 
@@ -99,16 +128,43 @@ def read_evaluations(folder: Path) -> tuple[list[tuple[float, float]], list[tupl
     for line in read_metrics(folder):
         tokens = float(line.get("policy_tokens", tokens))
         if "validation/reward" in line:
-            reward = float(line["validation/reward"])
+            reward = _number(line["validation/reward"])
             curve.append((tokens, reward))
-            frontier.append((float(line.get("validation/kl", math.nan)), reward))
+            frontier.append((_number(line.get("validation/kl")), reward))
     return curve, frontier
+
+
+def has_finished(config: Config) -> bool:
+    """Whether the run of a configuration has finished in its folder.
+
+    Raises:
+        UserError: the run there was configured otherwise, in what its numbers depend on.
+    """
+    if not (config.folder / "summary.json").exists():
+        return False
+    said = config.folder / "config.yaml"
+    try:
+        same = digest(load_config(said)) == digest(config)
+    except UserError as error:
+        raise UserError(
+            f"{config.folder} has a finished run whose configuration cannot be read ({str(error).rstrip('.')}): "
+            "move or remove that folder to run it again."
+        ) from error
+    if not same:
+        raise UserError(
+            f"{config.folder} has a finished run of another configuration than its recipe says now: move or remove "
+            f"that folder to run it again, or make the recipe say what {said.name} in it says."
+        )
+    return True
 
 
 def digest(config: Config) -> str:
     """Of all that a configuration says about a run's numbers and that is not a default."""
-    said = to_json(_numbers(config.model_dump(mode="json", exclude_defaults=True)), sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    return _short_hash(_numbers(config.model_dump(mode="json", exclude_defaults=True)))
+
+
+def _short_hash(value: Any) -> str:
+    return hashlib.sha256(to_json(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _numbers(value: Any) -> Any:
@@ -139,15 +195,19 @@ def _measured(summary: Path) -> Finished:
     progress = found["progress"]
     curve, frontier = read_evaluations(summary.parent)
     tokens = {author: float(progress[f"{author}_tokens"]) for author in ("policy", "guide")}
-    return Finished(found["totals"]["policy"], progress["seconds"], curve, frontier, tokens)
+    return Finished(_totals(found["totals"]["policy"]), progress["seconds"], curve, frontier, tokens)
 
 
 def _revived(record: Mapping[str, Any]) -> Finished:
     points = {name: [(_number(x), _number(y)) for x, y in record[name]] for name in ("curve", "frontier")}
-    totals = {name: _number(value) for name, value in record["totals"].items()}
+    totals = _totals(record["totals"])
     return Finished(totals, record["seconds"], points["curve"], points["frontier"], record["tokens"])
 
 
-def _number(value: float | None) -> float:
+def _totals(said: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: _number(value) for name, value in said.items()}
+
+
+def _number(value: Any) -> float:
     """JSON has no word for what is not a number."""
     return math.nan if value is None else float(value)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rlgf.compare.comparison import Comparison
 from rlgf.report.groups import Group
 from rlgf.report.page import render
 from rlgf.report.runs import read_run
-
-if TYPE_CHECKING:
-    from rlgf.compare.grid import Comparison
 
 MOST_BYTES = 900_000
 """Of the page, which is kept with the tables: small enough for a repository and for a mail."""

@@ -9,14 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rlgf.compare.comparison import Comparison
+from rlgf.compare.finished import Authors, Cell, Finished
 from rlgf.evaluation.statistics import Interval, first_at, interval, paired_difference
 from rlgf.jsontext import to_json
-
-if TYPE_CHECKING:
-    from rlgf.compare.finished import Authors, Cell, Finished
-    from rlgf.compare.grid import Comparison
 
 _COUNTS = ("policy tokens", "guide tokens", "tokens to level")
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from rlgf.calls import call
 from rlgf.errors import UserError
-from rlgf.types import Messages, Sample
+from rlgf.types import Messages, Sample, is_unicode
 
 
 @runtime_checkable
@@ -54,6 +54,10 @@ def reply_to(environment: Environment, sample: Sample, dialogue: Messages) -> st
         raise UserError(
             "the environment must answer a turn with a text, or with None where the dialogue is over (it answered "
             f"{answer!r})."
+        )
+    if answer is not None and not is_unicode(answer):
+        raise UserError(
+            "the environment answered with half of a surrogate pair, which is not a character: put U+FFFD in its place."
         )
     return answer
 

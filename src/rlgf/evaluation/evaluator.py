@@ -13,11 +13,11 @@ from transformers import TrainerState
 
 from rlgf import distributed
 from rlgf.chat import ChatTemplate
-from rlgf.checks import check_samples
 from rlgf.errors import UserError
 from rlgf.evaluation.files import RECORD, Evaluation, summarize
 from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
 from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, MetricResult, measure
+from rlgf.metrics.base import check_samples
 from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig

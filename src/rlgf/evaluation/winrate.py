@@ -51,7 +51,8 @@ class WinRate:
     first_rate: float | None = None
     """How often a judge that decided chose the text it read first: 0.5 is without bias. None for a reward."""
     agreement: float | None = None
-    """The share of prompts at which the judge said the same in both orders. None for a reward."""
+    """The share of prompts at which the judge said the same in both orders, of those where both its answers were
+    choices. None where there are none, and for a reward."""
     unclear: int = 0
     """Answers of the judge that were no choice; counted as ties."""
 
@@ -121,11 +122,13 @@ def by_judge(ask: Callable[[list[str]], list[str]], a: Texts, others: Sequence[s
     choices = [_choice(answer) for answer in ask(questions)]
     first = [0.5 if choice is None else choice for choice in choices]
     pairs = list(zip(first[: len(rows)], [1 - score for score in first[len(rows) :]], strict=True))
+    both = zip(choices[: len(rows)], choices[len(rows) :], strict=True)
+    same = [one == 1 - other for one, other in both if one is not None and other is not None]
     decided = [score for score in first if score != 0.5]
     return _rate(
         [sum(pair) / 2 for pair in pairs],
         first_rate=sum(decided) / len(decided) if decided else None,
-        agreement=sum(one == other for one, other in pairs) / len(pairs),
+        agreement=sum(same) / len(same) if same else None,
         unclear=choices.count(None),
     )
 
@@ -175,10 +178,11 @@ def winrate_table(found: WinRate, a: str, b: str) -> Table:
     rate = found.rate
     table.add_row("win rate", f"{rate.mean:.3f} ± {rate.half_width:.3f} (95%, {rate.count} prompts)")
     table.add_row("wins, ties, losses", f"{found.wins}, {found.ties}, {found.losses}")
-    if found.agreement is not None:
+    if found.agreement is not None or found.unclear:
         first = "no choice was made" if found.first_rate is None else f"{found.first_rate:.3f}"
         table.add_row("chose the text read first (0.5: no bias)", first)
-        table.add_row("same answer in both orders", f"{found.agreement:.3f}")
+        same = "no two choices were made" if found.agreement is None else f"{found.agreement:.3f}"
+        table.add_row("same answer in both orders", same)
         table.add_row("answers that were no choice", str(found.unclear))
     return table
 

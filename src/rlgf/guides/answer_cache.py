@@ -76,8 +76,10 @@ class GuideCache:
         return None
 
     def remember_served(self, url: str, identity: Mapping[str, Any], served: Mapping[str, Any]) -> None:
+        """Remember what a server said of a guide's model; one that says nothing takes nothing back."""
         for key in _served_keys(url, identity):
-            if self._store.get(key) != dict(served):
+            known = self._store.get(key)
+            if known is None or (served and known != dict(served)):
                 self._store[key] = dict(served)
 
     def count_hits(self, identity: Mapping[str, Any], number: int) -> None:

@@ -47,6 +47,8 @@ class Request:
     """The same as tokens of the policy, with those that add no text."""
     scores_end: bool = False
     """Whether it is also asked how probable it is that the text ends there."""
+    episode: int | None = field(default=None, compare=False)
+    """A seed that all requests of one dialogue share; None where a request stands for itself."""
     told_tokens: int = field(default=0, compare=False)
     """How many of `written_ids` stand in `messages` already: the turns of a dialogue in a chat that are over."""
 
@@ -196,6 +198,9 @@ class Usage:
 
     def __sub__(self, other: Usage) -> Usage:
         return Usage(*map(operator.sub, vars(self).values(), vars(other).values()))
+
+    def __mul__(self, times: int) -> Usage:
+        return Usage(*(times * value for value in vars(self).values()))
 
 
 @runtime_checkable

@@ -58,8 +58,12 @@ def fit_for(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
     Where that makes another kind of guide of it, settings that this kind does not know go.
     """
-    before, after = kind_of(old), kind_of({**old, **new})
-    return {key: value for key, value in old.items() if before is after or key in after.settings.model_fields}
+    before = kind_of(old)
+    names_another = any(key in new and key not in before.settings.model_fields for key in KINDS)
+    after = kind_of(new if names_another else {**old, **new})
+    if before is after:
+        return dict(old)
+    return {key: value for key, value in old.items() if key in after.settings.model_fields}
 
 
 def guide_models(config: GuideSettings) -> list[LocalGuideConfig]:

@@ -7,9 +7,10 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 from tenacity import (
@@ -24,19 +25,17 @@ from tenacity import (
 
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
-from rlgf.guides.failures import RefusedError, parsed, passes, reported
+from rlgf.guides.failures import RefusedError, filtered, parsed, passes, reported
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.messages import chat_messages, without_echo
 from rlgf.guides.refusals import ASK_ANOTHER, reason, refusal
-from rlgf.guides.reply import Answer, UnusableAnswerError, read_reply
+from rlgf.guides.reply import Answer, UnusableAnswerError, read_reply, used
 from rlgf.guides.scored_reply import NoScoresError, read_scores
 
 _TELLING = ("id", "root", "parent", "owned_by", "created", "revision", "version", "digest", "sha", "meta")
 """What a list of models may say of the model behind a name; its other fields change from day to day."""
 _LISTING_SECONDS = 5.0
 """That a server's list of models may take."""
-_FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
-"""Codes of a prompt that a server does not answer, whoever asks."""
 
 
 class Endpoint:
@@ -45,24 +44,21 @@ class Endpoint:
     def __init__(self, config: HTTPGuideConfig) -> None:
         """
         Raises:
-            UserError: a header's environment variable is not set, or a header cannot hold its value.
+            UserError: a header's environment variable is not set, a header cannot hold its value, or the environment
+                names a proxy or certificates that cannot be used.
         """
         self.config = config
-        self._closed = threading.Event()
-        self._client = openai.OpenAI(
-            base_url=config.url,
-            api_key=config.key or "none",
-            default_headers=config.resolved_headers(),
-            timeout=config.timeout,
-            max_retries=0,  # retried here, where an answer without a completion is retried too
-        )
-
-    @property
-    def closed(self) -> bool:
-        return self._closed.is_set()
+        self._closed = False
+        self._halted = threading.Event()
+        self._why = ""
+        self._lock = threading.Lock()
+        self._wasted = (0, 0)
+        self._client = _client(config)
 
     def ask(self, request: Request) -> Answer:
         """The server's continuation, or what it says of the text that is to be scored.
+
+        A request that fails ends all others, see `halt`: each would wait as long for the same server.
 
         Raises:
             UserError: the server refuses the key, the model or the request, does not say how probable a text is, or
@@ -70,25 +66,19 @@ class Endpoint:
         """
         retrying = Retrying(
             retry=retry_if_exception(passes),
-            stop=stop_after_delay(self.config.patience) | stop_when_event_set(self._closed),
+            stop=stop_after_delay(self.config.patience) | stop_when_event_set(self._halted),
             wait=lambda state: min(_wait(state), self._patience_left(state)),
-            sleep=sleep_using_event(self._closed),
+            sleep=sleep_using_event(self._halted),
             reraise=True,
         )
         try:
             for attempt in retrying:
                 with attempt:
                     answer = self._attempt(request)
-        except (openai.OpenAIError, UnusableAnswerError, RefusedError) as error:
-            if passes(error):
-                raise UserError(
-                    f"'guide.url' {self.config.url}: no usable answer within {self.config.patience:.0f} s "
-                    f"('guide.patience'); the last attempt ended with: {reason(self.config, error)}. Start the server or "
-                    "mend the address, then --resume."
-                ) from None
-            raise UserError(refusal(self.config, error, request, self._models)) from None
-        except NoScoresError as error:
-            raise UserError(f"'guide.url' {self.config.url} {error}: {ASK_ANOTHER}.") from None
+        except (openai.OpenAIError, UnusableAnswerError, RefusedError, NoScoresError) as error:
+            if not self._halted.is_set():
+                self.halt(self._said(error, request))
+            raise UserError(self._why) from None
         retries = retrying.statistics["attempt_number"] - 1
         text = answer.text if request.scored is not None else without_echo(self.config, request, answer.text)
         return replace(answer, text=text, retries=retries)
@@ -99,8 +89,6 @@ class Endpoint:
         try:
             raw = client.models.with_raw_response.list()
             listed = json.loads(raw.text)
-        except openai.APIStatusError as error:
-            return None if passes(error) else {}
         except openai.OpenAIError:
             return None
         except (ValueError, RecursionError):
@@ -114,26 +102,68 @@ class Endpoint:
             del found["created"]
         return {name: value for name, value in found.items() if (name, value) != ("id", self.config.model)}
 
+    def take_wasted(self) -> tuple[int, int]:
+        """Tokens of prompts and of completions that replies without a usable answer charged for since the last call."""
+        with self._lock:
+            wasted, self._wasted = self._wasted, (0, 0)
+        return wasted
+
+    def require_going(self) -> None:
+        """
+        Raises:
+            UserError: nothing is asked any more.
+        """
+        if self._halted.is_set():
+            raise UserError(self._why)
+
+    def halt(self, why: str) -> None:
+        """Ask no more until `go_on`: an attempt that is under way is the last one of its request."""
+        with self._lock:
+            if not self._halted.is_set():
+                self._why = why
+                self._halted.set()
+
+    def go_on(self) -> None:
+        """Ask again, unless stopped."""
+        with self._lock:
+            if not self._closed:
+                self._halted.clear()
+
     def stop(self) -> None:
-        """Ask no more: an attempt that is under way is the last one of its request."""
-        self._closed.set()
+        """Ask no more, for good."""
+        with self._lock:
+            self._closed, self._why = True, "the guide was closed while it was asked."
+            self._halted.set()
 
     def close(self) -> None:
         """Close the connections. A thread that still waits at one would not notice, so stop and wait for those first."""
         self.stop()
         self._client.close()
 
+    def _said(self, error: Exception, request: Request) -> str:
+        """What a user is told of a request that has failed."""
+        where = f"'guide.url' {self.config.url}"
+        if isinstance(error, NoScoresError):
+            return f"{where} {error}: {ASK_ANOTHER}."
+        if not passes(error):
+            return refusal(self.config, error, request, self._models)
+        return (
+            f"{where}: no usable answer within {self.config.patience:.0f} s ('guide.patience'); the last attempt ended "
+            f"with: {reason(self.config, error)}. Start the server or mend the address, then --resume."
+        )
+
     def _patience_left(self, state: RetryCallState) -> float:
         return max(self.config.patience - (state.seconds_since_start or 0.0), 0.0)
 
     def _attempt(self, request: Request) -> Answer:
         config = self.config
-        if request.scored is not None:
+        scored = request.scored
+        if scored is not None:
             end = (config.end_token or "") if request.scores_end else ""
-            text = request.prefix + request.scored + end
+            text = request.prefix + scored + end
             parameters = config.scoring_parameters()
             raw = self._client.completions.with_raw_response.create(prompt=text, **parameters)
-            return read_scores(_body(raw.text), request.prefix, request.scored, end)
+            return self._read(raw.text, lambda body: read_scores(body, request.prefix, scored, end))
         length = math.ceil(request.max_new_tokens * config.token_ratio)
         parameters = config.parameters(length, request.seed)
         # The raw text: servers differ in more than the client's types allow.
@@ -145,11 +175,25 @@ class Endpoint:
                     messages=chat_messages(config, request),  # type: ignore[arg-type]  # plain mappings
                     **parameters,
                 )
-        except openai.BadRequestError as error:
-            if error.code in _FILTERED:
+            return self._read(raw.text, lambda body: read_reply(body, config.style))
+        except (openai.APIStatusError, RefusedError) as error:
+            if filtered(error):
                 return Answer("", finished=False, refused=True, prompt_tokens=0, completion_tokens=0)
             raise
-        return read_reply(_body(raw.text), config.style)
+
+    def _read(self, text: str, read: Callable[[Any], Answer]) -> Answer:
+        """The answer in a reply; what is charged for one without is remembered."""
+        reply = parsed(text)
+        try:
+            if isinstance(reply, Mapping) and reply.get("error"):
+                raise reported(reply["error"])
+            return read(reply)
+        except Exception:
+            if isinstance(reply, Mapping):
+                prompt_tokens, completion_tokens = used(reply)
+                with self._lock:
+                    self._wasted = (self._wasted[0] + prompt_tokens, self._wasted[1] + completion_tokens)
+            raise
 
     def _models(self) -> list[str] | None:
         """The names of the server's models, where it tells them."""
@@ -159,15 +203,28 @@ class Endpoint:
             return None
 
 
-def _body(text: str) -> Any:
+def _client(config: HTTPGuideConfig) -> openai.OpenAI:
     """
     Raises:
-        Exception: the text is not JSON, or it reports an error.
+        UserError: see `Endpoint`.
     """
-    reply = parsed(text)
-    if isinstance(reply, Mapping) and reply.get("error"):
-        raise reported(reply["error"])
-    return reply
+    key, headers = config.key, dict[str, Any](config.resolved_headers())
+    if not f".{urlsplit(config.url).hostname}".endswith(".api.openai.com"):
+        # The client reads these from the environment, and sends them to any server.
+        headers = dict.fromkeys(("OpenAI-Organization", "OpenAI-Project"), openai.Omit()) | headers
+    try:
+        return openai.OpenAI(
+            base_url=config.url,
+            api_key=key or "none",
+            default_headers=headers,
+            timeout=config.timeout,
+            max_retries=0,  # retried here, where an answer without a completion is retried too
+        )
+    except Exception as error:  # of many kinds: of the client, of sockets, of certificates
+        raise UserError(
+            f"'guide.url' {config.url} cannot be asked ({error}): mend the environment variables of proxies "
+            "(HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) and of certificates (SSL_CERT_FILE)."
+        ) from error
 
 
 def _is_now(created: Any, date: str | None) -> bool:

@@ -154,7 +154,7 @@ class EnsembleGuide:
                 guide.close()
 
     def _choice(self, request: Request) -> int:
-        return choice(self._weights, request.seed)
+        return choice(self._weights, request.seed if request.episode is None else request.episode)
 
 
 def _of_member(name: str, accounts: Mapping[str, Usage]) -> dict[str, Usage]:

@@ -21,14 +21,23 @@ _SPENT = re.compile(
     re.I | re.S,
 )
 """What servers say where waiting is of no use; a quota per minute says when to come back."""
+_FILTERED = (
+    "content_filter",
+    "content_policy_violation",
+    "ResponsibleAIPolicyViolation",
+    "data_inspection_failed",
+)
+"""Codes of a prompt that a server does not answer, whoever asks."""
+_FLAGGED = re.compile(r"^(?!.*\baccount\b).*(flagged|moderation)", re.I | re.S)
+"""What servers say of such a prompt with status 403."""
 
 
 class RefusedError(Exception):
     """An error that a server reports with status 200, and that asking again does not mend."""
 
-    def __init__(self, status: int, said: str) -> None:
+    def __init__(self, status: int, said: str, code: str | None = None) -> None:
         super().__init__(said)
-        self.status_code = status
+        self.status_code, self.code = status, code
 
 
 def passes(error: BaseException) -> bool:
@@ -53,6 +62,14 @@ def words(error: BaseException) -> str:
         return str(error)
     message = error.body.get("message") if isinstance(error.body, Mapping) else None
     return f"status {error.status_code}: {message or error.response.text}"
+
+
+def filtered(error: openai.APIStatusError | RefusedError) -> bool:
+    """Whether a filter refused the prompt, so that others may be answered."""
+    if error.status_code == 403:
+        page = isinstance(error, openai.APIStatusError) and is_page(error.response.text)
+        return not page and bool(_FLAGGED.search(words(error)))
+    return error.status_code == 400 and error.code in _FILTERED
 
 
 def unreachable(error: BaseException) -> str | None:
@@ -110,6 +127,8 @@ def reported(error: Any) -> Exception:
     said = str(error.get("message", error)) if isinstance(error, Mapping) else str(error)
     code = error.get("code", error.get("status")) if isinstance(error, Mapping) else None
     status = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()) else 0
+    if code in _FILTERED:
+        return RefusedError(400, said, code)
     if 400 <= status < 500 or _SPENT.search(f"{said} {code}"):
         return RefusedError(status or 402, said)
     return UnusableAnswerError(f"an error: {said}")

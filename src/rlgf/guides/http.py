@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import bisect
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from rlgf.errors import UserError
@@ -19,29 +17,13 @@ from rlgf.guides.kept_answers import KeptAnswers
 from rlgf.guides.reply import Answer, whole_characters
 from rlgf.guides.settings import GuideSettings
 from rlgf.guides.stopwatch import Stopwatch
+from rlgf.guides.under_way import Found, UnderWay, Workers
 from rlgf.models.language_model import LanguageModel
 from rlgf.objectives.alignment import Piece
 from rlgf.types import Completion, Message
 
 _MANY = 8
 """Answers that can hardly all be cut off in thought by chance."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    answer: Answer
-    cached: bool
-    """Whether it was there already."""
-
-
-@dataclass(slots=True)
-class _UnderWay:
-    """Small, since there may be tens of thousands."""
-
-    request: Request
-    outcome: _Found | BaseException | None = None
-    set_aside: bool = True
-    """Whether the most that it may cost is set aside until it is answered."""
 
 
 class HTTPGuide:
@@ -70,9 +52,8 @@ class HTTPGuide:
         """What the limits keep for other processes of the run."""
         self._endpoint = Endpoint(config)
         self._answers = KeptAnswers(config, self._endpoint)
-        self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="guide")
-        self._arrived = threading.Condition()
-        self._under_way: dict[Request, _UnderWay] = {}
+        self._workers = Workers(config.concurrency, self._find)
+        self._under_way: dict[Request, UnderWay] = {}
         self._aside = Usage()
         """The sum set aside for all requests under way."""
         self._has_spoken = False
@@ -142,7 +123,11 @@ class HTTPGuide:
         """
         requests = list(map(self._plain, requests))
         self._require_budget(requests)
-        answers = list(self._pool.map(self._endpoint.ask, requests))
+        try:
+            answers = list(self._workers.pool.map(self._endpoint.ask, requests))
+        except UserError as error:
+            self._wind_down(str(error))
+            raise
         for request, answer in zip(requests, answers, strict=True):
             self._book(answer, self._most([request]))
         return [list(answer.pieces) for answer in answers]
@@ -173,6 +158,7 @@ class HTTPGuide:
         if not self._affords(requests):
             self._release_cached()
         if not self._affords(requests):
+            self._wind_down("the guide's budget is spent.")
             spent = over_budget(self.config.budget, self.usage)
             raise BudgetSpentError(spent, go_on=self.config.budget.then == "unguided")
 
@@ -185,20 +171,21 @@ class HTTPGuide:
         return plain if plain.prefix.isascii() else replace(plain, prefix=whole_characters(plain.prefix))
 
     def close(self) -> None:
-        """See `RemoteGuide.close`. Waits for as long as one attempt may take."""
+        """See `RemoteGuide.close`. Waits for the attempts that are under way."""
         self._endpoint.stop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        # Those that are left end at once: who waits for one, in another thread, is told.
+        self._workers.pool.shutdown(wait=True)
         self._endpoint.close()
         self._answers.close()
 
-    def _settle(self, requests: Sequence[Request]) -> dict[Request, _Found]:
+    def _settle(self, requests: Sequence[Request]) -> dict[Request, Found]:
         """Wait for all that is under way and book it, in the order of the requests."""
-        answers: dict[Request, _Found] = {}
+        answers: dict[Request, Found] = {}
         failed: UserError | None = None
         for request in requests:
             under_way = self._under_way.pop(request)
             self._release(under_way)
-            found = self._outcome(under_way)
+            found = self._workers.outcome(under_way)
             if isinstance(found, UserError):
                 failed = failed or found
                 continue
@@ -207,57 +194,50 @@ class HTTPGuide:
             answers[request] = found
             if not found.cached:
                 self._book(found.answer, self._most([request]))
+        self.usage += priced(self.config, 0, *self._endpoint.take_wasted())
         if failed is not None:
+            self._wind_down(str(failed))
             raise failed
         return answers
+
+    def _wind_down(self, why: str) -> None:
+        """Ask no more of what was asked ahead: book what was answered, and forget the rest, so that it can be asked anew."""
+        self._endpoint.halt(why)
+        for request, under_way in list(self._under_way.items()):
+            found = self._workers.outcome(under_way)
+            self._release(under_way)
+            if isinstance(found, BaseException):
+                del self._under_way[request]
+            elif not found.cached:
+                self._book(found.answer, self._most([request]))
+                under_way.outcome = replace(found, cached=True)
+        self._endpoint.go_on()
 
     def _release_cached(self) -> None:
         """Set nothing aside any more for what turns out to be in the cache."""
         for under_way in self._under_way.values():
-            found = self._outcome(under_way)
-            if isinstance(found, _Found) and found.cached:
+            found = self._workers.outcome(under_way)
+            if isinstance(found, Found) and found.cached:
                 self._release(under_way)
 
-    def _outcome(self, under_way: _UnderWay) -> _Found | BaseException:
-        with self._arrived:
-            self._arrived.wait_for(lambda: under_way.outcome is not None)
-        assert under_way.outcome is not None
-        return under_way.outcome
-
-    def _release(self, under_way: _UnderWay) -> None:
+    def _release(self, under_way: UnderWay) -> None:
         if under_way.set_aside:
             self._aside -= self._most([under_way.request])
             under_way.set_aside = False
 
     def _submit(self, requests: Sequence[Request]) -> None:
-        added = list(map(_UnderWay, requests))
-        self._under_way.update(zip(requests, added, strict=True))
+        self._under_way.update(zip(requests, self._workers.start(requests), strict=True))
         self._aside += self._most(requests)
-        # As many jobs as can run, each of which takes the next request: handing over thousands of requests costs no more.
-        queue = iter(added)
-        for _ in range(min(self.config.concurrency, len(added))):
-            self._pool.submit(self._work, queue)
 
-    def _work(self, queue: Iterator[_UnderWay]) -> None:
-        for under_way in queue:
-            try:
-                outcome: _Found | BaseException = self._find(under_way.request)
-            except BaseException as error:  # the one who waits for it raises it
-                outcome = error
-            with self._arrived:
-                under_way.outcome = outcome
-                self._arrived.notify_all()
-
-    def _find(self, request: Request) -> _Found:
-        if self._endpoint.closed:
-            raise UserError("the guide was closed while it was asked.")
+    def _find(self, request: Request) -> Found:
+        self._endpoint.require_going()
         kept = self._answers.get(request)
         if kept is not None:
-            return _Found(kept, cached=True)
+            return Found(kept, cached=True)
         with self._busy:
             answer = self._endpoint.ask(request)
         self._answers.put(request, answer)
-        return _Found(answer, cached=False)
+        return Found(answer, cached=False)
 
     def _completion(self, answer: Answer) -> Completion:
         self.usage.empty += not answer.text.strip()

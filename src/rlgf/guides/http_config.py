@@ -71,7 +71,7 @@ class HTTPGuideConfig(GuideSettings):
     """The system message in chat style; null sends none."""
     continue_message: bool = False
     """In chat style: send the written part of the response as the beginning of the assistant's message,
-    which the server continues (vLLM, llama.cpp), and the prompt alone as ``{text}``."""
+    which the server continues (llama.cpp, Claude), and the prompt alone as ``{text}``."""
     temperature: float | None = Field(default=1.0, ge=0, le=2)
     """Null leaves it out of the request, for models that refuse it."""
     top_p: float | None = Field(default=0.92, gt=0, le=1)
@@ -96,7 +96,7 @@ class HTTPGuideConfig(GuideSettings):
     concurrency: Annotated[int, FREE] = Field(default=8, ge=1)
     """Requests under way at a time."""
     timeout: Annotated[float, FREE] = Field(default=60.0, gt=0)
-    """Seconds that one attempt may take."""
+    """Seconds without a byte after which an attempt is given up; one that goes on sending may take longer."""
     patience: Annotated[float, FREE] = Field(default=300.0, gt=0)
     """Seconds that one request is tried again before the run stops with a checkpoint."""
     prices: Annotated[Prices, FREE] = Prices()

@@ -9,14 +9,14 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlgf.guides.local import LocalGuide
+from rlgf.guides.local import LocalGuide, LocalSettings
 from rlgf.guides.settings import GuideSettings
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling
 from rlgf.models.snapshot import Snapshot
 
 
-class SelfGuideConfig(GuideSettings):
+class SelfGuideConfig(LocalSettings):
     """The policy, which reads more than it does when it trains; in a recipe ``guide: self`` is short for its start.
 
     The start is the model that the KL penalty compares with, and with an adapter the base without it, so it takes no
@@ -55,18 +55,6 @@ class SelfGuideConfig(GuideSettings):
     @property
     def label(self) -> str:
         return "self"
-
-    @property
-    def early(self) -> bool:
-        return False
-
-    @property
-    def never_scores(self) -> bool:
-        return False
-
-    @property
-    def never_scores_texts(self) -> bool:
-        return False
 
 
 class SelfGuide(LocalGuide):

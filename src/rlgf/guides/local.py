@@ -23,7 +23,7 @@ from rlgf.identity import FREE, LATER
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import ModelConfig, load_language_model
+from rlgf.models.loading import ModelConfig, context_of, load_language_model
 from rlgf.models.samplers import Beginning, BuiltinSampler, EngineConfig, Sampler, build_sampler
 from rlgf.models.sampling import Sampling, log_distribution
 from rlgf.models.text import Codec
@@ -40,7 +40,23 @@ def _ends_in_text(template: str) -> str:
     return template
 
 
-class LocalGuideConfig(ModelConfig, GuideSettings):
+class LocalSettings(GuideSettings):
+    """Of a guide that runs in this process, after the policy is loaded."""
+
+    @property
+    def early(self) -> bool:
+        return False
+
+    @property
+    def never_scores(self) -> bool:
+        return False
+
+    @property
+    def never_scores_texts(self) -> bool:
+        return False
+
+
+class LocalGuideConfig(ModelConfig, LocalSettings):
     """A causal model and how it is decoded; the default is the paper's nucleus sampling."""
 
     mark: ClassVar[str] = "model"
@@ -57,18 +73,6 @@ class LocalGuideConfig(ModelConfig, GuideSettings):
     def steered(self) -> bool:
         """Whether the guide reads more than the policy does."""
         return self.template != _TEXT
-
-    @property
-    def early(self) -> bool:
-        return False
-
-    @property
-    def never_scores(self) -> bool:
-        return False
-
-    @property
-    def never_scores_texts(self) -> bool:
-        return False
 
 
 class LocalGuide:
@@ -188,11 +192,9 @@ class LocalGuide:
             text = text.with_end(len(request.scored), end)
         room = sys.maxsize
         if not is_encoder_decoder(model.model):
-            context = getattr(
-                model.model.config.get_text_config(decoder=True), "max_position_embeddings", None
-            )
-            text = text.cut((context or sys.maxsize) - 1)
-            room = max((context or sys.maxsize) - len(text.ids), 1)
+            context = context_of(model.model.config) or sys.maxsize
+            text = text.cut(context - 1)
+            room = max(context - len(text.ids), 1)
         return model.as_prompt(prompt, room), text
 
     def check_vocabulary(self) -> None:
@@ -212,8 +214,7 @@ class LocalGuide:
         """The prompt, without its beginning where it is too long for the model, and what stands after it."""
         language_model, written = self.language_model, list(request.written_ids)
         codec, model = language_model.codec, language_model.model
-        context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        room = context or sys.maxsize
+        room = context_of(model.config) or sys.maxsize
         told = self._prompt(request)
         if self.shares_tokenizer and request.prompt_ids is not None:
             # What the policy reads, which may be cut, in between what this model's tokenizer puts around it.

@@ -126,6 +126,8 @@ def _parse(row: Any, place: str) -> tuple[list[_Key], Completion]:
     sent = "prefix" in row
     prefix = row["prefix"] if sent else row["prompt"]
     answer = row.get("answer", row)
+    if not isinstance(answer, dict):
+        raise TypeError("'answer' must be an object, as the cache of a guide writes it")
     text, finished = answer.get("completion", answer.get("text")), bool(answer.get("finished", False))
     text = read_messages(text, "completion", place)[-1].content if is_chat(text) else text
     chat = prefix if is_chat(prefix) else row.get("messages")

@@ -13,6 +13,20 @@ ENDED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence")
 """What servers call it when a model ended its text itself."""
 _CUT = ("length", "max_tokens")
 """And when the limit ended it."""
+_REFUSED = re.compile(
+    r"content_filter.*|tool_calls|function_call|safety|recitation|prohibited_content|blocklist|spii|sensitive|refusal"
+)
+"""When a filter or a wish to call a tool ended it."""
+_BROKEN = (
+    "error",
+    "abort",
+    "aborted",
+    "cancelled",
+    "canceled",
+    "network_error",
+    "insufficient_system_resource",
+)
+"""And when the server gave up on it; what it has of the text is not what the model would have said."""
 _THINKING = ("reasoning_content", "reasoning", "thinking")
 """Where servers put a model's thinking, beside its answer."""
 _TAG = "(?:think|thinking|thought|reasoning)"
@@ -48,13 +62,13 @@ def read_reply(reply: Any, style: Literal["completions", "chat"]) -> Answer:
     """The first choice of a reply.
 
     Raises:
-        UnusableAnswerError: there is no text in it, and no reason why there is none.
+        UnusableAnswerError: there is no text in it, and no reason why there is none; or the server gave up on it.
     """
     choice, field = first_choice(reply), "text" if style == "completions" else "content"
     message = choice if style == "completions" else choice.get("message")
     message = message if isinstance(message, Mapping) else {}
     reason, content = str(choice.get("finish_reason")).lower(), message.get(field)
-    refused = reason in ("content_filter", "tool_calls", "function_call") or bool(message.get("refusal"))
+    refused = bool(_REFUSED.fullmatch(reason) or message.get("refusal"))
     refused |= _has_part(content, "refusal")
     said = _joined(content)
     text = _without_thinking(said) if said and style == "chat" else said
@@ -62,8 +76,8 @@ def read_reply(reply: Any, style: Literal["completions", "chat"]) -> Answer:
     # A model whose limit ran out in thought, on some servers without a word of what it thought.
     cut = reason in _CUT and _usage(reply).get("completion_tokens") != 0
     thought_only = not refused and not text and (thought or cut)
-    said_nothing = field in message and reason in ENDED
-    if text is None and not (refused or thought_only or said_nothing):
+    said_nothing = (field in message and reason in ENDED) or (text is not None and reason in _CUT)
+    if not text and not (refused or thought_only or said_nothing):
         raise UnusableAnswerError("a choice without text")
     text = "" if refused or text is None else text
     whole = whole_characters(text)
@@ -82,12 +96,16 @@ def read_reply(reply: Any, style: Literal["completions", "chat"]) -> Answer:
 def first_choice(reply: Any) -> Mapping[str, Any]:
     """
     Raises:
-        UnusableAnswerError: there is none.
+        UnusableAnswerError: there is none, or the server gave up on it.
     """
     choices = reply.get("choices") if isinstance(reply, Mapping) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         raise UnusableAnswerError("a reply without choices")
-    return choices[0]
+    choice = choices[0]
+    failure = choice.get("error") or choice.get("finish_reason")
+    if choice.get("error") or str(failure).lower() in _BROKEN:
+        raise UnusableAnswerError(f"a text that the server gave up on ({failure})")
+    return choice
 
 
 def used(reply: Mapping[str, Any]) -> tuple[int, int]:

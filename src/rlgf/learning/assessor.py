@@ -28,7 +28,7 @@ from rlgf.models.sampling import Sampling
 from rlgf.objectives.advantages import importance_weights, rewarded_share, whiten
 from rlgf.objectives.losses import log_ratio
 from rlgf.rewards import Reward, RewardInput, Scale, score
-from rlgf.rewards.base import LearnedReward, StatefulReward
+from rlgf.rewards.base import LearnedReward, keeps_state
 from rlgf.rewards.composed import Scores
 from rlgf.types import Author, Experience, Rollout, Scored
 
@@ -89,8 +89,10 @@ class Assessor:
                 found = self._reference_logprobs(rollout.bare)
                 require_finite("the reference's log-probabilities", found, read)
                 scored = replace(scored, unhinted_reference_logprobs=found)
-        if "old_log_ratios" in row.reads and (rollout.authored & ~by_policy).any():
-            found = self._logprobs(self.policy, rollout)
+        if "old_log_ratios" in row.reads:
+            # Whether others wrote tokens is not the same in all processes, and what one of them has all must have.
+            others = bool((rollout.authored & ~by_policy).any())
+            found = self._logprobs(self.policy, rollout) if others else rollout.sampled_logprobs
             require_finite("the policy's log-probabilities before the update", found, rollout.authored)
             scored = replace(scored, old_logprobs=found)
         if row.reads_guide_scores:
@@ -191,13 +193,13 @@ class Assessor:
     def state_dict(self) -> dict[str, Any]:
         """What changes over a run: the scale, and a reward that has a state."""
         state: dict[str, Any] = {"scale": self.scale.state_dict()}
-        if isinstance(self.reward, StatefulReward):
+        if keeps_state(self.reward):
             state["reward"] = self.reward.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.scale.load_state_dict(state["scale"])
-        if isinstance(self.reward, StatefulReward):
+        if keeps_state(self.reward):
             self.reward.load_state_dict(state["reward"])
 
     def _scores(self, rollout: Rollout) -> Scores:

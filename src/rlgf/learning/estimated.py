@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -23,18 +24,12 @@ def estimated(estimator: Estimator, signals: Signals) -> Estimates | Pairs:
     if bool((first[:, 1:] > first[:, :-1]).all()):
         return estimator.estimate(signals)
 
-    def moved(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values.gather(1, first)
-
-    found = estimator.estimate(
-        replace(
-            signals,
-            token_rewards=signals.token_rewards.gather(1, first),
-            values=moved(signals.values),
-            mask=signals.mask.gather(1, first),
-            logprobs=moved(signals.logprobs),
-        )
-    )
+    by_token: dict[str, Any] = {
+        name: value.gather(1, first)
+        for name, value in vars(signals).items()
+        if isinstance(value, Tensor) and value.dim() > 1
+    }
+    found = estimator.estimate(replace(signals, **by_token))
     if isinstance(found, Pairs):
         return found
     returns = None if found.returns is None else (found.returns.gather(1, back) * signals.mask)

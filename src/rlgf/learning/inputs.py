@@ -48,6 +48,7 @@ class StepTerm:
     term: Term
     weight: float
     normalizer: float
+    tokens: float
     texts: float
 
     def __call__(self, inputs: LossInputs, mask: Bool[Tensor, "B T"]) -> tuple[Tensor, Metrics]:
@@ -57,7 +58,7 @@ class StepTerm:
         Raises:
             UserError: a loss of the user's own returned something else than that.
         """
-        inputs = replace(inputs, mask=mask, normalizer=self.normalizer, texts=self.texts)
+        inputs = replace(inputs, mask=mask, normalizer=self.normalizer, tokens=self.tokens, texts=self.texts)
         if self.term.select is not None:
             inputs = selected(inputs, self.term.select)
         read = {name: getattr(inputs, name) for name in self.term.reads}
@@ -150,13 +151,14 @@ def step_terms(
         if rollout is None:
             continue
         read = read_by(term, rollout, row)
-        count = float(together if term.weighs_advantages else read.sum())
+        tokens = float(read.sum())
+        count = float(together) if term.weighs_advantages else tokens
         if term.paired and batch.pairs is not None:
             count = float(len(batch.pairs))
         idle = term.penalizes_kl and not batch.kl_coefficient
         weight = 0.0 if idle else term.weight.at(progress)
         texts = float(read.any(dim=1).sum())
-        found.append(StepTerm(name, term, weight, max(count, 1.0), max(texts, 1.0)))
+        found.append(StepTerm(name, term, weight, max(count, 1.0), max(tokens, 1.0), max(texts, 1.0)))
     return [term for term in found if term.weight] or found
 
 
@@ -214,6 +216,7 @@ class InputReader:
             normalizer=1.0,
             mask=authored,
             author=author,
+            tokens=1.0,
             texts=1.0,
             kl_coefficient=micro.kl_coefficient,
             **found,
@@ -261,11 +264,11 @@ class InputReader:
         ends, end_id = self.policy.end_ids, self.policy.end_id
         guide_ends = set(getattr(self.guide, "end_ids", ends))
         # A token that ends the guide's texts alone is none that the guide could have the policy go on from.
-        policy = log_distribution(
-            logits[..., : self.vocabulary], Sampling(temperature=self.sampling.temperature), ()
-        )
+        # Special tokens that were added to the tokenizer may be more than one of them has in its head.
+        shared = min(self.vocabulary, logits.shape[-1], guide.shape[-1])
+        policy = log_distribution(logits[..., :shared], Sampling(temperature=self.sampling.temperature), ())
         policy = one_end(policy, ends, end_id, guide_ends - set(ends))
-        guide = one_end(guide[..., : self.vocabulary], guide_ends.union(ends), end_id)
+        guide = one_end(guide[..., :shared], guide_ends.union(ends), end_id)
         # A token that the policy may not draw yet is none that the guide could ask it for.
         possible = Sampling(min_tokens=self.sampling.min_tokens)
         policy, guide = (log_distribution(side, possible, (end_id,)) for side in (policy, guide))

@@ -146,6 +146,16 @@ def check_needs(
                     )
 
 
+def check_samples(metrics: Mapping[str, Metric], samples: Sequence[Sample], where: str) -> None:
+    """Refuse samples that lack what a metric needs.
+
+    Raises:
+        UserError: names the metric, the sample and what it lacks.
+    """
+    remedy = "let the task give it, or take the metric out of 'evaluation.metrics'"
+    check_needs(metrics, samples, lambda i: f"sample {i} of {where}", remedy)
+
+
 def installed(module: str, metric: str, packages: str) -> Any:
     """The module of a library that not everybody has.
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlgf.errors import UserError
 from rlgf.models import activations, lora, quantization, sharding, weights
 from rlgf.models.dropout import without_dropout
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
 from rlgf.models.text import Codec
-from rlgf.models.vocabulary import restrict
+from rlgf.models.vocabulary import restrict, unread
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,12 @@ class LanguageModel:
         for config in (generation, self.model.config.get_text_config(decoder=True)):
             found = getattr(config, "eos_token_id", None)
             ends.update([found] if isinstance(found, int) else found or [])
-        return tuple(sorted(end for end in ends if 0 <= end < len(self.tokenizer)))
+        return tuple(sorted(end for end in ends if 0 <= end <= self._largest_id))
+
+    @cached_property
+    def _largest_id(self) -> int:
+        """No less than the number of tokens less one, and more where ids have holes."""
+        return max(self.tokenizer.get_vocab().values())
 
     @cached_property
     def codec(self) -> Codec:
@@ -99,9 +105,23 @@ class LanguageModel:
         return self.as_prompt(ids, limit)
 
     def as_prompt(self, ids: Sequence[int], limit: int) -> list[int]:
-        """The last of a prompt's own tokens that fit, and what the tokenizer puts around them; at least one."""
+        """The last of a prompt's own tokens that fit, and what the tokenizer puts around them; at least one.
+
+        Raises:
+            UserError: the model cannot read one of them.
+        """
+        foreign = self._unread.intersection(ids)
+        if foreign:
+            raise UserError(
+                f"a prompt holds '{self.tokenizer.convert_ids_to_tokens(min(foreign))}', a token that the model has no "
+                "embedding for: leave it out of the prompts."
+            )
         # A model cannot start from nothing; end-of-text is what stands before a text in training.
         return self.codec.surround(ids, limit, ends=is_encoder_decoder(self.model)) or [self.end_id]
+
+    @cached_property
+    def _unread(self) -> frozenset[int]:
+        return unread(self.model, self.tokenizer)
 
     def _room(self, limit: int) -> int:
         return self.codec.room(limit, ends=is_encoder_decoder(self.model))

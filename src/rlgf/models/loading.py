@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import torch
 from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,6 +27,7 @@ from rlgf.models.abilities import abilities
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.quantization import Quantization, quantized
 from rlgf.models.scratch import ScratchConfig, architecture, build_scratch
+from rlgf.models.vocabulary import readable, unread
 from rlgf.registry import resolve
 
 PACKAGED = {
@@ -70,8 +70,20 @@ def context_length(config: ModelConfig | ScratchConfig) -> int | None:
     """
     if isinstance(config, ScratchConfig):
         return None if config.encoder_layers else config.context
-    loaded = load_model_config(config).get_text_config(decoder=True)
-    length = getattr(loaded, "max_position_embeddings", None)
+    return context_of(load_model_config(config))
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """How many tokens a model of that configuration can read, and give each the same probability in a longer text.
+
+    With the rotary positions of the kind ``longrope``, as in Phi 3, a text of more than
+    ``original_max_position_embeddings`` tokens is read with other frequencies from its first token on.
+    """
+    text = config.get_text_config(decoder=True)
+    rope = getattr(text, "rope_parameters", None) or {}
+    changes = rope.get("rope_type") == "longrope"
+    length = rope.get("original_max_position_embeddings") if changes else None
+    length = length or getattr(text, "max_position_embeddings", None)
     return int(length) if length else None
 
 
@@ -158,7 +170,8 @@ def load_language_model(
 
 
 def check_vocabulary(what: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """
+    """Special tokens that were added to a tokenizer may be more than the model reads, as in Gemma 3 without images.
+
     Args:
         what: how a message calls the model.
 
@@ -168,25 +181,20 @@ def check_vocabulary(what: str, model: PreTrainedModel, tokenizer: PreTrainedTok
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest < 0:
         raise UserError(f"{what}: its tokenizer has no tokens: its files do not belong together.")
-    embeddings = model.get_input_embeddings().weight
-    assert isinstance(embeddings, Tensor)
-    rows = embeddings.shape[0]
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    names = ("bos", "eos", "pad", "unk", "sep", "cls")
+    if unread(model, tokenizer) <= added - {getattr(tokenizer, f"{name}_token_id", None) for name in names}:
+        return
     folder = Path(tokenizer.name_or_path)
-    if (
-        largest >= rows
-        and tokenizer.name_or_path
-        and folder.is_dir()
-        and not (folder / "tokenizer_config.json").is_file()
-    ):
+    if tokenizer.name_or_path and folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
         raise UserError(
             f"{what}: {folder} has no tokenizer_config.json, and without it its tokenizer has tokens that the model "
             "does not know."
         )
-    if largest >= rows:
-        raise UserError(
-            f"{what}: its tokenizer's largest token id is {largest}, and the model has embeddings for {rows} tokens: "
-            "the tokenizer is not the model's, or the embeddings were not resized with it."
-        )
+    raise UserError(
+        f"{what}: its tokenizer's largest token id is {largest}, and the model has embeddings for {readable(model)} tokens: "
+        "the tokenizer is not the model's, or the embeddings were not resized with it."
+    )
 
 
 def _load_model(config: ModelConfig) -> PreTrainedModel:

@@ -80,15 +80,14 @@ class Adapters:
         self._layers = config.layers
         self._now: str | None = POLICY
         """The adapter that runs."""
+        # Before `peft`, which may have put adapters into some of them by the time that it fails.
+        there = ", ".join(sorted(_matrices(model)))
         try:
             # What it returns wraps the model; the model itself stays usable, adapter and all.
             with _injecting(POLICY):
                 self._peft: Any = get_peft_model(model, self._config, POLICY)
         except ValueError as error:
-            raise UserError(
-                f"'policy.lora.targets' ({config.layers}) fits no layer of the model: name some of "
-                f"{', '.join(sorted(_matrices(model)))}."
-            ) from error
+            raise UserError(f"{_reason(config, error)}: name some of {there}.") from error
 
     def add(self, name: str) -> None:
         """Inject one more adapter of the same size."""
@@ -221,6 +220,14 @@ def _injecting(name: str) -> Iterator[None]:
         yield
 
 
+def _reason(config: LoRAConfig, error: ValueError) -> str:
+    """Why `peft` injects no adapter: either there is no such layer, or it is of a kind that takes none."""
+    said = f"'policy.lora.targets' ({config.layers})"
+    if "not found in the base model" in str(error):
+        return f"{said} fits no layer of the model"
+    return f"{said} cannot be trained ({str(error).strip().partition('. ')[0]})"
+
+
 def _matrices(model: PreTrainedModel) -> set[str]:
     """Names of the layers that hold a matrix."""
     return {
@@ -264,4 +271,7 @@ def merged(base: PreTrainedModel, source: str, revision: str | None) -> PreTrain
         whole = PeftModel.from_pretrained(base, source, revision=revision).merge_and_unload()
     # It is not its base any more, and no other adapter of that base fits it.
     whole.name_or_path = source
-    return whole.requires_grad_(True)
+    for weight in whole.parameters():
+        if weight.is_floating_point():  # of weights in 4 or 8 bits there are no gradients
+            weight.requires_grad_(True)
+    return whole

@@ -100,9 +100,11 @@ def draw(
     One given uniform number decides a row's token, whatever else is in the batch: results do not
     depend on batching, and no random number is drawn for every entry of the vocabulary.
     """
-    total = logits.logsumexp(dim=-1, keepdim=True)
-    # In place, since a vocabulary is the largest thing that a step holds.
-    cumulative = (logits - total).exp_().cumsum_(dim=-1)
+    largest = logits.amax(dim=-1, keepdim=True)
+    # The exponentials are taken once and in place: a vocabulary is the largest thing that a step holds.
+    weights = (logits - largest).exp_()
+    total = largest + weights.sum(dim=-1, keepdim=True).log()
+    cumulative = weights.cumsum_(dim=-1)
     # Scaling by the last keeps rounding from pushing a draw after the last possible token.
     threshold = uniforms[:, None] * cumulative[:, -1:]
     ids = torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)

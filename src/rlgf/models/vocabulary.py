@@ -36,6 +36,19 @@ def restrict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None
     setattr(model, _ATTRIBUTE, _Vocabulary(size, torch.tensor(sorted(never), dtype=torch.long)))
 
 
+def readable(model: PreTrainedModel) -> int:
+    """The ids that a model has an embedding for are those below this one."""
+    embeddings = model.get_input_embeddings().weight
+    assert isinstance(embeddings, Tensor)
+    return embeddings.shape[0]
+
+
+def unread(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids of a tokenizer that its model has no embedding for, such as an image's place in a small Gemma 3."""
+    count = readable(model)
+    return frozenset(i for i in tokenizer.get_vocab().values() if i >= count)
+
+
 def _forbidden(model: PreTrainedModel) -> Iterator[int]:
     config = getattr(model, "generation_config", None)
     for sequence in getattr(config, "bad_words_ids", None) or []:

@@ -28,6 +28,7 @@ def clipped_surrogate(
     mask: Bool[Tensor, "B T"],
     normalizer: float,
     clip: Positive = 0.2,
+    tokens: float | None = None,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """The clipped policy loss of PPO.
 
@@ -35,6 +36,9 @@ def clipped_surrogate(
     ``rho = exp(logprobs - old_logprobs)`` (Schulman et al., arXiv 1707.06347, equation 7).
 
     Metrics: ``clip_fraction``, the share of masked tokens whose ratio is outside the clip range.
+
+    Args:
+        tokens: how many tokens are masked in the whole optimizer step; default: the normalizer.
     """
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
     ratio = log_ratio.exp()
@@ -42,7 +46,7 @@ def clipped_surrogate(
     clipped = ratio.clamp(1 - clip, 1 + clip) * advantages
     loss = -(torch.minimum(unclipped, clipped) * mask).sum() / normalizer
     with torch.no_grad():
-        clip_fraction = (((ratio - 1).abs() > clip) & mask).sum() / normalizer
+        clip_fraction = (((ratio - 1).abs() > clip) & mask).sum() / (tokens or normalizer)
     return loss, {"clip_fraction": clip_fraction}
 
 
@@ -87,16 +91,22 @@ def shaped_importance(
     mask: Bool[Tensor, "B T"],
     normalizer: float,
     shape: Positive = 0.1,
+    tokens: float | None = None,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """Importance-weighted policy gradient for tokens that somebody else wrote.
 
     ``-sum of f(pi(y_t | s_t)) A_t / normalizer`` with ``f(x) = x / (x + shape)``: the ratio to a writer
     whose probabilities are not known, taken for 1, shaped so that tokens that the policy finds
     improbable keep a gradient (policy shaping of LUFFY, Yan et al., arXiv 2504.14945).
+
+    Metrics: ``shaped_weight``, the mean of f over masked tokens.
+
+    Args:
+        tokens: see `clipped_surrogate`.
     """
     weight = torch.sigmoid(logprobs - math.log(shape))
     loss = -torch.where(mask, weight * advantages, 0.0).sum() / normalizer
-    return loss, {"shaped_weight": torch.where(mask, weight, 0.0).sum().detach() / normalizer}
+    return loss, {"shaped_weight": torch.where(mask, weight, 0.0).sum().detach() / (tokens or normalizer)}
 
 
 def shaped_ratio(
@@ -106,13 +116,14 @@ def shaped_ratio(
     mask: Bool[Tensor, "B T"],
     normalizer: float,
     shape: Positive = 0.1,
+    tokens: float | None = None,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """As `shaped_importance`, for tokens of a writer whose probabilities are known.
 
     ``-sum of f(rho) A_t / normalizer`` with ``f(x) = x / (x + shape)`` and ``rho = exp(logprobs - old_logprobs)``, the
     ratio to who drew the token: the policy at an earlier visit (ExGRPO: Zhan et al., arXiv 2510.02245).
     """
-    return shaped_importance(logprobs - old_logprobs, advantages, mask, normalizer, shape)
+    return shaped_importance(logprobs - old_logprobs, advantages, mask, normalizer, shape, tokens)
 
 
 def dpo(

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from rlgf.config import Config
+from rlgf.identity import is_free
 from rlgf.report.runs import Run
 
-_OWN = ("name", "seed", "output", "training", "evaluation")
+_LENGTH = ("updates", "policy_tokens", "guide_tokens")
+"""Fields of `training` that a resumed run may change, and that schedules follow."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,13 @@ class Group:
 
 def grouped(runs: Sequence[Run]) -> list[Group]:
     """Runs by what they have in common besides the seed, in the order in which they were given."""
-    found: dict[str, list[Run]] = {}
+    found: dict[tuple[str, int], list[Run]] = {}
+    seen = Counter[tuple[str, int]]()
     for run in runs:
-        found.setdefault(_key(run), []).append(run)
+        key = _key(run)
+        # Two runs with one seed are not one more seed.
+        found.setdefault((key, seen[key, run.seed]), []).append(run)
+        seen[key, run.seed] += 1
     names = _unlike([_name(members, runs) for members in found.values()])
     groups, taken = [], list[str]()
     for name, members in zip(names, found.values(), strict=True):
@@ -41,11 +51,25 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
 
 
 def _key(run: Run) -> str:
-    """Two runs with one seed are not one more seed: they stay apart by their folder."""
+    """What runs of one configuration have in common; a run without one has its folder for itself."""
     if not run.config:
         return str(run.folder)
-    shared: dict[str, Any] = {key: value for key, value in run.config.items() if key not in _OWN}
+    training = run.config.get("training") or {}
+    shared = _without_free(run.config, Config) | {"length": [training.get(name) for name in _LENGTH]}
+    shared.pop("seed", None)
     return json.dumps(shared, sort_keys=True, default=str)
+
+
+def _without_free(section: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """The entries of a section that change results; the run may be of another version, whose fields differ."""
+    kept = {}
+    for name, value in section.items():
+        if name in model.model_fields and is_free(model, name):
+            continue
+        kind: Any = model.model_fields[name].annotation if name in model.model_fields else None
+        nested = isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, Mapping)
+        kept[name] = _without_free(value, kind) if nested else value
+    return kept
 
 
 def _name(members: Sequence[Run], runs: Sequence[Run]) -> str:

@@ -13,8 +13,11 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from pydantic import TypeAdapter
 
+from rlgf.errors import UserError
 from rlgf.evaluation.files import WATCHED
+from rlgf.guides import GuideConfig, GuideSettings
 from rlgf.jsontext import to_json
 from rlgf.report.charts import frontiers, sections
 from rlgf.report.groups import Group
@@ -146,7 +149,6 @@ def _listed(run: Run, label: str, group: int) -> dict[str, Any]:
     """A run's line in the table."""
     last = {name: series[-1][1] for name in WATCHED if (series := run.series(f"validation/{name}"))}
     totals = run.totals if run.totals is not None else last
-    guide = run.config.get("guide") or {}
     state = "finished" if run.totals is not None else f"{run.updates} of {run.planned} updates done"
     return {
         "label": label,
@@ -156,7 +158,7 @@ def _listed(run: Run, label: str, group: int) -> dict[str, Any]:
         "algorithm": _named(run.config.get("algorithm")),
         "task": _named(run.config.get("task")),
         "policy": _model(run.config.get("policy") or {}),
-        "guide": _model(guide) if guide else "none",
+        "guide": _guide(run.config),
         "reward": _named(run.config.get("reward")),
         "totals": {name: totals.get(name) for name in WATCHED},
         "seconds": run.seconds,
@@ -205,6 +207,19 @@ def _model(section: Mapping[str, Any]) -> str:
     return str(name) if name else "from scratch" if section.get("scratch") else "given in Python"
 
 
+def _guide(config: Mapping[str, Any]) -> str:
+    """The guide that a run asks; "none" where its algorithm asks none, whatever its recipe names."""
+    section, told = config.get("guide"), told_algorithm(config)
+    if told is not None and not told["needs_guide"]:
+        return "none"
+    if not section:
+        return "none" if told is None else "given in Python"
+    try:
+        return TypeAdapter[GuideSettings](GuideConfig).validate_python(section).label
+    except (UserError, ValueError):  # of another version
+        return _model(section)
+
+
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
@@ -219,7 +234,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "visible": lambda text: visible(str(text)),
         "number": _number,
-        "cell": lambda value: _number(value) if is_number(value) else visible(str(value)),
+        "cell": lambda value: visible(value) if isinstance(value, str) else _number(value),
         "embedded": lambda value: embedded(to_json(value)),
     }
     return environment

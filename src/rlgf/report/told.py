@@ -41,6 +41,7 @@ def told_algorithm(config: Mapping[str, Any]) -> dict[str, Any] | None:
         "equation": algorithm.equation,
         "paper": algorithm.paper,
         "mixture": mixture,
+        "needs_guide": any(row.needs_guide for row in algorithm.rows),
         "rows": [
             {
                 "name": row.name,

@@ -126,7 +126,9 @@ class _SharedScorer(Scorer):
     def _outputs(self, ids: Int[Tensor, "N L"], mask: Int[Tensor, "N L"]) -> Float[Tensor, "N"]:
         with self.adapters.running(self.name):
             output = trunk_of(self.model)(input_ids=ids, attention_mask=mask, use_cache=False)
-        last: Tensor = output.last_hidden_state[torch.arange(len(ids)), mask.sum(dim=1) - 1]
+        # Where the classifiers of transformers read: a text may end in the token that pads.
+        places = torch.arange(ids.shape[1], device=ids.device) * (ids != self._pad_id)
+        last: Tensor = output.last_hidden_state[torch.arange(len(ids)), places.argmax(dim=1)]
         return last.to(self.head.dtype) @ self.head[0]
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Real
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerState
 
 from rlgf.calls import awaited, call
@@ -51,7 +51,7 @@ class Reward(Protocol):
 
 @runtime_checkable
 class StatefulReward(Reward, Protocol):
-    """A reward that changes over a run; its state goes into every checkpoint.
+    """A reward that changes over a run; its state goes into every checkpoint, see `keeps_state`.
 
     A state holds tensors, numbers and texts, in dictionaries and lists: `torch.load` reads it with
     ``weights_only``.
@@ -75,6 +75,12 @@ class LearnedReward(StatefulReward, Protocol):
             Metrics to log.
         """
         ...
+
+
+def keeps_state(reward: object) -> TypeGuard[StatefulReward]:
+    """Whether a reward's state goes into checkpoints: not that of a network that scores and never learns."""
+    learns = isinstance(reward, LearnedReward)
+    return isinstance(reward, StatefulReward) and (learns or not isinstance(reward, nn.Module))
 
 
 @runtime_checkable
@@ -209,14 +215,19 @@ class Logged:
         except (TypeError, ValueError) as error:
             raise UserError(f"log_metric('{name}', value) was given {value!r}: give a number.") from error
 
-    def log_extra(self, column: Any, values: Iterable[Any]) -> None:
+    def log_extra(self, column: Any, values: Any) -> None:
         """Keep one value for each text; evaluations write them beside the text.
 
         Raises:
-            UserError: the name is not a text.
+            UserError: the name is not a text, or there are no values to go through.
         """
         _check_text("log_extra", column)
-        self.extra[column] = list(values)
+        try:
+            self.extra[column] = list(values)
+        except TypeError as error:
+            raise UserError(
+                f"log_extra('{column}', values) was given {values!r}: give a list with a value for each text."
+            ) from error
 
 
 def _check_text(function: str, name: Any) -> None:

@@ -19,9 +19,9 @@ from rlgf.rewards.base import (
     PolicyReadingReward,
     Reward,
     RewardInput,
-    StatefulReward,
     all_checked_rewards,
     checked_rewards,
+    keeps_state,
 )
 from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Rollout
@@ -62,15 +62,11 @@ class Composed:
 
     def state_dict(self) -> dict[str, Any]:
         """The states of those terms that have one."""
-        return {
-            name: reward.state_dict()
-            for name, reward in self.rewards.items()
-            if isinstance(reward, StatefulReward)
-        }
+        return {name: reward.state_dict() for name, reward in self.rewards.items() if keeps_state(reward)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, reward in self.rewards.items():
-            if isinstance(reward, StatefulReward):
+            if keeps_state(reward):
                 reward.load_state_dict(state[name])
 
     def update(self, rollout: Rollout) -> dict[str, float]:

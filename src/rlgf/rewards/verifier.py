@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlgf.errors import UserError
 from rlgf.tasks.answers import Form
-from rlgf.tasks.reasoning import verified
+from rlgf.tasks.verifying import verified
 
 _READ = ("dataset", "dataset_options", "response_form", "question", "answer", "metadata")
 _LONGEST = 10_000

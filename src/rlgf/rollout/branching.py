@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -13,11 +12,9 @@ from rlgf import seeding
 from rlgf.algorithms import Algorithm
 from rlgf.rollout.assembly import assemble
 from rlgf.rollout.candidates import Rewards
+from rlgf.rollout.episodes import EpisodeWriter
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, pad
-
-if TYPE_CHECKING:
-    from rlgf.rollout.collector import Collector
 
 
 def branch_points(authors: Sequence[Author], every: int, starts: Sequence[int] | None = None) -> list[int]:
@@ -49,7 +46,7 @@ def branches_of(
 
 
 def branch_values(
-    collector: Collector, episodes: Sequence[Draft], row: Algorithm, rewards: Rewards
+    writer: EpisodeWriter, episodes: Sequence[Draft], row: Algorithm, rewards: Rewards
 ) -> Float[Tensor, "B T"]:
     """``V(s)``, the mean reward of the texts that the roll-out's author writes on from a state.
 
@@ -58,19 +55,19 @@ def branch_values(
     """
     assert row.branches is not None, "asked for where there are some"
     found = [torch.full((len(episode.ids),), torch.nan) for episode in episodes]
-    dialogue, states = collector.dialogue, []
+    dialogue, states = writer.dialogue, []
     for number, episode in enumerate(episodes):
         starts = None if dialogue is None else [0, *episode.replied]
         states += [(number, point) for point in branch_points(episode.authors, row.branches.every, starts)]
     if states:
         size, cut = row.branches.texts, Draft.cut if dialogue is None else dialogue.rewind
         texts = [text for number, point in states for text in branches_of(episodes[number], point, size, cut)]
-        collector.complete(texts, row.script.rollout)
+        writer.complete(texts, row.script.rollout)
         for text in texts:
             # Of truncated sampling: nothing is learned from these texts.
             text.kept = []
         groups = [place // size for place in range(len(texts))]
-        paid = rewards(assemble(texts, groups, collector.policy, row.script))
+        paid = rewards(assemble(texts, groups, writer.policy, row.script))
         for (number, point), value in zip(states, paid.view(-1, size).mean(dim=1), strict=True):
             found[number][point] = value
     return pad(found, torch.nan)

@@ -1,46 +1,35 @@
-"""From samples to finished episodes: the switch time first, then each author writes its own part."""
+"""From samples to rollouts: what an update's episodes are, asked ahead where that can be, and written."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, Script, Term
-from rlgf.algorithms.hint import Tier
 from rlgf.algorithms.needs import lacking
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.samplers import BuiltinSampler, Sampler, bring_weights
+from rlgf.models.samplers import Sampler, bring_weights
 from rlgf.rollout.assembly import assemble
 from rlgf.rollout.branching import branch_values
-from rlgf.rollout.candidates import Rewards, guide_writer
+from rlgf.rollout.candidates import Rewards
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.dialogue import Dialogue
-from rlgf.rollout.help import draw_again, draw_switches
-from rlgf.rollout.hints import HintGiver
+from rlgf.rollout.episodes import EpisodeWriter
+from rlgf.rollout.members import begun_apart, episode_seed, examples_apart, finished_apart
 from rlgf.rollout.record import PromptHistory, PromptRecord
 from rlgf.rollout.rescored import require_same_weights, rescored
 from rlgf.rollout.second_try import SecondTry
 from rlgf.rollout.start_values import start_values
-from rlgf.rollout.writers import (
-    AskingWriter,
-    Draft,
-    ForeseeingWriter,
-    Passage,
-    PastWriter,
-    PolicyWriter,
-    ReferenceWriter,
-    Writer,
-    prompt_tokens,
-)
+from rlgf.rollout.writers import AskingWriter, Draft, prompt_tokens
 from rlgf.types import Author, Rollout, Sample
 
 
-class Collector:
+class Collector(EpisodeWriter):
     """Makes rollouts with a policy and, where the algorithm asks for one, a guide."""
 
     def __init__(
@@ -57,31 +46,14 @@ class Collector:
     ) -> None:
         """
         Args:
-            sampler: where the policy's tokens come from; default: the policy itself.
-            candidates: how many texts the guide writes for each request.
-            rewards: pick one of several candidates.
             start: the policy's frozen start, for rows that read start values.
-            dialogue: where an environment answers what is written.
+            sampler, candidates, rewards, dialogue: see `EpisodeWriter`.
         """
-        self.policy = policy
-        self.guide = guide
-        self.sampler: Sampler = sampler or BuiltinSampler(policy, "policy", config.max_batch_tokens)
+        super().__init__(policy, guide, config, sampler, candidates, rewards, dialogue)
         self.remote = guide if isinstance(guide, RemoteGuide) else None
         """The guide, where it can be asked ahead and keeps account."""
-        self.config = config
         self.seed = seed
-        self.dialogue = dialogue
         self.start = None if start is None else Collector(start, None, config, seeding.derive(seed, "start"))
-        self.sampled: Counter[Author] = Counter()
-        """How many tokens the policy and the guide have sampled here so far, whatever became of them: a
-        roll-in that a group shares counts once, a text that was dropped or cut off counts whole."""
-        self.hints = HintGiver(policy, config)
-        self.writers: Mapping[Author, Writer] = {
-            Author.POLICY: PolicyWriter(self.sampler, config.sampling),
-            Author.REFERENCE: ReferenceWriter(policy),
-            Author.PAST: PastWriter(policy),
-            **({Author.GUIDE: guide_writer(guide, policy, candidates, rewards)} if guide is not None else {}),
-        }
 
     def by(self, policy: LanguageModel) -> Collector:
         """The same with a copy of the policy, which writes with its own passes; the guide, of which each text is the
@@ -139,65 +111,12 @@ class Collector:
             texts = self._examples(shown)
             rollout = replace(rollout, examples=tuple(t for t in texts for _ in range(row.group_size)))
         if row.start_value is not None:
-            values = start_values(self, row, drafts, update, numbers, rewards)
+            values = start_values(row, drafts, rewards, partial(self._by_start, drafts, update, numbers))
             rollout = replace(rollout, start_values=values)
         if self.sampler.largest_gap is not None:
             rollout = rescored(rollout, self.policy, self.config)
             require_same_weights(rollout, self.sampler.largest_gap)
         return rollout
-
-    def episodes(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[Draft]:
-        """Finished episodes, the row's ``group_size`` one after another for each draft."""
-        if row.from_pairs:
-            return given_pairs(self, drafts)
-        return self.finished(self.begun(drafts, row, progress), row)
-
-    def begun(
-        self, drafts: Sequence[Draft], row: Algorithm, progress: float, tier: Tier | None = None
-    ) -> Sequence[Draft]:
-        """What the episodes of some drafts begin with: one for each group, or for each of its members.
-
-        Args:
-            tier: which hint, of a row whose hints have tiers.
-        """
-        begun = begun_apart(drafts, row)
-        if row.script.hint is not None:
-            self.hints.give(begun, row, progress, self._written, tier)
-        if row.script.rollin is not None:
-            switches = self._switches(begun, row, progress)
-            if self.dialogue is not None:
-                write = partial(self._write_on, row.script.rollin)
-                self.dialogue.begin(begun, switches, row, progress, write)
-                return begun
-            self._add(row.script.rollin, begun, switches)
-            if row.help.length.whole:
-                for draft in begun:
-                    draft.help_limit = len(draft.ids)
-            # A roll-in of the policy's stays ended, since its choice to end is what the loss is to judge.
-            elif row.script.rollin is not Author.POLICY:
-                draw_again(begun, switches, row, progress)
-        return begun
-
-    def finished(self, begun: Sequence[Draft], row: Algorithm) -> list[Draft]:
-        """The episodes that go on from some beginnings, one after another for each."""
-        episodes = finished_apart(begun, row)
-        # Nothing is written after a whole text, also where the limit cut off its end.
-        open_ = [e for e in episodes if not (e.finished or (row.help.length.whole and e.ids))]
-        self.complete(open_, row.script.rollout)
-        return episodes
-
-    def complete(self, drafts: Sequence[Draft], author: Author) -> None:
-        """Let an author write each of some unfinished drafts to its end."""
-        # The data's own text stands as it is, answers included.
-        if self.dialogue is None or author is Author.REFERENCE:
-            self._write_on(author, drafts)
-        else:
-            turns = [self.dialogue.most_turns] * len(drafts)
-            self.dialogue.hold(drafts, turns, partial(self._write_on, author))
-
-    def _write_on(self, author: Author, drafts: Sequence[Draft]) -> None:
-        """Let an author write until it ends each text, or in a dialogue its turn."""
-        self._add(author, drafts, [self.config.max_response_tokens - len(draft.ids) for draft in drafts])
 
     def prefetch(
         self,
@@ -259,92 +178,34 @@ class Collector:
         self.complete(shown, Author.GUIDE)
         return [self.policy.decode(draft.ids, self.policy.context(draft.prompt_ids)) for draft in shown]
 
+    def _by_start(
+        self,
+        drafts: Sequence[Draft],
+        update: int,
+        numbers: Sequence[int],
+        places: Sequence[int],
+        row: Algorithm,
+    ) -> Rollout:
+        """What the policy's frozen start writes for some of the prompts; its tokens are booked as the policy's."""
+        assert self.start is not None, "given where a run trains"
+        before = Counter(self.start.sampled)
+        with self.start.policy.running():
+            samples = [drafts[place].sample for place in places]
+            rollout = self.start.collect(samples, row, update, numbers=[numbers[place] for place in places])
+        self.sampled += self.start.sampled - before
+        return rollout
+
     def _drafts(self, samples: Sequence[Sample], update: int, numbers: Sequence[int]) -> list[Draft]:
-        return [opened(self, sample, update, n) for n, sample in zip(numbers, samples, strict=True)]
+        """The prompt of each sample, and nothing written yet."""
+        return [self._opened(sample, update, n) for n, sample in zip(numbers, samples, strict=True)]
 
-    def _switches(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[int]:
-        assert row.script.rollin is not None, "asked for where it is set"
-        return draw_switches(drafts, row, progress, partial(self._lengths, row.script.rollin))
-
-    def _lengths(self, author: Author, drafts: Sequence[Draft]) -> list[int]:
-        """How many tokens each text of an author has, or may have where that is not known yet."""
-        if self.dialogue is not None:
-            return [self.dialogue.most_turns] * len(drafts)
-        limit, writer = self.config.limit(author), self.writers[author]
-        if not isinstance(writer, ForeseeingWriter):
-            return [limit] * len(drafts)
-        known = writer.lengths(drafts, [limit] * len(drafts))
-        return [limit if length is None else length for length in known]
-
-    def _add(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> None:
-        """Let one author continue those drafts that have a limit above 0."""
-        most = self.config.limit(author)
-        chosen = [(draft, min(limit, most)) for draft, limit in zip(drafts, limits, strict=True) if limit > 0]
-        if not chosen:
-            return
-        parts = self._written(author, [draft for draft, _ in chosen], [limit for _, limit in chosen])
-        for (draft, _), part in zip(chosen, parts, strict=True):
-            draft.add(author, part)
-
-    def _written(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> Sequence[Passage]:
-        """What an author adds to each draft, in a dialogue at most one turn; its tokens are booked."""
-        parts = self.writers[author].write(drafts, limits)
-        if author is not Author.REFERENCE:
-            parts = parts if self.dialogue is None else list(map(self.dialogue.turn, drafts, parts))
-            self.sampled[author] += sum(part.booked for part in parts)
-        return parts
-
-
-def given_pairs(collector: Collector, drafts: Sequence[Draft]) -> list[Draft]:
-    """The preferred and the rejected text of each draft's sample, one after the other."""
-    episodes = members(drafts, 2)
-    given = [episode.branch(episode.seed) for episode in episodes]
-    for rejected in given[1::2]:
-        rejected.sample = replace(rejected.sample, references=(str(rejected.sample.rejected),))
-    collector.complete(given, Author.REFERENCE)
-    for episode, side in zip(episodes, given, strict=True):
-        # The sample stays that of the data: its reference is the preferred text.
-        side.sample = episode.sample
-    return given
-
-
-def opened(collector: Collector, sample: Sample, update: int, index: int) -> Draft:
-    """The draft of a sample: its prompt, and nothing written yet."""
-    # Here, so that rewards and metrics read the same text that is learned from.
-    references = tuple(collector.policy.until_end(text) for text in sample.references)
-    rejected = None if sample.rejected is None else collector.policy.until_end(sample.rejected)
-    sample = replace(sample, references=references, rejected=rejected)
-    ids = prompt_tokens(collector.policy, sample, collector.config.max_prompt_tokens)
-    return Draft(sample, ids, episode_seed(collector.seed, update, index))
-
-
-def episode_seed(seed: int, update: int, number: int) -> int:
-    """Of the episodes of one sample of an update."""
-    return seeding.derive(seed, "episode", update, number)
-
-
-def examples_apart(opened: Sequence[Draft]) -> list[Draft]:
-    """What a reward that learns is shown one text for: each prompt, with a seed of its own."""
-    return [draft.branch(seeding.derive(draft.seed, "example")) for draft in opened]
-
-
-def begun_apart(drafts: Sequence[Draft], row: Algorithm) -> Sequence[Draft]:
-    """What has a beginning of its own: each group, or each of its members."""
-    return drafts if row.help.shared else members(drafts, row.group_size)
-
-
-def finished_apart(begun: Sequence[Draft], row: Algorithm) -> list[Draft]:
-    """The episodes of those beginnings, one after another."""
-    return members(begun, row.group_size if row.help.shared else 1)
-
-
-def members(drafts: Sequence[Draft], group_size: int) -> list[Draft]:
-    """Each draft ``group_size`` times, with seeds of their own."""
-    return [
-        draft.branch(seeding.derive(draft.seed, "member", member))
-        for draft in drafts
-        for member in range(group_size)
-    ]
+    def _opened(self, sample: Sample, update: int, index: int) -> Draft:
+        # Here, so that rewards and metrics read the same text that is learned from.
+        references = tuple(self.policy.until_end(text) for text in sample.references)
+        rejected = None if sample.rejected is None else self.policy.until_end(sample.rejected)
+        sample = replace(sample, references=references, rejected=rejected)
+        ids = prompt_tokens(self.policy, sample, self.config.max_prompt_tokens)
+        return Draft(sample, ids, episode_seed(self.seed, update, index))
 
 
 def _require(row: Algorithm, samples: Sequence[Sample], authors: set[Author]) -> None:

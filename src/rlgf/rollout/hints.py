@@ -95,15 +95,24 @@ class HintGiver:
         sample = draft.sample
         if hint.ask is not None:
             known = sample.references[0] if sample.references else ""
+            if hint.author is Author.POLICY:
+                known = self._known(sample, hint.ask, known)
             sample = self._retold(sample, hint.ask, reference=known)
         ids = draft.prompt_ids if hint.ask is None else self._ids(sample)
         return Draft(sample, ids, seeding.derive(draft.seed, "hint"))
+
+    def _known(self, sample: Sample, ask: str, reference: str) -> str:
+        """As much of the reference as the policy has room for beside the problem and what it is asked."""
+        asked, ids = self._retold(sample, ask, reference=""), self.policy.encode(reference)
+        room = max(self._limit - len(self.policy.codec.encode_prompt(asked.prompt)), 0)
+        return reference if len(ids) <= room else self._text(ids[:room])
 
     def _given(self, draft: Draft, hint: Hint, tier: Tier | None) -> list[int]:
         """The tokens of a text that is there already, with its end."""
         column = hint.column if tier is None else tier.column
         if column is not None:
-            text = str(draft.sample.columns.get(column) or "")
+            value = draft.sample.columns.get(column)
+            text = "" if value is None else str(value)
         else:
             references = draft.sample.references
             text = references[seeding.derive(draft.seed, "hint") % len(references)]
@@ -111,7 +120,8 @@ class HintGiver:
         return whole.ids if text else []
 
     def _fitted(self, draft: Draft, hint: Hint, text: str) -> HintedPrompt | None:
-        """The prompt with as much of a hint as there is room for; None where that is nothing."""
+        """The prompt with as much of a hint as there is room for; None where that is nothing, or the prompt is cut: with
+        a hint it would tell what it does not tell without one."""
         sample, most = draft.sample, self.config.max_hint_tokens
         bare = len(self.policy.codec.encode_prompt(sample.prompt))
         empty = len(self.policy.codec.encode_prompt(self._retold(sample, hint.template, hint="").prompt))
@@ -120,8 +130,10 @@ class HintGiver:
                 f"the template of hints takes {empty - bare} tokens, and 'rollout.max_hint_tokens' {most} leave no room "
                 "for a hint: raise it."
             )
+        if bare > self.config.max_prompt_tokens:
+            return None
         room = min(most - (empty - bare), self.config.max_prompt_tokens + most - empty)
-        text = self.policy.decode(self.policy.encode(text)[: max(room, 0)]).rstrip("\ufffd")
+        text = self._text(self.policy.encode(text)[: max(room, 0)])
         if not text:
             return None
         told = self._retold(sample, hint.template, hint=text)
@@ -139,5 +151,13 @@ class HintGiver:
         return replace(sample, prompt=filled(template, prompt=body, **parts) + sample.cue, messages=())
 
     def _ids(self, sample: Sample) -> list[int]:
-        limit = self.config.max_prompt_tokens + self.config.max_hint_tokens
-        return self.policy.encode_prompt(sample.prompt, limit, sample.cue)
+        return self.policy.encode_prompt(sample.prompt, self._limit, sample.cue)
+
+    @property
+    def _limit(self) -> int:
+        """The most tokens that a prompt has with a hint in it, or that a question for a hint has."""
+        return self.config.max_prompt_tokens + self.config.max_hint_tokens
+
+    def _text(self, ids: list[int]) -> str:
+        """What tokens say, without half a character at their end."""
+        return self.policy.decode(ids).rstrip("\ufffd")

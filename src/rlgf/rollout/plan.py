@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,17 +10,20 @@ from rlgf import seeding
 from rlgf.algorithms import Algorithm, AnyAlgorithm
 from rlgf.guides.base import Request
 from rlgf.rollout.branching import branch_points, branches_of
-from rlgf.rollout.collector import (
+from rlgf.rollout.config import RolloutConfig
+from rlgf.rollout.help import draw_switches
+from rlgf.rollout.members import (
     begun_apart,
     episode_seed,
     examples_apart,
     finished_apart,
     members,
 )
-from rlgf.rollout.config import RolloutConfig
-from rlgf.rollout.help import draw_switches
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Sample
+
+_MOST_EPISODES = 20_000
+"""That a plan looks at one by one, which takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class UpdatePlan:
     row: Algorithm
     prompts: int
     asks: Sequence[Ask]
+    times: int = 1
+    """How many updates it stands for: itself, and those after it that are not looked at."""
 
     def of(self, author: Author) -> list[Ask]:
         return [ask for ask in self.asks if ask.author is author]
@@ -52,7 +58,7 @@ class UpdatePlan:
 def planned(
     algorithm: AnyAlgorithm, config: RolloutConfig, updates: int, seed: int, samples: int, turns: int = 1
 ) -> Iterator[UpdatePlan]:
-    """Every update of a run, as its own draws will have it.
+    """The updates of a run, as its own draws will have them; of a long run evenly spread ones.
 
     Which rows run, which episodes have a roll-in and how long it may be are known before the run. That a text
     ends early is not, nor is which prompts open a gate or how much help they are found to need: all are taken to ask
@@ -65,7 +71,9 @@ def planned(
         turns: of a dialogue at most; 1 without an environment.
     """
     unvalued = samples or updates * config.episodes
-    for update in range(updates):
+    step = math.ceil(updates * config.episodes / _MOST_EPISODES)
+    for update in range(0, updates, step):
+        times = min(step, updates - update)
         row = algorithm.at(update, update / updates, seed)
         prompts = config.prompts(row)
         # Where a pass over the data ends and the next one begins, a prompt may come twice before its value is known.
@@ -73,8 +81,8 @@ def planned(
         new = prompts if unvalued >= prompts else min(prompts, twice)
         asks = update_asks(row, config, prompts, update, update / updates, seed, new, turns)
         if row.start_value is not None:
-            unvalued = max(unvalued - prompts, 0)
-        yield UpdatePlan(row, prompts, asks)
+            unvalued = max(unvalued - times * prompts, 0)
+        yield UpdatePlan(row, prompts, asks, times)
 
 
 def update_asks(

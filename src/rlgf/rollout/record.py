@@ -165,8 +165,9 @@ class PromptRecord:
                 rows[place] = self[place]._replace(start_value=value)
         if row.help.success is None or scored.rewards is None or rollout.index is None:
             return PromptRecord(rows)
-        rollin = row.script.rollin
-        begun = rollout.lengths * 0 if rollin is None else rollout.written_by(rollin).sum(dim=1)
+        # Who goes on with its own beginning has had no help.
+        helper = None if row.script.rollin is row.script.rollout else row.script.rollin
+        begun = rollout.lengths * 0 if helper is None else rollout.written_by(helper).sum(dim=1)
         limits = begun + rollout.hint_tokens if rollout.help_limit is None else rollout.help_limit
         # With its template a hint may be longer than the text that it was taken from.
         given = begun + torch.minimum(rollout.hint_tokens.clamp(min=0), limits).maximum(rollout.hinted.long())

@@ -20,10 +20,10 @@ def rescored(rollout: Rollout, policy: LanguageModel, config: RolloutConfig) -> 
 
     So ratios, the KL penalty and the entropy are all of one model, and an unchanged policy has ratio 1 and KL 0.
     """
-    by_policy = rollout.written_by(Author.POLICY)
+    by_policy, engine = rollout.written_by(Author.POLICY), rollout.sampled_logprobs
     if not by_policy.any():
-        return rollout
-    engine = rollout.sampled_logprobs
+        # The shares of other processes may have tokens of the policy's, and all must have the same fields.
+        return replace(rollout, engine_logprobs=engine)
     with policy.running() as model:
         found = score_logprobs(model, rollout, config.sampling, policy.end_ids, config.max_batch_tokens)
     trainer = torch.where(by_policy, found, engine)
@@ -36,7 +36,7 @@ def require_same_weights(rollout: Rollout, largest_gap: float) -> None:
         UserError: the two log-probabilities of a rescored rollout differ too much for the engine to have written with
             the model's weights.
     """
-    if rollout.engine_logprobs is None:
+    if rollout.engine_logprobs is None or not rollout.written_by(Author.POLICY).any():
         return
     gap = float(gaps(rollout).mean())
     # Written so that a gap that is no number is refused, too.

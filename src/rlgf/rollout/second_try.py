@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from rlgf import seeding
 from rlgf.algorithms import Algorithm
 from rlgf.algorithms.hint import Tier
 from rlgf.rollout.assembly import assemble
 from rlgf.rollout.candidates import Rewards
+from rlgf.rollout.episodes import EpisodeWriter
 from rlgf.rollout.help import positions
 from rlgf.rollout.writers import Draft
-
-if TYPE_CHECKING:
-    from rlgf.rollout.collector import Collector
 
 
 @dataclass(frozen=True)
 class SecondTry:
     """Writes the groups of a row whose gate looks at the group."""
 
-    collector: Collector
+    writer: EpisodeWriter
     row: Algorithm
     progress: float
     rewards: Rewards
@@ -30,9 +28,7 @@ class SecondTry:
         """Finished episodes, the row's ``group_size`` one after another for each draft."""
         row, gate = self.row, self.row.help.gate
         assert gate is not None, "looked at, so there is one"
-        own = self.collector.episodes(
-            [draft.branch(draft.seed) for draft in drafts], row.alone, self.progress
-        )
+        own = self.writer.episodes([draft.branch(draft.seed) for draft in drafts], row.alone, self.progress)
         opened = []
         for number, rate in enumerate(self._rates(own)):
             if gate.opens(rate):
@@ -50,9 +46,9 @@ class SecondTry:
         After the last tier a group stays as that left it.
         """
         size = self.row.group_size
-        for tier in self.row.tiers:
+        for rank, tier in enumerate(self.row.tiers):
             parts = [drafts[number].branch(drafts[number].seed) for number in opened]
-            places = self._again(own, parts, opened, tier)
+            places = self._again(own, parts, opened, tier, rank)
             won: dict[int, list[bool]] = {number: [] for number in opened}
             groups = [place // size for place in places]
             for number, success in zip(
@@ -63,7 +59,12 @@ class SecondTry:
             opened = [number for number in opened if sum(won[number]) <= enough * len(won[number])]
 
     def _again(
-        self, own: list[Draft], drafts: Sequence[Draft], opened: Sequence[int], tier: Tier | None = None
+        self,
+        own: list[Draft],
+        drafts: Sequence[Draft],
+        opened: Sequence[int],
+        tier: Tier | None = None,
+        rank: int = 0,
     ) -> list[int]:
         """Write those members of some groups again that are to have help, in place of what they were.
 
@@ -71,27 +72,35 @@ class SecondTry:
             own: the episodes of all groups.
             drafts: one for each of the groups.
             opened: the groups' numbers.
+            rank: how many tiers were tried before this one.
 
         Returns:
             Which episodes have been written again.
         """
         row, size = self.row, self.row.group_size
-        begun = self.collector.begun(drafts, row, self.progress, tier)
-        # What begins with nothing after a prompt without a hint is not helped, and stays as it was.
+        begun = self.writer.begun(drafts, row, self.progress, tier)
+        # The draws of a text that failed would make the next one fail where it reads alike.
+        begun = [draft.branch(seeding.derive(draft.seed, "again", rank)) for draft in begun]
         each = size if row.help.shared else 1
-        helped = [place for place, draft in enumerate(begun) if draft.ids or draft.hint]
+        firsts = [opened[place * each // size] * size + place * each % size for place in range(len(begun))]
+        # What begins with nothing after a prompt without a hint, or with one that has been tried, stays as it was.
+        helped = [
+            place
+            for place, draft in enumerate(begun)
+            if draft.ids or (draft.hint and draft.hint != own[firsts[place]].hint)
+        ]
         searched = row.help.length.by == "trial" and tier is None
         write = self._shortest if searched else self._finished
         again = write([begun[place] for place in helped])
         places: list[int] = []
         for number, place in enumerate(helped):
-            first = opened[place * each // size] * size + place * each % size
+            first = firsts[place]
             own[first : first + each] = again[number * each : (number + 1) * each]
             places += range(first, first + each)
         return places
 
     def _finished(self, begun: Sequence[Draft]) -> list[Draft]:
-        return self.collector.finished(begun, self.row)
+        return self.writer.finished(begun, self.row)
 
     def _shortest(self, begun: Sequence[Draft]) -> list[Draft]:
         """The episodes after the shortest beginning that a bisection finds long enough, or after the last one tried.
@@ -105,11 +114,12 @@ class SecondTry:
         ranges = [positions(draft, law, self.progress) for draft in begun]
         found: list[list[Draft]] = [[] for _ in begun]
         enough = [False] * len(begun)
-        for _ in range(law.tries):
+        for trial in range(law.tries):
             under_way = [number for number, range_ in enumerate(ranges) if range_]
             if not under_way:
                 break
-            parts = [begun[number].branch(begun[number].seed) for number in under_way]
+            seeds = [seeding.derive(begun[number].seed, "trial", trial) for number in under_way]
+            parts = [begun[number].branch(seed) for number, seed in zip(under_way, seeds, strict=True)]
             middles = [ranges[number][(len(ranges[number]) - 1) // 2] for number in under_way]
             for part, middle in zip(parts, middles, strict=True):
                 part.cut(middle)
@@ -136,6 +146,6 @@ class SecondTry:
         assert success is not None, "said where there is a gate"
         if not episodes:
             return []
-        finished = assemble(episodes, groups, self.collector.policy, self.row.script)
+        finished = assemble(episodes, groups, self.writer.policy, self.row.script)
         won: list[bool] = (self.rewards(finished) >= success).tolist()
         return won

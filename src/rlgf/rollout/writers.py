@@ -235,6 +235,7 @@ class GuideWriter:
                 prefix=draft.told.prompt + written.rstrip("\ufffd"),
                 max_new_tokens=limit,
                 seed=seeding.derive(draft.turn_seed, "guide"),
+                episode=seeding.derive(draft.seed, "guide"),
                 prompt_ids=tuple(draft.prompt_ids),
                 written_ids=tuple(draft.ids),
                 told_tokens=draft.told_tokens,

@@ -12,6 +12,7 @@ from transformers import TrainerState
 from rlgf import checks, distributed, seeding
 from rlgf.config import Config
 from rlgf.environments import Environment, EnvironmentConfig
+from rlgf.errors import UserError
 from rlgf.evaluation.evaluator import Evaluator
 from rlgf.guides import (
     Guide,
@@ -62,10 +63,10 @@ class Parts:
     def data(self) -> str:
         """What is compared of the training data where two are to be the same: their number, and up to 64 of them."""
         count = len(self.train)
-        some = [self.train[number] for number in range(0, count, math.ceil(count / 64))]
-        return (
-            f"{count} samples ({digest([[sample.prompt, list(sample.references)] for sample in some])[:16]})"
-        )
+        # As the task has them: a chat template may write the day's date into its prompts.
+        some = [self.train.samples[number] for number in range(0, count, math.ceil(count / 64))]
+        told = [[one.prompt or one.messages or "", list(one.references)] for one in some]
+        return f"{count} samples ({digest(told)[:16]})"
 
     def tell_rewards(self, updates: int, samples: int) -> None:
         """How far the run is, for rewards that ask."""
@@ -114,6 +115,8 @@ def build_parts(
     checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if given.get(s) is None]))
     if policy is None:
         memory.require_room(config, trains=not evaluates, adam=optimizer is None)
+    elif short := checks.too_short_for(policy.model.config, config):
+        raise UserError(short)
     if config.sampler.server is not None:
         require_server(config.sampler, sum(config.rollout.room(config.algorithm)))
     # What follows they do together, where they share the weights.
@@ -126,7 +129,7 @@ def build_parts(
         if environment is not None:
             check_dialogues(policy_template(config, policy), data.train)
         reward, judge = scorers(config, reward, data.train, in_turns=environment is not None)
-    begun = load_policy(config, policy, data.train)
+    begun = load_policy(config, policy, data.train, evaluates=evaluates)
     with distributed.main_first():
         models = load_models(config, begun, data.train, evaluates=evaluates)
         if isinstance(reward, PolicyReadingReward):

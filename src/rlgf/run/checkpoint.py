@@ -193,4 +193,5 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.glob("*") if p.is_dir() and re.fullmatch(r"\d{6,}", p.name))
+    found = (path for path in root.glob("*") if path.is_dir() and re.fullmatch(r"\d{6,}", path.name))
+    return sorted(found, key=lambda path: int(path.name))

@@ -146,19 +146,34 @@ def _one_reward(reward: Any) -> Reward | None:
     return reward  # type: ignore[no-any-return]  # a callable
 
 
+_TAKEN = ("r", "lora_alpha", "target_modules")
+_IDLE = (
+    *("fan_in_fan_out", "task_type", "inference_mode", "auto_mapping", "base_model_name_or_path", "revision"),
+    "peft_version",
+)
+"""Fields of a `peft.LoraConfig` that the model settles, or that say nothing of an adapter that is yet to be trained."""
+
+
 def adapter_settings(config: Any) -> dict[str, Any]:
     """What a recipe says of the adapter that a `peft.LoraConfig` describes.
 
     Raises:
         UserError: it is none, or asks for something that a run cannot do.
     """
-    if not hasattr(config, "lora_dropout"):
+    if getattr(config, "peft_type", None) != "LORA":
         raise UserError(f"'peft_config' must be a peft.LoraConfig (it is a {type(config).__name__}).")
     if config.lora_dropout:
         raise UserError(
             f"'peft_config' has lora_dropout {config.lora_dropout}: with dropout an unchanged policy would have ratios "
             "other than 1; set it to 0."
         )
+    usual = type(config)().to_dict()
+    for name, value in config.to_dict().items():
+        if name not in (*_TAKEN, *_IDLE) and value != usual[name]:
+            raise UserError(
+                f"'peft_config' has {name} {value!r:.60}, and of it a run takes r, lora_alpha and target_modules alone: "
+                "leave it out."
+            )
     targets = config.target_modules
     layers = None if targets in (None, "all-linear") else targets
     if isinstance(layers, str):

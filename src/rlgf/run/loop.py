@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainerControl
 
@@ -27,11 +27,9 @@ from rlgf.run.model_card import write_model_card
 from rlgf.run.samples_log import SamplesLog
 from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
+from rlgf.run.steps import Steps
 from rlgf.run.warnings import Found, Watch
 from rlgf.run.whole_folder import full_disk_named
-
-if TYPE_CHECKING:
-    from rlgf.run.trainer import Trainer
 
 Totals = dict[str, dict[str, float]]
 
@@ -39,7 +37,7 @@ Totals = dict[str, dict[str, float]]
 class TrainingLoop:
     """Runs all updates of a trainer; whatever ends them, the last finished one is saved."""
 
-    def __init__(self, trainer: Trainer, *, resume: bool) -> None:
+    def __init__(self, trainer: Steps, *, resume: bool) -> None:
         """Bring all processes to the same beginning: that of the run, or the main process's newest checkpoint.
 
         Raises:

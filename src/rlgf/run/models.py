@@ -10,6 +10,7 @@ import torch
 
 from rlgf import distributed
 from rlgf.config import Config
+from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
 from rlgf.models import checkpointing, hollow, sharding
 from rlgf.models.critic import Critic, build_critic
@@ -45,8 +46,12 @@ class Start:
     in_main: bool
 
 
-def load_policy(config: Config, given: LanguageModel | None, train: Prompted) -> Start:
-    """The policy and its frozen start; processes that will share their weights load them in the main one alone."""
+def load_policy(config: Config, given: LanguageModel | None, train: Prompted, *, evaluates: bool) -> Start:
+    """The policy and its frozen start; processes that will share their weights load them in the main one alone.
+
+    Raises:
+        UserError: it cannot be loaded, or has weights that are not finite, or is to be trained in half precision.
+    """
     # A model's own code need not be there in another process, to which the model would come as a pickle.
     in_main = given is None and sharding.wanted() and not config.policy.trust_remote_code
 
@@ -59,7 +64,10 @@ def load_policy(config: Config, given: LanguageModel | None, train: Prompted) ->
                 config.policy.source, texts, torch.device("cpu") if in_main else None
             )
         require_finite_weights("the policy", policy.model.named_parameters())
-        return _with_reference(policy, config)
+        policy, reference = _with_reference(policy, config)
+        if not evaluates:
+            _require_precise(policy)
+        return policy, reference
 
     if in_main:
         return Start(*hollow.from_main(build, lambda pair: [one.model for one in pair]), in_main)
@@ -103,6 +111,19 @@ def build_critics(config: Config, models: Models) -> dict[str, Critic]:
             from_main=models.in_main,
         )
     return critics
+
+
+def _require_precise(policy: LanguageModel) -> None:
+    """
+    Raises:
+        UserError: weights that are to be trained are in half precision.
+    """
+    coarse = next((weight.dtype for weight in policy.trained if torch.finfo(weight.dtype).bits < 32), None)
+    if coarse is not None:
+        raise UserError(
+            f"'policy' has weights in {str(coarse).removeprefix('torch.')}, whose rounding swallows small updates: give "
+            "policy.float(), or load it with dtype='float32'; to measure it and not train it, pass evaluates=True."
+        )
 
 
 def _with_reference(policy: LanguageModel, config: Config) -> tuple[LanguageModel, LanguageModel]:

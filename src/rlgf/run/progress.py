@@ -64,7 +64,8 @@ class Progress:
             seconds: that it took.
         """
         coefficients = self.kl_coefficients
-        if row.needs_reward:
+        # Where the policy wrote nothing its KL is not known.
+        if row.needs_reward and experience.scored.rollout.written_by(Author.POLICY).any():
             next_one = row.kl.next(experience.kl_coefficient, mean_kl(experience.scored))
             coefficients = {**coefficients, row.name: next_one}
         update = self.update + 1

@@ -10,6 +10,10 @@ from accelerate.tracking import GeneralTracker
 
 COLUMNS = ("update", "prompt", "completion", "reward")
 """Of the table of a validation's texts."""
+_ESCAPES = str.maketrans(
+    {sign: f"&#{ord(sign)};" for sign in "&<>|`![]()*_\\~#"} | {"\n": "<br>", "\r": "<br>"}
+)
+"""Whatever means something in Markdown or HTML, as an entity."""
 
 
 def describe_run(tracker: GeneralTracker, recipe: Mapping[str, Any], text: str) -> None:
@@ -51,9 +55,7 @@ def _written(tracker: Any, name: str, text: str, step: int) -> None:
 def _cell(value: Any) -> str:
     """For a table in Markdown: nothing in a text may end its cell or be markup."""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    for sign, entity in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;"), ("`", "&#96;"), ("\n", "<br>")):
-        text = text.replace(sign, entity)
-    return text
+    return text.replace("\r\n", "\n").translate(_ESCAPES)
 
 
 def _fields(section: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str | float | bool]]:

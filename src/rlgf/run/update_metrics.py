@@ -93,7 +93,7 @@ def _of_guide_scores(scored: Scored) -> dict[str, float]:
 def _of_engine(experience: Experience) -> dict[str, float]:
     """How far an engine that sampled is from the policy, in nats per token, and what that weighs."""
     rollout = experience.rollout
-    if rollout.engine_logprobs is None:
+    if rollout.engine_logprobs is None or not rollout.written_by(Author.POLICY).any():
         return {}
     gap = gaps(rollout)
     found = {"sampler_gap": float(gap.mean()), "sampler_gap_max": float(gap.max())}

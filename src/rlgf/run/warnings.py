@@ -86,7 +86,7 @@ def kl_growing(history: History) -> str | None:
 def entropy_collapsed(history: History) -> str | None:
     """The entropy is a small part of what it was at first."""
     entropy = history.series("entropy")
-    if len(entropy) <= _SHORT or entropy[-1] > 0.1 * entropy[0]:
+    if len(entropy) <= _SHORT or entropy[0] <= 0 or entropy[-1] > 0.1 * entropy[0]:
         return None
     return (
         f"The entropy has fallen from {entropy[0]:.2g} to {entropy[-1]:.2g} nats per token, so the policy explores "
@@ -161,10 +161,13 @@ def judge_falling(history: History) -> str | None:
 
 def guide_silent(history: History) -> str | None:
     """Many of the guide's answers say nothing."""
-    calls, empty = (sum(history.series(f"guide_{name}")[-_SHORT:]) for name in ("calls", "empty"))
+    calls, cached, empty = (
+        sum(history.series(f"guide_{name}")[-_SHORT:]) for name in ("calls", "cached", "empty")
+    )
+    answers = calls + cached  # an empty one is counted wherever it came from
     blank = history.series("guide_blank")[-_SHORT:]
-    if calls >= 20 and empty >= 0.2 * calls:
-        said = f"{empty / calls:.0%} of the guide's last {calls:.0f} answers had no text"
+    if answers >= 20 and empty >= 0.2 * answers:
+        said = f"{empty / answers:.0%} of the guide's last {answers:.0f} answers had no text"
     elif len(blank) == _SHORT and min(blank) >= 0.2:
         said = f"In each of the last {_SHORT} updates at least {min(blank):.0%} of the guide's beginnings had no text"
     else:

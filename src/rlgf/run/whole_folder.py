@@ -25,7 +25,8 @@ def full_disk_named(folder: Path, what: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         # Libraries hide the cause of a failed write behind errors of their own.
-        if "No space left" in str(error) or shutil.disk_usage(folder.parent).free < 2**20:
+        full = any(said in str(error) for said in ("No space left", "Disk quota exceeded"))
+        if full or shutil.disk_usage(folder.parent).free < 2**20:
             raise UserError(
                 f"the disk is full: {what} could not be written to {folder}; earlier checkpoints are "
                 "untouched: free some space and run with --resume."

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, overload, runtime_checkable
 
 from pydantic import ValidationError
 
 from rlgf.errors import UserError, misfit, nearest
 from rlgf.registry import resolve
-from rlgf.types import Sample, is_unicode
+from rlgf.types import Message, Sample, is_unicode
 
 SPLITS = ("train", "validation", "test")
 
@@ -29,6 +30,34 @@ class Task(Protocol):
     def load(self, split: str) -> Sequence[Sample]:
         """The samples of 'train', 'validation' or 'test', always in the same order."""
         ...
+
+
+class LazySamples(Sequence[Sample], ABC):
+    """Samples that are made when they are asked for."""
+
+    @abstractmethod
+    def sample(self, number: int) -> Sample:
+        """The sample of a place, from 0."""
+
+    @abstractmethod
+    def place(self, number: int) -> str:
+        """What a message to the user calls a sample, such as its file and line."""
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self.sample(index % len(self))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return map(self.sample, range(len(self)))
 
 
 def require_task(task: Any, what: str) -> Task:
@@ -86,9 +115,19 @@ def check_sample(sample: Any, place: str) -> None:
     texts = sample.references
     if not isinstance(texts, list | tuple):
         raise UserError(f"{place}: 'references' must be a tuple of texts (it is {texts!r:.60}).")
-    for name, text in (("prompt", sample.prompt), *(("references", text) for text in texts)):
+    named = [("prompt", sample.prompt), ("cue", sample.cue), *(("references", text) for text in texts)]
+    if sample.rejected is not None:
+        named.append(("rejected", sample.rejected))
+    messages = sample.messages
+    if not isinstance(messages, list | tuple) or not all(isinstance(one, Message) for one in messages):
+        raise UserError(
+            f"{place}: 'messages' must be a tuple of rlgf.types.Message (it is {messages!r:.60})."
+        )
+    named += [("messages", part) for one in messages for part in (one.role, one.content)]
+    for name, text in named:
         if not isinstance(text, str):
-            kind = "a text (it is" if name == "prompt" else "a tuple of texts (one is"
+            several = name in ("references", "messages")
+            kind = "a tuple of texts (one is" if several else "a text (it is"
             raise UserError(f"{place}: '{name}' must be {kind} {text!r:.60}).")
         if not is_unicode(text):
             raise UserError(
@@ -127,7 +166,10 @@ def check_options(factory: Callable[..., Any], options: Mapping[str, Any], what:
     Raises:
         UserError: an option is not known or is missing.
     """
-    parameters = inspect.signature(factory).parameters.values()
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # compiled, and says nothing about what it takes
+        raise UserError(f"{what} does not say what it takes: name a class or function of your own.") from None
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     names = [p.name for p in named]
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):

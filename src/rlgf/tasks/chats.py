@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import overload
 
 from rlgf.chat import ChatTemplate
-from rlgf.tasks.base import Task, check_sample, load_split
+from rlgf.tasks.base import LazySamples, Task, check_sample, load_split
 from rlgf.tasks.source import CHECKED
 from rlgf.types import Sample
 
@@ -44,7 +43,7 @@ class PromptedTask:
         return self._template()
 
 
-class Prompted(Sequence[Sample]):
+class Prompted(LazySamples):
     """The samples of a `PromptedTask`."""
 
     def __init__(self, samples: Sequence[Sample], template: Callable[[], ChatTemplate], split: str) -> None:
@@ -55,29 +54,17 @@ class Prompted(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+    def sample(self, number: int) -> Sample:
         """
         Raises:
             UserError: see `PromptedTask.load`.
         """
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        sample = self.samples[index]
-        check_sample(sample, self.place(index % len(self)))
+        sample = self.samples[number]
+        check_sample(sample, self.place(number))
         if not sample.messages or sample.prompt:
             return sample
-        return replace(sample, prompt=self._template().prompt(sample.messages, self.place(index % len(self))))
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
+        return replace(sample, prompt=self._template().prompt(sample.messages, self.place(number)))
 
     def place(self, number: int) -> str:
-        """What a message to the user calls a sample."""
         place = getattr(self.samples, "place", None)
         return f"sample {number} of the task's split '{self._split}'" if place is None else str(place(number))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 from rlgf.errors import UserError, nearest
@@ -16,6 +14,8 @@ from rlgf.types import Sample
 
 _MISSING = "needs the package reasoning-gym: pip install 'rlgf[reasoning]'."
 _OURS = ("seed", "size")
+_MOST = 10_000_000
+"""Samples of a split."""
 _PATIENCE = 1000
 """So many problems in a row that were all there before end the search for a new one."""
 
@@ -50,14 +50,18 @@ class ReasoningTask:
         Raises:
             UserError: the package is missing, or the data set or an option is not known or does not fit.
         """
-        for name, count in (
-            ("train_samples", train_samples),
-            ("validation_samples", validation_samples),
-            ("test_samples", test_samples),
+        for name, text in (("dataset", dataset), ("prompt", prompt), ("response", response)):
+            if not isinstance(text, str):
+                raise UserError(f"task 'reasoning', option '{name}' (it is {text!r}): give a text.")
+        for name, number, least, most in (
+            ("train_samples", train_samples, 1, _MOST),
+            ("validation_samples", validation_samples, 1, _MOST),
+            ("test_samples", test_samples, 1, _MOST),
+            ("seed", seed, 0, 2**32 - 1),
         ):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
                 raise UserError(
-                    f"task 'reasoning', option '{name}' (it is {count!r}): give a number from 1 on."
+                    f"task 'reasoning', option '{name}' (it is {number!r}): give a number from {least} to {most:,}."
                 )
         self.dataset, self.seed, self.options = dataset, seed, options
         self.counts = {"test": test_samples, "validation": validation_samples, "train": train_samples}
@@ -178,22 +182,3 @@ def problems(dataset: str, options: Mapping[str, Any], seed: int = 0, size: int 
         raise UserError(
             f"task 'reasoning': the data set '{dataset}' refuses its options: {error}."
         ) from error
-
-
-@lru_cache(maxsize=64)
-def _verifying(dataset: str, options: str) -> Any:
-    return problems(dataset, json.loads(options))
-
-
-def verified(answer: str, dataset: str, options: Mapping[str, Any], entry: Mapping[str, Any]) -> float:
-    """What a data set's own verifier says of an answer, from 0 to 1; 0 where it fails on it.
-
-    Raises:
-        UserError: see `problems`.
-    """
-    try:
-        return float(_verifying(dataset, json.dumps(dict(options))).score_answer(answer, dict(entry)))
-    except UserError:
-        raise
-    except Exception:  # a text of any kind is put before it
-        return 0.0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import bisect
 import codecs
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from rlgf.errors import UserError
+from rlgf.tasks.base import LazySamples
 from rlgf.tasks.csvfiles import CsvFiles
 from rlgf.tasks.jsonfiles import JsonArray, JsonLines
 from rlgf.tasks.textfiles import opened
@@ -156,8 +157,8 @@ class TableRows:
         return f"{self._name}, row {number + 1}"
 
 
-class Samples(Sequence[Sample]):
-    """Samples that are made from their rows when they are asked for."""
+class Samples(LazySamples):
+    """Samples that are made from rows."""
 
     def __init__(self, rows: Rows, make: Callable[[Row, str], Sample]) -> None:
         self._rows = rows
@@ -166,27 +167,12 @@ class Samples(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+    def sample(self, number: int) -> Sample:
         """
         Raises:
             UserError: a row is not what the task's options say.
         """
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        number = index % len(self)
-        return self._make(self._rows[number], self._rows.place(number))
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
+        return self._make(self._rows[number], self.place(number))
 
     def place(self, number: int) -> str:
-        """What a message to the user calls a sample: its file and line."""
         return self._rows.place(number)

@@ -86,7 +86,9 @@ class BeamSampler:
         lengths = torch.tensor([len(prefix) for prefix in prefixes])
         limits = torch.full_like(lengths, limit)
         found: dict[int, Continuation] = {}
-        for rows in decoding_batches(model, lengths, limits, prompts, self.max_batch_tokens // self.beams):
+        for rows in decoding_batches(
+            model, lengths, limits, prompts, max(1, self.max_batch_tokens // self.beams)
+        ):
             chosen = rows.tolist()
             read = [(prefixes if prompts is None else prompts)[i] for i in chosen]
             left = prompts is None

@@ -1,0 +1,164 @@
+"""From drafts to finished episodes: the switch time first, then each author writes its own part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from rlgf.algorithms import Algorithm
+from rlgf.algorithms.hint import Tier
+from rlgf.guides.base import Guide
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.samplers import BuiltinSampler, Sampler
+from rlgf.rollout.candidates import Rewards, guide_writer
+from rlgf.rollout.config import RolloutConfig
+from rlgf.rollout.dialogue import Dialogue
+from rlgf.rollout.help import draw_again, draw_switches
+from rlgf.rollout.hints import HintGiver
+from rlgf.rollout.members import begun_apart, finished_apart, members
+from rlgf.rollout.writers import (
+    Draft,
+    ForeseeingWriter,
+    Passage,
+    PastWriter,
+    PolicyWriter,
+    ReferenceWriter,
+    Writer,
+)
+from rlgf.types import Author
+
+
+class EpisodeWriter:
+    """Lets a policy and, where the algorithm asks for one, a guide write episodes."""
+
+    def __init__(
+        self,
+        policy: LanguageModel,
+        guide: Guide | None,
+        config: RolloutConfig,
+        sampler: Sampler | None = None,
+        candidates: int = 1,
+        rewards: Rewards | None = None,
+        dialogue: Dialogue | None = None,
+    ) -> None:
+        """
+        Args:
+            sampler: where the policy's tokens come from; default: the policy itself.
+            candidates: how many texts the guide writes for each request.
+            rewards: pick one of several candidates.
+            dialogue: where an environment answers what is written.
+        """
+        self.policy = policy
+        self.guide = guide
+        self.sampler: Sampler = sampler or BuiltinSampler(policy, "policy", config.max_batch_tokens)
+        self.config = config
+        self.dialogue = dialogue
+        self.sampled: Counter[Author] = Counter()
+        """How many tokens the policy and the guide have sampled here so far, whatever became of them: a
+        roll-in that a group shares counts once, a text that was dropped or cut off counts whole."""
+        self.hints = HintGiver(policy, config)
+        self.writers: Mapping[Author, Writer] = {
+            Author.POLICY: PolicyWriter(self.sampler, config.sampling),
+            Author.REFERENCE: ReferenceWriter(policy),
+            Author.PAST: PastWriter(policy),
+            **({Author.GUIDE: guide_writer(guide, policy, candidates, rewards)} if guide is not None else {}),
+        }
+
+    def episodes(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[Draft]:
+        """Finished episodes, the row's ``group_size`` one after another for each draft."""
+        if row.from_pairs:
+            return self._given_pairs(drafts)
+        return self.finished(self.begun(drafts, row, progress), row)
+
+    def begun(
+        self, drafts: Sequence[Draft], row: Algorithm, progress: float, tier: Tier | None = None
+    ) -> Sequence[Draft]:
+        """What the episodes of some drafts begin with: one for each group, or for each of its members.
+
+        Args:
+            tier: which hint, of a row whose hints have tiers.
+        """
+        begun = begun_apart(drafts, row)
+        if row.script.hint is not None:
+            self.hints.give(begun, row, progress, self._written, tier)
+        if row.script.rollin is not None:
+            switches = self._switches(begun, row, progress)
+            if self.dialogue is not None:
+                write = partial(self._write_on, row.script.rollin)
+                self.dialogue.begin(begun, switches, row, progress, write)
+                return begun
+            self._add(row.script.rollin, begun, switches)
+            if row.help.length.whole:
+                for draft in begun:
+                    draft.help_limit = len(draft.ids)
+            # Where the policy ended its own roll-in the text is over: the loss judges that choice.
+            elif row.script.rollin is not Author.POLICY:
+                draw_again(begun, switches, row, progress)
+        return begun
+
+    def finished(self, begun: Sequence[Draft], row: Algorithm) -> list[Draft]:
+        """The episodes that go on from some beginnings, one after another for each."""
+        episodes = finished_apart(begun, row)
+        # Nothing is written after a whole text, also where the limit cut off its end.
+        open_ = [e for e in episodes if not (e.finished or (row.help.length.whole and e.ids))]
+        self.complete(open_, row.script.rollout)
+        return episodes
+
+    def complete(self, drafts: Sequence[Draft], author: Author) -> None:
+        """Let an author write each of some unfinished drafts to its end."""
+        # The data's own text stands as it is, answers included.
+        if self.dialogue is None or author is Author.REFERENCE:
+            self._write_on(author, drafts)
+        else:
+            turns = [self.dialogue.most_turns] * len(drafts)
+            self.dialogue.hold(drafts, turns, partial(self._write_on, author))
+
+    def _given_pairs(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """The preferred and the rejected text of each draft's sample, one after the other."""
+        episodes = members(drafts, 2)
+        given = [episode.branch(episode.seed) for episode in episodes]
+        for rejected in given[1::2]:
+            rejected.sample = replace(rejected.sample, references=(str(rejected.sample.rejected),))
+        self.complete(given, Author.REFERENCE)
+        for episode, side in zip(episodes, given, strict=True):
+            # The sample stays that of the data: its reference is the preferred text.
+            side.sample = episode.sample
+        return given
+
+    def _write_on(self, author: Author, drafts: Sequence[Draft]) -> None:
+        """Let an author write until it ends each text, or in a dialogue its turn."""
+        self._add(author, drafts, [self.config.max_response_tokens - len(draft.ids) for draft in drafts])
+
+    def _switches(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[int]:
+        assert row.script.rollin is not None, "asked for where it is set"
+        return draw_switches(drafts, row, progress, partial(self._lengths, row.script.rollin))
+
+    def _lengths(self, author: Author, drafts: Sequence[Draft]) -> list[int]:
+        """How many tokens each text of an author has, or may have where that is not known yet."""
+        if self.dialogue is not None:
+            return [self.dialogue.most_turns] * len(drafts)
+        limit, writer = self.config.limit(author), self.writers[author]
+        if not isinstance(writer, ForeseeingWriter):
+            return [limit] * len(drafts)
+        known = writer.lengths(drafts, [limit] * len(drafts))
+        return [limit if length is None else length for length in known]
+
+    def _add(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> None:
+        """Let one author continue those drafts that have a limit above 0."""
+        most = self.config.limit(author)
+        chosen = [(draft, min(limit, most)) for draft, limit in zip(drafts, limits, strict=True) if limit > 0]
+        if not chosen:
+            return
+        parts = self._written(author, [draft for draft, _ in chosen], [limit for _, limit in chosen])
+        for (draft, _), part in zip(chosen, parts, strict=True):
+            draft.add(author, part)
+
+    def _written(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> Sequence[Passage]:
+        """What an author adds to each draft, in a dialogue at most one turn; its tokens are booked."""
+        parts = self.writers[author].write(drafts, limits)
+        if author is not Author.REFERENCE:
+            parts = parts if self.dialogue is None else list(map(self.dialogue.turn, drafts, parts))
+            self.sampled[author] += sum(part.booked for part in parts)
+        return parts

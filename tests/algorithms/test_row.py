@@ -1,0 +1,28 @@
+"""What the fields of a row say by themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlgf.algorithms.row import Row
+from rlgf.algorithms.unguided import PPO
+
+
+def test_a_loss_that_reads_the_reference_has_one() -> None:
+    row = Row.model_validate(
+        {"name": "own", "terms": {"kl": {"loss": "kl"}, "nll": {"loss": "nll"}}, "advantage": None}
+    )
+    assert row.needs_reference
+
+
+@pytest.mark.parametrize("gae_lambda", ["adaptively", 1.5, -0.1, float("nan"), [0.5]])
+def test_a_lambda_is_a_number_up_to_1_or_adaptive(gae_lambda: object) -> None:
+    assert PPO.changed(gae_lambda="adaptive").gae_lambda == "adaptive"
+    with pytest.raises(ValueError, match="it must be a number from 0 to 1, or 'adaptive'"):
+        PPO.changed(gae_lambda=gae_lambda)
+
+
+def test_a_row_says_what_it_reads_also_where_its_fields_do_not_fit_together() -> None:
+    fields = {"name": "odd", "terms": [{"loss": "policy_gradient"}, {"loss": "nll"}, {"loss": "nll"}]}
+    assert list(Row(**fields).terms) == ["policy_gradient", "nll", "nll_3"]
+    assert "advantages" in Row(**fields).reads

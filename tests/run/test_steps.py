@@ -1,0 +1,67 @@
+"""The three steps of an update: what each takes, trains and reports."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+from counting_rewards import COUNTING
+
+from resume_script import toy_trainer
+from rlgf.algorithms import ALGORITHMS
+from rlgf.types import Author
+from training_toys import ROWS, build, same
+
+
+def test_a_batch_takes_one_sample_per_group() -> None:
+    trainer = build("grpo")
+    assert len(trainer.batch()) == 4
+    assert len(trainer.collect(trainer.batch(), ROWS["grpo"])) == 16
+
+
+def test_each_update_of_a_mixture_trains_the_critic_of_its_row() -> None:
+    trainer = build("d2lols")
+    critics = trainer.parts.updater.critics
+    assert set(critics) == {"guide", "policy"}
+    for critic in ("guide", "guide", "policy", "policy"):
+        before = {name: copy.deepcopy(module.state_dict()) for name, module in critics.items()}
+        trainer.step()
+        assert [n for n, module in critics.items() if not same(module.state_dict(), before[n])] == [critic]
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_a_step_reports_finite_numbers(algorithm: str) -> None:
+    given = algorithm == "offline-dpo"
+    trainer = build(algorithm, rollout={} if given else {"min_response_tokens": 3})
+    for _ in range(2):
+        row = trainer.row()
+        episodes = trainer.collect(trainer.batch(), row)
+        metrics = trainer.step()
+    assert metrics.pop("algorithm") == row.name
+    assert all(isinstance(value, float | int) and math.isfinite(value) for value in metrics.values())
+    assert metrics["response_tokens"] == pytest.approx(float(episodes.lengths.float().mean()))
+    assert 0 < metrics["seconds_learn"] < metrics["seconds"]
+    if row.needs_reward:
+        by_policy = int(episodes.written_by(Author.POLICY).sum())
+        # Of a group, a loss over pairs reads two whole texts; one with a term on roll-ins of others reads all of them.
+        read = metrics["learned_tokens"]
+        exact = algorithm not in ("luffy", "prefix-rft", "hpt", "uft") and not row.paired
+        assert read == by_policy if exact else 0 < read <= int(episodes.lengths.sum())
+        assert row.learned_reward or 0 <= metrics["reward"] <= 1
+        assert 0 < metrics["entropy"] < 2 * math.log(5)
+
+
+def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, reward={"name": COUNTING})
+    steps = [trainer.step() for _ in range(3)]
+    assert [step["reward"] for step in steps] == [0, 8, 16], "paid by what it knew before the update"
+    assert [step["seen"] for step in steps] == [8, 16, 24]
+    trainer.evaluate(Author.POLICY, "validation")
+    assert trainer.parts.assessor.state_dict()["reward"] == {"seen": 24}, "evaluation teaches it nothing"
+
+
+def test_a_reward_is_not_taught_where_it_is_not_asked(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, reward={"name": COUNTING}, algorithm="bc")
+    assert "seen" not in trainer.step()

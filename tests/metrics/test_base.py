@@ -10,6 +10,7 @@ import pytest
 from trl_rewards import LENGTHS, TEXTS
 
 from rlgf.errors import UserError
+from rlgf.evaluation.files import summarize
 from rlgf.metrics import MetricConfig, MetricResult, build_metrics, check_needs, measure
 from rlgf.types import Sample
 
@@ -41,7 +42,7 @@ def test_columns_reach_a_metric_and_its_answer_is_checked() -> None:
         {"n": MetricResult(math.nan)},
         {"n": MetricResult(1.0, [1.0])},
     ):
-        with pytest.raises(UserError, match="one finite number per text"):
+        with pytest.raises(UserError, match="one finite number .or None. per text"):
             measure({"own": lambda *_, wrong=wrong, **columns: wrong}, samples, ["x", "y"])
 
 
@@ -65,5 +66,14 @@ def test_metrics_take_what_they_name_and_answer_as_rewards_do() -> None:
         UserError, match=r"the metric 'wrong' takes 'completion', which is not given: did you mean"
     ):
         measure({"wrong": lambda completion: 0.0}, samples, TEXTS)
-    with pytest.raises(UserError, match="must return one finite number per text"):
-        measure({"wrong": lambda completions: [None, 1.0]}, samples, TEXTS)
+
+
+@pytest.mark.parametrize("answer", [[None, 1.0], MetricResult(None, [None, 1.0])])
+def test_a_text_that_a_metric_does_not_apply_to_has_none_and_counts_for_nothing(answer: Any) -> None:
+    samples = [Sample("a"), Sample("b")]
+    assert measure({"own": lambda completions: answer}, samples, ["x", "y"])["own"] == MetricResult(
+        1.0, [None, 1.0]
+    )
+    found = measure({"own": lambda completions: [None, None]}, samples, ["x", "y"])
+    assert found["own"] == MetricResult(None, [None, None])
+    assert summarize(samples, ["x", "y"], found).totals == {}

@@ -8,7 +8,7 @@ import pytest
 from trl_rewards import LENGTHS, said
 
 from rlgf.errors import UserError
-from rlgf.rewards import RewardInput, build_reward, score
+from rlgf.rewards import RewardInput, build_reward, checked_rewards, score
 
 
 def test_length_counts_the_words_over_the_target() -> None:
@@ -72,3 +72,13 @@ def as_a_metric(completions):
 
 def test_a_metric_of_that_kind_is_a_reward() -> None:
     assert said(build_reward("metric", {"metric": f"{__name__}:as_a_metric"})) == LENGTHS
+
+
+def where_there_is_text(completions):
+    return [float(len(text)) if text else None for text in completions]
+
+
+def test_a_text_that_a_metric_does_not_apply_to_is_not_paid() -> None:
+    reward = build_reward("metric", {"metric": f"{__name__}:where_there_is_text"})
+    total = checked_rewards(reward, RewardInput(["", ""], ["", "one"]))
+    assert total.isnan().tolist() == [True, False]

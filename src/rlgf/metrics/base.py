@@ -32,7 +32,7 @@ class MetricResult:
         return MetricResult(sum(said) / len(said) if said else None, list(values))
 
 
-Values = Mapping[str, MetricResult | list[float] | float]
+Values = Mapping[str, MetricResult | list[float] | list[float | None] | float]
 
 ARGUMENTS = ("prompts", "completions", "references")
 """What every metric is given. Columns of these names are not passed on."""
@@ -42,9 +42,9 @@ ARGUMENTS = ("prompts", "completions", "references")
 class Metric(Protocol):
     """A metric. It returns a `MetricResult` for each of its names: a total, and values per text.
 
-    For short, a list is the values per text, whose mean is the total, and a number is a total alone. The samples'
-    further columns come as keyword arguments, a list with one value per text (None where a sample has none). It is
-    called by keyword, with what it takes of these.
+    For short, a list is the values per text, whose mean is the total, and a number is a total alone. None stands for a
+    text that the metric does not apply to. The samples' further columns come as keyword arguments, a list with one value
+    per text (None where a sample has none). It is called by keyword, with what it takes of these.
     A metric may have an attribute ``needs``, a tuple of what each sample must have: ``"references"`` or the
     name of a column, a list of texts in either case.
     """
@@ -95,8 +95,8 @@ def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[s
         result = _result(value, count) if isinstance(key, str) else None
         if result is None:
             raise UserError(
-                f"the metric '{name}' must return one finite number per text or a finite total under '{key}' "
-                f"({count} texts)."
+                f"the metric '{name}' must return one finite number (or None) per text or a finite total under "
+                f"'{key}' ({count} texts)."
             )
         found[key] = result
     return found
@@ -109,14 +109,14 @@ def _result(value: Any, count: int) -> MetricResult | None:
     else:
         plain = value.tolist() if hasattr(value, "tolist") else value
         total, values = (None, plain) if isinstance(plain, list | tuple) else (plain, None)
-        if values is None and not _finite(total):
-            return None
-    if values is not None and (len(values) != count or not all(map(_finite, values))):
+    if total is not None and not _finite(total):
         return None
-    numbers = None if values is None else [float(number) for number in values if number is not None]
-    if total is None:
-        return None if numbers is None else MetricResult.mean(numbers)
-    return MetricResult(float(total), numbers) if _finite(total) else None
+    if values is None:
+        return None if total is None else MetricResult(float(total))
+    if len(values) != count or not all(one is None or _finite(one) for one in values):
+        return None
+    numbers = [None if one is None else float(one) for one in values]
+    return MetricResult.mean(numbers) if total is None else MetricResult(float(total), numbers)
 
 
 def _finite(number: Any) -> bool:

@@ -48,8 +48,8 @@ class MetricReward:
         self.metric = metric
         self.key = key
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
-        """The metric's value of each completion; see `Reward`.
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
+        """The metric's value of each completion, None where it does not apply to one; see `Reward`.
 
         Raises:
             UserError: the metric has no value for each text, or several and `key` names none of them.
@@ -69,4 +69,4 @@ class MetricReward:
                 f"reward 'metric', option 'key' (it is {self.key!r}): it must name one of the values that "
                 f"'{self.metric}' has for each text: {', '.join(of_text)}."
             )
-        return [float(value) for value in of_text[key] if value is not None]
+        return list(of_text[key])

@@ -36,3 +36,17 @@ def test_a_setting_has_a_picture_of_its_own_runs(
     assert (path.name, title) == ("toy-plain.png", "toy, plain")
     assert curves == {"ppo": CURVES["ppo"]}
     assert levels == {"guide": 0.7}
+
+
+def test_a_setting_without_a_reward_has_no_picture(comparison: Comparison) -> None:
+    runs = {("plain", name, 0): Finished({"kl": 0.1}, 1.0, [], [], {}) for name in ("ppo", "ppo++")}
+    assert draw_curves(comparison, runs, {"plain": {"guide": {"kl": 0.1}}}) == []
+
+
+def test_an_algorithm_without_a_reward_has_no_curve(comparison: Comparison) -> None:
+    runs = {
+        ("plain", "ppo", 0): Finished({}, 1.0, CURVES["ppo"][0], [], {}),
+        ("plain", "ppo++", 0): Finished({}, 1.0, [], [], {}),
+    }
+    (path,) = draw_curves(comparison, runs, {"plain": {"guide": {"kl": 0.1}}})
+    assert path.exists()

@@ -84,3 +84,28 @@ def test_algorithms_are_compared_by_the_judge_and_at_equal_kl(comparison: Compar
     assert ppo["reward at equal KL"] == pytest.approx(0.625)
     assert guided["reward at equal KL"] == pytest.approx(0.675)
     assert "Equal KL is 0.30 nats per token" in (comparison.results / "toy.md").read_text()
+
+
+def test_a_comparison_without_a_reward_is_a_table_without_one(comparison: Comparison) -> None:
+    tokens = {"policy": 9.0, "guide": 7.0}
+    runs = {
+        ("plain", name, 0): Finished({"kl": 0.1, "judge": 0.5}, 60.0, [], [], tokens)
+        for name in ("ppo", "ppo++")
+    }
+    page, _, table = write_tables(comparison, runs, {"plain": {}})
+    assert [row["who"] for row in json.loads(table.read_text())] == ["ppo", "ppo++"]
+    assert "| | seeds | kl | policy tokens |" in page.read_text()
+    assert ".png" not in page.read_text()
+
+
+def test_an_algorithm_without_a_reward_stands_beside_others(comparison: Comparison) -> None:
+    comparison = comparison.model_copy(update={"metrics": ("reward", "judge")})
+    runs = {
+        ("plain", "ppo", 0): judged([(0.0, 0.2), (0.1, 0.5)], reward=0.5, judge=0.6),
+        ("plain", "ppo++", 0): Finished({"judge": 0.4}, 60.0, [], [], {"policy": 9.0, "guide": 0.0}),
+    }
+    _, _, table = write_tables(comparison, runs, {"plain": {}})
+    paid, unpaid = json.loads(table.read_text())
+    assert paid["reward at equal KL"] == 0.5
+    assert unpaid["reached level"] == "0 of 1"
+    assert "reward at equal KL" not in unpaid

@@ -21,15 +21,19 @@ def draw_curves(
     runs: Mapping[Cell, Finished],
     authors: Authors,
 ) -> list[Path]:
-    """One picture a setting: validation reward over policy tokens, the mean over seeds and its range."""
+    """One picture a setting that has a reward: the validation's over policy tokens, the mean over seeds and its range."""
     paths = []
     for setting in comparison.settings:
         curves: dict[str, list[Sequence[tuple[float, float]]]] = {}
         for (where, algorithm, _), run in runs.items():
-            if where == setting:
+            if where == setting and run.curve:
                 curves.setdefault(algorithm, []).append(run.curve)
+        if not curves:
+            continue
         levels = {
-            name: totals["reward"] for name, totals in authors[setting].items() if name.startswith("guide")
+            name: totals["reward"]
+            for name, totals in authors[setting].items()
+            if name.startswith("guide") and "reward" in totals
         }
         path = comparison.results / f"{comparison.name}-{setting}.png"
         save_curves(path, f"{comparison.name}, {setting}", curves, levels)

@@ -27,7 +27,8 @@ def write_tables(comparison: Comparison, runs: Mapping[Cell, Finished], authors:
     base = comparison.results / comparison.name
     base.parent.mkdir(parents=True, exist_ok=True)
     markdown = base.with_suffix(".md")
-    markdown.write_text(_markdown(comparison, rows))
+    pictured = {where for (where, _, _), run in runs.items() if run.curve}
+    markdown.write_text(_markdown(comparison, rows, pictured))
     with base.with_suffix(".csv").open("w", newline="") as file:
         names = list(dict.fromkeys(name for row in rows for name in row))
         writer = csv.DictWriter(file, names, lineterminator="\n")
@@ -53,7 +54,7 @@ def _rows(
         if where == setting:
             by_algorithm.setdefault(algorithm, {})[seed] = run
     baseline = by_algorithm.get(comparison.baseline, {})
-    level = _level([run.curve for run in baseline.values()])
+    level = _level([run.curve for run in baseline.values() if run.curve])
     # A reward that can be fooled has a judge beside it, and pays for leaving the start.
     every = [run for finished in by_algorithm.values() for run in finished.values()]
     budget = _usual_kl([run.frontier for run in every]) if "judge" in _measured(comparison, every) else None
@@ -71,8 +72,9 @@ def _rows(
                 )
                 if difference is not None:
                     _put(row, f"{metric} minus {comparison.baseline}", difference)
-        if budget is not None:
-            within = [_best_within(run.frontier, budget) for run in finished.values()]
+        rewarded = [run.frontier for run in finished.values() if run.frontier]
+        if budget is not None and rewarded:
+            within = [_best_within(frontier, budget) for frontier in rewarded]
             _put(row, "reward at equal KL", interval(within))
             row["equal KL"] = budget
         if level is not None:
@@ -92,7 +94,7 @@ def _measured(comparison: Comparison, runs: Collection[Finished]) -> list[str]:
 
 
 def _level(curves: Sequence[Sequence[tuple[float, float]]]) -> float | None:
-    """The mean final reward of the baseline; None where it did not rise and so is not a level to reach."""
+    """The mean final reward of the baseline; None where it has none, or did not rise and so is not a level to reach."""
     if not curves:
         return None
     start, end = (sum(curve[i][1] for curve in curves) / len(curves) for i in (0, -1))
@@ -126,7 +128,7 @@ def _put(row: dict[str, Any], name: str, value: Interval) -> None:
     row[f"{name} half-width"] = value.half_width
 
 
-def _markdown(comparison: Comparison, rows: list[dict[str, Any]]) -> str:
+def _markdown(comparison: Comparison, rows: list[dict[str, Any]], pictured: Collection[str]) -> str:
     differences = [f"{metric} minus {comparison.baseline}" for metric in _compared(comparison)]
     columns = [*comparison.metrics, *differences, "reward at equal KL"]
     columns = [name for name in columns if any(name in row for row in rows)]
@@ -142,7 +144,9 @@ def _markdown(comparison: Comparison, rows: list[dict[str, Any]]) -> str:
     if comparison.notes is not None:
         lines += [comparison.notes.read_text().strip(), ""]
     for setting in comparison.settings:
-        lines += [f"## {setting}", "", f"![{setting}]({comparison.name}-{setting}.png)", ""]
+        lines += [f"## {setting}", ""]
+        if setting in pictured:
+            lines += [f"![{setting}]({comparison.name}-{setting}.png)", ""]
         lines.append("| | seeds | " + " | ".join(c.replace("_", " ") for c in columns) + " |")
         lines.append("|---" * (len(columns) + 2) + "|")
         for row in rows:

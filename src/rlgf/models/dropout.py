@@ -16,5 +16,6 @@ def without_dropout(model: nn.Module) -> None:
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
         for name, value in vars(module).items():
-            if isinstance(value, float) and "drop" in name.lower():
+            # Experts of NLLB keep theirs: in evaluation mode they multiply by what it leaves over.
+            if isinstance(value, float) and "drop" in name.lower() and name != "moe_token_dropout":
                 setattr(module, name, 0.0)

@@ -42,7 +42,7 @@ def test_columns_reach_a_metric_and_its_answer_is_checked() -> None:
         {"n": MetricResult(math.nan)},
         {"n": MetricResult(1.0, [1.0])},
     ):
-        with pytest.raises(UserError, match="one finite number .or None. per text"):
+        with pytest.raises(UserError, match=r"one finite number \(or None\) per text"):
             measure({"own": lambda *_, wrong=wrong, **columns: wrong}, samples, ["x", "y"])
 
 

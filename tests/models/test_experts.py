@@ -19,25 +19,35 @@ from transformers import (
 )
 
 SWITCH: dict[str, Any] = {
-    **{"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2},
-    **{
-        "num_experts": 2,
-        "expert_capacity": 2,
-        "num_sparse_encoder_layers": 1,
-        "num_sparse_decoder_layers": 1,
-    },
-    **{"decoder_start_token_id": 0, "num_decoder_layers": 2},
+    "vocab_size": 40,
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "num_experts": 2,
+    "expert_capacity": 2,
+    "num_sparse_encoder_layers": 1,
+    "num_sparse_decoder_layers": 1,
+    "decoder_start_token_id": 0,
+    "num_decoder_layers": 2,
 }
 NLLB: dict[str, Any] = {
-    **{"vocab_size": 40, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "num_experts": 2},
-    **{
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 32,
-        "decoder_ffn_dim": 32,
-    },
-    **{"encoder_sparse_step": 1, "decoder_sparse_step": 1, "moe_eval_capacity_token_fraction": 0.2},
-    **{"expert_capacity": 2, "max_position_embeddings": 64, "decoder_start_token_id": 2},
+    "vocab_size": 40,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "num_experts": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "encoder_sparse_step": 1,
+    "decoder_sparse_step": 1,
+    "moe_eval_capacity_token_fraction": 0.2,
+    "expert_capacity": 2,
+    "max_position_embeddings": 64,
+    "decoder_start_token_id": 2,
 }
 
 

@@ -220,3 +220,21 @@ def test_a_model_in_half_precision_is_measured_and_not_trained(tmp_path: Path) -
     adapted = Trainer(recipe(tmp_path), display=QUIET, peft_config=ADAPTER, **whole)
     assert {weight.dtype for weight in adapted.parts.policy.trained} == {torch.float32}
     adapted.step()
+
+
+def test_a_frozen_model_is_measured_and_not_trained(tmp_path: Path) -> None:
+    frozen = letter_gpt().model.requires_grad_(False)
+    whole: dict[str, Any] = {"policy": frozen, "tokenizer": letter_tokenizer("abcd")}
+    said = sentence_of(lambda: Trainer(recipe(tmp_path), display=QUIET, **whole))
+    assert said.startswith(
+        "'policy' has no weights that learn, since all are frozen: call policy.requires_grad"
+    )
+    assert Trainer(recipe(tmp_path), display=QUIET, evaluates=True, **whole).evaluate().totals["reward"] >= 0
+
+
+def test_a_model_with_an_adapter_in_it_is_refused() -> None:
+    model = letter_gpt().model
+    # As `add_adapter` leaves it, and `from_pretrained` of an adapter's folder.
+    model._hf_peft_config_loaded = True
+    with pytest.raises(UserError, match=r"'policy' has an adapter loaded into it.*give its base model"):
+        _language_model(model, letter_tokenizer("abcd"))

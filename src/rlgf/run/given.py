@@ -105,6 +105,11 @@ def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> L
         elif isinstance(policy, str):
             hint = ": a model by name is the recipe's 'policy.model'"
         raise UserError(f"'policy' must be a model of transformers (it is a {type(policy).__name__}){hint}.")
+    if getattr(policy, "_hf_peft_config_loaded", False):
+        raise UserError(
+            "'policy' has an adapter loaded into it, beside which nothing else would be trained or saved: give its base "
+            "model, and 'peft_config' for an adapter of this run's, or the model that the adapter is merged into."
+        )
     if tokenizer is None:
         name = str(policy.name_or_path)
         if not name:

@@ -35,6 +35,8 @@ class Models:
     """Whose perplexity of the outputs is measured."""
     in_main: bool
     """Whether the main process alone has the weights of policy and reference, which are shared out later."""
+    evaluates: bool
+    """Whether nothing is trained."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def load_policy(config: Config, given: LanguageModel | None, train: Prompted, *,
     """The policy and its frozen start; processes that will share their weights load them in the main one alone.
 
     Raises:
-        UserError: it cannot be loaded, or has weights that are not finite, or is to be trained in half precision.
+        UserError: it cannot be loaded, or has weights that are not finite, or is to be trained and all are frozen or in
+            half precision.
     """
     # A model's own code need not be there in another process, to which the model would come as a pickle.
     in_main = given is None and sharding.wanted() and not config.policy.trust_remote_code
@@ -66,7 +69,7 @@ def load_policy(config: Config, given: LanguageModel | None, train: Prompted, *,
         require_finite_weights("the policy", policy.model.named_parameters())
         policy, reference = _with_reference(policy, config)
         if not evaluates:
-            _require_precise(policy)
+            _require_trainable(policy)
         return policy, reference
 
     if in_main:
@@ -85,7 +88,7 @@ def load_models(config: Config, start: Start, train: Prompted, *, evaluates: boo
     measured_against = _measured_against(config, policy, train, evaluates=evaluates) or reference
     judge = config.evaluation.language_model
     judging = measured_against if judge is None else load_language_model(judge)
-    return Models(policy, reference, measured_against, judging, start.in_main)
+    return Models(policy, reference, measured_against, judging, start.in_main, evaluates)
 
 
 def build_critics(config: Config, models: Models) -> dict[str, Critic]:
@@ -102,7 +105,8 @@ def build_critics(config: Config, models: Models) -> dict[str, Critic]:
         }
 
     critics = hollow.from_main(build, lambda built: [*built.values()]) if models.in_main else build()
-    if config.policy.scratch is None and not hollow.is_hollow(policy.model):
+    trains = not models.evaluates and config.policy.scratch is None
+    if trains and not hollow.is_hollow(policy.model):
         # After all copies of the model are made: some keep the states of their last pass, gradients and all.
         check_trainable(policy.model)
     if sharding.wanted():
@@ -113,11 +117,16 @@ def build_critics(config: Config, models: Models) -> dict[str, Critic]:
     return critics
 
 
-def _require_precise(policy: LanguageModel) -> None:
+def _require_trainable(policy: LanguageModel) -> None:
     """
     Raises:
-        UserError: weights that are to be trained are in half precision.
+        UserError: all weights are frozen, or some that are to be trained are in half precision.
     """
+    if not policy.trained:
+        raise UserError(
+            "'policy' has no weights that learn, since all are frozen: call policy.requires_grad_(True), or pass "
+            "evaluates=True to measure it and not train it."
+        )
     coarse = next((weight.dtype for weight in policy.trained if torch.finfo(weight.dtype).bits < 32), None)
     if coarse is not None:
         raise UserError(

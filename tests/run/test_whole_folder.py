@@ -18,6 +18,7 @@ from resuming import checkpoints, equal, refusal, state
 from resume_script import toy_trainer
 from rlgf.errors import UserError
 from rlgf.run import checkpoint, whole_folder
+from rlgf.run.alive import Hold
 from rlgf.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from rlgf.run.progress import Progress
 from rlgf.run.trainer import Trainer
@@ -33,6 +34,21 @@ def test_a_checkpoint_that_was_being_written_is_ignored(finished: Trainer, run: 
     resumed.train(resume=True)
     assert equal(state(resumed), state(finished))
     assert not (folder / "000004" / "junk").exists()
+
+
+def test_what_a_killed_process_left_is_cleared_unless_another_one_writes(run: Path) -> None:
+    folder = run / "checkpoints"
+    left = {".writing-000006", ".replaced-000002"}
+    kept = {".writing-000006-1", ".mine", "000004"}
+    shutil.rmtree(folder / "000002")
+    for name in left | kept:
+        (folder / name).mkdir(exist_ok=True)
+    held = Hold(run)
+    toy_trainer(run).train(resume=True)
+    assert {path.name for path in folder.iterdir()} == left | kept
+    held.let_go()
+    toy_trainer(run).train(resume=True)
+    assert {path.name for path in folder.iterdir()} == kept
 
 
 def test_a_copy_kept_under_another_name_is_neither_loaded_nor_dropped(finished: Trainer, run: Path) -> None:

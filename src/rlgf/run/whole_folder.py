@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +73,14 @@ def put_in_place(aside: Path, final: Path) -> None:
     aside.rename(final)
     _sync(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def clear_left(root: Path) -> None:
+    """Remove what a process that was killed left behind, where no process of the run goes on."""
+    for path in root.glob(".*"):
+        # Those with a process's number may still be written, by processes whose main one is gone.
+        if re.fullmatch(r"\.(writing|replaced)-\d+", path.name):
+            shutil.rmtree(path)
 
 
 def _sync(path: Path) -> None:

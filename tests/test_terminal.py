@@ -19,6 +19,7 @@ from rlgf.terminal import printable, visible
         ("\x9b31m", r"\x9b31m"),
         ("abc\u202edcba", r"abc\u202edcba"),
         ("zero\u200bwidth\ufeff", r"zero\u200bwidth\ufeff"),
+        ("a\u034fb\u3164c\uffa0", r"a\u034fb\u3164c\uffa0"),
         ("half \ud83d", r"half \ud83d"),
         ("[bold]not markup[/bold] :smile:", "[bold]not markup[/bold] :smile:"),
     ],

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
+"""Fillers and joiners that Python takes for printable, and that nobody sees."""
+
 
 def visible(text: str, kept: str = "\n") -> str:
-    """A text as it is, but for control characters, which are escaped.
+    """A text as it is, but for control characters and those that nobody sees, which are escaped.
 
     Args:
         kept: those that stay as they are.
     """
-    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+    shown = (c in kept or (c.isprintable() and c not in _BLANK) for c in text)
+    return "".join(
+        c if as_it_is else c.encode("unicode_escape").decode()
+        for c, as_it_is in zip(text, shown, strict=True)
+    )
 
 
 def printable(text: str) -> str:

@@ -50,3 +50,10 @@ def test_an_algorithm_without_a_reward_has_no_curve(comparison: Comparison) -> N
     }
     (path,) = draw_curves(comparison, runs, {"plain": {"guide": {"kl": 0.1}}})
     assert path.exists()
+
+
+def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    """A formula that cannot be read, or a sign that no font has, would end in an error or a warning."""
+    curves = dict.fromkeys(("a $\\nonsense$ name", "\x1b[31mred\u202e"), CURVES["ppo"])
+    save_curves(tmp_path / "one.png", "a $\\title$\x07", curves, {"guide $\\x$\x00": 0.5})
+    assert (tmp_path / "one.png").exists()

@@ -12,7 +12,7 @@ import yaml
 HOSTILE = (
     "</script><script>window.ran = 1</script><!--<script>",
     "<img src=x onerror='window.ran = 1'> & 'quotes' \"more\"",
-    "\x1b[31mred\x07 \x00 \u202eright to left\u202c \u2066isolated\u2069 \u200b\ufeff \ud800",
+    "\x1b[31mred\x07 \x00 \u202eright to left\u202c \u2066isolated\u2069 \u200b\ufeff\u3164 \ud800",
     "]]> {{ 7 * 7 }} ${7 * 7} \u2028\u2029 <a href='javascript:window.ran = 1'>",
 )
 

@@ -59,3 +59,15 @@ def test_whatever_was_logged_is_drawn(tmp_path: Path) -> None:
     assert [(s["title"], [c["title"] for c in s["charts"]]) for s in sections(groups)] == [
         ("All other metrics", ["own_metric"])
     ]
+
+
+def test_names_in_charts_steer_nothing(tmp_path: Path) -> None:
+    folders = [run_folder(tmp_path / f"r\u202eun{number}") for number in (0, 1)]
+    write_lines(folders[0] / "metrics.jsonl", [{"update": 1, "own\u3164": 3.0}])
+    groups = grouped([read_run(folder) for folder in folders])
+    (chart,) = [one for one in sections(groups)[-1]["charts"] if one["title"].startswith("own")]
+    assert chart["title"] == r"own\u3164"
+    labels = [line["label"] for curves in chart["curves"] for line in curves["lines"]]
+    labels += [path["label"] for drawn in frontiers(groups) for path in drawn["paths"]]
+    assert r"r\u202eun1" in labels
+    assert not any("\u202e" in label for label in labels)

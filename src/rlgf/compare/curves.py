@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from rlgf.compare.comparison import Comparison
 from rlgf.compare.finished import Authors, Cell, Finished
+from rlgf.terminal import visible
 
 mpl.use("Agg")
 
@@ -54,15 +55,22 @@ def save_curves(
         length = min(len(run) for run in runs)
         points = np.array([run[:length] for run in runs])
         tokens, rewards = points[:, :, 0].mean(axis=0), points[:, :, 1]
-        (line,) = axes.plot(tokens, rewards.mean(axis=0), marker="o", markersize=3, label=name)
+        (line,) = axes.plot(tokens, rewards.mean(axis=0), marker="o", markersize=3, label=_shown(name))
         axes.fill_between(
             tokens, rewards.min(axis=0), rewards.max(axis=0), alpha=0.12, color=line.get_color()
         )
     for name, level in levels.items():
         axes.axhline(level, linestyle="--", color="grey", linewidth=1)
-        axes.annotate(name, (0, level), xytext=(2, 3), textcoords="offset points", color="grey")
-    axes.set(title=title, xlabel="tokens sampled by the policy in training", ylabel="validation reward")
+        axes.annotate(_shown(name), (0, level), xytext=(2, 3), textcoords="offset points", color="grey")
+    axes.set(
+        title=_shown(title), xlabel="tokens sampled by the policy in training", ylabel="validation reward"
+    )
     axes.legend(frameon=False, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the date in the file the same curves give the same bytes.
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _shown(name: str) -> str:
+    """A name as it is: what stands between two dollars would be drawn as a formula."""
+    return visible(name).replace("$", r"\$")

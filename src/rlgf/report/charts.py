@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from rlgf.evaluation.statistics import interval
 from rlgf.report.groups import Group
+from rlgf.terminal import visible
 
 Point = TypeVar("Point")
 
@@ -117,7 +118,9 @@ def sections(groups: Sequence[Group], step: int = 1) -> list[dict[str, Any]]:
         {"title": title, "charts": [*_drawn(charts, groups, step)], "rest": False}
         for title, charts in SECTIONS.items()
     ]
-    others = [Chart(name, (name,)) for name in _names(groups) if name not in drawn and name not in _NEVER]
+    others = [
+        Chart(visible(name), (name,)) for name in _names(groups) if name not in drawn and name not in _NEVER
+    ]
     found.append({"title": "All other metrics", "charts": [*_drawn(others, groups, step)], "rest": True})
     return [section for section in found if section["charts"]]
 
@@ -141,7 +144,7 @@ def frontiers(groups: Sequence[Group], step: int = 1) -> list[dict[str, Any]]:
                     paths.append(
                         {
                             "group": number,
-                            "label": label,
+                            "label": visible(label),
                             "x": _short(kls),
                             "y": _short(ys),
                             "updates": updates,
@@ -159,7 +162,9 @@ def curve(group: Group, metric: str, step: int = 1) -> dict[str, Any] | None:
     runs = [(label, series) for label, series in runs if series]
     if not runs:
         return None
-    lines = [{"label": label, "x": [u for u, _ in s], "y": _short([v for _, v in s])} for label, s in runs]
+    lines = [
+        {"label": visible(label), "x": [u for u, _ in s], "y": _short([v for _, v in s])} for label, s in runs
+    ]
     if len(runs) == 1:
         return {"lines": lines}
     at: dict[int, list[float]] = {}

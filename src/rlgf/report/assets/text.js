@@ -1,9 +1,9 @@
 "use strict";
 // Text from a model reaches the page through here alone: as text nodes, with what would steer it shown in escapes.
 
-// Control characters but line ends and tabs, direction overrides and isolates, characters without width, halves of
-// pairs and tags. What joins letters and emojis (U+200C, U+200D) stays: without it they fall apart.
-const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]|\udb40[\udc00-\udfff]/g;
+// Control characters but line ends and tabs, direction overrides and isolates, characters without width, fillers,
+// halves of pairs and tags. What joins letters and emojis (U+200C, U+200D) stays: without it they fall apart.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]|\udb40[\udc00-\udfff]/g;
 
 function escaped(found) {
   return [...found].map((c) => {

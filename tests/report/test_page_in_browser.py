@@ -167,7 +167,10 @@ def test_hostile_texts_are_shown_and_do_not_run(page: Page, tmp_path: Path) -> N
     shown = page.evaluate("document.querySelector('.card .text').textContent")
     assert HOSTILE[0] in shown
     assert HOSTILE[1] in shown
-    assert r"\x1b[31mred\x07 \x00 \u202eright to left\u202c \u2066isolated\u2069 \u200b\ufeff\u3164 \ud800" in shown
+    assert (
+        r"\x1b[31mred\x07 \x00 \u202eright to left\u202c \u2066isolated\u2069 \u200b\ufeff\u3164 \ud800"
+        in shown
+    )
     assert page.evaluate("window.ran === undefined")
     assert page.evaluate("document.querySelectorAll('#samples img, #samples script').length") == 0
     assert problems(page) == []

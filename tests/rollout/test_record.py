@@ -18,7 +18,7 @@ from rlgf.algorithms.catalog import ADABACK, GHPO, LUFFY
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.record import Attempt, PromptHistory, PromptRecord, left
 from rlgf.run.progress import Progress
-from rlgf.types import Sample, Scored
+from rlgf.types import Author, Sample, Scored
 from training_toys import build
 
 
@@ -208,3 +208,15 @@ def test_who_goes_on_with_its_own_beginning_had_no_help(base: str) -> None:
     found = [history for history in trainer.progress.prompts.rows.values() if history.successes]
     assert found
     assert all(history.solved and history.help in (0.0, None) for history in found)
+
+
+def test_what_the_guide_finishes_the_policy_has_not_solved() -> None:
+    trainer = build("aggrevated", changes={"help": {"probability": 0.8, "success": 0.5}}, guide="self")
+    rollout = trainer.collect()
+    record = PromptRecord().after(Scored(rollout, torch.ones(len(rollout))), trainer.row())
+    others = (rollout.authored & ~rollout.written_by(Author.POLICY)).any(dim=1)
+    assert others.any()
+    assert rollout.index is not None
+    for place, history in record.rows.items():
+        assert history.solved == (~others[rollout.index == place]).any()
+    assert record.metrics()["prompts_stuck"] == 0

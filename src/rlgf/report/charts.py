@@ -55,7 +55,11 @@ SECTIONS: Mapping[str, Sequence[Chart]] = {
         Chart(
             "Prompts solved", ("prompts_solved",), "Share of prompts that a text without help ever solved."
         ),
-        Chart("Prompts stuck", ("prompts_stuck",), "Share of prompts whose last visit had no success."),
+        Chart(
+            "Prompts stuck",
+            ("prompts_stuck",),
+            "Share of prompts whose last visit had no success, with help or without.",
+        ),
         Chart(
             "Help that sufficed",
             ("prompts_help",),

@@ -18,7 +18,7 @@ class Attempt(NamedTuple):
 
     reward: float
     help: int = 0
-    """Tokens that another author began it with, or that a hint with its template added to its prompt, as many as
+    """Tokens of it that others than the policy wrote, or that a hint with its template added to its prompt, as many as
     `help_limit` at most."""
     help_limit: int = 0
     """Tokens of the text that these were taken from; 0 where no help was drawn."""
@@ -165,10 +165,10 @@ class PromptRecord:
                 rows[place] = self[place]._replace(start_value=value)
         if row.help.success is None or scored.rewards is None or rollout.index is None:
             return PromptRecord(rows)
-        # Who goes on with its own beginning has had no help.
-        helper = None if row.script.rollin is row.script.rollout else row.script.rollin
-        begun = rollout.lengths * 0 if helper is None else rollout.written_by(helper).sum(dim=1)
-        limits = begun + rollout.hint_tokens if rollout.help_limit is None else rollout.help_limit
+        begun = (rollout.authored & ~rollout.written_by(Author.POLICY)).sum(dim=1)
+        limits = (
+            begun + rollout.hint_tokens if rollout.help_limit is None else rollout.help_limit.maximum(begun)
+        )
         # With its template a hint may be longer than the text that it was taken from.
         given = begun + torch.minimum(rollout.hint_tokens.clamp(min=0), limits).maximum(rollout.hinted.long())
         columns = zip(scored.rewards.tolist(), given.tolist(), limits.tolist(), strict=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedModel
 
 _ROOM = 2**31 - 1
@@ -14,7 +16,8 @@ def without_capacity(model: PreTrainedModel) -> None:
     Padding would fill them too, and a text that is written token by token never does. The configuration changes with
     them, so that the saved model is the one that was trained.
     """
-    for place in (model.config, *model.modules()):
+    places: list[Any] = [model.config, *model.modules()]
+    for place in places:
         if getattr(place, "expert_capacity", None) is not None:
             place.expert_capacity = _ROOM
         if hasattr(place, "moe_eval_capacity_token_fraction"):

@@ -22,7 +22,6 @@ from rlgf.run.agreement import (
     require_shared_disk,
     restore,
 )
-from rlgf.run.alive import goes_on
 from rlgf.run.metrics_log import MetricsLog, read_metrics
 from rlgf.run.model_card import write_model_card
 from rlgf.run.samples_log import SamplesLog
@@ -30,7 +29,7 @@ from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
 from rlgf.run.steps import Steps
 from rlgf.run.warnings import Found, Watch
-from rlgf.run.whole_folder import clear_left, full_disk_named
+from rlgf.run.whole_folder import full_disk_named
 
 Totals = dict[str, dict[str, float]]
 
@@ -165,8 +164,6 @@ class TrainingLoop:
         trainer, config, folder = self.trainer, self.config, self.folder
         agree_on_settings(config, trainer.parts)
         checkpoint = checkpoint_of(folder, resume) if distributed.is_main() else None
-        if distributed.is_main() and not goes_on(folder):
-            clear_left(folder / "checkpoints")
         trainer.ahead.close()  # what it wrote was for other weights
         trainer.progress = progress = restore(checkpoint, config, trainer.parts, trainer.progress)
         if checkpoint is not None:

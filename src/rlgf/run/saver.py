@@ -11,11 +11,13 @@ from rlgf import distributed
 from rlgf.config import Config
 from rlgf.errors import FailedElsewhereError, LostProcessError, UserError
 from rlgf.models import sharding
+from rlgf.run.alive import goes_on
 from rlgf.run.build import Parts
 from rlgf.run.checkpoint import run_identity, save_checkpoint
 from rlgf.run.progress import Progress
 from rlgf.run.reward_state import joint_reward
 from rlgf.run.undo import Undo, fits
+from rlgf.run.whole_folder import clear_left
 from rlgf.states import copied, digest
 
 
@@ -33,6 +35,8 @@ class Saver:
         self._saving = False
         self._undo: Undo | None = None
         self._room = fits(parts.updater)
+        if distributed.is_main() and not goes_on(config.folder):
+            clear_left(config.folder / "checkpoints")
 
     def begin(self, update: int) -> None:
         """An update begins, or the evaluation before it, in which rewards are asked as well.

@@ -125,6 +125,8 @@ class Rollout:
     guide_mask: Bool[Tensor, "B G"] | None = None
     hints: tuple[str | None, ...] | None = None
     """The hint of each episode, where the script has hints."""
+    hint_cut: Bool[Tensor, "B"] | None = None
+    """Whether the prompt had no room for the whole hint, or for any of it."""
     index: Int[Tensor, "B"] | None = None
     """The place of each prompt in the training data; None for other samples."""
     help_limit: Int[Tensor, "B"] | None = None

@@ -178,6 +178,11 @@ def test_a_hint_is_cut_to_its_room_and_the_prompt_stays() -> None:
     row = hinted({"length": {"whole": True}}, author="reference")
     rollout = collector(max_hint_tokens=3).collect(SAMPLES, row)
     assert set(rollout.hints or ()) == {"dcb"}
+    assert rollout.hint_cut is not None
+    assert rollout.hint_cut.all()
+    whole = collector(max_hint_tokens=8).collect(SAMPLES, row)
+    assert whole.hint_cut is not None
+    assert not whole.hint_cut.any()
 
 
 @pytest.mark.parametrize("room", [3, 8])
@@ -187,6 +192,8 @@ def test_a_prompt_that_is_cut_has_no_hint(room: int) -> None:
     maker = collector(max_prompt_tokens=3, max_hint_tokens=room)
     rollout = maker.collect([Sample("aaaaab", ("dcba",))], row)
     assert rollout.hints == (None,) * 4
+    assert rollout.hint_cut is not None
+    assert rollout.hint_cut.all()
     assert read(rollout) == [of_letters("aab")] * 4
 
 

@@ -78,11 +78,18 @@ def test_the_kl_in_the_loss_is_reported_as_the_kl_of_the_moment() -> None:
     assert reported["kl_estimate"] == pytest.approx(mean_kl(experience.scored), rel=1e-4)
 
 
+def test_the_log_tells_what_hints_had_no_room() -> None:
+    row = {"script": {"hint": {"template": PLAIN}}, "help": {"length": {"low": 1.0, "high": 1.0}}}
+    assert build("questa", changes=row, rollout={"max_hint_tokens": 1}).step()["hint_cut"] == 1
+    assert "hint_cut" not in build("grpo").step()
+
+
 def test_the_log_tells_of_hints() -> None:
     trainer = build("questa", changes={"script": {"hint": {"template": PLAIN}}})
     metrics = trainer.step()
     assert 0 < metrics["helped"] <= 1
     assert 1 <= metrics["help_tokens"] <= 16
+    assert metrics["hint_cut"] == 0
     assert metrics["update_kl"] >= 0
     # What was sampled after a hint is no measure of how far the policy has moved after the prompt without it.
     assert (

@@ -29,6 +29,7 @@ HEALTHY: dict[str, list[float]] = {
     "response_tokens": [20.0 + 0.5 * i for i in range(30)],
     "guide_blank": [0.1] * 30,
     "guide_cut": [0.4] * 30,
+    "hint_cut": [0.1] * 30,
     "guide_gap": [2.0] * 30,
     "guide_calls": [32.0] * 30,
     "guide_empty": [1.0] * 30,
@@ -45,6 +46,7 @@ ILL: dict[str, tuple[dict[str, list[float]], int]] = {
     "critic-blind": ({"explained_variance": [0.0] * 30}, 20),
     "guide-silent": ({"guide_empty": [0.0] * 10 + [30.0] * 20}, 12),
     "guide-cut": ({"guide_cut": [0.0] * 7 + [0.6] * 23}, 12),
+    "hint-cut": ({"hint_cut": [0.0] * 7 + [0.3] * 23}, 12),
     "guide-improbable": ({"guide_gap": [2.0] * 7 + [3.5] * 23}, 12),
     "budget-nearly-spent": ({"guide_cost": [0.05] * 30}, 18),
 }

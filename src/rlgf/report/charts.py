@@ -52,6 +52,7 @@ SECTIONS: Mapping[str, Sequence[Chart]] = {
         ),
         Chart("Guide's texts without an end", ("guide_cut",), "Share of those that it was to finish."),
         Chart("Guide's texts without a word", ("guide_blank",), "Share of those that it began."),
+        Chart("Hints cut", ("hint_cut",), "Share of hints for which their prompt had no room, or not all."),
         Chart(
             "Prompts solved", ("prompts_solved",), "Share of prompts that a text without help ever solved."
         ),

@@ -50,7 +50,9 @@ def assemble(
     if not hinted:
         return rollout
     rollout = replace(
-        rollout, hints=tuple(None if draft.hint is None else draft.hint.text for draft in drafts)
+        rollout,
+        hints=tuple(None if draft.hint is None else draft.hint.text for draft in drafts),
+        hint_cut=torch.tensor([draft.hint_cut for draft in drafts]),
     )
     if script is not None and script.guide_hinted:
         told = [draft.prompt_ids if draft.hint is None else draft.hint.ids for draft in drafts]

@@ -67,7 +67,8 @@ class HintGiver:
         else:
             found = [self.policy.decode(self._given(drafts[i], hint, tier)[:amount]) for i, amount in chosen]
         for (i, _), text in zip(chosen, found, strict=True):
-            drafts[i].hint = put = self._fitted(drafts[i], hint, text.rstrip("\ufffd").strip())
+            put, cut = self._fitted(drafts[i], hint, text.rstrip("\ufffd").strip())
+            drafts[i].hint, drafts[i].hint_cut = put, cut
             if put is not None and row.script.hinted:
                 drafts[i].prompt_ids = put.ids
 
@@ -119,9 +120,9 @@ class HintGiver:
         whole = splice(self.policy, Completion(text, finished=True), 2**62)
         return whole.ids if text else []
 
-    def _fitted(self, draft: Draft, hint: Hint, text: str) -> HintedPrompt | None:
-        """The prompt with as much of a hint as there is room for; None where that is nothing, or the prompt is cut: with
-        a hint it would tell what it does not tell without one."""
+    def _fitted(self, draft: Draft, hint: Hint, text: str) -> tuple[HintedPrompt | None, bool]:
+        """The prompt with as much of a hint as there is room for, and whether that is not all of it; None where that is
+        nothing, or the prompt is cut: with a hint it would tell what it does not tell without one."""
         sample, most = draft.sample, self.config.max_hint_tokens
         bare = len(self.policy.codec.encode_prompt(sample.prompt))
         empty = len(self.policy.codec.encode_prompt(self._retold(sample, hint.template, hint="").prompt))
@@ -130,14 +131,13 @@ class HintGiver:
                 f"the template of hints takes {empty - bare} tokens, and 'rollout.max_hint_tokens' {most} leave no room "
                 "for a hint: raise it."
             )
-        if bare > self.config.max_prompt_tokens:
-            return None
-        room = min(most - (empty - bare), self.config.max_prompt_tokens + most - empty)
-        text = self._text(self.policy.encode(text)[: max(room, 0)])
+        ids = self.policy.encode(text)
+        room = most - (empty - bare) if bare <= self.config.max_prompt_tokens else 0
+        text = self._text(ids[:room])
         if not text:
-            return None
+            return None, len(ids) > room
         told = self._retold(sample, hint.template, hint=text)
-        return HintedPrompt(text, told, self._ids(told), draft.prompt_ids)
+        return HintedPrompt(text, told, self._ids(told), draft.prompt_ids), len(ids) > room
 
     def _retold(self, sample: Sample, template: str, **parts: str) -> Sample:
         """A sample whose prompt stands in a template; of a chat, the user's last message does."""

@@ -49,6 +49,8 @@ class Draft:
     guide: str | None = None
     altered: bool = False
     hint: HintedPrompt | None = None
+    hint_cut: bool = False
+    """Whether there was no room for the whole hint, or for any of it."""
     index: int | None = None
     """Of its prompt in the training data."""
     history: PromptHistory = PromptHistory()

@@ -16,7 +16,7 @@ from rlgf.learning.inputs import read_by, read_by_any
 from rlgf.objectives.advantages import adaptive_lambda, explained_variance
 from rlgf.objectives.losses import kl_estimate
 from rlgf.rollout.rescored import gaps
-from rlgf.types import Author, Experience, Scored
+from rlgf.types import Author, Experience, Rollout, Scored
 
 
 def mean_kl(scored: Scored) -> float:
@@ -66,6 +66,7 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
             found["gae_lambda"] = adaptive_lambda(
                 experience.token_rewards, scored.values, rollout.authored, row.gamma
             )
+    found |= _of_hints(rollout)
     return found | _of_guide_texts(scored, row) | _of_guide_scores(scored) | _of_engine(experience)
 
 
@@ -124,6 +125,14 @@ def _of_help(scored: Scored) -> dict[str, float]:
         "reward_helped": float(scored.rewards[helped].mean()),
         **alone,
     }
+
+
+def _of_hints(rollout: Rollout) -> dict[str, float]:
+    """``hint_cut``: of the hints, the share that was cut or left out for want of room."""
+    if rollout.hints is None or rollout.hint_cut is None:
+        return {}
+    there = rollout.hint_cut | torch.tensor([hint is not None for hint in rollout.hints])
+    return {"hint_cut": float(rollout.hint_cut[there].float().mean())} if there.any() else {}
 
 
 def _of_guide_texts(scored: Scored, row: Algorithm) -> dict[str, float]:

@@ -187,6 +187,17 @@ def guide_cut(history: History) -> str | None:
     )
 
 
+def hint_cut(history: History) -> str | None:
+    """Many hints find no room in their prompts."""
+    cut = history.series("hint_cut")[-_SHORT:]
+    if len(cut) < _SHORT or min(cut) < 0.2:
+        return None
+    return (
+        f"In each of the last {_SHORT} updates at least {min(cut):.0%} of the hints were cut, or left out since their "
+        "prompt was cut: raise 'rollout.max_hint_tokens' or 'rollout.max_prompt_tokens', or give shorter hints."
+    )
+
+
 def guide_improbable(history: History) -> str | None:
     """The policy would hardly write what the guide writes."""
     gap = history.series("guide_gap")[-_SHORT:]
@@ -233,6 +244,7 @@ CHECKS: Mapping[str, Check] = {
     "critic-blind": critic_blind,
     "guide-silent": guide_silent,
     "guide-cut": guide_cut,
+    "hint-cut": hint_cut,
     "guide-improbable": guide_improbable,
 }
 

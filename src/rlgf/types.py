@@ -262,6 +262,8 @@ class Experience:
     """The scaled reward at the last token, less the KL penalty at each policy token, where it belongs in the rewards."""
     advantages: Float[Tensor, "B T"] | None = None
     returns: Float[Tensor, "B T"] | None = None
+    gae_lambda: float | None = None
+    """The lambda that they were estimated with."""
     pairs: Int[Tensor, "N 2"] | None = None
     """Episodes that are set against each other, the better one first; the others are not learned from."""
     difference: Float[Tensor, "N"] | None = None

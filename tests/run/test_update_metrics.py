@@ -29,6 +29,14 @@ def test_an_adaptive_lambda_is_told(tmp_path: Path) -> None:
     assert "gae_lambda" not in describe(experience, ROWS["ppo"])
 
 
+def test_the_lambda_that_is_told_is_the_one_that_was_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlgf.objectives.advantages.adaptive_lambda", lambda *seen: 0.25)
+    trainer = toy_trainer(tmp_path, algorithm={"base": "ppo", "gae_lambda": "adaptive"})
+    assert trainer.step()["gae_lambda"] == 0.25
+
+
 def test_help_is_counted_over_episodes(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, algorithm="ppo++", seed=3)
     experience = trainer.assess(trainer.collect())

@@ -47,6 +47,8 @@ class Estimates:
     advantages: Float[Tensor, "B T"]
     returns: Float[Tensor, "B T"] | None = None
     """What a critic is fitted to, where there is one."""
+    gae_lambda: float | None = None
+    """The lambda that was taken, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,8 @@ def _gae(signals: Signals) -> Estimates:
     assert signals.values is not None, "a row with this estimator has a critic"
     seen = signals.token_rewards, signals.values, signals.mask, signals.gamma
     chosen = signals.gae_lambda
-    return Estimates(
-        *advantages.gae(*seen, advantages.adaptive_lambda(*seen) if chosen == "adaptive" else chosen)
-    )
+    taken = advantages.adaptive_lambda(*seen) if chosen == "adaptive" else chosen
+    return Estimates(*advantages.gae(*seen, taken), taken)
 
 
 def _guide_log_ratio(signals: Signals) -> Estimates:

@@ -157,6 +157,7 @@ class Assessor:
             token_rewards=token_rewards,
             advantages=advantages,
             returns=found.returns,
+            gae_lambda=found.gae_lambda,
         )
 
     def _importance(self, rollout: Rollout) -> Float[Tensor, "B T"] | None:

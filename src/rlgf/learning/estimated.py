@@ -33,4 +33,4 @@ def estimated(estimator: Estimator, signals: Signals) -> Estimates | Pairs:
     if isinstance(found, Pairs):
         return found
     returns = None if found.returns is None else (found.returns.gather(1, back) * signals.mask)
-    return Estimates(found.advantages.gather(1, back) * signals.mask, returns)
+    return replace(found, advantages=found.advantages.gather(1, back) * signals.mask, returns=returns)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlgf.algorithms import Algorithm
 from rlgf.learning.inputs import read_by, read_by_any
-from rlgf.objectives.advantages import adaptive_lambda, explained_variance
+from rlgf.objectives.advantages import explained_variance
 from rlgf.objectives.losses import kl_estimate
 from rlgf.rollout.rescored import gaps
 from rlgf.types import Author, Experience, Rollout, Scored
@@ -62,10 +62,8 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
         read = read_by(row.value_term, rollout, row)
         explained = explained_variance(scored.values[read], experience.returns[read])
         found |= {} if math.isnan(explained) else {"explained_variance": explained}
-        if row.gae_lambda == "adaptive" and experience.token_rewards is not None:
-            found["gae_lambda"] = adaptive_lambda(
-                experience.token_rewards, scored.values, rollout.authored, row.gamma
-            )
+        if row.gae_lambda == "adaptive" and experience.gae_lambda is not None:
+            found["gae_lambda"] = experience.gae_lambda
     found |= _of_hints(rollout)
     return found | _of_guide_texts(scored, row) | _of_guide_scores(scored) | _of_engine(experience)
 

@@ -152,13 +152,8 @@ class Assessor:
             advantages = advantages * importance
         if found.returns is not None and row.value_term is not None:
             require_finite("the returns", found.returns, read_by(row.value_term, rollout, row))
-        return replace(
-            experience,
-            token_rewards=token_rewards,
-            advantages=advantages,
-            returns=found.returns,
-            gae_lambda=found.gae_lambda,
-        )
+        experience = replace(experience, token_rewards=token_rewards, gae_lambda=found.gae_lambda)
+        return replace(experience, advantages=advantages, returns=found.returns)
 
     def _importance(self, rollout: Rollout) -> Float[Tensor, "B T"] | None:
         if rollout.engine_logprobs is None or self.importance_bound is None:

@@ -51,6 +51,12 @@ def test_a_policy_loss_that_weighs_by_an_advantage_needs_one() -> None:
         algorithm_from({"name": "mine", "terms": {"policy": {"loss": "clipped_surrogate"}}})
 
 
+def test_a_lambda_that_nothing_reads_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"'gae_lambda' 0\.9 is read by the advantage 'gae' alone"):
+        algorithm_from({"base": "grpo", "gae_lambda": 0.9})
+    assert algorithm_from({"base": "grpo", "gamma": 0.99, "gae_lambda": 0.95})
+
+
 @pytest.mark.parametrize("advantage", ["group_relative", "leave_one_out"])
 def test_a_group_advantage_needs_groups(advantage: str) -> None:
     """In groups of one every advantage is 0: nothing would be learned, and nothing said."""

@@ -62,6 +62,14 @@ def advantages_are_estimated(row: Row) -> str | None:
     return None
 
 
+def lambda_has_a_reader(row: Row) -> str | None:
+    # An estimator of a user's own may read it. `gamma` is the task's, and stays whatever the algorithm.
+    reads = row.advantage is not None and (row.advantage == "gae" or row.advantage not in ESTIMATORS)
+    if reads or row.gae_lambda == Row.model_fields["gae_lambda"].default:
+        return None
+    return f"'gae_lambda' {row.gae_lambda} is read by the advantage 'gae' alone (it is {row.advantage!r}): leave it out"
+
+
 def pairs_meet_losses_over_pairs(row: Row) -> str | None:
     paired = [name for name, term in row.terms.items() if term.paired]
     if bool(paired) != row.paired:
@@ -277,6 +285,7 @@ RULES: tuple[Rule, ...] = (
     every_segment_has_an_author,
     pairs_meet_losses_over_pairs,
     advantages_are_estimated,
+    lambda_has_a_reader,
     branches_have_readers,
     ratios_are_to_the_writer,
     critics_judge_who_finishes,

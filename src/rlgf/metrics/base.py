@@ -50,11 +50,7 @@ class Metric(Protocol):
     """
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values: ...
 
 

@@ -44,8 +44,12 @@ class Algorithm(Row):
             not term.of_critic for term in terms.values()
         ):
             return None
-        row = self.model_copy(update={"terms": terms})
+        row = self.but(terms=terms)
         return row.alone if self.script.helper is Author.GUIDE or self.script.guide_hinted else row
+
+    def but(self, **fields: Any) -> Algorithm:
+        """The same with other fields, each as a whole; nothing is checked."""
+        return self.model_copy(update=fields)
 
     def changed(self, **fields: Any) -> Algorithm:
         """The same with other fields, level by level, as a recipe changes them: ``help={"probability": 0.3}``.
@@ -61,9 +65,7 @@ class Algorithm(Row):
         terms = {name: term for name, term in self.terms.items() if term.on is not Span.ROLLIN}
         script = self.script.model_copy(update={"rollin": None, "hint": None})
         help = self.help
-        return self.model_copy(
-            update={"script": script, "help": Help(shared=help.shared, success=help.success), "terms": terms}
-        )
+        return self.but(script=script, help=Help(shared=help.shared, success=help.success), terms=terms)
 
     @property
     def rows(self) -> tuple[Algorithm, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from rlgf import seeding
 from rlgf.algorithms.row import Row
@@ -13,6 +13,7 @@ from rlgf.algorithms.rules import misfit
 from rlgf.algorithms.script import Help, Span
 from rlgf.identity import FREE
 from rlgf.schedules import Share
+from rlgf.strict import Strict
 from rlgf.types import Author
 
 
@@ -76,10 +77,8 @@ class Algorithm(Row):
         return self
 
 
-class Mixture(BaseModel):
+class Mixture(Strict):
     """Two rows of which each update runs one: ``explore`` with a probability, else ``imitate``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     summary: Annotated[str, FREE] = ""

@@ -7,12 +7,13 @@ import re
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlgf.errors import UserError
 from rlgf.guides.answer_cache import DEFAULT_CACHE
 from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE, identity
+from rlgf.strict import Strict
 
 CONTINUE = (
     "Continue the following text exactly where it stops, in the same voice. Answer with the "
@@ -26,19 +27,15 @@ _SECRET_VALUE = re.compile(r"(bearer|basic) |sk-", flags=re.IGNORECASE)
 _VARIABLE = re.compile(r"\$(\w+)")
 
 
-class Prices(BaseModel):
+class Prices(Strict):
     """In any currency, for a million tokens."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     completion: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
-class BudgetConfig(BaseModel):
+class BudgetConfig(Strict):
     """What a run may ask for at most. A limit that is not set is none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     calls: int | None = Field(default=None, ge=1)
     tokens: int | None = Field(default=None, ge=1)

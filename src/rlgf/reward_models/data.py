@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, model_validator
 
 from rlgf.chat import answered, is_chat, read_messages
 from rlgf.errors import UserError
+from rlgf.strict import Strict
 from rlgf.tasks.rows import Row, Rows, file_rows, table_rows
 from rlgf.tasks.textfiles import known_encoding
 from rlgf.types import Messages
@@ -38,10 +39,8 @@ class Labelled(NamedTuple):
     positive: bool
 
 
-class ExamplesConfig(BaseModel):
+class ExamplesConfig(Strict):
     """Files of JSON, CSV, TSV or Parquet, or a data set of the hub, and what their columns are called."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: Path | tuple[Path, ...] = ()
     validation: Path | tuple[Path, ...] = ()

@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, model_validator
 
 from rlgf.errors import UserError
+from rlgf.strict import Strict
 from rlgf.tasks.base import check_split
 from rlgf.tasks.rows import Row, Rows, Samples, file_rows, table_rows
 from rlgf.tasks.textfiles import known_encoding
@@ -21,13 +22,11 @@ CHECKED = 10_000
 """Rows that are checked when a split is loaded; those after them when they are asked for."""
 
 
-class Source(BaseModel):
+class Source(Strict):
     """The options of tasks that read files or a data set of the hub; no task by itself.
 
     Rows are read when they are needed, so a data set need not fit into memory.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: Path | tuple[Path, ...] = ()
     validation: Path | tuple[Path, ...] = ()

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from safetensors.torch import save
 from torch import Tensor
 
@@ -27,6 +27,7 @@ from rlgf.models.samplers.base import Beginning
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import writable
 from rlgf.states import digest
+from rlgf.strict import Strict
 
 PROTOCOL = 1
 """Another number where an earlier version would not understand."""
@@ -50,14 +51,10 @@ def token() -> str | None:
     return found or None
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Description(_Message):
+class Description(Strict):
     """What a sampler writes with."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     protocol: int = PROTOCOL
     engine: Literal["builtin", "vllm"]
@@ -75,7 +72,7 @@ class Description(_Message):
     """Which weights it has been brought; None: none, or a part of them."""
 
 
-class Asked(_Message):
+class Asked(Strict):
     """Texts to go on with."""
 
     weights: str
@@ -84,7 +81,7 @@ class Asked(_Message):
     beginnings: list[Beginning] = Field(min_length=1)
 
 
-class Text(_Message):
+class Text(Strict):
     """What was written after one of them."""
 
     ids: list[int]
@@ -100,13 +97,13 @@ class Text(_Message):
         return Continuation(torch.tensor(self.ids), torch.tensor(self.logprobs), self.finished)
 
 
-class Written(_Message):
+class Written(Strict):
     """All of them, in their order."""
 
     texts: list[Text]
 
 
-class Piece(_Message):
+class Piece(Strict):
     """Which piece of which weights a request brings."""
 
     weights: str = Field(max_length=100)

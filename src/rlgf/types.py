@@ -327,3 +327,12 @@ def pad(rows: Sequence[Tensor], value: float | int, *, left: bool = False) -> Te
     return torch.nn.utils.rnn.pad_sequence(
         list(rows), batch_first=True, padding_value=value, padding_side="left" if left else "right"
     )
+
+
+def padded(
+    rows: Sequence[Sequence[int] | Tensor], filling: int, *, left: bool = False
+) -> tuple[Int[Tensor, "N L"], Bool[Tensor, "N L"]]:
+    """Token ids as `pad` stacks them, and where they stand."""
+    ids = [torch.as_tensor(row, dtype=torch.long) for row in rows]
+    there = [torch.ones_like(row, dtype=torch.bool) for row in ids]
+    return pad(ids, filling, left=left), pad(there, False, left=left)

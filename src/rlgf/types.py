@@ -60,6 +60,12 @@ class Sample:
     is the beginning of its answer. Empty for a prompt that is a text."""
 
 
+def columns_of(samples: Sequence[Sample]) -> dict[str, list[Any]]:
+    """Further columns, one list entry per sample; None where a sample lacks one."""
+    names = dict.fromkeys(name for sample in samples for name in sample.columns)
+    return {name: [sample.columns.get(name) for sample in samples] for name in names}
+
+
 def is_unicode(text: str) -> bool:
     """Whether a text is all characters: half of a surrogate pair is none, and cannot be written to a file."""
     try:
@@ -212,8 +218,7 @@ class Rollout:
     @property
     def columns(self) -> dict[str, list[Any]]:
         """Further columns of the samples, one list entry per episode; None where a sample lacks one."""
-        names = dict.fromkeys(name for sample in self.samples for name in sample.columns)
-        return {name: [sample.columns.get(name) for sample in self.samples] for name in names}
+        return columns_of(self.samples)
 
     def __getitem__(self, rows: Int[Tensor, "N"]) -> Rollout:
         return take(self, rows)

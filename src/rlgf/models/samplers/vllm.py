@@ -10,6 +10,7 @@ import torch
 
 from rlgf import seeding
 from rlgf.errors import UserError
+from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import Tokens
 from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
@@ -17,7 +18,7 @@ from rlgf.models.response_scores import response_scores
 from rlgf.models.samplers.base import Beginning
 from rlgf.models.samplers.engine import cannot_run, line, make_engine, nothing_else_changed
 from rlgf.models.samplers.handover import adapter_request, hand_over, hand_over_adapter
-from rlgf.models.samplers.rules import no_sets, unfit
+from rlgf.models.samplers.rules import NO_ENCODERS, no_sets
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import writable
 
@@ -51,9 +52,8 @@ class VLLMSampler:
         Raises:
             UserError: vLLM cannot run the model, or gives other probabilities than the model itself.
         """
-        refused = unfit(language_model)
-        if refused is not None:
-            raise UserError(refused)
+        if is_encoder_decoder(language_model.model):
+            raise UserError(NO_ENCODERS)
         self.language_model = language_model
         self.purpose = purpose
         self.trained = trained

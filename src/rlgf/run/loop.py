@@ -73,11 +73,13 @@ class TrainingLoop:
             full = out_of_memory(error, self.trainer.progress, self.config)
             if full is not None:
                 self.display.note(said)
-                raise _with_note(UserError(full), said) from error
+                refusal = UserError(full)
+                refusal.add_note(said)
+                raise refusal from error
             if isinstance(error, UserError) or not isinstance(error, Exception):
                 # Of these no traceback is shown, which would have the note at its end.
                 self.display.note(said)
-            _with_note(error, said)
+            error.add_note(said)
             raise
         finally:
             self.trainer.after_phase = lambda phase: None
@@ -255,8 +257,3 @@ def _gained(folder: Path) -> float | None:
     """How far the validation reward rose over the run."""
     measured = [row["validation/reward"] for row in read_metrics(folder) if "validation/reward" in row]
     return measured[-1] - measured[0] if measured else None
-
-
-def _with_note(error: BaseException, note: str) -> BaseException:
-    error.add_note(note)
-    return error

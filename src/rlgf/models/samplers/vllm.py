@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from rlgf import seeding
-from rlgf.errors import UserError
+from rlgf.errors import UserError, one_line
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import Tokens
 from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.response_scores import response_scores
 from rlgf.models.samplers.base import Beginning
-from rlgf.models.samplers.engine import cannot_run, line, make_engine, nothing_else_changed
+from rlgf.models.samplers.engine import cannot_run, make_engine, nothing_else_changed
 from rlgf.models.samplers.handover import adapter_request, hand_over, hand_over_adapter
 from rlgf.models.samplers.rules import NO_ENCODERS, no_sets
 from rlgf.models.sampling import Sampling
@@ -86,7 +86,7 @@ class VLLMSampler:
             try:
                 answers = engine.generate(prompts, asked, use_tqdm=False, lora_request=self._request)
             except ValueError as error:
-                raise UserError(f"vLLM does not write: {line(error)}.") from error
+                raise UserError(f"vLLM does not write: {one_line(error, 300)}.") from error
         return [self._continuation(answer.outputs[0]) for answer in answers]
 
     def _parameters(self, one: Beginning, sampling: Sampling) -> Any:

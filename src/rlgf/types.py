@@ -75,6 +75,11 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def whole_characters(text: str) -> str:
+    """The text with halves of surrogate pairs joined, or replaced where the other half is missing."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @dataclass(frozen=True)
 class Completion:
     """What an author wrote after a prefix.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlgf.objectives.alignment import Piece
+from rlgf.types import whole_characters
 
 ENDED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence")
 """What servers call it when a model ended its text itself."""
@@ -147,8 +148,3 @@ def _joined(content: Any) -> str | None:
         or (isinstance(part, Mapping) and part.get("type", "text") in ("text", "output_text"))
     ]
     return "".join(part for part in parts if isinstance(part, str))
-
-
-def whole_characters(text: str) -> str:
-    """The text with halves of surrogate pairs joined, or replaced where the other half is missing."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

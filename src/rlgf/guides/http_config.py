@@ -13,6 +13,7 @@ from rlgf.errors import UserError
 from rlgf.guides.answer_cache import DEFAULT_CACHE
 from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE, identity
+from rlgf.models.samplers.wire import check_sendable
 from rlgf.strict import Strict
 
 CONTINUE = (
@@ -226,7 +227,7 @@ class HTTPGuideConfig(GuideSettings):
                         f"'guide.headers.{name}': the environment variable {variable} is not set."
                     )
             found[name] = _VARIABLE.sub(lambda match: os.environ[match[1]].strip(), value)
-            _check_sendable(found[name], f"'guide.headers.{name}': its value")
+            check_sendable(found[name], f"'guide.headers.{name}': its value")
         return found
 
     @property
@@ -237,7 +238,7 @@ class HTTPGuideConfig(GuideSettings):
             UserError: no header can hold it.
         """
         found = os.environ.get(self.key_variable, "").strip()
-        _check_sendable(
+        check_sendable(
             found, f"'guide.key_variable': the key in the environment variable {self.key_variable}"
         )
         return found or None
@@ -248,12 +249,3 @@ class HTTPGuideConfig(GuideSettings):
         variables = [name for value in self.headers.values() for name in _VARIABLE.findall(value)]
         found = [os.environ.get(name, "").strip() for name in (self.key_variable, *variables)]
         return sorted(filter(None, found), key=len, reverse=True)
-
-
-def _check_sendable(value: str, what: str) -> None:
-    """
-    Raises:
-        UserError: the value cannot stand in a header.
-    """
-    if not (value.isascii() and (value.isprintable() or not value)):
-        raise UserError(f"{what} holds characters that no header can: it must be one line of ASCII.")

@@ -44,11 +44,17 @@ def token() -> str | None:
         UserError: no header can hold it.
     """
     found = os.environ.get(TOKEN_VARIABLE, "").strip()
-    if not (found.isascii() and (found.isprintable() or not found)):
-        raise UserError(
-            f"{TOKEN_VARIABLE} holds characters that no header can: it must be one line of ASCII."
-        )
+    check_sendable(found, TOKEN_VARIABLE)
     return found or None
+
+
+def check_sendable(value: str, what: str) -> None:
+    """
+    Raises:
+        UserError: the value cannot stand in a header.
+    """
+    if not (value.isascii() and (value.isprintable() or not value)):
+        raise UserError(f"{what} holds characters that no header can: it must be one line of ASCII.")
 
 
 class Description(Strict):

@@ -188,11 +188,6 @@ class Help(Strict):
         return self.members is not None or max(self.probability.start, self.probability.end) > 0
 
     @property
-    def whole(self) -> bool:
-        """Whether a roll-in is all of an episode."""
-        return self.length.whole
-
-    @property
     def looks_first(self) -> bool:
         """Whether a group is written without help before it is known who gets some."""
         return self.gate is not None and self.gate.looks_at == "group"

@@ -71,16 +71,14 @@ class TrainingLoop:
         except BaseException as error:
             said = self._rescue(error)
             full = out_of_memory(error, self.trainer.progress, self.config)
-            if full is not None:
-                self.display.note(said)
-                refusal = UserError(full)
-                refusal.add_note(said)
-                raise refusal from error
-            if isinstance(error, UserError) or not isinstance(error, Exception):
+            told = error if full is None else UserError(full)
+            if isinstance(told, UserError) or not isinstance(told, Exception):
                 # Of these no traceback is shown, which would have the note at its end.
                 self.display.note(said)
-            error.add_note(said)
-            raise
+            told.add_note(said)
+            if told is error:
+                raise
+            raise told from error
         finally:
             self.trainer.after_phase = lambda phase: None
             self.log.let_go()

@@ -75,11 +75,6 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def whole_characters(text: str) -> str:
-    """The text with halves of surrogate pairs joined, or replaced where the other half is missing."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 @dataclass(frozen=True)
 class Completion:
     """What an author wrote after a prefix.
@@ -148,7 +143,6 @@ class Rollout:
     """Of each prompt, where the row reads one; see `Algorithm.start_value`."""
     branch_values: Float[Tensor, "B T"] | None = None
     """What texts that branch off before a token earn in the mean; NaN where none do, None where the row has no branches."""
-
     dialogues: tuple[Messages, ...] | None = None
     """The turns of each episode, the assistant's, and the replies to them, the user's; None without an environment."""
 

@@ -18,9 +18,10 @@ from rlgf.guides.reply import Answer
 from rlgf.guides.settings import GuideSettings
 from rlgf.guides.stopwatch import Stopwatch
 from rlgf.guides.under_way import Found, UnderWay, Workers
+from rlgf.jsontext import whole_characters
 from rlgf.models.language_model import LanguageModel
 from rlgf.objectives.alignment import Piece
-from rlgf.types import Completion, Message, whole_characters
+from rlgf.types import Completion, Message
 
 _MANY = 8
 """Answers that can hardly all be cut off in thought by chance."""

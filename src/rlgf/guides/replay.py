@@ -12,8 +12,9 @@ from rlgf.errors import UserError
 from rlgf.guides.answer_cache import guide_names
 from rlgf.guides.base import Request
 from rlgf.guides.settings import GuideSettings
+from rlgf.jsontext import whole_characters
 from rlgf.models.language_model import LanguageModel
-from rlgf.types import Completion, Messages, whole_characters
+from rlgf.types import Completion, Messages
 
 
 class ReplayGuideConfig(GuideSettings):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rlgf.jsontext import whole_characters
 from rlgf.objectives.alignment import Piece
-from rlgf.types import whole_characters
 
 ENDED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence")
 """What servers call it when a model ended its text itself."""

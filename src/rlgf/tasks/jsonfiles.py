@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlgf.errors import UserError
+from rlgf.jsontext import whole_characters
 from rlgf.tasks.textfiles import decoded, opened
-from rlgf.types import whole_characters
 
 
 class JsonArray:

@@ -10,7 +10,7 @@ import pytest
 from trl_rewards import LENGTHS, TEXTS
 
 from rlgf.errors import UserError
-from rlgf.metrics import MetricConfig, MetricResult, build_metrics, check_needs, measure
+from rlgf.metrics import MetricConfig, MetricResult, base, build_metrics, check_needs, measure
 from rlgf.types import Sample
 
 
@@ -67,3 +67,21 @@ def test_metrics_take_what_they_name_and_answer_as_rewards_do() -> None:
         measure({"wrong": lambda completion: 0.0}, samples, TEXTS)
     with pytest.raises(UserError, match="must return one finite number per text"):
         measure({"wrong": lambda completions: [None, 1.0]}, samples, TEXTS)
+
+
+def test_what_is_remembered_of_texts_is_made_once_and_let_go_where_it_is_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(base, "_REMEMBERED", 3)
+    made: list[list[str]] = []
+
+    def lengths(texts: list[str]) -> list[int]:
+        made.append(texts)
+        return [len(text) for text in texts]
+
+    known: dict[str, int] = {}
+    assert base.remembered(known, ["a", "bb", "a"], lengths) == [1, 2, 1]
+    assert base.remembered(known, ["bb", "ccc"], lengths) == [2, 3]
+    assert base.remembered(known, ["a", "dddd"], lengths) == [1, 4]
+    assert made == [["a", "bb"], ["ccc"], ["a", "dddd"]]
+    assert known == {"a": 1, "dddd": 4}

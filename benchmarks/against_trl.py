@@ -67,7 +67,7 @@ class Ours:
 
     def __init__(self, work: Work, policy: LanguageModel, samples: list[Sample]) -> None:
         self.work, self.samples = work, samples
-        self.row = GRPO.model_copy(update={"group_size": work.group})
+        self.row = GRPO.but(group_size=work.group)
         config = RolloutConfig(
             episodes=work.completions,
             max_prompt_tokens=work.prompt,

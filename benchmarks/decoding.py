@@ -61,9 +61,7 @@ def main() -> None:
     samples, texts = reviews(PROMPTS)
     policy = small_gpt(texts)
     config = RolloutConfig(episodes=PROMPTS, max_prompt_tokens=PROMPT, min_response_tokens=RESPONSE)
-    guided = PPO_PLUS_PLUS.model_copy(
-        update={"help": PPO_PLUS_PLUS.help.model_copy(update={"probability": constant(1.0)})}
-    )
+    guided = PPO_PLUS_PLUS.but(help=PPO_PLUS_PLUS.help.model_copy(update={"probability": constant(1.0)}))
     guide = KeptTexts(len(policy.tokenizer))
     alone, begun = Collector(policy, None, config, seed=0), Collector(policy, guide, config, seed=0)
     works: dict[str, Callable[[], object]] = {

@@ -90,7 +90,7 @@ def model(size: dict[str, int], tokenizer: PreTrainedTokenizerBase) -> LanguageM
 def update_of(size: dict[str, int], tokenizer: PreTrainedTokenizerBase) -> Callable[[], dict[str, float]]:
     """One GRPO update of a size, which tells the seconds of its three steps."""
     policy = model(size, tokenizer)
-    row = GRPO.model_copy(update={"group_size": size["group"]})
+    row = GRPO.but(group_size=size["group"])
     samples, _ = reviews(size["episodes"] // row.group_size)
     config = RolloutConfig(
         episodes=size["episodes"],

@@ -13,6 +13,7 @@ from rlgf.errors import (
     RefusedError,
     UserError,
     nearest,
+    one_line,
     own_traceback,
 )
 
@@ -50,3 +51,8 @@ def test_a_traceback_without_the_users_code_is_whole() -> None:
         RefusedError([])
     caught.value.__traceback__ = caught.value.__traceback__.tb_next if caught.value.__traceback__ else None
     assert "in __init__" in own_traceback(caught.value)
+
+
+def test_what_others_say_becomes_a_part_of_a_sentence() -> None:
+    assert one_line(ValueError(" it  failed,\n\tas ever. "), 200) == "it failed, as ever"
+    assert one_line("one two", 5) == "one t"

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from rlgf.jsontext import to_json
+from rlgf.jsontext import to_json, whole_characters
 
 
 def test_json_has_no_word_for_infinity() -> None:
@@ -17,3 +17,7 @@ def test_json_has_no_word_for_infinity() -> None:
         "b": [1.5, None],
         "3": [None, 2.0],
     }
+
+
+def test_half_a_character_is_replaced_and_two_halves_are_joined() -> None:
+    assert whole_characters("a\ud83d\ude00b\ud83dc") == "a\U0001f600b\ufffdc"

@@ -45,6 +45,7 @@ ELSEWHERE = {
     "models.trial_texts": "what models/test_trial.py runs models on",
     "run.models": "what run/test_build.py, run/test_start.py and models/test_hollow.py build",
     "run.plan": "what run/test_ahead.py and run/test_trainer.py collect",
+    "strict": "the base of what recipes have sections of: test_recipe.py",
 }
 """Modules without a test file of their own, each with the reason."""
 

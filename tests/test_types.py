@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlgf import Author, Completion, Experience, Message, Rollout, Sample
-from rlgf.types import Scored, pad, take
+from rlgf.types import Scored, pad, padded, take
 from toys import written
 
 
@@ -75,3 +75,9 @@ def test_padding_goes_to_the_side_that_is_asked_for() -> None:
 def test_records_cannot_be_changed(record: object, field: str) -> None:
     with pytest.raises(FrozenInstanceError):
         setattr(record, field, None)
+
+
+def test_padded_ids_come_with_where_they_stand() -> None:
+    ids, there = padded([[1, 2], torch.tensor([3]), []], 9, left=True)
+    assert ids.tolist() == [[1, 2], [9, 3], [9, 9]]
+    assert there.tolist() == [[True, True], [False, True], [False, False]]

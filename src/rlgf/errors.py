@@ -65,6 +65,11 @@ def _is_own(file: str) -> bool:
     return not file.startswith("<") and not any(Path(file).is_relative_to(place) for place in _LIBRARIES)
 
 
+def one_line(said: object, most: int) -> str:
+    """What an error of somebody else's says, as a part of a sentence of at most ``most`` characters."""
+    return " ".join(str(said).split())[:most].rstrip(".")
+
+
 def misfit(found: Mapping[str, Any]) -> str:
     """What one of the errors of `pydantic` says, without a full stop and in words that need no knowledge of it."""
     if found["type"] == "path_type":

@@ -20,6 +20,11 @@ def to_json(value: Any, **options: Any) -> str:
     return json.dumps(_plain(value), allow_nan=False, default=str, **options)
 
 
+def whole_characters(text: str) -> str:
+    """The text with halves of surrogate pairs joined, or replaced where the other half is missing."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # tensors and arrays
         return _plain(value.tolist())

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from rlgf.strict import Strict
 
 
-class Schedule(BaseModel):
+class Schedule(Strict):
     """A number as a function of the share of the run that is over.
 
     In a recipe a plain number is a constant; ``{start: 0.6, end: 0, shape: linear}`` falls from
     0.6 to 0 over the run, and ``over: 0.5`` makes it arrive at half of it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     start: float = Field(ge=0, allow_inf_nan=False)
     end: float = Field(ge=0, allow_inf_nan=False)

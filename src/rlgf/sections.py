@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, algorithm_from
 from rlgf.environments import EnvironmentConfig
@@ -20,14 +20,11 @@ from rlgf.models.samplers import SamplerConfig
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards.build import RewardConfig
 from rlgf.rollout.config import RolloutConfig
+from rlgf.strict import Strict
 from rlgf.training import TrainingConfig
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class NamedConfig(_Strict):
+class NamedConfig(Strict):
     """Something found by name: one of ours, or your own as `module:attribute` or `file.py:attribute`.
 
     In a recipe the bare name is short for one without options.
@@ -37,7 +34,7 @@ class NamedConfig(_Strict):
     options: dict[str, Any] = {}
 
 
-class PolicyConfig(_Strict):
+class PolicyConfig(Strict):
     """The model to train: one to load, or a small GPT from scratch."""
 
     model: str | None = None
@@ -95,7 +92,7 @@ def _file_name(name: str) -> str:
     return name
 
 
-class Sections(_Strict):
+class Sections(Strict):
     """Everything that defines a run; whether it fits together is asked in `rlgf.checks`."""
 
     name: Annotated[str, AfterValidator(_file_name), FREE] = "run"

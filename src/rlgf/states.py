@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlgf.errors import UserError
+from rlgf.errors import UserError, one_line
 
 
 def copied(state: Any) -> Any:
@@ -92,7 +92,7 @@ def read_back(state: Mapping[str, Any]) -> Any:
 
 def _unreadable(state: Mapping[str, Any], error: Exception) -> str:
     found = next(_strange(state, ()), None)
-    reason = " ".join(str(error).split())[:200].rstrip(".")
+    reason = one_line(error, 200)
     what = f"'{found[0]}' is a {found[1]}" if found else reason
     return (
         f"the reward's state cannot be read again ({what}): let its 'state_dict()' hold tensors, numbers and texts, "

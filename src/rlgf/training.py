@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlgf.identity import FREE, LATER
+from rlgf.strict import Strict
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(Strict):
     """How long a run lasts, what it writes, and whether it samples ahead."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     updates: Annotated[int, FREE] = Field(default=50, ge=1)
     """A resumed run may have more or fewer; schedules then go on as those of a run of the new length."""

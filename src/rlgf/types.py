@@ -60,6 +60,12 @@ class Sample:
     is the beginning of its answer. Empty for a prompt that is a text."""
 
 
+def columns_of(samples: Sequence[Sample]) -> dict[str, list[Any]]:
+    """Further columns, one list entry per sample; None where a sample lacks one."""
+    names = dict.fromkeys(name for sample in samples for name in sample.columns)
+    return {name: [sample.columns.get(name) for sample in samples] for name in names}
+
+
 def is_unicode(text: str) -> bool:
     """Whether a text is all characters: half of a surrogate pair is none, and cannot be written to a file."""
     try:
@@ -139,7 +145,6 @@ class Rollout:
     """Of each prompt, where the row reads one; see `Algorithm.start_value`."""
     branch_values: Float[Tensor, "B T"] | None = None
     """What texts that branch off before a token earn in the mean; NaN where none do, None where the row has no branches."""
-
     dialogues: tuple[Messages, ...] | None = None
     """The turns of each episode, the assistant's, and the replies to them, the user's; None without an environment."""
 
@@ -214,8 +219,7 @@ class Rollout:
     @property
     def columns(self) -> dict[str, list[Any]]:
         """Further columns of the samples, one list entry per episode; None where a sample lacks one."""
-        names = dict.fromkeys(name for sample in self.samples for name in sample.columns)
-        return {name: [sample.columns.get(name) for sample in self.samples] for name in names}
+        return columns_of(self.samples)
 
     def __getitem__(self, rows: Int[Tensor, "N"]) -> Rollout:
         return take(self, rows)
@@ -331,3 +335,12 @@ def pad(rows: Sequence[Tensor], value: float | int, *, left: bool = False) -> Te
     return torch.nn.utils.rnn.pad_sequence(
         list(rows), batch_first=True, padding_value=value, padding_side="left" if left else "right"
     )
+
+
+def padded(
+    rows: Sequence[Sequence[int] | Tensor], filling: int, *, left: bool = False
+) -> tuple[Int[Tensor, "N L"], Bool[Tensor, "N L"]]:
+    """Token ids as `pad` stacks them, and where they stand."""
+    ids = [torch.as_tensor(row, dtype=torch.long) for row in rows]
+    there = [torch.ones_like(row, dtype=torch.bool) for row in ids]
+    return pad(ids, filling, left=left), pad(there, False, left=left)

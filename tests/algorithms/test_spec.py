@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, algorithm_from
 from rlgf.algorithms.catalog import AGGREVATED, DISTILL, HINTED_GRPO, OPSD, PPO_PLUS_PLUS, QUESTA, SDFT
+from rlgf.algorithms.script import Help
 from rlgf.schedules import constant
 
 
@@ -87,3 +88,9 @@ def test_a_mixture_has_two_rows_and_goes_on_as_its_explorer_without_a_guide() ->
 def test_what_does_not_fit_together_is_no_algorithm() -> None:
     with pytest.raises(ValidationError, match="reads an advantage: set 'advantage'"):
         Algorithm(name="odd", terms={"policy_gradient": {}})
+
+
+def test_a_row_with_other_fields_has_them_whole_and_the_rest_as_before() -> None:
+    changed = PPO_PLUS_PLUS.but(name="other", help=Help(shared=False))
+    assert (changed.name, changed.help, changed.terms) == ("other", Help(shared=False), PPO_PLUS_PLUS.terms)
+    assert PPO_PLUS_PLUS.name == "ppo++"

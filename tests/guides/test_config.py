@@ -25,7 +25,7 @@ from rlgf.guides import (
     http_configs,
     scoring_guide,
 )
-from rlgf.guides.config import KINDS, fit_for, kind_of, kinds, own_guides, scoreless_key
+from rlgf.guides.config import KINDS, fit_for, kind_of, kinds, own_guides
 from rlgf.guides.itself import SelfGuideConfig
 from rlgf.guides.oracle import OracleGuideConfig
 from toys import FavouringGuide, letter_gpt
@@ -95,8 +95,8 @@ def test_a_guide_is_built_from_its_section(tmp_path: Path) -> None:
 
 
 def test_who_has_no_probabilities_is_known_and_refused() -> None:
-    assert scoreless_key(read(URL)) == "url"
-    assert scoreless_key(read(OWN)) == "name"
-    assert scoreless_key(read({"model": "x"})) is None
+    assert read(URL).never_scores
+    assert read(OWN).never_scores
+    assert not read({"model": "x"}).never_scores
     with pytest.raises(UserError, match=r"FavouringGuide has no method 'log_distribution\(tokens\)'"):
         scoring_guide(FavouringGuide("a", 0.5), letter_gpt())

@@ -11,7 +11,7 @@ from trl_rewards import LENGTHS, TEXTS
 
 from rlgf.errors import UserError
 from rlgf.evaluation.files import summarize
-from rlgf.metrics import MetricConfig, MetricResult, build_metrics, check_needs, measure
+from rlgf.metrics import MetricConfig, MetricResult, base, build_metrics, check_needs, measure
 from rlgf.types import Sample
 
 
@@ -77,3 +77,21 @@ def test_a_text_that_a_metric_does_not_apply_to_has_none_and_counts_for_nothing(
     found = measure({"own": lambda completions: [None, None]}, samples, ["x", "y"])
     assert found["own"] == MetricResult(None, [None, None])
     assert summarize(samples, ["x", "y"], found).totals == {}
+
+
+def test_what_is_remembered_of_texts_is_made_once_and_let_go_where_it_is_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(base, "_REMEMBERED", 3)
+    made: list[list[str]] = []
+
+    def lengths(texts: list[str]) -> list[int]:
+        made.append(texts)
+        return [len(text) for text in texts]
+
+    known: dict[str, int] = {}
+    assert base.remembered(known, ["a", "bb", "a"], lengths) == [1, 2, 1]
+    assert base.remembered(known, ["bb", "ccc"], lengths) == [2, 3]
+    assert base.remembered(known, ["a", "dddd"], lengths) == [1, 4]
+    assert made == [["a", "bb"], ["ccc"], ["a", "dddd"]]
+    assert known == {"a": 1, "dddd": 4}

@@ -31,16 +31,17 @@ def test_parameters_are_those_of_the_real_models(make: Any, lora: Any, critic: s
     parts = build_parts(config, guide=FavouringGuide("a", 0.6))
     # From a folder without weights.
     bare = load_config({**recipe, "policy": {**policy, "model": str(tmp_path / "bare")}})
-    sizes = policy_sizes(bare.policy.source, bare.policy.lora, critic, ["guide", "policy"])
-    by_name = {part.name: part.parameters for part in sizes.parts}
+    sizes, shape = policy_sizes(bare.policy.source, bare.policy.lora, critic, ["guide", "policy"])
+    by_name = {part.name: part.parameters for part in sizes}
     trained = parts.updater.parameters
-    assert sizes.trained == sum(count(parameters) for parameters in trained.values())
-    assert sizes.trained == count(parts.updater.trained)
-    assert sizes.training_bytes == 12 * sizes.trained
+    moved = sum(part.parameters for part in sizes if part.trained)
+    assert moved == sum(count(parameters) for parameters in trained.values())
+    assert moved == count(parts.updater.trained)
+    assert sum(part.gradients + part.moments for part in sizes) == 12 * moved
     for name in ("guide", "policy"):
         assert by_name[f"critic of the {name}"] == count(trained[f"critic {name}"])
     assert by_name["policy"] == count(made.model.parameters())
-    assert sizes.shape.vocabulary == 5
+    assert shape.vocabulary == 5
     if lora is None:
         assert by_name["reference (frozen start)"] == by_name["policy"]
     else:
@@ -51,7 +52,7 @@ def test_parameters_are_those_of_the_real_models(make: Any, lora: Any, critic: s
 def test_a_model_from_scratch_is_counted_with_all_of_its_vocabulary() -> None:
     config = load_config(RECIPE)
     parts = build_parts(config, guide=FavouringGuide("a", 0.6))
-    (said, *_) = policy_sizes(config.policy.source, None, "head", []).parts
+    (said, *_), _ = policy_sizes(config.policy.source, None, "head", [])
     missing = 300 - len(parts.policy.tokenizer)
     assert said.parameters == count(parts.policy.model.parameters()) + 32 * missing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlgf.tasks import Task, build_task
-from rlgf.tasks.answers import Form, steps_of
+from rlgf.tasks.answers import STEPS, Form
 
 SMALL = {"train_samples": 30, "validation_samples": 10, "test_samples": 10}
 
@@ -15,11 +15,9 @@ def reasoning(dataset: str, **options: Any) -> Task:
 
 
 def test_steps_are_running_totals_and_operations() -> None:
-    assert steps_of("chain_sum", {"expression": "5 - 7 + 12"}) == "5 - 7 = -2\n-2 + 12 = 10"
-    assert (
-        steps_of("countdown", {"expression": "6*(98 - 54) - 34"})
-        == "98 - 54 = 44\n6 * 44 = 264\n264 - 34 = 230"
-    )
+    assert STEPS["chain_sum"]({"expression": "5 - 7 + 12"}) == ["5 - 7 = -2", "-2 + 12 = 10"]
+    steps = STEPS["countdown"]({"expression": "6*(98 - 54) - 34"})
+    assert steps == ["98 - 54 = 44", "6 * 44 = 264", "264 - 34 = 230"]
     sample = reasoning("chain_sum", response="{steps}\nAnswer: {answer}").load("test")[0]
     assert sample.references[0].endswith(f"= {sample.columns['answer']}\nAnswer: {sample.columns['answer']}")
 

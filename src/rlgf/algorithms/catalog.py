@@ -27,76 +27,62 @@ from rlgf.types import Author
 
 _RLGF = "Chang et al., arXiv 2306.11816"
 
-PPO_PLUS_PLUS = PPO.model_copy(
-    update={
-        "name": "ppo++",
-        "summary": "PPO from states in the middle of the guide's texts as well",
-        "script": Script(rollin=Author.GUIDE),
-        "help": Help(probability=constant(0.6)),
-        "paper": _RLGF,
-    }
+PPO_PLUS_PLUS = PPO.but(
+    name="ppo++",
+    summary="PPO from states in the middle of the guide's texts as well",
+    script=Script(rollin=Author.GUIDE),
+    help=Help(probability=constant(0.6)),
+    paper=_RLGF,
 )
-AGGREVATED = PPO.model_copy(
-    update={
-        "name": "aggrevated",
-        "summary": "differentiable AggreVaTe: improve on the guide by one step, the guide finishes",
-        "script": Script(rollin=Author.POLICY, rollout=Author.GUIDE),
-        "help": Help(probability=constant(0.8)),
-        "terms": {**PPO.terms, "policy": Term(loss="clipped_surrogate", on=Span.ROLLIN)},
-        "equation": f"min(rho A, clip(rho) A), {GAE}, V = V^g; lambda {PPO.gae_lambda}, "
-        "at lambda 0: A^g = r_t + gamma V^g(s_t+1) - V^g(s_t)",
-        "paper": f"{_RLGF}; Sun et al., arXiv 1703.01030",
-    }
+AGGREVATED = PPO.but(
+    name="aggrevated",
+    summary="differentiable AggreVaTe: improve on the guide by one step, the guide finishes",
+    script=Script(rollin=Author.POLICY, rollout=Author.GUIDE),
+    help=Help(probability=constant(0.8)),
+    terms={**PPO.terms, "policy": Term(loss="clipped_surrogate", on=Span.ROLLIN)},
+    equation=f"min(rho A, clip(rho) A), {GAE}, V = V^g; lambda {PPO.gae_lambda}, "
+    "at lambda 0: A^g = r_t + gamma V^g(s_t+1) - V^g(s_t)",
+    paper=f"{_RLGF}; Sun et al., arXiv 1703.01030",
 )
 _GUIDED = {"script": Script(rollin=Author.GUIDE), "help": Help(probability=constant(0.6))}
-GUIDED_GRPO = GRPO.model_copy(
-    update={"name": "guided-grpo", "summary": "GRPO; a group shares the guide's roll-in", **_GUIDED}
+GUIDED_GRPO = GRPO.but(name="guided-grpo", summary="GRPO; a group shares the guide's roll-in", **_GUIDED)
+BREAD = GUIDED_GRPO.but(
+    name="bread",
+    summary="GRPO; a group of which all fail is written again after the shortest of the guide's beginnings "
+    "that is found to help",
+    help=Help(probability=constant(1.0), success=0.5, gate=Gate(), length=RollinLength(by="trial")),
+    paper="Zhang et al., arXiv 2506.17211",
 )
-BREAD = GUIDED_GRPO.model_copy(
-    update={
-        "name": "bread",
-        "summary": "GRPO; a group of which all fail is written again after the shortest of the guide's beginnings "
-        "that is found to help",
-        "help": Help(probability=constant(1.0), success=0.5, gate=Gate(), length=RollinLength(by="trial")),
-        "paper": "Zhang et al., arXiv 2506.17211",
-    }
+LUFFY = GUIDED_GRPO.but(
+    name="luffy",
+    summary="GRPO over groups of which the guide wrote one text whole, and learns from that one too",
+    help=Help(members=1, length=RollinLength(whole=True), shared=False),
+    terms={
+        "policy": Term(loss="clipped_surrogate"),
+        "rollin": Term(loss="shaped_importance", on=Span.ROLLIN),
+        "kl": Term(loss="kl"),
+    },
+    equation="GRPO's sum over the policy's tokens and that of f(pi) A over the guide's, f(x) = x / (x + 0.1), "
+    "over the number of both",
+    paper="Yan et al., arXiv 2504.14945",
 )
-LUFFY = GUIDED_GRPO.model_copy(
-    update={
-        "name": "luffy",
-        "summary": "GRPO over groups of which the guide wrote one text whole, and learns from that one too",
-        "help": Help(members=1, length=RollinLength(whole=True), shared=False),
-        "terms": {
-            "policy": Term(loss="clipped_surrogate"),
-            "rollin": Term(loss="shaped_importance", on=Span.ROLLIN),
-            "kl": Term(loss="kl"),
-        },
-        "equation": "GRPO's sum over the policy's tokens and that of f(pi) A over the guide's, f(x) = x / (x + 0.1), "
-        "over the number of both",
-        "paper": "Yan et al., arXiv 2504.14945",
-    }
+EXGRPO = LUFFY.but(
+    name="exgrpo",
+    summary="GRPO over groups of which one text is an earlier success of the policy's own, and learns from that one too",
+    script=Script(rollin=Author.PAST),
+    help=Help(
+        members=1,
+        success=0.5,
+        gate=Gate(looks_at="record", high=0.99),
+        length=RollinLength(whole=True),
+        shared=False,
+    ),
+    terms={**LUFFY.terms, "rollin": Term(loss="shaped_ratio", on=Span.ROLLIN)},
+    equation="GRPO's sum over the new texts' tokens and that of f(pi / past) A over the old one's, f(x) = x / (x + 0.1), "
+    "over the number of both",
+    paper="Zhan et al., arXiv 2510.02245",
 )
-EXGRPO = LUFFY.model_copy(
-    update={
-        "name": "exgrpo",
-        "summary": "GRPO over groups of which one text is an earlier success of the policy's own, and learns from that one too",
-        "script": Script(rollin=Author.PAST),
-        "help": Help(
-            members=1,
-            success=0.5,
-            gate=Gate(looks_at="record", high=0.99),
-            length=RollinLength(whole=True),
-            shared=False,
-        ),
-        "terms": {**LUFFY.terms, "rollin": Term(loss="shaped_ratio", on=Span.ROLLIN)},
-        "equation": "GRPO's sum over the new texts' tokens and that of f(pi / past) A over the old one's, f(x) = x / (x + 0.1), "
-        "over the number of both",
-        "paper": "Zhan et al., arXiv 2510.02245",
-    }
-)
-GUIDED_RLOO = RLOO.model_copy(
-    update={"name": "guided-rloo", "summary": "RLOO; a group shares the guide's roll-in", **_GUIDED}
-)
+GUIDED_RLOO = RLOO.but(name="guided-rloo", summary="RLOO; a group shares the guide's roll-in", **_GUIDED)
 DPO = Algorithm(
     name="dpo",
     summary="online direct preference optimization: the best text of a group over its worst",
@@ -106,25 +92,21 @@ DPO = Algorithm(
     equation="-log sigmoid(beta (log pi(y+) / ref(y+) - log pi(y-) / ref(y-)))",
     paper="Rafailov et al., arXiv 2305.18290; Guo et al., arXiv 2402.04792",
 )
-OFFLINE_DPO = DPO.model_copy(
-    update={
-        "name": "offline-dpo",
-        "summary": "direct preference optimization on the data's pairs, no reward",
-        "script": Script(rollout=Author.REFERENCE),
-        "advantage": "given_order",
-        "group_size": 2,
-        "paper": "Rafailov et al., arXiv 2305.18290",
-    }
+OFFLINE_DPO = DPO.but(
+    name="offline-dpo",
+    summary="direct preference optimization on the data's pairs, no reward",
+    script=Script(rollout=Author.REFERENCE),
+    advantage="given_order",
+    group_size=2,
+    paper="Rafailov et al., arXiv 2305.18290",
 )
-REBEL = DPO.model_copy(
-    update={
-        "name": "rebel",
-        "summary": "regression of reward differences on the change of the policy, best and worst of a group",
-        "terms": {"policy": Term(loss="rebel", on=Span.WHOLE)},
-        "advantage": "reward_difference",
-        "equation": "(beta (log pi(y) / old(y) - log pi(y') / old(y')) - (R(y) - R(y')))^2",
-        "paper": "Gao et al., arXiv 2404.16767",
-    }
+REBEL = DPO.but(
+    name="rebel",
+    summary="regression of reward differences on the change of the policy, best and worst of a group",
+    terms={"policy": Term(loss="rebel", on=Span.WHOLE)},
+    advantage="reward_difference",
+    equation="(beta (log pi(y) / old(y) - log pi(y') / old(y')) - (R(y) - R(y')))^2",
+    paper="Gao et al., arXiv 2404.16767",
 )
 A_STAR_PO = Algorithm(
     name="a-star-po",
@@ -137,45 +119,37 @@ A_STAR_PO = Algorithm(
 )
 # Half of a group's texts are begun by the guide, each to its own length, so that pairs are of both kinds.
 _BEGUN = {"script": Script(rollin=Author.GUIDE), "help": Help(probability=constant(0.5), shared=False)}
-GUIDED_DPO = DPO.model_copy(
-    update={
-        "name": "guided-dpo",
-        "summary": "online DPO over groups in which the guide began some of the texts",
-        **_BEGUN,
-    }
+GUIDED_DPO = DPO.but(
+    name="guided-dpo",
+    summary="online DPO over groups in which the guide began some of the texts",
+    **_BEGUN,
 )
-GUIDED_REBEL = REBEL.model_copy(
-    update={
-        "name": "guided-rebel",
-        "summary": "REBEL over groups in which the guide began some of the texts",
-        **_BEGUN,
-    }
+GUIDED_REBEL = REBEL.but(
+    name="guided-rebel",
+    summary="REBEL over groups in which the guide began some of the texts",
+    **_BEGUN,
 )
-GAIL = PPO.model_copy(
-    update={
-        "name": "gail",
-        "summary": "PPO on a discriminator that learns to tell the policy's texts from the references",
-        "learned_reward": True,
-        "equation": f"{PPO.equation}, R = log D - log(1 - D), D trained on -log D(reference) - log(1 - D(y))",
-        "paper": "Ho and Ermon, arXiv 1606.03476",
-    }
+GAIL = PPO.but(
+    name="gail",
+    summary="PPO on a discriminator that learns to tell the policy's texts from the references",
+    learned_reward=True,
+    equation=f"{PPO.equation}, R = log D - log(1 - D), D trained on -log D(reference) - log(1 - D(y))",
+    paper="Ho and Ermon, arXiv 1606.03476",
 )
-GAD = GRPO.model_copy(
-    update={
-        "name": "gad",
-        "summary": "black-box adversarial distillation: GRPO on a discriminator that learns to tell the policy's texts "
-        "from the guide's",
-        "learned_reward": True,
-        "examples": Author.GUIDE,
-        "equation": f"{GRPO.equation}, R = log D - log(1 - D), D trained on -log D(guide's) - log(1 - D(y))",
-        "paper": "Ye et al., arXiv 2511.10643",
-    }
+GAD = GRPO.but(
+    name="gad",
+    summary="black-box adversarial distillation: GRPO on a discriminator that learns to tell the policy's texts "
+    "from the guide's",
+    learned_reward=True,
+    examples=Author.GUIDE,
+    equation=f"{GRPO.equation}, R = log D - log(1 - D), D trained on -log D(guide's) - log(1 - D(y))",
+    paper="Ye et al., arXiv 2511.10643",
 )
 LOLS = Mixture(
     name="lols",
     summary="each update PPO++ with probability 0.8, else AggreVaTeD; two critics",
     imitate=AGGREVATED,
-    explore=PPO_PLUS_PLUS.model_copy(update={"help": Help(probability=constant(0.8))}),
+    explore=PPO_PLUS_PLUS.but(help=Help(probability=constant(0.8))),
     explore_prob=constant(0.8),
     equation="as its parts",
     paper=f"{_RLGF}; Chang et al., arXiv 1502.02206",

@@ -6,9 +6,10 @@ import re
 from enum import StrEnum
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rlgf.algorithms.authors import AuthorName
+from rlgf.strict import Strict
 from rlgf.types import Author
 
 
@@ -39,14 +40,12 @@ class Tier(NamedTuple):
     """How much of the text it gives."""
 
 
-class Hint(BaseModel):
+class Hint(Strict):
     """A text that helps, put into the prompt of those episodes that `Help` chooses.
 
     `Help.length` says how much of it: the number of tokens is drawn as that of a roll-in, over the length of the text, or
     over ``rollout.max_hint_tokens`` where it is yet to be written.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     author: AuthorName | None = None
     """Who writes it: the guide or the policy, when it is needed, or the data's reference."""

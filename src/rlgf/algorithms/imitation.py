@@ -9,23 +9,19 @@ from rlgf.algorithms.unguided import BC
 from rlgf.schedules import constant
 from rlgf.types import Author
 
-SEQ_KD = BC.model_copy(
-    update={
-        "name": "seq-kd",
-        "summary": "sequence-level knowledge distillation: cloning of whole texts that the guide writes",
-        "script": Script(rollout=Author.GUIDE),
-        "paper": "Kim and Rush, arXiv 1606.07947",
-    }
+SEQ_KD = BC.but(
+    name="seq-kd",
+    summary="sequence-level knowledge distillation: cloning of whole texts that the guide writes",
+    script=Script(rollout=Author.GUIDE),
+    paper="Kim and Rush, arXiv 1606.07947",
 )
-DAGGER = BC.model_copy(
-    update={
-        "name": "dagger",
-        "summary": "distributional DAgger: the policy begins, the guide finishes, and what the guide wrote is imitated",
-        "script": Script(rollin=Author.POLICY, rollout=Author.GUIDE),
-        "help": Help(probability=constant(0.8)),
-        "equation": "-log pi(y_t | s_t) of the guide's tokens after s_h, which the policy reached",
-        "paper": "Agrawal et al., arXiv 2606.05152; Ross et al., arXiv 1011.0686",
-    }
+DAGGER = BC.but(
+    name="dagger",
+    summary="distributional DAgger: the policy begins, the guide finishes, and what the guide wrote is imitated",
+    script=Script(rollin=Author.POLICY, rollout=Author.GUIDE),
+    help=Help(probability=constant(0.8)),
+    equation="-log pi(y_t | s_t) of the guide's tokens after s_h, which the policy reached",
+    paper="Agrawal et al., arXiv 2606.05152; Ross et al., arXiv 1011.0686",
 )
 DISTILL = Algorithm(
     name="distill",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from rlgf.strict import Strict
 
 
-class KLConfig(BaseModel):
+class KLConfig(Strict):
     """The penalty for leaving the reference.
 
     Either ``coefficient * (log pi - log reference)`` comes off the reward of each of the policy's tokens, or
     ``coefficient * KL(pi || reference)`` is a term of its loss, see `Algorithm.kl_penalty`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     coefficient: float = Field(default=0.001, ge=0, allow_inf_nan=False)
     """Where an adaptive coefficient starts."""

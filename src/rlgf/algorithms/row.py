@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlgf.algorithms.authors import AuthorName
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
@@ -15,13 +15,12 @@ from rlgf.algorithms.script import Branches, Help, Script, StartValue
 from rlgf.algorithms.terms import LOSSES, Term
 from rlgf.identity import FREE
 from rlgf.registry import resolve
+from rlgf.strict import Strict
 from rlgf.types import Author
 
 
-class Row(BaseModel):
+class Row(Strict):
     """The fields of an algorithm and what follows from them; whether they fit together is not asked here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     summary: Annotated[str, FREE] = ""

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rlgf.algorithms.authors import AuthorName
 from rlgf.algorithms.hint import Hint, Reader
 from rlgf.algorithms.length_rules import reads_past
 from rlgf.schedules import Share, constant
+from rlgf.strict import Strict
 from rlgf.types import Author
 
 
@@ -29,10 +30,8 @@ class Span(StrEnum):
     """The data's own texts for the same prompts, each from its first token."""
 
 
-class Script(BaseModel):
+class Script(Strict):
     """Who writes which segment of a response: one author before the switch, one after it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rollin: AuthorName | None = None
     """Who begins those texts that have a roll-in: the guide, the policy, the data's reference, or ``past``, the policy's
@@ -69,7 +68,7 @@ class Script(BaseModel):
         return author
 
 
-class RollinLength(BaseModel):
+class RollinLength(Strict):
     """A roll-in's length is uniform between two shares of the length L of its author's text.
 
     ``h ~ Uniform{max(1, ceil(low * L)), ..., min(L - 1, floor(high * L))}``; the default is the
@@ -79,8 +78,6 @@ class RollinLength(BaseModel):
     recorded ones are known before the draw. Of a text that is yet to be written L is the limit, and where
     it then ends no later than h, h is drawn again over the length that it has.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: Share = constant(0.0)
     high: Share = constant(1.0)
@@ -114,10 +111,8 @@ class RollinLength(BaseModel):
         return range(low, high + 1) if high > 0 else range(0)
 
 
-class Gate(BaseModel):
+class Gate(Strict):
     """Which prompts are helped: those of whose texts a share between two bounds succeeded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     looks_at: Literal["group", "record"] = "group"
     """``group``: at the group's own texts. They are written first, and where the gate opens those that are to have
@@ -149,11 +144,9 @@ class Gate(BaseModel):
         return self.high > 0 or failures >= self.failures
 
 
-class Branches(BaseModel):
+class Branches(Strict):
     """Further texts that the roll-out's author writes from states within each text, whose mean reward is the value of
     the state. Nothing else is learned from them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     every: int = Field(default=16, ge=1)
     """Tokens of the policy from one such state to the next; the first is where it begins to write. In a dialogue it
@@ -162,10 +155,8 @@ class Branches(BaseModel):
     """How many from each state."""
 
 
-class StartValue(BaseModel):
+class StartValue(Strict):
     """How the value of a prompt is estimated at its first visit, see `rlgf.objectives.advantages.optimal_value`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     texts: int = Field(default=8, ge=1)
     """How many texts the start writes."""
@@ -173,13 +164,11 @@ class StartValue(BaseModel):
     """The smaller, the nearer the value is to the best of what they earn; the larger, to the mean."""
 
 
-class Help(BaseModel):
+class Help(Strict):
     """Which episodes have a roll-in or, where the script has one, a hint, and how long it is.
 
     All of it is decided before anything is written, except where a gate looks at a group's own texts first.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     probability: Share = constant(0.0)
     """Of an episode to have a roll-in (the paper's beta)."""
@@ -197,11 +186,6 @@ class Help(BaseModel):
     def ever(self) -> bool:
         """Whether any episode may have a roll-in."""
         return self.members is not None or max(self.probability.start, self.probability.end) > 0
-
-    @property
-    def whole(self) -> bool:
-        """Whether a roll-in is all of an episode."""
-        return self.length.whole
 
     @property
     def looks_first(self) -> bool:

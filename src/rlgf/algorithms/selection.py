@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 from rlgf.algorithms.functions import misfit, parameters
 from rlgf.objectives import selectors
 from rlgf.registry import resolve
+from rlgf.strict import Strict
 
 Selector = Callable[..., Tensor]
 
@@ -32,10 +33,8 @@ SELECTABLE = frozenset({"mask", "author", "logprobs", "old_logprobs", "entropy",
 """The fields of `rlgf.algorithms.terms.LossInputs` that a selector may read."""
 
 
-class Selection(BaseModel):
+class Selection(Strict):
     """A selector with its options; in a recipe the bare name is short for one without."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """A name of `SELECTORS`, or your own function as `file.py:function`."""

@@ -21,18 +21,14 @@ OPSD = Algorithm(
     equation="JSD_0.5(g, pi), g = guide(. | x, reference, y_<t), pi = pi(. | x, y_<t)",
     paper="Zhao et al., arXiv 2601.18734",
 )
-SDFT = OPSD.model_copy(
-    update={
-        "name": "sdft",
-        "summary": "self-distillation fine-tuning: as opsd, with the reference as an example, and towards the guide's "
-        "likeliest texts",
-        "script": Script(
-            hint=Hint(
-                author=Author.REFERENCE, template="{prompt}\n\nExample: {hint}\n\n", reader=Reader.GUIDE
-            )
-        ),
-        "terms": {"distill": Term(loss="distillation", options={"jsd_beta": 1.0})},
-        "equation": "KL(pi || g), g = guide(. | x, reference, y_<t), pi = pi(. | x, y_<t)",
-        "paper": "Shenfeld et al., arXiv 2601.19897",
-    }
+SDFT = OPSD.but(
+    name="sdft",
+    summary="self-distillation fine-tuning: as opsd, with the reference as an example, and towards the guide's "
+    "likeliest texts",
+    script=Script(
+        hint=Hint(author=Author.REFERENCE, template="{prompt}\n\nExample: {hint}\n\n", reader=Reader.GUIDE)
+    ),
+    terms={"distill": Term(loss="distillation", options={"jsd_beta": 1.0})},
+    equation="KL(pi || g), g = guide(. | x, reference, y_<t), pi = pi(. | x, y_<t)",
+    paper="Shenfeld et al., arXiv 2601.19897",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from rlgf import seeding
 from rlgf.algorithms.row import Row
@@ -13,6 +13,7 @@ from rlgf.algorithms.rules import misfit
 from rlgf.algorithms.script import Help, Span
 from rlgf.identity import FREE
 from rlgf.schedules import Share
+from rlgf.strict import Strict
 from rlgf.types import Author
 
 
@@ -44,8 +45,12 @@ class Algorithm(Row):
             not term.of_critic for term in terms.values()
         ):
             return None
-        row = self.model_copy(update={"terms": terms})
+        row = self.but(terms=terms)
         return row.alone if self.script.helper is Author.GUIDE or self.script.guide_hinted else row
+
+    def but(self, **fields: Any) -> Algorithm:
+        """The same with other fields, each as a whole; nothing is checked."""
+        return self.model_copy(update=fields)
 
     def changed(self, **fields: Any) -> Algorithm:
         """The same with other fields, level by level, as a recipe changes them: ``help={"probability": 0.3}``.
@@ -61,9 +66,7 @@ class Algorithm(Row):
         terms = {name: term for name, term in self.terms.items() if term.on is not Span.ROLLIN}
         script = self.script.model_copy(update={"rollin": None, "hint": None})
         help = self.help
-        return self.model_copy(
-            update={"script": script, "help": Help(shared=help.shared, success=help.success), "terms": terms}
-        )
+        return self.but(script=script, help=Help(shared=help.shared, success=help.success), terms=terms)
 
     @property
     def rows(self) -> tuple[Algorithm, ...]:
@@ -74,10 +77,8 @@ class Algorithm(Row):
         return self
 
 
-class Mixture(BaseModel):
+class Mixture(Strict):
     """Two rows of which each update runs one: ``explore`` with a probability, else ``imitate``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     summary: Annotated[str, FREE] = ""

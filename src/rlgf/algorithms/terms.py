@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from jaxtyping import Bool, Float, UInt8
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from rlgf.algorithms.functions import misfit, parameters
@@ -28,6 +28,7 @@ from rlgf.algorithms.selection import Selection
 from rlgf.objectives import losses
 from rlgf.registry import resolve
 from rlgf.schedules import Schedule, constant
+from rlgf.strict import Strict
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,8 @@ LOSSES: Mapping[str, LossFunction] = {
 }
 
 
-class Term(BaseModel):
+class Term(Strict):
     """One summand of what an algorithm minimizes: ``weight * loss``, averaged over the tokens that it reads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     loss: str
     """A name of `LOSSES`, or your own function as `file.py:function`; default: the term's own name."""

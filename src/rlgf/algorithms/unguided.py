@@ -39,25 +39,21 @@ GRPO = Algorithm(
     equation="min(rho A, clip(rho) A) - c KL(pi || ref), A = (R - mean_group R) / std_group R",
     paper="Shao et al., arXiv 2402.03300",
 )
-RLOO = GRPO.model_copy(
-    update={
-        "name": "rloo",
-        "summary": "REINFORCE with a leave-one-out baseline, no critic",
-        "terms": {"policy": Term(loss="clipped_surrogate")},
-        "advantage": "leave_one_out",
-        "equation": "min(rho A, clip(rho) A), A = R - mean of the others' R",
-        "paper": "Ahmadian et al., arXiv 2402.14740",
-    }
+RLOO = GRPO.but(
+    name="rloo",
+    summary="REINFORCE with a leave-one-out baseline, no critic",
+    terms={"policy": Term(loss="clipped_surrogate")},
+    advantage="leave_one_out",
+    equation="min(rho A, clip(rho) A), A = R - mean of the others' R",
+    paper="Ahmadian et al., arXiv 2402.14740",
 )
-VINE_PPO = GRPO.model_copy(
-    update={
-        "name": "vineppo",
-        "summary": "PPO without a critic: the value of a state is the mean reward of texts that go on from it",
-        "advantage": "branched",
-        "group_size": 1,
-        "branches": Branches(),
-        "equation": "min(rho A, clip(rho) A) - c KL(pi || ref), A = V(s_n) - V(s_c), V(s) = mean R of texts from s, s_c and s_n "
-        "the states around the token that texts branch off from",
-        "paper": "Kazemnejad et al., arXiv 2410.01679",
-    }
+VINE_PPO = GRPO.but(
+    name="vineppo",
+    summary="PPO without a critic: the value of a state is the mean reward of texts that go on from it",
+    advantage="branched",
+    group_size=1,
+    branches=Branches(),
+    equation="min(rho A, clip(rho) A) - c KL(pi || ref), A = V(s_n) - V(s_c), V(s) = mean R of texts from s, s_c and s_n "
+    "the states around the token that texts branch off from",
+    paper="Kazemnejad et al., arXiv 2410.01679",
 )

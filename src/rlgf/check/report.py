@@ -14,7 +14,7 @@ from rlgf.algorithms import Algorithm, Mixture
 from rlgf.check.asked import asked
 from rlgf.check.faults import Checked
 from rlgf.check.form import note, span, table, titled, topics
-from rlgf.check.words import row_words, schedule, term_words
+from rlgf.check.words import mixture_words, row_words, schedule, term_words
 from rlgf.config import Config
 from rlgf.rollout.plan import UpdatePlan, planned
 from rlgf.run.memory import Estimate, estimated, memory
@@ -68,8 +68,7 @@ def _algorithm(config: Config, plans: Sequence[UpdatePlan]) -> list[RenderableTy
             runs["explore" if plan.row is algorithm.explore else "imitate"] += plan.times
         parts.append(
             Text(
-                f"Each update runs {algorithm.explore.name} with probability {schedule(algorithm.explore_prob)}, else "
-                f"{algorithm.imitate.name}. With seed {config.seed} that is {algorithm.explore.name} in "
+                f"{mixture_words(algorithm)} With seed {config.seed} that is {algorithm.explore.name} in "
                 f"{runs['explore']:,} updates and {algorithm.imitate.name} in {runs['imitate']:,}."
             )
         )

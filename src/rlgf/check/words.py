@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 
-from rlgf.algorithms import ESTIMATORS, Algorithm, Hint, Span, Term, View
+from rlgf.algorithms import ESTIMATORS, Algorithm, Hint, Mixture, Span, Term, View
 from rlgf.algorithms.length_rules import BUILT_IN
 from rlgf.algorithms.terms import READABLE
 from rlgf.environments import EnvironmentConfig
@@ -110,18 +110,25 @@ def help_words(row: Algorithm, rollout: RolloutConfig, turns: int | None = None)
 
 def _hint(row: Algorithm, hint: Hint, rollout: RolloutConfig) -> str:
     """Where a hint comes from, and how long it is."""
+    written = hint.author not in (None, Author.REFERENCE)
+    length = _tiers(hint) if hint.tiers else _length(row, rollout.max_hint_tokens if written else None)
+    return f"{hint_words(hint)}; {length}; with its template at most {rollout.max_hint_tokens} tokens"
+
+
+def hint_words(hint: Hint) -> str:
+    """Where a hint comes from."""
     if hint.author is None:
-        origin, limit = f"a hint from the column '{_named(hint)}'", None
-    elif hint.author is Author.REFERENCE:
-        origin, limit = "a hint from the data's own text", None
-    else:
-        origin, limit = f"a hint that {_WHO[hint.author]} writes", rollout.max_hint_tokens
-    length = _tiers(hint) if hint.tiers else _length(row, limit)
-    return f"{origin}; {length}; with its template at most {rollout.max_hint_tokens} tokens"
+        columns = "', then '".join(hint.named_columns)
+        return f"a hint from the column '{columns}'"
+    if hint.author is Author.REFERENCE:
+        return "a hint from the data's own text"
+    return f"a hint that {_WHO[hint.author]} writes"
 
 
-def _named(hint: Hint) -> str:
-    return "', then '".join(hint.named_columns)
+def mixture_words(mixture: Mixture) -> str:
+    """Which of the two rows an update runs."""
+    often = schedule(mixture.explore_prob)
+    return f"Each update runs {mixture.explore.name} with probability {often}, else {mixture.imitate.name}."
 
 
 def _tiers(hint: Hint) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from rlgf.checks.ahead import AHEAD_RULES
 from rlgf.checks.dialogues import DIALOGUE_RULES, an_environment_has_a_name
 from rlgf.checks.rule import Rule, engines, first
-from rlgf.guides.config import follows_policy, guide_models, http_configs, scoreless_key
+from rlgf.guides.config import follows_policy, guide_models, http_configs
 from rlgf.guides.ensemble import EnsembleConfig
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.settings import GuideSettings
@@ -61,12 +61,11 @@ SECTIONS: Mapping[str, Rule] = {
 
 def the_guide_has_probabilities(config: Sections) -> str | None:
     guide = _scoring(config)
-    scoreless = scoreless_key(guide) if guide is not None else None
-    if scoreless is None:
+    if guide is None or not guide.never_scores:
         return None
     return (
         f"algorithm '{config.algorithm.name}' reads the guide's probabilities (the loss 'distillation'), and a guide "
-        f"given by 'guide.{scoreless}' has none: set 'guide.model' to a causal model with the policy's "
+        f"given by 'guide.{guide.mark}' has none: set 'guide.model' to a causal model with the policy's "
         "tokenizer, or name a class of your own with a method 'log_distribution(tokens)'."
     )
 
@@ -110,7 +109,7 @@ def candidates_are_whole_texts(config: Sections) -> str | None:
         return None
     for row in config.algorithm.rows:
         hint, help = row.script.hint, row.help
-        begins = row.script.rollin is Author.GUIDE and help.ever and not help.whole
+        begins = row.script.rollin is Author.GUIDE and help.ever and not help.length.whole
         if begins or (hint is not None and hint.author is Author.GUIDE):
             what = "begins texts" if begins else "writes hints"
             return (

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError, nearest
 from rlgf.evaluation.files import WATCHED
 from rlgf.packaged import find_recipe
 from rlgf.recipe import laid_over, read_source, validated
+from rlgf.strict import Strict
 
 
-class Comparison(BaseModel):
+class Comparison(Strict):
     """What a comparison runs: every algorithm with every seed in every setting."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     prepare: tuple[tuple[str, ...], ...] = ()

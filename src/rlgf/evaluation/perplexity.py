@@ -9,11 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.rollout_scores import score_logprobs
-from rlgf.models.sampling import Sampling
-from rlgf.rollout.assembly import assemble
-from rlgf.rollout.writers import Draft, prompt_tokens, splice
-from rlgf.types import Author, Completion, Sample
+from rlgf.models.text_scores import text_scores
+from rlgf.rollout.writers import prompt_tokens, splice
+from rlgf.types import Completion, Sample
 
 
 def text_nll(
@@ -30,19 +28,14 @@ def text_nll(
     Returns:
         Sums of nats (B,) and numbers of tokens (B,), over at most ``max_tokens`` tokens per text.
     """
-    drafts = []
+    scored = []
     for sample, text in zip(samples, texts, strict=True):
-        prompt_ids = prompt_tokens(language_model, sample, max_prompt_tokens)
-        ids = splice(
-            language_model, Completion(text, False), max_tokens, language_model.context(prompt_ids)
-        ).ids
-        draft = Draft(sample, prompt_ids, seed=0)
-        draft.ids, draft.authors, draft.logprobs = ids, [Author.REFERENCE] * len(ids), [0.0] * len(ids)
-        drafts.append(draft)
-    rollout = assemble(drafts, list(range(len(drafts))), language_model)
+        before = prompt_tokens(language_model, sample, max_prompt_tokens)
+        passage = splice(language_model, Completion(text, False), max_tokens, language_model.context(before))
+        scored.append((before, passage.ids))
     with language_model.running() as model:
-        logprobs = score_logprobs(model, rollout, Sampling(), language_model.end_ids, max_batch_tokens)
-    return -logprobs.sum(dim=1), rollout.lengths.float()
+        logprobs = text_scores(model, scored, 1.0, max_batch_tokens)
+    return -torch.tensor([sum(one) for one in logprobs]), torch.tensor([float(len(one)) for one in logprobs])
 
 
 def perplexity(nll: Float[Tensor, "B"], tokens: Float[Tensor, "B"]) -> float:

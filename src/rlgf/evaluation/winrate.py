@@ -20,6 +20,7 @@ from rlgf.guides import HTTPGuide, HTTPGuideConfig, Request
 from rlgf.packaged import find_recipe
 from rlgf.recipe import validated
 from rlgf.rewards import Reward, RewardInput, checked_rewards
+from rlgf.types import columns_of
 
 QUESTION = """Two texts answer the same prompt.
 
@@ -91,8 +92,7 @@ def by_reward(reward: Reward, a: Texts, others: Sequence[str]) -> WinRate:
         UserError: see `checked_rewards`; or the reward does not apply to a text.
     """
     prompts = [sample.prompt for sample in a.samples]
-    names = dict.fromkeys(name for sample in a.samples for name in sample.columns)
-    columns = {name: [sample.columns.get(name) for sample in a.samples] for name in names}
+    columns = columns_of(a.samples)
     references = [sample.references for sample in a.samples]
     messages = [sample.messages for sample in a.samples]
     mine, theirs = (

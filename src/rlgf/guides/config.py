@@ -95,15 +95,6 @@ def _moments(config: GuideSettings) -> list[str]:
     return [member.moment for member in config.members if isinstance(member, SelfGuideConfig)]
 
 
-def scoreless_key(config: GuideSettings) -> str | None:
-    """The key that makes this a guide without probabilities; None where it may be a `ScoringGuide`.
-
-    Raises:
-        UserError: a guide of your own is not where its name says.
-    """
-    return config.mark if config.never_scores else None
-
-
 def scoring_guide(guide: Guide | None, policy: LanguageModel) -> ScoringGuide:
     """The same guide, made sure that it can score the policy's tokens.
 

@@ -14,10 +14,11 @@ from rlgf.guides.budget import kept_for_others, most, over_budget, priced, withi
 from rlgf.guides.endpoint import Endpoint
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.kept_answers import KeptAnswers
-from rlgf.guides.reply import Answer, whole_characters
+from rlgf.guides.reply import Answer
 from rlgf.guides.settings import GuideSettings
 from rlgf.guides.stopwatch import Stopwatch
 from rlgf.guides.under_way import Found, UnderWay, Workers
+from rlgf.jsontext import whole_characters
 from rlgf.models.language_model import LanguageModel
 from rlgf.objectives.alignment import Piece
 from rlgf.types import Completion, Message

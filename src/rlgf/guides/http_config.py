@@ -7,12 +7,14 @@ import re
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlgf.errors import UserError
 from rlgf.guides.answer_cache import DEFAULT_CACHE
 from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE, identity
+from rlgf.models.samplers.wire import check_sendable
+from rlgf.strict import Strict
 
 CONTINUE = (
     "Continue the following text exactly where it stops, in the same voice. Answer with the "
@@ -26,19 +28,15 @@ _SECRET_VALUE = re.compile(r"(bearer|basic) |sk-", flags=re.IGNORECASE)
 _VARIABLE = re.compile(r"\$(\w+)")
 
 
-class Prices(BaseModel):
+class Prices(Strict):
     """In any currency, for a million tokens."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     completion: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
-class BudgetConfig(BaseModel):
+class BudgetConfig(Strict):
     """What a run may ask for at most. A limit that is not set is none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     calls: int | None = Field(default=None, ge=1)
     tokens: int | None = Field(default=None, ge=1)
@@ -229,7 +227,7 @@ class HTTPGuideConfig(GuideSettings):
                         f"'guide.headers.{name}': the environment variable {variable} is not set."
                     )
             found[name] = _VARIABLE.sub(lambda match: os.environ[match[1]].strip(), value)
-            _check_sendable(found[name], f"'guide.headers.{name}': its value")
+            check_sendable(found[name], f"'guide.headers.{name}': its value")
         return found
 
     @property
@@ -240,7 +238,7 @@ class HTTPGuideConfig(GuideSettings):
             UserError: no header can hold it.
         """
         found = os.environ.get(self.key_variable, "").strip()
-        _check_sendable(
+        check_sendable(
             found, f"'guide.key_variable': the key in the environment variable {self.key_variable}"
         )
         return found or None
@@ -251,12 +249,3 @@ class HTTPGuideConfig(GuideSettings):
         variables = [name for value in self.headers.values() for name in _VARIABLE.findall(value)]
         found = [os.environ.get(name, "").strip() for name in (self.key_variable, *variables)]
         return sorted(filter(None, found), key=len, reverse=True)
-
-
-def _check_sendable(value: str, what: str) -> None:
-    """
-    Raises:
-        UserError: the value cannot stand in a header.
-    """
-    if not (value.isascii() and (value.isprintable() or not value)):
-        raise UserError(f"{what} holds characters that no header can: it must be one line of ASCII.")

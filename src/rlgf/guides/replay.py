@@ -11,8 +11,8 @@ from rlgf.chat import is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.guides.answer_cache import guide_names
 from rlgf.guides.base import Request
-from rlgf.guides.reply import whole_characters
 from rlgf.guides.settings import GuideSettings
+from rlgf.jsontext import whole_characters
 from rlgf.models.language_model import LanguageModel
 from rlgf.types import Completion, Messages
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rlgf.jsontext import whole_characters
 from rlgf.objectives.alignment import Piece
 
 ENDED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence")
@@ -147,8 +148,3 @@ def _joined(content: Any) -> str | None:
         or (isinstance(part, Mapping) and part.get("type", "text") in ("text", "output_text"))
     ]
     return "".join(part for part in parts if isinstance(part, str))
-
-
-def whole_characters(text: str) -> str:
-    """The text with halves of surrogate pairs joined, or replaced where the other half is missing."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlgf.guides.base import Guide
 from rlgf.identity import LATER
 from rlgf.models.language_model import LanguageModel
+from rlgf.strict import Strict
 
 
-class GuideSettings(BaseModel):
+class GuideSettings(Strict):
     """The settings of one kind of guide."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     candidates: Annotated[int, LATER] = Field(default=1, ge=1)
     """How many texts it writes for each that training asks for; the reward picks the best, so they must be whole."""

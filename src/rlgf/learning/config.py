@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlgf.identity import FREE
 from rlgf.schedules import Schedule, constant
+from rlgf.strict import Strict
 
 
-class UpdateConfig(BaseModel):
+class UpdateConfig(Strict):
     """How an update turns experience into weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(default=2, ge=1)
     minibatch: int = Field(default=28, ge=1)

@@ -4,12 +4,11 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from rlgf.errors import UserError
 from rlgf.metrics.base import Metric, MetricResult, References, check_needs, measure
 from rlgf.metrics.text import distinct, repetition, words
 from rlgf.registry import resolve
+from rlgf.strict import Strict
 from rlgf.tasks.base import build_from
 
 METRICS: Mapping[str, str] = {
@@ -37,13 +36,11 @@ TEXT_METRICS: Mapping[str, Metric] = {"distinct": distinct, "repetition": repeti
 """Those that are computed where nothing is said: they need nothing but the texts."""
 
 
-class MetricConfig(BaseModel):
+class MetricConfig(Strict):
     """A metric by name, one of ours or your own as `module:attribute` or `file.py:attribute`.
 
     In a recipe the bare name is short for a metric without options.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     options: dict[str, Any] = {}

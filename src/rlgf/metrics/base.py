@@ -7,13 +7,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from rlgf.calls import awaited, call
 from rlgf.errors import UserError
-from rlgf.types import Sample
+from rlgf.types import Sample, columns_of
 
+Made = TypeVar("Made")
 References = Sequence[Sequence[str]]
+
+_REMEMBERED = 200_000
+"""Texts of which something is remembered."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,7 @@ class Metric(Protocol):
     """
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values: ...
 
 
@@ -68,8 +68,7 @@ def measure(
             that is not finite.
     """
     prompts, references = [s.prompt for s in samples], [s.references for s in samples]
-    names = dict.fromkeys(name for sample in samples for name in sample.columns if name not in ARGUMENTS)
-    columns = {name: [sample.columns.get(name) for sample in samples] for name in names}
+    columns = {name: values for name, values in columns_of(samples).items() if name not in ARGUMENTS}
     given = {"prompts": prompts, "completions": list(texts), "references": references, **columns}
     found: dict[str, MetricResult] = {}
     for name, metric in metrics.items():
@@ -168,6 +167,20 @@ def installed(module: str, metric: str, packages: str) -> Any:
         raise UserError(
             f"the metric '{metric}' needs a library: pip install {packages} ({error})."
         ) from error
+
+
+def remembered(
+    known: dict[str, Made], texts: Sequence[str], make: Callable[[list[str]], list[Made]]
+) -> list[Made]:
+    """What is made of each text; ``known`` remembers it, since references come again at every evaluation."""
+    new = [text for text in dict.fromkeys(texts) if text not in known]
+    if new:
+        if len(known) + len(new) > _REMEMBERED:
+            # Remembered texts may be among these, so all of them are done again.
+            known.clear()
+            new = list(dict.fromkeys(texts))
+        known.update(zip(new, make(new), strict=True))
+    return [known[text] for text in texts]
 
 
 def _texts(given: Any) -> bool:

@@ -40,11 +40,7 @@ class CiderD:
         self._corpus = None if corpus is None else self._frequencies(_read(Path(corpus)))
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values:
         gold, written = captions(completions, references)
         frequencies, samples = self._corpus or self._frequencies(list(gold.values()))

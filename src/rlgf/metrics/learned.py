@@ -36,11 +36,7 @@ class BertScore:
         self._num_layers = num_layers
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values:
         values = [0.0] * len(completions)
         # The library cannot encode an empty text.
@@ -78,11 +74,7 @@ class Bleurt:
         self._scorer = library.BleurtScorer(str(checkpoint))
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values:
         pairs = [(text, gold) for text, texts in zip(completions, references, strict=True) for gold in texts]
         scores = iter(

@@ -69,11 +69,7 @@ class SpiceStandIn:
         check_spacy("spice_stand_in")
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values:
         parse([*completions, *(text for texts in references for text in texts)])
         values = []
@@ -109,11 +105,7 @@ class Spice:
         self._scorer = library.Spice()
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values:
         _, scores = self._scorer.compute_score(*captions(completions, references))
         values = [float(score["All"]["f"]) for score in scores]

@@ -35,11 +35,7 @@ class Bleu:
         self._scorer = installed("pycocoevalcap.bleu.bleu", "bleu", "pycocoevalcap").Bleu(4)
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values:
         totals, of_text = self._scorer.compute_score(*captions(completions, references), verbose=0)
         return {
@@ -64,11 +60,7 @@ class Sacrebleu:
         self._library = installed("sacrebleu", "sacrebleu", "sacrebleu")
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values:
         # The library wants the first references of all texts, then the second ones, None where there is none.
         streams = [list(stream) for stream in zip_longest(*references)]
@@ -94,11 +86,7 @@ class SelfBleu:
         self._library = installed("sacrebleu", "self_bleu", "sacrebleu")
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values:
         texts = list(completions)
         if len(texts) > _SELF_BLEU_TEXTS:
@@ -135,11 +123,7 @@ class Rouge:
         self._scorer = library.RougeScorer(list(self._names))
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values:
         pairs = zip(completions, references, strict=True)
         scores = [self._scorer.score_multi(list(refs), text) for text, refs in pairs]
@@ -165,11 +149,7 @@ class Meteor:
         weakref.finalize(self, _end, self._scorer.meteor_p)
 
     def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        **columns: Any,
+        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
     ) -> Values:
         # Bars part the fields of its input: in PTB tokens they stand apart, so none can be taken for one.
         try:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rlgf.metrics.base import installed
+from rlgf.metrics.base import installed, remembered
 
-_KEPT = 200_000
-"""Texts whose parses are remembered: references come again at every evaluation."""
 _parses: dict[str, Parse] = {}
 
 _THINGS = ("NOUN", "PROPN")
@@ -39,15 +37,11 @@ def check_spacy(metric: str) -> None:
 
 def parse(texts: Sequence[str]) -> list[Parse]:
     """The parse of each text."""
-    new = [text for text in dict.fromkeys(texts) if text not in _parses]
-    if new:
-        if len(_parses) + len(new) > _KEPT:
-            # Remembered texts may be among these, so all of them are parsed again.
-            _parses.clear()
-            new = list(dict.fromkeys(texts))
-        for text, doc in zip(new, _model().pipe(new), strict=True):
-            _parses[text] = Parse(tuple(map(_lemma, doc)), frozenset(_propositions(doc)))
-    return [_parses[text] for text in texts]
+    return remembered(_parses, texts, _parsed)
+
+
+def _parsed(texts: Sequence[str]) -> list[Parse]:
+    return [Parse(tuple(map(_lemma, doc)), frozenset(_propositions(doc))) for doc in _model().pipe(texts)]
 
 
 @cache

@@ -14,11 +14,9 @@ from functools import cache
 from pathlib import Path
 
 from rlgf.errors import UserError
-from rlgf.metrics.base import References, installed
+from rlgf.metrics.base import References, installed, remembered
 
 _PACKAGE = "pycocoevalcap==1.2"
-_KEPT = 200_000
-"""Texts whose tokens are remembered: references come again at every evaluation."""
 _tokens: dict[str, str] = {}
 
 Captions = dict[int, list[str]]
@@ -53,14 +51,7 @@ def ptb_tokenize(texts: Sequence[str]) -> list[str]:
     Raises:
         UserError: the Java program failed.
     """
-    new = [text for text in dict.fromkeys(texts) if text not in _tokens]
-    if new:
-        if len(_tokens) + len(new) > _KEPT:
-            # Remembered texts may be among these, so all of them are done again.
-            _tokens.clear()
-            new = list(dict.fromkeys(texts))
-        _tokens.update(zip(new, _run(new), strict=True))
-    return [_tokens[text] for text in texts]
+    return remembered(_tokens, texts, _run)
 
 
 def _run(texts: Sequence[str]) -> list[str]:

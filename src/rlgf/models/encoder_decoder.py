@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from rlgf.errors import UserError
-from rlgf.types import pad
+from rlgf.types import padded
 
 
 @dataclass
@@ -71,9 +71,7 @@ def encode(
     """
     numbers: dict[tuple[int, ...], int] = {}
     rows = torch.tensor([numbers.setdefault(tuple(prompt.tolist()), len(numbers)) for prompt in prompts])
-    unique = [torch.tensor(prompt) for prompt in numbers]
-    ids = pad(unique, 0).to(model.device)
-    mask = pad([torch.ones(len(prompt), dtype=torch.bool) for prompt in unique], False).to(model.device)
+    ids, mask = (one.to(model.device) for one in padded(list(numbers), 0))
     states = model.get_encoder()(input_ids=ids, attention_mask=mask.long()).last_hidden_state
     rows = rows.to(model.device)
     return states[rows], mask[rows]

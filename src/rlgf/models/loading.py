@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from accelerate import PartialState
-from pydantic import BaseModel, ConfigDict
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,6 +28,7 @@ from rlgf.models.quantization import Quantization, quantized
 from rlgf.models.scratch import ScratchConfig, architecture, build_scratch
 from rlgf.models.vocabulary import readable, unread
 from rlgf.registry import resolve
+from rlgf.strict import Strict
 
 PACKAGED = {
     "smollm2-135m": "rlgf.demo.smollm2:folder",
@@ -37,10 +37,8 @@ PACKAGED = {
 """Models that come in a Python package: a name for `model:`, and where the function is that unpacks it."""
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Strict):
     """Which model to load: a hub name, a folder, or the name of a packaged one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     revision: str | None = None

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -22,6 +22,7 @@ from rlgf import seeding
 from rlgf.errors import UserError
 from rlgf.loads import loading
 from rlgf.models import sharding
+from rlgf.strict import Strict
 
 _PREFIX = "base_model.model."
 """What `peft` puts before the names of a model's weights."""
@@ -30,13 +31,11 @@ POLICY = "default"
 """The policy's adapter; `peft` loads an adapter of this name without being told."""
 
 
-class LoRAConfig(BaseModel):
+class LoRAConfig(Strict):
     """The adapter that is trained instead of the model's own weights: ``W + alpha / r * B A``.
 
     There is no dropout: it would make the probability ratio of an unchanged policy differ from 1.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     r: int = Field(default=8, ge=1)
     alpha: int = Field(default=16, ge=1)

@@ -42,36 +42,14 @@ class Size:
         """Bytes of AdamW's two moments, in float32."""
         return 2 * self.gradients
 
-    @property
-    def training_bytes(self) -> int:
-        """Its gradients and AdamW's two moments."""
-        return self.gradients + self.moments
-
-
-@dataclass(frozen=True)
-class PolicySizes:
-    """The policy and all that is made from it."""
-
-    parts: Sequence[Size]
-    shape: Shape
-
-    @property
-    def trained(self) -> int:
-        """Parameters that the optimizer moves."""
-        return sum(part.parameters for part in self.parts if part.trained)
-
-    @property
-    def training_bytes(self) -> int:
-        return sum(part.training_bytes for part in self.parts)
-
 
 def policy_sizes(
     source: ModelConfig | ScratchConfig,
     adapter: LoRAConfig | None,
     critic: str,
     critics: Iterable[str],
-) -> PolicySizes:
-    """The policy, its frozen start and its critics.
+) -> tuple[Sequence[Size], Shape]:
+    """The policy, its frozen start and its critics, and what the policy's passes hold.
 
     A model from scratch is counted with all of the vocabulary that it may have.
 
@@ -84,7 +62,7 @@ def policy_sizes(
     """
     model = skeleton(source)
     kind = source.quantization if isinstance(source, ModelConfig) else None
-    head, trunk, passes = width(model) + 1, count(model.base_model.parameters()), shape(model)
+    head, trunk = width(model) + 1, count(model.base_model.parameters())
     base = Size("policy", count(model.parameters()), _weights(model, kind), trained=adapter is None)
     if adapter is None:
         reference = Size("reference (frozen start)", base.parameters, base.bytes)
@@ -95,7 +73,7 @@ def policy_sizes(
         parts = [base, _trained("policy's adapter", inside)]
     for name in critics:
         parts.append(_trained(f"critic of the {name}", head + (inside if critic == "separate" else 0)))
-    return PolicySizes(parts, passes)
+    return parts, shape(model)
 
 
 def frozen_size(name: str, source: ModelConfig) -> Size:

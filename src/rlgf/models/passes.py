@@ -49,8 +49,6 @@ class Shape:
     """What the passes of a model hold."""
 
     vocabulary: int
-    width: int
-    """Of the last hidden states, which are what the head reads."""
     prompt: Stack
     """The layers that read prompts: of an encoder-decoder model the encoder's, else all."""
     response: Stack
@@ -71,7 +69,6 @@ def shape(model: PreTrainedModel) -> Shape:
     response = _stack(model, outside)
     return Shape(
         vocabulary=vocabulary(model),
-        width=width(model),
         prompt=response if encoder is None else _stack(model, inside),
         response=response,
         cache=_keys_and_values(model),

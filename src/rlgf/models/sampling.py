@@ -10,17 +10,17 @@ from collections.abc import Collection
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
+from rlgf.strict import Strict
 
-class Sampling(BaseModel):
+
+class Sampling(Strict):
     """How a model's logits become the distribution that is sampled.
 
     Applied in this order: no end of text before ``min_tokens``, temperature, top-k, top-p.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float = Field(default=1.0, gt=0)
     top_k: int | None = Field(default=None, ge=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     GPT2Config,
@@ -14,14 +14,13 @@ from transformers import (
 )
 
 from rlgf import seeding
+from rlgf.strict import Strict
 
 END_OF_TEXT = "<|endoftext|>"
 
 
-class ScratchConfig(BaseModel):
+class ScratchConfig(Strict):
     """Sizes of a GPT-2, or of a T5, that starts from random weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     vocabulary: int = Field(default=4096, ge=257)
     layers: int = Field(default=4, ge=1)

@@ -11,7 +11,7 @@ from rlgf.models.batching import length_batches
 from rlgf.models.forward import Tokens
 from rlgf.models.response_scores import response_scores
 from rlgf.models.sampling import Sampling
-from rlgf.types import pad
+from rlgf.types import padded
 
 
 @torch.no_grad()
@@ -29,19 +29,12 @@ def text_scores(
     """
     found: list[list[float]] = [[] for _ in texts]
     there = [number for number, (_, ids) in enumerate(texts) if ids]
-    prompts = [torch.tensor(list(texts[number][0])) for number in there]
-    ids = [torch.tensor(list(texts[number][1])) for number in there]
-    lengths = [torch.tensor([len(one) for one in side], dtype=torch.long) for side in (prompts, ids)]
-    for rows in length_batches(lengths[0], lengths[1], max_batch_tokens):
-        chosen = rows.tolist()
-        before, after = ([side[row] for row in chosen] for side in (prompts, ids))
-        tokens = Tokens(
-            pad(before, 0, left=True),
-            pad([torch.ones_like(one, dtype=torch.bool) for one in before], False, left=True),
-            pad(after, 0),
-            pad([torch.ones_like(one, dtype=torch.bool) for one in after], False),
-        )
+    prompts, ends = (torch.tensor([len(texts[n][side]) for n in there], dtype=torch.long) for side in (0, 1))
+    for rows in length_batches(prompts, ends, max_batch_tokens):
+        chosen = [there[row] for row in rows.tolist()]
+        before, after = ([texts[number][side] for number in chosen] for side in (0, 1))
+        tokens = Tokens(*padded(before, 0, left=True), *padded(after, 0))
         scores = response_scores(model, tokens.to(model.device), Sampling(temperature=temperature), ())
-        for row, logprobs in zip(chosen, scores.logprobs.float().cpu(), strict=True):
-            found[there[row]] = logprobs[: len(ids[row])].tolist()
+        for number, logprobs in zip(chosen, scores.logprobs.float().cpu(), strict=True):
+            found[number] = logprobs[: len(texts[number][1])].tolist()
     return found

@@ -22,7 +22,7 @@ from rlgf.models.quantization import rewritten
 from rlgf.models.sampling import Sampling
 from rlgf.models.trial_texts import LIMITS, TrialText, trial_texts
 from rlgf.models.vocabulary import read_logits
-from rlgf.types import pad
+from rlgf.types import padded
 
 _EXACT, _ROUNDED = 2e-4, 0.1
 """How far log-probabilities may be off, as a share of their spread over the vocabulary, in float32 and in
@@ -230,17 +230,9 @@ class _Trial:
 
     def _tokens(self, written: Sequence[Tensor]) -> Tokens:
         prompts = [text.before if text.prompt is None else text.prompt for text in self.texts]
-
-        def masks(rows: Sequence[Tensor]) -> list[Tensor]:
-            return [torch.ones_like(row, dtype=torch.bool) for row in rows]
-
-        return Tokens(
-            # What stands in the padding must not matter, and a padding token's own embedding may be 0.
-            pad(prompts, int(self.more[0]), left=True),
-            pad(masks(prompts), False, left=True),
-            pad(written, 0),
-            pad(masks(written), False),
-        ).to(self.model.device)
+        # What stands in the padding must not matter, and a padding token's own embedding may be 0.
+        before = padded(prompts, int(self.more[0]), left=True)
+        return Tokens(*before, *padded(written, 0)).to(self.model.device)
 
     def _prompts(self) -> list[Tensor] | None:
         prompts = [text.prompt for text in self.texts if text.prompt is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,6 @@ class Run:
     totals: Mapping[str, float] | None = None
     """Of the test at the end; None for a run that has not finished."""
     seconds: float = 0.0
-    guide: Mapping[str, float] = field(default_factory=dict)
-    """What a remote guide was asked in all, and what it cost."""
 
     @property
     def name(self) -> str:
@@ -106,7 +104,6 @@ def read_run(folder: Path) -> Run:
         _latest(samples),
         totals,
         float(summary.get("progress", {}).get("seconds", timed)),
-        summary.get("guide", {}),
     )
 
 

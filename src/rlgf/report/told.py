@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlgf.algorithms import Algorithm, Hint, Mixture, Span, Term, View, algorithm_from
-from rlgf.check.words import row_words, schedule, term_words
+from rlgf.algorithms import Algorithm, Mixture, Span, Term, View, algorithm_from
+from rlgf.check.words import hint_words, mixture_words, row_words, term_words
 from rlgf.environments import EnvironmentConfig
 from rlgf.errors import UserError
 from rlgf.rollout.config import RolloutConfig
@@ -29,18 +29,12 @@ def told_algorithm(config: Mapping[str, Any]) -> dict[str, Any] | None:
         environment = None if told is None else EnvironmentConfig.model_validate(told)
     except (UserError, ValueError):  # of another version
         return None
-    mixture = None
-    if isinstance(algorithm, Mixture):
-        mixture = (
-            f"Each update runs {algorithm.explore.name} with probability {schedule(algorithm.explore_prob)}, "
-            f"else {algorithm.imitate.name}."
-        )
     return {
         "name": algorithm.name,
         "summary": algorithm.summary,
         "equation": algorithm.equation,
         "paper": algorithm.paper,
-        "mixture": mixture,
+        "mixture": mixture_words(algorithm) if isinstance(algorithm, Mixture) else None,
         "needs_guide": any(row.needs_guide for row in algorithm.rows),
         "rows": [
             {
@@ -62,7 +56,7 @@ def drawing(row: Algorithm) -> dict[str, Any]:
     sure = help.members is None and (help.probability.start, help.probability.end) == (1.0, 1.0)
     always = sure and row.foreseen
     if script.rollin is None:
-        labels = [_hint(script.hint)] if script.hint is not None and script.hinted else [""]
+        labels = [f"with {hint_words(script.hint)}"] if script.hint is not None and script.hinted else [""]
         labels += ["without one"] if script.hinted and not always else []
         return {"lines": [{"label": label, "segments": whole} for label in labels], "reads": _reads(row)}
     parts = [
@@ -87,7 +81,7 @@ def _reads(row: Algorithm) -> list[dict[str, str]]:
         if row.script.hinted and term.view is View.PROMPT:
             text += " after the prompt without its hint"
         if row.script.hint is not None and row.script.guide_hinted and "guide_distribution" in term.reads:
-            text += f", the guide's {_hint(row.script.hint)}"
+            text += f", the guide's with {hint_words(row.script.hint)}"
         found.append({"span": span, "text": text})
     return found
 
@@ -101,15 +95,6 @@ def _span(term: Term, row: Algorithm) -> str:
 def _writes(author: Author) -> str:
     taken = {Author.REFERENCE: "the data's own text", Author.PAST: "an earlier success of the policy's"}
     return taken.get(author, f"the {author.name.lower()} writes")
-
-
-def _hint(hint: Hint) -> str:
-    if hint.author is None:
-        columns = "', then '".join(hint.named_columns)
-        return f"with a hint from the column '{columns}'"
-    if hint.author is Author.REFERENCE:
-        return "with a hint from the data's own text"
-    return f"with a hint that {_writes(hint.author)}"
 
 
 def _functions(spec: Any) -> Iterator[str]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
-from rlgf.chat import answered, is_chat, read_messages
+from rlgf.chat import answered
 from rlgf.errors import UserError
-from rlgf.tasks.rows import Row, Rows, file_rows, table_rows
-from rlgf.tasks.textfiles import known_encoding
+from rlgf.tasks.rows import Row
+from rlgf.tasks.source import Files, field, side
 from rlgf.types import Messages
 
 Example = TypeVar("Example")
@@ -38,21 +37,12 @@ class Labelled(NamedTuple):
     positive: bool
 
 
-class ExamplesConfig(BaseModel):
-    """Files of JSON, CSV, TSV or Parquet, or a data set of the hub, and what their columns are called."""
+class ExamplesConfig(Files):
+    """Files of JSON, CSV, TSV or Parquet, or a data set of the hub, and what their columns are called.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    On the rows of 'validation', which are held out, accuracy and calibration are measured.
+    """
 
-    train: Path | tuple[Path, ...] = ()
-    validation: Path | tuple[Path, ...] = ()
-    """The held-out rows, which accuracy and calibration are measured on."""
-    data: str | None = None
-    """A data set of the hub, instead of files."""
-    encoding: Annotated[str, AfterValidator(known_encoding)] = "utf-8"
-    """Of text files, such as 'cp1252' or 'utf-16'."""
-    subset: str | None = None
-    splits: dict[str, str] = {}
-    """What the hub's data set calls a split, where it is not 'train' or 'validation'."""
     prompt_field: str | None = "prompt"
     """None where chosen and rejected hold the whole text; whole conversations need none."""
     chosen_field: str = "chosen"
@@ -88,9 +78,12 @@ class ExamplesConfig(BaseModel):
         labels: set[str] = set()
 
         def make(row: Row, place: str) -> Labelled:
-            label = str(_field(row, self.label_field, "label_field", place))
+            label = str(self._value(row, "label_field", place))
             labels.add(label)
-            return Labelled(_text(row, self.text_field, "text_field", place), label == positive)
+            text = self._value(row, "text_field", place)
+            if not isinstance(text, str):
+                raise UserError(f"{place}: '{self.text_field}' must be a text (it is {text!r}).")
+            return Labelled(text, label == positive)
 
         found = self._examples(split, make)
         if positive not in labels or len(labels) < 2:
@@ -101,18 +94,12 @@ class ExamplesConfig(BaseModel):
         return found
 
     def _examples(self, split: str, make: Callable[[Row, str], Example]) -> list[Example]:
-        rows = self._rows(split)
+        rows = self.rows(split)
         return [make(rows[number], rows.place(number)) for number in range(len(rows))]
 
-    def _rows(self, split: str) -> Rows:
-        if self.data is not None:
-            return table_rows(self.data, {"name": self.subset, "split": self.splits.get(split, split)})
-        files = getattr(self, split)
-        return file_rows((files,) if isinstance(files, Path) else files, self.encoding)
-
     def _pair(self, row: Row, place: str) -> Pair:
-        chosen = _side(row, self.chosen_field, "chosen_field", place)
-        rejected = _side(row, self.rejected_field, "rejected_field", place)
+        chosen = self._side(row, "chosen_field", place)
+        rejected = self._side(row, "rejected_field", place)
         prompt = self._prompt(row, conversation=not isinstance(chosen, str), place=place)
         if all(isinstance(part, str) for part in (prompt or "", chosen, rejected)):
             better, worse = str(chosen), str(rejected)
@@ -133,28 +120,11 @@ class ExamplesConfig(BaseModel):
         name = self.prompt_field
         if name is None or (conversation and name not in row and "prompt_field" not in self.model_fields_set):
             return None
-        return _side(row, name, "prompt_field", place)
+        return self._side(row, "prompt_field", place)
 
+    def _side(self, row: Row, option: str, place: str) -> str | Messages:
+        return side(self._value(row, option, place), getattr(self, option), place)
 
-def _field(row: Row, name: str, option: str, place: str) -> Any:
-    if name not in row:
-        there = ", ".join(sorted(row)) or "none"
-        raise UserError(f"{place} has no field '{name}': set 'data.{option}'. Fields: {there}.")
-    return row[name]
-
-
-def _text(row: Row, name: str, option: str, place: str) -> str:
-    value = _field(row, name, option, place)
-    if not isinstance(value, str):
-        raise UserError(f"{place}: '{name}' must be a text (it is {value!r}).")
-    return value
-
-
-def _side(row: Row, name: str, option: str, place: str) -> str | Messages:
-    """A text, or the messages of a chat."""
-    value = _field(row, name, option, place)
-    if isinstance(value, list) or is_chat(value):
-        return read_messages(value, name, place)
-    if not isinstance(value, str):
-        raise UserError(f"{place}: '{name}' must be a text or the messages of a chat (it is {value!r}).")
-    return value
+    def _value(self, row: Row, option: str, place: str) -> Any:
+        """Of the column that an option names."""
+        return field(row, getattr(self, option), place, f"set 'data.{option}'")

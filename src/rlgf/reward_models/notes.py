@@ -5,20 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from rlgf.errors import UserError
 from rlgf.loads import damage, plain
+from rlgf.strict import Strict
 
 _FILE = "reward.json"
 
 Kind = Literal["preference", "classifier"]
 
 
-class Notes(BaseModel):
+class Notes(Strict):
     """What stands beside a reward model's weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
     max_tokens: int

@@ -29,7 +29,7 @@ from rlgf.models.loading import PACKAGED, check_vocabulary, device
 from rlgf.models.text import Codec
 from rlgf.registry import resolve
 from rlgf.reward_models.notes import Notes
-from rlgf.types import Messages, pad
+from rlgf.types import Messages, padded
 
 _PACKAGED = {"minilm": "rlgf.demo.minilm:folder", **PACKAGED}
 _MAX_BATCH_TOKENS = 8192
@@ -77,10 +77,9 @@ class Scorer:
 
     def logits(self, ids: Sequence[Sequence[int]]) -> Float[Tensor, "N"]:
         """One score a text, with a gradient."""
-        rows = pad([torch.tensor(row) for row in ids], self._pad_id).to(self.model.device)
-        mask = pad([torch.ones(len(row), dtype=torch.long) for row in ids], 0).to(self.model.device)
+        rows, mask = (one.to(self.model.device) for one in padded(ids, self._pad_id))
         with mixed_precision(self.model.device):
-            return self._outputs(rows, mask).float()
+            return self._outputs(rows, mask.long()).float()
 
     def _outputs(self, ids: Int[Tensor, "N L"], mask: Int[Tensor, "N L"]) -> Float[Tensor, "N"]:
         """The model's one output for each row, which is padded on the right."""

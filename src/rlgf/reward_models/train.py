@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from rich.progress import track
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -25,15 +25,14 @@ from rlgf.reward_models.calibration import expected_calibration_error, reliabili
 from rlgf.reward_models.data import ExamplesConfig, Labelled, Pair, Text
 from rlgf.reward_models.notes import Kind, Notes
 from rlgf.reward_models.scorer import Scorer, load_scorer
+from rlgf.strict import Strict
 from rlgf.types import Messages
 
 _MAX_GRADIENT_NORM = 1.0
 
 
-class RewardModelConfig(BaseModel):
+class RewardModelConfig(Strict):
     """A recipe of `rlgf reward`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
     output: Path

@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from rlgf.rewards.base import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.rewards.scale import Scale
+from rlgf.strict import Strict
 from rlgf.tasks.base import build_from, named_callable
 
 REWARDS: Mapping[str, str] = {
@@ -29,10 +30,8 @@ REWARDS: Mapping[str, str] = {
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class TermConfig(BaseModel):
+class TermConfig(Strict):
     """One term of a reward; in a recipe a bare number is short for its weight, a bare word for its name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
     """A reward's name; default: the name that the recipe gives the term."""
@@ -47,14 +46,12 @@ def _term(value: Any) -> Any:
     return {"weight": value} if isinstance(value, int | float) else value
 
 
-class RewardConfig(BaseModel):
+class RewardConfig(Strict):
     """The pay for a text: one reward by its name, or several weighted terms.
 
     A name is one of ours, or your own as `module:attribute` or `file.py:attribute`. In a recipe the
     bare name is short for a reward without options.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
     options: dict[str, Any] = {}

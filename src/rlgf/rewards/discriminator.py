@@ -18,7 +18,7 @@ from rlgf.models.critic import build_critic
 from rlgf.models.forward import Tokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.config import RolloutConfig
-from rlgf.types import Rollout, pad
+from rlgf.types import Rollout, padded
 
 _MAX_GRADIENT_NORM = 1.0
 _EPSILON = 1e-6
@@ -199,18 +199,8 @@ _Text = tuple[list[int], list[int]]
 
 def _tokens(texts: Sequence[_Text], end_id: int) -> Tokens:
     """With one more token after each completion: the state before it has read all of the completion."""
-    prompts = [torch.tensor(before) for before, _ in texts]
-    completions = [torch.tensor([*ids, end_id]) for _, ids in texts]
-
-    def masks(rows: Sequence[Tensor]) -> list[Tensor]:
-        return [torch.ones(len(row), dtype=torch.bool) for row in rows]
-
-    return Tokens(
-        pad(prompts, end_id, left=True),
-        pad(masks(prompts), False, left=True),
-        pad(completions, end_id),
-        pad(masks(completions), False),
-    )
+    completions = [[*ids, end_id] for _, ids in texts]
+    return Tokens(*padded([before for before, _ in texts], end_id, left=True), *padded(completions, end_id))
 
 
 class _Classifier(nn.Module):

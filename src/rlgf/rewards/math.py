@@ -6,16 +6,15 @@ import logging
 import threading
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from rlgf.errors import UserError
+from rlgf.strict import Strict
 
 _LONGEST = 10_000
 """Characters of the end of a text that are searched for an answer."""
 _SECONDS = 5
 
 
-class MathVerify(BaseModel):
+class MathVerify(Strict):
     """1 where a text's answer equals the known one as mathematics, else 0: 1/2 is 0.5, and (x+1)^2 may be expanded.
 
     The answer is the last ``\\boxed{...}``, or without one what the package math-verify finds: the last number or formula.
@@ -23,8 +22,6 @@ class MathVerify(BaseModel):
     The known answer is a column of the data, after the last ``####`` where it has one (as GSM8K's), or the first
     reference. Each step may take 5 seconds, outside of the main thread any time; what takes longer is not right.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reads_text: ClassVar = True
 

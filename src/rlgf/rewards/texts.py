@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlgf.errors import UserError
 from rlgf.metrics import MetricConfig, build_metrics
 from rlgf.metrics.base import metric_values
+from rlgf.strict import Strict
 
 
-class Length(BaseModel):
+class Length(Strict):
     """A penalty on long texts: minus the words over a target, ``-max(0, words - target)``.
 
     Words are what stands between spaces. They are counted rather than tokens, since a reward reads
     text, and what a text costs then does not depend on the policy's tokenizer.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reads_text: ClassVar = True
 

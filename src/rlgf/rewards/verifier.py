@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlgf.errors import UserError
+from rlgf.strict import Strict
 from rlgf.tasks.answers import Form
 from rlgf.tasks.verifying import verified
 
@@ -15,14 +16,12 @@ _LONGEST = 10_000
 """Characters of an answer that a verifier is asked about."""
 
 
-class Verifier(BaseModel):
+class Verifier(Strict):
     """The score of a data set's own verifier, for samples of the task `reasoning`.
 
     Where it is below ``threshold`` the answer has failed and is paid nothing. Verifiers give 0.01 to
     0.05 to any answer, and some a part of 1 for a part of it: a lower threshold pays that too.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reads_text: ClassVar = True
 

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
 
 from rlgf.algorithms import Script
 from rlgf.chat import transcript
 from rlgf.kept import KeptTokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.writers import Draft
-from rlgf.types import Author, Rollout, pad
+from rlgf.types import Author, Rollout, pad, padded
 
 
 def assemble(
@@ -26,10 +24,11 @@ def assemble(
         script: where it has hints, the prompts with and without them are kept; default: where the drafts have any.
     """
     places = [draft.index for draft in drafts]
+    prompt_ids, prompt_mask = padded([draft.prompt_ids for draft in drafts], policy.end_id, left=True)
     rollout = Rollout(
         samples=tuple(draft.sample for draft in drafts),
-        prompt_ids=_on_the_left([draft.prompt_ids for draft in drafts], policy.end_id),
-        prompt_mask=_there([draft.prompt_ids for draft in drafts]),
+        prompt_ids=prompt_ids,
+        prompt_mask=prompt_mask,
         response_ids=pad([torch.tensor(draft.ids) for draft in drafts], policy.end_id),
         author=pad([torch.tensor(draft.authors, dtype=torch.uint8) for draft in drafts], Author.NOBODY),
         sampled_logprobs=pad([torch.tensor(draft.logprobs) for draft in drafts], 0.0),
@@ -56,23 +55,17 @@ def assemble(
     )
     if script is not None and script.guide_hinted:
         told = [draft.prompt_ids if draft.hint is None else draft.hint.ids for draft in drafts]
-        return replace(rollout, guide_ids=_on_the_left(told, policy.end_id), guide_mask=_there(told))
+        ids, mask = padded(told, policy.end_id, left=True)
+        return replace(rollout, guide_ids=ids, guide_mask=mask)
     bare = [draft.prompt_ids if draft.hint is None else draft.hint.bare_ids for draft in drafts]
-    return replace(rollout, bare_ids=_on_the_left(bare, policy.end_id), bare_mask=_there(bare))
+    ids, mask = padded(bare, policy.end_id, left=True)
+    return replace(rollout, bare_ids=ids, bare_mask=mask)
 
 
 def _text(draft: Draft, policy: LanguageModel) -> str:
     if draft.dialogue and draft.sample.messages:  # between turns stands what the template writes
         return transcript(draft.dialogue)
     return policy.decode(draft.ids, policy.context(draft.prompt_ids))
-
-
-def _on_the_left(prompts: Sequence[Sequence[int]], filling: int) -> Int[Tensor, "B P"]:
-    return pad([torch.tensor(ids) for ids in prompts], filling, left=True)
-
-
-def _there(prompts: Sequence[Sequence[int]]) -> Bool[Tensor, "B P"]:
-    return pad([torch.ones(len(ids), dtype=torch.bool) for ids in prompts], False, left=True)
 
 
 def _kept(draft: Draft) -> KeptTokens | None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rlgf.algorithms import Algorithm, AnyAlgorithm
 from rlgf.identity import FREE, LATER
 from rlgf.models.sampling import Sampling
+from rlgf.strict import Strict
 from rlgf.types import Author
 
 
-class RolloutConfig(BaseModel):
+class RolloutConfig(Strict):
     """How many episodes an update collects, and how long they are."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     episodes: int = Field(default=112, ge=1)
     """Episodes per update."""

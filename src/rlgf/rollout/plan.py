@@ -120,7 +120,7 @@ def _in_need(row: Algorithm) -> Algorithm:
     """The row where every gate is open and all help is the longest."""
     law = row.help.length
     longest = law if law.by == "law" else law.model_copy(update={"by": "trial"})
-    return row.model_copy(update={"help": row.help.model_copy(update={"gate": None, "length": longest})})
+    return row.but(help=row.help.model_copy(update={"gate": None, "length": longest}))
 
 
 def evaluation_asks(author: Author, config: RolloutConfig, prompts: int, turns: int = 1) -> list[Ask]:

@@ -33,7 +33,7 @@ def start_values(
     new = [place for place, draft in enumerate(drafts) if draft.history.start_value is None]
     found = torch.tensor([draft.history.start_value or 0.0 for draft in drafts], dtype=torch.float64)
     if new:
-        rollout = write(new, row.model_copy(update={"group_size": texts, "start_value": None}))
+        rollout = write(new, row.but(group_size=texts, start_value=None))
         earned = rewards(rollout).double().view(-1, texts)
         found[new] = optimal_value(earned, row.start_value.beta)
     return found.repeat_interleave(row.group_size)

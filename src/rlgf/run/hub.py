@@ -12,6 +12,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 
 from rlgf.errors import UserError
 
+NAME = re.compile(r"[\w.-]+/[\w.-]+")
+"""Of a repository of the hub."""
 _MARKS = ("config.json", "adapter_config.json")
 """Of a folder with a model or an adapter in it."""
 # The HTTP client of huggingface_hub is another package from version to version; all its errors have one ancestor.
@@ -68,7 +70,7 @@ def _policy_of(run: Path) -> Path:
 
 
 def _check_name(to: str) -> None:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", to):
+    if not NAME.fullmatch(to):
         raise UserError(f"'{to}' is no name of a repository: give owner/name.")
 
 

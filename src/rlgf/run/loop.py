@@ -71,14 +71,14 @@ class TrainingLoop:
         except BaseException as error:
             said = self._rescue(error)
             full = out_of_memory(error, self.trainer.progress, self.config)
-            if full is not None:
-                self.display.note(said)
-                raise _with_note(UserError(full), said) from error
-            if isinstance(error, UserError) or not isinstance(error, Exception):
+            told = error if full is None else UserError(full)
+            if isinstance(told, UserError) or not isinstance(told, Exception):
                 # Of these no traceback is shown, which would have the note at its end.
                 self.display.note(said)
-            _with_note(error, said)
-            raise
+            told.add_note(said)
+            if told is error:
+                raise
+            raise told from error
         finally:
             self.trainer.after_phase = lambda phase: None
             self.log.let_go()
@@ -255,8 +255,3 @@ def _gained(folder: Path) -> float | None:
     """How far the validation reward rose over the run."""
     measured = [row["validation/reward"] for row in read_metrics(folder) if "validation/reward" in row]
     return measured[-1] - measured[0] if measured else None
-
-
-def _with_note(error: BaseException, note: str) -> BaseException:
-    error.add_note(note)
-    return error

@@ -274,13 +274,13 @@ def estimated(config: Config, missing: Sequence[str] = ()) -> Estimate:
     """
     names = sorted({str(row.critic) for row in config.algorithm.rows} - {"None"})
     policy = config.policy
-    sizes = policy_sizes(policy.source, policy.lora, policy.critic, names)
+    parts, shape = policy_sizes(policy.source, policy.lora, policy.critic, names)
     others = [
         frozen_size(who, model)
         for who, model in models(config)
         if isinstance(model, ModelConfig) and who != "policy" and who not in missing
     ]
-    return Estimate(config, Launch.found(), sizes.parts, others, sizes.shape)
+    return Estimate(config, Launch.found(), parts, others, shape)
 
 
 def require_room(config: Config, *, trains: bool = True, adam: bool = True) -> None:

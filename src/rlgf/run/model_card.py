@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from rlgf.config import Config
 from rlgf.evaluation.files import Evaluation
 from rlgf.evaluation.statistics import interval
+from rlgf.run.hub import NAME
 from rlgf.run.progress import Progress
 
 _PAPER = "2306.11816"
@@ -120,4 +120,4 @@ def _plain(name: str) -> str:
 
 def _on_hub(name: str | None) -> bool:
     """Whether a model's name may be one on the hub; the card of a folder on a disk would be refused there."""
-    return name is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not Path(name).exists()
+    return name is not None and NAME.fullmatch(name) is not None and not Path(name).exists()

@@ -9,7 +9,7 @@ import torch
 
 from rlgf import distributed
 from rlgf.config import Config
-from rlgf.errors import FailedElsewhereError, LostProcessError, UserError
+from rlgf.errors import FailedElsewhereError, LostProcessError, UserError, one_line
 from rlgf.models import sharding
 from rlgf.run.alive import goes_on
 from rlgf.run.build import Parts
@@ -178,7 +178,7 @@ def out_of_memory(error: BaseException, progress: Progress, config: Config) -> s
     )
     if not full:
         return None
-    reason = " ".join(str(error).split())[:200].rstrip(".")
+    reason = one_line(error, 200)
     return (
         f"memory ran out in update {progress.update + 1} ({reason}): set 'update.max_micro_tokens' (it is "
         f"{config.update.max_micro_tokens}) or 'rollout.max_batch_tokens' (it is {config.rollout.max_batch_tokens}) "

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlgf.errors import nearest
-
 
 @dataclass(frozen=True)
 class Form:
@@ -132,14 +130,3 @@ STEPS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "countdown": countdown_steps,
 }
 """The data sets whose solutions can be written step by step, each line a step."""
-
-
-def steps_of(dataset: str, metadata: Mapping[str, Any]) -> str:
-    """The steps of a solution, one a line.
-
-    Raises:
-        ValueError: nobody can write those of this data set.
-    """
-    if dataset not in STEPS:
-        raise ValueError(f"the steps of '{dataset}' cannot be written: {nearest(dataset, STEPS)}")
-    return "\n".join(STEPS[dataset](metadata))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from rlgf.errors import UserError
+from rlgf.strict import Strict
 from rlgf.tasks.base import check_split
 from rlgf.tasks.jsonfiles import JsonLines
 from rlgf.tasks.rows import Row, Rows, table_rows
@@ -18,7 +19,7 @@ _HUB = "allenai/common_gen"
 _HUB_SPLITS = {"train": "train", "validation": "validation", "test": "validation"}
 
 
-class CommonGenTask(BaseModel):
+class CommonGenTask(Strict):
     """CommonGen: write one sentence that uses three to five given concepts.
 
     A sample is a set of concepts with all its reference sentences; the concepts are also its column
@@ -27,8 +28,6 @@ class CommonGenTask(BaseModel):
     folder the data comes from the hub, which keeps back the references of its test split: 'validation'
     and 'test' are then both its validation split, as most papers report it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Path | None = None
     template: str = "generate a sentence with: {concepts}."

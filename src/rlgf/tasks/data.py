@@ -10,7 +10,7 @@ from rlgf.chat import ChatTemplate, answered, is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.tasks.rows import Row, Samples
-from rlgf.tasks.source import BRACES, Source, field, template_parts, texts, value_text
+from rlgf.tasks.source import BRACES, Source, field, side, template_parts, texts, value_text
 from rlgf.types import Messages, Sample
 
 _REFERENCES = "set the option 'reference_field', to null where the data has none"
@@ -49,17 +49,17 @@ class DataTask(Source):
     def _sample(self, row: Row, place: str) -> Sample:
         references = self._references(row, place)
         prompt = self._prompt(row, references, place)
-        sides = [(str(self.reference_field), side) for side in references]
+        sides = [(str(self.reference_field), one) for one in references]
         if self.rejected_field is not None:
             sides.append((self.rejected_field, self._rejected(row, place)))
         messages: Messages = ()
         if self.template is None and (
-            not isinstance(prompt, str) or any(isinstance(side, tuple) for _, side in sides)
+            not isinstance(prompt, str) or any(isinstance(one, tuple) for _, one in sides)
         ):
             messages, answers = answered(prompt, sides, place)
             prompt = "" if self._chat is None else self._chat.prompt(messages, place)
         else:
-            answers = [side if isinstance(side, str) else side[-1].content for _, side in sides]
+            answers = [one if isinstance(one, str) else one[-1].content for _, one in sides]
         assert isinstance(prompt, str), "where there are no messages there is a text"
         rejected = None if self.rejected_field is None else answers.pop()
         if references:
@@ -127,15 +127,10 @@ class DataTask(Source):
             )
         name = self.prompt_field
         named = "prompt_field" in self.model_fields_set
-        if name not in row and not named and any(isinstance(side, tuple) for side in references):
+        if name not in row and not named and any(isinstance(one, tuple) for one in references):
             return None
         prompt = field(row, name, place, "set the option 'prompt_field'")
-        prompt = self.absent if prompt is None and self.absent is not None else prompt
-        if isinstance(prompt, list) or is_chat(prompt):
-            return read_messages(prompt, name, place)
-        if not isinstance(prompt, str):
-            raise UserError(f"{place}: '{name}' must be a text or the messages of a chat (it is {prompt!r}).")
-        return prompt
+        return side(self.absent if prompt is None and self.absent is not None else prompt, name, place)
 
     @cached_property
     def _chat(self) -> ChatTemplate | None:

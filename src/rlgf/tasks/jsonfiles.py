@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlgf.errors import UserError
+from rlgf.jsontext import whole_characters
 from rlgf.tasks.textfiles import decoded, opened
 
 
@@ -147,7 +148,7 @@ def _parsed(text: str, place: str) -> Any:
 def _whole(value: Any) -> Any:
     """The value with U+FFFD for each half of a surrogate pair in its texts."""
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return whole_characters(value)
     if isinstance(value, dict):
         return {_whole(key): _whole(entry) for key, entry in value.items()}
     return [_whole(entry) for entry in value] if isinstance(value, list) else value

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlgf.errors import UserError, nearest
-from rlgf.tasks.answers import STEPS, Form, steps_of
+from rlgf.tasks.answers import STEPS, Form
 from rlgf.tasks.base import SPLITS, check_split
 from rlgf.tasks.source import template_parts
 from rlgf.types import Sample
@@ -63,7 +63,7 @@ class ReasoningTask:
                 raise UserError(
                     f"task 'reasoning', option '{name}' (it is {number!r}): give a number from {least} to {most:,}."
                 )
-        self.dataset, self.seed, self.options = dataset, seed, options
+        self.dataset, self.options = dataset, options
         self.counts = {"test": test_samples, "validation": validation_samples, "train": train_samples}
         self._problems = problems(dataset, options, seed, 20 * sum(self.counts.values()) + _PATIENCE)
         self.form = _form(response, dataset)
@@ -71,7 +71,6 @@ class ReasoningTask:
             self._prompt = template_parts(prompt)
         except ValueError as error:
             raise UserError(f"task 'reasoning', option 'prompt' (it is {prompt!r}): {error}.") from error
-        self.prompt = prompt
         self._samples: dict[str, list[Sample]] = {}
 
     def load(self, split: str) -> list[Sample]:
@@ -119,7 +118,7 @@ class ReasoningTask:
         answer, metadata = entry["answer"], entry["metadata"]
         references: tuple[str, ...] = ()
         if answer is not None:
-            steps = steps_of(self.dataset, metadata) if self.form.has_steps else ""
+            steps = "\n".join(STEPS[self.dataset](metadata)) if self.form.has_steps else ""
             references = (self.form.written(str(answer), steps),)
         columns = {
             "dataset": self.dataset,

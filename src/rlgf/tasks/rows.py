@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from rlgf.errors import UserError
+from rlgf.errors import UserError, one_line
 from rlgf.tasks.base import LazySamples
 from rlgf.tasks.csvfiles import CsvFiles
 from rlgf.tasks.jsonfiles import JsonArray, JsonLines
@@ -114,7 +114,7 @@ def _reason(error: BaseException) -> str:
     """The first cause, in one line: what stands around it says only that something failed."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+    return one_line(error, 300) or type(error).__name__
 
 
 class Chained:

@@ -9,36 +9,51 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, model_validator
 
+from rlgf.chat import is_chat, read_messages
 from rlgf.errors import UserError
+from rlgf.strict import Strict
 from rlgf.tasks.base import check_split
 from rlgf.tasks.rows import Row, Rows, Samples, file_rows, table_rows
 from rlgf.tasks.textfiles import known_encoding
-from rlgf.types import Sample
+from rlgf.types import Messages, Sample
 
 CHECKED = 10_000
 """Rows that are checked when a split is loaded; those after them when they are asked for."""
 
 
-class Source(BaseModel):
-    """The options of tasks that read files or a data set of the hub; no task by itself.
-
-    Rows are read when they are needed, so a data set need not fit into memory.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Files(Strict):
+    """Files of JSON, CSV, TSV or Parquet, or a data set of the hub."""
 
     train: Path | tuple[Path, ...] = ()
     validation: Path | tuple[Path, ...] = ()
-    test: Path | tuple[Path, ...] = ()
     data: str | None = None
     """A data set of the hub, instead of files."""
     encoding: Annotated[str, AfterValidator(known_encoding)] = "utf-8"
     """Of text files, such as 'cp1252' or 'utf-16'."""
     subset: str | None = None
     splits: dict[str, str] = {}
-    """What the hub's data set calls a split, where it is not 'train', 'validation' or 'test'."""
+    """What the hub's data set calls a split, where it is not as here."""
+
+    def rows(self, split: str) -> Rows:
+        """
+        Raises:
+            UserError: they cannot be read, or there are none.
+        """
+        if self.data is not None:
+            return table_rows(self.data, {"name": self.subset, "split": self.splits.get(split, split)})
+        files = getattr(self, split)
+        return file_rows((files,) if isinstance(files, Path) else files, self.encoding)
+
+
+class Source(Files):
+    """The options of tasks that read files or a data set of the hub; no task by itself.
+
+    Rows are read when they are needed, so a data set need not fit into memory.
+    """
+
+    test: Path | tuple[Path, ...] = ()
 
     @model_validator(mode="after")
     def _one_source(self) -> Source:
@@ -64,19 +79,12 @@ class Source(BaseModel):
             UserError: the split is not to be had, or ``make`` refused a row.
         """
         check_split(split, task)
-        samples = Samples(self._rows(split, task), make)
+        if self.data is None and not getattr(self, split):
+            raise UserError(f"task '{task}' has no file for the split '{split}': give the option '{split}'.")
+        samples = Samples(self.rows(split), make)
         for _ in islice(samples, CHECKED):
             pass
         return samples
-
-    def _rows(self, split: str, task: str) -> Rows:
-        if self.data is not None:
-            return table_rows(self.data, {"name": self.subset, "split": self.splits.get(split, split)})
-        files = getattr(self, split)
-        files = (files,) if isinstance(files, Path) else files
-        if not files:
-            raise UserError(f"task '{task}' has no file for the split '{split}': give the option '{split}'.")
-        return file_rows(files, self.encoding)
 
 
 def field(row: Row, name: str, place: str, hint: str = "") -> Any:
@@ -93,6 +101,19 @@ def field(row: Row, name: str, place: str, hint: str = "") -> Any:
         there = ", ".join(sorted(row)) or "none"
         raise UserError(f"{place} has no field '{name}'{': ' + hint if hint else ''}. Fields: {there}.")
     return row[name]
+
+
+def side(value: Any, name: str, place: str) -> str | Messages:
+    """The text or the messages of a chat that a column holds.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if isinstance(value, list) or is_chat(value):
+        return read_messages(value, name, place)
+    if not isinstance(value, str):
+        raise UserError(f"{place}: '{name}' must be a text or the messages of a chat (it is {value!r}).")
+    return value
 
 
 def texts(value: Any, name: str, place: str) -> tuple[str, ...]:

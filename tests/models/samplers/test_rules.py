@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from rlgf.errors import UserError
 from rlgf.models.loading import ModelConfig
-from rlgf.models.lora import Adapters, LoRAConfig
-from rlgf.models.samplers import EngineConfig, SamplerConfig
+from rlgf.models.samplers import EngineConfig, SamplerConfig, VLLMSampler
 from rlgf.models.samplers.rules import (
     NO_ENCODERS,
     cannot_run,
@@ -17,22 +16,18 @@ from rlgf.models.samplers.rules import (
     cannot_train,
     in_several_processes,
     no_sets,
-    unfit,
 )
 from rlgf.models.sampling import Sampling
 from rlgf.models.scratch import ScratchConfig
-from toys import letter_gpt, letter_t5
+from toys import letter_t5
 
 VLLM, BUILTIN = SamplerConfig(engine="vllm"), SamplerConfig()
 SERVED = SamplerConfig(server="http://127.0.0.1:8300")
 
 
 def test_a_model_that_is_there_is_looked_at() -> None:
-    assert unfit(letter_gpt()) is None
-    assert unfit(letter_t5()) == NO_ENCODERS
-    plain = letter_gpt()
-    adapted = replace(plain, adapters=Adapters(plain.model, LoRAConfig(r=2)))
-    assert unfit(adapted) is None
+    with pytest.raises(UserError, match="vLLM runs no encoder-decoder models"):
+        VLLMSampler(letter_t5(), "policy", trained=True)
 
 
 @pytest.mark.parametrize("sampling", [{}, {"top_k": 5}, {"top_p": 0.9}])

@@ -49,15 +49,12 @@ def build_sampler(
         return ServedSampler(language_model, config, max_tokens, seconds)
     if config.engine == "builtin":
         return BuiltinSampler(language_model, purpose, max_batch_tokens)
-    if isinstance(config, SamplerConfig):
-        return VLLMSampler(
-            language_model,
-            purpose,
-            trained=True,
-            largest_gap=config.largest_gap,
-            cache_gib=config.cache_gib,
-            max_tokens=max_tokens,
-        )
+    gap = {"largest_gap": config.largest_gap} if isinstance(config, SamplerConfig) else {}
     return VLLMSampler(
-        language_model, purpose, trained=False, cache_gib=config.cache_gib, max_tokens=max_tokens
+        language_model,
+        purpose,
+        trained=isinstance(config, SamplerConfig),
+        cache_gib=config.cache_gib,
+        max_tokens=max_tokens,
+        **gap,
     )

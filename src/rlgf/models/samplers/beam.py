@@ -21,7 +21,7 @@ from rlgf.models.samplers.base import Beginning
 from rlgf.models.samplers.builtin import BuiltinSampler
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import writable
-from rlgf.types import pad
+from rlgf.types import padded
 
 
 class BeamSampler:
@@ -91,10 +91,8 @@ class BeamSampler:
         ):
             chosen = rows.tolist()
             read = [(prefixes if prompts is None else prompts)[i] for i in chosen]
-            left = prompts is None
-            ids = pad(read, self._pad_id, left=left).to(model.device)
-            mask = pad([torch.ones_like(one) for one in read], 0, left=left).to(model.device)
-            inputs = {"input_ids": ids, "attention_mask": mask}
+            ids, mask = (one.to(model.device) for one in padded(read, self._pad_id, left=prompts is None))
+            inputs = {"input_ids": ids, "attention_mask": mask.long()}
             if prompts is not None:
                 inputs["decoder_input_ids"] = torch.stack([prefixes[i] for i in chosen]).to(model.device)
             first = inputs.get("decoder_input_ids", ids)

@@ -6,15 +6,14 @@ import importlib.util
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from rlgf.identity import FREE
+from rlgf.strict import Strict
 
 
-class EngineConfig(BaseModel):
+class EngineConfig(Strict):
     """The engine that a model writes with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: Literal["builtin", "vllm"] = "builtin"
     """``builtin``: the model's own passes; ``vllm``: vLLM in the same process, which holds a copy of the weights."""

@@ -17,7 +17,7 @@ import numpy
 import torch
 from transformers import PreTrainedModel
 
-from rlgf.errors import UserError
+from rlgf.errors import UserError, one_line
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.lora import Adapters
 from rlgf.models.samplers.handover import keeping_weights
@@ -137,10 +137,6 @@ def nothing_else_changed() -> Iterator[None]:
 
 def cannot_run(model: PreTrainedModel, error: BaseException) -> str:
     return (
-        f"vLLM cannot run a {type(model).__name__} ({line(error)}): set 'engine: builtin' where the recipe says "
+        f"vLLM cannot run a {type(model).__name__} ({one_line(error, 300)}): set 'engine: builtin' where the recipe says "
         "'engine: vllm'."
     )
-
-
-def line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300].rstrip(".")

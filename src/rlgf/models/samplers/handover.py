@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from rlgf.errors import UserError
+from rlgf.errors import UserError, one_line
 from rlgf.models.lora import Adapters
 
 
@@ -169,7 +169,7 @@ def _pack(runner: Any) -> None:
 
 
 def _refused(model: PreTrainedModel, why: str) -> str:
-    why = " ".join(why.split())[:200].rstrip(".")
+    why = one_line(why, 200)
     return (
         f"vLLM does not take the weights of a {type(model).__name__} ({why}): set 'engine: builtin' where the recipe "
         "says 'engine: vllm'."

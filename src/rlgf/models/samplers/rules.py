@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from rlgf import distributed
-from rlgf.models.encoder_decoder import is_encoder_decoder
-from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_model_config
 from rlgf.models.samplers.config import EngineConfig, SamplerConfig
 from rlgf.models.sampling import Sampling
@@ -20,11 +18,6 @@ def no_sets(what: str) -> str:
         f"'sampler.{what}' does not say which tokens top-k and top-p left to draw from, which training has to know: "
         "leave 'rollout.top_k' and 'rollout.top_p' out, or set 'sampler: {engine: builtin}'."
     )
-
-
-def unfit(language_model: LanguageModel) -> str | None:
-    """Why vLLM cannot write for a model that is there; None where nothing is known against it."""
-    return NO_ENCODERS if is_encoder_decoder(language_model.model) else None
 
 
 def cannot_train(config: SamplerConfig, sampling: Sampling) -> str | None:

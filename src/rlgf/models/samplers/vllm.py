@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from rlgf import seeding
-from rlgf.errors import UserError
+from rlgf.errors import UserError, one_line
+from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import Tokens
 from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.response_scores import response_scores
 from rlgf.models.samplers.base import Beginning
-from rlgf.models.samplers.engine import cannot_run, line, make_engine, nothing_else_changed
+from rlgf.models.samplers.engine import cannot_run, make_engine, nothing_else_changed
 from rlgf.models.samplers.handover import adapter_request, hand_over, hand_over_adapter
-from rlgf.models.samplers.rules import no_sets, unfit
+from rlgf.models.samplers.rules import NO_ENCODERS, no_sets
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import writable
 
@@ -51,9 +52,8 @@ class VLLMSampler:
         Raises:
             UserError: vLLM cannot run the model, or gives other probabilities than the model itself.
         """
-        refused = unfit(language_model)
-        if refused is not None:
-            raise UserError(refused)
+        if is_encoder_decoder(language_model.model):
+            raise UserError(NO_ENCODERS)
         self.language_model = language_model
         self.purpose = purpose
         self.trained = trained
@@ -86,7 +86,7 @@ class VLLMSampler:
             try:
                 answers = engine.generate(prompts, asked, use_tqdm=False, lora_request=self._request)
             except ValueError as error:
-                raise UserError(f"vLLM does not write: {line(error)}.") from error
+                raise UserError(f"vLLM does not write: {one_line(error, 300)}.") from error
         return [self._continuation(answer.outputs[0]) for answer in answers]
 
     def _parameters(self, one: Beginning, sampling: Sampling) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from safetensors.torch import save
 from torch import Tensor
 
@@ -27,6 +27,7 @@ from rlgf.models.samplers.base import Beginning
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import writable
 from rlgf.states import digest
+from rlgf.strict import Strict
 
 PROTOCOL = 1
 """Another number where an earlier version would not understand."""
@@ -43,21 +44,23 @@ def token() -> str | None:
         UserError: no header can hold it.
     """
     found = os.environ.get(TOKEN_VARIABLE, "").strip()
-    if not (found.isascii() and (found.isprintable() or not found)):
-        raise UserError(
-            f"{TOKEN_VARIABLE} holds characters that no header can: it must be one line of ASCII."
-        )
+    check_sendable(found, TOKEN_VARIABLE)
     return found or None
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def check_sendable(value: str, what: str) -> None:
+    """
+    Raises:
+        UserError: the value cannot stand in a header.
+    """
+    if not (value.isascii() and (value.isprintable() or not value)):
+        raise UserError(f"{what} holds characters that no header can: it must be one line of ASCII.")
 
 
-class Description(_Message):
+class Description(Strict):
     """What a sampler writes with."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     protocol: int = PROTOCOL
     engine: Literal["builtin", "vllm"]
@@ -75,7 +78,7 @@ class Description(_Message):
     """Which weights it has been brought; None: none, or a part of them."""
 
 
-class Asked(_Message):
+class Asked(Strict):
     """Texts to go on with."""
 
     weights: str
@@ -84,7 +87,7 @@ class Asked(_Message):
     beginnings: list[Beginning] = Field(min_length=1)
 
 
-class Text(_Message):
+class Text(Strict):
     """What was written after one of them."""
 
     ids: list[int]
@@ -100,13 +103,13 @@ class Text(_Message):
         return Continuation(torch.tensor(self.ids), torch.tensor(self.logprobs), self.finished)
 
 
-class Written(_Message):
+class Written(Strict):
     """All of them, in their order."""
 
     texts: list[Text]
 
 
-class Piece(_Message):
+class Piece(Strict):
     """Which piece of which weights a request brings."""
 
     weights: str = Field(max_length=100)

@@ -54,6 +54,22 @@ def test_a_run_goes_on_from_the_account_of_its_checkpoint() -> None:
     assert usage.metrics()["guide_calls"] == 0, "what was there before is not new"
 
 
+def test_what_is_asked_before_a_run_goes_on_counts_once() -> None:
+    """Such as the trial at each start: a checkpoint knows of the first one's, and not of the next one's."""
+    server = Server()
+    usage = GuideUsage(server)
+    saved = usage.dump()
+    usage.restore(saved)
+    assert usage.total.calls == 2, "the checkpoint knows of it"
+    later = GuideUsage(Server())
+    for _ in range(2):
+        later.restore(saved)
+        assert (later.total.calls, later.total.cost) == (4, 1.0)
+    assert later.metrics()["guide_calls"] == 0
+    later.restore(later.dump())
+    assert later.total.calls == 4
+
+
 def test_a_point_of_reward_has_its_price_where_any_was_gained() -> None:
     server = Server()
     server.accounts = {"one": Usage(calls=10, prompt_tokens=60, completion_tokens=40, cost=5.0)}

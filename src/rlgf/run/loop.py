@@ -176,7 +176,6 @@ class TrainingLoop:
             progress.validation_due = True
         else:
             trainer.guide_usage.restore(progress.guide_accounts)
-            trainer.guide_usage.settle()
         try:
             if distributed.is_main():
                 folder.mkdir(parents=True, exist_ok=True)

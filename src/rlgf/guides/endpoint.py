@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import openai
 from tenacity import (
@@ -210,7 +210,8 @@ def _client(config: HTTPGuideConfig) -> openai.OpenAI:
         UserError: see `Endpoint`.
     """
     key, headers = config.key, dict[str, Any](config.resolved_headers())
-    if not f".{urlsplit(config.url).hostname}".endswith(".api.openai.com"):
+    address = urlsplit(config.url)
+    if not f".{address.hostname}".endswith(".api.openai.com"):
         # The client reads these from the environment, and sends them to any server.
         lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
         names = ("OpenAI-Organization", "OpenAI-Project", *(line.partition(":")[0].strip() for line in lines))
@@ -218,7 +219,8 @@ def _client(config: HTTPGuideConfig) -> openai.OpenAI:
         headers = {**unasked, "Authorization": f"Bearer {key or 'none'}", **headers}
     try:
         return openai.OpenAI(
-            base_url=config.url,
+            base_url=address._replace(query="").geturl(),
+            default_query=dict(parse_qsl(address.query)),
             api_key=key or "none",
             default_headers=headers,
             timeout=config.timeout,

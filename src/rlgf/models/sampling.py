@@ -22,7 +22,7 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=0.01, allow_inf_nan=False)
     top_k: int | None = Field(default=None, ge=1)
     """Keep the k most probable tokens, and their equals."""
     top_p: float = Field(default=1.0, gt=0, le=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from rlgf.guides import Request, Usage
+from rlgf.guides import EnsembleGuide, Request, Usage
 from rlgf.run.guide_usage import GuideUsage
 from rlgf.types import Completion
 
@@ -42,6 +42,16 @@ def test_each_update_is_told_what_is_new() -> None:
     assert again["guide_calls"] == 0
     assert "guide_overlap" not in again
     assert usage.total.calls == 6
+
+
+def test_of_several_guides_each_is_told_beside_the_sum() -> None:
+    servers = {name: Server() for name in ("a", "b")}
+    usage = GuideUsage(EnsembleGuide({name: (server, 1.0) for name, server in servers.items()}))
+    servers["b"].accounts = {"one": Usage(calls=5, cost=0.5)}
+    found = usage.metrics()
+    assert (found["guide_calls"], found["guide_calls/a/one"], found["guide_calls/b/one"]) == (3.0, 0.0, 3.0)
+    usage = GuideUsage(Server())
+    assert not any("/" in name for name in usage.metrics())
 
 
 def test_a_run_goes_on_from_the_account_of_its_checkpoint() -> None:

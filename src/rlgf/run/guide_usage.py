@@ -7,7 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from rlgf import distributed
-from rlgf.guides import BudgetedGuide, RemoteGuide, Usage
+from rlgf.guides import BudgetedGuide, EnsembleGuide, RemoteGuide, Usage
+
+_SPENT = ("calls", "prompt_tokens", "completion_tokens", "cost")
+"""What a budget limits."""
 
 
 class GuideUsage:
@@ -22,7 +25,7 @@ class GuideUsage:
         self._settled: dict[str, Usage] = {}
         self._kept: dict[str, Usage] = {}
         """What a checkpoint knows of."""
-        self._seen = self.total
+        self._seen = self._accounts
 
     def settle(self) -> None:
         """Bring every process's account up to that of the run; called by all of them at the same moment."""
@@ -48,16 +51,19 @@ class GuideUsage:
     def metrics(self) -> dict[str, float]:
         """The usage since the last call.
 
-        ``guide_overlap`` is the share of the time with requests under way that training did not wait.
+        ``guide_overlap`` is the share of the time with requests under way that training did not wait. Of several guides
+        each server's calls, tokens and cost stand beside the sums, since each has a budget of its own.
         """
         if self._guide is None:
             return {}
-        total, seen = self.total, self._seen
-        self._seen = total
-        new = total - seen
+        accounts = self._accounts
+        each, self._seen = _since(self._seen, accounts), accounts
+        new = sum(each.values(), Usage())
         found = {f"guide_{name}": float(value) for name, value in asdict(new).items()}
         if new.busy_seconds > 0:
             found["guide_overlap"] = max(0.0, 1.0 - new.waited_seconds / new.busy_seconds)
+        for name, usage in each.items() if isinstance(self._guide, EnsembleGuide) else ():
+            found |= {f"guide_{spent}/{name}": float(getattr(usage, spent)) for spent in _SPENT}
         return found
 
     def dump(self) -> dict[str, dict[str, Any]]:
@@ -74,7 +80,7 @@ class GuideUsage:
             self._kept = {name: Usage(**usage) for name, usage in accounts.items()}
             self._settled = _sums(self._kept, new)
             self._guide.restore(_sums(self._settled))
-            self._seen = self.total
+            self._seen = self._accounts
         self.settle()
 
     def summary(self, gained: float | None) -> dict[str, float]:

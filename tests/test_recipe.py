@@ -120,6 +120,11 @@ def test_a_key_of_an_earlier_version_is_told_where_it_went(override: str, now: s
     assert f"has moved: it is now '{now}" in message
 
 
+def test_options_of_your_own_may_be_true_whatever_they_are_called() -> None:
+    own = {"guide": {"name": "toys:FavouringGuide", "options": {"favourite": "a", "candidates": True}}}
+    assert "it must be a number" not in str(what_is_said_of(BASE, own))
+
+
 @pytest.mark.parametrize("section", ["task", "policy"])
 def test_a_missing_section_is_named(section: str) -> None:
     assert f"'{section}' is missing" in refusal(without(section))

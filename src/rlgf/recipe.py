@@ -62,7 +62,8 @@ def _not_numbers(
         annotations = [one.model_fields[key].annotation for one in models if key in one.model_fields]
         if isinstance(value, Mapping):
             inner = [one for annotation in annotations for one in _models(annotation)]
-            yield from _not_numbers(inner or models, value, f"{before}{key}.")
+            # Of a mapping of models its keys are names.
+            yield from _not_numbers(inner if annotations else models, value, f"{before}{key}.")
         elif isinstance(value, bool) and annotations and all(map(_is_number, annotations)):
             yield f"'{before}{key}' (it is {str(value).lower()}): it must be a number."
 

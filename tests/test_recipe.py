@@ -120,6 +120,11 @@ def test_a_key_of_an_earlier_version_is_told_where_it_went(override: str, now: s
     assert f"has moved: it is now '{now}" in message
 
 
+def test_options_of_your_own_may_be_true_whatever_they_are_called() -> None:
+    own = {"guide": {"name": "toys:FavouringGuide", "options": {"favourite": "a", "candidates": True}}}
+    assert "it must be a number" not in str(what_is_said_of(BASE, own))
+
+
 @pytest.mark.parametrize("section", ["task", "policy"])
 def test_a_missing_section_is_named(section: str) -> None:
     assert f"'{section}' is missing" in refusal(without(section))
@@ -132,7 +137,17 @@ def test_a_missing_section_is_named(section: str) -> None:
         ("rollout.episodes=1.5", ["'rollout.episodes'", "1.5", "integer"]),
         ("rollout.episodes=0", ["'rollout.episodes'", "0", "greater than or equal to 1"]),
         ("rollout.episodes.x=3", ["'rollout.episodes'", "integer"]),
-        ("rollout.temperature=0", ["'rollout.temperature'", "greater than 0"]),
+        ("rollout.episodes=yes", ["'rollout.episodes' (it is true): it must be a number."]),
+        ("rollout.top_k=false", ["'rollout.top_k' (it is false): it must be a number."]),
+        ("algorithm={base: ppo, kl: {coefficient: true}}", ["'algorithm.kl.coefficient' (it is true)"]),
+        ("algorithm.gae_lambda=true", ["'algorithm.gae_lambda' (it is true)"]),
+        (
+            "guide={guides: {a: {url: http://h/v1, model: m, top_p: true}, b: {model: m}}}",
+            ["'guide.guides.a.top_p' (it is true)"],
+        ),
+        ("rollout.temperature=0", ["'rollout.temperature'", "greater than or equal to 0.01"]),
+        ("rollout.temperature=1e-300", ["'rollout.temperature'", "greater than or equal to 0.01"]),
+        ("rollout.temperature=.inf", ["'rollout.temperature'", "finite number"]),
         ("algorithm.gamma=1.1", ["'algorithm.gamma'", "1.1", "less than or equal to 1"]),
         ("training.trackers=tensorboard", ["'training.trackers'", "a list, such as [tensorboard]"]),
         ("training.trackers=null", ["'training.trackers'", "a list, such as [], which is empty"]),

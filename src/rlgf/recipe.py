@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from omegaconf import OmegaConf
@@ -43,10 +44,42 @@ def validated(model: type[Model], data: Mapping[str, Any], given: Collection[str
     Raises:
         RefusedError: the data does not fit the model.
     """
+    broken = list(_not_numbers([model], data))
     try:
-        return model.model_validate(data, context={"given": given})
+        found = model.model_validate(data, context={"given": given})
     except ValidationError as error:
-        raise RefusedError(_sentences(model, error)) from error
+        raise RefusedError(broken + _sentences(model, error)) from error
+    if broken:
+        raise RefusedError(broken)
+    return found
+
+
+def _not_numbers(
+    models: Sequence[type[BaseModel]], data: Mapping[str, Any], before: str = ""
+) -> Iterator[str]:
+    """A sentence for each number that is true or false, which would be read as 1 or 0."""
+    for key, value in data.items():
+        annotations = [one.model_fields[key].annotation for one in models if key in one.model_fields]
+        if isinstance(value, Mapping):
+            inner = [one for annotation in annotations for one in _models(annotation)]
+            # Of a mapping of models its keys are names.
+            yield from _not_numbers(inner if annotations else models, value, f"{before}{key}.")
+        elif isinstance(value, bool) and annotations and all(map(_is_number, annotations)):
+            yield f"'{before}{key}' (it is {str(value).lower()}): it must be a number."
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a field may hold a number, and neither true nor false."""
+    kinds = _alternatives(annotation)
+    return any(kind in (int, float) for kind in kinds) and not any(kind in (bool, Any) for kind in kinds)
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for argument in get_args(annotation) for kind in _alternatives(argument)]
+    return [annotation]
 
 
 _MOVED: Mapping[str, Mapping[str, str]] = {

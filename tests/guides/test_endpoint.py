@@ -144,3 +144,22 @@ def test_an_account_of_openai_is_told_to_openai_alone(
     assert [one.get("openai-project") for one in sent] == [None, "mine"]
     told = _client(HTTPGuideConfig(url="https://api.openai.com/v1", model="m")).default_headers
     assert (told["OpenAI-Organization"], told["OpenAI-Project"]) == ("org-1", "proj-1")
+
+
+def test_headers_of_the_environment_are_told_to_openai_alone(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the key is that of the recipe, whatever key stands among them."""
+    monkeypatch.setenv(
+        "OPENAI_CUSTOM_HEADERS", "X-Team: one\nx-secret: two\nAuthorization: Bearer three\n\nfour"
+    )
+    monkeypatch.setenv("KEY", "five")
+    guide(server, headers={"x-team": "mine"}, key_variable="KEY").write(requests(1))
+    guide(server, headers={"authorization": "Basic $KEY"}).write(requests(1))
+    with_list, without = ({name.lower(): value for name, value in one.items()} for one in server.headers)
+    assert (with_list["x-team"], with_list["authorization"]) == ("mine", "Bearer five")
+    assert without["authorization"] == "Basic five"
+    assert "x-team" not in without
+    assert not {"x-secret", "four"} & with_list.keys()
+    told = _client(HTTPGuideConfig(url="https://api.openai.com/v1", model="m")).default_headers
+    assert told["X-Team"] == "one"

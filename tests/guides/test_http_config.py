@@ -17,6 +17,13 @@ from rlgf.guides import HTTPGuide, HTTPGuideConfig, LocalGuideConfig
     [
         ("guide.url=localhost", r"'guide.url' .*an address such as"),
         ("guide.url=http://me:secret@host/v1", "environment variable"),
+        ("guide.url=https://host/v1?key=secret", "environment variable"),
+        ("guide.url=http://me:secret@host/v1/completions", "environment variable"),
+        ("guide.url=http://host/v1#top", "an address such as"),
+        ("guide.url='http://my host/v1'", "an address such as"),
+        ("guide.url=http://host:port/v1", "'guide.url'.*Port could not be cast"),
+        ("guide.url=http://host/v1/chat/completions", "leave out '/chat/completions'"),
+        ("guide.url=http://host/v1/completions", "leave out '/completions'"),
         ("guide.template=Go on.", r"needs a place for the text: write \{text\}"),
         ("guide.prices.prompt=-1", "'guide.prices.prompt'.*greater than or equal to 0"),
         ("guide.budget.cost=3", "needs 'prices'"),
@@ -27,8 +34,9 @@ from rlgf.guides import HTTPGuide, HTTPGuideConfig, LocalGuideConfig
 )
 def test_a_recipe_that_cannot_work_is_one_sentence(override: str, message: str) -> None:
     recipe = RECIPE | {"algorithm": "aggrevated"}
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         load_config(recipe, override)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_resumed_run_may_change_how_its_guide_is_reached() -> None:
@@ -128,6 +136,13 @@ def test_headers_may_hold_a_variable_among_other_words(monkeypatch: pytest.Monke
     with serving(FaultyServer(key="secret-3")) as server:
         guide_of(server, headers={"Authorization": "Bearer $MY_GATEWAY"}).write(requests(1))
         assert sum(server.answered.values()) == 1
+
+
+def test_a_version_in_the_address_goes_with_each_request() -> None:
+    with serving(FaultyServer()) as server:
+        config = HTTPGuideConfig(url=f" {server.url}/?api-version=2024-10-21\n", model="no", cache=None)
+        with pytest.raises(UserError, match=r"no model no at /v1/completions\?api-version=2024-10-21"):
+            HTTPGuide(config).write(requests(1))
 
 
 @pytest.mark.parametrize("key", ["secret\nkey", "secret-é"])

@@ -127,6 +127,14 @@ def test_a_server_that_knows_no_echo_is_refused_too() -> None:
         guide(server).score(scored(1))
 
 
+def test_a_text_that_is_too_long_to_score_is_no_fault_of_the_kind_of_server() -> None:
+    refused = pytest.raises(
+        UserError, match=r"refuses the request .*context holds 5 tokens.*rollout's lengths"
+    )
+    with serving(FaultyServer(context=5)) as server, refused:
+        guide(server).score(scored(1))
+
+
 def test_scores_that_repeat_pass_and_are_neither_kept_nor_taken_from_the_cache(
     server: FaultyServer, tmp_path: Path
 ) -> None:

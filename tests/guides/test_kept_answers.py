@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from http_toys import requests
 from reply_toys import guide_of
 
 from faulty_server import FaultyServer, serving
+from rlgf.errors import UserError
 
 
 def test_another_revision_is_asked_anew(tmp_path: Path) -> None:
@@ -63,3 +66,38 @@ def test_a_list_that_is_refused_for_once_changes_no_model(tmp_path: Path, status
             texts.append(completion.text)
         assert sum(server.seen.values()) == 2, "a list that tells nothing is another model's"
     assert texts[0] == texts[1] == texts[3] != texts[2]
+
+
+def break_cache(folder: Path, statement: str) -> None:
+    """Change a cache behind its back."""
+    with closing(sqlite3.connect(folder / "cache.db")) as database, database:
+        database.execute(statement)
+
+
+def test_answers_that_cannot_be_kept_are_used_all_the_same(tmp_path: Path) -> None:
+    with serving(FaultyServer()) as server:
+        writer = guide_of(server, cache=str(tmp_path), concurrency=1)
+        first = writer.write(requests(1))
+        break_cache(
+            tmp_path,
+            "CREATE TRIGGER full BEFORE INSERT ON Cache BEGIN SELECT RAISE(FAIL, 'the disk is full'); END",
+        )
+        with pytest.warns(
+            UserWarning, match=rf"cache {tmp_path} cannot be written \(the disk is full\)"
+        ) as told:
+            later = writer.write(requests(3))
+        assert len(told) == 1
+        assert later[:1] == first, "what is there is read"
+        assert (writer.usage.calls, writer.usage.cached) == (3, 1)
+        assert writer.write(requests(2, start=3))[0].text, "and nothing is said twice"
+
+
+def test_a_cache_that_cannot_be_read_any_more_is_one_sentence(tmp_path: Path) -> None:
+    with serving(FaultyServer()) as server:
+        writer = guide_of(server, cache=str(tmp_path))
+        writer.write(requests(1))
+        break_cache(tmp_path, "DROP TABLE Cache")
+        with pytest.raises(
+            UserError, match=rf"cache {tmp_path} cannot be read \(no such table.*another folder\.$"
+        ):
+            writer.write(requests(1))

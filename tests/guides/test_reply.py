@@ -62,6 +62,13 @@ def test_a_model_that_only_thinks_is_one_sentence_and_is_asked_once(reply: dict[
         assert sum(server.seen.values()) == 1
 
 
+def test_a_text_without_signs_is_not_taken_for_thinking() -> None:
+    """Such as one of special tokens alone, at the limit."""
+    reply = {"choices": [{"text": "", "finish_reason": "length"}], "usage": {"completion_tokens": 6}}
+    completion, writer, asked = asked_once(reply, "completions")
+    assert (completion.text, writer.usage.thought_only, writer.usage.empty, asked) == ("", 0, 1, 1)
+
+
 def test_a_model_that_thinks_too_long_now_and_then_gives_an_empty_text() -> None:
     with serving(FaultyServer(replies=["<think>Let me", "good"])) as server:
         writer = guide_of(server, style="chat", concurrency=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from rlgf.guides import Request, Usage
+from rlgf.guides import EnsembleGuide, Request, Usage
 from rlgf.run.guide_usage import GuideUsage
 from rlgf.types import Completion
 
@@ -44,6 +44,16 @@ def test_each_update_is_told_what_is_new() -> None:
     assert usage.total.calls == 6
 
 
+def test_of_several_guides_each_is_told_beside_the_sum() -> None:
+    servers = {name: Server() for name in ("a", "b")}
+    usage = GuideUsage(EnsembleGuide({name: (server, 1.0) for name, server in servers.items()}))
+    servers["b"].accounts = {"one": Usage(calls=5, cost=0.5)}
+    found = usage.metrics()
+    assert (found["guide_calls"], found["guide_calls/a/one"], found["guide_calls/b/one"]) == (3.0, 0.0, 3.0)
+    usage = GuideUsage(Server())
+    assert not any("/" in name for name in usage.metrics())
+
+
 def test_a_run_goes_on_from_the_account_of_its_checkpoint() -> None:
     saved = GuideUsage(Server()).dump()
     server = Server()
@@ -52,6 +62,22 @@ def test_a_run_goes_on_from_the_account_of_its_checkpoint() -> None:
     usage.restore(saved)
     assert server.accounts == {"one": Usage(calls=2, cost=0.5)}
     assert usage.metrics()["guide_calls"] == 0, "what was there before is not new"
+
+
+def test_what_is_asked_before_a_run_goes_on_counts_once() -> None:
+    """Such as the trial at each start: a checkpoint knows of the first one's, and not of the next one's."""
+    server = Server()
+    usage = GuideUsage(server)
+    saved = usage.dump()
+    usage.restore(saved)
+    assert usage.total.calls == 2, "the checkpoint knows of it"
+    later = GuideUsage(Server())
+    for _ in range(2):
+        later.restore(saved)
+        assert (later.total.calls, later.total.cost) == (4, 1.0)
+    assert later.metrics()["guide_calls"] == 0
+    later.restore(later.dump())
+    assert later.total.calls == 4
 
 
 def test_a_point_of_reward_has_its_price_where_any_was_gained() -> None:

@@ -67,13 +67,13 @@ def lines(**changes: list[float]) -> list[dict[str, Any]]:
 
 
 def test_a_healthy_run_is_told_nothing() -> None:
-    assert Watch({"cost": 1.0, "then": "stop"}).look(lines()) == []
+    assert Watch({"budget": {"cost": 1.0, "then": "stop"}}).look(lines()) == []
 
 
 @pytest.mark.parametrize("name", ILL)
 def test_each_is_said_once_where_it_begins(name: str) -> None:
     changes, first = ILL[name]
-    found = Watch({"cost": 1.0, "then": "stop"}).look(lines(**changes))
+    found = Watch({"budget": {"cost": 1.0, "then": "stop"}}).look(lines(**changes))
     assert [(one.name, one.update) for one in found] == [(name, first)]
     assert str(found[0]).endswith(f"See docs/warnings.md#{name}.")
 
@@ -103,6 +103,20 @@ def test_answers_from_the_cache_are_answers() -> None:
     assert Watch().look(lines(**counts, guide_empty=[4.0] * 30)) == []
     (found,) = Watch().look(lines(**counts, guide_empty=[30.0] * 30))
     assert found.sentence.startswith("30% of the guide's last 100 answers had no text")
+
+
+def test_a_budget_is_that_of_its_own_server() -> None:
+    """Not of all that several guides spend."""
+    guide = {
+        "guides": {"a": {"model": "x/y", "budget": {"tokens": 100, "cost": None}}, "b": {"model": "x/y"}}
+    }
+    spent = {"guide_completion_tokens": 9.0, "guide_completion_tokens/b/x/y": 5.0}
+    history = [
+        {"update": n, "algorithm": "ppo", **spent, "guide_prompt_tokens/a/x/y": 4.0} for n in range(1, 31)
+    ]
+    (found,) = Watch(guide).look(history)
+    assert (found.name, found.update) == ("budget-nearly-spent", 23)
+    assert found.sentence.startswith("92% of 'guide.guides.a.budget.tokens' is spent after 23 updates")
 
 
 def test_a_policy_that_never_had_entropy_has_lost_none() -> None:

@@ -66,10 +66,10 @@ def test_warnings_and_the_guides_account_are_shown(tmp_path: Path) -> None:
     write_lines(folder / "metrics.jsonl", lines)
     (folder / "summary.json").unlink()
     config = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(config + "guide: {budget: {calls: 115}}\n")
+    (folder / "config.yaml").write_text(config + "guide: {budget: {calls: 115, tokens: 2500000}}\n")
     plain = " ".join(_COLOUR.sub("", shown(folder, going=True)).split())
     assert "about 1 min 0 s left" in plain
-    assert "110 of 115 answers asked for, 55 from the cache, 1,100 tokens, cost 5.5" in plain
+    assert "110 of 115 answers asked for, 55 from the cache, 1,100 of 2,500,000 tokens, cost 5.5" in plain
     assert "! update 10: The reward has stood at its lowest" in plain
     assert "! update 11: 96% of 'guide.budget.calls' is spent" in plain
     assert "stopped; `rlgf train ... --resume` goes on" in _COLOUR.sub("", shown(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,13 @@ class GuideCache:
             UserError: the folder holds a cache of another format, or cannot be written.
         """
         self.folder = cache_root() / folder
-        try:
+        with self._may_fail("read"):
             # JSON, since the default would unpickle whatever somebody put there. Never evicts: paid for.
             self._store = diskcache.Cache(str(self.folder), disk=diskcache.JSONDisk, eviction_policy="none")
             with self._store.transact():  # of two processes that make it at once
                 if len(self._store) == 0:
                     self._store["format"] = _FORMAT
                 written_by = self._store.get("format")
-        except Exception as error:
-            raise UserError(
-                f"the guide cache {self.folder} cannot be read ({error}); "
-                "move it away or set 'guide.cache' to another folder."
-            ) from error
         if written_by != _FORMAT:
             raise UserError(
                 f"the guide cache {self.folder} has the format {written_by!r}, and this version reads "
@@ -51,51 +47,80 @@ class GuideCache:
             )
 
     def get(self, identity: Mapping[str, Any], request: Request) -> dict[str, Any] | None:
-        """The answer that was kept for a request, if there is one."""
-        entry = self._store.get(_key(identity, request))
-        return None if entry is None else entry["answer"]
+        """The answer that was kept for a request, if there is one.
+
+        Raises:
+            UserError: the cache cannot be read any more.
+        """
+        with self._may_fail("read"):
+            entry = self._store.get(_key(identity, request))
+            return None if entry is None else entry["answer"]
 
     def put(self, identity: Mapping[str, Any], request: Request, answer: Mapping[str, Any]) -> None:
-        self._store[_key(identity, request)] = {
-            "guide": dict(identity),
-            "prefix": request.prefix,
-            **({"messages": as_dicts(request.messages)} if request.messages else {}),
-            "prompt_length": request.prompt_length,
-            "max_new_tokens": request.max_new_tokens,
-            "seed": request.seed,
-            **({} if request.scored is None else {"scored": request.scored}),
-            "answer": dict(answer),
-        }
+        """
+        Raises:
+            UserError: the cache cannot be written any more.
+        """
+        with self._may_fail("written"):
+            self._store[_key(identity, request)] = {
+                "guide": dict(identity),
+                "prefix": request.prefix,
+                **({"messages": as_dicts(request.messages)} if request.messages else {}),
+                "prompt_length": request.prompt_length,
+                "max_new_tokens": request.max_new_tokens,
+                "seed": request.seed,
+                **({} if request.scored is None else {"scored": request.scored}),
+                "answer": dict(answer),
+            }
 
     def last_served(self, url: str, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What a server said of a guide's model when it last did; of another address, where this one never has."""
-        for key in _served_keys(url, identity):
-            found = self._store.get(key)
-            if found is not None:
-                return dict(found)
-        return None
+        """What a server said of a guide's model when it last did; of another address, where this one never has.
+
+        Raises:
+            UserError: see `get`.
+        """
+        with self._may_fail("read"):
+            for key in _served_keys(url, identity):
+                found = self._store.get(key)
+                if found is not None:
+                    return dict(found)
+            return None
 
     def remember_served(self, url: str, identity: Mapping[str, Any], served: Mapping[str, Any]) -> None:
-        """Remember what a server said of a guide's model; one that says nothing takes nothing back."""
-        for key in _served_keys(url, identity):
-            known = self._store.get(key)
-            if known is None or (served and known != dict(served)):
-                self._store[key] = dict(served)
+        """Remember what a server said of a guide's model; one that says nothing takes nothing back.
+
+        Raises:
+            UserError: see `put`.
+        """
+        with self._may_fail("written"):
+            for key in _served_keys(url, identity):
+                known = self._store.get(key)
+                if known is None or (served and known != dict(served)):
+                    self._store[key] = dict(served)
 
     def count_hits(self, identity: Mapping[str, Any], number: int) -> None:
-        """Remember that answers were of use once more, for `summary`."""
+        """Remember that answers were of use once more, for `summary`.
+
+        Raises:
+            UserError: see `put`.
+        """
         if number:
             key = _hits_key(identity)
-            with self._store.transact():
+            with self._may_fail("written"), self._store.transact():
                 self._store[key] = self._store.get(key, 0) + number
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Every answer with its request."""
-        for key in self._store.iterkeys():
-            if key.startswith("answer "):
-                entry = self._store.get(key)
-                if entry is not None:
-                    yield entry
+        """Every answer with its request.
+
+        Raises:
+            UserError: see `get`.
+        """
+        with self._may_fail("read"):
+            for key in self._store.iterkeys():
+                if key.startswith("answer "):
+                    entry = self._store.get(key)
+                    if entry is not None:
+                        yield entry
 
     def summary(self) -> dict[str, dict[str, int]]:
         """For each guide: answers, hits, tokens paid for, and tokens that hits have saved on average.
@@ -156,11 +181,26 @@ class GuideCache:
         return len(lines)
 
     def clear(self) -> None:
-        self._store.clear()
-        self._store["format"] = _FORMAT
+        with self._may_fail("written"):
+            self._store.clear()
+            self._store["format"] = _FORMAT
 
     def close(self) -> None:
         self._store.close()
+
+    @contextmanager
+    def _may_fail(self, done: str) -> Iterator[None]:
+        """
+        Raises:
+            UserError: the disk, the data base or what somebody put there fails.
+        """
+        try:
+            yield
+        except Exception as error:  # of many kinds
+            raise UserError(
+                f"the guide cache {self.folder} cannot be {done} ({error}); "
+                "move it away or set 'guide.cache' to another folder."
+            ) from error
 
 
 def guide_names(guides: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import email.utils
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import openai
 from tenacity import (
@@ -209,12 +210,17 @@ def _client(config: HTTPGuideConfig) -> openai.OpenAI:
         UserError: see `Endpoint`.
     """
     key, headers = config.key, dict[str, Any](config.resolved_headers())
-    if not f".{urlsplit(config.url).hostname}".endswith(".api.openai.com"):
+    address = urlsplit(config.url)
+    if not f".{address.hostname}".endswith(".api.openai.com"):
         # The client reads these from the environment, and sends them to any server.
-        headers = dict.fromkeys(("OpenAI-Organization", "OpenAI-Project"), openai.Omit()) | headers
+        lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+        names = ("OpenAI-Organization", "OpenAI-Project", *(line.partition(":")[0].strip() for line in lines))
+        unasked = {name: openai.Omit() for name in names if name.lower() != "authorization"}
+        headers = {**unasked, "Authorization": f"Bearer {key or 'none'}", **headers}
     try:
         return openai.OpenAI(
-            base_url=config.url,
+            base_url=address._replace(query="").geturl(),
+            default_query=dict(parse_qsl(address.query)),
             api_key=key or "none",
             default_headers=headers,
             timeout=config.timeout,

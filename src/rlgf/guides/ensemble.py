@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
@@ -78,56 +78,44 @@ class EnsembleGuide:
         Args:
             guides: for each name a guide and its weight, above 0.
         """
-        self.names = list(guides)
-        self.guides = [guide for guide, _ in guides.values()]
+        self.guides = {name: guide for name, (guide, _) in guides.items()}
         self._weights = [weight for _, weight in guides.values()]
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """See `Guide.write`."""
-        answers: list[Completion | None] = [None] * len(requests)
-        choices = list(map(self._choice, requests))
-        for number, (name, guide) in enumerate(zip(self.names, self.guides, strict=True)):
-            chosen = [i for i, choice in enumerate(choices) if choice == number]
-            if chosen:
-                for i, completion in zip(
-                    chosen, completions_of(guide, [requests[i] for i in chosen]), strict=True
-                ):
-                    answers[i] = replace(completion, guide=name)
-        return [answer for answer in answers if answer is not None]
+        answers: dict[int, Completion] = {}
+        for name, guide, chosen in self._dealt(requests):
+            written = completions_of(guide, [requests[i] for i in chosen])
+            answers |= zip(chosen, (replace(one, guide=name) for one in written), strict=True)
+        return [answers[i] for i in range(len(requests))]
 
     def recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
         """See `RecordedGuide.recorded`; None for a guide that writes as it is asked."""
-        texts: list[Completion | None] = [None] * len(requests)
-        for number, guide in enumerate(self.guides):
-            chosen = [i for i, request in enumerate(requests) if self._choice(request) == number]
-            if chosen and isinstance(guide, RecordedGuide):
-                for i, text in zip(chosen, guide.recorded([requests[i] for i in chosen]), strict=True):
-                    texts[i] = text
-        return texts
+        texts: dict[int, Completion | None] = {}
+        for _, guide, chosen in self._dealt(requests):
+            if isinstance(guide, RecordedGuide):
+                texts |= zip(chosen, guide.recorded([requests[i] for i in chosen]), strict=True)
+        return [texts.get(i) for i in range(len(requests))]
 
     def prefetch(self, requests: Sequence[Request]) -> None:
         """See `RemoteGuide.prefetch`; guides that cannot be asked ahead are not."""
-        choices = list(map(self._choice, requests))
-        for number, guide in enumerate(self.guides):
+        for _, guide, chosen in self._dealt(requests):
             if isinstance(guide, RemoteGuide):
-                chosen = [
-                    request for request, choice in zip(requests, choices, strict=True) if choice == number
-                ]
-                guide.prefetch(chosen)
+                guide.prefetch([requests[i] for i in chosen])
 
     @property
     def accounts(self) -> dict[str, Usage]:
         """See `RemoteGuide.accounts`."""
         return {
             f"{name}/{key}": usage
-            for name, guide in zip(self.names, self.guides, strict=True)
+            for name, guide in self.guides.items()
             if isinstance(guide, RemoteGuide)
             for key, usage in guide.accounts.items()
         }
 
     def restore(self, accounts: Mapping[str, Usage]) -> None:
         """See `RemoteGuide.restore`."""
-        for name, guide in zip(self.names, self.guides, strict=True):
+        for name, guide in self.guides.items():
             if isinstance(guide, RemoteGuide):
                 guide.restore(_of_member(name, accounts))
 
@@ -136,25 +124,30 @@ class EnsembleGuide:
         """See `BudgetedGuide.aside`."""
         return {
             f"{name}/{key}": usage
-            for name, guide in zip(self.names, self.guides, strict=True)
+            for name, guide in self.guides.items()
             if isinstance(guide, BudgetedGuide)
             for key, usage in guide.aside.items()
         }
 
     def share_budget(self, asides: Sequence[Mapping[str, Usage]], place: int) -> None:
         """See `BudgetedGuide.share_budget`."""
-        for name, guide in zip(self.names, self.guides, strict=True):
+        for name, guide in self.guides.items():
             if isinstance(guide, BudgetedGuide):
                 guide.share_budget([_of_member(name, one) for one in asides], place)
 
     def close(self) -> None:
         """See `RemoteGuide.close`."""
-        for guide in self.guides:
+        for guide in self.guides.values():
             if isinstance(guide, RemoteGuide):
                 guide.close()
 
-    def _choice(self, request: Request) -> int:
-        return choice(self._weights, request.seed if request.episode is None else request.episode)
+    def _dealt(self, requests: Sequence[Request]) -> Iterator[tuple[str, Guide, list[int]]]:
+        """The guides that are asked anything, and the numbers of their requests."""
+        seeds = [request.seed if request.episode is None else request.episode for request in requests]
+        choices = [choice(self._weights, seed) for seed in seeds]
+        for number, (name, guide) in enumerate(self.guides.items()):
+            if number in choices:
+                yield name, guide, [i for i, chosen in enumerate(choices) if chosen == number]
 
 
 def _of_member(name: str, accounts: Mapping[str, Usage]) -> dict[str, Usage]:

@@ -57,7 +57,7 @@ class HTTPGuideConfig(GuideSettings):
     mark: ClassVar[str] = "url"
 
     url: Annotated[str, FREE]
-    """Up to and with the version: http://127.0.0.1:8080/v1."""
+    """Up to and with the version: http://127.0.0.1:8080/v1; on Azure with its ``?api-version=``, where it asks for one."""
     model: str
     revision: str | None = None
     """A name of yours for the weights behind `model`: with another one, answers are asked for anew."""
@@ -105,13 +105,12 @@ class HTTPGuideConfig(GuideSettings):
     @field_validator("url")
     @classmethod
     def _plain_url(cls, url: str) -> str:
+        url = url.strip()
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        plain = url.isprintable() and " " not in url and not parts.fragment
+        if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
             raise ValueError("it must be an address such as http://127.0.0.1:8080/v1")
-        if parts.username or parts.password or parts.query:
-            raise ValueError(
-                "a key belongs in the environment variable that 'key_variable' names, never in a recipe"
-            )
+        _ = parts.port  # raises a ValueError where it is none
         return url.rstrip("/")
 
     @field_validator("headers")
@@ -148,6 +147,15 @@ class HTTPGuideConfig(GuideSettings):
 
     @model_validator(mode="after")
     def _coherent(self) -> HTTPGuideConfig:
+        # Not where the address is read: what is wrong there is shown.
+        parts = urlsplit(self.url)
+        if parts.username or parts.password or not re.fullmatch(r"(api-version=[\w.-]+)?", parts.query):
+            raise ValueError(
+                "a key belongs in the environment variable that 'key_variable' names, never in a recipe: 'url' may hold "
+                "no name, no password and no query but '?api-version=...'"
+            )
+        if route := re.search(r"(/chat)?/completions/*$", parts.path):
+            raise ValueError(f"'url' must end in the API's version: leave out '{route[0]}'")
         if "{text}" not in self.template:
             raise ValueError("'template' needs a place for the text: write {text} in it")
         if self.budget.cost is not None and not (self.prices.prompt or self.prices.completion):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from rlgf.errors import UserError
 from rlgf.guides.answer_cache import GuideCache
 from rlgf.guides.base import Request
 from rlgf.guides.endpoint import Endpoint
@@ -28,9 +31,14 @@ class KeptAnswers:
         self._describing = threading.Lock()
         self._served: dict[str, Any] | None = None
         self._described = False
+        self._writes = True
 
     def get(self, request: Request) -> Answer | None:
-        """The answer to a request, if one was kept."""
+        """The answer to a request, if one was kept.
+
+        Raises:
+            UserError: the cache cannot be read any more: to ask for everything anew may cost more than it is worth.
+        """
         found = self._cache.get(self._identity(), request) if self._cache is not None else None
         if found is None:
             return None
@@ -38,18 +46,26 @@ class KeptAnswers:
 
     def put(self, request: Request, answer: Answer) -> None:
         """Keep what the server has just answered."""
-        if self._cache is not None:
-            kept = {name: value for name, value in asdict(answer).items() if value or name != "pieces"}
-            self._cache.put(self._identity(reached=True), request, kept)
+        kept = {name: value for name, value in asdict(answer).items() if value or name != "pieces"}
+        self._write(lambda cache: cache.put(self._identity(reached=True), request, kept))
 
     def count_hits(self, number: int) -> None:
         """Remember that so many answers were of use once more."""
-        if self._cache is not None:
-            self._cache.count_hits(self._identity(), number)
+        self._write(lambda cache: cache.count_hits(self._identity(), number))
 
     def close(self) -> None:
         if self._cache is not None:
             self._cache.close()
+
+    def _write(self, write: Callable[[GuideCache], None]) -> None:
+        """Write into the cache until that fails: an answer that cannot be kept is an answer all the same."""
+        if self._cache is None or not self._writes:
+            return
+        try:
+            write(self._cache)
+        except UserError as error:
+            self._writes = False
+            warnings.warn(f"{error} The run goes on, and keeps no more answers.", stacklevel=2)
 
     def _identity(self, *, reached: bool = False) -> dict[str, Any]:
         """What answers are kept by: the settings, and the recipe's revision or else what the server says of its model.
@@ -64,7 +80,7 @@ class KeptAnswers:
                 said = self._endpoint.describe()
                 self._described = said is not None or reached
                 if said is not None:
-                    cache.remember_served(config.url, config.identity, said)
+                    self._write(lambda cache: cache.remember_served(config.url, config.identity, said))
                 self._served = (
                     said if said is not None else cache.last_served(config.url, config.identity) or {}
                 )

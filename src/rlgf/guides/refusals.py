@@ -28,6 +28,8 @@ _NOT_TAKEN = re.compile(
 )
 _TOO_LONG = re.compile(r"too (large|long|big|many)|at most|at least|minimum|maximum|exceed|context", re.I)
 """What servers say of a number of tokens that they could not give, whatever the parameter's name."""
+_CONTEXT = re.compile(r"context|too long|too many tokens", re.I)
+"""And what they say of a text that is too long for their model."""
 
 ASK_ANOTHER = "name a server that scores prompts, such as vLLM's, or set 'guide.model'"
 """For a server that does not say how probable a text is."""
@@ -45,6 +47,11 @@ def refusal(
     where, status = f"'guide.url' {config.url}", getattr(error, "status_code", 0)
     if isinstance(error, openai.APIConnectionError):
         return f"{where} cannot be reached: {unreachable(error)} ({said})."
+    if status == 403 and isinstance(error, openai.APIStatusError) and is_page(error.response.text):
+        return (
+            f"{where}: what stands before the server lets nothing through ({said}): mend the address, the proxy "
+            f"(HTTP_PROXY, HTTPS_PROXY), or the key in the environment variable {config.key_variable}."
+        )
     if status == 401 or (status == 403 and not config.key):
         what = "is set, and was refused" if config.key else "is not set"
         return f"{where}: the server wants a key; the environment variable {config.key_variable} {what}."
@@ -59,7 +66,7 @@ def refusal(
         remedies = [_REMEDIES.get(name, f"take '{name}' out of 'guide.extra_body'") for name in refused]
         sent = " or ".join(remedies)
         return f"{where}: the server refuses '{refused[0]}' ({said}): {sent}."
-    if request.scored is not None and status in (400, 422, 501):
+    if request.scored is not None and status in (400, 422, 501) and not _CONTEXT.search(said):
         return f"{where}: the server refuses to say how probable a text is ({said}): {ASK_ANOTHER}."
     if not request.prefix.strip() and not request.messages and status in (400, 422):
         return (

@@ -74,8 +74,8 @@ def read_reply(reply: Any, style: Literal["completions", "chat"]) -> Answer:
     said = _joined(content)
     text = _without_thinking(said) if said and style == "chat" else said
     thought = said != text or _has_part(content, "thinking", "reasoning") or any(map(message.get, _THINKING))
-    # A model whose limit ran out in thought, on some servers without a word of what it thought.
-    cut = reason in _CUT and _usage(reply).get("completion_tokens") != 0
+    # A model whose limit ran out in thought, on some chat servers without a word of what it thought.
+    cut = style == "chat" and reason in _CUT and _usage(reply).get("completion_tokens") != 0
     thought_only = not refused and not text and (thought or cut)
     said_nothing = (field in message and reason in ENDED) or (text is not None and reason in _CUT)
     if not text and not (refused or thought_only or said_nothing):

@@ -22,7 +22,7 @@ class Sampling(Strict):
     Applied in this order: no end of text before ``min_tokens``, temperature, top-k, top-p.
     """
 
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=0.01, allow_inf_nan=False)
     top_k: int | None = Field(default=None, ge=1)
     """Keep the k most probable tokens, and their equals."""
     top_p: float = Field(default=1.0, gt=0, le=1)

@@ -30,7 +30,7 @@ class RolloutConfig(Strict):
     """How many tokens of a response the guide may write, in a dialogue of each of its turns; default: all of them."""
     max_hint_tokens: Annotated[int, LATER] = Field(default=64, ge=1)
     """How many tokens a hint, with its template, may add to a prompt."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=0.01, allow_inf_nan=False)
     top_k: int | None = Field(default=None, ge=2)
     """Draw from the k most probable tokens alone; with 1 nothing could be learned."""
     top_p: float = Field(default=1.0, gt=0, le=1)

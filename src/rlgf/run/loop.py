@@ -55,7 +55,7 @@ class TrainingLoop:
             for log in (self.log, self.samples):
                 log.rewind(trainer.progress.update or -1)
         guide = {} if self.config.guide is None else self.config.guide.model_dump(mode="json")
-        self.watch = Watch(guide.get("budget", {}))
+        self.watch = Watch(guide)
         self.watch.look(read_metrics(self.folder))  # what an earlier part of the run was told already
         self.stopping = Stopping(self.display.note, alone=distributed.count() == 1)
 
@@ -176,7 +176,6 @@ class TrainingLoop:
             progress.validation_due = True
         else:
             trainer.guide_usage.restore(progress.guide_accounts)
-            trainer.guide_usage.settle()
         try:
             if distributed.is_main():
                 folder.mkdir(parents=True, exist_ok=True)

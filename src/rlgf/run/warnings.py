@@ -7,7 +7,7 @@ Each check takes what was logged so far and returns a sentence, or None where no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,27 +210,42 @@ def guide_improbable(history: History) -> str | None:
     )
 
 
-def budget_nearly_spent(budget: Mapping[str, Any]) -> Check:
+def budget_nearly_spent(guide: Mapping[str, Any]) -> Check:
     """
     Args:
-        budget: the limits of ``guide.budget``, each of which may be missing.
+        guide: the recipe's section, whose limits, or those of its guides, may be missing.
     """
 
     def check(history: History) -> str | None:
-        sums = {name: sum(history.series(f"guide_{name}")) for name in ("calls", "cost")}
-        sums["tokens"] = sum(
-            sum(history.series(f"guide_{name}")) for name in ("prompt_tokens", "completion_tokens")
-        )
-        for name, spent in sums.items():
-            limit = budget.get(name)
-            if limit and spent >= 0.9 * limit:
-                return (
-                    f"{spent / limit:.0%} of 'guide.budget.{name}' is spent after {history.updates} updates: raise it, or "
-                    "let the help end sooner."
-                )
+        for member, key, budget in _budgets(guide):
+            # Of several servers each has sums of its own.
+            sums = {
+                name: sum(sum(history.series(f"guide_{part}{member}")) for part in parts)
+                for name, parts in _SPENT.items()
+            }
+            for name, spent in sums.items():
+                limit = budget.get(name)
+                if limit and spent >= 0.9 * limit:
+                    return (
+                        f"{spent / limit:.0%} of '{key}.{name}' is spent after {history.updates} updates: raise it, or "
+                        "let the help end sooner."
+                    )
         return None
 
     return check
+
+
+_SPENT = {"calls": ["calls"], "tokens": ["prompt_tokens", "completion_tokens"], "cost": ["cost"]}
+
+
+def _budgets(
+    guide: Mapping[str, Any], member: str = "", key: str = "guide"
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """What the metrics of each server end in, the key of its limits in the recipe, and the limits."""
+    for name, one in guide.get("guides", {}).items():
+        yield from _budgets(one, f"{member}/{name}", f"{key}.guides.{name}")
+    if guide.get("budget"):
+        yield member and f"{member}/{guide.get('model')}", f"{key}.budget", guide["budget"]
 
 
 CHECKS: Mapping[str, Check] = {
@@ -253,7 +268,8 @@ CHECKS: Mapping[str, Check] = {
 class Watch:
     """Says each thing once in a run."""
 
-    budget: Mapping[str, Any] = field(default_factory=dict)
+    guide: Mapping[str, Any] = field(default_factory=dict)
+    """What the recipe says of it."""
     said: set[str] = field(default_factory=set)
     """The names of what has been said."""
     _history: History = field(default_factory=History)
@@ -269,7 +285,7 @@ class Watch:
             if "algorithm" not in line and "validation/reward" not in line:
                 continue
             self._history.add(line)
-            checks = {**CHECKS, "budget-nearly-spent": budget_nearly_spent(self.budget)}
+            checks = {**CHECKS, "budget-nearly-spent": budget_nearly_spent(self.guide)}
             for name, check in checks.items():
                 sentence = None if name in self.said else check(self._history)
                 if sentence is not None:

@@ -101,12 +101,16 @@ def _guide(run: Run) -> RenderableType | None:
     if not (sums["calls"] or sums["cached"]):
         return None
     budget = (run.config.get("guide") or {}).get("budget") or {}
-    limits = {name: f" of {limit:,g}" for name in ("calls", "cost") if is_number(limit := budget.get(name))}
+    limits = {
+        name: f" of {limit:,.10g}"
+        for name in ("calls", "tokens", "cost")
+        if is_number(limit := budget.get(name))
+    }
     tokens = sums["prompt_tokens"] + sums["completion_tokens"]
     told = [
         f"{sums['calls']:,.0f}{limits.get('calls', '')} answers asked for",
         f"{sums['cached']:,.0f} from the cache",
-        f"{tokens:,.0f} tokens",
+        f"{tokens:,.0f}{limits.get('tokens', '')} tokens",
         f"cost {sums['cost']:.4g}{limits.get('cost', '')}",
         f"{sums['empty']:,.0f} empty",
         f"{duration(sums['waited_seconds'])} waited",
@@ -115,8 +119,7 @@ def _guide(run: Run) -> RenderableType | None:
 
 
 def _warned(run: Run) -> list[RenderableType]:
-    budget = (run.config.get("guide") or {}).get("budget") or {}
-    found = Watch(budget).look(run.metrics)
+    found = Watch(run.config.get("guide") or {}).look(run.metrics)
     return [Text(f"! update {one.update}: {printable(one.sentence)}", style="yellow") for one in found]
 
 

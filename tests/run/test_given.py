@@ -220,3 +220,27 @@ def test_a_model_in_half_precision_is_measured_and_not_trained(tmp_path: Path) -
     adapted = Trainer(recipe(tmp_path), display=QUIET, peft_config=ADAPTER, **whole)
     assert {weight.dtype for weight in adapted.parts.policy.trained} == {torch.float32}
     adapted.step()
+
+
+def test_rewards_given_in_python_have_the_weights_of_the_recipe(tmp_path: Path) -> None:
+    def none(completions: list[str], **columns: Any) -> list[float]:
+        return [0.5] * len(completions)
+
+    terms = {"terms": {"none": 2, "share_of_a": {"weight": 0}}, "clip": [0, 3]}
+    for given, total in (([none, share_of_a], 1.0), (none, 1.0)):
+        section = terms if isinstance(given, list) else {"terms": {"none": 2}}
+        trainer = Trainer(recipe(tmp_path, reward=section), display=QUIET, policy=letter_gpt(), reward=given)
+        assert trainer.evaluate(split="validation").totals["reward"] == total
+    wrong = recipe(tmp_path, reward={"terms": {"nun": 2}})
+    with pytest.raises(
+        UserError, match=r"'reward.terms' names 'nun', and the rewards given in Python are none, share_of_a"
+    ):
+        Trainer(wrong, display=QUIET, policy=letter_gpt(), reward=[none, share_of_a])
+
+
+def test_a_reward_given_in_python_is_scaled_as_the_recipe_says(tmp_path: Path) -> None:
+    alone = recipe(tmp_path, reward={"clip": [0, 0.25]})
+    trainer = Trainer(alone, display=QUIET, policy=letter_gpt(), reward=share_of_a)
+    assert trainer.parts.assessor.scale.clip == (0, 0.25)
+    with pytest.raises(UserError, match="'reward': give exactly one of 'name' and 'terms'"):
+        load_config(alone, given=["policy"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, check_vocabulary, load_tokenizer
 from rlgf.recipe import Source
 from rlgf.rewards import Reward
+from rlgf.rewards.build import RewardConfig
 from rlgf.rewards.composed import Composed, Term
 from rlgf.tasks import Task
 from rlgf.tasks.base import require_task
@@ -122,6 +123,27 @@ def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> L
     return LanguageModel(policy, tokenizer)
 
 
+def called(given: object) -> str:
+    """What a run calls an object that was given in Python: a function's own name, else its class's."""
+    if isinstance(given, Composed):
+        return ", ".join(given.terms)
+    return "train" if isinstance(given, MemoryTask) else getattr(given, "__name__", type(given).__name__)
+
+
+def weighted(reward: Reward | None, section: RewardConfig | None) -> Reward | None:
+    """A reward given in Python, with the weights that the recipe's terms of the same names have."""
+    terms = section.terms if section is not None else None
+    if reward is None or terms is None:
+        return reward
+    given = reward.terms if isinstance(reward, Composed) else {called(reward): Term(reward)}
+    return Composed(
+        {
+            name: Term(term.reward, terms[name].weight if name in terms else term.weight)
+            for name, term in given.items()
+        }
+    )
+
+
 def _one_reward(reward: Any) -> Reward | None:
     """A reward, or the sum of several."""
     if isinstance(reward, list | tuple):
@@ -129,10 +151,10 @@ def _one_reward(reward: Any) -> Reward | None:
             raise UserError("'reward' is an empty list: give a function, or several.")
         named: dict[str, Term] = {}
         for one in reward:
-            name = getattr(one, "__name__", type(one).__name__)
+            name = called(one)
             while name in named:
                 name += "_"
-            named[name] = Term(_one_reward(one), 1.0)  # type: ignore[arg-type]  # not None
+            named[name] = Term(_one_reward(one))  # type: ignore[arg-type]  # not None
         return Composed(named)
     if isinstance(reward, PreTrainedModel):
         raise UserError(
@@ -227,6 +249,7 @@ def configured(config: Config | Source | Sequence[Source], given: Given, peft_co
             config = config.model_dump(mode="json")
         sources: list[Source] = list(config) if isinstance(config, list | tuple) else [config]  # type: ignore[list-item]
         config = load_config(*sources, sections, given=given.sections)
+    config = config.model_copy(update=dict(_replaced(config, given)))
     rates = (config.update.learning_rate, config.update.critic_learning_rate)
     if given.scheduler is not None and any(rate is not None and rate.changes for rate in rates):
         raise UserError(
@@ -234,3 +257,30 @@ def configured(config: Config | Source | Sequence[Source], given: Given, peft_co
             "in Python, which changes them over the run."
         )
     return config
+
+
+def _replaced(config: Config, given: Given) -> Iterator[tuple[str, Any]]:
+    """The sections in whose place an object is given, with what of them still counts: nothing else would be true.
+
+    Raises:
+        UserError: a weight is of no reward that is given.
+    """
+    if given.task is not None:
+        yield "task", None
+    if given.guide is not None and (config.guide is None or config.guide.candidates == 1):
+        yield "guide", None
+    section = config.reward
+    if given.reward is None or section is None:
+        return
+    names = list(given.reward.terms) if isinstance(given.reward, Composed) else [called(given.reward)]
+    terms = section.terms or {}
+    unknown = [name for name in terms if name not in names]
+    if isinstance(given.reward, Composed) and unknown:
+        raise UserError(
+            f"'reward.terms' names '{unknown[0]}', and the rewards given in Python are {', '.join(names)}: name one of "
+            "these, or set 'reward' to null."
+        )
+    kept = terms if terms and not unknown else None
+    left = {"name": None, "options": {}, "terms": kept}
+    says_nothing = kept is None and section.clip is None and not section.normalize
+    yield "reward", None if says_nothing else section.model_copy(update=left)

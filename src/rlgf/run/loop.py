@@ -211,6 +211,7 @@ class TrainingLoop:
             trainer.progress,
             guide,
             encoder_decoder=is_encoder_decoder(trainer.parts.policy.model),
+            given=trainer.parts.given,
         )
         evaluation.save(folder / "evaluation" / "policy.jsonl")
         self.log.write_summary(update, evaluation.totals, guide)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from accelerate.tracking import GeneralTracker
@@ -22,7 +23,7 @@ from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.run.build import Parts, build_parts
 from rlgf.run.display import Display
-from rlgf.run.given import Given, configured, gathered, listeners
+from rlgf.run.given import Given, configured, gathered, listeners, weighted
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.steps import Steps
 from rlgf.tasks import Task
@@ -76,7 +77,8 @@ class Trainer(Steps):
             validation: likewise, to measure on during the run; default: ``train``.
             test: likewise, at its end.
             task: all three.
-            reward: a function as TRL has it, or several, which are added up.
+            reward: a function as TRL has it, or several, which are added up, with the weights of the recipe's
+                ``reward.terms`` of the same names.
             environment: answers the turns of dialogues.
             optimizer: makes the optimizer from groups of parameters, the policy's first.
             scheduler: makes a scheduler of the optimizer's learning rates, as ``functools.partial`` does of
@@ -104,6 +106,7 @@ class Trainer(Steps):
         if parts is not None and (given != Given() or peft_config is not None):
             raise UserError("'parts' are already built: give objects to 'build_parts', or leave 'parts' out.")
         config = configured(config, given, peft_config)
+        given = replace(given, reward=weighted(given.reward, config.reward))
         distributed.join(config.training.process_timeout)
         if sharding.wanted():
             checks.require(checks.broken_by_shards(config))

@@ -22,6 +22,7 @@ from rlgf.run.agreement import (
     require_shared_disk,
     restore,
 )
+from rlgf.run.long_prompts import long_prompts
 from rlgf.run.metrics_log import MetricsLog, read_metrics
 from rlgf.run.model_card import write_model_card
 from rlgf.run.samples_log import SamplesLog
@@ -63,6 +64,7 @@ class TrainingLoop:
         """See `Trainer.train`."""
         self.trainer.after_phase = self._after_phase
         try:
+            self._note_cut_prompts()
             self._tell("on_train_begin")
             asked = self._updates()
             totals = {} if asked else self._finish()
@@ -155,6 +157,13 @@ class TrainingLoop:
             self._warn(found)
         trainer.progress.validation_due = False
         self._tell("on_evaluate", metrics=totals)
+
+    def _note_cut_prompts(self) -> None:
+        parts, limit = self.trainer.parts, self.config.rollout.max_prompt_tokens
+        ends = is_encoder_decoder(parts.policy.model)
+        said = long_prompts(parts.train, parts.policy.codec, limit, ends=ends)
+        if said is not None:
+            self.display.warn(said)
 
     def _warn(self, found: Sequence[Found]) -> None:
         for warning in found:

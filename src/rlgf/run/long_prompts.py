@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from rlgf.config import Config
+from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.text import Codec
+from rlgf.run.build import Parts
 from rlgf.types import Sample
 
 _SEEN = 256
@@ -31,3 +34,10 @@ def long_prompts(samples: Sequence[Sample], codec: Codec, limit: int, *, ends: b
         f"{len(over):,} of the {first}{len(some):,} prompts of 'train' are over {limit:,} tokens and lose their beginning "
         f"(the longest has {max(over):,}): raise 'rollout.max_prompt_tokens'."
     )
+
+
+def cut_prompts(parts: Parts, config: Config) -> list[str]:
+    """`long_prompts` of a run, as no sentence or one."""
+    ends = is_encoder_decoder(parts.policy.model)
+    said = long_prompts(parts.train, parts.policy.codec, config.rollout.max_prompt_tokens, ends=ends)
+    return [] if said is None else [said]

@@ -84,8 +84,8 @@ class Trainer(Steps):
             scheduler: makes a scheduler of the optimizer's learning rates, as ``functools.partial`` does of
                 ``transformers.get_linear_schedule_with_warmup``; it is stepped once after each update.
             trackers: further ones than the recipe names.
-            callbacks: told of the events of `train`, as by the trainer of `transformers`; their ``args`` are the
-                configuration. `should_training_stop`, `should_save` and `should_evaluate` are honoured.
+            callbacks: told of the events of `train`, as by the trainer of `transformers`; their ``args`` have the
+                usual fields of `TrainingArguments` and the sections of the configuration. `should_training_stop`, `should_save` and `should_evaluate` are honoured.
             evaluates: for `evaluate` alone; a policy that a run saved is then compared with that run's start.
 
         Raises:

@@ -80,7 +80,8 @@ class Trainer(Steps):
             reward: a function as TRL has it, or several, which are added up, with the weights of the recipe's
                 ``reward.terms`` of the same names.
             environment: answers the turns of dialogues.
-            optimizer: makes the optimizer from groups of parameters, the policy's first.
+            optimizer: makes the optimizer from groups of parameters, the policy's first, as ``functools.partial`` does of
+                ``torch.optim.SGD``. A learning rate that it sets takes the place of the recipe's default.
             scheduler: makes a scheduler of the optimizer's learning rates, as ``functools.partial`` does of
                 ``transformers.get_linear_schedule_with_warmup``; it is stepped once after each update.
             trackers: further ones than the recipe names.

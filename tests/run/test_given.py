@@ -244,3 +244,12 @@ def test_a_reward_given_in_python_is_scaled_as_the_recipe_says(tmp_path: Path) -
     assert trainer.parts.assessor.scale.clip == (0, 0.25)
     with pytest.raises(UserError, match="'reward': give exactly one of 'name' and 'terms'"):
         load_config(alone, given=["policy"])
+
+
+def test_rows_given_in_python_are_read_as_the_recipe_says(tmp_path: Path) -> None:
+    options = {"prompt_field": "question", "train": "another.jsonl"}
+    named = recipe(tmp_path, task={"name": "data", "options": options})
+    trainer = Trainer(named, display=QUIET, policy=letter_gpt(), train=[{"question": "a"}])
+    assert trainer.batch()[0].prompt == "a"
+    assert trainer.config.task is not None
+    assert trainer.config.task.options == {"prompt_field": "question"}, "a resumed run must read alike"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from accelerate.tracking import GeneralTracker
@@ -20,8 +20,9 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, check_vocabulary, load_tokenizer
 from rlgf.recipe import Source
 from rlgf.rewards import Reward
-from rlgf.rewards.build import RewardConfig
+from rlgf.rewards.build import TermConfig
 from rlgf.rewards.composed import Composed, Term
+from rlgf.sections import NamedConfig
 from rlgf.tasks import Task
 from rlgf.tasks.base import require_task
 from rlgf.tasks.memory import MemoryTask
@@ -130,11 +131,18 @@ def called(given: object) -> str:
     return "train" if isinstance(given, MemoryTask) else getattr(given, "__name__", type(given).__name__)
 
 
-def weighted(reward: Reward | None, section: RewardConfig | None) -> Reward | None:
-    """A reward given in Python, with the weights that the recipe's terms of the same names have."""
-    terms = section.terms if section is not None else None
-    if reward is None or terms is None:
-        return reward
+def fitted(given: Given, config: Config) -> Given:
+    """The objects as the run's configuration has them: rows read by the options of the task 'data', rewards with the
+    weights of the terms of the same names."""
+    reward, terms, task = given.reward, config.reward.terms if config.reward is not None else None, given.task
+    if isinstance(task, MemoryTask) and config.task is not None:
+        task = task.reading(config.task.options)
+    if reward is not None and terms is not None:
+        reward = _weighted(reward, terms)
+    return replace(given, task=task, reward=reward)
+
+
+def _weighted(reward: Reward, terms: Mapping[str, TermConfig]) -> Composed:
     given = reward.terms if isinstance(reward, Composed) else {called(reward): Term(reward)}
     return Composed(
         {
@@ -266,7 +274,11 @@ def _replaced(config: Config, given: Given) -> Iterator[tuple[str, Any]]:
         UserError: a weight is of no reward that is given.
     """
     if given.task is not None:
-        yield "task", None
+        reads = config.task if config.task is not None and config.task.name == "data" else None
+        options = (
+            given.task.reading(reads.options).options if reads and isinstance(given.task, MemoryTask) else {}
+        )
+        yield "task", NamedConfig(name="data", options=options) if options else None
     if given.guide is not None and (config.guide is None or config.guide.candidates == 1):
         yield "guide", None
     section = config.reward

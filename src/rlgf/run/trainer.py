@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from accelerate.tracking import GeneralTracker
@@ -23,7 +22,7 @@ from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.run.build import Parts, build_parts
 from rlgf.run.display import Display
-from rlgf.run.given import Given, configured, gathered, listeners, weighted
+from rlgf.run.given import Given, configured, fitted, gathered, listeners
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.steps import Steps
 from rlgf.tasks import Task
@@ -73,7 +72,8 @@ class Trainer(Steps):
             policy: the model to train.
             tokenizer: the policy's; default: the one of its name.
             peft_config: a `peft.LoraConfig`, of an adapter to train instead of the policy's own weights.
-            train: samples to train on: a `datasets.Dataset`, or a list of dictionaries or of `Sample`.
+            train: samples to train on: a `datasets.Dataset`, or a list of dictionaries or of `Sample`. The options of the
+                recipe's task 'data', such as ``prompt_field``, say how its rows are read.
             validation: likewise, to measure on during the run; default: ``train``.
             test: likewise, at its end.
             task: all three.
@@ -107,7 +107,7 @@ class Trainer(Steps):
         if parts is not None and (given != Given() or peft_config is not None):
             raise UserError("'parts' are already built: give objects to 'build_parts', or leave 'parts' out.")
         config = configured(config, given, peft_config)
-        given = replace(given, reward=weighted(given.reward, config.reward))
+        given = fitted(given, config)
         distributed.join(config.training.process_timeout)
         if sharding.wanted():
             checks.require(checks.broken_by_shards(config))

@@ -253,3 +253,15 @@ def test_rows_given_in_python_are_read_as_the_recipe_says(tmp_path: Path) -> Non
     assert trainer.batch()[0].prompt == "a"
     assert trainer.config.task is not None
     assert trainer.config.task.options == {"prompt_field": "question"}, "a resumed run must read alike"
+
+
+def test_the_chat_template_of_a_policy_is_told_what_the_recipe_says(tmp_path: Path) -> None:
+    policy = letter_gpt()
+    policy.tokenizer.chat_template = "{% if quiet %}a{% endif %}{{ messages[0].content }}"
+    rows = [{"prompt": [{"role": "user", "content": "b"}]}]
+    save_policy(policy, tmp_path / "start")
+    told = {"chat_template_kwargs": {"quiet": True}}
+    for given, section in (({"policy": policy}, {}), ({}, {"model": str(tmp_path / "start")})):
+        named = recipe(tmp_path, policy={**section, **told})
+        assert Trainer(named, display=QUIET, train=rows, **given).batch()[0].prompt == "ab"
+    assert "quiet is not defined" not in policy.tokenizer.chat_template, "the caller's own stays"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any
 from accelerate.tracking import GeneralTracker
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from rlgf.chat import set_defaults
 from rlgf.config import Config, load_config
 from rlgf.environments import Environment
 from rlgf.errors import UserError
@@ -133,13 +135,18 @@ def called(given: object) -> str:
 
 def fitted(given: Given, config: Config) -> Given:
     """The objects as the run's configuration has them: rows read by the options of the task 'data', rewards with the
-    weights of the terms of the same names."""
+    weights of the terms of the same names, a policy with what its chat template is told."""
     reward, terms, task = given.reward, config.reward.terms if config.reward is not None else None, given.task
+    policy, options = given.policy, config.policy.chat_template_kwargs
+    if policy is not None and options:
+        # A copy, since the caller's own goes on reading chats as before.
+        policy = replace(policy, tokenizer=copy.copy(policy.tokenizer))
+        set_defaults(policy.tokenizer, options)
     if isinstance(task, MemoryTask) and config.task is not None:
         task = task.reading(config.task.options)
     if reward is not None and terms is not None:
         reward = _weighted(reward, terms)
-    return replace(given, task=task, reward=reward)
+    return replace(given, task=task, policy=policy, reward=reward)
 
 
 def _weighted(reward: Reward, terms: Mapping[str, TermConfig]) -> Composed:

@@ -187,6 +187,8 @@ def test_an_object_of_another_type_is_named() -> None:
         "'policy' must be a model of transformers (it is a str): a model by name is the recipe's 'policy.model'.",
         "'tokenizer' must be one of transformers (it is a str).",
         "'task' is a int, which has no method load(split) ('int' object has no attribute 'load').",
+        "'reward' is the text 'owner/name': a reward by name is the recipe's section 'reward', which for a model that "
+        "`rlgf reward` trained is {name: model, options: {folder: ...}}.",
         "'optimizer' must be a function that makes one of groups of parameters, such as a functools.partial (it is a str).",
         "'scheduler' must be a function that makes one of an optimizer, such as a functools.partial (it is a str).",
         "'callbacks' must be a list of objects of transformers.TrainerCallback (it is a StopWhenLearned).",
@@ -265,3 +267,10 @@ def test_the_chat_template_of_a_policy_is_told_what_the_recipe_says(tmp_path: Pa
         named = recipe(tmp_path, policy={**section, **told})
         assert Trainer(named, display=QUIET, train=rows, **given).batch()[0].prompt == "ab"
     assert "quiet is not defined" not in policy.tokenizer.chat_template, "the caller's own stays"
+
+
+def test_an_argument_that_trl_calls_otherwise_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="no argument 'reward_funcs': what TRL calls so is 'reward' here"):
+        Trainer(recipe(tmp_path), reward_funcs=share_of_a)
+    with pytest.raises(TypeError, match=r"^Trainer has no argument 'polcy'\.$"):
+        Trainer(recipe(tmp_path), polcy=letter_gpt())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,6 +99,27 @@ def gathered(
     return Given(task, model, guide, one, environment, optimizer, scheduler)
 
 
+_OF_TRL = {
+    "model": "policy",
+    "args": "config",
+    "train_dataset": "train",
+    "eval_dataset": "validation",
+    "reward_funcs": "reward",
+    "processing_class": "tokenizer",
+    "optimizers": "optimizer' and 'scheduler",
+}
+
+
+def refuse_others(names: Iterable[str]) -> None:
+    """
+    Raises:
+        TypeError: there is an argument that a trainer does not have.
+    """
+    for name in names:
+        here = f": what TRL calls so is '{_OF_TRL[name]}' here" if name in _OF_TRL else ""
+        raise TypeError(f"Trainer has no argument '{name}'{here}.")
+
+
 def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel | None:
     if policy is None or isinstance(policy, LanguageModel):
         return policy
@@ -171,6 +192,11 @@ def _one_reward(reward: Any) -> Reward | None:
                 name += "_"
             named[name] = Term(_one_reward(one))  # type: ignore[arg-type]  # not None
         return Composed(named)
+    if isinstance(reward, str):
+        raise UserError(
+            f"'reward' is the text '{reward}': a reward by name is the recipe's section 'reward', which for a model that "
+            "`rlgf reward` trained is {name: model, options: {folder: ...}}."
+        )
     if isinstance(reward, PreTrainedModel):
         raise UserError(
             "'reward' is a model: name its folder in the recipe, as reward: {name: model, options: {folder: ...}}, or give "

@@ -22,7 +22,7 @@ from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.run.build import Parts, build_parts
 from rlgf.run.display import Display
-from rlgf.run.given import Given, configured, fitted, gathered, listeners
+from rlgf.run.given import Given, configured, fitted, gathered, listeners, refuse_others
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.steps import Steps
 from rlgf.tasks import Task
@@ -63,6 +63,7 @@ class Trainer(Steps):
         callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
         trackers: Sequence[GeneralTracker] | None = None,
         evaluates: bool = False,
+        **others: Any,
     ) -> None:
         """Load what the configuration names; an object given here takes the place of a section, which may be missing.
 
@@ -88,10 +89,13 @@ class Trainer(Steps):
             callbacks: told of the events of `train`, as by the trainer of `transformers`; their ``args`` have the
                 usual fields of `TrainingArguments` and the sections of the configuration. `should_training_stop`, `should_save` and `should_evaluate` are honoured.
             evaluates: for `evaluate` alone; a policy that a run saved is then compared with that run's start.
+            others: there are none; what TRL calls otherwise is told.
 
         Raises:
+            TypeError: there is no such argument.
             UserError: something that the configuration names cannot be had or does not fit.
         """
+        refuse_others(others)
         told = listeners(callbacks, trackers)
         given = gathered(
             policy=policy,

@@ -16,6 +16,7 @@ from rlgf.check.faults import Checked
 from rlgf.check.form import note, span, table, titled, topics
 from rlgf.check.words import row_words, schedule, term_words
 from rlgf.config import Config
+from rlgf.errors import UserError
 from rlgf.models.text import Codec
 from rlgf.rollout.plan import UpdatePlan, planned
 from rlgf.run.long_prompts import long_prompts
@@ -63,9 +64,12 @@ def _cut_prompts(found: Checked) -> Iterator[str]:
     if "policy" in found.missing or config.policy.scratch is not None:
         return
     assert found.task is not None, "loaded, or this would not be told"
-    template = policy_template(config, None)
+    try:
+        template = policy_template(config, None)
+        train = PromptedTask(found.task, lambda: template).load("train")
+    except UserError:  # no tokenizer is there, or its template takes no chats
+        return
     assert template.tokenizer is not None, "of a model that is there"
-    train = PromptedTask(found.task, lambda: template).load("train")
     said = long_prompts(train, Codec(template.tokenizer), config.rollout.max_prompt_tokens)
     yield from [] if said is None else [said]
 

@@ -9,10 +9,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from chat_toys import ASKED, BAD, FORMS, GOOD, PAIR, SYSTEM, USER, write
+from chat_toys import ASKED, BAD, FORMS, GOOD, PAIR, SYSTEM, TAGS, USER, with_template, write
+from rlgf.chat import ChatTemplate, row_options, set_defaults
 from rlgf.errors import UserError
 from rlgf.tasks import build_task
+from rlgf.tasks.chats import PromptedTask
 from rlgf.types import Message, Sample
+from toys import letter_gpt
 
 
 def only(path: Path, row: Any, **options: Any) -> Sample:
@@ -101,3 +104,43 @@ def test_what_is_no_chat_is_one_sentence_with_its_line(
         build_task("data", given).load("train")
     assert f"a.jsonl, line {1 if 'prompt_field' in options else 2}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+THINKS = "{% if enable_thinking is defined and not enable_thinking %}<quiet>{% endif %}" + TAGS
+
+
+def test_a_chat_template_is_told_what_the_model_or_the_row_says() -> None:
+    tokenizer = with_template(letter_gpt().tokenizer, THINKS)
+    template = ChatTemplate(tokenizer, "it", "leave it")
+    assert template.prompt((USER,)) == "<user>the film?<assistant>"
+    assert template.prompt((USER,), options={"enable_thinking": False}) == "<quiet><user>the film?<assistant>"
+    for _ in range(2):
+        set_defaults(tokenizer, {"enable_thinking": False, "style": "it's"})
+    assert tokenizer.chat_template.count("set style") == 1
+    assert template.prompt((USER,)) == "<quiet><user>the film?<assistant>"
+    assert template.prompt((USER,), options={"enable_thinking": True}) == "<user>the film?<assistant>"
+
+
+def test_a_row_tells_the_template_by_a_column(tmp_path: Path) -> None:
+    task = build_task(
+        "data", {"train": write(tmp_path / "a.jsonl", *_thinking_rows()), "reference_field": None}
+    )
+    template = ChatTemplate(with_template(letter_gpt().tokenizer, THINKS), "it", "leave it")
+    prompts = [sample.prompt for sample in PromptedTask(task, lambda: template).load("train")]
+    assert prompts == ["<quiet><user>the film?<assistant>", "<user>the film?<assistant>"]
+    with pytest.raises(UserError, match=r"a\.jsonl, .*'chat_template_kwargs' must be a mapping, such as"):
+        row_options({"chat_template_kwargs": "quiet"}, "a.jsonl, line 1")
+
+
+def _thinking_rows() -> list[dict[str, Any]]:
+    prompt = ASKED[1:]
+    return [
+        {"prompt": prompt, "chat_template_kwargs": {"enable_thinking": False}},
+        {"prompt": prompt, "chat_template_kwargs": None},
+    ]
+
+
+def test_what_is_left_out_of_a_message_is_told_of(tmp_path: Path) -> None:
+    message = {**ASKED[1], "name": "Ann", "reasoning_content": "hm", "weight": None}
+    with pytest.warns(UserWarning, match="the messages of 'prompt' have 'name', 'reasoning_content' beside"):
+        only(tmp_path, {"prompt": [message]}, reference_field=None)

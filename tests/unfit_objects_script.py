@@ -16,6 +16,7 @@ UNFIT: list[dict[str, Any]] = [
     {"policy": "gpt2"},
     {"tokenizer": "gpt2"},
     {"task": 3},
+    {"reward": "owner/name"},
     {"optimizer": "adam"},
     {"scheduler": "linear"},
     {"callbacks": StopWhenLearned()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,8 +15,11 @@ from rlgf.types import Message, Messages
 _ASSISTANT = "assistant"
 _SPEAKERS = {"human": "user", "gpt": _ASSISTANT}
 """What ShareGPT, whose messages have ``from`` and ``value``, calls the roles."""
+_TAKEN = frozenset({"role", "from", "content", "value", "tool_calls", "function_call"})
 _CALLS = ("tool_calls", "function_call")
 _TOOLS = ("tool", "function", "ipython")
+OPTIONS = "chat_template_kwargs"
+"""The column, and the setting of a model, that holds what a chat template is told besides the messages."""
 _MARK = "the-answer-stands-here"
 """A text that templates leave as it is."""
 
@@ -53,8 +57,50 @@ def read_messages(value: Any, name: str, place: str) -> Messages:
             raise UserError(
                 f"{where} belongs to the call of a tool, and only texts are learned from: drop the row."
             )
+        _tell_of_others(given, name)
         found.append(Message(role, _text(given.get("content", given.get("value")), where)))
     return tuple(found)
+
+
+def _tell_of_others(message: Mapping[str, Any], name: str) -> None:
+    others = sorted(key for key, value in message.items() if key not in _TAKEN and value is not None)
+    if others:
+        # Once for each set of keys, since a row is not named.
+        warnings.warn(
+            f"the messages of '{name}' have {', '.join(map(repr, others))} beside 'role' and 'content', which is left out: "
+            "put what the model is to read into 'content'.",
+            stacklevel=2,
+        )
+
+
+def row_options(columns: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """What a row says to the chat template of its prompt, in the column 'chat_template_kwargs'.
+
+    Raises:
+        UserError: it is no mapping.
+    """
+    given = columns.get(OPTIONS) or {}
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"{place or 'a row'}: '{OPTIONS}' must be a mapping, such as {{'enable_thinking': False}} (it is {_shown(given)})."
+        )
+    return {str(name): value for name, value in given.items() if value is not None}
+
+
+def set_defaults(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> None:
+    """Let a tokenizer's chat template take these values of its variables where nobody gives others.
+
+    They stand in the template itself, so whoever reads chats through it agrees, and a saved policy reads them as it was
+    trained to.
+    """
+    # In Jinja a plain value is written as in Python.
+    lines = [
+        f"{{%- if {name} is not defined %}}{{%- set {name} = {value!r} %}}{{%- endif %}}"
+        for name, value in options.items()
+    ]
+    before, template = "".join(lines), tokenizer.chat_template
+    if isinstance(template, str) and not template.startswith(before):
+        tokenizer.chat_template = before + template
 
 
 def _no_messages(value: Any, name: str, place: str) -> str:
@@ -173,16 +219,17 @@ class ChatTemplate:
     def there(self) -> bool:
         return self.tokenizer is not None and self.tokenizer.chat_template is not None
 
-    def prompt(self, messages: Messages, place: str = "") -> str:
+    def prompt(self, messages: Messages, place: str = "", options: Mapping[str, Any] | None = None) -> str:
         """What the template makes of messages, up to where the assistant begins or its last message stops.
 
         Args:
             place: what a message to the user calls the row.
+            options: see `row_options`.
 
         Raises:
             UserError: there is no template, or it refuses the messages.
         """
-        return self._rendered(messages, place, answers=not parted(messages)[1])
+        return self._rendered(messages, place, answers=not parted(messages)[1], options=options)
 
     def conversation(self, messages: Messages, answer: str) -> tuple[str, str, str]:
         """What the template makes of messages and the assistant's answer, which may be of any content.
@@ -203,18 +250,20 @@ class ChatTemplate:
             answer = text[len(before) : len(text) - len(after)]
         return before, answer, after
 
-    def between(self, messages: Messages, reply: str) -> str:
+    def between(self, messages: Messages, reply: str, options: Mapping[str, Any] | None = None) -> str:
         """What the template writes from the end of an answer to the beginning of the next one, with a reply of the
         user's in between.
 
         Args:
             messages: those before the first answer.
+            options: see `row_options`.
 
         Raises:
             UserError: see `prompt`.
         """
         turns = Message(_ASSISTANT, _MARK), Message("user", reply)
-        _, mark, after = self._rendered((*messages, *turns), "", answers=True).partition(_MARK)
+        whole = self._rendered((*messages, *turns), "", answers=True, options=options)
+        _, mark, after = whole.partition(_MARK)
         if not mark:
             raise UserError(
                 f"the chat template of {self.owner} leaves out what the assistant said before, so a dialogue cannot go on: "
@@ -222,15 +271,22 @@ class ChatTemplate:
             )
         return after
 
-    def ending(self, messages: Messages) -> str:
+    def ending(self, messages: Messages, options: Mapping[str, Any] | None = None) -> str:
         """What of `between` stands before the reply: what ends an answer, and what begins the user's message.
 
         Raises:
             UserError: see `prompt`.
         """
-        return self.between(messages, _MARK).partition(_MARK)[0]
+        return self.between(messages, _MARK, options).partition(_MARK)[0]
 
-    def _rendered(self, messages: Messages, place: str, *, answers: bool | None) -> str:
+    def _rendered(
+        self,
+        messages: Messages,
+        place: str,
+        *,
+        answers: bool | None,
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
         """
         Args:
             answers: whether the assistant begins an answer or goes on with its last message; None: it has ended.
@@ -247,6 +303,7 @@ class ChatTemplate:
                     tokenize=False,
                     add_generation_prompt=answers is True,
                     continue_final_message=answers is False,
+                    **(options or {}),
                 )
             )
         except Exception as error:  # a template raises what it likes

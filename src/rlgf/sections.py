@@ -13,7 +13,7 @@ from rlgf.evaluation.evaluator import EvaluationConfig
 from rlgf.guides.config import GuideConfig
 from rlgf.identity import FREE, LATER, identity
 from rlgf.learning.config import UpdateConfig
-from rlgf.models.loading import ModelConfig
+from rlgf.models.loading import ChatOptions, ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.models.quantization import Quantization
 from rlgf.models.samplers import SamplerConfig
@@ -48,6 +48,8 @@ class PolicyConfig(Strict):
     """Train an adapter and leave the model's own weights as they are; ``{}`` takes the defaults."""
     quantization: Quantization | None = None
     """Keep the model's own weights in 4 or 8 bits, under an adapter."""
+    chat_template_kwargs: Annotated[ChatOptions, LATER] = {}
+    """What its chat template is told besides the messages, such as ``{enable_thinking: false}``."""
 
     @model_validator(mode="after")
     def _one_source(self) -> PolicyConfig:
@@ -72,6 +74,7 @@ class PolicyConfig(Strict):
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
             quantization=self.quantization,
+            chat_template_kwargs=self.chat_template_kwargs,
             dtype="float32",  # small updates vanish in the rounding of half-precision weights
         )
 

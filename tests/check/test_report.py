@@ -15,6 +15,7 @@ from rlgf.config import load_config
 from rlgf.learning.updater import Updater
 from rlgf.run import memory
 from rlgf.run.build import build_parts
+from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from rlgf.types import Author
@@ -105,3 +106,11 @@ def test_every_algorithm_can_be_told(algorithm: str) -> None:
     if any(row.distills for row in ALGORITHMS[algorithm].rows):
         changes += ["guide=null", "guide.model=nowhere"]
     assert f"Algorithm {algorithm}" in shown(f"algorithm={algorithm}", *changes)
+
+
+def test_prompts_that_would_be_cut_are_told_of(tmp_path: Path) -> None:
+    save_policy(letter_gpt(), tmp_path)
+    policy = f"policy={{scratch: null, model: {tmp_path}}}"
+    assert "lose their beginning" not in shown(policy)
+    text = " ".join(shown(policy, "rollout.max_prompt_tokens=1").split())
+    assert "prompts of 'train' are over 1 tokens and lose their beginning" in text

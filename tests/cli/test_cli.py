@@ -91,7 +91,10 @@ def test_a_folder_that_holds_a_run_is_refused_before_models_load(
     (tmp_path / "run" / "checkpoints" / "000001").mkdir(parents=True)
     absent = "policy={model: nowhere, scratch: null}"
     assert command(["train", *late, absent], monkeypatch) == 2
-    assert "run already holds a run: --resume goes on with it" in capsys.readouterr().err
+    assert (
+        "run already holds a run: --resume, in Python train(resume=True), goes on with it"
+        in capsys.readouterr().err
+    )
 
 
 def test_what_evaluations_are_written_to_is_looked_at_before_models_load(

@@ -127,3 +127,40 @@ def test_the_first_update_of_a_warm_up_moves_the_policy(tmp_path: Path) -> None:
     assert any(
         not torch.equal(*pair) for pair in zip(before, run.parts.policy.model.parameters(), strict=True)
     )
+
+
+def test_a_rate_that_an_optimizer_was_made_with_holds_where_the_recipe_says_none() -> None:
+    def made(**chosen: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(2)], **chosen)
+
+    for found, changes, expected in (
+        (made(lr=0.5), {}, [0.5, 0.5]),
+        (made(lr=0.5), {"learning_rate": 0.5}, [0.5, 0.5]),
+        (made(), {}, [1e-4, 1e-4]),
+        (made(), {"learning_rate": 0.25, "critic_learning_rate": 2.0}, [0.25, 2.0]),
+    ):
+        LearningRates(found, config(**changes), own=True).set(0, 0.0)
+        assert rates(found) == expected
+    for changes, said in (
+        ({"learning_rate": {"start": 0.25, "end": 0}}, "'update.learning_rate' is 0.25 at first: leave one"),
+        ({"critic_learning_rate": 2.0}, "'update.critic_learning_rate' is 2: leave one of them out"),
+    ):
+        with pytest.raises(UserError, match="'optimizer' was made with a learning rate of 0.5, and " + said):
+            LearningRates(made(lr=0.5), config(**changes), own=True)
+
+
+def test_the_rate_of_an_optimizer_given_in_python_is_the_runs() -> None:
+    run = Trainer(
+        {
+            "algorithm": "rloo",
+            "rollout": {"episodes": 4, "max_prompt_tokens": 4, "max_response_tokens": 2},
+            "training": {"updates": 1, "trackers": []},
+        },
+        display=Display(Console(quiet=True)),
+        policy=letter_gpt(),
+        task=LetterTask(),
+        reward=share_of_a,
+        optimizer=partial(torch.optim.SGD, lr=0.5, momentum=0.9),
+    )
+    run.step()
+    assert rates(run.parts.updater.optimizer) == [0.5]

@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_the_runs_is_refused_before_models_load(run: Pat
     require_output(tmp_path / "new" / "er", resume=False)
     (tmp_path / "file").touch()
     for folder, said in (
-        (run, "already holds a run"),
+        (run, "already holds a run: --resume, in Python train(resume=True), goes on with it"),
         (tmp_path / "file", "cannot be written: Not a directory; set another 'output'"),
         (tmp_path / "file" / "in", "cannot be written: Not a directory"),
         (tmp_path / ("long" * 100), "cannot be written: File name too long"),

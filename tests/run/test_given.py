@@ -187,6 +187,8 @@ def test_an_object_of_another_type_is_named() -> None:
         "'policy' must be a model of transformers (it is a str): a model by name is the recipe's 'policy.model'.",
         "'tokenizer' must be one of transformers (it is a str).",
         "'task' is a int, which has no method load(split) ('int' object has no attribute 'load').",
+        "'reward' is the text 'owner/name': a reward by name is the recipe's section 'reward', which for a model that "
+        "`rlgf reward` trained is {name: model, options: {folder: ...}}.",
         "'optimizer' must be a function that makes one of groups of parameters, such as a functools.partial (it is a str).",
         "'scheduler' must be a function that makes one of an optimizer, such as a functools.partial (it is a str).",
         "'callbacks' must be a list of objects of transformers.TrainerCallback (it is a StopWhenLearned).",
@@ -238,3 +240,55 @@ def test_a_model_with_an_adapter_in_it_is_refused() -> None:
     model._hf_peft_config_loaded = True
     with pytest.raises(UserError, match=r"'policy' has an adapter loaded into it.*give its base model"):
         _language_model(model, letter_tokenizer("abcd"))
+
+
+def test_rewards_given_in_python_have_the_weights_of_the_recipe(tmp_path: Path) -> None:
+    def none(completions: list[str], **columns: Any) -> list[float]:
+        return [0.5] * len(completions)
+
+    terms = {"terms": {"none": 2, "share_of_a": {"weight": 0}}, "clip": [0, 3]}
+    for given, total in (([none, share_of_a], 1.0), (none, 1.0)):
+        section = terms if isinstance(given, list) else {"terms": {"none": 2}}
+        trainer = Trainer(recipe(tmp_path, reward=section), display=QUIET, policy=letter_gpt(), reward=given)
+        assert trainer.evaluate(split="validation").totals["reward"] == total
+    wrong = recipe(tmp_path, reward={"terms": {"nun": 2}})
+    with pytest.raises(
+        UserError, match=r"'reward.terms' names 'nun', and the rewards given in Python are none, share_of_a"
+    ):
+        Trainer(wrong, display=QUIET, policy=letter_gpt(), reward=[none, share_of_a])
+
+
+def test_a_reward_given_in_python_is_scaled_as_the_recipe_says(tmp_path: Path) -> None:
+    alone = recipe(tmp_path, reward={"clip": [0, 0.25]})
+    trainer = Trainer(alone, display=QUIET, policy=letter_gpt(), reward=share_of_a)
+    assert trainer.parts.assessor.scale.clip == (0, 0.25)
+    with pytest.raises(UserError, match="'reward': give exactly one of 'name' and 'terms'"):
+        load_config(alone, given=["policy"])
+
+
+def test_rows_given_in_python_are_read_as_the_recipe_says(tmp_path: Path) -> None:
+    options = {"prompt_field": "question", "train": "another.jsonl"}
+    named = recipe(tmp_path, task={"name": "data", "options": options})
+    trainer = Trainer(named, display=QUIET, policy=letter_gpt(), train=[{"question": "a"}])
+    assert trainer.batch()[0].prompt == "a"
+    assert trainer.config.task is not None
+    assert trainer.config.task.options == {"prompt_field": "question"}, "a resumed run must read alike"
+
+
+def test_the_chat_template_of_a_policy_is_told_what_the_recipe_says(tmp_path: Path) -> None:
+    policy = letter_gpt()
+    policy.tokenizer.chat_template = "{% if quiet %}a{% endif %}{{ messages[0].content }}"
+    rows = [{"prompt": [{"role": "user", "content": "b"}]}]
+    save_policy(policy, tmp_path / "start")
+    told = {"chat_template_kwargs": {"quiet": True}}
+    for given, section in (({"policy": policy}, {}), ({}, {"model": str(tmp_path / "start")})):
+        named = recipe(tmp_path, policy={**section, **told})
+        assert Trainer(named, display=QUIET, train=rows, **given).batch()[0].prompt == "ab"
+    assert "quiet is not defined" not in policy.tokenizer.chat_template, "the caller's own stays"
+
+
+def test_an_argument_that_trl_calls_otherwise_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="no argument 'reward_funcs': what TRL calls so is 'reward' here"):
+        Trainer(recipe(tmp_path), reward_funcs=share_of_a)
+    with pytest.raises(TypeError, match=r"^Trainer has no argument 'polcy'\.$"):
+        Trainer(recipe(tmp_path), polcy=letter_gpt())

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from resuming import equal
+from rich.console import Console
 from scipy import stats
 
 from rlgf.config import load_config
 from rlgf.evaluation.files import Evaluation
+from rlgf.run.display import Display
 from rlgf.run.model_card import write_model_card
 from rlgf.run.progress import Progress
 from rlgf.run.trainer import Trainer
+from toys import FavouringGuide, letter_gpt, share_of_a
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,11 @@ def test_the_model_card_says_what_was_trained_and_measured(finished: Trainer) ->
     summary = json.loads((folder / "summary.json").read_text())
     assert "library_name: transformers" in card
     assert "base_model" not in card, "a folder or a name that is not the hub's"
-    for row in ("| from | `made by hand` |", "| task | `letters` |", "| algorithm | `ppo`: proximal"):
+    for row in (
+        "| from | `made by hand` |",
+        "| task | given in Python: `LetterTask` |",
+        "| algorithm | `ppo`: proximal",
+    ):
         assert row in card
     assert f"4 updates, {finished.progress.policy_tokens} tokens by the policy" in card
     records = [json.loads(line) for line in (folder / "evaluation/policy.jsonl").read_text().splitlines()]
@@ -63,3 +70,34 @@ def test_a_model_card_loads_what_it_lies_beside(finished: Trainer, monkeypatch: 
     names: dict[str, Any] = {}
     exec(code, names)
     assert equal(names["model"].state_dict(), finished.parts.policy.model.state_dict())
+
+
+def test_what_was_given_in_python_is_not_named_after_the_recipe_that_it_replaces(tmp_path: Path) -> None:
+    recipe: dict[str, Any] = {
+        "algorithm": "rloo",
+        "output": str(tmp_path / "run"),
+        "task": "imdb",
+        "reward": {"name": "sentiment", "normalize": True},
+        "guide": {"url": "http://localhost:1/v1", "model": "unasked"},
+        "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
+        "update": {"minibatch": 4},
+        "training": {"updates": 1, "trackers": []},
+        "evaluation": {"samples": 2, "test_samples": 2},
+    }
+    rows = [{"prompt": letter} for letter in "abcd"]
+    whole = Trainer(
+        recipe,
+        display=Display(Console(quiet=True)),
+        policy=letter_gpt(),
+        train=rows,
+        reward=share_of_a,
+        guide=FavouringGuide("a", 0.5),
+    )
+    whole.train()
+    card = (tmp_path / "run/policy/README.md").read_text()
+    for section, name in (("task", "train"), ("reward", "share_of_a"), ("guide", "FavouringGuide")):
+        assert f"| {section} | given in Python: `{name}` |" in card
+    written = (tmp_path / "run/config.yaml").read_text()
+    assert "normalize: true" in written, "it still counts"
+    for unused in ("imdb", "sentiment", "unasked"):
+        assert unused not in card + written

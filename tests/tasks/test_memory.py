@@ -45,7 +45,17 @@ def test_columns_are_found_by_the_names_that_data_sets_use(
             iter([{"prompt": "a"}]),
             r"'train' must be a data set or a list .* can be made one with list\(...\)",
         ),
-        ("a.jsonl", "'train' must be a data set or a list .it is a str"),
+        ("a.jsonl", r"'train' is the text 'a.jsonl': .* task: {name: data, options: {train: a.jsonl}}\.$"),
+        ("owner/name", r"'train' is the text 'owner/name': .* options: {data: owner/name}}\.$"),
+        ("https://x.org/a.jsonl", "'train' is the text .*: download it, and give its rows as a list"),
+        (
+            datasets.DatasetDict(test=datasets.Dataset.from_list([{"prompt": "a"}])),
+            r"'train' is a dictionary of the splits test: give one of them, such as train=data\['test'\]\.$",
+        ),
+        (
+            datasets.Dataset.from_list([{"prompt": "a"}]).to_iterable_dataset(),
+            r"a stream can be made one with list\(data.take\(1000\)\)\.$",
+        ),
         ({"prompt": "a"}, "'train' must be a data set or a list .it is a dict"),
         (["a"], "'train' must hold dictionaries"),
     ],
@@ -74,3 +84,45 @@ def test_a_table_of_pandas_says_how_it_is_given() -> None:
     table = pandas.DataFrame({"prompt": ["a"]})
     with pytest.raises(UserError, match=r"'train' is a table of pandas: give train.to_dict\('records'\)"):
         MemoryTask(train=table)
+
+
+def test_the_options_of_the_task_data_say_how_rows_are_read() -> None:
+    rows = [{"question": "a", "answer": "b", "chosen": "c"}]
+    options = {"prompt_field": "question", "reference_field": "answer", "train": "another.jsonl"}
+    (sample,) = MemoryTask(train=rows).reading(options).load("train")
+    assert (sample.prompt, sample.references) == ("a", ("b",))
+    with pytest.raises(UserError, match=r"task 'data'.* 'promt_field'"):
+        MemoryTask(train=rows).reading({"promt_field": "question"}).load("train")
+
+
+def test_conversations_are_read_as_messages_are() -> None:
+    turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]
+    (sample,) = MemoryTask(train=[{"conversations": turns}]).load("train")
+    assert [message.content for message in sample.messages] == ["hi"]
+    assert sample.references == ("yo",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [{"prompt": "a"}, {"prompt": "b", "references": ["q"]}],
+            "row 0 of 'train' has no field 'references': give it to every row, or to none. Fields: prompt.",
+        ),
+        (
+            [{"prompt": "a", "chosen": "b"}, {"prompt": "b", "chosen": "c", "rejected": "d"}],
+            "row 0 of 'train' has no field 'rejected': give it to every row, or to none. Fields: chosen, prompt.",
+        ),
+        (
+            [{"question": "a"}],
+            "row 0 of 'train' has no field 'prompt': rename the column that holds it to 'prompt', or name it in the "
+            "recipe as task: {name: data, options: {prompt_field: ...}}. Fields: question.",
+        ),
+    ],
+)
+def test_a_column_that_a_row_lacks_is_named_with_what_to_do_in_python(
+    rows: list[dict[str, Any]], said: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        MemoryTask(train=rows).load("train")
+    assert str(refused.value) == said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,9 +16,14 @@ from rlgf.check.faults import Checked
 from rlgf.check.form import note, span, table, titled, topics
 from rlgf.check.words import mixture_words, row_words, schedule, term_words
 from rlgf.config import Config
+from rlgf.errors import UserError
+from rlgf.models.text import Codec
 from rlgf.rollout.plan import UpdatePlan, planned
+from rlgf.run.long_prompts import long_prompts
 from rlgf.run.memory import Estimate, estimated, memory
+from rlgf.run.trials import policy_template
 from rlgf.tasks import load_split
+from rlgf.tasks.chats import PromptedTask
 from rlgf.types import Author
 
 
@@ -30,6 +35,7 @@ def told(found: Checked) -> Group:
     held_out = _held_out(found)
     parts: list[RenderableType] = [Text(f"{config.name}: {_headline(config)}", style="bold")]
     parts += [note(f"Missing: {said}") for said in found.missing.values()]
+    parts += [note(said) for said in _cut_prompts(found)]
     if plans[0].times > 1:
         parts.append(note(f"Counted on one of every {plans[0].times:,} updates, which stands for them."))
     parts += _algorithm(config, plans)
@@ -50,6 +56,22 @@ def _headline(config: Config) -> str:
         f"{training.updates:,} update{'s' * (training.updates != 1)} of {name} on the task '{config.task.name}', "
         f"seed {config.seed}" + (f"; it ends earlier after {early}" if early else "")
     )
+
+
+def _cut_prompts(found: Checked) -> Iterator[str]:
+    """What is to be said of prompts that are too long, where the policy's tokenizer is there."""
+    config = found.config
+    if "policy" in found.missing or config.policy.scratch is not None:
+        return
+    assert found.task is not None, "loaded, or this would not be told"
+    try:
+        template = policy_template(config, None)
+        train = PromptedTask(found.task, lambda: template).load("train")
+    except UserError:  # no tokenizer is there, or its template takes no chats
+        return
+    assert template.tokenizer is not None, "of a model that is there"
+    said = long_prompts(train, Codec(template.tokenizer), config.rollout.max_prompt_tokens)
+    yield from [] if said is None else [said]
 
 
 # The algorithm.

@@ -39,7 +39,8 @@ def a_guide_is_there(config: Sections) -> str | None:
 
 def a_reward_is_there(config: Sections) -> str | None:
     if config.reward is not None:
-        return None
+        nameless = config.reward.name is None and config.reward.terms is None
+        return "'reward': give exactly one of 'name' and 'terms'." if nameless else None
     if any(row.needs_reward for row in config.algorithm.rows):
         return f"algorithm '{config.algorithm.name}' needs a reward: give a 'reward:' section."
     if config.guide is not None and config.guide.candidates > 1:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rlgf.errors import UserError
 from rlgf.learning.config import UpdateConfig
+from rlgf.schedules import Schedule, constant
 
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 """Makes a scheduler of an optimizer's learning rates, which is stepped once after each update."""
@@ -24,16 +27,28 @@ class LearningRates:
         config: UpdateConfig,
         updates: int | None = None,
         make_scheduler: SchedulerFactory | None = None,
+        *,
+        own: bool = False,
     ) -> None:
         """
         Args:
             optimizer: its first group of parameters is the policy's, the others are critics'.
             updates: how many updates the run has, so that a warm-up counts the first one.
             make_scheduler: takes the place of the configuration's schedules, and goes on from where they start.
+            own: the optimizer was given in Python: a rate that it was made with counts where the recipe says none.
+
+        Raises:
+            UserError: both say one, and not the same.
         """
         critics = config.critic_learning_rate or config.learning_rate
         self.optimizer, self.make_scheduler = optimizer, make_scheduler
         self.schedules = [config.learning_rate, *[critics] * (len(optimizer.param_groups) - 1)]
+        if own:
+            named = ["learning_rate", *[_named(config)] * (len(optimizer.param_groups) - 1)]
+            self.schedules = [
+                _agreed(_chosen(optimizer, group), schedule, name)
+                for group, schedule, name in zip(optimizer.param_groups, self.schedules, named, strict=True)
+            ]
         self.share = 1 / updates if updates else 0.0
         if make_scheduler is not None:
             self._restart()
@@ -69,3 +84,27 @@ class LearningRates:
             while self.reached < update:
                 self.scheduler.step()
                 self.reached += 1
+
+
+def _named(config: UpdateConfig) -> str:
+    """The field that critics' rates come from."""
+    return "learning_rate" if config.critic_learning_rate is None else "critic_learning_rate"
+
+
+def _chosen(optimizer: Optimizer, group: Mapping[str, Any]) -> float | None:
+    """The rate that a group of an optimizer was made with; None where it is the usual one of its class."""
+    usual = inspect.signature(type(optimizer)).parameters.get("lr")
+    rate = float(group["lr"])
+    return None if usual is not None and rate == usual.default else rate
+
+
+def _agreed(chosen: float | None, schedule: Schedule, name: str) -> Schedule:
+    """What holds of an optimizer's own rate and the recipe's, of which the default says nothing."""
+    if chosen is None or schedule == constant(chosen):
+        return schedule
+    if schedule == UpdateConfig().learning_rate:
+        return constant(chosen)
+    raise UserError(
+        f"'optimizer' was made with a learning rate of {chosen:g}, and 'update.{name}' is "
+        f"{schedule.start:g}{' at first' if schedule.changes else ''}: leave one of them out."
+    )

@@ -74,7 +74,13 @@ class Updater:
             if self.make_optimizer is None
             else _made(self.make_optimizer(groups))
         )
-        self.rates = LearningRates(self.optimizer, self.config, self.updates, self.make_scheduler)
+        self.rates = LearningRates(
+            self.optimizer,
+            self.config,
+            self.updates,
+            self.make_scheduler,
+            own=self.make_optimizer is not None,
+        )
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from accelerate import PartialState
+from pydantic import Field
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,9 +18,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlgf.chat import set_defaults
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
-from rlgf.identity import FREE
+from rlgf.identity import FREE, LATER
 from rlgf.loads import file_damage, lacks_tokenizer, loading
 from rlgf.models import lora, weights
 from rlgf.models.abilities import abilities
@@ -37,6 +39,10 @@ PACKAGED = {
 """Models that come in a Python package: a name for `model:`, and where the function is that unpacks it."""
 
 
+ChatOptions = dict[Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")], bool | int | float | str]
+"""Values of variables of a chat template, by name."""
+
+
 class ModelConfig(Strict):
     """Which model to load: a hub name, a folder, or the name of a packaged one."""
 
@@ -47,6 +53,8 @@ class ModelConfig(Strict):
     trust_remote_code: Annotated[bool, FREE] = False
     quantization: Quantization | None = None
     """Keep the weights in 4 or 8 bits; they are then not trained."""
+    chat_template_kwargs: Annotated[ChatOptions, LATER] = {}
+    """What its chat template is told besides the messages, such as ``{enable_thinking: false}``."""
 
     @property
     def source(self) -> str:
@@ -128,6 +136,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
             "there too, with `tokenizer.save_pretrained`."
         )
     tokenizer: PreTrainedTokenizerBase = _from_pretrained(AutoTokenizer, config)
+    set_defaults(tokenizer, config.chat_template_kwargs)
     return tokenizer
 
 

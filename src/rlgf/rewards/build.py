@@ -54,6 +54,7 @@ class RewardConfig(Strict):
     """
 
     name: str | None = None
+    """None beside 'terms', or where Python gives the reward."""
     options: dict[str, Any] = {}
     terms: dict[str, Annotated[TermConfig, BeforeValidator(_term)]] | None = Field(default=None, min_length=1)
     normalize: bool = False
@@ -63,9 +64,9 @@ class RewardConfig(Strict):
 
     @model_validator(mode="after")
     def _coherent(self) -> RewardConfig:
-        if (self.name is None) == (self.terms is None):
+        if self.name is not None and self.terms is not None:
             raise ValueError("give exactly one of 'name' and 'terms'")
-        if self.terms is not None and self.options:
+        if self.name is None and self.options:
             raise ValueError("'options' are those of 'name': give each of the 'terms' its own")
         if self.clip is not None and self.clip[0] >= self.clip[1]:
             raise ValueError(f"'clip' must be a lower and a higher number (it is {list(self.clip)})")

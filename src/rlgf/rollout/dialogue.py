@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from rlgf.algorithms import Algorithm
-from rlgf.chat import ChatTemplate, parted
+from rlgf.chat import ChatTemplate, parted, row_options
 from rlgf.environments import Environment, reply_to
 from rlgf.environments.base import stop_of
 from rlgf.models.language_model import LanguageModel
@@ -125,11 +125,12 @@ class Dialogue:
         if not draft.sample.messages:
             return self.policy.continuation(reply, before)[0]
         asked, codec = parted(draft.sample.messages)[0], self.policy.codec
-        ids, _ = codec.continuation(self._template.between(asked, reply), before, prompt=True)
+        options = row_options(draft.sample.columns)
+        ids, _ = codec.continuation(self._template.between(asked, reply, options), before, prompt=True)
         if not draft.finished:
             return ids
         # Of a turn that its author ended, the end that the template writes is there already, where it writes one.
-        ending, _ = codec.continuation(self._template.ending(asked), before, prompt=True)
+        ending, _ = codec.continuation(self._template.ending(asked, options), before, prompt=True)
         return ids[self._end(ids) :] if self._end(ending) else ids
 
     def _end(self, ids: Sequence[int]) -> int:
@@ -143,7 +144,8 @@ class Dialogue:
             asked, begun = parted(draft.sample.messages)
             first = Message("assistant", begun + draft.dialogue[0].content)
             messages = (*asked, first, *draft.dialogue[1:])
-            draft.asked = replace(draft.sample, prompt=self._template.prompt(messages), messages=messages)
+            prompt = self._template.prompt(messages, options=row_options(draft.sample.columns))
+            draft.asked = replace(draft.sample, prompt=prompt, messages=messages)
 
     def _cut(self, draft: Draft, turns: int) -> None:
         """Take back all turns but the first ones, and the replies to them."""

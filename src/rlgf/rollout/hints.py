@@ -10,7 +10,7 @@ from functools import cached_property
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, Hint
 from rlgf.algorithms.hint import Tier, filled
-from rlgf.chat import ChatTemplate
+from rlgf.chat import ChatTemplate, row_options
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.config import RolloutConfig
@@ -142,11 +142,16 @@ class HintGiver:
     def _retold(self, sample: Sample, template: str, **parts: str) -> Sample:
         """A sample whose prompt stands in a template; of a chat, the user's last message does."""
         places = [i for i, message in enumerate(sample.messages) if message.role == "user"]
-        if places and self.template.there and self.template.prompt(sample.messages) == sample.prompt:
+        if (
+            places
+            and self.template.there
+            and self.template.prompt(sample.messages, options=row_options(sample.columns)) == sample.prompt
+        ):
             messages = list(sample.messages)
             content = filled(template, prompt=messages[places[-1]].content, **parts)
             messages[places[-1]] = Message("user", content)
-            return replace(sample, messages=tuple(messages), prompt=self.template.prompt(tuple(messages)))
+            prompt = self.template.prompt(tuple(messages), options=row_options(sample.columns))
+            return replace(sample, messages=tuple(messages), prompt=prompt)
         body = sample.prompt.removesuffix(sample.cue) if sample.cue else sample.prompt
         return replace(sample, prompt=filled(template, prompt=body, **parts) + sample.cue, messages=())
 

@@ -32,7 +32,9 @@ def checkpoint_of(folder: Path, resume: bool) -> Path | None:
             f"{folder} holds a finished run without checkpoints, which cannot go on: set another 'output'."
         )
     if checkpoint is not None and not resume:
-        raise UserError(f"{folder} already holds a run: --resume goes on with it, or set another 'output'.")
+        raise UserError(
+            f"{folder} already holds a run: --resume, in Python train(resume=True), goes on with it; or set another 'output'."
+        )
     return checkpoint
 
 

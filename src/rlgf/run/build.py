@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from transformers import TrainerState
@@ -39,6 +39,7 @@ from rlgf.rollout.candidates import Rewards
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.dialogue import Dialogue
 from rlgf.run import memory
+from rlgf.run.given import called
 from rlgf.run.models import Models, build_critics, load_models, load_policy
 from rlgf.run.trials import asked_guide, check_chats, check_dialogues, policy_template, scorers
 from rlgf.states import digest
@@ -58,6 +59,8 @@ class Parts:
     assessor: Assessor
     updater: Updater
     evaluator: Evaluator
+    given: Mapping[str, str] = field(default_factory=dict)
+    """What was given in Python in place of the sections of a recipe, by name: 'task', 'reward' or 'guide'."""
 
     @cached_property
     def data(self) -> str:
@@ -112,6 +115,11 @@ def build_parts(
             the held-out samples what it needs.
     """
     given = {"policy": policy, "guide": guide, "reward": reward, "environment": environment}
+    names = {
+        name: called(one)
+        for name, one in (("task", task), ("guide", guide), ("reward", reward))
+        if one is not None
+    }
     checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if given.get(s) is None]))
     if policy is None:
         memory.require_room(config, trains=not evaluates, adam=optimizer is None)
@@ -138,7 +146,8 @@ def build_parts(
             # Of a policy that is measured, the start is that of the run which trained it.
             start = models.measured_against if evaluates else models.reference
             guide = build_guide(config.guide, models.policy if follows_policy(config.guide) else start)
-    return _assembled(config, data, models, guide, environment, reward, judge, optimizer, scheduler)
+    parts = _assembled(config, data, models, guide, environment, reward, judge, optimizer, scheduler)
+    return replace(parts, given=names)
 
 
 @dataclass(frozen=True)

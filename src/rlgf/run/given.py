@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from accelerate.tracking import GeneralTracker
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from rlgf.chat import set_defaults
 from rlgf.config import Config, load_config
 from rlgf.environments import Environment
 from rlgf.errors import UserError
@@ -20,7 +22,9 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, check_vocabulary, load_tokenizer
 from rlgf.recipe import Source
 from rlgf.rewards import Reward
+from rlgf.rewards.build import TermConfig
 from rlgf.rewards.composed import Composed, Term
+from rlgf.sections import NamedConfig
 from rlgf.tasks import Task
 from rlgf.tasks.base import require_task
 from rlgf.tasks.memory import MemoryTask
@@ -95,6 +99,27 @@ def gathered(
     return Given(task, model, guide, one, environment, optimizer, scheduler)
 
 
+_OF_TRL = {
+    "model": "policy",
+    "args": "config",
+    "train_dataset": "train",
+    "eval_dataset": "validation",
+    "reward_funcs": "reward",
+    "processing_class": "tokenizer",
+    "optimizers": "optimizer' and 'scheduler",
+}
+
+
+def refuse_others(names: Iterable[str]) -> None:
+    """
+    Raises:
+        TypeError: there is an argument that a trainer does not have.
+    """
+    for name in names:
+        here = f": what TRL calls so is '{_OF_TRL[name]}' here" if name in _OF_TRL else ""
+        raise TypeError(f"Trainer has no argument '{name}'{here}.")
+
+
 def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel | None:
     if policy is None or isinstance(policy, LanguageModel):
         return policy
@@ -127,6 +152,39 @@ def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> L
     return LanguageModel(policy, tokenizer)
 
 
+def called(given: object) -> str:
+    """What a run calls an object that was given in Python: a function's own name, else its class's."""
+    if isinstance(given, Composed):
+        return ", ".join(given.terms)
+    return "train" if isinstance(given, MemoryTask) else getattr(given, "__name__", type(given).__name__)
+
+
+def fitted(given: Given, config: Config) -> Given:
+    """The objects as the run's configuration has them: rows read by the options of the task 'data', rewards with the
+    weights of the terms of the same names, a policy with what its chat template is told."""
+    reward, terms, task = given.reward, config.reward.terms if config.reward is not None else None, given.task
+    policy, options = given.policy, config.policy.chat_template_kwargs
+    if policy is not None and options:
+        # A copy, since the caller's own goes on reading chats as before.
+        policy = replace(policy, tokenizer=copy.copy(policy.tokenizer))
+        set_defaults(policy.tokenizer, options)
+    if isinstance(task, MemoryTask) and config.task is not None:
+        task = task.reading(config.task.options)
+    if reward is not None and terms is not None:
+        reward = _weighted(reward, terms)
+    return replace(given, task=task, policy=policy, reward=reward)
+
+
+def _weighted(reward: Reward, terms: Mapping[str, TermConfig]) -> Composed:
+    given = reward.terms if isinstance(reward, Composed) else {called(reward): Term(reward)}
+    return Composed(
+        {
+            name: Term(term.reward, terms[name].weight if name in terms else term.weight)
+            for name, term in given.items()
+        }
+    )
+
+
 def _one_reward(reward: Any) -> Reward | None:
     """A reward, or the sum of several."""
     if isinstance(reward, list | tuple):
@@ -134,11 +192,16 @@ def _one_reward(reward: Any) -> Reward | None:
             raise UserError("'reward' is an empty list: give a function, or several.")
         named: dict[str, Term] = {}
         for one in reward:
-            name = getattr(one, "__name__", type(one).__name__)
+            name = called(one)
             while name in named:
                 name += "_"
-            named[name] = Term(_one_reward(one), 1.0)  # type: ignore[arg-type]  # not None
+            named[name] = Term(_one_reward(one))  # type: ignore[arg-type]  # not None
         return Composed(named)
+    if isinstance(reward, str):
+        raise UserError(
+            f"'reward' is the text '{reward}': a reward by name is the recipe's section 'reward', which for a model that "
+            "`rlgf reward` trained is {name: model, options: {folder: ...}}."
+        )
     if isinstance(reward, PreTrainedModel):
         raise UserError(
             "'reward' is a model: name its folder in the recipe, as reward: {name: model, options: {folder: ...}}, or give "
@@ -232,6 +295,7 @@ def configured(config: Config | Source | Sequence[Source], given: Given, peft_co
             config = config.model_dump(mode="json")
         sources: list[Source] = list(config) if isinstance(config, list | tuple) else [config]  # type: ignore[list-item]
         config = load_config(*sources, sections, given=given.sections)
+    config = config.model_copy(update=dict(_replaced(config, given)))
     rates = (config.update.learning_rate, config.update.critic_learning_rate)
     if given.scheduler is not None and any(rate is not None and rate.changes for rate in rates):
         raise UserError(
@@ -239,3 +303,34 @@ def configured(config: Config | Source | Sequence[Source], given: Given, peft_co
             "in Python, which changes them over the run."
         )
     return config
+
+
+def _replaced(config: Config, given: Given) -> Iterator[tuple[str, Any]]:
+    """The sections in whose place an object is given, with what of them still counts: nothing else would be true.
+
+    Raises:
+        UserError: a weight is of no reward that is given.
+    """
+    if given.task is not None:
+        reads = config.task if config.task is not None and config.task.name == "data" else None
+        options = (
+            given.task.reading(reads.options).options if reads and isinstance(given.task, MemoryTask) else {}
+        )
+        yield "task", NamedConfig(name="data", options=options) if options else None
+    if given.guide is not None and (config.guide is None or config.guide.candidates == 1):
+        yield "guide", None
+    section = config.reward
+    if given.reward is None or section is None:
+        return
+    names = list(given.reward.terms) if isinstance(given.reward, Composed) else [called(given.reward)]
+    terms = section.terms or {}
+    unknown = [name for name in terms if name not in names]
+    if isinstance(given.reward, Composed) and unknown:
+        raise UserError(
+            f"'reward.terms' names '{unknown[0]}', and the rewards given in Python are {', '.join(names)}: name one of "
+            "these, or set 'reward' to null."
+        )
+    kept = terms if terms and not unknown else None
+    left = {"name": None, "options": {}, "terms": kept}
+    says_nothing = kept is None and section.clip is None and not section.normalize
+    yield "reward", None if says_nothing else section.model_copy(update=left)

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainerControl
 
@@ -22,6 +21,8 @@ from rlgf.run.agreement import (
     require_shared_disk,
     restore,
 )
+from rlgf.run.callbacks import Callbacks
+from rlgf.run.long_prompts import cut_prompts
 from rlgf.run.metrics_log import MetricsLog, read_metrics
 from rlgf.run.model_card import write_model_card
 from rlgf.run.samples_log import SamplesLog
@@ -46,7 +47,6 @@ class TrainingLoop:
         self.trainer = trainer
         self.config, self.display = trainer.config, trainer.display
         self.folder = trainer.config.folder
-        self.control = TrainerControl()
         with distributed.one_fate():
             self._restore(resume)
             self.saver = Saver(self.config, trainer.parts, saved=trainer.progress.update)
@@ -56,17 +56,20 @@ class TrainingLoop:
                 log.rewind(trainer.progress.update or -1)
         guide = {} if self.config.guide is None else self.config.guide.model_dump(mode="json")
         self.watch = Watch(guide)
-        self.watch.look(read_metrics(self.folder))  # what an earlier part of the run was told already
+        so_far = read_metrics(self.folder)
+        self.watch.look(so_far)  # what an earlier part of the run was told already
+        self.callbacks = Callbacks(trainer, so_far)
         self.stopping = Stopping(self.display.note, alone=distributed.count() == 1)
 
     def run(self) -> Totals:
         """See `Trainer.train`."""
         self.trainer.after_phase = self._after_phase
         try:
-            self._tell("on_train_begin")
+            self._warn(cut_prompts(self.trainer.parts, self.config))
+            self.callbacks.tell("on_train_begin")
             asked = self._updates()
             totals = {} if asked else self._finish()
-            self._tell("on_train_end")
+            self.callbacks.tell("on_train_end")
             self.log.close()
         except BaseException as error:
             said = self._rescue(error)
@@ -94,26 +97,30 @@ class TrainingLoop:
         with self.stopping, closing(trainer.ahead), shown:
             while True:
                 # All processes measure or none does, and all stop or none does.
-                if any(distributed.gathered(trainer.progress.validation_due or self.control.should_evaluate)):
+                if any(
+                    distributed.gathered(
+                        trainer.progress.validation_due or self.callbacks.control.should_evaluate
+                    )
+                ):
                     self.saver.begin(trainer.progress.update)
                     self._validate()
                 number = trainer.progress.update
-                done = trainer.done_share >= 1 or self.control.should_training_stop
+                done = trainer.done_share >= 1 or self.callbacks.control.should_training_stop
                 # A wish from here on is for the next update.
-                wishes = distributed.gathered((self.stopping.asked, done, self.control.should_save))
+                wishes = distributed.gathered((self.stopping.asked, done, self.callbacks.control.should_save))
                 asked = next(filter(None, (wish[0] for wish in wishes)), 0)
                 done, save = (any(wish[i] for wish in wishes) for i in (1, 2))
                 if number and (asked or done or save or number % training.checkpoint_every == 0):
                     self.saver.save(trainer.progress)
-                    self._tell("on_save")
+                    self.callbacks.tell("on_save")
                 if done:
                     return 0
                 if asked:
                     self.display.note(f"Stopped and saved after update {number}; --resume goes on.")
                     return int(asked)
-                self.control = TrainerControl()
+                self.callbacks.control = TrainerControl()
                 self.saver.begin(number)
-                self._tell("on_step_begin")
+                self.callbacks.tell("on_step_begin")
                 metrics = self._step()
                 found = self.watch.look([{"update": trainer.progress.update, **metrics}])
                 metrics["warnings"] = float(len(self.watch.said))
@@ -121,8 +128,8 @@ class TrainingLoop:
                 expected = trainer.progress.expected_updates(training)
                 self.display.update(trainer.progress.update, expected, metrics)
                 self._warn(found)
-                self._tell("on_step_end")
-                self._tell("on_log", logs=metrics)
+                self.callbacks.tell("on_step_end")
+                self.callbacks.tell_log(metrics)
 
     def _step(self) -> dict[str, float | str]:
         experience = self.trainer.assess(self.trainer.collect())
@@ -154,9 +161,9 @@ class TrainingLoop:
             self.display.measured("validation", totals)
             self._warn(found)
         trainer.progress.validation_due = False
-        self._tell("on_evaluate", metrics=totals)
+        self.callbacks.tell_evaluation(totals)
 
-    def _warn(self, found: Sequence[Found]) -> None:
+    def _warn(self, found: Sequence[Found | str]) -> None:
         for warning in found:
             self.display.warn(str(warning))
 
@@ -210,6 +217,7 @@ class TrainingLoop:
             trainer.progress,
             guide,
             encoder_decoder=is_encoder_decoder(trainer.parts.policy.model),
+            given=trainer.parts.given,
         )
         evaluation.save(folder / "evaluation" / "policy.jsonl")
         self.log.write_summary(update, evaluation.totals, guide)
@@ -231,23 +239,6 @@ class TrainingLoop:
         finally:
             with suppress(Exception):
                 self.log.close()
-
-    def _tell(self, event: str, **named: Any) -> None:
-        """Tell the callbacks of an event, as `transformers.TrainerCallback` names it."""
-        parts = self.trainer.parts
-        parts.tell_rewards(self.trainer.progress.update, self.trainer.progress.samples)
-        for callback in self.trainer.callbacks:
-            control = getattr(callback, event)(
-                self.config,
-                parts.assessor.trainer_state,
-                self.control,
-                model=parts.policy.model,
-                processing_class=parts.policy.tokenizer,
-                optimizer=parts.updater.optimizer,
-                trainer=self.trainer,
-                **named,
-            )
-            self.control = control if isinstance(control, TrainerControl) else self.control
 
 
 def _gained(folder: Path) -> float | None:

@@ -25,10 +25,12 @@ def write_model_card(
     guide: Mapping[str, float],
     *,
     encoder_decoder: bool,
+    given: Mapping[str, str] | None = None,
 ) -> None:
     """Write ``README.md``.
 
     Args:
+        given: see `Parts.given`.
         evaluation: of the test split.
         guide: what a remote guide was asked in all (`GuideUsage.summary`); empty for any other.
     """
@@ -43,7 +45,7 @@ def write_model_card(
         f"# {_plain(config.name)}",
         "Trained with reinforcement learning with guided feedback "
         f"([arXiv {_PAPER}](https://arxiv.org/abs/{_PAPER})) by [rlgf](https://github.com/rlgf/rlgf).",
-        _table(("", ""), _training(config, progress, guide)),
+        _table(("", ""), _training(config, progress, guide, given or {})),
         f"## Load it\n\n{_loading(config, encoder_decoder)}",
         f"## Measured on the test split\n\n{_measured(evaluation)}",
         f"## Recipe\n\n{recipe}",
@@ -51,22 +53,28 @@ def write_model_card(
     ModelCard("\n\n".join(parts) + "\n").save(folder / "README.md")
 
 
-def _training(config: Config, progress: Progress, guide: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    given = "given in Python"
-    scratch = "a small model from random weights" if config.policy.scratch else f"a model {given}"
+def _training(
+    config: Config, progress: Progress, guide: Mapping[str, float], given: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    def source(section: str, named: str) -> str:
+        return f"given in Python: {_code(given[section])}" if section in given else _code(named)
+
+    scratch = "a small model from random weights" if config.policy.scratch else "a model given in Python"
     yield "from", _code(config.policy.model or scratch)
     if config.policy.lora is not None:
         yield "adapter", f"LoRA, r {config.policy.lora.r}, alpha {config.policy.lora.alpha}"
-    yield "guide", _code(config.guide.label) if config.guide else "none, or given in Python"
+    guided = "guide" in given or config.guide is not None
+    yield "guide", source("guide", config.guide.label if config.guide else "") if guided else "none"
     if guide.get("calls"):
         tokens = guide["prompt_tokens"] + guide["completion_tokens"]
         yield (
             "asked of the guide",
             f"{guide['calls']:,.0f} answers, {tokens:,.0f} tokens, cost {guide['cost']:.4g}",
         )
-    yield "task", _code(config.task.name if config.task else given)
-    if config.reward is not None:
-        yield "reward", _code(config.reward.name or ", ".join(config.reward.terms or {}))
+    yield "task", source("task", config.task.name if config.task else "")
+    if "reward" in given or config.reward is not None:
+        reward = config.reward
+        yield "reward", source("reward", (reward.name or ", ".join(reward.terms or {})) if reward else "")
     yield "algorithm", f"{_code(config.algorithm.name)}: {config.algorithm.summary}"
     yield (
         "training",

@@ -22,7 +22,7 @@ from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.run.build import Parts, build_parts
 from rlgf.run.display import Display
-from rlgf.run.given import Given, configured, gathered, listeners
+from rlgf.run.given import Given, configured, fitted, gathered, listeners, refuse_others
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.steps import Steps
 from rlgf.tasks import Task
@@ -63,6 +63,7 @@ class Trainer(Steps):
         callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
         trackers: Sequence[GeneralTracker] | None = None,
         evaluates: bool = False,
+        **others: Any,
     ) -> None:
         """Load what the configuration names; an object given here takes the place of a section, which may be missing.
 
@@ -72,23 +73,29 @@ class Trainer(Steps):
             policy: the model to train.
             tokenizer: the policy's; default: the one of its name.
             peft_config: a `peft.LoraConfig`, of an adapter to train instead of the policy's own weights.
-            train: samples to train on: a `datasets.Dataset`, or a list of dictionaries or of `Sample`.
+            train: samples to train on: a `datasets.Dataset`, or a list of dictionaries or of `Sample`. The options of the
+                recipe's task 'data', such as ``prompt_field``, say how its rows are read.
             validation: likewise, to measure on during the run; default: ``train``.
             test: likewise, at its end.
             task: all three.
-            reward: a function as TRL has it, or several, which are added up.
+            reward: a function as TRL has it, or several, which are added up, with the weights of the recipe's
+                ``reward.terms`` of the same names.
             environment: answers the turns of dialogues.
-            optimizer: makes the optimizer from groups of parameters, the policy's first.
+            optimizer: makes the optimizer from groups of parameters, the policy's first, as ``functools.partial`` does of
+                ``torch.optim.SGD``. A learning rate that it sets takes the place of the recipe's default.
             scheduler: makes a scheduler of the optimizer's learning rates, as ``functools.partial`` does of
                 ``transformers.get_linear_schedule_with_warmup``; it is stepped once after each update.
             trackers: further ones than the recipe names.
-            callbacks: told of the events of `train`, as by the trainer of `transformers`; their ``args`` are the
-                configuration. `should_training_stop`, `should_save` and `should_evaluate` are honoured.
+            callbacks: told of the events of `train`, as by the trainer of `transformers`; their ``args`` have the
+                usual fields of `TrainingArguments` and the sections of the configuration. `should_training_stop`, `should_save` and `should_evaluate` are honoured.
             evaluates: for `evaluate` alone; a policy that a run saved is then compared with that run's start.
+            others: there are none; what TRL calls otherwise is told.
 
         Raises:
+            TypeError: there is no such argument.
             UserError: something that the configuration names cannot be had or does not fit.
         """
+        refuse_others(others)
         told = listeners(callbacks, trackers)
         given = gathered(
             policy=policy,
@@ -104,6 +111,7 @@ class Trainer(Steps):
         if parts is not None and (given != Given() or peft_config is not None):
             raise UserError("'parts' are already built: give objects to 'build_parts', or leave 'parts' out.")
         config = configured(config, given, peft_config)
+        given = fitted(given, config)
         distributed.join(config.training.process_timeout)
         if sharding.wanted():
             checks.require(checks.broken_by_shards(config))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from rlgf.chat import ChatTemplate
+from rlgf.chat import ChatTemplate, row_options
 from rlgf.tasks.base import LazySamples, Task, check_sample, load_split
 from rlgf.tasks.source import CHECKED
 from rlgf.types import Sample
@@ -63,7 +63,9 @@ class Prompted(LazySamples):
         check_sample(sample, self.place(number))
         if not sample.messages or sample.prompt:
             return sample
-        return replace(sample, prompt=self._template().prompt(sample.messages, self.place(number)))
+        place = self.place(number)
+        prompt = self._template().prompt(sample.messages, place, row_options(sample.columns, place))
+        return replace(sample, prompt=prompt)
 
     def place(self, number: int) -> str:
         place = getattr(self.samples, "place", None)

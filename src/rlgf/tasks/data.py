@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
+from typing import ClassVar
 
 from pydantic import field_validator
 
@@ -12,8 +14,6 @@ from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.tasks.rows import Row, Samples
 from rlgf.tasks.source import BRACES, Source, field, side, template_parts, texts, value_text
 from rlgf.types import Messages, Sample
-
-_REFERENCES = "set the option 'reference_field', to null where the data has none"
 
 
 class DataTask(Source):
@@ -36,6 +36,13 @@ class DataTask(Source):
     """Whose chat template makes the policy's prompt of messages; by default the policy's own."""
     absent: str | None = None
     """What stands for a value that is null, in a template or as a prompt; by default such a row is refused."""
+
+    hints: ClassVar[Mapping[str, str]] = {
+        "prompt": "set the option 'prompt_field'",
+        "references": "set the option 'reference_field', to null where the data has none",
+        "rejected": "set the option 'rejected_field'",
+    }
+    """The remedy where a row lacks a column, for messages."""
 
     def load(self, split: str) -> Samples:
         """The rows of the split, in their order.
@@ -75,7 +82,7 @@ class DataTask(Source):
         name = self.reference_field
         if name is None:
             return []
-        value = field(row, name, place, _REFERENCES)
+        value = field(row, name, place, self.hints["references"])
         if is_chat(value):
             return [read_messages(value, name, place)]
         if isinstance(value, list) and value and all(map(is_chat, value)):
@@ -84,7 +91,7 @@ class DataTask(Source):
 
     def _rejected(self, row: Row, place: str) -> str | Messages:
         assert self.rejected_field is not None, "asked for where it is set"
-        rejected = field(row, self.rejected_field, place, "set the option 'rejected_field'")
+        rejected = field(row, self.rejected_field, place, self.hints["rejected"])
         if is_chat(rejected):
             return read_messages(rejected, self.rejected_field, place)
         if not isinstance(rejected, str):
@@ -129,7 +136,7 @@ class DataTask(Source):
         named = "prompt_field" in self.model_fields_set
         if name not in row and not named and any(isinstance(one, tuple) for one in references):
             return None
-        prompt = field(row, name, place, "set the option 'prompt_field'")
+        prompt = field(row, name, place, self.hints["prompt"])
         return side(self.absent if prompt is None and self.absent is not None else prompt, name, place)
 
     @cached_property

@@ -1,0 +1,48 @@
+"""Prompts that lose their beginning are told of."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from rlgf.models.text import Codec
+from rlgf.run.display import Display
+from rlgf.run.long_prompts import long_prompts
+from rlgf.run.trainer import Trainer
+from rlgf.types import Sample
+from toys import letter_gpt, letter_tokenizer, share_of_a
+
+CODEC = Codec(letter_tokenizer("abcd"))
+
+
+def test_the_longest_prompt_is_told() -> None:
+    samples = [Sample("a" * count) for count in (4, 5, 9, 1)]
+    assert long_prompts(samples, CODEC, 9) is None
+    assert long_prompts([Sample("a" * 9, cue="a")], CODEC, 4) is None, (
+        "it is cut where its task wants it to be"
+    )
+    said = (
+        "are over 4 tokens and lose their beginning (the longest has 9): raise 'rollout.max_prompt_tokens'."
+    )
+    assert long_prompts(samples, CODEC, 4) == f"2 of the 4 prompts of 'train' {said}"
+    assert long_prompts(samples * 100, CODEC, 4) == f"128 of the first 256 prompts of 'train' {said}"
+
+
+def test_a_run_says_at_its_start_that_prompts_are_cut(tmp_path: Path) -> None:
+    heard = io.StringIO()
+    Trainer(
+        {
+            "algorithm": "rloo",
+            "output": str(tmp_path),
+            "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
+            "update": {"minibatch": 4},
+            "training": {"updates": 1, "trackers": []},
+        },
+        display=Display(Console(file=heard, width=200)),
+        policy=letter_gpt(),
+        train=[{"prompt": "abcabc"}, {"prompt": "a"}],
+        reward=share_of_a,
+    ).train()
+    assert "1 of the 2 prompts of 'train' are over 4 tokens and lose their beginning" in heard.getvalue()

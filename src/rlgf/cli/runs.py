@@ -58,13 +58,13 @@ def evaluate(
     """Measure the recipe's policy (policy.model=FOLDER), its guide and the data's own texts."""
     from rlgf import distributed
     from rlgf.config import load_config
-    from rlgf.run.agreement import require_writable
+    from rlgf.outputs import require_folder
     from rlgf.run.trainer import Trainer
     from rlgf.types import Author as Who
 
     config = load_config(*sources)
     if output is not None:
-        require_writable(output, "--output")
+        require_folder(output, "--output")
     rows = {}
     with closing(Trainer(config, evaluates=True)) as trainer, distributed.one_fate():
         referenced = trainer.parts.has_references(split)
@@ -133,9 +133,14 @@ def report(
     title: Annotated[str | None, typer.Option(help="Default: the name of the run or folder.")] = None,
 ) -> None:
     """Write runs, finished or not, as one page: what ran, curves, and every kept sample token by token."""
+    from rlgf.outputs import require_file, require_none
     from rlgf.report.write import write_report
     from rlgf.run.display import Display
 
+    if output is not None:
+        require_file(output, "--output")
+        # A page is written again as its runs go on.
+        require_none([output] if output.suffix != ".html" else [], "--output")
     Display().note(f"Wrote {write_report(runs, output, title)}; open it in a browser.")
 
 

@@ -59,8 +59,11 @@ def score(
     """Compute metrics of texts in a file."""
     from rlgf.evaluation.score import score_file
     from rlgf.metrics import MetricConfig
+    from rlgf.outputs import require_file
     from rlgf.run.display import Display
 
+    if output is not None:
+        require_file(output, "--output", (file, references))
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     evaluation = score_file(file, [MetricConfig(name=name) for name in names], references)
     if output is not None:

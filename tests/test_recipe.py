@@ -155,7 +155,10 @@ def test_a_missing_section_is_named(section: str) -> None:
         ("update=3", ["'update'", "3"]),
         ("guide=gpt2", ["'guide'", "gpt2"]),
         ("guide.dtype=int8", ["'guide.dtype'", "int8", "bfloat16"]),
-        ("policy.scratch.width=128", ["'policy'", "exactly one of 'model' and 'scratch' (null takes"]),
+        (
+            "policy={model: gpt2, scratch: {}}",
+            ["'policy'", "exactly one of 'model' and 'scratch' (null takes"],
+        ),
         ("policy.model=null", ["'policy'", "exactly one of 'model' and 'scratch'"]),
         ("rollout.top_p=0", ["'rollout.top_p'", "greater than 0"]),
         ("rollout.top_k=1", ["'rollout.top_k'", "greater than or equal to 2"]),

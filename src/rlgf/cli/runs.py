@@ -12,9 +12,11 @@ import typer
 from rich.console import Console
 
 from rlgf.cli.refuse import refuse
-from rlgf.errors import UserError
+from rlgf.errors import UserError, nearest
 
 app = typer.Typer()
+
+_AUTHORS = ("policy", "guide", "reference")
 
 Sources = Annotated[
     list[str],
@@ -58,25 +60,45 @@ def evaluate(
     """Measure the recipe's policy (policy.model=FOLDER), its guide and the data's own texts."""
     from rlgf import distributed
     from rlgf.config import load_config
-    from rlgf.outputs import require_folder
+    from rlgf.outputs import require_folder, require_none
+    from rlgf.run.start import trained_policy
     from rlgf.run.trainer import Trainer
     from rlgf.types import Author as Who
 
-    config = load_config(*sources)
+    for name in author or ():
+        if name not in _AUTHORS:
+            raise UserError(f"--author '{name}' is not known: {nearest(name, _AUTHORS)}")
+    # A guide that is not measured is not asked, and need not be there.
+    config = load_config(*sources, given=["guide"])
+    if author and "guide" not in author:
+        config = config.model_copy(update={"guide": None})
+    elif author and config.guide is None:
+        raise UserError(
+            "--author guide measures the recipe's guide, and it has none: give a 'guide:' section."
+        )
     if output is not None:
         require_folder(output, "--output")
+        require_none((output / f"{name}.jsonl" for name in author or _AUTHORS), "--output")
     rows = {}
     with closing(Trainer(config, evaluates=True)) as trainer, distributed.one_fate():
-        referenced = trainer.parts.has_references(split)
-        there = {"policy": True, "guide": config.guide is not None, "reference": referenced}
+        there = dict.fromkeys(_AUTHORS, True)
+        there |= {"guide": config.guide is not None, "reference": trainer.parts.has_references(split)}
+        if author and not there["reference"] and "reference" in author:
+            raise UserError(
+                f"--author reference measures the data's own texts, and '{split}' has none: give the task's "
+                "'reference_field', or leave this author out."
+            )
         for name in author or [name for name, is_there in there.items() if is_there]:
-            if name.upper() not in Who.__members__ or name == "nobody":
-                raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")
             evaluation = trainer.evaluate(Who[name.upper()], split)
             rows[name] = evaluation.totals
             if output is not None and distributed.is_main():
                 evaluation.save(output / f"{name}.jsonl")
     trainer.display.table(f"{config.name}: {split} split", rows)
+    trained = trained_policy(config) if "policy" in rows else None
+    if trained is not None:
+        trainer.display.note(
+            f"This is the policy before training: policy.model={trained} is what the run made."
+        )
 
 
 @app.command()

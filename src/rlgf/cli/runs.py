@@ -16,8 +16,6 @@ from rlgf.errors import UserError, nearest
 
 app = typer.Typer()
 
-_AUTHORS = ("policy", "guide", "reference")
-
 Sources = Annotated[
     list[str],
     typer.Argument(
@@ -62,12 +60,12 @@ def evaluate(
     from rlgf.config import load_config
     from rlgf.outputs import require_folder, require_none
     from rlgf.run.start import trained_policy
+    from rlgf.run.steps import MEASURED
     from rlgf.run.trainer import Trainer
-    from rlgf.types import Author as Who
 
     for name in author or ():
-        if name not in _AUTHORS:
-            raise UserError(f"--author '{name}' is not known: {nearest(name, _AUTHORS)}")
+        if name not in MEASURED:
+            raise UserError(f"--author '{name}' is not known: {nearest(name, MEASURED)}")
     # A guide that is not measured is not asked, and need not be there.
     config = load_config(*sources, given=["guide"])
     if author and "guide" not in author:
@@ -78,10 +76,10 @@ def evaluate(
         )
     if output is not None:
         require_folder(output, "--output")
-        require_none((output / f"{name}.jsonl" for name in author or _AUTHORS), "--output")
+        require_none((output / f"{name}.jsonl" for name in author or MEASURED), "--output")
     rows = {}
     with closing(Trainer(config, evaluates=True)) as trainer, distributed.one_fate():
-        there = dict.fromkeys(_AUTHORS, True)
+        there = dict.fromkeys(MEASURED, True)
         there |= {"guide": config.guide is not None, "reference": trainer.parts.has_references(split)}
         if author and not there["reference"] and "reference" in author:
             raise UserError(
@@ -89,7 +87,7 @@ def evaluate(
                 "'reference_field', or leave this author out."
             )
         for name in author or [name for name, is_there in there.items() if is_there]:
-            evaluation = trainer.evaluate(Who[name.upper()], split)
+            evaluation = trainer.evaluate(name, split)
             rows[name] = evaluation.totals
             if output is not None and distributed.is_main():
                 evaluation.save(output / f"{name}.jsonl")

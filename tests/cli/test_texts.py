@@ -10,11 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from rlgf.cli import app, main
+from rlgf.cli.texts import generate, score
 from rlgf.demo.review_verdicts import write_verdict_pairs
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.evaluation.score import score_file
 from rlgf.metrics import MetricConfig
+from rlgf.run.checkpoint import save_policy
+from toys import letter_gpt
 
 FILE = Path(__file__).parents[1] / "data" / "commongen_outputs.jsonl"
 PLAIN = [MetricConfig(name=name) for name in ("words", "sari", "distinct")]
@@ -37,6 +40,17 @@ def test_the_command_prints_a_table_and_writes_values(
     with pytest.raises(SystemExit):
         main()
     assert "did you mean 'sari'" in capsys.readouterr().err
+
+
+def test_what_no_command_can_do_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--metrics names none"):
+        score(FILE, metrics=" ,")
+    save_policy(letter_gpt(), tmp_path / "small")
+    with pytest.raises(
+        UserError, match=r"--max-tokens 9999 leaves a prompt no room, since the context of .*small"
+    ):
+        generate(str(tmp_path / "small"), ["ab"], max_tokens=9999)
+    generate(str(tmp_path / "small"), ["ab"], max_tokens=3)
 
 
 def test_a_file_of_texts_is_not_overwritten_by_its_scores(

@@ -86,6 +86,16 @@ def test_the_tokens_that_a_term_reads_are_not_a_truth_value(tmp_path: Path) -> N
     assert load_config(tmp_path / "again.yaml") == config
 
 
+def test_a_model_replaces_one_from_scratch_and_that_a_model() -> None:
+    lora = {"policy": {"lora": {"r": 2}, "model": "own/model", "revision": "main"}}
+    scratch = load_config(BASE, lora, "policy.scratch.layers=1").policy
+    assert (scratch.model, scratch.revision) == (None, None)
+    assert (scratch.scratch and scratch.scratch.layers, scratch.lora and scratch.lora.r) == (1, 2)
+    model = load_config(BASE, "policy.scratch.layers=1", "policy.model=gpt2", "policy.critic=head").policy
+    assert (model.model, model.scratch, model.critic) == ("gpt2", None, "head")
+    assert load_config(BASE, "policy.model=gpt2", "policy.scratch=null").policy.model == "gpt2"
+
+
 def test_another_algorithm_keeps_what_the_recipe_says_of_the_task() -> None:
     first = {"algorithm": {"base": "ppo", "gamma": 0.99, "terms": {"value": {"weight": 30}}}}
     changed = load_config(BASE, first, "algorithm=aggrevated").algorithm

@@ -12,6 +12,7 @@ from unfit_parts import SOUND
 from refused_recipes import BASE, recipe, refusal, without
 from rlgf.config import load_config
 from rlgf.errors import RefusedError, UserError
+from rlgf.recipe import laid_over
 
 VALUES: dict[str, Any] = {
     "a word": "wrong",
@@ -100,24 +101,17 @@ def test_a_key_like_no_other_gets_the_list_of_known_ones() -> None:
     assert "algorithm, environment, evaluation, guide" in message
 
 
-@pytest.mark.parametrize(
-    ("override", "now"),
-    [
-        ("training.gamma=0.9", "algorithm.gamma"),
-        ("training.kl.coefficient=0.1", "algorithm.kl"),
-        ("rollout.group_size=4", "algorithm.group_size"),
-        ("update.clip=0.1", "algorithm.terms.policy.options.clip"),
-        ("update.value_coef=0.1", "algorithm.terms.value.weight"),
-        ("update.reference_coef=0.1", "algorithm.terms.references"),
-        ("algorithm.rollin_prob=0.1", "algorithm.help.probability"),
-        ("algorithm={base: lols, explore: {rollin_prob: 0.1}}", "algorithm.explore.help.probability"),
-        ("algorithm={base: lols, rollin_prob: 0.1}", "algorithm.help.probability"),
-        ("algorithm={base: distill, jsd_beta: 0.1}", "algorithm.terms.distill.options.jsd_beta"),
-    ],
-)
-def test_a_key_of_an_earlier_version_is_told_where_it_went(override: str, now: str) -> None:
-    message = refusal(BASE, override)
-    assert f"has moved: it is now '{now}" in message
+def test_a_list_and_a_mapping_take_each_others_place() -> None:
+    earlier = {"a": {"b": 1}, "c": [1], "d": {"e": [1], "f": {"g": 2}}, "h": 3}
+    assert laid_over(earlier, {"a": [2], "d": {"e": {"x": 1}, "f": {"y": 2}}}) == {
+        "a": [2],
+        "c": [1],
+        "d": {"e": {"x": 1}, "f": {"g": 2, "y": 2}},
+        "h": 3,
+    }
+    assert "'reward' (it is ['sentiment', 'length']): it must be a mapping" in refusal(
+        BASE, "reward=[sentiment, length]"
+    )
 
 
 def test_options_of_your_own_may_be_true_whatever_they_are_called() -> None:
@@ -150,6 +144,8 @@ def test_a_missing_section_is_named(section: str) -> None:
         ("rollout.temperature=.inf", ["'rollout.temperature'", "finite number"]),
         ("algorithm.gamma=1.1", ["'algorithm.gamma'", "1.1", "less than or equal to 1"]),
         ("training.trackers=tensorboard", ["'training.trackers'", "a list, such as [tensorboard]"]),
+        ("training.trackers=none", ["it must be a list, such as [tensorboard]; [] is none."]),
+        ("training.trackers=wandb", ["it must be a list, such as [wandb]; [] is none."]),
         ("training.trackers=null", ["'training.trackers'", "a list, such as [], which is empty"]),
         ("output=~/runs", ["'output'", "'~' is not expanded in a recipe"]),
         ("output=true", ["'output'", "it must be a path"]),
@@ -170,7 +166,10 @@ def test_a_missing_section_is_named(section: str) -> None:
         ("update=3", ["'update'", "3"]),
         ("guide=gpt2", ["'guide'", "gpt2"]),
         ("guide.dtype=int8", ["'guide.dtype'", "int8", "bfloat16"]),
-        ("policy.scratch.width=128", ["'policy'", "exactly one of 'model' and 'scratch' (null takes"]),
+        (
+            "policy={model: gpt2, scratch: {}}",
+            ["'policy'", "exactly one of 'model' and 'scratch' (null takes"],
+        ),
         ("policy.model=null", ["'policy'", "exactly one of 'model' and 'scratch'"]),
         ("rollout.top_p=0", ["'rollout.top_p'", "greater than 0"]),
         ("rollout.top_k=1", ["'rollout.top_k'", "greater than or equal to 2"]),

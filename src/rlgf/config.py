@@ -59,6 +59,8 @@ def load_config(*sources: Source, given: Collection[str] = ()) -> Config:
             # Whatever else stood there is overruled.
             if base is not None and isinstance(old, dict):
                 part["algorithm"] = laid_over(carried(old, str(base)), part["algorithm"])
+        if isinstance(part.get("policy"), dict) and isinstance(merged.get("policy"), dict):
+            merged["policy"] = _fit_policy(merged["policy"], part["policy"])
         if isinstance(part.get("guide"), dict) and isinstance(merged.get("guide"), dict):
             merged["guide"] = fit_for(merged["guide"], part["guide"])
         if isinstance(part.get("reward"), dict) and isinstance(merged.get("reward"), dict):
@@ -72,6 +74,13 @@ def _whole_algorithm(algorithm: Any) -> bool:
     return isinstance(algorithm, dict) and (
         "base" in algorithm or ("name" in algorithm and len(algorithm) > 1)
     )
+
+
+def _fit_policy(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """What stays of a policy when a later recipe is laid over it: a model replaces one from scratch, and that a model."""
+    named = {key for key in ("model", "scratch") if new.get(key) is not None}
+    gone = {"model": {"scratch"}, "scratch": {"model", "revision"}}[named.pop()] if len(named) == 1 else set()
+    return {key: value for key, value in old.items() if key not in gone}
 
 
 def _spelled_out(part: dict[str, Any]) -> dict[str, Any]:

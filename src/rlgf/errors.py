@@ -81,6 +81,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that points from an unknown name to the nearest known one."""
     known = sorted(known)
     by_lower = {word.lower(): word for word in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.65)
+    close = close or [word for word in by_lower if len(name) > 2 and word.startswith(name.lower())]
     hint = f"did you mean '{by_lower[close[0]]}'?" if close else ""
     return f"{hint} Known: {', '.join(known)}.".strip()

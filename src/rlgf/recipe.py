@@ -18,6 +18,7 @@ from rlgf.errors import IncoherentError, RefusedError, UserError, misfit, neares
 from rlgf.guides.config import kinds
 from rlgf.guides.settings import GuideSettings
 from rlgf.packaged import find_recipe
+from rlgf.renamed import key_for_trls, moved_key
 
 Source = str | Path | Mapping[str, Any]
 """The path of a recipe, the name of a packaged one, an override such as ``update.epochs=2``, or a mapping."""
@@ -30,9 +31,22 @@ def laid_over(merged: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, A
         UserError: a value cannot be read.
     """
     try:
-        return OmegaConf.to_container(OmegaConf.merge(merged, part))  # type: ignore[return-value]  # a mapping
+        return OmegaConf.to_container(OmegaConf.merge(_of_one_kind(merged, part), part))  # type: ignore[return-value]  # a mapping
     except (OmegaConfBaseException, TypeError, ValueError) as error:
         raise UserError(f"a value is not valid YAML for a recipe: {' '.join(str(error).split())}.") from error
+
+
+def _of_one_kind(merged: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the earlier ones a recipe can be merged with: a list and a mapping take each other's place."""
+    kept = {}
+    for key, value in merged.items():
+        kinds = {
+            isinstance(one, Mapping) for one in (value, part.get(key)) if isinstance(one, Mapping | list)
+        }
+        if len(kinds) < 2:
+            within = isinstance(value, Mapping) and isinstance(part.get(key), Mapping)
+            kept[key] = _of_one_kind(value, part[key]) if within else value
+    return kept
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -82,38 +96,6 @@ def _alternatives(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-_MOVED: Mapping[str, Mapping[str, str]] = {
-    "training": {"gamma": "algorithm.gamma", "kl": "algorithm.kl"},
-    "rollout": {"group_size": "algorithm.group_size"},
-    "update": {
-        "clip": "algorithm.terms.policy.options.clip",
-        "value_clip": "algorithm.terms.value.options.clip",
-        "value_coef": "algorithm.terms.value.weight",
-        "entropy_coef": "algorithm.terms.entropy.weight",
-        "reference_coef": "algorithm.terms.references: {loss: nll, on: references, weight: ...}",
-    },
-    "algorithm": {
-        "rollin": "script.rollin",
-        "rollout": "script.rollout",
-        "rollin_prob": "help.probability",
-        "rollin_members": "help.members",
-        "rollin_length": "help.length",
-        "rollin_below": "help: {success: ..., gate: {looks_at: group}}",
-        "below": "success: ..., gate: {looks_at: group}",
-        "rollin_shared": "help.shared",
-        "policy_loss": "terms.policy.loss",
-        "policy_loss_on": "terms.policy.on",
-        "value_loss_on": "terms.value: {weight: 0.5}",
-        "rollin_loss": "terms.rollin: {loss: ..., on: rollin}",
-        "rollin_coef": "terms.rollin.weight",
-        "distill_coef": "terms.distill: {loss: distillation, weight: ...}",
-        "jsd_beta": "terms.distill.options.jsd_beta",
-        "pair_beta": "terms.policy.options.beta",
-    },
-}
-"""Where the keys of earlier versions are now, by section; those of an algorithm from its own row on."""
-
-
 def _sentences(model: type[BaseModel], error: ValidationError) -> list[str]:
     """The faults, the first one to mend first."""
     # A misspelled key also leaves the right one missing: the misspelling is what to mend.
@@ -133,14 +115,16 @@ def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
     path = [str(part) for part in first["loc"]]
     where = ".".join(path)
     if first["type"] == "extra_forbidden":
-        now = _MOVED.get(path[0], {}).get(path[-1])
-        if now is not None:
-            section = ".".join([*path[:-1], ""]) if path[0] == "algorithm" else ""
-            return f"'{where}' has moved: it is now '{section}{now}'."
+        moved = moved_key(path)
+        if moved is not None:
+            return f"'{where}' has moved: it is now '{moved}'."
         parent = _fields(model, path[:-1])
         if path[-1] in parent:
             kind = ".".join(path[:-1])
             return f"'{where}' does not go with the other keys of '{kind}', which are of another kind: leave it out."
+        ours = key_for_trls(path[-1], model.model_fields)
+        if ours is not None:
+            return f"'{where}' is not a known key: what TRL calls '{path[-1]}' is here '{ours}'."
         return f"'{where}' is not a known key: {nearest(path[-1], parent)}"
     if first["type"] == "missing":
         return f"'{where}' is missing: the recipe must set it."
@@ -151,17 +135,39 @@ def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
         if first["ctx"]["class_name"] == "Schedule":
             message = "it must be a number, or a mapping such as {start: 0.6, end: 0}"
     if first["type"] == "tuple_type":
-        some = first["input"]
-        message = "it must be a list, such as " + (
-            f"[{some}]" if isinstance(some, str) else "[], which is empty"
-        )
+        message = _listed(first["input"], _words(model, path))
     value = "null" if first["input"] is None else repr(first["input"])
     given = "" if isinstance(first["input"], dict) or not path else f" (it is {value})"
     return f"'{where}'{given}: {message}." if where else f"{message}."
 
 
+def _listed(given: Any, words: Sequence[str]) -> str:
+    """What is right in place of something that is no list, where one of some words or of any is wanted."""
+    if not isinstance(given, str):
+        return "it must be a list, such as [], which is empty"
+    word = given if given in words or not words else words[0]
+    return f"it must be a list, such as [{word}]; [] is none"
+
+
 def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     """The keys that are known at a place in the configuration."""
+    return sorted({name for m in _parents(model, path) for name in m.model_fields})
+
+
+def _words(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The words that a place in the configuration takes; none where it takes any."""
+    fields = (m.model_fields[path[-1]] for m in _parents(model, path[:-1]) if path[-1] in m.model_fields)
+    return [word for field in fields for word in _literals(field.annotation)]
+
+
+def _literals(annotation: Any) -> list[str]:
+    if isinstance(annotation, str):
+        return [annotation]
+    return [word for argument in get_args(annotation) for word in _literals(argument)]
+
+
+def _parents(model: type[BaseModel], path: Sequence[str]) -> list[type[BaseModel]]:
+    """What the keys at a place in the configuration may belong to."""
     models = [model]
     for key in path:
         found = [
@@ -171,7 +177,7 @@ def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
             for m in _models(parent.model_fields[key].annotation)
         ]
         models = found or models
-    return sorted({name for m in models for name in m.model_fields})
+    return models
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

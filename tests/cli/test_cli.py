@@ -106,6 +106,17 @@ def test_what_evaluations_are_written_to_is_looked_at_before_models_load(
     assert "taken cannot be written: Not a directory; set another --output." in capsys.readouterr().err
 
 
+def test_a_report_replaces_pages_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("page.html", "train.jsonl"):
+        (tmp_path / name).write_text("mine")
+    assert command(["report", str(tmp_path), "--output", str(tmp_path / "train.jsonl")], monkeypatch) == 2
+    assert "train.jsonl is there already, and nothing is overwritten" in capsys.readouterr().err
+    assert command(["report", str(tmp_path), "--output", str(tmp_path / "page.html")], monkeypatch) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
 def test_a_port_that_there_is_not_is_refused(late: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert command(["serve-sampler", *late, "--port", "99999"], monkeypatch) == 2
 

@@ -11,7 +11,8 @@ from rlgf.cli import main
 from rlgf.config import load_config
 
 
-def test_train_with_trls_quickstart_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """From a file that knows nothing of this library, by the command line."""
     (tmp_path / "reward.py").write_text(
         "def reward_num_unique_chars(completions, **kwargs):\n    return [len(set(c)) for c in completions]\n"
@@ -37,12 +38,45 @@ def test_train_with_trls_quickstart_reward(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     monkeypatch.chdir(tmp_path)
     load_config("recipe.yaml")
-    monkeypatch.setattr("sys.argv", ["rlgf", "train", "recipe.yaml"])
+    rlgf("train", monkeypatch)
+    return tmp_path
+
+
+def rlgf(command: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", ["rlgf", command, "recipe.yaml", *arguments])
     main()
-    totals = json.loads((tmp_path / "run" / "summary.json").read_text())["totals"]["policy"]
+
+
+def test_train_with_trls_quickstart_reward(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    totals = json.loads((trained / "run" / "summary.json").read_text())["totals"]["policy"]
     assert totals["reward"] > 0
     # The data has no references, so the authors that there are by default leave them out.
-    saved = ["policy.scratch=null", "policy.model=run/policy"]
-    monkeypatch.setattr("sys.argv", ["rlgf", "eval", "recipe.yaml", *saved, "--output", "texts"])
-    main()
+    rlgf("eval", monkeypatch, "policy.model=run/policy", "--output", "texts")
+    assert "before training" not in capsys.readouterr().out
     assert [path.name for path in Path("texts").iterdir()] == ["policy.jsonl"]
+
+
+def test_an_evaluation_asks_nobody_whom_it_does_not_measure(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for guided in (
+        ["guide={url: 'http://127.0.0.1:9/v1', model: m}", "algorithm=ppo++"],
+        ["guide.model=nowhere", "algorithm=distill"],
+        ["guide=null", "algorithm=distill"],
+    ):
+        rlgf("eval", monkeypatch, *guided, "--author", "policy")
+        assert "before training: policy.model=run/policy is" in " ".join(capsys.readouterr().out.split())
+    (trained / "texts").mkdir()
+    (trained / "texts" / "policy.jsonl").touch()
+    for changes, said in (
+        (["--author", "guide"], "--author guide measures the recipe's guide, and it has none"),
+        (["--author", "gide"], "--author 'gide' is not known: did you mean 'guide'?"),
+        (["--author", "reference"], "--author reference measures the data's own texts, and 'test' has none"),
+        (["--output", "texts"], "policy.jsonl is there already, and nothing is overwritten"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            rlgf("eval", monkeypatch, *changes)
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err

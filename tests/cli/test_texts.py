@@ -10,11 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from rlgf.cli import app, main
+from rlgf.cli.texts import generate, score
 from rlgf.demo.review_verdicts import write_verdict_pairs
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.evaluation.score import score_file
 from rlgf.metrics import MetricConfig
+from rlgf.run.checkpoint import save_policy
+from toys import letter_gpt
 
 FILE = Path(__file__).parents[1] / "data" / "commongen_outputs.jsonl"
 PLAIN = [MetricConfig(name=name) for name in ("words", "sari", "distinct")]
@@ -39,11 +42,49 @@ def test_the_command_prints_a_table_and_writes_values(
     assert "did you mean 'sari'" in capsys.readouterr().err
 
 
+def test_what_no_command_can_do_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--metrics names none"):
+        score(FILE, metrics=" ,")
+    save_policy(letter_gpt(), tmp_path / "small")
+    with pytest.raises(
+        UserError, match=r"--max-tokens 9999 leaves a prompt no room, since the context of .*small"
+    ):
+        generate(str(tmp_path / "small"), ["ab"], max_tokens=9999)
+    generate(str(tmp_path / "small"), ["ab"], max_tokens=3)
+
+
+def test_a_file_of_texts_is_not_overwritten_by_its_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ['{"prompt": "a", "completion": "b c", "references": ["b"], "reward": 3.5}']
+    (tmp_path / "texts.jsonl").write_text(rows[0])
+    (tmp_path / "link.jsonl").symlink_to("texts.jsonl")
+    monkeypatch.chdir(tmp_path)
+    for output, more in (
+        ("texts.jsonl", []),
+        ("link.jsonl", []),
+        (str(tmp_path), []),
+        ("new.jsonl", ["--references", "new.jsonl"]),
+    ):
+        (tmp_path / "new.jsonl").write_text(rows[0])
+        monkeypatch.setattr(sys, "argv", ["rlgf", "score", "texts.jsonl", "--output", output, *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert "give another --output" in capsys.readouterr().err
+        assert [(tmp_path / name).read_text() for name in ("texts.jsonl", "new.jsonl")] == rows * 2
+
+
 def test_the_command_writes_pairs_and_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["pairs", str(tmp_path / "pairs")])
     assert done.exit_code == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.jsonl").write_text("mine")
+    with pytest.raises(UserError, match=r"train.jsonl is there already, and nothing is overwritten"):
+        write_verdict_pairs(tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["train.jsonl"]
     written = sorted(path.name for path in (tmp_path / "pairs").iterdir())
     assert written == sorted(f"{name}.jsonl" for name in ("train", "validation", "test", "reward", "judge"))
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file cannot be written: File exists\."):
+    with pytest.raises(UserError, match=r"file cannot be written: Not a directory; set another folder\."):
         write_verdict_pairs(tmp_path / "file")

@@ -73,7 +73,7 @@ def test_no_server_is_one_sentence_within_the_patience(server: FaultyServer) -> 
     server.shutdown()
     server.server_close()
     started = time.perf_counter()
-    with pytest.raises(UserError, match=r"Start the server or mend the address, then --resume"):
+    with pytest.raises(UserError, match=r"Start the server or mend the address; --resume goes on with a run"):
         writer.write(requests(3))
     assert time.perf_counter() - started < 5
 

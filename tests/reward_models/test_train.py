@@ -33,13 +33,27 @@ def test_a_preference_model_learns_what_is_preferred(preference: Path) -> None:
 def test_training_is_repeatable_and_leaves_the_random_state(letter_folder: str, tmp_path: Path) -> None:
     found = []
     for seed in range(2):
-        told = recipe(letter_folder, tmp_path, letter_pairs(64, 0), letter_pairs(8, 1), epochs=1)
+        changes = {"epochs": 1, "output": str(tmp_path / str(seed))}
+        told = recipe(letter_folder, tmp_path, letter_pairs(64, 0), letter_pairs(8, 1), **changes)
         torch.manual_seed(seed)
         state = torch.get_rng_state()
         train_reward_model(load_reward_recipe(told))
         assert torch.equal(torch.get_rng_state(), state)
-        found.append((tmp_path / "model" / "model.safetensors").read_bytes())
+        found.append((tmp_path / str(seed) / "model.safetensors").read_bytes())
     assert found[0] == found[1]
+
+
+def test_no_model_and_no_file_is_overwritten(preference: Path, letter_folder: str, tmp_path: Path) -> None:
+    told = recipe(letter_folder, tmp_path, GOOD, GOOD)
+    before = (preference / "model" / "model.safetensors").read_bytes()
+    assert "is there already, and nothing is overwritten: set another 'output'" in refusal(
+        told | {"output": str(preference / "model")}
+    )
+    assert (preference / "model" / "model.safetensors").read_bytes() == before
+    assert "cannot be written: Not a directory; set another 'output'" in refusal(
+        told | {"output": told["data"]["train"]}
+    )
+    assert "set another 'output'" in refusal(told | {"output": letter_folder})
 
 
 def test_an_adapter_is_trained_alone_and_merged_on_request(adapter: Path, tmp_path: Path) -> None:

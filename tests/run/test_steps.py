@@ -11,6 +11,7 @@ from counting_rewards import COUNTING
 
 from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
+from rlgf.errors import UserError
 from rlgf.types import Author
 from training_toys import ROWS, build, same
 
@@ -58,7 +59,9 @@ def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: 
     steps = [trainer.step() for _ in range(3)]
     assert [step["reward"] for step in steps] == [0, 8, 16], "paid by what it knew before the update"
     assert [step["seen"] for step in steps] == [8, 16, 24]
-    trainer.evaluate(Author.POLICY, "validation")
+    assert trainer.evaluate("policy", "validation") == trainer.evaluate(Author.POLICY, "validation")
+    with pytest.raises(UserError, match="author 'polcy' is not known: did you mean 'policy'"):
+        trainer.evaluate("polcy")
     assert trainer.parts.assessor.state_dict()["reward"] == {"seen": 24}, "evaluation teaches it nothing"
 
 

@@ -56,6 +56,7 @@ def test_your_own_task_is_built_with_its_options() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("train.jsonl", {}, r"is a file of data: set 'task: {name: data, options: {train: train.jsonl}}'"),
         ("imbd", {}, r"task 'imbd' is not known: did you mean 'imdb'\?"),
         (
             "imdb",

@@ -82,3 +82,9 @@ def test_an_encoding_that_is_none_is_refused() -> None:
     for name in ("utf8x", "base64", ""):
         with pytest.raises(UserError, match=r"option 'encoding'.*such as 'utf-8', 'cp1252'"):
             build_task("data", {"train": "a.csv", "encoding": name})
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_an_address_is_no_file(name: str) -> None:
+    for site in ("https://example.org/sets", "hf://datasets/owner"):
+        refused(Path(f"{site}/{name}"), f"{site}/{name} is an address, and files are read: download it")

@@ -38,7 +38,10 @@ def guide_cache(
 ) -> None:
     """Show the cache of guides' answers: its size, how often it was of use and what that saved."""
     from rlgf.guides.answer_cache import GuideCache
+    from rlgf.outputs import require_file
 
+    if export is not None:
+        require_file(export, "--export")
     with closing(GuideCache(folder)) as cache:
         if export is not None:
             Console().print(Text(f"Wrote {cache.export(export, model)} answers to {export}."))

@@ -69,6 +69,7 @@ def merge(
     """Add an adapter to its base's weights, and save the model as if it had been trained whole."""
     from rlgf.models.loading import ModelConfig, load_language_model
     from rlgf.models.lora import adapter_base
+    from rlgf.outputs import require_no_model
     from rlgf.reward_models.notes import holds_reward_model
     from rlgf.reward_models.rewards import ModelReward
     from rlgf.run.checkpoint import save_policy
@@ -79,6 +80,7 @@ def merge(
             f"{adapter} holds no adapter: give the policy's folder of a run with 'policy.lora', or a reward model's "
             "that was trained with 'lora'."
         )
+    require_no_model(output, "output")
     if holds_reward_model(adapter):
         ModelReward(adapter).save(output)
     else:

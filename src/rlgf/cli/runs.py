@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from rlgf.cli.refuse import refuse
-from rlgf.errors import UserError
+from rlgf.errors import UserError, nearest
 
 app = typer.Typer()
 
@@ -58,25 +58,45 @@ def evaluate(
     """Measure the recipe's policy (policy.model=FOLDER), its guide and the data's own texts."""
     from rlgf import distributed
     from rlgf.config import load_config
-    from rlgf.run.agreement import require_writable
+    from rlgf.outputs import require_folder, require_none
+    from rlgf.run.start import trained_policy
+    from rlgf.run.steps import MEASURED
     from rlgf.run.trainer import Trainer
-    from rlgf.types import Author as Who
 
-    config = load_config(*sources)
+    for name in author or ():
+        if name not in MEASURED:
+            raise UserError(f"--author '{name}' is not known: {nearest(name, MEASURED)}")
+    # A guide that is not measured is not asked, and need not be there.
+    config = load_config(*sources, given=["guide"])
+    if author and "guide" not in author:
+        config = config.model_copy(update={"guide": None})
+    elif author and config.guide is None:
+        raise UserError(
+            "--author guide measures the recipe's guide, and it has none: give a 'guide:' section."
+        )
     if output is not None:
-        require_writable(output, "--output")
+        require_folder(output, "--output")
+        require_none((output / f"{name}.jsonl" for name in author or MEASURED), "--output")
     rows = {}
     with closing(Trainer(config, evaluates=True)) as trainer, distributed.one_fate():
-        referenced = trainer.parts.has_references(split)
-        there = {"policy": True, "guide": config.guide is not None, "reference": referenced}
+        there = dict.fromkeys(MEASURED, True)
+        there |= {"guide": config.guide is not None, "reference": trainer.parts.has_references(split)}
+        if author and not there["reference"] and "reference" in author:
+            raise UserError(
+                f"--author reference measures the data's own texts, and '{split}' has none: give the task's "
+                "'reference_field', or leave this author out."
+            )
         for name in author or [name for name, is_there in there.items() if is_there]:
-            if name.upper() not in Who.__members__ or name == "nobody":
-                raise UserError(f"--author '{name}' is not known: give policy, guide or reference.")
-            evaluation = trainer.evaluate(Who[name.upper()], split)
+            evaluation = trainer.evaluate(name, split)
             rows[name] = evaluation.totals
             if output is not None and distributed.is_main():
                 evaluation.save(output / f"{name}.jsonl")
     trainer.display.table(f"{config.name}: {split} split", rows)
+    trained = trained_policy(config) if "policy" in rows else None
+    if trained is not None:
+        trainer.display.note(
+            f"This is the policy before training: policy.model={trained} is what the run made."
+        )
 
 
 @app.command()
@@ -133,9 +153,14 @@ def report(
     title: Annotated[str | None, typer.Option(help="Default: the name of the run or folder.")] = None,
 ) -> None:
     """Write runs, finished or not, as one page: what ran, curves, and every kept sample token by token."""
+    from rlgf.outputs import require_file, require_none
     from rlgf.report.write import write_report
     from rlgf.run.display import Display
 
+    if output is not None:
+        require_file(output, "--output")
+        # A page is written again as its runs go on.
+        require_none([output] if output.suffix != ".html" else [], "--output")
     Display().note(f"Wrote {write_report(runs, output, title)}; open it in a browser.")
 
 

@@ -26,12 +26,18 @@ def generate(
     """Let a model continue texts."""
     from rlgf.guides import LocalGuide, Request
     from rlgf.models.encoder_decoder import is_encoder_decoder
-    from rlgf.models.loading import ModelConfig, load_language_model
+    from rlgf.models.loading import ModelConfig, context_of, load_language_model
     from rlgf.models.sampling import Sampling
     from rlgf.seeding import derive
     from rlgf.terminal import visible
 
     language_model = load_language_model(ModelConfig(model=model))
+    context = context_of(language_model.model.config)
+    if context is not None and max_tokens >= context:
+        raise UserError(
+            f"--max-tokens {max_tokens} leaves a prompt no room, since the context of {model} holds {context} tokens: "
+            "lower it."
+        )
     writer = LocalGuide(
         language_model, language_model.tokenizer, Sampling(temperature=temperature, top_p=top_p)
     )
@@ -59,9 +65,16 @@ def score(
     """Compute metrics of texts in a file."""
     from rlgf.evaluation.score import score_file
     from rlgf.metrics import MetricConfig
+    from rlgf.outputs import require_file
     from rlgf.run.display import Display
 
+    if output is not None:
+        require_file(output, "--output", (file, references))
     names = [name.strip() for name in metrics.split(",") if name.strip()]
+    if not names:
+        raise UserError(
+            "--metrics names none: give one or several of docs/metrics.md, such as distinct,words."
+        )
     evaluation = score_file(file, [MetricConfig(name=name) for name in names], references)
     if output is not None:
         evaluation.save(output)

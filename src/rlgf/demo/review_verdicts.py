@@ -11,6 +11,7 @@ from pydantic import Field
 from rlgf import seeding
 from rlgf.demo.imdb import labelled_reviews
 from rlgf.errors import UserError
+from rlgf.outputs import require_folder, require_none
 from rlgf.strict import Strict
 from rlgf.tasks.base import check_split
 from rlgf.tasks.tldr import summary_sample
@@ -86,10 +87,12 @@ def write_verdict_pairs(folder: Path) -> dict[str, int]:
         How many pairs each file holds.
 
     Raises:
-        UserError: the reviews are not to be had, or the folder cannot be written.
+        UserError: the reviews are not to be had, or the folder cannot be written or holds such files already.
     """
-    counts = {}
-    for split in ("train", "validation", "test", "reward", "judge"):
+    counts, splits = {}, ("train", "validation", "test", "reward", "judge")
+    require_folder(folder, "folder")
+    require_none((folder / f"{split}.jsonl" for split in splits), "folder")
+    for split in splits:
         records = ReviewVerdictsTask().pairs(split)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -150,7 +150,7 @@ class Endpoint:
             return refusal(self.config, error, request, self._models)
         return (
             f"{where}: no usable answer within {self.config.patience:.0f} s ('guide.patience'); the last attempt ended "
-            f"with: {reason(self.config, error)}. Start the server or mend the address, then --resume."
+            f"with: {reason(self.config, error)}. Start the server or mend the address; --resume goes on with a run."
         )
 
     def _patience_left(self, state: RetryCallState) -> float:

@@ -20,6 +20,7 @@ from rlgf import seeding
 from rlgf.errors import UserError
 from rlgf.jsontext import to_json
 from rlgf.models.lora import LoRAConfig, check_installed
+from rlgf.outputs import require_no_model
 from rlgf.recipe import laid_over, read_source, validated
 from rlgf.reward_models.calibration import expected_calibration_error, reliability, save_reliability
 from rlgf.reward_models.data import ExamplesConfig, Labelled, Pair, Text
@@ -88,9 +89,10 @@ def train_reward_model(config: RewardModelConfig) -> dict[str, Any]:
         and that of the training rows, and the seconds that training took.
 
     Raises:
-        UserError: data, a model or the package for LoRA is not there or does not fit, or a loss, a gradient or a
-            score is not finite.
+        UserError: data, a model or the package for LoRA is not there or does not fit, the folder cannot be written
+            or holds a model already, or a loss, a gradient or a score is not finite.
     """
+    require_no_model(config.output, "'output'")
     if config.lora is not None:
         check_installed("'lora'")
     train, held_out = _examples(config, "train"), _examples(config, "validation")

@@ -13,6 +13,7 @@ from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.identity import moving_schedules
 from rlgf.models import sharding
+from rlgf.outputs import require_folder
 from rlgf.run.build import Parts
 from rlgf.run.checkpoint import difference, latest_checkpoint, load_checkpoint, run_identity
 from rlgf.run.progress import Progress
@@ -45,23 +46,8 @@ def require_output(folder: Path, resume: bool) -> None:
         UserError: it cannot be written, or holds a run that is not to be gone on with, or cannot be.
     """
     if os.environ.get("RANK", "0") == "0":  # of several processes the main one writes, and speaks
-        require_writable(folder, "'output'")
+        require_folder(folder, "'output'")
         checkpoint_of(folder, resume)
-
-
-def require_writable(folder: Path, field: str) -> None:
-    """
-    Raises:
-        UserError: it is not a folder that can be made or written into.
-    """
-    try:
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        reason = "Not a directory" if not there.is_dir() else "Permission denied"
-        fits = there.is_dir() and os.access(there, os.W_OK)
-    except OSError as error:  # a name that is too long
-        reason, fits = str(error.strerror), False
-    if not fits:
-        raise UserError(f"the output folder {folder} cannot be written: {reason}; set another {field}.")
 
 
 def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progress) -> Progress:

@@ -194,6 +194,8 @@ def _assembled(
 ) -> Parts:
     policy, rollout, rows = models.policy, config.rollout, config.algorithm.rows
     # Before the first episode is paid for, not in the middle of the first update.
+    # A policy is measured without its guide too.
+    rows = rows if guide is not None else ()
     scorer = scoring_guide(guide, policy) if any(row.distills for row in rows) else None
     text_scorer = text_scoring_guide(guide) if any(row.reads_guide_scores for row in rows) else None
     critics = build_critics(config, models)

@@ -82,6 +82,13 @@ def load_start(config: Config, train: Sequence[Sample]) -> LanguageModel | None:
         ) from error
 
 
+def trained_policy(config: Config) -> Path | None:
+    """The policy that the recipe's own run has saved, where the recipe still names what that run began with."""
+    saved, model = config.folder / "policy", config.policy.model
+    names_a_saved_one = model is not None and (Path(model) / _FILE).is_file()
+    return saved if (saved / _FILE).is_file() and not names_a_saved_one else None
+
+
 def check_comparable(policy: LanguageModel, reference: LanguageModel) -> None:
     """
     Raises:

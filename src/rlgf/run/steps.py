@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from accelerate.tracking import GeneralTracker
@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from rlgf import distributed
 from rlgf.algorithms import Algorithm, Span
 from rlgf.config import Config
+from rlgf.errors import UserError, nearest
 from rlgf.evaluation.files import Evaluation
 from rlgf.guides import BudgetSpentError
 from rlgf.models import sharding
@@ -25,6 +26,13 @@ from rlgf.run.progress import Progress
 from rlgf.run.start import write_start
 from rlgf.run.update_metrics import Phases, describe
 from rlgf.types import Author, Experience, Rollout, Sample
+
+MEASURED: Mapping[str, Author] = {
+    "policy": Author.POLICY,
+    "guide": Author.GUIDE,
+    "reference": Author.REFERENCE,
+}
+"""The authors that are measured, by name."""
 
 
 class Steps:
@@ -139,8 +147,19 @@ class Steps:
         """One whole update, and its metrics."""
         return self.learn(self.assess(self.collect()))
 
-    def evaluate(self, author: Author = Author.POLICY, split: str = "test") -> Evaluation:
-        """Every metric of what an author writes for held-out prompts."""
+    def evaluate(self, author: Author | str = Author.POLICY, split: str = "test") -> Evaluation:
+        """Every metric of what an author writes for held-out prompts.
+
+        Args:
+            author: or its name, one of `MEASURED`.
+
+        Raises:
+            UserError: there is no such author, or no such split.
+        """
+        if isinstance(author, str):
+            if author not in MEASURED:
+                raise UserError(f"author '{author}' is not known: {nearest(author, MEASURED)}")
+            author = MEASURED[author]
         evaluation = self.config.evaluation
         count = evaluation.test_samples if split == "test" else evaluation.samples
         if author is Author.GUIDE:

@@ -1,6 +1,7 @@
 """Tasks: where prompts, references and columns come from."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rlgf.errors import UserError
@@ -27,6 +28,11 @@ def build_task(name: str, options: Mapping[str, Any]) -> Task:
     Raises:
         UserError: there is no such task, or an option is not known, is missing or does not fit.
     """
+    if name not in TASKS and Path(name).suffix in (".jsonl", ".json", ".csv", ".tsv", ".parquet"):
+        raise UserError(
+            f"task '{name}' is a file of data: set 'task: {{name: data, options: {{train: {name}}}}}', with files for "
+            "'validation' and 'test' too."
+        )
     factory = resolve(name, TASKS, "task")
     if not callable(factory):
         raise UserError(

@@ -13,7 +13,7 @@ from rlgf.errors import UserError, one_line
 from rlgf.tasks.base import LazySamples
 from rlgf.tasks.csvfiles import CsvFiles
 from rlgf.tasks.jsonfiles import JsonArray, JsonLines
-from rlgf.tasks.textfiles import opened
+from rlgf.tasks.textfiles import opened, require_there
 from rlgf.types import Sample
 
 Row = dict[str, Any]
@@ -81,8 +81,7 @@ def _parquet_rows(file: Path) -> TableRows:
     """
     import pyarrow.parquet
 
-    if not file.is_file():
-        raise UserError(f"{file} cannot be read: there is no such file.")
+    require_there(file)
     try:
         rows = pyarrow.parquet.read_metadata(file).num_rows
     except (OSError, ValueError) as error:  # pyarrow's own are of these kinds

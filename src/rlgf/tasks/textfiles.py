@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import re
 import shutil
 import tempfile
 import zlib
@@ -30,6 +31,23 @@ def known_encoding(name: str) -> str:
     return name
 
 
+def require_there(file: Path) -> None:
+    """
+    Raises:
+        UserError: it is no file.
+    """
+    if file.is_file():
+        return
+    # Of the slashes of an address that became a path one is left; a single letter is a drive.
+    if re.match(r"\w{2,}:/", str(file)):
+        address = str(file).replace(":/", "://", 1)
+        raise UserError(
+            f"{address} is an address, and files are read: download it, or name a data set of the hub as 'data'."
+        )
+    what = "it is a folder, so name a file in it" if file.is_dir() else "there is no such file"
+    raise UserError(f"{file} cannot be read: {what}.")
+
+
 def opened(file: Path, encoding: str = "utf-8") -> IO[bytes]:
     """A text file as UTF-8, which can be read from any place.
 
@@ -39,9 +57,7 @@ def opened(file: Path, encoding: str = "utf-8") -> IO[bytes]:
     Raises:
         UserError: there is no such file, it is not readable, or it is not in that encoding.
     """
-    if not file.is_file():
-        what = "it is a folder, so name a file in it" if file.is_dir() else "there is no such file"
-        raise UserError(f"{file} cannot be read: {what}.")
+    require_there(file)
     if file.suffix.lower() in _PACKED:
         raise UserError(f"{file} is packed: unpack it, or pack it with gzip.")
     try:

@@ -53,6 +53,16 @@ def test_a_step_reports_finite_numbers(algorithm: str) -> None:
         assert 0 < metrics["entropy"] < 2 * math.log(5)
 
 
+def test_a_coefficient_that_is_not_steered_is_the_one_of_the_row_that_runs(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, algorithm="grpo")
+    trainer.step()
+    other = trainer.row().changed(kl={"coefficient": 0.7})
+    experience = trainer.assess(trainer.collect(), other)
+    assert experience.kl_coefficient == 0.7
+    assert trainer.learn(experience, other)["kl_coefficient"] == 0.7
+    assert trainer.kl_coefficient(trainer.row()) == trainer.row().kl.coefficient
+
+
 def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, reward={"name": COUNTING})
     steps = [trainer.step() for _ in range(3)]

@@ -80,7 +80,8 @@ class Steps:
 
     def kl_coefficient(self, row: Algorithm) -> float:
         """The weight of a row's KL penalty in the current update."""
-        return self.progress.kl_coefficients.get(row.name, row.kl.coefficient)
+        steered = self.progress.kl_coefficients.get(row.name)
+        return row.kl.coefficient if row.kl.target is None or steered is None else steered
 
     def collect(self, samples: Sequence[Sample] | None = None, row: Algorithm | None = None) -> Rollout:
         """Episodes of the current update; of several processes each writes its share.

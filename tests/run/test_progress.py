@@ -106,3 +106,12 @@ def test_where_the_policy_wrote_nothing_its_kl_steers_nothing() -> None:
     changes = {"group_size": 4, "help": {"success": 2.0}, "kl": {"coefficient": 0.1, "target": 0.01}}
     trainer = build("hpt", changes=changes, rollout={"episodes": 8})
     assert [trainer.step()["kl_coefficient"] for _ in range(3)] == [0.1] * 3
+
+
+def test_the_kl_is_steered_also_where_no_reward_is_read() -> None:
+    changes = {"terms": {"kl": {}}, "kl": {"coefficient": 0.1, "target": 1e-6, "horizon": 1}}
+    trainer = build("opd", changes=changes)
+    told = [trainer.step() for _ in range(3)]
+    assert [one["kl_coefficient"] for one in told] == pytest.approx([0.1, 0.08, 0.096])
+    assert told[0]["kl"] == pytest.approx(0, abs=1e-9)
+    assert told[2]["kl"] > 1e-6

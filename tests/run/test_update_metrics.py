@@ -64,6 +64,13 @@ def test_the_guides_texts_are_compared_with_the_policys_own_under_the_start(tmp_
     assert "guide_cut" not in found, "it begins texts and finishes none"
 
 
+def test_no_coefficient_is_told_where_no_penalty_reads_it(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, algorithm="dpo")
+    found = describe(trainer.assess(trainer.collect()), trainer.row())
+    assert "kl_coefficient" not in found
+    assert found["kl"] == pytest.approx(0, abs=1e-9)
+
+
 def test_nothing_is_said_of_help_where_nobody_helps(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, algorithm="rloo")
     found = describe(trainer.assess(trainer.collect()), trainer.row())

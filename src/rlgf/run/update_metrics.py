@@ -19,29 +19,32 @@ from rlgf.rollout.rescored import gaps
 from rlgf.types import Author, Experience, Scored
 
 
-def mean_kl(scored: Scored) -> float:
-    """KL(policy || reference) in nats per token, over the policy's tokens; never negative."""
+def mean_kl(scored: Scored) -> float | None:
+    """KL(policy || reference) in nats per token, over the policy's tokens; never negative.
+
+    None where the policy wrote nothing, or the row does not read the reference.
+    """
     rollout = scored.rollout
-    assert scored.reference_logprobs is not None, "scored for rows with a reward"
     mask = rollout.written_by(Author.POLICY)
+    if scored.reference_logprobs is None or not mask.any():
+        return None
     estimate = kl_estimate(rollout.sampled_logprobs, scored.reference_logprobs)
-    return float(torch.where(mask, estimate, 0.0).sum() / mask.sum().clamp(min=1))
+    return float(torch.where(mask, estimate, 0.0).sum() / mask.sum())
 
 
 def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
     """What the episodes of an update looked like."""
     scored, rollout = experience.scored, experience.rollout
-    found = {
-        "response_tokens": float(rollout.authored.sum(dim=1).float().mean()),
-        "kl_coefficient": experience.kl_coefficient,
-    }
+    found = {"response_tokens": float(rollout.authored.sum(dim=1).float().mean())}
+    kl = mean_kl(scored)
+    found |= {} if kl is None else {"kl": kl}
+    found |= {} if row.kl_penalty is None else {"kl_coefficient": experience.kl_coefficient}
     if scored.rewards is not None:
         by_policy = rollout.written_by(Author.POLICY)
         read = read_by_any({n: t for n, t in row.terms.items() if not t.of_critic}, rollout, row)
         learned = read if experience.pairs is None else read[experience.pairs.flatten()]
         found |= {
             "reward": float(scored.rewards.mean()),
-            "kl": mean_kl(scored),
             "entropy": float(-(rollout.sampled_logprobs * by_policy).sum() / by_policy.sum().clamp(min=1)),
             "learned_tokens": float(learned.sum()),
             "guide_altered": float(rollout.altered.sum()),

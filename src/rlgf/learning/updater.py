@@ -86,6 +86,11 @@ class Updater:
         """What follows the policy, update by update."""
         return list(self.guide.moving) if isinstance(self.guide, FollowingGuide) else []
 
+    @property
+    def moved(self) -> list[Tensor]:
+        """Everything that an update moves."""
+        return [*self.trained, *self.following]
+
     def update(
         self,
         experience: Experience,

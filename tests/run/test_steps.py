@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from counting_rewards import COUNTING
+from torch import Tensor
 
 from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
@@ -61,6 +64,36 @@ def test_a_coefficient_that_is_not_steered_is_the_one_of_the_row_that_runs(tmp_p
     assert experience.kl_coefficient == 0.7
     assert trainer.learn(experience, other)["kl_coefficient"] == 0.7
     assert trainer.kl_coefficient(trainer.row()) == trainer.row().kl.coefficient
+
+
+def immodest(logprobs: Tensor, advantages: Tensor, mask: Tensor, normalizer: float) -> tuple[Tensor, Any]:
+    """A loss that reports under names that a run has for itself."""
+    names = ("reward", "kl", "entropy", "algorithm", "update_kl", "first_step_kl", "gradient_norm")
+    said = {name: torch.tensor(99.0) for name in (*names, "policy_loss", "value_loss", "mine")}
+    return -(logprobs * advantages * mask).sum() / normalizer, said
+
+
+def test_a_name_of_ours_stays_ours_whatever_a_loss_or_a_reward_reports() -> None:
+    def reward(completions: list[str], log_metric: Any, **others: Any) -> list[float]:
+        for name in ("reward", "policy_loss", "beside"):
+            log_metric(name, 77.0)
+        return [0.5] * len(completions)
+
+    trainer = build(
+        reward=reward,
+        changes={"terms": {"policy": {"loss": f"{__name__}:immodest"}}},
+        update={"max_update_kl": 1.0, "minibatch": 4, "epochs": 1},
+    )
+    metrics = trainer.step()
+    assert metrics["mine"] >= 99
+    assert metrics["beside"] == 77
+    assert metrics["algorithm"] == "ppo"
+    assert metrics["reward"] == 0.5
+    for name in ("kl", "entropy", "update_kl", "first_step_kl", "gradient_norm", "policy_loss", "value_loss"):
+        assert abs(float(metrics[name])) < 10, name
+    updater = trainer.parts.updater
+    step = updater.optimizer.state[next(iter(updater.policy.model.parameters()))]["step"]
+    assert int(step) == 4, "no number of another's ended the update"
 
 
 def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: Path) -> None:

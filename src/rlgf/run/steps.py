@@ -23,7 +23,7 @@ from rlgf.run.guide_usage import GuideUsage
 from rlgf.run.plan import Plan, plan_of
 from rlgf.run.progress import Progress
 from rlgf.run.start import write_start
-from rlgf.run.update_metrics import Phases, describe
+from rlgf.run.update_metrics import Phases, describe, logged_by_rewards
 from rlgf.types import Author, Experience, Rollout, Sample
 
 
@@ -228,9 +228,10 @@ class Steps:
             experience, row, sampled, phases.total, self.guide_usage.dump(), self.config
         )
         return {
+            **logged_by_rewards(experience.scored),
+            **losses,
             "algorithm": row.name,
             **describe(experience, row),
-            **losses,
             **progress.prompts.metrics(),
             "policy_tokens": progress.policy_tokens,
             "guide_tokens": progress.guide_tokens,

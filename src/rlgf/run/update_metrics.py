@@ -49,8 +49,6 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
             "learned_tokens": float(learned.sum()),
             "guide_altered": float(rollout.altered.sum()),
         }
-        for name, values in scored.logged.items():
-            found.setdefault(name, float(values.nanmean()))
         for term, values in scored.reward_terms.items():
             # Where a term applies to no text of the update there is nothing to say.
             if not values.isnan().all():
@@ -70,6 +68,11 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
                 experience.token_rewards, scored.values, rollout.authored, row.gamma
             )
     return found | _of_guide_texts(scored, row) | _of_guide_scores(scored) | _of_engine(experience)
+
+
+def logged_by_rewards(scored: Scored) -> dict[str, float]:
+    """What rewards were told to log; a name of ours stays ours, whoever else takes it."""
+    return {name: float(values.nanmean()) for name, values in scored.logged.items()}
 
 
 def _of_guide_scores(scored: Scored) -> dict[str, float]:

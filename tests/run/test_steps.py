@@ -14,6 +14,7 @@ from torch import Tensor
 
 from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
+from rlgf.models.samplers import BuiltinSampler
 from rlgf.types import Author
 from training_toys import ROWS, build, same
 
@@ -94,6 +95,23 @@ def test_a_name_of_ours_stays_ours_whatever_a_loss_or_a_reward_reports() -> None
     updater = trainer.parts.updater
     step = updater.optimizer.state[next(iter(updater.policy.model.parameters()))]["step"]
     assert int(step) == 4, "no number of another's ended the update"
+
+
+def test_weights_are_brought_where_the_policy_writes_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[None] = []
+    monkeypatch.setattr(BuiltinSampler, "follow", lambda self: sent.append(None), raising=False)
+    trainer = build("rloo", changes={"terms": {"references": {"loss": "nll", "on": "references"}}})
+    counts = []
+    for act in (
+        trainer.step,
+        trainer.evaluate,
+        lambda: trainer.evaluate(Author.GUIDE),
+        lambda: trainer.evaluate(Author.REFERENCE),
+    ):
+        act()
+        counts.append(len(sent))
+        sent.clear()
+    assert counts == [1, 1, 0, 0]
 
 
 def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from rlgf.config import Config
 from rlgf.evaluation.files import Evaluation
 from rlgf.guides import BudgetSpentError
 from rlgf.models import sharding
+from rlgf.models.samplers import bring_weights
 from rlgf.run.ahead import Ahead
 from rlgf.run.build import Parts
 from rlgf.run.checkpoint import save_policy
@@ -176,6 +177,7 @@ class Steps:
         given, places = (plan.samples, plan.places) if samples is None else (samples, None)
         mine = distributed.share(len(given))
         with sharding.whole(self.parts.policy.model):
+            bring_weights(self.parts.collector.sampler)
             return self.parts.collector.collect(
                 [given[number] for number in mine],
                 row,

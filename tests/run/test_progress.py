@@ -85,9 +85,10 @@ def test_a_run_within_a_budget_resumes_as_if_it_had_not_stopped(tmp_path: Path) 
     assert metrics(tmp_path / "run") == metrics(tmp_path / "straight")
 
 
-def test_tokens_of_a_guide_that_nobody_asks_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'training.guide_tokens' would never be reached, since 'ppo'"):
-        toy_trainer(tmp_path, algorithm="ppo", training={"guide_tokens": 10})
+@pytest.mark.parametrize("name", ["ppo", "distill", "opd", "opsd"])
+def test_tokens_of_a_guide_that_nobody_asks_for_texts_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"'training.guide_tokens' would never be reached, since '{name}'"):
+        toy_trainer(tmp_path, algorithm=name, training={"guide_tokens": 10})
 
 
 @pytest.mark.parametrize("bound", [{}, {"policy_tokens": 100 * EACH}])

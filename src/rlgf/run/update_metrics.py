@@ -136,20 +136,28 @@ def _of_guide_texts(scored: Scored, row: Algorithm) -> dict[str, float]:
     """What is wrong with what a guide wrote, where it wrote anything.
 
     Returns:
-        ``guide_blank``: of the texts that a guide was to begin, the share in which it wrote nothing. ``guide_cut``:
-        of those that it was to finish, the share without an end; neither of dialogues. ``guide_gap``: how many nats per token less probable
-        its texts are than the policy's own, both under the policy's start.
+        ``guide_blank``: of the texts that a guide was to begin, to finish or to write as examples, the share in which it
+        wrote nothing. ``guide_cut``: of those that it was to finish, the share without an end; neither of dialogues.
+        ``guide_gap``: how many nats per token less probable its texts are than the policy's own, both under the policy's
+        start.
     """
     rollout = scored.rollout
     by_guide, by_policy = (rollout.written_by(author) for author in (Author.GUIDE, Author.POLICY))
     wrote = by_guide.any(dim=1)
     found = {}
     texts = rollout.dialogues is None  # which end in many ways, and may begin without the guide after all
-    begins = texts and row.script.rollin is Author.GUIDE and row.help.length.by == "law"
-    if begins and rollout.help_limit is not None and (asked := rollout.help_limit > 0).any():
-        # Of a text that is only an end there is no part to begin with.
-        blank = ~wrote | (by_guide[:, 0] & rollout.finished & (rollout.lengths == 1))
+    asked = torch.zeros_like(wrote)
+    if row.script.rollout is Author.GUIDE:
+        asked = wrote | ~rollout.finished  # another's beginning may end the text
+    elif row.script.rollin is Author.GUIDE and row.help.length.by == "law" and rollout.help_limit is not None:
+        asked = rollout.help_limit > 0
+    if texts and asked.any():
+        # An end alone says nothing, and is nothing to begin with.
+        last = by_guide.gather(1, (rollout.lengths - 1)[:, None])[:, 0]
+        blank = by_guide.sum(dim=1) <= (last & rollout.finished)
         found["guide_blank"] = float(blank[asked].float().mean())
+    elif row.examples is Author.GUIDE and rollout.examples is not None:
+        found["guide_blank"] = sum(not text.strip() for text in rollout.examples) / len(rollout)
     if texts and row.script.rollout is Author.GUIDE and wrote.any():
         found["guide_cut"] = float((~rollout.finished)[wrote].float().mean())
     start = scored.reference_logprobs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
 from rlgf.models.samplers import BuiltinSampler
 from rlgf.types import Author
+from toys import sentence_of
 from training_toys import ROWS, build, same
 
 
@@ -112,6 +114,25 @@ def test_weights_are_brought_where_the_policy_writes_and_once(monkeypatch: pytes
         counts.append(len(sent))
         sent.clear()
     assert counts == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [
+        ("ppo", "a critic of the policy's texts"),
+        ("aggrevated", "a critic of the guide's texts"),
+        ("grpo", "a reward"),
+        ("opd", "a guide that scores texts"),
+        ("distill", "a guide with probabilities"),
+    ],
+)
+def test_a_row_that_needs_what_the_run_has_not_is_refused(name: str, lacks: str) -> None:
+    trainer = build("dagger")
+    trainer.parts = replace(trainer.parts, assessor=replace(trainer.parts.assessor, reward=None))
+    rollout = trainer.collect()
+    refusal = f"algorithm '{name}' needs {lacks}, which the run was set up without"
+    assert refusal in sentence_of(lambda: trainer.assess(rollout, ROWS[name]))
+    assert refusal in sentence_of(lambda: trainer.collect(row=ROWS[name]))
 
 
 def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from rlgf import distributed
 from rlgf.algorithms import Algorithm, Span
 from rlgf.config import Config
+from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.guides import BudgetSpentError
 from rlgf.models import sharding
@@ -26,6 +27,30 @@ from rlgf.run.progress import Progress
 from rlgf.run.start import write_start
 from rlgf.run.update_metrics import Phases, describe, logged_by_rewards
 from rlgf.types import Author, Experience, Rollout, Sample
+
+
+def require_parts(row: Algorithm | None, parts: Parts) -> None:
+    """
+    Args:
+        row: one given by hand; None for the run's own.
+
+    Raises:
+        UserError: it needs what the run, whose own algorithm does without, has not.
+    """
+    if row is None:
+        return
+    needs = {
+        f"a critic of the {row.critic}'s texts": row.critic not in (None, *parts.updater.critics),
+        "a reward": row.needs_reward and parts.assessor.reward is None,
+        "the policy's frozen start": row.needs_reference and parts.assessor.reference is None,
+        "a guide with probabilities": row.distills and parts.updater.guide is None,
+        "a guide that scores texts": row.reads_guide_scores and parts.assessor.guide is None,
+    }
+    for what in (what for what, lacking in needs.items() if lacking):
+        raise UserError(
+            f"algorithm '{row.name}' needs {what}, which the run was set up without: let the recipe's 'algorithm' be one "
+            "that needs it too, such as a mixture of both."
+        )
 
 
 class Steps:
@@ -90,7 +115,11 @@ class Steps:
         Args:
             samples: others than those of the update.
             row: another than that of the update.
+
+        Raises:
+            UserError: it needs what the run was set up without.
         """
+        require_parts(row, self.parts)
         with self._phases("collect"):
             self.parts.tell_rewards(self.progress.update, self.progress.samples)
             if samples is not None or row is not None:
@@ -106,7 +135,15 @@ class Steps:
         return rollout
 
     def assess(self, rollout: Rollout, row: Algorithm | None = None) -> Experience:
-        """Rewards, KL penalty, values and advantages, or pairs; of several processes all get those of all."""
+        """Rewards, KL penalty, values and advantages, or pairs; of several processes all get those of all.
+
+        Args:
+            row: another than that of the update.
+
+        Raises:
+            UserError: it needs what the run was set up without.
+        """
+        require_parts(row, self.parts)
         row = row or self.row()
         with self._phases("assess"):
             experience = self.parts.assessor.assess(rollout, row, self.kl_coefficient(row))

@@ -16,7 +16,7 @@ from torch import Tensor
 from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
 from rlgf.models.samplers import BuiltinSampler
-from rlgf.types import Author
+from rlgf.types import Author, take
 from toys import sentence_of
 from training_toys import ROWS, build, same
 
@@ -114,6 +114,16 @@ def test_weights_are_brought_where_the_policy_writes_and_once(monkeypatch: pytes
         counts.append(len(sent))
         sent.clear()
     assert counts == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["grpo", "ppo", "guided-dpo", "chord", "gail", "bread"])
+def test_an_update_of_which_no_episode_is_left_passes(name: str) -> None:
+    trainer = build(name)
+    policy = copy.deepcopy(trainer.parts.policy.model.state_dict())
+    metrics = trainer.learn(take(trainer.assess(trainer.collect()), torch.tensor([], dtype=torch.long)))
+    assert trainer.progress.update == 1
+    assert same(trainer.parts.policy.model.state_dict(), policy)
+    assert all(math.isfinite(value) for value in metrics.values() if not isinstance(value, str))
 
 
 @pytest.mark.parametrize(

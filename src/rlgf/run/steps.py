@@ -158,9 +158,11 @@ class Steps:
         """
         row = row or self.row()
         with self._phases("learn"):
-            references = None
-            if any(t.on is Span.REFERENCES and t.weight.at(self.done_share) for t in row.terms.values()):
-                samples = experience.rollout.samples
+            references, samples = None, experience.rollout.samples
+            on_references = any(
+                t.on is Span.REFERENCES and t.weight.at(self.done_share) for t in row.terms.values()
+            )
+            if samples and on_references:
                 references = self.parts.collector.answers(Author.REFERENCE, samples, self.progress.update)
             losses = self.parts.updater.update(
                 experience, row, self.progress.update, self.done_share, references

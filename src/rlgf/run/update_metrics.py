@@ -33,8 +33,10 @@ def mean_kl(scored: Scored) -> float | None:
 
 
 def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
-    """What the episodes of an update looked like."""
+    """What the episodes of an update looked like; nothing where a loop of the user's own has left none."""
     scored, rollout = experience.scored, experience.rollout
+    if not len(rollout):
+        return {}
     found = {"response_tokens": float(rollout.authored.sum(dim=1).float().mean())}
     kl = mean_kl(scored)
     found |= {} if kl is None else {"kl": kl}

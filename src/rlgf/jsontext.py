@@ -1,4 +1,4 @@
-"""JSON as every reader takes it."""
+"""JSON as every reader takes it, and texts as every file takes them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def to_json(value: Any, **options: Any) -> str:
         options: of `json.dumps`, such as ``indent``.
     """
     return json.dumps(_plain(value), allow_nan=False, default=str, **options)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text is all characters: half of a surrogate pair is none, and cannot be written to a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def whole_characters(text: str) -> str:

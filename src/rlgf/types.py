@@ -66,15 +66,6 @@ def columns_of(samples: Sequence[Sample]) -> dict[str, list[Any]]:
     return {name: [sample.columns.get(name) for sample in samples] for name in names}
 
 
-def is_unicode(text: str) -> bool:
-    """Whether a text is all characters: half of a surrogate pair is none, and cannot be written to a file."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 @dataclass(frozen=True)
 class Completion:
     """What an author wrote after a prefix.

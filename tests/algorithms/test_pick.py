@@ -151,6 +151,7 @@ def test_what_only_rows_have_is_changed_in_both_rows_of_a_mixture() -> None:
             "ppo",
             {"kl": {"coefficient": 0}},
         ),
+        ({"base": "ppo", "gamma": 0.9, "kl": {"target": 0.1}}, "dpo", {"gamma": 0.9}),
         ({"base": "ppo", "terms": {"value": {"weight": 30}}}, "d2lols", {"terms": {"value": {"weight": 30}}}),
         ({"base": "ppo", "terms": {"value": {"weight": 30}}}, "grpo", {}),
         ({"base": "ppo", "terms": {"policy": {"options": {"clip": 0.1}}}}, "grpo", {}),

@@ -46,6 +46,15 @@ def test_an_incoherent_row_is_refused_with_its_reason(changes: dict[str, Any], r
         algorithm_from(merged(ROW, changes))
 
 
+@pytest.mark.parametrize("base", ["dpo", "a-star-po", "opd", "bc"])
+def test_a_penalty_that_nothing_reads_is_not_steered(base: str) -> None:
+    steered = {"base": base, "kl": {"target": 0.1}}
+    with pytest.raises(ValidationError, match=r"'kl\.target' steers a penalty that nothing reads"):
+        algorithm_from(steered)
+    if base == "opd":
+        algorithm_from({**steered, "terms": {"kl": {}}})
+
+
 def test_a_policy_loss_that_weighs_by_an_advantage_needs_one() -> None:
     with pytest.raises(ValidationError, match="advantage"):
         algorithm_from({"name": "mine", "terms": {"policy": {"loss": "clipped_surrogate"}}})

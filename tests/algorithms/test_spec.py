@@ -85,6 +85,12 @@ def test_a_mixture_has_two_rows_and_goes_on_as_its_explorer_without_a_guide() ->
         found.name = "another"
 
 
+def test_rows_of_a_mixture_have_names_of_their_own() -> None:
+    other = PPO_PLUS_PLUS.changed(kl={"coefficient": 0.5})
+    with pytest.raises(ValidationError, match=r"both rows of the mixture are called 'ppo\+\+'"):
+        Mixture(name="own", imitate=other, explore=PPO_PLUS_PLUS, explore_prob=constant(1.0))
+
+
 def test_what_does_not_fit_together_is_no_algorithm() -> None:
     with pytest.raises(ValidationError, match="reads an advantage: set 'advantage'"):
         Algorithm(name="odd", terms={"policy_gradient": {}})

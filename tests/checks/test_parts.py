@@ -111,6 +111,14 @@ def test_an_engine_in_several_processes_is_one_sentence(monkeypatch: pytest.Monk
     assert list(checks.broken_parts(load_config(SOUND))) == []
 
 
+def test_every_row_has_a_prompt_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlgf.distributed.count", lambda: 3)
+    rows = {"name": "own", "imitate": "bc", "explore": {"base": "grpo", "group_size": 8}, "explore_prob": 0.1}
+    mixture = {"algorithm": rows, "rollout": {"episodes": 16}}
+    assert "an update of algorithm 'grpo' has 2 prompts for 3 processes: raise" in refusal(mixture)
+    assert list(checks.broken_parts(load_config(SOUND, mixture, {"rollout": {"episodes": 24}}))) == []
+
+
 def test_a_guide_in_fewer_bits_does_not_go_with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EngineConfig, "installed", True)
     letter_gpt(context=64).model.save_pretrained(tmp_path)

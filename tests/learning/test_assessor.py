@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from enumerated import POLICY, RESPONSES, draft, rollout_of
 from pairs_of_episodes import KL, row
 
 from resume_script import toy_trainer
+from rlgf.algorithms import Estimates, Estimator
 from rlgf.concatenation import concatenate
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
@@ -57,6 +59,21 @@ def test_a_reward_is_not_asked_for_behaviour_cloning() -> None:
 
     trainer = build("bc", reward=refuse)
     assert trainer.step()["policy_loss"] > trainer.step()["policy_loss"] > 0
+
+
+SPARE = Estimator(
+    lambda s: Estimates(torch.where(s.mask, s.rewards[:, None].double(), torch.nan)), returns=False
+)
+"""Says nothing of tokens that nobody wrote."""
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_an_estimator_may_say_anything_of_what_no_loss_reads(whiten: bool) -> None:
+    trainer = build("rloo", changes={"advantage": f"{__name__}:SPARE", "whiten": whiten})
+    experience = trainer.assess(trainer.collect())
+    assert not experience.rollout.response_mask.all()
+    assert experience.advantages.dtype == torch.float32
+    assert math.isfinite(trainer.learn(experience)["policy_loss"])
 
 
 def test_a_pair_loss_without_a_reference_model_is_refused() -> None:

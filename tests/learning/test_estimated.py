@@ -1,15 +1,19 @@
-"""Tokens of an environment are part of a state, and no step: estimates are those of the episode without them."""
+"""Tokens of an environment are part of a state, and no step: estimates are those of the episode without them. What an
+estimator of one's own returns is looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from rlgf.algorithms import ESTIMATORS, Estimates, Pairs, Signals
+from rlgf.algorithms import ESTIMATORS, Estimates, Estimator, Pairs, Signals
 from rlgf.learning.estimated import estimated
+from toys import sentence_of
 
 MASK = torch.tensor(
     [
@@ -65,6 +69,22 @@ def test_they_are_those_of_each_episode_without_them(signals: Signals, name: str
         if alone.returns is not None:
             assert found.returns is not None
             torch.testing.assert_close(found.returns[row][mask], alone.returns[row, :count])
+
+
+@pytest.mark.parametrize(
+    ("returned", "shown"),
+    [
+        (lambda s: s.rewards[:, None] * s.mask, "a tensor of (3, 8)"),
+        (lambda s: Estimates(s.rewards[:, None]), "a tensor of (3, 1)"),
+        (lambda s: None, "None"),
+    ],
+)
+def test_what_an_own_estimator_returns_is_looked_at(
+    signals: Signals, returned: Callable[[Signals], Any], shown: str
+) -> None:
+    said = sentence_of(lambda: estimated(Estimator(returned), signals))
+    assert f"the estimator of 'algorithm.advantage' returned {shown}: it must return Pairs, or Est" in said
+    assert "each a tensor of (3, 8), a number for each token." in said
 
 
 def test_pairs_are_of_whole_episodes(signals: Signals) -> None:

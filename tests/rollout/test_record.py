@@ -16,7 +16,7 @@ from visits import LIMIT, SUCCESS, begun, collect, longer_than
 from rlgf.algorithms import Help, RollinLength, algorithm_from
 from rlgf.algorithms.catalog import ADABACK, GHPO, LUFFY
 from rlgf.models.language_model import LanguageModel
-from rlgf.rollout.record import Attempt, PromptHistory, PromptRecord, left
+from rlgf.rollout.record import Attempt, PromptHistory, PromptRecord, left, succeeded
 from rlgf.run.progress import Progress
 from rlgf.types import Author, Sample, Scored
 from training_toys import build
@@ -34,6 +34,14 @@ def test_a_visit_adds_to_the_history() -> None:
     assert own == PromptHistory(4, 8, 4, 3.75, solved=True, rate=1.0, help=0.0)
     failed = own.after([Attempt(0.0)] * 2, help).after([Attempt(0.0)] * 2, help)
     assert failed == PromptHistory(6, 12, 4, 3.75, solved=True, failures=2, rate=0.0, help=0.0)
+
+
+def test_what_earns_just_enough_succeeds_in_the_record_as_in_the_group() -> None:
+    help, least = Help(success=0.9), torch.tensor([0.9, 0.89])
+    assert succeeded(least, help).tolist() == [True, False]
+    after = PromptHistory().after([Attempt(reward) for reward in least.tolist()], help)
+    assert after.successes == 1
+    assert after.solved
 
 
 def test_own_texts_that_were_dropped_count_as_the_rate() -> None:

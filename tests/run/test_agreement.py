@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from resuming import equal, state
 
 from resume_script import toy_trainer
 from rlgf.errors import UserError
-from rlgf.run.agreement import require_output
+from rlgf.run import agreement
+from rlgf.run.agreement import require_output, restore
+from rlgf.run.checkpoint import latest_checkpoint
 from rlgf.run.whole_folder import digests
+from rlgf.states import copied
 from rlgf.tasks.chats import Prompted
 from rlgf.types import Sample
 from toys import sentence_of
@@ -25,6 +30,30 @@ def test_a_run_whose_schedules_do_not_move_is_extended_to_what_a_longer_one_is(t
     extended = toy_trainer(tmp_path / "short", **steady)
     extended.train(resume=True)
     assert equal(state(extended), state(long))
+
+
+def test_a_process_without_the_checkpoint_gets_the_guide_that_follows_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {
+        "guide": {"self": "average", "decay": 0.5},
+        "algorithm": "opsd",
+        "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6, "max_hint_tokens": 14},
+        "evaluation": {"samples": 2, "test_samples": 2},
+    }
+    toy_trainer(tmp_path, **changes, training={"updates": 2}).train()
+    main, other = (toy_trainer(tmp_path, **changes) for _ in range(2))
+    checkpoint = latest_checkpoint(tmp_path / "checkpoints")
+    sent: list[Any] = []
+    monkeypatch.setattr(agreement.distributed, "from_main", lambda state: sent.append(copied(state)) or state)
+    restore(checkpoint, main.config, main.parts, main.progress)
+    monkeypatch.setattr(agreement.distributed, "from_main", lambda state: sent[0])
+    monkeypatch.setattr(agreement.distributed, "is_main", lambda: False)
+    monkeypatch.setattr(agreement.distributed, "gathered", lambda item: [checkpoint, checkpoint])
+    restore(None, other.config, other.parts, other.progress)
+    pairs = list(zip(main.parts.updater.moved, other.parts.updater.moved, strict=True))
+    assert len(pairs) > len(main.parts.updater.trained)
+    assert all(torch.equal(*pair) for pair in pairs)
 
 
 def test_a_longer_run_says_which_schedules_move(tmp_path: Path) -> None:

@@ -85,9 +85,10 @@ def test_a_run_within_a_budget_resumes_as_if_it_had_not_stopped(tmp_path: Path) 
     assert metrics(tmp_path / "run") == metrics(tmp_path / "straight")
 
 
-def test_tokens_of_a_guide_that_nobody_asks_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'training.guide_tokens' would never be reached, since 'ppo'"):
-        toy_trainer(tmp_path, algorithm="ppo", training={"guide_tokens": 10})
+@pytest.mark.parametrize("name", ["ppo", "distill", "opd", "opsd"])
+def test_tokens_of_a_guide_that_nobody_asks_for_texts_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"'training.guide_tokens' would never be reached, since '{name}'"):
+        toy_trainer(tmp_path, algorithm=name, training={"guide_tokens": 10})
 
 
 @pytest.mark.parametrize("bound", [{}, {"policy_tokens": 100 * EACH}])
@@ -106,3 +107,12 @@ def test_where_the_policy_wrote_nothing_its_kl_steers_nothing() -> None:
     changes = {"group_size": 4, "help": {"success": 2.0}, "kl": {"coefficient": 0.1, "target": 0.01}}
     trainer = build("hpt", changes=changes, rollout={"episodes": 8})
     assert [trainer.step()["kl_coefficient"] for _ in range(3)] == [0.1] * 3
+
+
+def test_the_kl_is_steered_also_where_no_reward_is_read() -> None:
+    changes = {"terms": {"kl": {}}, "kl": {"coefficient": 0.1, "target": 1e-6, "horizon": 1}}
+    trainer = build("opd", changes=changes)
+    told = [trainer.step() for _ in range(3)]
+    assert [one["kl_coefficient"] for one in told] == pytest.approx([0.1, 0.08, 0.096])
+    assert told[0]["kl"] == pytest.approx(0, abs=1e-9)
+    assert told[2]["kl"] > 1e-6

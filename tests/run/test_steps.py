@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from counting_rewards import COUNTING
+from torch import Tensor
 
 from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
 from rlgf.errors import UserError
-from rlgf.types import Author
+from rlgf.models.samplers import BuiltinSampler
+from rlgf.types import Author, take
+from toys import sentence_of
 from training_toys import ROWS, build, same
 
 
@@ -52,6 +58,92 @@ def test_a_step_reports_finite_numbers(algorithm: str) -> None:
         assert read == by_policy if exact else 0 < read <= int(episodes.lengths.sum())
         assert row.learned_reward or 0 <= metrics["reward"] <= 1
         assert 0 < metrics["entropy"] < 2 * math.log(5)
+
+
+def test_a_coefficient_that_is_not_steered_is_the_one_of_the_row_that_runs(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, algorithm="grpo")
+    trainer.step()
+    other = trainer.row().changed(kl={"coefficient": 0.7})
+    experience = trainer.assess(trainer.collect(), other)
+    assert experience.kl_coefficient == 0.7
+    assert trainer.learn(experience, other)["kl_coefficient"] == 0.7
+    assert trainer.kl_coefficient(trainer.row()) == trainer.row().kl.coefficient
+
+
+def immodest(logprobs: Tensor, advantages: Tensor, mask: Tensor, normalizer: float) -> tuple[Tensor, Any]:
+    """A loss that reports under names that a run has for itself."""
+    names = ("reward", "kl", "entropy", "algorithm", "update_kl", "first_step_kl", "gradient_norm")
+    said = {name: torch.tensor(99.0) for name in (*names, "policy_loss", "value_loss", "mine")}
+    return -(logprobs * advantages * mask).sum() / normalizer, said
+
+
+def test_a_name_of_ours_stays_ours_whatever_a_loss_or_a_reward_reports() -> None:
+    def reward(completions: list[str], log_metric: Any, **others: Any) -> list[float]:
+        for name in ("reward", "policy_loss", "beside"):
+            log_metric(name, 77.0)
+        return [0.5] * len(completions)
+
+    trainer = build(
+        reward=reward,
+        changes={"terms": {"policy": {"loss": f"{__name__}:immodest"}}},
+        update={"max_update_kl": 1.0, "minibatch": 4, "epochs": 1},
+    )
+    metrics = trainer.step()
+    assert metrics["mine"] >= 99
+    assert metrics["beside"] == 77
+    assert metrics["algorithm"] == "ppo"
+    assert metrics["reward"] == 0.5
+    for name in ("kl", "entropy", "update_kl", "first_step_kl", "gradient_norm", "policy_loss", "value_loss"):
+        assert abs(float(metrics[name])) < 10, name
+    updater = trainer.parts.updater
+    step = updater.optimizer.state[next(iter(updater.policy.model.parameters()))]["step"]
+    assert int(step) == 4, "no number of another's ended the update"
+
+
+def test_weights_are_brought_where_the_policy_writes_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[None] = []
+    monkeypatch.setattr(BuiltinSampler, "follow", lambda self: sent.append(None), raising=False)
+    trainer = build("rloo", changes={"terms": {"references": {"loss": "nll", "on": "references"}}})
+    counts = []
+    for act in (
+        trainer.step,
+        trainer.evaluate,
+        lambda: trainer.evaluate(Author.GUIDE),
+        lambda: trainer.evaluate(Author.REFERENCE),
+    ):
+        act()
+        counts.append(len(sent))
+        sent.clear()
+    assert counts == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["grpo", "ppo", "guided-dpo", "chord", "gail", "bread"])
+def test_an_update_of_which_no_episode_is_left_passes(name: str) -> None:
+    trainer = build(name)
+    policy = copy.deepcopy(trainer.parts.policy.model.state_dict())
+    metrics = trainer.learn(take(trainer.assess(trainer.collect()), torch.tensor([], dtype=torch.long)))
+    assert trainer.progress.update == 1
+    assert same(trainer.parts.policy.model.state_dict(), policy)
+    assert all(math.isfinite(value) for value in metrics.values() if not isinstance(value, str))
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [
+        ("ppo", "a critic of the policy's texts"),
+        ("aggrevated", "a critic of the guide's texts"),
+        ("grpo", "a reward"),
+        ("opd", "a guide that scores texts"),
+        ("distill", "a guide with probabilities"),
+    ],
+)
+def test_a_row_that_needs_what_the_run_has_not_is_refused(name: str, lacks: str) -> None:
+    trainer = build("dagger")
+    trainer.parts = replace(trainer.parts, assessor=replace(trainer.parts.assessor, reward=None))
+    rollout = trainer.collect()
+    refusal = f"algorithm '{name}' needs {lacks}, which the run was set up without"
+    assert refusal in sentence_of(lambda: trainer.assess(rollout, ROWS[name]))
+    assert refusal in sentence_of(lambda: trainer.collect(row=ROWS[name]))
 
 
 def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: Path) -> None:

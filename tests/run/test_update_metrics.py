@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hinted_texts import PLAIN
 
 from resume_script import toy_trainer
+from rlgf.guides.base import Completion, Request
 from rlgf.objectives.advantages import gae
 from rlgf.run.update_metrics import describe, mean_kl
 from rlgf.types import Author
@@ -70,6 +72,25 @@ def test_the_guides_texts_are_compared_with_the_policys_own_under_the_start(tmp_
     assert found["guide_gap"] == pytest.approx(sum(policy) / len(policy) - sum(guide) / len(guide), rel=1e-4)
     assert found["guide_blank"] == 0
     assert "guide_cut" not in found, "it begins texts and finishes none"
+
+
+@pytest.mark.parametrize("algorithm", ["ppo++", "luffy", "aggrevated", "dagger", "seq-kd", "gad"])
+@pytest.mark.parametrize("said", ["", "b"])
+def test_a_guide_that_writes_nothing_is_told_of(said: str, algorithm: str, tmp_path: Path) -> None:
+    class Guide:
+        def write(self, requests: Sequence[Request]) -> list[Completion]:
+            return [Completion(said, finished=True)] * len(requests)
+
+    changes = {"reward": {"name": "discriminator"}} if algorithm == "gad" else {}
+    trainer = toy_trainer(tmp_path, guide=Guide(), algorithm=algorithm, **changes)
+    assert trainer.step()["guide_blank"] == float(not said)
+
+
+def test_no_coefficient_is_told_where_no_penalty_reads_it(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, algorithm="dpo")
+    found = describe(trainer.assess(trainer.collect()), trainer.row())
+    assert "kl_coefficient" not in found
+    assert found["kl"] == pytest.approx(0, abs=1e-9)
 
 
 def test_nothing_is_said_of_help_where_nobody_helps(tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ def test_a_run_says_it_in_the_terminal_and_not_again_when_it_resumes(tmp_path: P
     [
         ("", "ppo++", Completion("aab", finished=True), True),
         ("guide-silent", "ppo++", Completion("", finished=True), True),
+        ("guide-silent", "seq-kd", Completion("", finished=True), True),
         ("", "aggrevated", Completion("aa", finished=True), True),
         ("guide-cut", "aggrevated", Completion("a" * 20, finished=False), True),
         ("reward-flat", "ppo", Completion("a", finished=True), False),

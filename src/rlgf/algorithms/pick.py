@@ -63,8 +63,8 @@ _OF_ROWS = Algorithm.model_fields.keys() - Mixture.model_fields.keys()
 def carried(old: Mapping[str, Any], base: str) -> dict[str, Any]:
     """What stays of a recipe's algorithm where a later recipe names another: what belongs to the task and its rewards.
 
-    That is the discount, the KL penalty, terms that the recipe added, and how much the value loss weighs, for an
-    algorithm that has one.
+    That is the discount, the KL penalty where it has a place, terms that the recipe added, and how much the value loss
+    weighs, for an algorithm that has one.
     """
     kept = {key: old[key] for key in ("gamma", "kl") if key in old}
     terms, before, after = old.get("terms"), _terms_of(old.get("base", "ppo")), _terms_of(base)
@@ -75,6 +75,9 @@ def carried(old: Mapping[str, Any], base: str) -> dict[str, Any]:
             if name not in before or (name == "value" and name in after)
         }
         kept |= {"terms": stays} if stays else {}
+    row = ALGORITHMS.get(base)
+    if row is not None and "terms" not in kept and all(one.kl_penalty is None for one in row.rows):
+        kept.pop("kl", None)
     return kept
 
 

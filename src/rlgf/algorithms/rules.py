@@ -268,6 +268,12 @@ def views_can_be_scored(row: Row) -> str | None:
     return None
 
 
+def a_steered_penalty_weighs(row: Row) -> str | None:
+    if row.kl.target is None or row.kl_penalty is not None:
+        return None
+    return "'kl.target' steers a penalty that nothing reads here: give 'terms' one with the loss 'kl', or set 'kl.target: null'"
+
+
 def examples_are_shown_to_a_reward_that_learns(row: Row) -> str | None:
     if row.examples is Author.REFERENCE:
         return None
@@ -296,6 +302,7 @@ RULES: tuple[Rule, ...] = (
     hints_have_readers,
     tiers_are_tried,
     views_can_be_scored,
+    a_steered_penalty_weighs,
     examples_are_shown_to_a_reward_that_learns,
     start_values_are_read,
     the_past_begins_texts,

@@ -88,6 +88,15 @@ class Mixture(Strict):
     equation: Annotated[str, FREE] = ""
     paper: Annotated[str, FREE] = ""
 
+    @model_validator(mode="after")
+    def _told_apart(self) -> Mixture:
+        # By its name the log says which row ran, and a run keeps the coefficient of its KL penalty.
+        if self.imitate.name == self.explore.name:
+            raise ValueError(
+                f"both rows of the mixture are called '{self.explore.name}': give one of them another 'name'"
+            )
+        return self
+
     @property
     def unguided(self) -> Algorithm | None:
         """What an update runs without a guide."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from rlgf import distributed
 from rlgf.checks.ahead import one_process_works_ahead
 from rlgf.checks.rule import Rule, engines, first
 from rlgf.environments.base import stop_of
@@ -35,6 +36,18 @@ def engines_run_the_guides(config: Sections) -> str | None:
 
 def engines_have_one_process(config: Sections) -> str | None:
     return first(sampler_rules.in_several_processes(engine) for _, engine in engines(config))
+
+
+def every_process_has_a_prompt(config: Sections) -> str | None:
+    processes = distributed.count()
+    for row in config.algorithm.rows:
+        count = config.rollout.prompts(row)
+        if count < processes:
+            return (
+                f"an update of algorithm '{row.name}' has {count} prompts for {processes} processes: raise 'rollout.episodes' "
+                "or start fewer."
+            )
+    return None
 
 
 def guides_hold_the_texts(config: Sections) -> str | None:
@@ -81,7 +94,7 @@ def guides_leave_the_end_of_a_turn(config: Sections) -> str | None:
 PART_RULES: Mapping[str, tuple[Rule, ...]] = {
     "policy": (the_policy_holds_the_texts, the_engine_runs_the_policy),
     "guide": (own_guides_can_write, guides_hold_the_texts, engines_run_the_guides),
-    "sampler": (engines_have_one_process, one_process_works_ahead),
+    "sampler": (engines_have_one_process, one_process_works_ahead, every_process_has_a_prompt),
     "reward": (rewards_can_be_called,),
     "environment": (the_environment_can_be_called, guides_leave_the_end_of_a_turn),
     "evaluation": (the_judge_can_be_called,),

@@ -198,11 +198,11 @@ def logged_names_differ(config: Sections) -> str | None:
 
 
 def tokens_of_a_guide_are_used(config: Sections) -> str | None:
-    if config.training.guide_tokens is None or any(row.needs_guide for row in config.algorithm.rows):
+    if config.training.guide_tokens is None or any(row.asks_for_texts for row in config.algorithm.rows):
         return None
     return (
         f"'training.guide_tokens' would never be reached, since '{config.algorithm.name}' asks no guide for texts: leave "
-        "it out, or choose an algorithm with a guide."
+        "it out, or choose an algorithm whose guide writes."
     )
 
 

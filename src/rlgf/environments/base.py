@@ -7,7 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from rlgf.calls import call
 from rlgf.errors import UserError
-from rlgf.types import Messages, Sample, is_unicode
+from rlgf.jsontext import is_unicode
+from rlgf.types import Messages, Sample
 
 
 @runtime_checkable

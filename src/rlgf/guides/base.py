@@ -12,9 +12,10 @@ from torch import Tensor
 
 from rlgf.chat import parted
 from rlgf.errors import UserError
+from rlgf.jsontext import is_unicode
 from rlgf.models.forward import Tokens
 from rlgf.objectives.alignment import Piece
-from rlgf.types import Completion, Messages, Sample, is_unicode
+from rlgf.types import Completion, Messages, Sample
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,8 @@ class Assessor:
             )
         weighing = {name: term for name, term in row.terms.items() if term.weighs_advantages}
         read = read_by_any(weighing, rollout, row)
-        advantages = found.advantages
+        # What no loss reads may be anything.
+        advantages = torch.where(read, found.advantages, 0.0)
         if row.whiten:
             share = rewarded_share(advantages, paid, read)
             advantages = (
@@ -150,10 +151,13 @@ class Assessor:
         if importance is not None and row.estimator.weighs:
             # After whitening, which would take a common factor out again.
             advantages = advantages * importance
-        if found.returns is not None and row.value_term is not None:
-            require_finite("the returns", found.returns, read_by(row.value_term, rollout, row))
+        returns = found.returns
+        if returns is not None and row.value_term is not None:
+            read = read_by(row.value_term, rollout, row)
+            require_finite("the returns", returns, read)
+            returns = torch.where(read, returns, 0.0)
         experience = replace(experience, token_rewards=token_rewards, gae_lambda=found.gae_lambda)
-        return replace(experience, advantages=advantages, returns=found.returns)
+        return replace(experience, advantages=advantages, returns=returns)
 
     def _importance(self, rollout: Rollout) -> Float[Tensor, "B T"] | None:
         if rollout.engine_logprobs is None or self.importance_bound is None:

@@ -1,4 +1,5 @@
-"""Advantages of episodes in which an environment wrote some tokens: these are part of a state, and no step."""
+"""What an estimator says of episodes: looked at, and in dialogues as if the environment's tokens were not there, which
+are part of a state and no step."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from rlgf.algorithms import Estimates, Estimator, Pairs, Signals
+from rlgf.errors import UserError
 
 
 def estimated(estimator: Estimator, signals: Signals) -> Estimates | Pairs:
@@ -18,19 +20,45 @@ def estimated(estimator: Estimator, signals: Signals) -> Estimates | Pairs:
 
     Args:
         signals: ``mask`` holds the tokens that authors chose.
+
+    Raises:
+        UserError: it is one of the user's own, and returned something else.
     """
     first = signals.mask.long().argsort(dim=1, descending=True, stable=True)
     back = first.argsort(dim=1)
     if bool((first[:, 1:] > first[:, :-1]).all()):
-        return estimator.estimate(signals)
+        return _checked(estimator.estimate(signals), signals)
 
     by_token: dict[str, Any] = {
         name: value.gather(1, first)
         for name, value in vars(signals).items()
         if isinstance(value, Tensor) and value.dim() > 1
     }
-    found = estimator.estimate(replace(signals, **by_token))
+    found = _checked(estimator.estimate(replace(signals, **by_token)), signals)
     if isinstance(found, Pairs):
         return found
     returns = None if found.returns is None else (found.returns.gather(1, back) * signals.mask)
     return replace(found, advantages=found.advantages.gather(1, back) * signals.mask, returns=returns)
+
+
+def _checked(found: Any, signals: Signals) -> Estimates | Pairs:
+    """
+    Raises:
+        UserError: it is neither pairs nor a number for each token.
+    """
+    if isinstance(found, Pairs):
+        return found
+    shape = signals.mask.shape
+    odd = [found]
+    if isinstance(found, Estimates):
+        told = [found.advantages, *([] if found.returns is None else [found.returns])]
+        odd = [one for one in told if not isinstance(one, Tensor) or one.shape != shape]
+    if odd:
+        shown = f"a tensor of {tuple(odd[0].shape)}" if isinstance(odd[0], Tensor) else f"{odd[0]!r:.60}"
+        raise UserError(
+            f"the estimator of 'algorithm.advantage' returned {shown}: it must return Pairs, or Estimates(advantages, "
+            f"returns), each a tensor of {tuple(shape)}, a number for each token."
+        )
+    estimates: Estimates = found
+    returns = None if estimates.returns is None else estimates.returns.detach().float()
+    return replace(estimates, advantages=estimates.advantages.detach().float(), returns=returns)

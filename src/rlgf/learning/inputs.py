@@ -66,7 +66,7 @@ class StepTerm:
         loss, reported = _checked_loss(found, self.term.loss, learns=bool(mask.any()))
         prefix = "" if self.name == "policy" else f"{self.name}_"
         logged = {f"{prefix}{key}": value.detach() for key, value in reported.items()}
-        return self.weight * loss, {f"{self.name}_loss": loss.detach(), **logged}
+        return self.weight * loss, {**logged, f"{self.name}_loss": loss.detach()}
 
 
 def _checked_loss(found: Any, name: str, *, learns: bool) -> tuple[Tensor, Mapping[str, Tensor]]:

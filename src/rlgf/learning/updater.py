@@ -40,6 +40,9 @@ OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Makes an optimizer of one group of parameters for the policy and one for each critic after it; the learning rates
 are set before each update."""
 
+_MEASURED = frozenset({"pairs", "update_kl", "first_step_kl", "gradient_norm"})
+"""What an update measures itself, beside the losses."""
+
 
 @dataclass
 class Updater:
@@ -91,6 +94,11 @@ class Updater:
     def following(self) -> list[Tensor]:
         """What follows the policy, update by update."""
         return list(self.guide.moving) if isinstance(self.guide, FollowingGuide) else []
+
+    @property
+    def moved(self) -> list[Tensor]:
+        """Everything that an update moves."""
+        return [*self.trained, *self.following]
 
     def update(
         self,
@@ -280,10 +288,13 @@ def _summed(
 ) -> Tensor:
     """The sum of terms over one micro-batch, each over the tokens that it reads."""
     loss = torch.zeros((), device=inputs.mask.device)
+    # A name of ours stays ours.
+    taken = _MEASURED | {f"{name}_loss" for name in row.terms}
     for term in terms:
         mask = read_by(term.term, rollout, row)[:, : inputs.mask.shape[1]].to(inputs.mask.device)
         summand, found = term(inputs, mask)
-        _accumulate(metrics, found)
+        own = f"{term.name}_loss"
+        _accumulate(metrics, {name: v for name, v in found.items() if name == own or name not in taken})
         loss = loss + summand
     return loss
 

@@ -51,7 +51,7 @@ SECTIONS: Mapping[str, Sequence[Chart]] = {
             "Nats per token than the policy's own, both under the policy's start.",
         ),
         Chart("Guide's texts without an end", ("guide_cut",), "Share of those that it was to finish."),
-        Chart("Guide's texts without a word", ("guide_blank",), "Share of those that it began."),
+        Chart("Guide's texts without a word", ("guide_blank",), "Share of those that it was to write."),
         Chart("Hints cut", ("hint_cut",), "Share of hints for which their prompt had no room, or not all."),
         Chart(
             "Prompts solved", ("prompts_solved",), "Share of prompts that a text without help ever solved."

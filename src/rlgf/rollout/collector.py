@@ -13,7 +13,7 @@ from rlgf.algorithms.needs import lacking
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.samplers import Sampler, bring_weights
+from rlgf.models.samplers import Sampler
 from rlgf.rollout.assembly import assemble
 from rlgf.rollout.branching import branch_values
 from rlgf.rollout.candidates import Rewards
@@ -74,7 +74,8 @@ class Collector(EpisodeWriter):
     ) -> Rollout:
         """One rollout: the row's ``group_size`` of episodes for each sample, as it says who writes what.
 
-        The result is a function of the arguments, the seed and the authors alone.
+        The result is a function of the arguments, the seed and the authors alone. Whoever lets the policy write by a
+        sampler elsewhere brings it the weights first (`bring_weights`), in all processes.
 
         Args:
             update: number of the update; another number draws other episodes.
@@ -90,7 +91,6 @@ class Collector(EpisodeWriter):
                 wrote with other weights than the policy's.
         """
         _require(row, samples, set(self.writers))
-        bring_weights(self.sampler)
         numbers = range(len(samples)) if numbers is None else numbers
         drafts = self._drafts(samples, update, numbers)
         for draft, place in zip(drafts, index or (), strict=index is not None):

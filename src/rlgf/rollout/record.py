@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from rlgf.algorithms import Algorithm, Help
 from rlgf.types import Author, Scored
@@ -75,8 +77,7 @@ class PromptHistory(NamedTuple):
         Args:
             own_rate: the share of successes among texts without help that were looked at first and not all kept.
         """
-        assert help.success is not None, "kept where it says what a success is"
-        won = [one.reward >= help.success for one in attempts]
+        won: list[bool] = succeeded(torch.tensor([one.reward for one in attempts]), help).tolist()
         alone = [success for success, one in zip(won, attempts, strict=True) if not one.help]
         if own_rate is None and alone:
             own_rate = sum(alone) / len(alone)
@@ -185,7 +186,7 @@ class PromptRecord:
             own = first[group] if first[group] >= 0 else None
             rows[places[group]] = history.after(texts, row.help, own)
         if row.script.rollin is Author.PAST:
-            for group, past in sorted(_successes(scored, row.help.success).items()):
+            for group, past in sorted(_successes(scored, row.help).items()):
                 rows[places[group]] = rows[places[group]]._replace(past=past)
         return PromptRecord(rows)
 
@@ -208,14 +209,20 @@ class PromptRecord:
         }
 
 
-def _successes(scored: Scored, success: float) -> dict[int, PastText]:
+def succeeded(rewards: Float[Tensor, "B"], help: Help) -> Bool[Tensor, "B"]:
+    """Which texts earned `help.success` or more, both in single precision: a reward of 0.9 is a little less than 0.9."""
+    assert help.success is not None, "asked where it says what a success is"
+    return rewards.float() >= torch.tensor(help.success, dtype=torch.float32)
+
+
+def _successes(scored: Scored, help: Help) -> dict[int, PastText]:
     """Of each group with some, the success that the policy wrote alone and was surest of, by its mean log-probability."""
     rollout, rewards = scored.rollout, scored.rewards
     assert rewards is not None, "counted where texts are paid"
     alone = (rollout.written_by(Author.POLICY) | ~rollout.response_mask).all(dim=1) & ~rollout.hinted
     sure = rollout.sampled_logprobs.double().sum(dim=1) / rollout.lengths.clamp(min=1)
     found: dict[int, int] = {}
-    for place in (alone & (rewards >= success)).nonzero().flatten().tolist():
+    for place in (alone & succeeded(rewards, help)).nonzero().flatten().tolist():
         group = int(rollout.group[place])
         if group not in found or sure[place] > sure[found[group]]:
             found[group] = place

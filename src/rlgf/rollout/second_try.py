@@ -12,6 +12,7 @@ from rlgf.rollout.assembly import assemble
 from rlgf.rollout.candidates import Rewards
 from rlgf.rollout.episodes import EpisodeWriter
 from rlgf.rollout.help import positions
+from rlgf.rollout.record import succeeded
 from rlgf.rollout.writers import Draft
 
 
@@ -142,10 +143,8 @@ class SecondTry:
 
     def _won(self, episodes: Sequence[Draft], groups: Sequence[int]) -> list[bool]:
         """Which texts succeed."""
-        success = self.row.help.success
-        assert success is not None, "said where there is a gate"
         if not episodes:
             return []
         finished = assemble(episodes, groups, self.writer.policy, self.row.script)
-        won: list[bool] = (self.rewards(finished) >= success).tolist()
+        won: list[bool] = succeeded(self.rewards(finished), self.row.help).tolist()
         return won

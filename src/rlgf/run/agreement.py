@@ -71,20 +71,20 @@ def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progre
     elif found is not None:
         reward = read_reward(checkpoint) if checkpoint is not None else None
         state = distributed.from_main(
-            (asdict(progress), updater.trained, updater.optimizer.state_dict(), reward)
+            (asdict(progress), updater.moved, updater.optimizer.state_dict(), reward)
         )
         if not distributed.is_main():
             told, weights, optimizer, reward = state
             progress = Progress.of(told)
             with torch.no_grad():
-                for parameter, weight in zip(updater.trained, weights, strict=True):
-                    parameter.copy_(weight)
+                for tensor, weight in zip(updater.moved, weights, strict=True):
+                    tensor.copy_(weight)
             updater.optimizer.load_state_dict(optimizer)
             assessor.load_state_dict(own_reward(reward))
     if not sharding.wanted():
         distributed.same(
             "weights",
-            lambda: digest([parts.policy.model.state_dict(), updater.trained])[:16],
+            lambda: digest([parts.policy.model.state_dict(), updater.moved])[:16],
             "give each process the same files under 'policy.model'",
         )
     if progress.update == 0:

@@ -23,7 +23,7 @@ class Progress:
     samples: int = 0
     """Samples of the training data that these have used."""
     kl_coefficients: dict[str, float] = field(default_factory=dict)
-    """The coefficient of the KL penalty of each row that has run, by the row's name."""
+    """The coefficient of the KL penalty of each row that has run and steers it to a target, by the row's name."""
     policy_tokens: int = 0
     """Tokens that the policy sampled in training, also for texts that were dropped."""
     guide_tokens: int = 0
@@ -63,11 +63,9 @@ class Progress:
             sampled: tokens of each author, of all processes.
             seconds: that it took.
         """
-        coefficients = self.kl_coefficients
-        # Where the policy wrote nothing its KL is not known.
-        if row.needs_reward and experience.scored.rollout.written_by(Author.POLICY).any():
-            next_one = row.kl.next(experience.kl_coefficient, mean_kl(experience.scored))
-            coefficients = {**coefficients, row.name: next_one}
+        coefficients, kl = self.kl_coefficients, mean_kl(experience.scored)
+        if row.kl.target is not None and kl is not None:
+            coefficients = {**coefficients, row.name: row.kl.next(experience.kl_coefficient, kl)}
         update = self.update + 1
         after = replace(
             self,

@@ -64,7 +64,7 @@ class Saver:
         self._undo = None
         distributed.same(
             "weights",
-            lambda: digest([p for p in self._parts.updater.trained if not sharding.is_sharded(p)])[:16],
+            lambda: digest([p for p in self._parts.updater.moved if not sharding.is_sharded(p)])[:16],
             f"something on one machine computes otherwise; the checkpoint of update {self._saved} stays",
         )
         reward = joint_reward(copied(self._parts.assessor.state_dict()))

@@ -16,6 +16,7 @@ from rlgf.errors import UserError, nearest
 from rlgf.evaluation.files import Evaluation
 from rlgf.guides import BudgetSpentError
 from rlgf.models import sharding
+from rlgf.models.samplers import bring_weights
 from rlgf.run.ahead import Ahead
 from rlgf.run.build import Parts
 from rlgf.run.checkpoint import save_policy
@@ -24,7 +25,7 @@ from rlgf.run.guide_usage import GuideUsage
 from rlgf.run.plan import Plan, plan_of
 from rlgf.run.progress import Progress
 from rlgf.run.start import write_start
-from rlgf.run.update_metrics import Phases, describe
+from rlgf.run.update_metrics import Phases, describe, logged_by_rewards
 from rlgf.types import Author, Experience, Rollout, Sample
 
 MEASURED: Mapping[str, Author] = {
@@ -33,6 +34,30 @@ MEASURED: Mapping[str, Author] = {
     "reference": Author.REFERENCE,
 }
 """The authors that are measured, by name."""
+
+
+def require_parts(row: Algorithm | None, parts: Parts) -> None:
+    """
+    Args:
+        row: one given by hand; None for the run's own.
+
+    Raises:
+        UserError: it needs what the run, whose own algorithm does without, has not.
+    """
+    if row is None:
+        return
+    needs = {
+        f"a critic of the {row.critic}'s texts": row.critic not in (None, *parts.updater.critics),
+        "a reward": row.needs_reward and parts.assessor.reward is None,
+        "the policy's frozen start": row.needs_reference and parts.assessor.reference is None,
+        "a guide with probabilities": row.distills and parts.updater.guide is None,
+        "a guide that scores texts": row.reads_guide_scores and parts.assessor.guide is None,
+    }
+    for what in (what for what, lacking in needs.items() if lacking):
+        raise UserError(
+            f"algorithm '{row.name}' needs {what}, which the run was set up without: let the recipe's 'algorithm' be one "
+            "that needs it too, such as a mixture of both."
+        )
 
 
 class Steps:
@@ -88,7 +113,8 @@ class Steps:
 
     def kl_coefficient(self, row: Algorithm) -> float:
         """The weight of a row's KL penalty in the current update."""
-        return self.progress.kl_coefficients.get(row.name, row.kl.coefficient)
+        steered = self.progress.kl_coefficients.get(row.name)
+        return row.kl.coefficient if row.kl.target is None or steered is None else steered
 
     def collect(self, samples: Sequence[Sample] | None = None, row: Algorithm | None = None) -> Rollout:
         """Episodes of the current update; of several processes each writes its share.
@@ -96,7 +122,11 @@ class Steps:
         Args:
             samples: others than those of the update.
             row: another than that of the update.
+
+        Raises:
+            UserError: it needs what the run was set up without.
         """
+        require_parts(row, self.parts)
         with self._phases("collect"):
             self.parts.tell_rewards(self.progress.update, self.progress.samples)
             if samples is not None or row is not None:
@@ -112,7 +142,15 @@ class Steps:
         return rollout
 
     def assess(self, rollout: Rollout, row: Algorithm | None = None) -> Experience:
-        """Rewards, KL penalty, values and advantages, or pairs; of several processes all get those of all."""
+        """Rewards, KL penalty, values and advantages, or pairs; of several processes all get those of all.
+
+        Args:
+            row: another than that of the update.
+
+        Raises:
+            UserError: it needs what the run was set up without.
+        """
+        require_parts(row, self.parts)
         row = row or self.row()
         with self._phases("assess"):
             experience = self.parts.assessor.assess(rollout, row, self.kl_coefficient(row))
@@ -127,9 +165,11 @@ class Steps:
         """
         row = row or self.row()
         with self._phases("learn"):
-            references = None
-            if any(t.on is Span.REFERENCES and t.weight.at(self.done_share) for t in row.terms.values()):
-                samples = experience.rollout.samples
+            references, samples = None, experience.rollout.samples
+            on_references = any(
+                t.on is Span.REFERENCES and t.weight.at(self.done_share) for t in row.terms.values()
+            )
+            if samples and on_references:
                 references = self.parts.collector.answers(Author.REFERENCE, samples, self.progress.update)
             losses = self.parts.updater.update(
                 experience, row, self.progress.update, self.done_share, references
@@ -194,6 +234,7 @@ class Steps:
         given, places = (plan.samples, plan.places) if samples is None else (samples, None)
         mine = distributed.share(len(given))
         with sharding.whole(self.parts.policy.model):
+            bring_weights(self.parts.collector.sampler)
             return self.parts.collector.collect(
                 [given[number] for number in mine],
                 row,
@@ -246,9 +287,10 @@ class Steps:
             experience, row, sampled, phases.total, self.guide_usage.dump(), self.config
         )
         return {
+            **logged_by_rewards(experience.scored),
+            **losses,
             "algorithm": row.name,
             **describe(experience, row),
-            **losses,
             **progress.prompts.metrics(),
             "policy_tokens": progress.policy_tokens,
             "guide_tokens": progress.guide_tokens,

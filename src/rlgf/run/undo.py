@@ -36,7 +36,7 @@ class Undo:
         """Learning begins: copy what it is about to change; None where the copy would crowd the memory, and
         there is no way back."""
         if updater is not None:
-            self._kept = copied(updater.trained + updater.following), copied(updater.optimizer.state_dict())
+            self._kept = copied(updater.moved), copied(updater.optimizer.state_dict())
         self._learning = True
 
     @property
@@ -48,7 +48,7 @@ class Undo:
         if self._kept is not None:
             weights, optimizer = self._kept
             with torch.no_grad():
-                for tensor, weight in zip(updater.trained + updater.following, weights, strict=True):
+                for tensor, weight in zip(updater.moved, weights, strict=True):
                     tensor.copy_(weight)
                     tensor.grad = None
             updater.optimizer.load_state_dict(optimizer)

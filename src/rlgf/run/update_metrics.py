@@ -19,35 +19,38 @@ from rlgf.rollout.rescored import gaps
 from rlgf.types import Author, Experience, Rollout, Scored
 
 
-def mean_kl(scored: Scored) -> float:
-    """KL(policy || reference) in nats per token, over the policy's tokens; never negative."""
+def mean_kl(scored: Scored) -> float | None:
+    """KL(policy || reference) in nats per token, over the policy's tokens; never negative.
+
+    None where the policy wrote nothing, or the row does not read the reference.
+    """
     rollout = scored.rollout
-    assert scored.reference_logprobs is not None, "scored for rows with a reward"
     mask = rollout.written_by(Author.POLICY)
+    if scored.reference_logprobs is None or not mask.any():
+        return None
     estimate = kl_estimate(rollout.sampled_logprobs, scored.reference_logprobs)
-    return float(torch.where(mask, estimate, 0.0).sum() / mask.sum().clamp(min=1))
+    return float(torch.where(mask, estimate, 0.0).sum() / mask.sum())
 
 
 def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
-    """What the episodes of an update looked like."""
+    """What the episodes of an update looked like; nothing where a loop of the user's own has left none."""
     scored, rollout = experience.scored, experience.rollout
-    found = {
-        "response_tokens": float(rollout.authored.sum(dim=1).float().mean()),
-        "kl_coefficient": experience.kl_coefficient,
-    }
+    if not len(rollout):
+        return {}
+    found = {"response_tokens": float(rollout.authored.sum(dim=1).float().mean())}
+    kl = mean_kl(scored)
+    found |= {} if kl is None else {"kl": kl}
+    found |= {} if row.kl_penalty is None else {"kl_coefficient": experience.kl_coefficient}
     if scored.rewards is not None:
         by_policy = rollout.written_by(Author.POLICY)
         read = read_by_any({n: t for n, t in row.terms.items() if not t.of_critic}, rollout, row)
         learned = read if experience.pairs is None else read[experience.pairs.flatten()]
         found |= {
             "reward": float(scored.rewards.mean()),
-            "kl": mean_kl(scored),
             "entropy": float(-(rollout.sampled_logprobs * by_policy).sum() / by_policy.sum().clamp(min=1)),
             "learned_tokens": float(learned.sum()),
             "guide_altered": float(rollout.altered.sum()),
         }
-        for name, values in scored.logged.items():
-            found.setdefault(name, float(values.nanmean()))
         for term, values in scored.reward_terms.items():
             # Where a term applies to no text of the update there is nothing to say.
             if not values.isnan().all():
@@ -66,6 +69,11 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
             found["gae_lambda"] = experience.gae_lambda
     found |= _of_hints(rollout)
     return found | _of_guide_texts(scored, row) | _of_guide_scores(scored) | _of_engine(experience)
+
+
+def logged_by_rewards(scored: Scored) -> dict[str, float]:
+    """What rewards were told to log; a name of ours stays ours, whoever else takes it."""
+    return {name: float(values.nanmean()) for name, values in scored.logged.items()}
 
 
 def _of_guide_scores(scored: Scored) -> dict[str, float]:
@@ -137,20 +145,28 @@ def _of_guide_texts(scored: Scored, row: Algorithm) -> dict[str, float]:
     """What is wrong with what a guide wrote, where it wrote anything.
 
     Returns:
-        ``guide_blank``: of the texts that a guide was to begin, the share in which it wrote nothing. ``guide_cut``:
-        of those that it was to finish, the share without an end; neither of dialogues. ``guide_gap``: how many nats per token less probable
-        its texts are than the policy's own, both under the policy's start.
+        ``guide_blank``: of the texts that a guide was to begin, to finish or to write as examples, the share in which it
+        wrote nothing. ``guide_cut``: of those that it was to finish, the share without an end; neither of dialogues.
+        ``guide_gap``: how many nats per token less probable its texts are than the policy's own, both under the policy's
+        start.
     """
     rollout = scored.rollout
     by_guide, by_policy = (rollout.written_by(author) for author in (Author.GUIDE, Author.POLICY))
     wrote = by_guide.any(dim=1)
     found = {}
     texts = rollout.dialogues is None  # which end in many ways, and may begin without the guide after all
-    begins = texts and row.script.rollin is Author.GUIDE and row.help.length.by == "law"
-    if begins and rollout.help_limit is not None and (asked := rollout.help_limit > 0).any():
-        # Of a text that is only an end there is no part to begin with.
-        blank = ~wrote | (by_guide[:, 0] & rollout.finished & (rollout.lengths == 1))
+    asked = torch.zeros_like(wrote)
+    if row.script.rollout is Author.GUIDE:
+        asked = wrote | ~rollout.finished  # another's beginning may end the text
+    elif row.script.rollin is Author.GUIDE and row.help.length.by == "law" and rollout.help_limit is not None:
+        asked = rollout.help_limit > 0
+    if texts and asked.any():
+        # An end alone says nothing, and is nothing to begin with.
+        last = by_guide.gather(1, (rollout.lengths - 1)[:, None])[:, 0]
+        blank = by_guide.sum(dim=1) <= (last & rollout.finished)
         found["guide_blank"] = float(blank[asked].float().mean())
+    elif row.examples is Author.GUIDE and rollout.examples is not None:
+        found["guide_blank"] = sum(not text.strip() for text in rollout.examples) / len(rollout)
     if texts and row.script.rollout is Author.GUIDE and wrote.any():
         found["guide_cut"] = float((~rollout.finished)[wrote].float().mean())
     start = scored.reference_logprobs

@@ -169,7 +169,7 @@ def guide_silent(history: History) -> str | None:
     if answers >= 20 and empty >= 0.2 * answers:
         said = f"{empty / answers:.0%} of the guide's last {answers:.0f} answers had no text"
     elif len(blank) == _SHORT and min(blank) >= 0.2:
-        said = f"In each of the last {_SHORT} updates at least {min(blank):.0%} of the guide's beginnings had no text"
+        said = f"In each of the last {_SHORT} updates at least {min(blank):.0%} of the texts that the guide was to write had no text"
     else:
         return None
     return f"{said}: read its answers, and look at its prompt, its limit of tokens, and whether it thinks or refuses."

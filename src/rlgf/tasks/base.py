@@ -12,8 +12,9 @@ from typing import Any, Protocol, overload, runtime_checkable
 from pydantic import ValidationError
 
 from rlgf.errors import UserError, misfit, nearest
+from rlgf.jsontext import is_unicode
 from rlgf.registry import resolve
-from rlgf.types import Message, Sample, is_unicode
+from rlgf.types import Message, Sample
 
 SPLITS = ("train", "validation", "test")
 

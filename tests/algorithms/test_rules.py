@@ -135,21 +135,6 @@ def test_a_rollin_loss_that_cannot_work_is_refused(changes: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"terms": {"distill": None, "nll": {}}}, "no term learns from the guide's probabilities"),
-        ({"script": {"rollout": "guide"}}, "set 'script.rollout: policy'"),
-        ({"base": "grpo", "help": {"probability": 1.0, "success": 0.5, "gate": {}}}, "none is written again"),
-    ],
-)
-def test_a_hint_that_no_guide_could_use_is_refused(changes: dict[str, Any], message: str) -> None:
-    script = {"hint": {"author": "reference", "reader": "guide"}, **changes.pop("script", {})}
-    terms = {"distill": {"loss": "distillation"}, **changes.pop("terms", {})}
-    with pytest.raises(ValidationError, match=message):
-        algorithm_from({"base": "opsd", **changes, "script": script, "terms": terms})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
         ({"base": "luffy", "help": {"probability": 0.5}}, "no 'help.probability'; or 'help.members: null'"),
         ({"base": "luffy", "help": {"shared": True}}, "'help.shared: false'"),
         ({"base": "grpo", "help": {"members": 1}}, "'script.rollin' must name who writes it"),

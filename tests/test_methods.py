@@ -18,7 +18,7 @@ from rlgf.recipe import read_source
 PAGE = ROOT / "docs/methods.md"
 MEASURED = {
     name: json.loads((ROOT / f"results/{name}.json").read_text(encoding="utf-8"))
-    for name in ("methods", "hints")
+    for name in ("methods", "hints", "warm")
 }
 """The tables of a comparison: of methods at equal tokens of the policy, then of the guide."""
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
@@ -89,8 +89,9 @@ def test_a_figure_is_that_of_the_table(section: Section) -> None:
         r"^- Measured: ([^(]*)\(\[results\]\(../results/(\w+).md", "\n".join(section.lines), re.MULTILINE
     )
     for name, rows in MEASURED.items():
+        scored = "judge" if "judge" in rows[0] else "reward"
         figures = [
-            f"{row['reward']:.3f} ± {row['reward half-width']:.3f}"
+            f"{row[scored]:.3f} ± {row[f'{scored} half-width']:.3f}"
             for row in rows
             if row["who"] == section.name
         ]

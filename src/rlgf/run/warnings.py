@@ -116,6 +116,17 @@ def critic_blind(history: History) -> str | None:
     )
 
 
+def discriminator_blind(history: History) -> str | None:
+    """The reward that learns has never told the texts apart, so that what it pays is noise."""
+    losses = history.series("discriminator_loss")
+    if len(losses) < PATIENCE or min(losses) < math.log(2) - 0.01:
+        return None
+    return (
+        f"In {len(losses)} updates the discriminator has not told the policy's texts from the given ones, so what it pays is "
+        "noise: raise its option 'learning_rate' or 'epochs'."
+    )
+
+
 def ratio_off(history: History) -> str | None:
     """Before the first step of an update the policy is not the one that wrote the texts."""
     gone = history.series("first_step_kl")
@@ -257,6 +268,7 @@ CHECKS: Mapping[str, Check] = {
     "length-drifting": length_drifting,
     "groups-alike": groups_alike,
     "critic-blind": critic_blind,
+    "discriminator-blind": discriminator_blind,
     "guide-silent": guide_silent,
     "guide-cut": guide_cut,
     "hint-cut": hint_cut,

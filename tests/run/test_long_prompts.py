@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
+import pytest
 from rich.console import Console
 
 from rlgf.models.text import Codec
@@ -30,8 +32,19 @@ def test_the_longest_prompt_is_told() -> None:
     assert long_prompts(samples * 100, CODEC, 4) == f"128 of the first 256 prompts of 'train' {said}"
 
 
-def test_a_run_says_at_its_start_that_prompts_are_cut(tmp_path: Path) -> None:
+class Opened:
+    """Texts to go on with."""
+
+    continues_texts = True
+
+    def load(self, split: str) -> list[Sample]:
+        return [Sample("abcabc"), Sample("a")]
+
+
+@pytest.mark.parametrize("task", [None, Opened()])
+def test_a_run_says_at_its_start_that_prompts_are_cut(task: Opened | None, tmp_path: Path) -> None:
     heard = io.StringIO()
+    given: dict[str, Any] = {"task": task} if task else {"train": [{"prompt": "abcabc"}, {"prompt": "a"}]}
     Trainer(
         {
             "algorithm": "rloo",
@@ -42,7 +55,8 @@ def test_a_run_says_at_its_start_that_prompts_are_cut(tmp_path: Path) -> None:
         },
         display=Display(Console(file=heard, width=200)),
         policy=letter_gpt(),
-        train=[{"prompt": "abcabc"}, {"prompt": "a"}],
         reward=share_of_a,
+        **given,
     ).train()
-    assert "1 of the 2 prompts of 'train' are over 4 tokens and lose their beginning" in heard.getvalue()
+    said = "1 of the 2 prompts of 'train' are over 4 tokens and lose their beginning"
+    assert (said in heard.getvalue()) == (task is None)

@@ -66,7 +66,10 @@ def _cut_prompts(found: Checked) -> Iterator[str]:
     assert found.task is not None, "loaded, or this would not be told"
     try:
         template = policy_template(config, None)
-        train = PromptedTask(found.task, lambda: template).load("train")
+        task = PromptedTask(found.task, lambda: template)
+        if task.continues_texts:
+            return
+        train = task.load("train")
     except UserError:  # no tokenizer is there, or its template takes no chats
         return
     assert template.tokenizer is not None, "of a model that is there"

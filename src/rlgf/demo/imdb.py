@@ -15,7 +15,7 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -42,6 +42,7 @@ class ImdbTask(Strict):
     or, where that is not installed, from the hub.
     """
 
+    continues_texts: ClassVar[bool] = True
     prompt_words: int = Field(default=48, ge=0)
     """0 makes the prompt empty and the whole review the reference: for training a language model."""
     label: Literal["positive", "negative"] | None = None

@@ -38,6 +38,8 @@ def long_prompts(samples: Sequence[Sample], codec: Codec, limit: int, *, ends: b
 
 def cut_prompts(parts: Parts, config: Config) -> list[str]:
     """`long_prompts` of a run, as no sentence or one."""
+    if parts.task.continues_texts:
+        return []
     ends = is_encoder_decoder(parts.policy.model)
     said = long_prompts(parts.train, parts.policy.codec, config.rollout.max_prompt_tokens, ends=ends)
     return [] if said is None else [said]

@@ -38,6 +38,11 @@ class PromptedTask:
                 samples[number]
         return samples
 
+    @property
+    def continues_texts(self) -> bool:
+        """Whether the task says that its prompts are texts to go on with, of which the end is enough."""
+        return getattr(self._task, "continues_texts", False)
+
     @cached_property
     def template(self) -> ChatTemplate:
         return self._template()

@@ -77,7 +77,7 @@ def row_options(columns: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     """What a row says to the chat template of its prompt, in the column 'chat_template_kwargs'.
 
     Raises:
-        UserError: it is no mapping.
+        UserError: it is not a mapping.
     """
     given = columns.get(OPTIONS) or {}
     if not isinstance(given, Mapping):

@@ -142,7 +142,7 @@ def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
 
 
 def _listed(given: Any, words: Sequence[str]) -> str:
-    """What is right in place of something that is no list, where one of some words or of any is wanted."""
+    """The right form where a list was wanted and something else was given: of any words, or of some known ones."""
     if not isinstance(given, str):
         return "it must be a list, such as [], which is empty"
     word = given if given in words or not words else words[0]
@@ -197,7 +197,7 @@ def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dic
         folder: where the name of a packaged recipe is looked for first (`rlgf.packaged.find_recipe`).
 
     Raises:
-        UserError: there is no such recipe, or it is no YAML.
+        UserError: there is no such recipe, or it is not YAML.
     """
     if isinstance(source, Mapping):
         return dict(source)

@@ -67,7 +67,9 @@ def test_an_evaluation_asks_nobody_whom_it_does_not_measure(
         ["guide=null", "algorithm=distill"],
     ):
         rlgf("eval", monkeypatch, *guided, "--author", "policy")
-        assert "before training: policy.model=run/policy is" in " ".join(capsys.readouterr().out.split())
+        assert "before training; for the trained one set policy.model=run/policy." in " ".join(
+            capsys.readouterr().out.split()
+        )
     (trained / "texts").mkdir()
     (trained / "texts" / "policy.jsonl").touch()
     for changes, said in (

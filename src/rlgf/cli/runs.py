@@ -95,7 +95,7 @@ def evaluate(
     trained = trained_policy(config) if "policy" in rows else None
     if trained is not None:
         trainer.display.note(
-            f"This is the policy before training: policy.model={trained} is what the run made."
+            f"This is the policy before training; for the trained one set policy.model={trained}."
         )
 
 

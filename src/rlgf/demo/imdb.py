@@ -52,7 +52,7 @@ class ImdbTask(Strict):
         """The samples of 'train', 'validation' or 'test', always in the same order.
 
         Raises:
-            UserError: there is no such split, or the reviews are not to be had.
+            UserError: there is no such split, or the reviews cannot be loaded.
         """
         check_split(split, "imdb")
         shortest = self.prompt_words + _MIN_REFERENCE_WORDS if self.prompt_words else 0
@@ -75,7 +75,7 @@ def labelled_reviews(split: str) -> tuple[Review, ...]:
             (trains the held-out judge).
 
     Raises:
-        UserError: there is no such split, or the reviews are not to be had.
+        UserError: there is no such split, or the reviews cannot be loaded.
     """
     splits = _splits()
     if split not in splits:

@@ -36,7 +36,7 @@ class ReviewVerdictsTask(Strict):
         """The samples of 'train', 'validation' or 'test', always in the same order.
 
         Raises:
-            UserError: there is no such split, or the reviews are not to be had.
+            UserError: there is no such split, or the reviews cannot be loaded.
         """
         check_split(split, "review-verdicts")
         return self._verdicts(split)
@@ -53,7 +53,7 @@ class ReviewVerdictsTask(Strict):
             Records with ``prompt``, ``chosen`` and ``rejected``, always the same ones.
 
         Raises:
-            UserError: there is no such split, or the reviews are not to be had.
+            UserError: there is no such split, or the reviews cannot be loaded.
         """
         samples = self._verdicts(split)
         by_label = {
@@ -87,7 +87,7 @@ def write_verdict_pairs(folder: Path) -> dict[str, int]:
         How many pairs each file holds.
 
     Raises:
-        UserError: the reviews are not to be had, or the folder cannot be written or holds such files already.
+        UserError: the reviews cannot be loaded, or the folder cannot be written or holds such files already.
     """
     counts, splits = {}, ("train", "validation", "test", "reward", "judge")
     require_folder(folder, "folder")

@@ -107,7 +107,7 @@ def places(tokens: Sequence[str], text: str) -> list[tuple[int, int, int, int]] 
 def _number(value: Any) -> float:
     """
     Raises:
-        NoScoresError: it is no log-probability.
+        NoScoresError: it is not a log-probability.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not value <= _ROUNDING:
         raise NoScoresError(f"gives {value!r} as a log-probability, which must be a number of at most 0")

@@ -132,7 +132,7 @@ def _parsed(text: str, place: str) -> Any:
     """A JSON document without halves of surrogate pairs.
 
     Raises:
-        UserError: it is no JSON.
+        UserError: it is not JSON.
     """
     try:
         value = json.loads(text)

@@ -34,7 +34,7 @@ def known_encoding(name: str) -> str:
 def require_there(file: Path) -> None:
     """
     Raises:
-        UserError: it is no file.
+        UserError: it is not a file.
     """
     if file.is_file():
         return

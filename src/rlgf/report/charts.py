@@ -16,10 +16,10 @@ Point = TypeVar("Point")
 
 @dataclass(frozen=True)
 class Chart:
-    """Metrics of one picture."""
+    """The metric of one picture."""
 
     title: str
-    metrics: tuple[str, ...]
+    metric: str
     says: str = ""
     """How to read it."""
 
@@ -27,84 +27,72 @@ class Chart:
 SECTIONS: Mapping[str, Sequence[Chart]] = {
     "Reward": (
         Chart(
-            "Validation reward", ("validation/reward",), "Of texts for held-out prompts, by the policy alone."
+            "Validation reward", "validation/reward", "Of texts for held-out prompts, by the policy alone."
         ),
         Chart(
-            "Judge",
-            ("validation/judge",),
-            "The same texts by another scorer: it should rise with the reward.",
+            "Judge", "validation/judge", "The same texts by another scorer: it should rise with the reward."
         ),
-        Chart("Training reward", ("reward",), "Of each update's episodes, texts with help among them."),
+        Chart("Training reward", "reward", "Of each update's episodes, texts with help among them."),
     ),
     "Help": (
         Chart(
-            "Reward with help",
-            ("reward_helped",),
-            "Of episodes that another than the policy wrote a part of.",
+            "Reward with help", "reward_helped", "Of episodes that another than the policy wrote a part of."
         ),
-        Chart("Reward without help", ("reward_alone",), "Of episodes that the policy wrote alone."),
-        Chart("Share with help", ("helped",)),
-        Chart("Length of help", ("help_tokens",), "Tokens by others in each episode that has any."),
+        Chart("Reward without help", "reward_alone", "Of episodes that the policy wrote alone."),
+        Chart("Share with help", "helped"),
+        Chart("Length of help", "help_tokens", "Tokens by others in each episode that has any."),
         Chart(
             "Guide's texts, less probable by",
-            ("guide_gap",),
+            "guide_gap",
             "Nats per token than the policy's own, both under the policy's start.",
         ),
-        Chart("Guide's texts without an end", ("guide_cut",), "Share of those that it was to finish."),
-        Chart("Guide's texts without a word", ("guide_blank",), "Share of those that it was to write."),
-        Chart("Hints cut", ("hint_cut",), "Share of hints for which their prompt had no room, or not all."),
-        Chart(
-            "Prompts solved", ("prompts_solved",), "Share of prompts that a text without help ever solved."
-        ),
+        Chart("Guide's texts without an end", "guide_cut", "Share of those that it was to finish."),
+        Chart("Guide's texts without a word", "guide_blank", "Share of those that it was to write."),
+        Chart("Hints cut", "hint_cut", "Share of hints for which their prompt had no room, or not all."),
+        Chart("Prompts solved", "prompts_solved", "Share of prompts that a text without help ever solved."),
         Chart(
             "Prompts stuck",
-            ("prompts_stuck",),
+            "prompts_stuck",
             "Share of prompts whose last visit had no success, with help or without.",
         ),
         Chart(
             "Help that sufficed",
-            ("prompts_help",),
+            "prompts_help",
             "Share of its author's text that began what last succeeded, a mean over prompts.",
         ),
     ),
     "Learning": (
-        Chart("KL to the start", ("kl",), "Nats per token, over the policy's tokens."),
-        Chart("Entropy", ("entropy",), "Nats per token. Towards 0 the policy always writes the same."),
-        Chart("Response length", ("response_tokens",), "Tokens, the end of the text included."),
+        Chart("KL to the start", "kl", "Nats per token, over the policy's tokens."),
+        Chart("Entropy", "entropy", "Nats per token. Towards 0 the policy always writes the same."),
+        Chart("Response length", "response_tokens", "Tokens, the end of the text included."),
+        Chart("Clip fraction", "clip_fraction", "Share of tokens whose ratio is outside of the clip range."),
         Chart(
-            "Clip fraction", ("clip_fraction",), "Share of tokens whose ratio is outside of the clip range."
+            "Explained variance", "explained_variance", "Of the returns, by the critic: 1 is all, 0 is none."
         ),
-        Chart(
-            "Explained variance",
-            ("explained_variance",),
-            "Of the returns, by the critic: 1 is all, 0 is none.",
-        ),
-        Chart(
-            "KL of an update", ("update_kl",), "Nats per token between the policy before and after a step."
-        ),
+        Chart("KL of an update", "update_kl", "Nats per token between the policy before and after a step."),
         Chart(
             "KL at the first step",
-            ("first_step_kl",),
+            "first_step_kl",
             "The same before an update's first step: 0 but for rounding.",
         ),
-        Chart("Gradient norm", ("gradient_norm",), "Of the policy, before clipping."),
-        Chart("Policy loss", ("policy_loss",)),
-        Chart("Value loss", ("value_loss",)),
-        Chart("KL coefficient", ("kl_coefficient",)),
+        Chart("Gradient norm", "gradient_norm", "Of the policy, before clipping."),
+        Chart("Policy loss", "policy_loss"),
+        Chart("Value loss", "value_loss"),
+        Chart("KL coefficient", "kl_coefficient"),
     ),
     "Guide": (
-        Chart("Answers asked for", ("guide_calls",), "Per update."),
-        Chart("Answers from the cache", ("guide_cached",), "Per update."),
-        Chart("Cost", ("guide_cost",), "Per update, in the currency of the recipe's prices."),
-        Chart("Tokens of answers", ("guide_completion_tokens",), "Per update."),
-        Chart("Waiting", ("guide_waited_seconds",), "Seconds that training stood still for answers."),
-        Chart("Overlap", ("guide_overlap",), "Share of the guide's time that training did not wait for."),
+        Chart("Answers asked for", "guide_calls", "Per update."),
+        Chart("Answers from the cache", "guide_cached", "Per update."),
+        Chart("Cost", "guide_cost", "Per update, in the currency of the recipe's prices."),
+        Chart("Tokens of answers", "guide_completion_tokens", "Per update."),
+        Chart("Waiting", "guide_waited_seconds", "Seconds that training stood still for answers."),
+        Chart("Overlap", "guide_overlap", "Share of the guide's time that training did not wait for."),
     ),
     "Time": (
-        Chart("Writing", ("seconds_collect",), "Seconds of an update."),
-        Chart("Scoring", ("seconds_assess",), "Seconds of an update."),
-        Chart("Learning", ("seconds_learn",), "Seconds of an update."),
-        Chart("Tokens per second", ("tokens_per_second",), "Response tokens over the whole update."),
+        Chart("Writing", "seconds_collect", "Seconds of an update."),
+        Chart("Scoring", "seconds_assess", "Seconds of an update."),
+        Chart("Learning", "seconds_learn", "Seconds of an update."),
+        Chart("Tokens per second", "tokens_per_second", "Response tokens over the whole update."),
     ),
 }
 FEWEST = 3
@@ -118,13 +106,13 @@ def sections(groups: Sequence[Group], step: int = 1) -> list[dict[str, Any]]:
     Args:
         step: of how many points of a curve one is kept, besides the last.
     """
-    drawn = {name for charts in SECTIONS.values() for chart in charts for name in chart.metrics}
+    drawn = {chart.metric for charts in SECTIONS.values() for chart in charts}
     found = [
         {"title": title, "charts": [*_drawn(charts, groups, step)], "rest": False}
         for title, charts in SECTIONS.items()
     ]
     others = [
-        Chart(visible(name), (name,)) for name in _names(groups) if name not in drawn and name not in _NEVER
+        Chart(visible(name), name) for name in _names(groups) if name not in drawn and name not in _NEVER
     ]
     found.append({"title": "All other metrics", "charts": [*_drawn(others, groups, step)], "rest": True})
     return [section for section in found if section["charts"]]
@@ -191,12 +179,11 @@ def _drawn(charts: Sequence[Chart], groups: Sequence[Group], step: int) -> Itera
     for chart in charts:
         curves = []
         for number, group in enumerate(groups):
-            for metric in chart.metrics:
-                found = curve(group, metric, step)
-                if found is not None:
-                    curves.append({"group": number, **found})
+            found = curve(group, chart.metric, step)
+            if found is not None:
+                curves.append({"group": number, **found})
         if curves:
-            yield {"title": chart.title, "metric": chart.metrics[0], "says": chart.says, "curves": curves}
+            yield {"title": chart.title, "metric": chart.metric, "says": chart.says, "curves": curves}
 
 
 def _every(points: Sequence[Point], step: int) -> list[Point]:

@@ -85,9 +85,10 @@ class Trainer(Steps):
                 ``torch.optim.SGD``. A learning rate that it sets takes the place of the recipe's default.
             scheduler: makes a scheduler of the optimizer's learning rates, as ``functools.partial`` does of
                 ``transformers.get_linear_schedule_with_warmup``; it is stepped once after each update.
-            trackers: further ones than the recipe names.
             callbacks: told of the events of `train`, as by the trainer of `transformers`; their ``args`` have the
-                usual fields of `TrainingArguments` and the sections of the configuration. `should_training_stop`, `should_save` and `should_evaluate` are honoured.
+                usual fields of `TrainingArguments` and the sections of the configuration. `should_training_stop`,
+                `should_save` and `should_evaluate` are honoured.
+            trackers: further ones than the recipe names.
             evaluates: for `evaluate` alone; a policy that a run saved is then compared with that run's start.
             others: there are none; what TRL calls otherwise is told.
 

@@ -21,11 +21,9 @@ from rlgf.guides import (
     ReplayGuideConfig,
     Request,
     build_guide,
-    guide_models,
-    http_configs,
     scoring_guide,
 )
-from rlgf.guides.config import KINDS, fit_for, kind_of, kinds, own_guides
+from rlgf.guides.config import KINDS, fit_for, kind_of, kinds, members
 from rlgf.guides.itself import SelfGuideConfig
 from rlgf.guides.oracle import OracleGuideConfig
 from toys import FavouringGuide, letter_gpt
@@ -80,9 +78,10 @@ def test_any_kind_of_guide_can_take_the_place_of_any_other(old: str, new: str) -
 
 def test_members_are_told_by_where_they_run() -> None:
     ensemble = read({"guides": {"one": {"model": "x"}, "two": URL, "three": OWN}})
-    assert [member.model for member in guide_models(ensemble)] == ["x"]
-    assert [member.url for member in http_configs(ensemble)] == [URL["url"]]
-    assert [member.name for member in own_guides(ensemble)] == [OWN["name"]]
+    assert [member.model for member in members(ensemble, LocalGuideConfig)] == ["x"]
+    assert [member.url for member in members(ensemble, HTTPGuideConfig)] == [URL["url"]]
+    assert [member.name for member in members(ensemble, OwnGuideConfig)] == [OWN["name"]]
+    assert members(None, OwnGuideConfig) == []
 
 
 def test_a_guide_is_built_from_its_section(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rlgf import distributed
 from rlgf.checks.rule import Rule, engines
-from rlgf.guides.config import http_configs
+from rlgf.guides.config import members
+from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.itself import SelfGuideConfig
 from rlgf.sections import Sections
 from rlgf.types import Author
@@ -62,13 +63,13 @@ def the_guide_stays_ahead(config: Sections) -> str | None:
     guide = config.guide
     if not config.training.async_steps or guide is None:
         return None
-    if any(server.budget.then == "unguided" for server in http_configs(guide)):
+    if any(server.budget.then == "unguided" for server in members(guide, HTTPGuideConfig)):
         return (
             "'guide.budget.then: unguided' goes on without the guide from one update to the next, and "
             f"'training.async_steps' has asked it ahead: set 'then: stop', {_REMEDY}."
         )
     writes = any(Author.GUIDE in {*row.script.authors, row.examples} for row in config.algorithm.rows)
-    itself = any(isinstance(one, SelfGuideConfig) for one in guide.members)
+    itself = members(guide, SelfGuideConfig)
     if writes and itself and config.policy.lora is not None:
         return (
             "with 'policy.lora' the guide 'self' is the model in training with its adapter off, and "

@@ -12,8 +12,10 @@ from rlgf.checks.ahead import one_process_works_ahead
 from rlgf.checks.rule import Rule, engines, first
 from rlgf.environments.base import stop_of
 from rlgf.environments.build import named_environment
-from rlgf.guides.config import guide_models, http_configs, own_guides
-from rlgf.guides.own import own_guide
+from rlgf.guides.config import members
+from rlgf.guides.http_config import HTTPGuideConfig
+from rlgf.guides.local import LocalGuideConfig
+from rlgf.guides.own import OwnGuideConfig, own_guide
 from rlgf.models.loading import ModelConfig, context_length, context_of, load_model_config
 from rlgf.models.samplers import rules as sampler_rules
 from rlgf.models.scratch import ScratchConfig
@@ -30,7 +32,7 @@ def the_engine_runs_the_policy(config: Sections) -> str | None:
 
 
 def engines_run_the_guides(config: Sections) -> str | None:
-    models = guide_models(config.guide) if config.guide is not None else []
+    models = members(config.guide, LocalGuideConfig)
     return first(sampler_rules.cannot_run(model.sampler, model) for model in models)
 
 
@@ -51,12 +53,12 @@ def every_process_has_a_prompt(config: Sections) -> str | None:
 
 
 def guides_hold_the_texts(config: Sections) -> str | None:
-    models = guide_models(config.guide) if config.guide is not None else []
+    models = members(config.guide, LocalGuideConfig)
     return first(_too_short("guide", model, config) for model in models)
 
 
 def own_guides_can_write(config: Sections) -> str | None:
-    for one in own_guides(config.guide) if config.guide is not None else []:
+    for one in members(config.guide, OwnGuideConfig):
         own_guide(one)
     return None
 
@@ -82,7 +84,7 @@ def guides_leave_the_end_of_a_turn(config: Sections) -> str | None:
     if config.environment is None or config.environment.name is None or config.guide is None:
         return None
     end = stop_of(named_environment(config.environment.name, config.environment.options))
-    for stop in (stop for one in http_configs(config.guide) for stop in one.stop):
+    for stop in (stop for one in members(config.guide, HTTPGuideConfig) for stop in one.stop):
         if end and (stop in end or end in stop):
             return (
                 f"'guide.stop' has {stop!r}, and a turn ends after {end!r}: servers leave out what they stop at, so no turn "

@@ -1,10 +1,11 @@
-"""The kind of a rule, and two things that rules of several kinds need."""
+"""What a rule is, and two helpers that rules of several kinds share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from rlgf.guides.config import guide_models
+from rlgf.guides.config import members
+from rlgf.guides.local import LocalGuideConfig
 from rlgf.models.samplers import EngineConfig
 from rlgf.sections import Sections
 
@@ -19,5 +20,5 @@ def first(sentences: Iterable[str | None]) -> str | None:
 def engines(config: Sections) -> Iterator[tuple[str, EngineConfig]]:
     """Every engine that writes, by the section that says so."""
     yield "sampler", config.sampler
-    for guide in guide_models(config.guide) if config.guide is not None else []:
+    for guide in members(config.guide, LocalGuideConfig):
         yield "guide.sampler", guide.sampler

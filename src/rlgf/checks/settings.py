@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from rlgf.checks.ahead import AHEAD_RULES
 from rlgf.checks.dialogues import DIALOGUE_RULES, an_environment_has_a_name
 from rlgf.checks.rule import Rule, engines, first
-from rlgf.guides.config import follows_policy, guide_models, http_configs
+from rlgf.guides.config import follows_policy, members
 from rlgf.guides.ensemble import EnsembleConfig
 from rlgf.guides.http_config import HTTPGuideConfig
+from rlgf.guides.local import LocalGuideConfig
 from rlgf.guides.settings import GuideSettings
 from rlgf.models.samplers import rules as sampler_rules
 from rlgf.sections import Sections
@@ -86,7 +87,7 @@ def the_guide_scores_texts(config: Sections) -> str | None:
 
 def a_guide_is_steered_only_to_write(config: Sections) -> str | None:
     guide = _scoring(config)
-    if guide is None or not any(model.steered for model in guide_models(guide)):
+    if guide is None or not any(model.steered for model in members(guide, LocalGuideConfig)):
         return None
     return (
         f"algorithm '{config.algorithm.name}' reads the guide's probabilities of the policy's own prompt and text, and "
@@ -216,7 +217,7 @@ def difficulty_is_known(config: Sections) -> str | None:
 
 
 def something_is_left_without_the_guide(config: Sections) -> str | None:
-    for server in http_configs(config.guide) if config.guide is not None else []:
+    for server in members(config.guide, HTTPGuideConfig):
         if server.budget.then == "unguided" and config.algorithm.unguided is None:
             return (
                 f"'guide.budget.then: unguided' does not fit algorithm '{config.algorithm.name}': without its "

@@ -12,21 +12,14 @@ from rlgf.guides.base import (
     TextScoringGuide,
     Usage,
 )
-from rlgf.guides.config import (
-    GuideConfig,
-    build_guide,
-    guide_models,
-    http_configs,
-    scoring_guide,
-    text_scoring_guide,
-)
+from rlgf.guides.config import GuideConfig, build_guide, scoring_guide, text_scoring_guide
 from rlgf.guides.ensemble import EnsembleConfig, EnsembleGuide
 from rlgf.guides.http import HTTPGuide
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig, guide_template
 from rlgf.guides.own import OwnGuideConfig
 from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
-from rlgf.guides.settings import GuideKind, GuideSettings
+from rlgf.guides.settings import GuideSettings
 from rlgf.objectives.alignment import Piece
 
 __all__ = [
@@ -36,7 +29,6 @@ __all__ = [
     "EnsembleGuide",
     "Guide",
     "GuideConfig",
-    "GuideKind",
     "GuideSettings",
     "HTTPGuide",
     "HTTPGuideConfig",
@@ -54,9 +46,7 @@ __all__ = [
     "TextScoringGuide",
     "Usage",
     "build_guide",
-    "guide_models",
     "guide_template",
-    "http_configs",
     "scoring_guide",
     "text_scoring_guide",
 ]

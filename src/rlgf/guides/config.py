@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, SerializeAsAny
 
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, ScoringGuide, TextScoringGuide
-from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.itself import SelfGuideConfig
-from rlgf.guides.local import LocalGuide, LocalGuideConfig
-from rlgf.guides.own import OwnGuideConfig
+from rlgf.guides.local import LocalGuide
 from rlgf.guides.settings import GuideKind, GuideSettings
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.language_model import LanguageModel
 from rlgf.registry import resolve
 
+Kind = TypeVar("Kind", bound=GuideSettings)
 KINDS: Mapping[str, str] = {
     "url": "rlgf.guides.http:HTTPGuide",
     "file": "rlgf.guides.replay:ReplayGuide",
@@ -66,19 +65,9 @@ def fit_for(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in old.items() if key in after.settings.model_fields}
 
 
-def guide_models(config: GuideSettings) -> list[LocalGuideConfig]:
-    """The models that a guide loads into this process."""
-    return [member for member in config.members if isinstance(member, LocalGuideConfig)]
-
-
-def http_configs(config: GuideSettings) -> list[HTTPGuideConfig]:
-    """The servers that a guide asks."""
-    return [member for member in config.members if isinstance(member, HTTPGuideConfig)]
-
-
-def own_guides(config: GuideSettings) -> list[OwnGuideConfig]:
-    """The guides of your own."""
-    return [member for member in config.members if isinstance(member, OwnGuideConfig)]
+def members(config: GuideSettings | None, kind: type[Kind]) -> list[Kind]:
+    """Those of one kind among a guide and the guides that it chooses among; none where there is no guide."""
+    return [member for member in config.members if isinstance(member, kind)] if config is not None else []
 
 
 def follows_policy(config: GuideSettings) -> bool:
@@ -92,7 +81,7 @@ def keeps_average(config: GuideSettings) -> bool:
 
 
 def _moments(config: GuideSettings) -> list[str]:
-    return [member.moment for member in config.members if isinstance(member, SelfGuideConfig)]
+    return [member.moment for member in members(config, SelfGuideConfig)]
 
 
 def scoring_guide(guide: Guide | None, policy: LanguageModel) -> ScoringGuide:

@@ -14,16 +14,10 @@ from rlgf.config import Config
 from rlgf.environments import Environment, EnvironmentConfig
 from rlgf.errors import UserError
 from rlgf.evaluation.evaluator import Evaluator
-from rlgf.guides import (
-    Guide,
-    GuideSettings,
-    build_guide,
-    guide_models,
-    scoring_guide,
-    text_scoring_guide,
-)
+from rlgf.guides import Guide, GuideSettings, build_guide, scoring_guide, text_scoring_guide
 from rlgf.guides.base import ScoringGuide
-from rlgf.guides.config import follows_policy
+from rlgf.guides.config import follows_policy, members
+from rlgf.guides.local import LocalGuideConfig
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory, Updater
@@ -177,7 +171,7 @@ def _early_guide(
     """A guide that loads no model; of one that does, what can be tried before it does."""
     if settings.early:
         return asked_guide(config, train, evaluates=evaluates)
-    check_chats(guide_models(settings), train)
+    check_chats(members(settings, LocalGuideConfig), train)
     return None
 
 

@@ -10,8 +10,8 @@ from functools import cached_property
 
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.guides import guide_models
-from rlgf.guides.config import keeps_average
+from rlgf.guides.config import keeps_average, members
+from rlgf.guides.local import LocalGuideConfig
 from rlgf.models import sharding
 from rlgf.models.loading import ModelConfig, device
 from rlgf.models.memory import Size, device_bytes, frozen_size, logits_bytes, policy_sizes
@@ -254,7 +254,7 @@ class Estimate:
 def models(config: Config) -> Iterator[tuple[str, ModelConfig | ScratchConfig]]:
     """Every model that a run of the recipe loads for itself, by who it is."""
     yield "policy", config.policy.source
-    guides = guide_models(config.guide) if config.guide is not None else []
+    guides = members(config.guide, LocalGuideConfig)
     for number, guide in enumerate(guides):
         yield f"guide {number + 1}" if len(guides) > 1 else "guide", guide
     if config.evaluation.reference is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from report_toys import run_folder, sample
+from report_toys import run_folder, sample, write_lines
 
 from rlgf.errors import UserError
 from rlgf.report.runs import find_runs, read_run
@@ -23,6 +23,33 @@ def test_a_run_that_goes_on_is_read_up_to_its_last_whole_line(tmp_path: Path) ->
     # An evaluation that was interrupted is written again, and the later line counts.
     assert [s["tokens"] for s in run.samples] == [["b"]]
     assert write_report([folder]).is_file()
+
+
+def test_the_texts_of_the_test_are_samples_of_the_last_update(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "a", [sample(4, 0, ["a"])])
+    (folder / "evaluation").mkdir()
+    text = {"prompt": "p", "completion": "c", "references": ["r", "s"], "columns": {"n": 1}}
+    lines = [
+        {"totals": {"reward": 0.5}},
+        {**text, "reward": 0.25, "kl": 0.5, "spelled": "x"},
+        {"completion": "d" * 5000},
+    ]
+    write_lines(folder / "evaluation" / "policy.jsonl", lines)
+    _, *tested = read_run(folder).samples
+    assert tested[0] == {
+        "update": 4,
+        "split": "test",
+        "episode": 0,
+        "prompt": "p",
+        "reference": "r",
+        "tokens": ["c"],
+        "authors": [["policy", 1]],
+        "reward": 0.25,
+        "metrics": {"kl": 0.5},
+    }
+    (told,) = tested[1:]
+    assert (told["episode"], told["prompt"], told["reference"], told["reward"]) == (1, "", "", None)
+    assert told["tokens"] == ["…" + "d" * 4000], "cut as those that samples.jsonl holds"
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

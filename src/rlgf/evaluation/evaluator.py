@@ -60,39 +60,29 @@ class EvaluationConfig(Strict):
         return tuple({"name": metric} if isinstance(metric, str) else metric for metric in metrics)
 
 
+@dataclass
 class Evaluator:
     """Measures the policy, its guide or the data set's own texts in the same way."""
 
-    def __init__(
-        self,
-        collector: Collector,
-        reference: LanguageModel,
-        language_model: LanguageModel,
-        reward: Reward | None,
-        judge: Reward | None,
-        config: RolloutConfig,
-        metrics: Mapping[str, Metric] = TEXT_METRICS,
-        trainer_state: TrainerState | None = None,
-        beams: int | None = None,
-    ) -> None:
-        """
-        Args:
-            beams: see `EvaluationConfig.beams`.
+    collector: Collector
+    reference: LanguageModel
+    language_model: LanguageModel
+    reward: Reward | None
+    judge: Reward | None
+    config: RolloutConfig
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: TEXT_METRICS)
+    trainer_state: TrainerState = field(default_factory=TrainerState)
+    beams: int | None = None
+    """See `EvaluationConfig.beams`."""
 
+    def __post_init__(self) -> None:
+        """
         Raises:
             UserError: the policy's model cannot search.
         """
-        self.collector = collector
-        self.beams = beams
-        self.searcher = None if beams is None else _searching(collector, beams)
-        self.reference = reference
-        self.language_model = language_model
-        self.scorers = {"reward": reward, "judge": judge}
-        self.config = config
-        self.metrics = metrics
-        self.trainer_state = trainer_state or TrainerState()
-        tokenizer = language_model.tokenizer
-        other = tokenizer.get_vocab() != collector.policy.tokenizer.get_vocab()
+        self.searcher = None if self.beams is None else _searching(self.collector, self.beams)
+        tokenizer = self.language_model.tokenizer
+        other = tokenizer.get_vocab() != self.collector.policy.tokenizer.get_vocab()
         self._template = ChatTemplate(
             tokenizer if other else None, "'evaluation.language_model'", "name another model"
         )
@@ -157,7 +147,7 @@ class Evaluator:
     def _share(self, rollout: Rollout) -> _Share:
         """Everything that concerns each text by itself."""
         share = _Share(rollout.texts, rollout.authored.sum(dim=1).tolist())
-        for name, scorer in self.scorers.items():
+        for name, scorer in (("reward", self.reward), ("judge", self.judge)):
             if scorer is not None:
                 values, terms, logged = score(scorer, RewardInput.of(rollout, self.trainer_state))
                 share.logged.update({key: sum(said) / len(said) for key, said in logged.metrics.items()})

@@ -20,18 +20,8 @@ from rlgf.models.samplers import SamplerConfig
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards.build import RewardConfig
 from rlgf.rollout.config import RolloutConfig
-from rlgf.strict import Strict
+from rlgf.strict import NamedConfig, Strict
 from rlgf.training import TrainingConfig
-
-
-class NamedConfig(Strict):
-    """Something found by name: one of ours, or your own as `module:attribute` or `file.py:attribute`.
-
-    In a recipe the bare name is short for one without options.
-    """
-
-    name: str
-    options: dict[str, Any] = {}
 
 
 class PolicyConfig(Strict):

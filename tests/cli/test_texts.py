@@ -15,12 +15,12 @@ from rlgf.demo.review_verdicts import write_verdict_pairs
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.evaluation.score import score_file
-from rlgf.metrics import MetricConfig
 from rlgf.run.checkpoint import save_policy
+from rlgf.strict import NamedConfig
 from toys import letter_gpt
 
 FILE = Path(__file__).parents[1] / "data" / "commongen_outputs.jsonl"
-PLAIN = [MetricConfig(name=name) for name in ("words", "sari", "distinct")]
+PLAIN = [NamedConfig(name=name) for name in ("words", "sari", "distinct")]
 
 
 def test_the_command_prints_a_table_and_writes_values(

@@ -11,10 +11,10 @@ import pytest
 from rlgf.errors import UserError
 from rlgf.evaluation.files import read_texts, summarize
 from rlgf.evaluation.score import score_file
-from rlgf.metrics import MetricConfig
+from rlgf.strict import NamedConfig
 from rlgf.types import Sample
 
-PLAIN = [MetricConfig(name=name) for name in ("words", "sari", "distinct")]
+PLAIN = [NamedConfig(name=name) for name in ("words", "sari", "distinct")]
 
 
 def write(path: Path, *rows: Any) -> Path:

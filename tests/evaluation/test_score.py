@@ -8,10 +8,11 @@ from pathlib import Path
 from rlgf.evaluation.files import read_texts, summarize
 from rlgf.evaluation.score import score_file
 from rlgf.guides import ReplayGuide, ReplayGuideConfig, Request
-from rlgf.metrics import MetricConfig, MetricResult
+from rlgf.metrics import MetricResult
+from rlgf.strict import NamedConfig
 from rlgf.types import Sample
 
-PLAIN = [MetricConfig(name=name) for name in ("words", "sari", "distinct")]
+PLAIN = [NamedConfig(name=name) for name in ("words", "sari", "distinct")]
 
 
 def test_what_an_evaluation_saves_can_be_scored_and_replayed(tmp_path: Path) -> None:

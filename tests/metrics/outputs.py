@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from rlgf.errors import UserError
-from rlgf.metrics import Metric, MetricConfig, build_metrics
+from rlgf.metrics import Metric, build_metrics
+from rlgf.strict import NamedConfig
 
 FILE = Path(__file__).parents[1] / "data" / "commongen_outputs.jsonl"
 ROWS = [json.loads(line) for line in FILE.read_text().splitlines()]
@@ -22,7 +23,7 @@ CONCEPTS = [row["concepts"] for row in ROWS]
 def metric(name: str, **options: Any) -> Metric:
     """The metric, or a skipped test where it needs Java and there is none: no package brings that."""
     try:
-        return build_metrics([MetricConfig(name=name, options=options)])[name]
+        return build_metrics([NamedConfig(name=name, options=options)])[name]
     except UserError as error:
         if shutil.which("java") is not None:
             raise

@@ -11,14 +11,15 @@ from trl_rewards import LENGTHS, TEXTS
 
 from rlgf.errors import UserError
 from rlgf.evaluation.files import summarize
-from rlgf.metrics import MetricConfig, MetricResult, base, build_metrics, check_needs, measure
+from rlgf.metrics import MetricResult, base, build_metrics, check_needs, measure
+from rlgf.strict import NamedConfig
 from rlgf.types import Sample
 
 
 @pytest.mark.parametrize("references", [(), ("",), ("a", " ")])
 def test_a_sample_without_references_is_named(references: tuple[str, ...]) -> None:
     samples = [Sample("a", ("b",)), Sample("c", references)]
-    metrics = build_metrics([MetricConfig(name=name) for name in ("words", "sari")])
+    metrics = build_metrics([NamedConfig(name=name) for name in ("words", "sari")])
     with pytest.raises(UserError, match=r"'sari' needs 'references'.*and row 1 has \(.*\): mend it\."):
         check_needs(metrics, samples, lambda i: f"row {i}", "mend it")
     check_needs(metrics, samples[:1], str, "")

@@ -12,8 +12,9 @@ import pytest
 from outputs import FILE, REFERENCES, TEXTS, metric, of
 
 from rlgf.errors import UserError
-from rlgf.metrics import MetricConfig, build_metrics
+from rlgf.metrics import build_metrics
 from rlgf.rewards import RewardInput, checked_rewards
+from rlgf.strict import NamedConfig
 from rlgf.tasks.data import DataTask
 
 
@@ -99,4 +100,4 @@ def test_a_corpus_without_references_is_named(tmp_path: Path, line: str) -> None
     metric("cider_d")
     (tmp_path / "c.jsonl").write_text('{"references": ["a"]}\n' + line + "\n")
     with pytest.raises(UserError, match=r"option 'corpus'.*line 2 must have 'references'"):
-        build_metrics([MetricConfig(name="cider_d", options={"corpus": str(tmp_path / "c.jsonl")})])
+        build_metrics([NamedConfig(name="cider_d", options={"corpus": str(tmp_path / "c.jsonl")})])

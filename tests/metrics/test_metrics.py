@@ -10,17 +10,18 @@ import pytest
 from outputs import metric
 
 from rlgf.errors import UserError
-from rlgf.metrics import METRICS, Metric, MetricConfig, build_metrics, measure
+from rlgf.metrics import METRICS, Metric, build_metrics, measure
+from rlgf.strict import NamedConfig
 from rlgf.types import Sample
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"metric 'blue' is not known: did you mean 'bleu'\?"):
-        build_metrics([MetricConfig(name="blue")])
+        build_metrics([NamedConfig(name="blue")])
     with pytest.raises(UserError, match="'words' is a function, so it takes no options"):
-        build_metrics([MetricConfig(name="words", options={"n": 2})])
+        build_metrics([NamedConfig(name="words", options={"n": 2})])
     with pytest.raises(UserError, match="metric 'cider_d' has no option 'n': Known: corpus"):
-        build_metrics([MetricConfig(name="cider_d", options={"n": 2})])
+        build_metrics([NamedConfig(name="cider_d", options={"n": 2})])
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_a_missing_library_is_one_sentence(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError) as caught:
-        build_metrics([MetricConfig(name=name)])
+        build_metrics([NamedConfig(name=name)])
     assert said in str(caught.value)
     assert f"the metric '{name}'" in str(caught.value)
 
@@ -51,16 +52,16 @@ def test_missing_java_and_jars_are_one_sentence(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(
         UserError, match=r"no package index|pip install|Stanford CoreNLP 3\.6\.0.*get_stanford_models"
     ):
-        build_metrics([MetricConfig(name="spice")])
+        build_metrics([NamedConfig(name="spice")])
     with pytest.raises(UserError, match="needs the option 'checkpoint'"):
-        build_metrics([MetricConfig(name="bleurt")])
+        build_metrics([NamedConfig(name="bleurt")])
     monkeypatch.setitem(sys.modules, "bleurt", None)
     with pytest.raises(UserError, match=r"'bleurt' needs a library: pip install git\+https"):
-        build_metrics([MetricConfig(name="bleurt", options={"checkpoint": str(tmp_path)})])
+        build_metrics([NamedConfig(name="bleurt", options={"checkpoint": str(tmp_path)})])
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in ("bleu", "meteor", "cider_d", "spice"):
         with pytest.raises(UserError, match=f"'{name}' runs a Java program, and there is no 'java'"):
-            build_metrics([MetricConfig(name=name)])
+            build_metrics([NamedConfig(name=name)])
 
 
 def test_nothing_is_imported_before_it_is_asked_for() -> None:

@@ -64,9 +64,9 @@ def score(
 ) -> None:
     """Compute metrics of texts in a file."""
     from rlgf.evaluation.score import score_file
-    from rlgf.metrics import MetricConfig
     from rlgf.outputs import require_file
     from rlgf.run.display import Display
+    from rlgf.strict import NamedConfig
 
     if output is not None:
         require_file(output, "--output", (file, references))
@@ -75,7 +75,7 @@ def score(
         raise UserError(
             "--metrics names none: give one or several of docs/metrics.md, such as distinct,words."
         )
-    evaluation = score_file(file, [MetricConfig(name=name) for name in names], references)
+    evaluation = score_file(file, [NamedConfig(name=name) for name in names], references)
     if output is not None:
         evaluation.save(output)
     title = f"{file}: {len(evaluation.records)} texts"

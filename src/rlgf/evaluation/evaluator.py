@@ -16,7 +16,7 @@ from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.evaluation.files import RECORD, Evaluation, summarize
 from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
-from rlgf.metrics import TEXT_METRICS, Metric, MetricConfig, MetricResult, measure
+from rlgf.metrics import TEXT_METRICS, Metric, MetricResult, measure
 from rlgf.metrics.base import check_samples
 from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
@@ -27,7 +27,7 @@ from rlgf.objectives.losses import kl_estimate
 from rlgf.rewards import Reward, RewardInput, score
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
-from rlgf.strict import Strict
+from rlgf.strict import NamedConfig, Strict
 from rlgf.types import Author, Rollout, Sample
 
 
@@ -49,7 +49,7 @@ class EvaluationConfig(Strict):
     """The frozen model whose perplexity of the outputs is reported; default: the policy's start."""
     reference: ModelConfig | None = None
     """The model that KL is measured against; default: the one that the policy's run started from."""
-    metrics: tuple[MetricConfig, ...] = tuple(MetricConfig(name=name) for name in TEXT_METRICS)
+    metrics: tuple[NamedConfig, ...] = tuple(NamedConfig(name=name) for name in TEXT_METRICS)
     """Names of metrics, or ``{name: ..., options: {...}}``; see docs/metrics.md."""
 
     @field_validator("metrics", mode="before")

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlgf.evaluation.files import Evaluation, read_texts, summarize
-from rlgf.metrics import MetricConfig, build_metrics, check_needs, measure
+from rlgf.metrics import build_metrics, check_needs, measure
+from rlgf.strict import NamedConfig
 
 
-def score_file(file: Path, metrics: Sequence[MetricConfig], references: Path | None = None) -> Evaluation:
+def score_file(file: Path, metrics: Sequence[NamedConfig], references: Path | None = None) -> Evaluation:
     """Read texts and compute metrics of them.
 
     Args:

@@ -2,13 +2,12 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rlgf.errors import UserError
-from rlgf.metrics.base import Metric, MetricResult, References, check_needs, measure
+from rlgf.metrics.base import Metric, MetricResult, check_needs, measure
 from rlgf.metrics.text import distinct, repetition, words
 from rlgf.registry import resolve
-from rlgf.strict import Strict
+from rlgf.strict import NamedConfig
 from rlgf.tasks.base import build_from
 
 METRICS: Mapping[str, str] = {
@@ -36,17 +35,7 @@ TEXT_METRICS: Mapping[str, Metric] = {"distinct": distinct, "repetition": repeti
 """Those that are computed where nothing is said: they need nothing but the texts."""
 
 
-class MetricConfig(Strict):
-    """A metric by name, one of ours or your own as `module:attribute` or `file.py:attribute`.
-
-    In a recipe the bare name is short for a metric without options.
-    """
-
-    name: str
-    options: dict[str, Any] = {}
-
-
-def build_metrics(configs: Sequence[MetricConfig]) -> dict[str, Metric]:
+def build_metrics(configs: Sequence[NamedConfig]) -> dict[str, Metric]:
     """The metrics of a recipe, by name.
 
     Making one imports its library and looks for what else it needs, and loads no model.
@@ -78,9 +67,7 @@ __all__ = [
     "METRICS",
     "TEXT_METRICS",
     "Metric",
-    "MetricConfig",
     "MetricResult",
-    "References",
     "build_metrics",
     "check_needs",
     "measure",

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from rlgf.errors import UserError
-from rlgf.metrics import MetricConfig, build_metrics
+from rlgf.metrics import build_metrics
 from rlgf.metrics.base import metric_values
-from rlgf.strict import Strict
+from rlgf.strict import NamedConfig, Strict
 
 
 class Length(Strict):
@@ -43,7 +43,7 @@ class MetricReward:
         Raises:
             UserError: there is no such metric, or something that it needs is missing.
         """
-        self._metric = build_metrics([MetricConfig(name=metric, options=options or {})])[metric]
+        self._metric = build_metrics([NamedConfig(name=metric, options=options or {})])[metric]
         self.metric = metric
         self.key = key
 

@@ -24,7 +24,7 @@ from rlgf.recipe import Source
 from rlgf.rewards import Reward
 from rlgf.rewards.build import TermConfig
 from rlgf.rewards.composed import Composed, Term
-from rlgf.sections import NamedConfig
+from rlgf.strict import NamedConfig
 from rlgf.tasks import Task
 from rlgf.tasks.base import require_task
 from rlgf.tasks.memory import MemoryTask

@@ -17,13 +17,14 @@ from rlgf.types import Author, Experience
 
 _OF_UPDATES = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second", "guide_overlap")
 """The shown ones of all numbers that are logged of an update, in this order."""
-_STYLES = {
-    Author.POLICY: "cyan",
-    Author.GUIDE: "yellow",
-    Author.REFERENCE: "green",
-    Author.ENVIRONMENT: "magenta",
-    Author.PAST: "blue",
-}
+_STYLES = {"policy": "cyan", "guide": "yellow", "reference": "green", "past": "blue"}
+
+
+def append_part(line: Text, author: str, text: str) -> None:
+    """Write who wrote a text and the text after it, in the author's colour."""
+    style = _STYLES.get(author, "magenta")
+    line.append(f"[{printable(author)}] ", style=f"bold {style}")
+    line.append(f"{text} ", style=style)
 
 
 class Display:
@@ -76,11 +77,8 @@ class Display:
             if end == len(ids) or authors[end] != authors[start]:
                 author = Author(authors[start])
                 if author is not Author.NOBODY:
-                    line.append(f"[{author.name.lower()}] ", style=f"bold {_STYLES[author]}")
-                    line.append(
-                        printable(policy.decode(ids[start:end], before + ids[:start])) + " ",
-                        style=_STYLES[author],
-                    )
+                    text = printable(policy.decode(ids[start:end], before + ids[:start]))
+                    append_part(line, author.name.lower(), text)
                 start = end
         assert experience.scored.rewards is not None, "shown of updates with a reward"
         line.append(f"(reward {experience.scored.rewards[0]:.3f})", style="dim")

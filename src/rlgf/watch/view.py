@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rlgf.report.runs import Run, is_number
+from rlgf.run.display import append_part
 from rlgf.run.warnings import Watch
 from rlgf.terminal import printable
 from rlgf.watch.curves import charts
 
-_STYLES = {"policy": "cyan", "guide": "yellow", "reference": "green", "past": "blue"}
 _CHART_LINES = 9
 _RECENT = 10
 """Updates that the time left is estimated from."""
@@ -146,7 +146,6 @@ def _text(sample: Mapping[str, Any]) -> Text:
     tokens, start, room = sample["tokens"], 0, _RESPONSE
     for author, count in sample["authors"]:
         text = printable("".join(map(str, tokens[start : start + count])))
-        line.append(f"[{printable(str(author))}] ", style=f"bold {_STYLES.get(author, 'magenta')}")
-        line.append(text[:room] + ("… " if len(text) > room else " "), style=_STYLES.get(author, "magenta"))
+        append_part(line, str(author), text[:room] + ("…" if len(text) > room else ""))
         start, room = start + count, max(0, room - len(text))
     return line

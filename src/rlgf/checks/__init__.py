@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-from rlgf.checks.data import DATA_RULES, DataRule, Found
+from rlgf.checks.data import DATA_RULES, Found
 from rlgf.checks.parts import PART_RULES, named_rewards, too_short_for
-from rlgf.checks.rule import Rule
 from rlgf.checks.settings import RULES, SECTIONS
 from rlgf.checks.shards import SHARD_RULES
 from rlgf.errors import UserError
@@ -25,9 +24,7 @@ __all__ = [
     "RULES",
     "SECTIONS",
     "SHARD_RULES",
-    "DataRule",
     "Found",
-    "Rule",
     "broken",
     "broken_by_data",
     "broken_by_shards",

@@ -60,7 +60,7 @@ def _make(folder: Path) -> None:
     train_judge(folder)
 
 
-def train_judge(folder: Path, copies: int = 5, reviews: int | None = None, seed: int = 0) -> dict[str, Any]:
+def train_judge(folder: Path, copies: int = 5, reviews: int | None = None) -> dict[str, Any]:
     """Train the judge on snippets of the `judge` split and write it to a folder: no pickles.
 
     Args:
@@ -73,7 +73,7 @@ def train_judge(folder: Path, copies: int = 5, reviews: int | None = None, seed:
     """
     start = time.perf_counter()
     split = labelled_reviews("judge")
-    examples = snippets(split[_HELD_OUT:][:reviews], copies, seed)
+    examples = snippets(split[_HELD_OUT:][:reviews], copies, seed=0)
     vectorizer = _vectorizer(None)
     features = vectorizer.fit_transform([text for text, _ in examples])
     classifier = LogisticRegression(C=1.0, max_iter=200).fit(features, _labels(examples))
@@ -89,7 +89,7 @@ def train_judge(folder: Path, copies: int = 5, reviews: int | None = None, seed:
     (folder / "report.json").write_text(json.dumps(report))
     judge = Judge(folder)
     for name, lengths in (("", (30, 110)), ("_40_words", (40, 40))):
-        held_out = snippets(split[:_HELD_OUT], 2, seed, lengths)
+        held_out = snippets(split[:_HELD_OUT], 2, 0, lengths)
         found = np.array(judge([], [text for text, _ in held_out]))
         labels = _labels(held_out)
         report[f"accuracy{name}"] = round(float(((found > 0.5) == (labels > 0.5)).mean()), 4)

@@ -87,12 +87,12 @@ class Sentiment:
         return [float(probability > self.threshold) for probability in probabilities]
 
 
-def load_or_train(count: int = SNIPPETS, layers: int = LAYERS, seed: int = 0) -> Path:
+def load_or_train(count: int = SNIPPETS, layers: int = LAYERS) -> Path:
     """The folder of the trained classifier; trains it where it is not there yet."""
-    name = f"sentiment-v1-layers{layers}-snippets{count}-seed{seed}"
+    name = f"sentiment-v1-layers{layers}-snippets{count}-seed0"
 
     def make(folder: Path) -> None:
-        train_sentiment(folder, count, layers, seed)
+        train_sentiment(folder, count, layers)
 
     return cached_folder(name, make)
 

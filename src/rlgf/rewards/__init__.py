@@ -3,7 +3,7 @@
 from rlgf.demo.judge import Judge
 from rlgf.demo.sentiment import Sentiment
 from rlgf.rewards.base import Logged, Reward, RewardInput, checked_rewards
-from rlgf.rewards.build import REWARDS, RewardConfig, TermConfig, build_reward
+from rlgf.rewards.build import REWARDS, RewardConfig, build_reward
 from rlgf.rewards.composed import Composed, Term, score
 from rlgf.rewards.scale import Scale
 
@@ -18,7 +18,6 @@ __all__ = [
     "Scale",
     "Sentiment",
     "Term",
-    "TermConfig",
     "build_reward",
     "checked_rewards",
     "score",

@@ -16,18 +16,15 @@ from rlgf.run.start import scratch_texts
 from rlgf.tasks import build_task, load_split
 
 
-def policy_desk(config: Config, policy: LanguageModel | None = None) -> Desk:
+def policy_desk(config: Config) -> Desk:
     """The engine that the recipe names, with its policy, whose weights the run will bring.
-
-    Args:
-        policy: in place of the recipe's, with the adapters that it is to have.
 
     Raises:
         UserError: there is no such model, or the engine cannot run it.
     """
     config = config.model_copy(update={"sampler": config.sampler.model_copy(update={"server": None})})
-    checks.require(checks.broken_parts(config, ["policy", "sampler"] if policy is None else ["sampler"]))
-    policy = policy or _policy(config)
+    checks.require(checks.broken_parts(config, ["policy", "sampler"]))
+    policy = _policy(config)
     rollout, engine = config.rollout, config.sampler.engine
     room = sum(rollout.room(config.algorithm))
     if engine == "vllm":

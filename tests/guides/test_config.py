@@ -94,8 +94,8 @@ def test_a_guide_is_built_from_its_section(tmp_path: Path) -> None:
 
 
 def test_who_has_no_probabilities_is_known_and_refused() -> None:
-    assert read(URL).never_scores
-    assert read(OWN).never_scores
-    assert not read({"model": "x"}).never_scores
+    assert not read(URL).may_score
+    assert not read(OWN).may_score
+    assert read({"model": "x"}).may_score
     with pytest.raises(UserError, match=r"FavouringGuide has no method 'log_distribution\(tokens\)'"):
         scoring_guide(FavouringGuide("a", 0.5), letter_gpt())

@@ -60,8 +60,8 @@ def test_what_a_function_returns_shows_once_it_is_called() -> None:
     own_guide(config("nothing"))
     with pytest.raises(UserError, match=r"has no method 'write\(requests\)'"):
         OwnGuide.from_settings(config("nothing"), None)
-    assert not config("made").never_scores
-    assert not config("Scoring", favourite="c", probability=0.5).never_scores
-    assert OwnGuideConfig(
+    assert config("made").may_score
+    assert config("Scoring", favourite="c", probability=0.5).may_score
+    assert not OwnGuideConfig(
         name="toys:FavouringGuide", options={"favourite": "a", "probability": 1.0}
-    ).never_scores
+    ).may_score

@@ -63,7 +63,7 @@ SECTIONS: Mapping[str, Rule] = {
 
 def the_guide_has_probabilities(config: Sections) -> str | None:
     guide = _scoring(config)
-    if guide is None or not guide.never_scores:
+    if guide is None or guide.may_score:
         return None
     return (
         f"algorithm '{config.algorithm.name}' reads the guide's probabilities (the loss 'distillation'), and a guide "
@@ -74,7 +74,7 @@ def the_guide_has_probabilities(config: Sections) -> str | None:
 
 def the_guide_scores_texts(config: Sections) -> str | None:
     guide = config.guide if any(row.reads_guide_scores for row in config.algorithm.rows) else None
-    if guide is None or not guide.never_scores_texts:
+    if guide is None or guide.may_score_texts:
         return None
     asks = f"algorithm '{config.algorithm.name}' asks the guide how probable the policy's texts are, and"
     if isinstance(guide, HTTPGuideConfig):

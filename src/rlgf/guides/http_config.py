@@ -180,9 +180,9 @@ class HTTPGuideConfig(GuideSettings):
         return self.model
 
     @property
-    def never_scores_texts(self) -> bool:
+    def may_score_texts(self) -> bool:
         # A chat server has no place for an answer that is given.
-        return self.style == "chat"
+        return self.style != "chat"
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -48,12 +48,12 @@ class LocalSettings(GuideSettings):
         return False
 
     @property
-    def never_scores(self) -> bool:
-        return False
+    def may_score(self) -> bool:
+        return True
 
     @property
-    def never_scores_texts(self) -> bool:
-        return False
+    def may_score_texts(self) -> bool:
+        return True
 
 
 class LocalGuideConfig(ModelConfig, LocalSettings):

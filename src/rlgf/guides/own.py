@@ -22,15 +22,15 @@ class OwnGuideConfig(GuideSettings):
     options: dict[str, Any] = {}
 
     @property
-    def never_scores(self) -> bool:
+    def may_score(self) -> bool:
         made = own_guide(self)
         # What a function returns shows only once it is called.
-        return isinstance(made, type) and not hasattr(made, "log_distribution")
+        return not isinstance(made, type) or hasattr(made, "log_distribution")
 
     @property
-    def never_scores_texts(self) -> bool:
+    def may_score_texts(self) -> bool:
         made = own_guide(self)
-        return isinstance(made, type) and not hasattr(made, "score")
+        return not isinstance(made, type) or hasattr(made, "score")
 
 
 def own_guide(config: OwnGuideConfig) -> Callable[..., Any]:

@@ -37,14 +37,14 @@ class GuideSettings(Strict):
         return all(member.early for member in self.members if member is not self)
 
     @property
-    def never_scores(self) -> bool:
-        """Whether it can be told already that it will have no probabilities."""
-        return True
+    def may_score(self) -> bool:
+        """Whether it has probabilities, as far as can be told before it is made."""
+        return False
 
     @property
-    def never_scores_texts(self) -> bool:
-        """Whether it can be told already that it will not say how probable a text is."""
-        return True
+    def may_score_texts(self) -> bool:
+        """Whether it says how probable a text is, as far as can be told before it is made."""
+        return False
 
 
 @runtime_checkable

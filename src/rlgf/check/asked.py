@@ -55,9 +55,9 @@ def asked(found: Checked, plans: Sequence[UpdatePlan]) -> list[RenderableType]:
         )
     if any(isinstance(bill.config, HTTPGuideConfig) for bill in training):
         notes.append(
-            "A run begins with a request that shows that the server answers, or four that show that it repeats its scores. Tokens of prompts are guessed at two "
-            "characters each. Answers in the cache are not asked for again; attempts that fail and are made again "
-            "are not counted."
+            "A run begins with a request that shows that the server answers, or four that show that it repeats its scores. "
+            "Tokens of prompts are guessed at two characters each. Answers in the cache are not asked for again; attempts "
+            "that fail and are made again are not counted."
         )
     notes.append(
         "Training measures the policy alone; `rlgf eval` lets the guide answer the test prompts too."

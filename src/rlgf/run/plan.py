@@ -1,4 +1,4 @@
-"""What an update is made from, as far as that is known before those before it are over."""
+"""What an update is made from, as far as it is known while earlier updates still run."""
 
 from __future__ import annotations
 

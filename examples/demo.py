@@ -25,8 +25,8 @@ from rlgf import Author, Config, Trainer, load_config
 from rlgf.compare.curves import save_curves
 from rlgf.compare.finished import read_evaluations
 from rlgf.compare.grid import train_once
+from rlgf.report.page import write_report
 from rlgf.report.runs import json_lines
-from rlgf.report.write import write_report
 from rlgf.run.display import Display, printable
 
 RUNS = Path("runs/demo")

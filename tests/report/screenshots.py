@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chromium import Page, browser_path, opened
 
-from rlgf.report.write import write_report
+from rlgf.report.page import write_report
 
 VIEWS = {
     "report-light": (

@@ -15,7 +15,7 @@ import pytest
 from chromium import NAMES, Page, browser_path, opened
 from report_toys import HOSTILE, run_folder, sample
 
-from rlgf.report.write import write_report
+from rlgf.report.page import write_report
 
 pytestmark = pytest.mark.skipif(
     browser_path() is None, reason=f"no browser is installed (looked for {', '.join(NAMES)})"

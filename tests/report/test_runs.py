@@ -8,8 +8,8 @@ import pytest
 from report_toys import run_folder, sample, write_lines
 
 from rlgf.errors import UserError
+from rlgf.report.page import write_report
 from rlgf.report.runs import find_runs, read_run
-from rlgf.report.write import write_report
 from toys import sentence_of
 
 

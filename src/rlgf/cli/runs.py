@@ -154,7 +154,7 @@ def report(
 ) -> None:
     """Write runs, finished or not, as one page: what ran, curves, and every kept sample token by token."""
     from rlgf.outputs import require_file, require_none
-    from rlgf.report.write import write_report
+    from rlgf.report.page import write_report
     from rlgf.run.display import Display
 
     if output is not None:

@@ -20,8 +20,8 @@ from rlgf.evaluation.files import WATCHED
 from rlgf.guides import GuideConfig, GuideSettings
 from rlgf.jsontext import to_json
 from rlgf.report.charts import frontiers, sections
-from rlgf.report.groups import Group
-from rlgf.report.runs import Run, is_number
+from rlgf.report.groups import Group, grouped
+from rlgf.report.runs import Run, find_runs, is_number, read_run, summaries
 from rlgf.report.samples import fitting, packed, sample_lines
 from rlgf.report.told import told_algorithm
 from rlgf.run.warnings import Found, Watch
@@ -260,3 +260,28 @@ def _hashes(texts: Sequence[str]) -> Markup:
     """As a content security policy names what may stand in the page."""
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
     return Markup(" ".join(f"'sha256-{digest}'" for digest in digests))
+
+
+def write_report(paths: Sequence[Path], output: Path | None = None, title: str | None = None) -> Path:
+    """Write the page of the runs at or below some folders, finished or not; returns where it is.
+
+    Args:
+        output: default: ``report.html`` in the first folder.
+        title: default: the name of the first folder, or of the run.
+
+    Raises:
+        UserError: a path holds no run, a file is not what a run writes, or the page cannot be written.
+    """
+    folders = find_runs(paths)
+    runs = [read_run(folder) for folder in folders]
+    tables = {} if runs else summaries(paths)
+    first = paths[0] if paths[0].is_dir() else paths[0].parent
+    output = output or first / "report.html"
+    named = runs[0].name if len(runs) == 1 else first.resolve().name
+    page = render(grouped(runs), tables, title or named)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}; give another --output.") from error
+    return output

@@ -10,8 +10,7 @@ from transformers import PreTrainedConfig
 from rlgf import distributed
 from rlgf.checks.ahead import one_process_works_ahead
 from rlgf.checks.rule import Rule, engines, first
-from rlgf.environments.base import stop_of
-from rlgf.environments.build import named_environment
+from rlgf.environments.base import named_environment, stop_of
 from rlgf.guides.config import members
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuideConfig

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.text import Text
+
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 """Fillers and joiners that Python takes for printable, and that nobody sees."""
 
@@ -22,3 +24,13 @@ def visible(text: str, kept: str = "\n") -> str:
 def printable(text: str) -> str:
     """The same in one line, with one space where there are several."""
     return visible(" ".join(text.split()))
+
+
+_STYLES = {"policy": "cyan", "guide": "yellow", "reference": "green", "past": "blue"}
+
+
+def append_part(line: Text, author: str, text: str) -> None:
+    """Write who wrote a text and the text after it, in the author's colour."""
+    style = _STYLES.get(author, "magenta")
+    line.append(f"[{printable(author)}] ", style=f"bold {style}")
+    line.append(f"{text} ", style=style)

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from rlgf.errors import UserError
-from rlgf.run.episodes import evaluated_record
 from rlgf.training import TrainingConfig
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
@@ -147,9 +146,20 @@ def _tested(folder: Path, metrics: Iterable[Mapping[str, Any]]) -> Iterator[dict
     """The texts of the test at the end, as records of samples."""
     update = max((row["update"] for row in metrics), default=0)
     for number, record in enumerate(json_lines(folder / "evaluation" / "policy.jsonl")):
-        if "completion" in record:  # else it is the totals
-            record = {"prompt": "", "references": [], **record}
-            yield {"update": update, "split": "test", **evaluated_record(number - 1, record)}
+        if "completion" not in record:
+            continue  # the totals
+        given = ("prompt", "messages", "completion", "references", "columns", "reward")
+        yield {
+            "update": update,
+            "split": "test",
+            "episode": number - 1,
+            "prompt": record.get("prompt", ""),
+            "reference": next(iter(record.get("references") or [""])),
+            "tokens": [record["completion"]],
+            "authors": [["policy", 1]],
+            "reward": record.get("reward"),
+            "metrics": {k: v for k, v in record.items() if k not in given and is_number(v)},
+        }
 
 
 def _latest(samples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,19 +12,11 @@ from rich.text import Text
 
 from rlgf.evaluation.files import WATCHED
 from rlgf.models.language_model import LanguageModel
-from rlgf.terminal import printable
+from rlgf.terminal import append_part, printable
 from rlgf.types import Author, Experience
 
 _OF_UPDATES = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second", "guide_overlap")
 """The shown ones of all numbers that are logged of an update, in this order."""
-_STYLES = {"policy": "cyan", "guide": "yellow", "reference": "green", "past": "blue"}
-
-
-def append_part(line: Text, author: str, text: str) -> None:
-    """Write who wrote a text and the text after it, in the author's colour."""
-    style = _STYLES.get(author, "magenta")
-    line.append(f"[{printable(author)}] ", style=f"bold {style}")
-    line.append(f"{text} ", style=style)
 
 
 class Display:

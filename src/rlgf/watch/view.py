@@ -15,9 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rlgf.report.runs import Run, is_number
-from rlgf.run.display import append_part
 from rlgf.run.warnings import Watch
-from rlgf.terminal import printable
+from rlgf.terminal import append_part, printable
 
 _COLOURS = ("cyan", "green")
 """Of the lines of one chart, in their order."""

@@ -22,8 +22,6 @@ ELSEWHERE = {
     "algorithms.hinted": "rows of the catalog: test_catalog.py",
     "algorithms.imitation": "rows of the catalog: test_catalog.py",
     "algorithms.referenced": "rows of the catalog: test_catalog.py",
-    "algorithms.self_distilled": "rows of the catalog: test_catalog.py",
-    "algorithms.tiered": "rows of the catalog: test_catalog.py",
     "algorithms.unguided": "rows of the catalog: test_catalog.py",
     "check.form": "layout, shown by check/test_report.py",
     "checks.rule": "a type and two short helpers of checks/test_settings.py and test_parts.py",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rlgf.errors import UserError
 from rlgf.metrics.base import References, Values, installed
@@ -39,9 +38,7 @@ class CiderD:
         self._library = installed("pycocoevalcap.cider.cider_scorer", "cider_d", "pycocoevalcap")
         self._corpus = None if corpus is None else self._frequencies(_read(Path(corpus)))
 
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-    ) -> Values:
+    def __call__(self, completions: Sequence[str], references: References) -> Values:
         gold, written = captions(completions, references)
         frequencies, samples = self._corpus or self._frequencies(list(gold.values()))
         chunk = min(samples, _CHUNK)

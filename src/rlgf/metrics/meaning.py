@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rlgf.errors import UserError
 from rlgf.metrics.base import References, Values, installed
@@ -29,15 +28,7 @@ class ConceptCoverage:
         """
         check_spacy("concept_coverage")
 
-    def __call__(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        references: References,
-        *,
-        concepts: list[list[str]],
-        **columns: Any,
-    ) -> Values:
+    def __call__(self, completions: Sequence[str], concepts: list[list[str]]) -> Values:
         values = []
         for text, wanted in zip(parse(completions), concepts, strict=True):
             forms = zip(wanted, parse(wanted), strict=True)
@@ -68,9 +59,7 @@ class SpiceStandIn:
         """
         check_spacy("spice_stand_in")
 
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-    ) -> Values:
+    def __call__(self, completions: Sequence[str], references: References) -> Values:
         parse([*completions, *(text for texts in references for text in texts)])
         values = []
         for text, texts in zip(parse(completions), references, strict=True):
@@ -104,9 +93,7 @@ class Spice:
             )
         self._scorer = library.Spice()
 
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-    ) -> Values:
+    def __call__(self, completions: Sequence[str], references: References) -> Values:
         _, scores = self._scorer.compute_score(*captions(completions, references))
         values = [float(score["All"]["f"]) for score in scores]
         return {"spice": [value if math.isfinite(value) else 0.0 for value in values]}

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import zip_longest
-from typing import Any
 
 from rlgf.errors import UserError
 from rlgf.metrics.base import MetricResult, References, Values, installed
@@ -34,9 +33,7 @@ class Bleu:
         check_java("bleu")
         self._scorer = installed("pycocoevalcap.bleu.bleu", "bleu", "pycocoevalcap").Bleu(4)
 
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-    ) -> Values:
+    def __call__(self, completions: Sequence[str], references: References) -> Values:
         totals, of_text = self._scorer.compute_score(*captions(completions, references), verbose=0)
         return {
             f"bleu_{n}": MetricResult(float(total), [float(value) for value in values])
@@ -59,9 +56,7 @@ class Sacrebleu:
         """
         self._library = installed("sacrebleu", "sacrebleu", "sacrebleu")
 
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-    ) -> Values:
+    def __call__(self, completions: Sequence[str], references: References) -> Values:
         # The library wants the first references of all texts, then the second ones, None where there is none.
         streams = [list(stream) for stream in zip_longest(*references)]
         pairs = zip(completions, references, strict=True)
@@ -85,9 +80,7 @@ class SelfBleu:
         """
         self._library = installed("sacrebleu", "self_bleu", "sacrebleu")
 
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-    ) -> Values:
+    def __call__(self, completions: Sequence[str]) -> Values:
         texts = list(completions)
         if len(texts) > _SELF_BLEU_TEXTS:
             texts = random.Random(0).sample(texts, _SELF_BLEU_TEXTS)
@@ -122,9 +115,7 @@ class Rouge:
         }
         self._scorer = library.RougeScorer(list(self._names))
 
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-    ) -> Values:
+    def __call__(self, completions: Sequence[str], references: References) -> Values:
         pairs = zip(completions, references, strict=True)
         scores = [self._scorer.score_multi(list(refs), text) for text, refs in pairs]
         return {ours: [float(s[name].fmeasure) for s in scores] for name, ours in self._names.items()}
@@ -148,9 +139,7 @@ class Meteor:
         self._scorer = installed("pycocoevalcap.meteor.meteor", "meteor", "pycocoevalcap").Meteor()
         weakref.finalize(self, _end, self._scorer.meteor_p)
 
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-    ) -> Values:
+    def __call__(self, completions: Sequence[str], references: References) -> Values:
         # Bars part the fields of its input: in PTB tokens they stand apart, so none can be taken for one.
         try:
             total, of_text = self._scorer.compute_score(*captions(completions, references))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from rlgf.metrics.base import References, Values
 from rlgf.metrics.text import ngrams
@@ -12,9 +11,7 @@ from rlgf.metrics.text import ngrams
 Counts = Counter[tuple[str, ...]]
 
 
-def sari(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-) -> Values:
+def sari(prompts: Sequence[str], completions: Sequence[str], references: References) -> Values:
     """SARI of simplifications, 0 to 1 (Xu et al. 2016, "Optimizing Statistical Machine Translation for Text
     Simplification", section 4), with the prompt as the text that is simplified.
 

@@ -5,39 +5,30 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-from rlgf.metrics.base import References, Values
+from rlgf.metrics.base import Values
 
 SEGMENT = 50
 """Words of a segment of `msttr`, as is usual."""
 
 
-def distinct(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-) -> Values:
+def distinct(completions: Sequence[str]) -> Values:
     """Distinct n-grams over all n-grams of all completions, n = 1, 2, 3 (Li et al., arXiv 1510.03055)."""
     return {f"distinct_{n}": _distinct_share(_all_ngrams(completions, n)) for n in (1, 2, 3)}
 
 
-def repetition(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-) -> Values:
+def repetition(completions: Sequence[str]) -> Values:
     """The share of a text's word trigrams that stood in it before; 0 where there are none."""
     trigrams = [ngrams(_words(completion), 3) for completion in completions]
     return {"repetition": [1 - _distinct_share(grams) if grams else 0.0 for grams in trigrams]}
 
 
-def words(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-) -> Values:
+def words(completions: Sequence[str]) -> Values:
     """Length in words."""
     return {"words": [float(len(completion.split())) for completion in completions]}
 
 
-def msttr(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-) -> Values:
+def msttr(completions: Sequence[str]) -> Values:
     """Mean segmental type-token ratio (Johnson 1944): distinct words over words, averaged over segments.
 
     The completions are read one after another and cut into segments of 50 words; the rest is
@@ -50,9 +41,7 @@ def msttr(
     return {"msttr": sum(len(set(segment)) for segment in segments) / (SEGMENT * len(segments))}
 
 
-def entropy(
-    prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-) -> Values:
+def entropy(completions: Sequence[str]) -> Values:
     """Shannon entropy of the n-grams of all completions in bits, ``-sum p log2 p``, n = 1, 2, 3."""
     found = {}
     for n in (1, 2, 3):

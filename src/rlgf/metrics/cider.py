@@ -62,7 +62,7 @@ class CiderD:
 
 
 def _read(corpus: Path) -> list[list[str]]:
-    rows = JsonLines([corpus])
+    rows = JsonLines(corpus)
     read = []
     for number in range(len(rows)):
         texts = rows[number].get("references")

@@ -20,7 +20,7 @@ from rlgf.guides import (
     build_guide,
     guide_template,
 )
-from rlgf.guides.repeats import check_repeats
+from rlgf.guides.repeats import check_repeats, first_request, scored_first
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import (
     ModelConfig,
@@ -30,7 +30,6 @@ from rlgf.models.text import Codec
 from rlgf.rewards import Reward, RewardInput, build_reward, score
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
-from rlgf.rollout.plan import first_request, scored_first
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.tasks.source import CHECKED
 from rlgf.types import Message, Sample
@@ -54,7 +53,7 @@ def asked_guide(config: Config, train: Sequence[Sample], *, evaluates: bool) -> 
         if scores and isinstance(guide, RemoteScoringGuide):
             check_repeats(guide, scored_first(train), getattr(config.guide, "url", ""))
         if not scores or any(row.asks_for_texts for row in config.algorithm.rows):
-            guide.write([first_request(config.rollout, train)])
+            guide.write([first_request(train, config.rollout.max_response_tokens)])
     return guide
 
 

@@ -9,16 +9,14 @@ from rlgf.algorithms.estimators import ESTIMATORS, Estimates, Estimator, Pairs, 
 from rlgf.algorithms.hint import Hint, View
 from rlgf.algorithms.kl import KLConfig
 from rlgf.algorithms.pick import algorithm_from
-from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span, StartValue
-from rlgf.algorithms.selection import SELECTORS, Selection
+from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
+from rlgf.algorithms.selection import Selection
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
-from rlgf.algorithms.terms import LOSSES, LossFunction, LossInputs, Term
+from rlgf.algorithms.terms import LossInputs, Term
 
 __all__ = [
     "ALGORITHMS",
     "ESTIMATORS",
-    "LOSSES",
-    "SELECTORS",
     "Algorithm",
     "AnyAlgorithm",
     "Estimates",
@@ -27,7 +25,6 @@ __all__ = [
     "Help",
     "Hint",
     "KLConfig",
-    "LossFunction",
     "LossInputs",
     "Mixture",
     "Pairs",
@@ -36,7 +33,6 @@ __all__ = [
     "Selection",
     "Signals",
     "Span",
-    "StartValue",
     "Term",
     "View",
     "algorithm_from",

@@ -112,7 +112,7 @@ class Mixture(Strict):
         Args:
             progress: the share of the run that is over.
         """
-        draw = seeding.uniforms(1, 1, seed, "mixture", update).item()
+        draw = seeding.uniforms(1, seed, "mixture", update).item()
         return self.explore if draw < self.explore_prob.at(progress) else self.imitate
 
 

@@ -1,5 +1,7 @@
-"""What an estimator says of episodes: looked at, and in dialogues as if the environment's tokens were not there, which
-are part of a state and no step."""
+"""What an estimator says of episodes, its answer checked.
+
+In dialogues it sees them without the environment's tokens, which are part of a state and no step.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlgf.errors import UserError
-from rlgf.metrics.base import Metric, MetricResult, References, check_needs, measure
+from rlgf.metrics.base import Metric, MetricResult, check_needs, measure
 from rlgf.metrics.text import distinct, repetition, words
 from rlgf.registry import resolve
 from rlgf.strict import Strict
@@ -80,7 +80,6 @@ __all__ = [
     "Metric",
     "MetricConfig",
     "MetricResult",
-    "References",
     "build_metrics",
     "check_needs",
     "measure",

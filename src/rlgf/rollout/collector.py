@@ -56,8 +56,8 @@ class Collector(EpisodeWriter):
         self.start = None if start is None else Collector(start, None, config, seeding.derive(seed, "start"))
 
     def by(self, policy: LanguageModel) -> Collector:
-        """The same with a copy of the policy, which writes with its own passes; the guide, of which each text is the
-        only candidate, is the same one."""
+        """The same with a copy of the policy, which writes with its own passes, and with the same guide, one
+        text of which is the only candidate."""
         dialogue = None if self.dialogue is None else replace(self.dialogue, policy=policy)
         return Collector(policy, self.guide, self.config, self.seed, dialogue=dialogue)
 

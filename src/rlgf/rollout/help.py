@@ -18,7 +18,7 @@ def draw_switches(
 ) -> list[int]:
     """How many tokens the roll-in author is asked for at each draft; 0 where there is no roll-in.
 
-    Of a trial that is the most that it may try. Each draft is told how long the text is that this was drawn from.
+    Where help is tried at several lengths, the longest. Each draft is told how long the text is that this was drawn from.
 
     Args:
         drafts: one a group, or where `help.members` is set its members one after the other.
@@ -79,18 +79,18 @@ def draw_again(drafts: Sequence[Draft], switches: Sequence[int], row: Algorithm,
 def drawn_again(draft: Draft, length: int, row: Algorithm, progress: float) -> int:
     """Another switch of a draft, over the length that its text turned out to have."""
     draft.help_limit = length
-    where = seeding.uniforms(1, 1, draft.seed, "switch again")[0, 0].item()
+    where = seeding.uniforms(1, draft.seed, "switch again").item()
     return _switch(draft, row.help.length, progress, where)
 
 
 def _draws(seed: int) -> list[float]:
     """What decides whether a draft has a roll-in, and how long that is."""
-    draws: list[float] = seeding.uniforms(1, 2, seed, "switch")[0].tolist()
+    draws: list[float] = seeding.uniforms(2, seed, "switch").tolist()
     return draws
 
 
 def _draw_members(seed: int, members: int, group_size: int) -> set[int]:
-    order = seeding.uniforms(1, group_size, seed, "members")[0].argsort()
+    order = seeding.uniforms(group_size, seed, "members").argsort()
     return set(order[:members].tolist())
 
 

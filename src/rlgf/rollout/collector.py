@@ -9,7 +9,7 @@ from functools import partial
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, Script, Term
-from rlgf.algorithms.needs import lacking
+from rlgf.algorithms.spec import lacking
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.language_model import LanguageModel

@@ -32,7 +32,6 @@ ELSEWHERE = {
     "distributed.tensors": "needs two processes: properties/test_processes.py",
     "guides.repeats": "a server's self-test, in guides/test_http_scores.py",
     "guides.settings": "what all kinds have in common: guides/test_config.py",
-    "learning.config": "pure data",
     "models.samplers.base": "the contract of models/test_samplers.py",
     "models.samplers.builtin": "one of the engines of models/test_samplers.py",
     "models.samplers.desk": "answers for models/samplers/test_server.py",

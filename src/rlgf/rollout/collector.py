@@ -15,16 +15,15 @@ from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import Sampler
 from rlgf.rollout.assembly import assemble
-from rlgf.rollout.branching import branch_values
 from rlgf.rollout.candidates import Rewards
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.dialogue import Dialogue
 from rlgf.rollout.episodes import EpisodeWriter
-from rlgf.rollout.members import begun_apart, episode_seed, examples_apart, finished_apart
+from rlgf.rollout.help import begun_apart, episode_seed, examples_apart, finished_apart
 from rlgf.rollout.record import PromptHistory, PromptRecord
 from rlgf.rollout.rescored import require_same_weights, rescored
 from rlgf.rollout.second_try import SecondTry
-from rlgf.rollout.start_values import start_values
+from rlgf.rollout.state_values import branch_values, start_values
 from rlgf.rollout.writers import AskingWriter, Draft, prompt_tokens
 from rlgf.types import Author, Rollout, Sample
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, AnyAlgorithm
-from rlgf.rollout.branching import branch_points, branches_of
 from rlgf.rollout.config import RolloutConfig
-from rlgf.rollout.help import draw_switches
-from rlgf.rollout.members import (
+from rlgf.rollout.help import (
     begun_apart,
+    draw_switches,
     episode_seed,
     examples_apart,
     finished_apart,
     members,
 )
+from rlgf.rollout.state_values import branch_points, branches_of
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Sample
 

@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from rlgf.models.activations import fuse
 from rlgf.models.kv_cache import cache_argument, reserving_cache
-from rlgf.models.passes import shape
+from rlgf.models.memory import shape
 from toys import letter_t5
 
 

@@ -1,4 +1,8 @@
-"""How large models are, from their configurations alone: no weights are loaded."""
+"""How large models are, and how much their passes hold beside the weights, from configurations and shapes alone.
+
+The formulas are those of docs/scaling.md. They are of what grows with the number of tokens; what a library keeps for
+a moment inside a layer is left out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring passes over whole rollouts, cut by length under a token budget."""
+"""Scoring passes over whole rollouts, or over texts that follow prompts, cut by length under a token budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where a roll-in ends: which episodes have one, and at which token of its text the next author takes over."""
+"""Where a roll-in ends: which episodes have one, and at which token of its text the next author takes over.
+
+And the drafts that the episodes of an update begin as, each with a seed of its own.
+"""
 
 from __future__ import annotations
 

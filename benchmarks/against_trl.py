@@ -29,7 +29,7 @@ from trl import GRPOConfig, GRPOTrainer
 from common import reviews, small_gpt
 from rlgf.algorithms.catalog import GRPO
 from rlgf.learning.assessor import Assessor
-from rlgf.learning.config import UpdateConfig
+from rlgf.learning.rates import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.collector import Collector

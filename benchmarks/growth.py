@@ -32,7 +32,7 @@ from common import reviews, small_gpt
 from rlgf.algorithms.catalog import GRPO, PPO_PLUS_PLUS
 from rlgf.guides import LocalGuide
 from rlgf.learning.assessor import Assessor
-from rlgf.learning.config import UpdateConfig
+from rlgf.learning.rates import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.critic import build_critic
 from rlgf.models.language_model import LanguageModel

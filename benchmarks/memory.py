@@ -23,7 +23,7 @@ from common import reviews
 from rlgf import Trainer
 from rlgf.algorithms.catalog import GRPO
 from rlgf.learning.assessor import Assessor
-from rlgf.learning.config import UpdateConfig
+from rlgf.learning.rates import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.checkpointing import enable
 from rlgf.models.forward import Tokens

@@ -122,7 +122,7 @@ class FavouringGuide:
         ]
 
     def _letters(self, request: Request) -> list[str]:
-        draws = seeding.uniforms(2, request.max_new_tokens, request.seed, "toy").tolist()
+        draws = seeding.uniforms(2 * request.max_new_tokens, request.seed, "toy").view(2, -1).tolist()
         return [
             self.favourite if which < self.probability else self.others[int(other * len(self.others))]
             for which, other in zip(*draws, strict=True)

@@ -12,7 +12,7 @@ from rlgf.environments import EnvironmentConfig
 from rlgf.evaluation.evaluator import EvaluationConfig
 from rlgf.guides.config import GuideConfig
 from rlgf.identity import FREE, LATER, identity
-from rlgf.learning.config import UpdateConfig
+from rlgf.learning.rates import UpdateConfig
 from rlgf.models.loading import ChatOptions, ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.models.quantization import Quantization

@@ -37,6 +37,6 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def uniforms(rows: int, columns: int, seed: int, *purpose: str | int) -> Float[Tensor, "rows columns"]:
-    """Numbers in [0, 1), on the CPU. One row an episode, so batching does not change a draw."""
-    return torch.rand(rows, columns, generator=generator(seed, *purpose))
+def uniforms(count: int, seed: int, *purpose: str | int) -> Float[Tensor, "count"]:
+    """Numbers in [0, 1), on the CPU."""
+    return torch.rand(count, generator=generator(seed, *purpose))

@@ -113,7 +113,7 @@ class Rollout:
     altered: Bool[Tensor, "B"]
     """Whether the tokens spell another text than the author wrote, since the policy's tokenizer cannot spell that one."""
     engine_logprobs: Float[Tensor, "B T"] | None = None
-    """The same as who sampled them has it, where that is an engine of its own or earlier weights of the policy."""
+    """The log-probabilities reported by a separate engine, or by earlier weights of the policy."""
     bare_ids: Int[Tensor, "B Q"] | None = None
     """The prompts without hints; None where the script has no hints."""
     bare_mask: Bool[Tensor, "B Q"] | None = None

@@ -75,7 +75,7 @@ def test_totals_are_of_the_texts() -> None:
         assert found.totals[name] == pytest.approx(sum(r[name] for r in found.records) / len(texts))
     # The end of a text is one more token, unless it ran into the limit of 8.
     assert found.totals["tokens"] == pytest.approx(sum(min(len(t) + 1, 8) for t in texts) / len(texts))
-    assert found.totals["distinct_1"] == TEXT_METRICS["distinct"]([], texts, [])["distinct_1"]
+    assert found.totals["distinct_1"] == TEXT_METRICS["distinct"](texts)["distinct_1"]
 
 
 def test_perplexities_are_those_of_the_models_named() -> None:

@@ -16,8 +16,7 @@ from transformers import get_linear_schedule_with_warmup
 from finite_runs import trainer
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.learning.config import UpdateConfig
-from rlgf.learning.rates import LearningRates
+from rlgf.learning.rates import LearningRates, UpdateConfig
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from toys import LetterTask, letter_gpt, share_of_a

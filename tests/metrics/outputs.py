@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from rlgf.calls import call
 from rlgf.errors import UserError
 from rlgf.metrics import Metric, build_metrics
+from rlgf.metrics.base import ARGUMENTS
 from rlgf.strict import NamedConfig
 
 FILE = Path(__file__).parents[1] / "data" / "commongen_outputs.jsonl"
@@ -31,4 +33,5 @@ def metric(name: str, **options: Any) -> Metric:
 
 
 def of(name: str, texts: list[str], references: list[list[str]], **options: Any) -> dict[str, Any]:
-    return dict(metric(name, **options)([""] * len(texts), texts, references))
+    given = {"prompts": [""] * len(texts), "completions": texts, "references": references}
+    return dict(call(metric(name, **options), given, ARGUMENTS, name))

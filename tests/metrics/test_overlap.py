@@ -30,16 +30,14 @@ def test_meteor_is_that_of_pycocoevalcap(tokenized: Any, meteor: Metric) -> None
     assert isinstance(meteor, Meteor)
     # The library's own call with its own tokens; a second process would take as long to start as all the rest.
     total, values = meteor._scorer.compute_score(*tokenized)
-    found = meteor([""] * len(TEXTS), TEXTS, REFERENCES)
+    found = meteor(TEXTS, REFERENCES)
     assert found["meteor"].total == pytest.approx(total, abs=1e-12)
     assert found["meteor"].per_text == pytest.approx(values, abs=1e-12)
 
 
 def test_meteor_of_equal_sentences_is_1_and_of_nothing_shared_0(meteor: Metric) -> None:
     texts = ["A man runs in the field.", "", "x ||| y", "...", "A man runs ||| in the field."]
-    found = meteor(
-        [""] * 5, texts, [["A man runs in the field.", "No."], ["No."], ["A dog."], ["A dog."], [texts[0]]]
-    )
+    found = meteor(texts, [["A man runs in the field.", "No."], ["No."], ["A dog."], ["A dog."], [texts[0]]])
     assert found["meteor"].per_text[:4] == pytest.approx([1, 0, 0, 0])
     assert 0 < found["meteor"].per_text[4] < 1, (
         "bars part the fields of the program's input, and tokens of a text"
@@ -52,7 +50,7 @@ def test_a_meteor_whose_process_has_ended_says_so_and_goes() -> None:
     process.kill()
     process.wait()
     with pytest.raises(UserError, match="'meteor': its Java process has ended"):
-        dead([""], ["a"], [["b"]])
+        dead(["a"], [["b"]])
     del dead
     assert process.stdin.closed
 

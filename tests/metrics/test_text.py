@@ -13,21 +13,21 @@ from rlgf.metrics.text import distinct, repetition, words
 
 def test_distinct_counts_ngrams_of_all_texts() -> None:
     """the cat the cat | a cat: words the, cat, a of 6; pairs the-cat, cat-the, a-cat of 4; 2 triples."""
-    found = distinct([], ["The cat  the\ncat", "a cat"], [])
+    found = distinct(["The cat  the\ncat", "a cat"])
     assert list(found) == ["distinct_1", "distinct_2", "distinct_3"]
     assert list(found.values()) == pytest.approx([3 / 6, 3 / 4, 1])
-    assert list(distinct([], ["", "word"], []).values()) == [1.0, 0.0, 0.0]
-    assert list(distinct([], [""], []).values()) == [0.0, 0.0, 0.0]
+    assert list(distinct(["", "word"]).values()) == [1.0, 0.0, 0.0]
+    assert list(distinct([""]).values()) == [0.0, 0.0, 0.0]
 
 
 def test_repetition_counts_trigrams_that_stood_before() -> None:
     """a b c a b c holds abc, bca, cab and abc again; x x x x x holds one trigram three times."""
-    found = repetition([], ["a b c A b c", "x x x x x", "a b c d", "a b", ""], [])
+    found = repetition(["a b c A b c", "x x x x x", "a b c d", "a b", ""])
     assert found == {"repetition": [pytest.approx(1 / 4), pytest.approx(2 / 3), 0.0, 0.0, 0.0]}
 
 
 def test_words_counts_what_stands_between_spaces() -> None:
-    assert words([], ["one  two\nthree,four", ""], []) == {"words": [3.0, 0.0]}
+    assert words(["one  two\nthree,four", ""]) == {"words": [3.0, 0.0]}
 
 
 def test_msttr_and_entropy_equal_slow_computations() -> None:

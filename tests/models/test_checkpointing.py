@@ -17,7 +17,7 @@ from rlgf.models.checkpointing import enable, recomputed, recomputes
 from rlgf.models.critic import build_critic
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.passes import shape
+from rlgf.models.memory import shape
 from toys import letter_gpt, letter_t5
 from training_toys import build
 

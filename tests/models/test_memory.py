@@ -10,8 +10,7 @@ from told_runs import RECIPE
 
 from rlgf.config import load_config
 from rlgf.models.lora import POLICY
-from rlgf.models.memory import device_bytes, logits_bytes, policy_sizes
-from rlgf.models.passes import count
+from rlgf.models.memory import count, device_bytes, logits_bytes, policy_sizes
 from rlgf.models.response_scores import MOST_LOGITS
 from rlgf.run.build import build_parts
 from toys import FavouringGuide, letter_gpt, letter_t5

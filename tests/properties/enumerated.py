@@ -11,8 +11,8 @@ from torch import Tensor
 from rlgf.algorithms import Algorithm, Term
 from rlgf.guides import LocalGuide
 from rlgf.learning.assessor import Assessor
-from rlgf.learning.config import UpdateConfig
 from rlgf.learning.inputs import read_by
+from rlgf.learning.rates import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.sampling import Sampling
 from rlgf.rewards import Reward

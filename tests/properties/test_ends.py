@@ -13,7 +13,7 @@ from torch import Tensor
 from rlgf.algorithms.catalog import PPO, PPO_PLUS_PLUS
 from rlgf.evaluation.perplexity import text_nll
 from rlgf.guides import LocalGuide
-from rlgf.learning.config import UpdateConfig
+from rlgf.learning.rates import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.language_model import LanguageModel

@@ -1,7 +1,7 @@
 """The expected gradient of `vineppo` is that of the expected reward, whatever the distance of its states.
 
 As in test_exact_gradients.py a batch is the distribution itself; a state's value, which the texts that branch off from it
-have in the mean, is the exact one. What they measure is tested in tests/rollout/test_branching.py.
+have in the mean, is the exact one. What they measure is tested in tests/rollout/test_state_values.py.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from rlgf.algorithms import Algorithm, Span
 from rlgf.algorithms.unguided import VINE_PPO
 from rlgf.guides import LocalGuide
 from rlgf.models.sampling import Sampling
-from rlgf.rollout.branching import branch_points
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
+from rlgf.rollout.state_values import branch_points
 from rlgf.types import Author, Rollout, Sample
 from toys import LENGTH, state_index, table_language_model
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rlgf.algorithms.catalog import PPO, RLOO
 from rlgf.algorithms.unguided import VINE_PPO
-from rlgf.rollout.branching import branch_points
+from rlgf.rollout.state_values import branch_points
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Rollout, Sample
 from toys import state_index

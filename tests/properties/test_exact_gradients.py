@@ -37,7 +37,7 @@ from torch import Tensor
 from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture
 from rlgf.algorithms.catalog import AGGREVATED, PPO, PPO_PLUS_PLUS
 from rlgf.learning.assessor import Assessor
-from rlgf.learning.config import UpdateConfig
+from rlgf.learning.rates import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.generate import sample_continuations
 from rlgf.models.sampling import Sampling

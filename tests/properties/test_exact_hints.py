@@ -25,10 +25,11 @@ from enumerated import (
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm, Hint, Script
-from rlgf.algorithms.catalog import GHPO, HINTED_GRPO, OPSD, POPE, QUESTA, RLOO, SAGE, SCAF_GRPO, SDFT
+from rlgf.algorithms.catalog import RLOO
+from rlgf.algorithms.hinted import GHPO, HINTED_GRPO, OPSD, POPE, QUESTA, SAGE, SCAF_GRPO, SDFT
 from rlgf.guides.itself import SelfGuide
 from rlgf.learning.assessor import Assessor
-from rlgf.learning.config import UpdateConfig
+from rlgf.learning.rates import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.sampling import Sampling
 from rlgf.rollout.assembly import assemble

@@ -19,7 +19,8 @@ from enumerated import (
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm
-from rlgf.algorithms.catalog import BC, DAGGER, DISTILL, SEQ_KD
+from rlgf.algorithms.imitation import DAGGER, DISTILL, SEQ_KD
+from rlgf.algorithms.unguided import BC
 from toys import LENGTH
 
 

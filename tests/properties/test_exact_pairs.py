@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rlgf.algorithms import Algorithm
 from rlgf.learning.assessor import Assessor
-from rlgf.learning.config import UpdateConfig
+from rlgf.learning.rates import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.sampling import Sampling
 from rlgf.types import Experience

@@ -15,7 +15,7 @@ from torch import Tensor
 from rlgf.algorithms.imitation import OPD
 from rlgf.guides import LocalGuide, Piece, Request
 from rlgf.learning.assessor import Assessor
-from rlgf.learning.config import UpdateConfig
+from rlgf.learning.rates import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.sampling import Sampling
 from rlgf.types import Completion

@@ -24,10 +24,12 @@ from enumerated import (
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm, Script
-from rlgf.algorithms.catalog import BC, CHORD, PREFIX_RFT, RLOO
+from rlgf.algorithms.catalog import RLOO
+from rlgf.algorithms.referenced import CHORD, PREFIX_RFT
+from rlgf.algorithms.unguided import BC
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
-from rlgf.learning.config import UpdateConfig
+from rlgf.learning.rates import UpdateConfig
 from rlgf.learning.updater import Updater
 from rlgf.models.sampling import Sampling
 from rlgf.types import Author, Rollout

@@ -6,7 +6,9 @@ import pytest
 import torch
 from collecting import LENGTH, SAMPLES, authors, collector, sure
 
-from rlgf.algorithms.catalog import BC, BREAD, GUIDED_GRPO, PPO, PPO_PLUS_PLUS, REVERSE_CURRICULUM
+from rlgf.algorithms.catalog import BREAD, GUIDED_GRPO, PPO, PPO_PLUS_PLUS
+from rlgf.algorithms.referenced import REVERSE_CURRICULUM
+from rlgf.algorithms.unguided import BC
 from rlgf.errors import UserError
 from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel

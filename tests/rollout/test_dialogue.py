@@ -279,6 +279,24 @@ def test_no_author_samples_more_than_is_foreseen(policy: LanguageModel, row: Any
         assert maker.sampled[author] <= sum(ask.limit for ask in asks if ask.author is author)
 
 
+def test_a_first_turn_after_those_of_another_is_foreseen_with_what_stands_before_it(
+    policy: LanguageModel,
+) -> None:
+    """A server is paid for that too."""
+    guide = FavouringGuide("b", 0.4)
+    maker = collector(policy, Says("", "b"), guide)
+    row = sure(AGGREVATED)
+    maker.collect(SAMPLES, row)
+    sent, foreseen = dict[int, int](), dict[int, int]()
+    for request in guide.requests:
+        assert request.sample is not None
+        sent.setdefault(request.sample.columns["wanted"], len(request.written_ids))
+    for ask in update_asks(row, maker.config, len(SAMPLES), 0, 0.0, 0, turns=TURNS):
+        if ask.author is Author.GUIDE:
+            foreseen.setdefault(ask.sample, ask.written)
+    assert all(0 < sent[number] <= foreseen[number] for number in sent)
+
+
 def test_a_reply_of_another_kind_is_one_sentence(policy: LanguageModel) -> None:
     with pytest.raises(UserError, match=r"must answer a turn with a text, or with None .* \(it answered 3\)"):
         # Another type than an environment's is the fault that is to be told.

@@ -8,7 +8,7 @@ from rlgf.algorithms.catalog import AGGREVATED, PPO_PLUS_PLUS
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.episodes import EpisodeWriter
-from rlgf.rollout.members import members
+from rlgf.rollout.help import members
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Completion, Sample
 from toys import FavouringGuide

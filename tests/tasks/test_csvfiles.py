@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from written_files import load, prompts, refused, written
 
-from rlgf.tasks.csvfiles import CsvFiles
+from rlgf.tasks.csvfiles import CsvFile
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_any_text_is_read_as_it_was_written(rows: list[tuple[str, str]], end: st
         file = Path(folder) / "a.csv"
         with file.open("w", newline="", encoding="utf-8") as out:
             csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator=end).writerows([("one", "two"), *rows])
-        read = CsvFiles([file])
+        read = CsvFile(file)
         assert [tuple(read[i].values()) for i in reversed(range(len(read)))] == rows[::-1]
 
 
@@ -84,7 +84,7 @@ def test_rows_are_not_held_in_memory(tmp_path: Path) -> None:
         out.write("prompt\n")
         out.writelines(f"row {i} {'x' * 2000}\n" for i in range(2_000))
     tracemalloc.start()
-    rows = CsvFiles([file])
+    rows = CsvFile(file)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(rows) == 2_000

@@ -7,18 +7,16 @@ The trainer reads rows and knows no algorithm by name. To add one, write a row: 
 from rlgf.algorithms.catalog import ALGORITHMS
 from rlgf.algorithms.estimators import ESTIMATORS, Estimates, Estimator, Pairs, Signals
 from rlgf.algorithms.hint import Hint, View
-from rlgf.algorithms.kl import KLConfig
 from rlgf.algorithms.pick import algorithm_from
-from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span, StartValue
-from rlgf.algorithms.selection import SELECTORS, Selection
+from rlgf.algorithms.row import KLConfig
+from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
+from rlgf.algorithms.selection import Selection
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
-from rlgf.algorithms.terms import LOSSES, LossFunction, LossInputs, Term
+from rlgf.algorithms.terms import LossInputs, Term
 
 __all__ = [
     "ALGORITHMS",
     "ESTIMATORS",
-    "LOSSES",
-    "SELECTORS",
     "Algorithm",
     "AnyAlgorithm",
     "Estimates",
@@ -27,7 +25,6 @@ __all__ = [
     "Help",
     "Hint",
     "KLConfig",
-    "LossFunction",
     "LossInputs",
     "Mixture",
     "Pairs",
@@ -36,7 +33,6 @@ __all__ = [
     "Selection",
     "Signals",
     "Span",
-    "StartValue",
     "Term",
     "View",
     "algorithm_from",

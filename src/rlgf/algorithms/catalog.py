@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rlgf.algorithms.hinted import HINTED_GRPO, POPE, QUESTA, SAGE
-from rlgf.algorithms.imitation import DAGGER, DISTILL, OPD, SEQ_KD
-from rlgf.algorithms.referenced import (
-    ADABACK,
-    CHORD,
-    DR_PO,
-    HPT,
-    PREFIX_RFT,
-    PREFIX_RL,
-    REVERSE_CURRICULUM,
-    UFT,
-)
+from rlgf.algorithms import hinted, imitation, referenced, unguided
 from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span, StartValue
-from rlgf.algorithms.self_distilled import OPSD, SDFT
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
 from rlgf.algorithms.terms import Term
-from rlgf.algorithms.tiered import GHPO, SCAF_GRPO
-from rlgf.algorithms.unguided import BC, GAE, GRPO, PPO, RLOO, VINE_PPO
+from rlgf.algorithms.unguided import GAE, GRPO, PPO, RLOO
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author
 
@@ -163,50 +150,27 @@ D2LOLS = LOLS.model_copy(
     }
 )
 
+_ROWS: tuple[AnyAlgorithm, ...] = (
+    PPO_PLUS_PLUS,
+    AGGREVATED,
+    LOLS,
+    D2LOLS,
+    GUIDED_GRPO,
+    BREAD,
+    LUFFY,
+    EXGRPO,
+    GUIDED_RLOO,
+    GAIL,
+    GAD,
+    DPO,
+    GUIDED_DPO,
+    OFFLINE_DPO,
+    REBEL,
+    GUIDED_REBEL,
+    A_STAR_PO,
+)
 ALGORITHMS: Mapping[str, AnyAlgorithm] = {
-    a.name: a
-    for a in (
-        BC,
-        SEQ_KD,
-        DAGGER,
-        PPO,
-        PPO_PLUS_PLUS,
-        AGGREVATED,
-        LOLS,
-        D2LOLS,
-        DR_PO,
-        REVERSE_CURRICULUM,
-        GRPO,
-        GUIDED_GRPO,
-        BREAD,
-        PREFIX_RL,
-        ADABACK,
-        UFT,
-        HPT,
-        LUFFY,
-        EXGRPO,
-        PREFIX_RFT,
-        CHORD,
-        HINTED_GRPO,
-        QUESTA,
-        POPE,
-        SAGE,
-        GHPO,
-        SCAF_GRPO,
-        RLOO,
-        GUIDED_RLOO,
-        VINE_PPO,
-        DISTILL,
-        OPD,
-        OPSD,
-        SDFT,
-        GAIL,
-        GAD,
-        DPO,
-        GUIDED_DPO,
-        OFFLINE_DPO,
-        REBEL,
-        GUIDED_REBEL,
-        A_STAR_PO,
-    )
+    row.name: row
+    for rows in (unguided.ROWS, imitation.ROWS, referenced.ROWS, hinted.ROWS, _ROWS)
+    for row in rows
 }

@@ -74,8 +74,8 @@ class Estimator:
     returns: bool = True
     """Whether it says what a critic is fitted to."""
     reads_kl: bool = True
-    """Whether the KL penalty goes into the token rewards that it reads, unless a term of the row is it. An estimator that divides
-    by the spread of a group's rewards would divide the penalty too."""
+    """Whether the KL penalty goes into the token rewards that it reads, unless a term of the row is it.
+    An estimator that divides by the spread of a group's rewards would divide the penalty too."""
     reads_guide: bool = False
     """Whether it reads how probable the guide finds the texts, see `rlgf.guides.TextScoringGuide`."""
     reads_start: bool = False

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from rlgf.algorithms.authors import AuthorName
 from rlgf.strict import Strict
 from rlgf.types import Author
+
+
+def _author(value: Any) -> Any:
+    return Author[value.upper()] if isinstance(value, str) and value.upper() in Author.__members__ else value
+
+
+AuthorName = Annotated[
+    Author, BeforeValidator(_author), PlainSerializer(lambda a: Author(a).name.lower(), return_type=str)
+]
 
 
 class View(StrEnum):

@@ -1,9 +1,10 @@
-"""Algorithms whose texts are written after a hint."""
+"""Algorithms whose texts are written after a hint, or whose guide reads one."""
 
 from __future__ import annotations
 
-from rlgf.algorithms.hint import Hint, View
+from rlgf.algorithms.hint import Hint, Reader, View
 from rlgf.algorithms.script import Gate, Help, RollinLength, Script
+from rlgf.algorithms.spec import Algorithm
 from rlgf.algorithms.terms import Term
 from rlgf.algorithms.unguided import GRPO
 from rlgf.schedules import Schedule, constant
@@ -60,3 +61,59 @@ SAGE = GRPO.but(
     help=Help(probability=constant(1.0), success=0.5, gate=Gate()),
     paper="Liao et al., arXiv 2602.03143",
 )
+
+# Hints in tiers: where a group fails, the next one is tried until texts succeed.
+_RATIO = "rho = pi(y_t | x, hint, y_<t) / old(y_t | x, hint, y_<t)"
+
+GHPO = GRPO.but(
+    name="ghpo",
+    summary="GRPO; a group of which all fail is written again after a quarter of the reference, then after a half, "
+    "then after three quarters, until some succeed",
+    script=Script(
+        hint=Hint(author=Author.REFERENCE, shares=(0.25, 0.5, 0.75), template="{prompt}\n\nHint: {hint}\n\n")
+    ),
+    help=Help(probability=constant(1.0), success=0.5, gate=Gate(), length=RollinLength(by="trial")),
+    equation=f"{GRPO.equation}, {_RATIO}",
+    paper="Liu et al., arXiv 2507.10628",
+)
+SCAF_GRPO = GHPO.but(
+    name="scaf-grpo",
+    summary="GRPO; of a group of which all fail one text is written again after hints that tell ever more, until it "
+    "succeeds",
+    script=Script(
+        hint=Hint(
+            author=Author.REFERENCE,
+            shares=(0.25, 0.5, 0.75, 1.0),
+            template="{prompt}\n\nHint: {hint}\n\n",
+        )
+    ),
+    help=Help(members=1, shared=False, success=0.5, gate=Gate(), length=RollinLength(by="trial")),
+    paper="Zhang et al., arXiv 2510.19807",
+)
+
+# The guide reads more than the policy does, so that the policy can be its own.
+OPSD = Algorithm(
+    name="opsd",
+    summary="on-policy self-distillation: the probabilities of a guide that reads the reference solution at the states of "
+    "the policy's own texts, no reward",
+    script=Script(
+        hint=Hint(author=Author.REFERENCE, template="{prompt}\n\nAnswer: {hint}\n\n", reader=Reader.GUIDE)
+    ),
+    help=Help(probability=constant(1.0), length=RollinLength(whole=True)),
+    terms={"distill": Term(loss="distillation", options={"jsd_beta": 0.5})},
+    equation="JSD_0.5(g, pi), g = guide(. | x, reference, y_<t), pi = pi(. | x, y_<t)",
+    paper="Zhao et al., arXiv 2601.18734",
+)
+SDFT = OPSD.but(
+    name="sdft",
+    summary="self-distillation fine-tuning: as opsd, with the reference as an example, and towards the guide's "
+    "likeliest texts",
+    script=Script(
+        hint=Hint(author=Author.REFERENCE, template="{prompt}\n\nExample: {hint}\n\n", reader=Reader.GUIDE)
+    ),
+    terms={"distill": Term(loss="distillation", options={"jsd_beta": 1.0})},
+    equation="KL(pi || g), g = guide(. | x, reference, y_<t), pi = pi(. | x, y_<t)",
+    paper="Shenfeld et al., arXiv 2601.19897",
+)
+
+ROWS = (HINTED_GRPO, QUESTA, POPE, SAGE, GHPO, SCAF_GRPO, OPSD, SDFT)

@@ -41,3 +41,5 @@ OPD = Algorithm(
     "update; across tokenizers of the chunk that y_t belongs to",
     paper="Gu et al., arXiv 2306.08543; Lu et al., On-Policy Distillation, Thinking Machines Lab 2025",
 )
+
+ROWS = (SEQ_KD, DAGGER, DISTILL, OPD)

@@ -112,3 +112,5 @@ CHORD = GRPO.but(
     equation="(1 - mu) GRPO + mu mean of -phi(p_t) log p_t, p_t = pi(y*_t | s_t), phi(p) = p (1 - p), mu 0.1",
     paper="Zhang et al., arXiv 2508.11408",
 )
+
+ROWS = (DR_PO, REVERSE_CURRICULUM, PREFIX_RL, UFT, ADABACK, HPT, PREFIX_RFT, CHORD)

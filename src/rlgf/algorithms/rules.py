@@ -7,10 +7,8 @@ from collections.abc import Callable
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
 from rlgf.algorithms.hint_rules import hints_have_readers, tiers_are_tried, views_can_be_scored
 from rlgf.algorithms.length_rules import reads_past, rule_misfit
-from rlgf.algorithms.past import the_past_begins_texts
 from rlgf.algorithms.row import Row
 from rlgf.algorithms.script import Span
-from rlgf.algorithms.start_value import start_values_are_read
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC
 from rlgf.registry import resolve
 from rlgf.schedules import constant
@@ -212,6 +210,37 @@ def examples_are_shown_to_a_reward_that_learns(row: Row) -> str | None:
         return "a reward that learns compares the policy's texts with those of others: set 'examples' to reference or guide"
     if not row.learned_reward:
         return "'examples' are shown to a reward that learns: set 'learned_reward: true' too, or leave 'examples' out"
+    return None
+
+
+def the_past_begins_texts(row: Row) -> str | None:
+    hint = row.script.hint
+    if Author.PAST in (row.script.rollout, row.examples) or (hint is not None and hint.author is Author.PAST):
+        return (
+            "the policy's past is no more than texts that were written: name 'past' as 'script.rollin' alone"
+        )
+    if row.script.rollin is Author.PAST and row.help.success is None:
+        return (
+            "'script.rollin: past' takes texts of the policy's that succeeded at an earlier visit: set 'help.success' to "
+            "what a text has to earn to be one, such as 0.5"
+        )
+    return None
+
+
+def start_values_are_read(row: Row) -> str | None:
+    reads = row.estimator is not None and row.estimator.reads_start
+    if reads != (row.start_value is not None):
+        return (
+            "'start_value' says how the advantage 'over_start' estimates the value of a prompt: set both, such as "
+            "'start_value: {texts: 8, beta: 0.5}', or neither"
+        )
+    if reads and (row.script.rollout is not Author.POLICY or row.script.rollin or row.script.hint):
+        return "a start value is that of the bare prompt: let the policy write whole texts, without roll-ins and hints"
+    if reads and (row.learned_reward or row.whiten):
+        return (
+            "a start value stays as it was first estimated, and is compared with what texts earn: leave 'learned_reward' "
+            "and 'whiten' out"
+        )
     return None
 
 

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rlgf.algorithms.authors import AuthorName
-from rlgf.algorithms.hint import Hint, Reader
+from rlgf.algorithms.hint import AuthorName, Hint, Reader
 from rlgf.algorithms.length_rules import reads_past
 from rlgf.schedules import Share, constant
 from rlgf.strict import Strict

@@ -57,3 +57,5 @@ VINE_PPO = GRPO.but(
     "the states around the token that texts branch off from",
     paper="Kazemnejad et al., arXiv 2410.01679",
 )
+
+ROWS = (BC, PPO, GRPO, RLOO, VINE_PPO)

@@ -11,8 +11,9 @@ from rlgf.config import Config
 from rlgf.guides import EnsembleConfig, GuideConfig, HTTPGuideConfig, Request, Usage
 from rlgf.guides.budget import most, priced, within
 from rlgf.guides.ensemble import choice
+from rlgf.guides.repeats import first_request, scored_first
 from rlgf.rollout.candidates import candidate_seeds
-from rlgf.rollout.plan import Ask, UpdatePlan, evaluation_asks, first_request, scored_first
+from rlgf.rollout.plan import Ask, UpdatePlan, evaluation_asks
 from rlgf.run.data_order import shuffled_passes
 from rlgf.types import Author, Sample
 
@@ -63,7 +64,7 @@ def _requests_first(config: Config, train: Sequence[Sample]) -> list[Request]:
     written = (
         []
         if scored and not any(row.asks_for_texts for row in rows)
-        else [first_request(config.rollout, train)]
+        else [first_request(train, config.rollout.max_response_tokens)]
     )
     return scored + written
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,9 +19,8 @@ from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.models.text import Codec
 from rlgf.rollout.plan import UpdatePlan, planned
-from rlgf.run.long_prompts import long_prompts
 from rlgf.run.memory import Estimate, estimated, memory
-from rlgf.run.trials import policy_template
+from rlgf.run.trials import long_prompts, policy_template
 from rlgf.tasks import load_split
 from rlgf.tasks.chats import PromptedTask
 from rlgf.types import Author
@@ -35,7 +34,7 @@ def told(found: Checked) -> Group:
     held_out = _held_out(found)
     parts: list[RenderableType] = [Text(f"{config.name}: {_headline(config)}", style="bold")]
     parts += [note(f"Missing: {said}") for said in found.missing.values()]
-    parts += [note(said) for said in _cut_prompts(found)]
+    parts += map(note, _cut_prompts(found))
     if plans[0].times > 1:
         parts.append(note(f"Counted on one of every {plans[0].times:,} updates, which stands for them."))
     parts += _algorithm(config, plans)
@@ -58,23 +57,20 @@ def _headline(config: Config) -> str:
     )
 
 
-def _cut_prompts(found: Checked) -> Iterator[str]:
+def _cut_prompts(found: Checked) -> list[str]:
     """What is to be said of prompts that are too long, where the policy's tokenizer is there."""
     config = found.config
     if "policy" in found.missing or config.policy.scratch is not None:
-        return
+        return []
     assert found.task is not None, "loaded, or this would not be told"
     try:
         template = policy_template(config, None)
         task = PromptedTask(found.task, lambda: template)
-        if task.continues_texts:
-            return
         train = task.load("train")
     except UserError:  # no tokenizer is there, or its template takes no chats
-        return
+        return []
     assert template.tokenizer is not None, "of a model that is there"
-    said = long_prompts(train, Codec(template.tokenizer), config.rollout.max_prompt_tokens)
-    yield from [] if said is None else [said]
+    return long_prompts(task, train, Codec(template.tokenizer), config.rollout.max_prompt_tokens)
 
 
 # The algorithm.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlgf.algorithms.needs import lacking
+from rlgf.algorithms.spec import lacking
 from rlgf.checks.rule import first
 from rlgf.metrics import Metric
 from rlgf.metrics.base import check_samples

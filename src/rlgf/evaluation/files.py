@@ -124,7 +124,7 @@ def read_texts(file: Path, references: Path | None = None) -> Texts:
 
 
 def _rows(file: Path) -> list[tuple[Row, str]]:
-    lines = JsonLines([file])
+    lines = JsonLines(file)
     rows = [(lines[number], lines.place(number)) for number in range(len(lines))]
     if "totals" in rows[0][0]:
         rows = rows[1:]

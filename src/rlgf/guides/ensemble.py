@@ -49,7 +49,7 @@ class EnsembleConfig(GuideSettings):
 
 def choice(weights: Sequence[float], seed: int) -> int:
     """Which of several guides a request of this seed goes to."""
-    draw, total = seeding.uniforms(1, 1, seed, "ensemble").item(), sum(weights)
+    draw, total = seeding.uniforms(1, seed, "ensemble").item(), sum(weights)
     bounds = (bound / total for bound in itertools.accumulate(weights))
     return next((i for i, bound in enumerate(bounds) if draw < bound), len(weights) - 1)
 

@@ -1,4 +1,4 @@
-"""Whether a server says the same of a text when it is asked again."""
+"""What a server is asked before a run, and whether it says the same of a text when it is asked again."""
 
 from __future__ import annotations
 
@@ -7,9 +7,34 @@ from collections.abc import Sequence
 from rlgf.errors import UserError
 from rlgf.guides.base import RemoteScoringGuide, Request
 from rlgf.objectives.alignment import Piece
+from rlgf.types import Sample
 
 MOST_DIFFERENCE = 0.05
 """Nats per token. Policy and guide differ by some tenths of a nat where there is something to learn."""
+
+_SCORED_FIRST = (
+    " The first answer is a short one, and it ends here.",
+    " Another one: 12 of 37 birds, é and ü among them, flew north.",
+)
+
+
+def first_request(train: Sequence[Sample], max_new_tokens: int) -> Request:
+    """What a remote guide is asked before a run, so that its faults show before models load."""
+    longest = _longest(train)
+    return Request(longest.prompt, max_new_tokens, seed=0, messages=longest.messages)
+
+
+def scored_first(train: Sequence[Sample]) -> list[Request]:
+    """The texts that a remote guide scores twice before a run that learns from its scores."""
+    chosen = [train[0], _longest(train)]
+    return [
+        Request(one.prompt, 1, seed=0, prompt_length=len(one.prompt), messages=one.messages, scored=text)
+        for one, text in zip(chosen, _SCORED_FIRST, strict=True)
+    ]
+
+
+def _longest(train: Sequence[Sample]) -> Sample:
+    return max((train[i] for i in range(min(256, len(train)))), key=lambda sample: len(sample.prompt))
 
 
 def check_repeats(guide: RemoteScoringGuide, requests: Sequence[Request], url: str) -> None:

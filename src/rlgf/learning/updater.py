@@ -16,7 +16,6 @@ from rlgf.algorithms import Algorithm, LossInputs, Span
 from rlgf.errors import UserError
 from rlgf.finite import require_finite, require_finite_metrics
 from rlgf.guides.base import FollowingGuide, ScoringGuide
-from rlgf.learning.config import UpdateConfig
 from rlgf.learning.inputs import InputReader, StepTerm, read_by, read_by_any, step_terms, value_inputs
 from rlgf.learning.micro_batches import (
     Moved,
@@ -27,7 +26,7 @@ from rlgf.learning.micro_batches import (
     with_beginning,
 )
 from rlgf.learning.outcome import check_result
-from rlgf.learning.rates import LearningRates, SchedulerFactory
+from rlgf.learning.rates import LearningRates, SchedulerFactory, UpdateConfig
 from rlgf.models import sharding
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens

@@ -21,13 +21,13 @@ METRICS: Mapping[str, str] = {
     "self_bleu": "rlgf.metrics.overlap:SelfBleu",
     "rouge": "rlgf.metrics.overlap:Rouge",
     "meteor": "rlgf.metrics.overlap:Meteor",
-    "cider_d": "rlgf.metrics.cider:CiderD",
+    "cider_d": "rlgf.metrics.overlap:CiderD",
     "spice": "rlgf.metrics.meaning:Spice",
     "spice_stand_in": "rlgf.metrics.meaning:SpiceStandIn",
     "bertscore": "rlgf.metrics.learned:BertScore",
     "bleurt": "rlgf.metrics.learned:Bleurt",
     "concept_coverage": "rlgf.metrics.meaning:ConceptCoverage",
-    "sari": "rlgf.metrics.sari:sari",
+    "sari": "rlgf.metrics.text:sari",
 }
 """Where each metric is, by name: functions, and classes that are made with a recipe's options."""
 

@@ -53,9 +53,7 @@ class Metric(Protocol):
     name of a column, a list of texts in either case.
     """
 
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-    ) -> Values: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Values: ...
 
 
 def measure(

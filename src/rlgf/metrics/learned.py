@@ -35,9 +35,7 @@ class BertScore:
         self._model = model or _minilm()
         self._num_layers = num_layers
 
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-    ) -> Values:
+    def __call__(self, completions: Sequence[str], references: References) -> Values:
         values = [0.0] * len(completions)
         # The library cannot encode an empty text.
         rows = [i for i, text in enumerate(completions) if text.strip()]
@@ -73,9 +71,7 @@ class Bleurt:
             raise UserError(f"the metric 'bleurt', option 'checkpoint': there is no folder {checkpoint}.")
         self._scorer = library.BleurtScorer(str(checkpoint))
 
-    def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: References, **columns: Any
-    ) -> Values:
+    def __call__(self, completions: Sequence[str], references: References) -> Values:
         pairs = [(text, gold) for text, texts in zip(completions, references, strict=True) for gold in texts]
         scores = iter(
             self._scorer.score(references=[gold for _, gold in pairs], candidates=[text for text, _ in pairs])

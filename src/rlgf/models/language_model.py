@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgf.errors import UserError
-from rlgf.models import activations, experts, lora, quantization, sharding, weights
-from rlgf.models.dropout import without_dropout
+from rlgf.models import lora, quantization, sharding, weights
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
 from rlgf.models.text import Codec
@@ -32,11 +31,8 @@ class LanguageModel:
     """Whether this is what the model is without them."""
 
     def __post_init__(self) -> None:
-        without_dropout(self.model)
-        activations.fuse(self.model)
-        experts.without_capacity(self.model)
+        weights.prepare(self.model)
         restrict(self.model, self.tokenizer)
-        weights.hold_still(self.model)
         quantization.keep_differentiable(self.model)
 
     @contextmanager

@@ -1,18 +1,25 @@
-"""How large models are, from their configurations alone: no weights are loaded."""
+"""How large models are, and how much their passes hold beside the weights, from configurations and shapes alone.
+
+The formulas are those of docs/scaling.md. They are of what grows with the number of tokens; what a library keeps for
+a moment inside a layer is left out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
 
 from rlgf.models import lora
 from rlgf.models.loading import ModelConfig, device, skeleton
 from rlgf.models.lora import Adapters, LoRAConfig
-from rlgf.models.passes import Shape, count, matrices, shape, width
 from rlgf.models.quantization import Quantization
 from rlgf.models.response_scores import MOST_LOGITS
 from rlgf.models.scratch import ScratchConfig
@@ -119,3 +126,127 @@ def _weights(model: PreTrainedModel, kind: Quantization | None, each: int = _FLO
     if kind is not None:
         small = sum(m.weight.numel() for m in matrices(model.modules()) if m is not head)
     return round((count(model.parameters()) - small) * each + (small * _QUANTIZED[kind] if kind else 0))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers that read the same tokens; all numbers are of one token, except for parameters."""
+
+    activations: int
+    """Numbers that the backward pass needs: what goes into each matrix and what comes out of it."""
+    borders: int
+    """Numbers that are left of them where each layer is computed a second time: what goes into the layers."""
+    largest_layer: int
+    """Numbers that one layer needs, at most."""
+    attention: int
+    """Numbers for each token that a token attends to; 0 where attention is one kernel that keeps none."""
+    widest: int
+    """What goes into and comes out of the largest matrix."""
+
+    def kept(self, tokens: int, length: int, *, checkpointing: bool) -> int:
+        """Numbers that one pass keeps for its backward pass, at most.
+
+        Args:
+            length: of the longest text.
+            checkpointing: whether layers are computed a second time.
+        """
+        each = self.activations + self.attention * length
+        if checkpointing:
+            each = min(each, self.borders + self.largest_layer + self.attention * length)
+        return tokens * each
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the passes of a model hold."""
+
+    vocabulary: int
+    prompt: Stack
+    """The layers that read prompts: of an encoder-decoder model the encoder's, else all."""
+    response: Stack
+    """Likewise for responses."""
+    cache: int
+    """Keys and values of one token, of all layers."""
+    gathered_layer: int
+    """Parameters that are gathered at a time where processes share them: of the largest layer, and of what is in no
+    layer."""
+
+
+def shape(model: PreTrainedModel) -> Shape:
+    """Counted from a model that may be on the device `meta`."""
+    head = model.get_output_embeddings()
+    encoder: Any = model.get_encoder() if model.config.is_encoder_decoder else None
+    inside = set() if encoder is None else set(encoder.modules())
+    outside = [module for module in model.modules() if module not in inside and module is not head]
+    response = _stack(model, outside)
+    return Shape(
+        vocabulary=vocabulary(model),
+        prompt=response if encoder is None else _stack(model, inside),
+        response=response,
+        cache=_keys_and_values(model),
+        gathered_layer=_gathered_layer(model),
+    )
+
+
+def count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def width(model: PreTrainedModel) -> int:
+    """Of the last hidden states, which are what the head reads."""
+    head = model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    if isinstance(weight, Tensor):
+        return int(weight.shape[1])
+    return int(model.config.get_text_config(decoder=True).hidden_size)
+
+
+def vocabulary(model: PreTrainedModel) -> int:
+    weight = getattr(model.get_output_embeddings(), "weight", None)
+    if isinstance(weight, Tensor):
+        return int(weight.shape[0])
+    return int(model.config.get_text_config(decoder=True).vocab_size)
+
+
+def matrices(modules: Iterable[nn.Module]) -> list[nn.Linear | Conv1D]:
+    return [module for module in modules if isinstance(module, nn.Linear | Conv1D)]
+
+
+def _stack(model: PreTrainedModel, modules: Iterable[nn.Module]) -> Stack:
+    modules = list(modules)
+    found = [sum(matrix.weight.shape) for matrix in matrices(modules)]
+    layers = [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
+    within = [sum(sum(matrix.weight.shape) for matrix in matrices(layer.modules())) for layer in layers]
+    config: Any = model.config.get_text_config(decoder=True)
+    spelled_out = getattr(config, "_attn_implementation", None) == "eager"
+    return Stack(
+        activations=sum(found),
+        borders=len(layers) * width(model) if layers else sum(found),
+        largest_layer=max(within, default=0),
+        # Scores before and after the softmax.
+        attention=2 * _number(config, "num_attention_heads", 1) * len(layers) if spelled_out else 0,
+        widest=max(found, default=0),
+    )
+
+
+def _keys_and_values(model: PreTrainedModel) -> int:
+    """Of one token in all layers; a window or a latent that is smaller than that is not known here."""
+    config: Any = model.config.get_text_config(decoder=True)
+    heads = _number(config, "num_attention_heads", 1)
+    groups = _number(config, "num_key_value_heads", heads)
+    each = _number(config, "head_dim", _number(config, "d_kv", config.hidden_size // heads))
+    return 2 * _number(config, "num_decoder_layers", config.num_hidden_layers) * groups * each
+
+
+def _number(config: Any, name: str, otherwise: int) -> int:
+    found = getattr(config, name, None)
+    return found if isinstance(found, int) else otherwise
+
+
+def _gathered_layer(model: PreTrainedModel) -> int:
+    layers = [
+        count(module.parameters())
+        for module in model.modules()
+        if isinstance(module, GradientCheckpointingLayer)
+    ]
+    return count(model.parameters()) - sum(layers) + max(layers, default=0)

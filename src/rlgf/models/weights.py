@@ -1,11 +1,13 @@
-"""Which of a model's weights are read from its files, trained and saved: all, or the model is refused."""
+"""What is done to a model before it is used; and its weights are read from its files, trained and saved all, or it is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
+from transformers.activations import FastGELUActivation, NewGELUActivation
 
 from rlgf.errors import UserError
 
@@ -41,6 +43,14 @@ def _more(found: Sequence[object]) -> str:
     return f" and {len(found) - 1} more" if len(found) > 1 else ""
 
 
+def prepare(model: PreTrainedModel) -> None:
+    """Make a model one whose passes give the same for the same tokens, and whose saved weights are those trained."""
+    without_dropout(model)
+    fuse(model)
+    without_capacity(model)
+    hold_still(model)
+
+
 def hold_still(model: PreTrainedModel) -> None:
     """Leave out of training whatever is not saved, so that the saved model is the one that was trained.
 
@@ -55,3 +65,53 @@ def hold_still(model: PreTrainedModel) -> None:
     # would save them so.
     if getattr(model.config, "rescale_every", 0):
         model.config.rescale_every = 0
+
+
+# Dropout would make the probability ratio of an unchanged policy differ from 1.
+def without_dropout(model: nn.Module) -> None:
+    """Put a model in evaluation mode, and let nothing drop out either where its forward pass sets another mode.
+
+    Its configuration, which is saved, stays as it is.
+    """
+    model.eval()
+    for module in model.modules():
+        # Layers of their own, such as `nn.Dropout.p`, and rates that attention passes to a function.
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            # Experts of NLLB keep theirs: in evaluation mode they multiply by what it leaves over.
+            if isinstance(value, float) and "drop" in name.lower() and name != "moe_token_dropout":
+                setattr(module, name, 0.0)
+
+
+_SPELLED_OUT = (NewGELUActivation, FastGELUActivation)
+
+
+def fuse(model: PreTrainedModel) -> None:
+    """Let GPT-2 and its kin compute ``0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`` in one pass over x.
+
+    The function is the same, up to rounding.
+    """
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, _SPELLED_OUT):
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+_ROOM = 2**31 - 1
+"""More tokens than any batch has."""
+
+
+# With a capacity, what a token gets would depend on those around it.
+def without_capacity(model: PreTrainedModel) -> None:
+    """Let no expert turn tokens away, as those of Switch Transformers and NLLB do beyond a number of them.
+
+    Padding would fill them too, and a text that is written token by token never does. The configuration changes with
+    them, so that the saved model is the one that was trained.
+    """
+    places: list[Any] = [model.config, *model.modules()]
+    for place in places:
+        if getattr(place, "expert_capacity", None) is not None:
+            place.expert_capacity = _ROOM
+        if hasattr(place, "moe_eval_capacity_token_fraction"):
+            place.moe_eval_capacity_token_fraction = 1.0

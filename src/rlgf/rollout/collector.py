@@ -9,22 +9,21 @@ from functools import partial
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, Script, Term
-from rlgf.algorithms.needs import lacking
+from rlgf.algorithms.spec import lacking
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import Sampler
 from rlgf.rollout.assembly import assemble
-from rlgf.rollout.branching import branch_values
 from rlgf.rollout.candidates import Rewards
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.dialogue import Dialogue
 from rlgf.rollout.episodes import EpisodeWriter
-from rlgf.rollout.members import begun_apart, episode_seed, examples_apart, finished_apart
+from rlgf.rollout.help import begun_apart, episode_seed, examples_apart, finished_apart
 from rlgf.rollout.record import PromptHistory, PromptRecord
 from rlgf.rollout.rescored import require_same_weights, rescored
 from rlgf.rollout.second_try import SecondTry
-from rlgf.rollout.start_values import start_values
+from rlgf.rollout.state_values import branch_values, start_values
 from rlgf.rollout.writers import AskingWriter, Draft, prompt_tokens
 from rlgf.types import Author, Rollout, Sample
 
@@ -56,8 +55,8 @@ class Collector(EpisodeWriter):
         self.start = None if start is None else Collector(start, None, config, seeding.derive(seed, "start"))
 
     def by(self, policy: LanguageModel) -> Collector:
-        """The same with a copy of the policy, which writes with its own passes; the guide, of which each text is the
-        only candidate, is the same one."""
+        """The same with a copy of the policy, which writes with its own passes, and with the same guide, one
+        text of which is the only candidate."""
         dialogue = None if self.dialogue is None else replace(self.dialogue, policy=policy)
         return Collector(policy, self.guide, self.config, self.seed, dialogue=dialogue)
 

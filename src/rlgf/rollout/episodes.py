@@ -15,9 +15,8 @@ from rlgf.models.samplers import BuiltinSampler, Sampler
 from rlgf.rollout.candidates import Rewards, guide_writer
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.dialogue import Dialogue
-from rlgf.rollout.help import draw_again, draw_switches
+from rlgf.rollout.help import begun_apart, draw_again, draw_switches, finished_apart, members
 from rlgf.rollout.hints import HintGiver
-from rlgf.rollout.members import begun_apart, finished_apart, members
 from rlgf.rollout.writers import (
     Draft,
     ForeseeingWriter,

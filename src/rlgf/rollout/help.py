@@ -1,4 +1,7 @@
-"""Where a roll-in ends: which episodes have one, and at which token of its text the next author takes over."""
+"""Where a roll-in ends: which episodes have one, and at which token of its text the next author takes over.
+
+And the drafts that the episodes of an update begin as, each with a seed of its own.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def draw_switches(
 ) -> list[int]:
     """How many tokens the roll-in author is asked for at each draft; 0 where there is no roll-in.
 
-    Of a trial that is the most that it may try. Each draft is told how long the text is that this was drawn from.
+    Where help is tried at several lengths, the longest. Each draft is told how long the text is that this was drawn from.
 
     Args:
         drafts: one a group, or where `help.members` is set its members one after the other.
@@ -79,18 +82,18 @@ def draw_again(drafts: Sequence[Draft], switches: Sequence[int], row: Algorithm,
 def drawn_again(draft: Draft, length: int, row: Algorithm, progress: float) -> int:
     """Another switch of a draft, over the length that its text turned out to have."""
     draft.help_limit = length
-    where = seeding.uniforms(1, 1, draft.seed, "switch again")[0, 0].item()
+    where = seeding.uniforms(1, draft.seed, "switch again").item()
     return _switch(draft, row.help.length, progress, where)
 
 
 def _draws(seed: int) -> list[float]:
     """What decides whether a draft has a roll-in, and how long that is."""
-    draws: list[float] = seeding.uniforms(1, 2, seed, "switch")[0].tolist()
+    draws: list[float] = seeding.uniforms(2, seed, "switch").tolist()
     return draws
 
 
 def _draw_members(seed: int, members: int, group_size: int) -> set[int]:
-    order = seeding.uniforms(1, group_size, seed, "members")[0].argsort()
+    order = seeding.uniforms(group_size, seed, "members").argsort()
     return set(order[:members].tolist())
 
 
@@ -112,3 +115,32 @@ def _by_own_rule(draft: Draft, law: RollinLength, progress: float, where: float)
     if draft.own_rate >= 0:
         known["rate"] = draft.own_rate
     return length_rules.chosen(law.by, law.options, known)
+
+
+def episode_seed(seed: int, update: int, number: int) -> int:
+    """Of the episodes of one sample of an update."""
+    return seeding.derive(seed, "episode", update, number)
+
+
+def examples_apart(opened: Sequence[Draft]) -> list[Draft]:
+    """What a reward that learns is shown one text for: each prompt, with a seed of its own."""
+    return [draft.branch(seeding.derive(draft.seed, "example")) for draft in opened]
+
+
+def begun_apart(drafts: Sequence[Draft], row: Algorithm) -> Sequence[Draft]:
+    """What has a beginning of its own: each group, or each of its members."""
+    return drafts if row.help.shared else members(drafts, row.group_size)
+
+
+def finished_apart(begun: Sequence[Draft], row: Algorithm) -> list[Draft]:
+    """The episodes of those beginnings, one after another."""
+    return members(begun, row.group_size if row.help.shared else 1)
+
+
+def members(drafts: Sequence[Draft], group_size: int) -> list[Draft]:
+    """Each draft ``group_size`` times, with seeds of their own."""
+    return [
+        draft.branch(seeding.derive(draft.seed, "member", member))
+        for draft in drafts
+        for member in range(group_size)
+    ]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, AnyAlgorithm
-from rlgf.guides.base import Request
-from rlgf.rollout.branching import branch_points, branches_of
 from rlgf.rollout.config import RolloutConfig
-from rlgf.rollout.help import draw_switches
-from rlgf.rollout.members import (
+from rlgf.rollout.help import (
     begun_apart,
+    draw_switches,
     episode_seed,
     examples_apart,
     finished_apart,
     members,
 )
+from rlgf.rollout.state_values import branch_points, branches_of
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Sample
 
@@ -102,10 +101,12 @@ def update_asks(
     """
     drafts = [Draft(_UNREAD, [], episode_seed(seed, update, number)) for number in range(prompts)]
     if row.from_pairs:
-        return _finishing(members(drafts, 2), [0] * (2 * prompts), row, config, prompts)
+        pairs, author = enumerate(members(drafts, 2)), row.script.rollout
+        return [Ask(author, i // 2, draft.seed, 0, config.limit(author)) for i, draft in pairs]
     alone: list[Ask] = []
     if row.help.looks_first:
-        alone = _asks([draft.branch(draft.seed) for draft in drafts], row.alone, config, progress, turns)
+        apart = [draft.branch(draft.seed) for draft in drafts]
+        alone = _Update(row.alone, config, progress, prompts, turns).asks(apart)
     shown = examples_apart(drafts) if row.examples is Author.GUIDE else []
     whole = config.limit(Author.GUIDE)
     examples = [Ask(Author.GUIDE, number, draft.seed, 0, whole) for number, draft in enumerate(shown)]
@@ -113,7 +114,7 @@ def update_asks(
     start = [
         Ask(Author.POLICY, n, d.seed, 0, config.limit(Author.POLICY)) for n, d in enumerate(drafts[:new])
     ] * texts
-    return alone + _asks(drafts, row, config, progress, turns) + examples + start
+    return alone + _Update(row, config, progress, prompts, turns).asks(drafts) + examples + start
 
 
 def _in_need(row: Algorithm) -> Algorithm:
@@ -125,158 +126,92 @@ def _in_need(row: Algorithm) -> Algorithm:
 
 def evaluation_asks(author: Author, config: RolloutConfig, prompts: int, turns: int = 1) -> list[Ask]:
     """What an author is asked for where it is measured: one whole text, or dialogue, for each prompt."""
-    asks = (Ask(author, number, 0, 0, config.limit(author)) for number in range(prompts))
-    return [turn for ask in asks for turn in _in_turns(ask, turns, config)]
-
-
-def first_request(config: RolloutConfig, train: Sequence[Sample]) -> Request:
-    """What a remote guide is asked before a run, so that its faults show before models load."""
-    longest = _longest(train)
-    return Request(longest.prompt, config.max_response_tokens, seed=0, messages=longest.messages)
-
-
-def scored_first(train: Sequence[Sample]) -> list[Request]:
-    """The texts that a remote guide scores twice before a run that learns from its scores."""
-    chosen = [train[0], _longest(train)]
+    limit, whole = config.limit(author), config.max_response_tokens
     return [
-        Request(one.prompt, 1, seed=0, prompt_length=len(one.prompt), messages=one.messages, scored=text)
-        for one, text in zip(chosen, _SCORED_FIRST, strict=True)
+        Ask(author, number, 0, whole * (turn > 0), limit)
+        for number in range(prompts)
+        for turn in range(turns)
     ]
 
 
-def _longest(train: Sequence[Sample]) -> Sample:
-    return max((train[i] for i in range(min(256, len(train)))), key=lambda sample: len(sample.prompt))
+@dataclass(frozen=True)
+class _Update:
+    """What is asked for where a row's texts are written, or its dialogues, whose lengths are in turns."""
 
+    row: Algorithm
+    config: RolloutConfig
+    progress: float
+    prompts: int
+    turns: int
 
-_SCORED_FIRST = (
-    " The first answer is a short one, and it ends here.",
-    " Another one: 12 of 37 birds, é and ü among them, flew north.",
-)
+    def asks(self, drafts: Sequence[Draft]) -> list[Ask]:
+        row, author = self.row, self.row.script.rollin
+        begun = begun_apart(drafts, row)
+        found, switches = self._hints(begun), [0] * len(begun)
+        if author is not None:
+            # Turns have no limit of their own.
+            switches = self._amounts(begun, self.config.limit(author) if self.turns == 1 else self.turns)
+            for i, (draft, switch) in enumerate(zip(begun, switches, strict=True)):
+                found += self._of(author, i * self.prompts // len(begun), draft.seed, 0, switch)
+        episodes = finished_apart(begun, row)
+        begun_by = [switch for switch in switches for _ in range(len(episodes) // len(begun))]
+        finishing, branching = list[Ask](), list[Ask]()
+        for i, (episode, switch) in enumerate(zip(episodes, begun_by, strict=True)):
+            # Nothing is written after a whole text. Where the past decides who is helped nobody may be, and then all
+            # texts are written.
+            if not (switch and row.help.length.whole and (row.foreseen or row.help.looks_first)):
+                place = i * self.prompts // len(episodes)
+                # Another's beginning may be drawn again where its text is short, and the policy's never is.
+                sure = switch if author is Author.POLICY else 0
+                before = switch if self.turns == 1 else sure
+                finishing += self._of(row.script.rollout, place, episode.seed, before, self._most - sure)
+                branching += self._branches(episode, place, before)
+        return found + finishing * row.tries + branching
 
-
-def _asks(
-    drafts: Sequence[Draft], row: Algorithm, config: RolloutConfig, progress: float, turns: int
-) -> list[Ask]:
-    begun, prompts, author = begun_apart(drafts, row), len(drafts), row.script.rollin
-    switches, asks = [0] * len(begun), _hint_asks(begun, prompts, row, config, progress)
-    if author is not None:
-        limit = config.limit(author)
-        # In a dialogue they are turns, which have no limit of their own.
-        length = limit if turns == 1 else turns
-        switches = draw_switches(begun, _in_need(row), progress, lambda chosen: [length] * len(chosen))
-        each = len(begun) // prompts
-        for i, (draft, switch) in enumerate(zip(begun, switches, strict=True)):
-            if switch and turns == 1:
-                asks.append(Ask(author, i // each, draft.seed, 0, switch))
-            elif switch:
-                asks += _in_turns(Ask(author, i // each, draft.seed, 0, limit), switch, config)
-    episodes = finished_apart(begun, row)
-    each = len(episodes) // len(begun)
-    begun_by = [s for s in switches for _ in range(each)]
-    if turns > 1:
-        # Another's beginning may be drawn again where its dialogue is short, and the policy's never is.
-        sure = row.script.rollin is Author.POLICY
-        finishing = [
-            turn
-            for ask, first in zip(
-                _finishing(episodes, [0] * len(episodes), row, config, prompts), begun_by, strict=True
-            )
-            for turn in _in_turns(ask, turns - first * sure, config)
+    def _branches(self, episode: Draft, place: int, begun: int) -> list[Ask]:
+        """What branches off from an episode that is as long as it may be, which begins with so much of a roll-in."""
+        author, branches = self.row.script.rollout, self.row.branches
+        if branches is None:
+            return []
+        authors = [self.row.script.rollin or author] * begun + [author] * (self._most - begun)
+        return [
+            ask
+            for point in branch_points(authors, branches.every)
+            for text in branches_of(episode, point, branches.texts)
+            for ask in self._of(author, place, text.seed, point, self._most - point)
         ]
-        return (
-            asks + finishing * row.tries + _branching_turns(episodes, begun_by, row, config, prompts, turns)
-        )
-    finishing = _finishing(episodes, begun_by, row, config, prompts)
-    return asks + finishing * row.tries + _branching(episodes, finishing, row, config)
 
+    def _hints(self, begun: Sequence[Draft]) -> list[Ask]:
+        """The hints that somebody is to write."""
+        hint, limit = self.row.script.hint, self.config.max_hint_tokens
+        if hint is None or hint.author not in (Author.GUIDE, Author.POLICY):
+            return []
+        around = 0 if hint.ask is None else limit + hint.reads_reference * self.config.max_response_tokens
+        seeds = [seeding.derive(draft.seed, "hint") for draft in begun]
+        return [
+            Ask(hint.author, i * self.prompts // len(begun), seed, around, amount)
+            for i, (seed, amount) in enumerate(zip(seeds, self._amounts(begun, limit), strict=True))
+            if amount
+        ]
 
-def _in_turns(ask: Ask, turns: int, config: RolloutConfig) -> list[Ask]:
-    """What a dialogue asks an author for in place of one text: turns.
+    def _amounts(self, begun: Sequence[Draft], length: int) -> list[int]:
+        return draw_switches(begun, _in_need(self.row), self.progress, lambda chosen: [length] * len(chosen))
 
-    All but the first may have a whole response before them, and each may be as long as a response: what stands after
-    the text that ends a turn is dropped.
-    """
-    later = replace(ask, written=config.max_response_tokens)
-    return [ask, *[later] * (turns - 1)]
+    @property
+    def _most(self) -> int:
+        return self.config.max_response_tokens if self.turns == 1 else self.turns
 
+    def _of(self, author: Author, sample: int, seed: int, written: int, amount: int) -> list[Ask]:
+        """What an author is asked for who goes on by an amount of tokens, or of turns after as many of them.
 
-def _hint_asks(
-    begun: Sequence[Draft], prompts: int, row: Algorithm, config: RolloutConfig, progress: float
-) -> list[Ask]:
-    """The hints that somebody is to write."""
-    hint, each = row.script.hint, len(begun) // prompts
-    if hint is None or hint.author not in (Author.GUIDE, Author.POLICY):
-        return []
-    limit, around = config.max_hint_tokens, 0
-    if hint.ask is not None:
-        around = limit + hint.reads_reference * config.max_response_tokens
-    amounts = draw_switches(begun, _in_need(row), progress, lambda chosen: [limit] * len(chosen))
-    return [
-        Ask(hint.author, i // each, seeding.derive(draft.seed, "hint"), around, amount)
-        for i, (draft, amount) in enumerate(zip(begun, amounts, strict=True))
-        if amount
-    ]
-
-
-def _finishing(
-    episodes: Sequence[Draft], switches: Sequence[int], row: Algorithm, config: RolloutConfig, prompts: int
-) -> list[Ask]:
-    """What the author of the roll-outs is asked for."""
-    author, each, asks = row.script.rollout, len(episodes) // prompts, []
-    # Where the past decides who is helped nobody may be, and then all texts are written.
-    helped = row.foreseen or row.help.looks_first
-    for i, (episode, switch) in enumerate(zip(episodes, switches, strict=True)):
-        # Nothing is written after a whole text.
-        if not (switch and row.help.length.whole and helped):
-            # Another's beginning may be drawn again where its text is short, and the policy's never is.
-            sure = switch if row.script.rollin is Author.POLICY else 0
-            limit = min(config.max_response_tokens - sure, config.limit(author))
-            asks.append(Ask(author, i // each, episode.seed, switch, limit))
-    return asks
-
-
-def _branching(
-    episodes: Sequence[Draft], finishing: Sequence[Ask], row: Algorithm, config: RolloutConfig
-) -> list[Ask]:
-    """The texts that branch off from those episodes that are as long as they may be."""
-    author, asks, longest = row.script.rollout, [], config.max_response_tokens
-    if row.branches is None:
-        return []
-    drafts = {episode.seed: episode for episode in episodes}
-    for ask in finishing:
-        authors = [row.script.rollin or author] * ask.written + [author] * (longest - ask.written)
-        for point in branch_points(authors, row.branches.every):
-            limit = min(longest - point, config.limit(author))
-            texts = branches_of(drafts[ask.seed], point, row.branches.texts)
-            asks += [Ask(author, ask.sample, text.seed, point, limit) for text in texts]
-    return asks
-
-
-def _branching_turns(
-    episodes: Sequence[Draft],
-    begun_by: Sequence[int],
-    row: Algorithm,
-    config: RolloutConfig,
-    prompts: int,
-    turns: int,
-) -> list[Ask]:
-    """The dialogues that branch off from those that have as many turns as they may.
-
-    Args:
-        begun_by: how many turns of each are its roll-in.
-    """
-    author, asks, each = row.script.rollout, [], len(episodes) // prompts
-    if row.branches is None:
-        return []
-    for i, (episode, drawn) in enumerate(zip(episodes, begun_by, strict=True)):
-        # Another's beginning may be drawn again, and the policy's own turns then begin earlier.
-        own = drawn if row.script.rollin is Author.POLICY else 0
-        for turn in branch_points([Author.POLICY] * own + [author] * (turns - own), row.branches.every):
-            written = config.max_response_tokens if turn else 0
-            for text in branches_of(episode, turn, row.branches.texts):
-                ask = Ask(author, i // each, text.seed, written, config.limit(author))
-                asks += _in_turns(ask, turns - turn, config)
-    return asks
+        All turns but a dialogue's first may have a whole response before them, and each may be as long as a response:
+        what stands after the text that ends a turn is dropped.
+        """
+        limit, whole = self.config.limit(author), self.config.max_response_tokens
+        if self.turns > 1:
+            numbers = range(written, written + amount)
+            return [Ask(author, sample, seed, whole * (number > 0), limit) for number in numbers]
+        return [Ask(author, sample, seed, written, min(amount, limit))] if amount else []
 
 
 _UNREAD = Sample("")

@@ -1,4 +1,4 @@
-"""What an engine of its own sampled, scored again by the model that is trained."""
+"""What a separate engine sampled, scored again by the model that is trained."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def require_same_weights(rollout: Rollout, largest_gap: float) -> None:
 
 def gaps(rollout: Rollout) -> Float[Tensor, "N"]:
     """|log p(trainer) - log p(engine)| of each token of the policy's."""
-    assert rollout.engine_logprobs is not None, "written by an engine of its own"
+    assert rollout.engine_logprobs is not None, "written by a separate engine"
     gap = (rollout.sampled_logprobs - rollout.engine_logprobs).abs()
     return gap[rollout.written_by(Author.POLICY)]

@@ -28,7 +28,7 @@ class Ahead:
 
     Update n, counted from 0, is written by the policy as it was after max(s, n - k) updates, where s is the update at
     which this began: the run's first, or that of the checkpoint which it goes on from. So no text depends on how fast
-    anybody is. Then the policy as it is scores the texts, as it does those of an engine of its own: the losses compare
+    anybody is. Then the policy as it is scores the texts, as it does those of a separate engine: the losses compare
     with the policy before the update, and the probabilities that the tokens were drawn with make their importance
     weights.
     """

@@ -22,13 +22,13 @@ from rlgf.run.agreement import (
     restore,
 )
 from rlgf.run.callbacks import Callbacks
-from rlgf.run.long_prompts import cut_prompts
 from rlgf.run.metrics_log import MetricsLog, read_metrics
 from rlgf.run.model_card import write_model_card
 from rlgf.run.samples_log import SamplesLog
 from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
 from rlgf.run.steps import Steps
+from rlgf.run.trials import long_prompts
 from rlgf.run.warnings import Found, Watch
 from rlgf.run.whole_folder import full_disk_named
 
@@ -65,7 +65,9 @@ class TrainingLoop:
         """See `Trainer.train`."""
         self.trainer.after_phase = self._after_phase
         try:
-            self._warn(cut_prompts(self.trainer.parts, self.config))
+            parts, limit = self.trainer.parts, self.config.rollout.max_prompt_tokens
+            ends = is_encoder_decoder(parts.policy.model)
+            self._warn(long_prompts(parts.task, parts.train, parts.policy.codec, limit, ends=ends))
             self.callbacks.tell("on_train_begin")
             asked = self._updates()
             totals = {} if asked else self._finish()

@@ -14,8 +14,7 @@ from rlgf.guides.config import keeps_average, members
 from rlgf.guides.local import LocalGuideConfig
 from rlgf.models import sharding
 from rlgf.models.loading import ModelConfig, device
-from rlgf.models.memory import Size, device_bytes, frozen_size, logits_bytes, policy_sizes
-from rlgf.models.passes import Shape
+from rlgf.models.memory import Shape, Size, device_bytes, frozen_size, logits_bytes, policy_sizes
 from rlgf.models.response_scores import MOST_PIECE
 from rlgf.models.scratch import ScratchConfig
 from rlgf.run.undo import leaves_room

@@ -1,9 +1,10 @@
-"""Trials before any weights load: a server, chat templates, rewards on a sample."""
+"""Trials before any weights load: a server, chat templates, rewards on a sample, how long prompts are."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import islice
 
 from transformers import TrainerState
 
@@ -19,17 +20,17 @@ from rlgf.guides import (
     build_guide,
     guide_template,
 )
-from rlgf.guides.repeats import check_repeats
+from rlgf.guides.repeats import check_repeats, first_request, scored_first
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import (
     ModelConfig,
     load_tokenizer,
 )
+from rlgf.models.text import Codec
 from rlgf.rewards import Reward, RewardInput, build_reward, score
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import single_rewards
-from rlgf.rollout.plan import first_request, scored_first
-from rlgf.tasks.chats import Prompted
+from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.tasks.source import CHECKED
 from rlgf.types import Message, Sample
 
@@ -52,7 +53,7 @@ def asked_guide(config: Config, train: Sequence[Sample], *, evaluates: bool) -> 
         if scores and isinstance(guide, RemoteScoringGuide):
             check_repeats(guide, scored_first(train), getattr(config.guide, "url", ""))
         if not scores or any(row.asks_for_texts for row in config.algorithm.rows):
-            guide.write([first_request(config.rollout, train)])
+            guide.write([first_request(train, config.rollout.max_response_tokens)])
     return guide
 
 
@@ -145,3 +146,33 @@ def _try(reward: Reward, sample: Sample, *, in_turns: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         score(reward, given)
+
+
+_SEEN = 256
+"""Prompts that are looked at, which takes no time."""
+
+
+def long_prompts(
+    task: PromptedTask, train: Sequence[Sample], codec: Codec, limit: int, *, ends: bool = False
+) -> list[str]:
+    """What is to be said, as no sentence or one, of prompts over ``limit`` tokens among the first 256.
+
+    They lose their beginning, which may be what they were to be told first. Those of a task that goes on with texts
+    do not need it, and those with a cue are cut where their task wants them to be.
+
+    Args:
+        ends: whether what the tokenizer puts after a text counts too, as it does for an encoder.
+    """
+    if task.continues_texts:
+        return []
+    some = list(islice(train, _SEEN))
+    around = limit - codec.room(limit, ends=ends)
+    lengths = [around + len(codec.encode_prompt(sample.prompt)) for sample in some if not sample.cue]
+    over = [length for length in lengths if length > limit]
+    if not over:
+        return []
+    first = "first " if len(some) < len(train) else ""
+    return [
+        f"{len(over):,} of the {first}{len(some):,} prompts of 'train' are over {limit:,} tokens and lose their beginning "
+        f"(the longest has {max(over):,}): raise 'rollout.max_prompt_tokens'."
+    ]

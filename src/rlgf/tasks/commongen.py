@@ -57,7 +57,7 @@ class CommonGenTask(Strict):
         """A record a set of concepts, with what a message calls it."""
         if self.folder is None:
             return _by_concept_set(table_rows(_HUB, {"split": _HUB_SPLITS[split]}))
-        rows = JsonLines([self._file(self.folder, split)])
+        rows = JsonLines(self._file(self.folder, split))
         return [(rows[i], rows.place(i)) for i in range(len(rows))]
 
     def _sample(self, row: Row, place: str) -> Sample:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
 import csv
 import sys
 import weakref
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -17,56 +16,46 @@ from rlgf.tasks.textfiles import decoded, opened
 _BOM = b"\xef\xbb\xbf"
 
 
-class CsvFiles:
-    """Rows of CSV files, each with a header; only where each row begins is held in memory, 16 bytes a row.
+class CsvFile:
+    """Rows of a CSV file with a header; only where each row begins is held in memory, 16 bytes a row.
 
     Cells are texts: no number, date or absent value is read into them, and an empty cell is an empty text.
     Quoting is that of RFC 4180, so a quoted cell may hold line breaks.
     """
 
-    def __init__(self, files: Sequence[Path], delimiter: str = ",", encoding: str = "utf-8") -> None:
+    def __init__(self, file: Path, delimiter: str = ",", encoding: str = "utf-8") -> None:
         """
         Raises:
-            UserError: a file is not there, not in its encoding, has no header or no rows, or a row of it has not
+            UserError: the file is not there, not in its encoding, has no header or no rows, or a row of it has not
                 as many cells as the header.
         """
         # One cell may be as long as it likes; the library's own limit is 128 KiB, and of the whole process.
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-        self._files = list(files)
-        self._delimiter = delimiter
-        self._opened: list[IO[bytes]] = []
-        self._headers: list[list[str]] = []
+        self._file, self._delimiter = file, delimiter
+        self._opened = opened(file, encoding)
+        weakref.finalize(self, self._opened.close)
         self._begins, self._lines = array("Q"), array("Q")
-        self._ends: list[int] = []
-        for file in self._files:
-            self._scan(file, encoding)
-            self._ends.append(len(self._begins))
+        self._header = self._scan()
 
     def __len__(self) -> int:
         return len(self._begins)
 
     def __getitem__(self, number: int) -> dict[str, str]:
-        file = bisect.bisect_right(self._ends, number)
-        lines = self._opened[file]
-        lines.seek(self._begins[number])
-        cells = next(self._reader(line.decode() for line in iter(lines.readline, b"")))
-        return dict(zip(self._headers[file], cells, strict=True))
+        self._opened.seek(self._begins[number])
+        cells = next(self._reader(line.decode() for line in iter(self._opened.readline, b"")))
+        return dict(zip(self._header, cells, strict=True))
 
     def place(self, number: int) -> str:
-        return f"{self._files[bisect.bisect_right(self._ends, number)]}, line {self._lines[number]}"
+        return f"{self._file}, line {self._lines[number]}"
 
     def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
         # Strict: a quote that is never closed would swallow the rest of the file.
         return csv.reader(lines, delimiter=self._delimiter, strict=True)
 
-    def _scan(self, file: Path, encoding: str) -> None:
-        content = opened(file, encoding)
-        weakref.finalize(self, content.close)
-        self._opened.append(content)
-        lines = _Lines(content, file)
+    def _scan(self) -> list[str]:
+        file, lines = self._file, _Lines(self._opened, self._file)
         reader = self._reader(lines)
         header: list[str] | None = None
-        first = len(self._begins)
         begin, line = lines.begin, 1
         while True:
             try:
@@ -84,9 +73,9 @@ class CsvFiles:
             begin, line = lines.begin, lines.number + 1
         if header is None:
             raise UserError(f"{file} is empty: it needs a line with the names of the columns, and rows.")
-        if len(self._begins) == first:
+        if not self._begins:
             raise UserError(f"{file} has the names of columns ({', '.join(header)}), and no rows.")
-        self._headers.append(header)
+        return header
 
     def _checked_header(self, names: list[str], file: Path) -> list[str]:
         twice = [name for i, name in enumerate(names) if name in names[:i]]

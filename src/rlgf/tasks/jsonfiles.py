@@ -8,9 +8,8 @@ import re
 import warnings
 import weakref
 from array import array
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rlgf.errors import UserError
 from rlgf.jsontext import whole_characters
@@ -48,27 +47,24 @@ class JsonArray:
 
 
 class JsonLines:
-    """Objects of JSON-lines files; only where each line begins is held in memory, 8 bytes a line.
+    """The objects of a JSON-lines file; only where each line begins is held in memory, 8 bytes a line.
 
     Half of a surrogate pair, which is not a character, is read as U+FFFD; a warning counts the lines that have one.
     """
 
-    def __init__(self, files: Sequence[Path], encoding: str = "utf-8") -> None:
+    def __init__(self, file: Path, encoding: str = "utf-8") -> None:
         """
         Raises:
-            UserError: a file is not there, not in its encoding, or has no lines.
+            UserError: the file is not there, not in its encoding, or has no lines.
         """
-        self._files = list(files)
-        self._opened: list[IO[bytes]] = []
+        self._file, self._opened = file, opened(file, encoding)
+        weakref.finalize(self, self._opened.close)
         self._begins = array("Q")
-        self._ends: list[int] = []
-        self._blanks: list[list[int]] = []
-        """For each file, before which of its rows it has empty lines: they count as lines, not as rows."""
-        for file in self._files:
-            before = len(self._begins)
-            self._scan(file, encoding)
-            if len(self._begins) == before:
-                raise UserError(f"{file} is empty: it needs at least one line with a JSON object.")
+        self._blanks: list[int] = []
+        """Before which of its rows it has empty lines: they count as lines, not as rows."""
+        self._scan()
+        if not self._begins:
+            raise UserError(f"{file} is empty: it needs at least one line with a JSON object.")
 
     def __len__(self) -> int:
         return len(self._begins)
@@ -78,34 +74,25 @@ class JsonLines:
         Raises:
             UserError: the line is not in UTF-8, no JSON, or no object.
         """
-        lines = self._opened[bisect.bisect_right(self._ends, number)]
-        lines.seek(self._begins[number])
-        line = lines.readline()
+        self._opened.seek(self._begins[number])
         place = self.place(number)
-        row = _parsed(decoded(line, place).removeprefix("\ufeff"), place)
+        row = _parsed(decoded(self._opened.readline(), place).removeprefix("\ufeff"), place)
         _check_object(row, place)
         return dict(row)
 
     def place(self, number: int) -> str:
-        file = bisect.bisect_right(self._ends, number)
-        row = number - (self._ends[file - 1] if file else 0)
-        return f"{self._files[file]}, line {row + 1 + bisect.bisect_right(self._blanks[file], row)}"
+        return f"{self._file}, line {number + 1 + bisect.bisect_right(self._blanks, number)}"
 
-    def _scan(self, file: Path, encoding: str) -> None:
-        lines = opened(file, encoding)
-        weakref.finalize(self, lines.close)
-        self._opened.append(lines)
-        begin, first, blanks, halves = 0, len(self._begins), [], []
-        for line in lines:
+    def _scan(self) -> None:
+        begin, halves = 0, []
+        for line in self._opened:
             if line.strip():
                 if _HALF.search(line):
                     halves.append(len(self._begins))
                 self._begins.append(begin)
             else:
-                blanks.append(len(self._begins) - first)
+                self._blanks.append(len(self._begins))
             begin += len(line)
-        self._blanks.append(blanks)
-        self._ends.append(len(self._begins))
         halves = [number for number in halves if _has_half(self, number)]
         if halves:
             warnings.warn(

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from rlgf.errors import UserError, one_line
 from rlgf.tasks.base import LazySamples
-from rlgf.tasks.csvfiles import CsvFiles
+from rlgf.tasks.csvfiles import CsvFile
 from rlgf.tasks.jsonfiles import JsonArray, JsonLines
 from rlgf.tasks.textfiles import opened, require_there
 from rlgf.types import Sample
@@ -51,15 +51,13 @@ def file_rows(files: Sequence[Path], encoding: str = "utf-8") -> Rows:
     if kind in _OFFICE:
         raise UserError(f"{files[0]} is a spreadsheet: save it as CSV.")
     if kind in _CSV:
-        return CsvFiles(files, _CSV[kind], encoding)
+        return Chained([CsvFile(file, _CSV[kind], encoding) for file in files])
     if kind in _PARQUET:
         return Chained([_parquet_rows(file) for file in files])
     arrays = [kind == ".json" and _begins_with_bracket(file, encoding) for file in files]
     if any(arrays) and not all(arrays):
         raise UserError(f"the files of one split must be of one kind: {', '.join(map(str, files))}.")
-    return (
-        Chained([JsonArray(file, encoding) for file in files]) if all(arrays) else JsonLines(files, encoding)
-    )
+    return Chained([(JsonArray if all(arrays) else JsonLines)(file, encoding) for file in files])
 
 
 def _kind(file: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.samplers.base import Beginning, FollowingSampler, Sampler, bring_weights
+from rlgf.models.samplers.base import Beginning, Sampler, bring_weights
 from rlgf.models.samplers.beam import BeamSampler
 from rlgf.models.samplers.builtin import BuiltinSampler
 from rlgf.models.samplers.config import EngineConfig, SamplerConfig
@@ -15,7 +15,6 @@ __all__ = [
     "Beginning",
     "BuiltinSampler",
     "EngineConfig",
-    "FollowingSampler",
     "Sampler",
     "SamplerConfig",
     "ServedSampler",

@@ -33,7 +33,7 @@ class BuiltinSampler:
     ) -> list[Continuation]:
         """See `Sampler.write`."""
         limits = torch.tensor([one.limit for one in beginnings])
-        uniforms = [seeding.uniforms(1, int(limits.max()), one.seed, self.purpose)[0] for one in beginnings]
+        uniforms = [seeding.uniforms(int(limits.max()), one.seed, self.purpose) for one in beginnings]
         prefixes, prompts = self.language_model.prefixes(
             [one.prompt for one in beginnings], [one.written for one in beginnings]
         )

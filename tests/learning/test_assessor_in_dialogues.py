@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlgf.algorithms import ESTIMATORS, Estimates, Estimator, Pairs, Signals
-from rlgf.learning.estimated import estimated
+from rlgf.learning.assessor import estimated
 from toys import sentence_of
 
 MASK = torch.tensor(

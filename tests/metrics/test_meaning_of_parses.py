@@ -20,6 +20,6 @@ from outputs import metric
 )
 def test_propositions_are_objects_attributes_and_relations(text: str, propositions: str) -> None:
     metric("spice_stand_in")
-    from rlgf.metrics.parse import parse
+    from rlgf.metrics.meaning import parse
 
     assert parse([text])[0].propositions == {tuple(p.split()) for p in propositions.split("|")}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from rlgf.models.activations import fuse
 from rlgf.models.kv_cache import cache_argument, reserving_cache
-from rlgf.models.passes import shape
+from rlgf.models.memory import shape
+from rlgf.models.weights import fuse
 from toys import letter_t5
 
 

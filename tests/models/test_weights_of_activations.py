@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 
-from rlgf.models.activations import fuse
+from rlgf.models.weights import fuse
 
 
 def test_a_fused_model_gives_the_same_logits(tiny_gpt2: PreTrainedModel) -> None:

@@ -9,27 +9,32 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from rlgf.chat import ChatTemplate
 from rlgf.models.text import Codec
 from rlgf.run.display import Display
-from rlgf.run.long_prompts import long_prompts
 from rlgf.run.trainer import Trainer
+from rlgf.run.trials import long_prompts
+from rlgf.tasks.chats import PromptedTask
 from rlgf.types import Sample
-from toys import letter_gpt, letter_tokenizer, share_of_a
+from toys import LetterTask, letter_gpt, letter_tokenizer, share_of_a
 
-CODEC = Codec(letter_tokenizer("abcd"))
+
+def told(samples: list[Sample], limit: int) -> list[str]:
+    template = ChatTemplate(None, "none", "")
+    return long_prompts(
+        PromptedTask(LetterTask(), lambda: template), samples, Codec(letter_tokenizer("abcd")), limit
+    )
 
 
 def test_the_longest_prompt_is_told() -> None:
     samples = [Sample("a" * count) for count in (4, 5, 9, 1)]
-    assert long_prompts(samples, CODEC, 9) is None
-    assert long_prompts([Sample("a" * 9, cue="a")], CODEC, 4) is None, (
-        "it is cut where its task wants it to be"
-    )
+    assert told(samples, 9) == []
+    assert told([Sample("a" * 9, cue="a")], 4) == [], "it is cut where its task wants it to be"
     said = (
         "are over 4 tokens and lose their beginning (the longest has 9): raise 'rollout.max_prompt_tokens'."
     )
-    assert long_prompts(samples, CODEC, 4) == f"2 of the 4 prompts of 'train' {said}"
-    assert long_prompts(samples * 100, CODEC, 4) == f"128 of the first 256 prompts of 'train' {said}"
+    assert told(samples, 4) == [f"2 of the 4 prompts of 'train' {said}"]
+    assert told(samples * 100, 4) == [f"128 of the first 256 prompts of 'train' {said}"]
 
 
 class Opened:

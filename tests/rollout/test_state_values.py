@@ -7,10 +7,10 @@ import pytest
 from torch import Tensor
 
 from rlgf.algorithms.unguided import VINE_PPO
-from rlgf.rollout.branching import branch_points
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.plan import update_asks
+from rlgf.rollout.state_values import branch_points
 from rlgf.types import Author, Rollout, Sample
 from toys import FavouringGuide, letter_gpt, share_of_a
 

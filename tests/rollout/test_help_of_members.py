@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlgf.algorithms.catalog import GUIDED_GRPO, PPO
-from rlgf.rollout.members import begun_apart, episode_seed, examples_apart, finished_apart, members
+from rlgf.rollout.help import begun_apart, episode_seed, examples_apart, finished_apart, members
 from rlgf.rollout.writers import Draft
 from rlgf.types import Sample
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlgf.algorithms import algorithm_from
-from rlgf.algorithms.needs import lacking
+from rlgf.algorithms.spec import lacking
 from rlgf.types import Sample
 
 BARE = Sample("a")

@@ -69,15 +69,15 @@ def test_cider_d_of_equal_sentences_is_10_and_of_a_single_sample_0() -> None:
 def test_cider_d_with_a_corpus_reads_each_text_alone(tmp_path: Path) -> None:
     whole = of("cider_d", TEXTS, REFERENCES)["cider_d"]
     with_corpus = metric("cider_d", corpus=FILE)
-    assert with_corpus(TEXTS, TEXTS, REFERENCES)["cider_d"] == pytest.approx(whole, abs=1e-12)
-    assert with_corpus([""], TEXTS[7:8], REFERENCES[7:8])["cider_d"] == pytest.approx(whole[7:8], abs=1e-12)
+    assert with_corpus(TEXTS, REFERENCES)["cider_d"] == pytest.approx(whole, abs=1e-12)
+    assert with_corpus(TEXTS[7:8], REFERENCES[7:8])["cider_d"] == pytest.approx(whole[7:8], abs=1e-12)
     # More texts than the corpus has samples.
     small = tmp_path / "small.jsonl"
     small.write_text("".join(json.dumps({"references": refs}) + "\n" for refs in REFERENCES[:3]))
     few = metric("cider_d", corpus=small)
-    found = few([""] * 50, TEXTS, REFERENCES)["cider_d"]
+    found = few(TEXTS, REFERENCES)["cider_d"]
     assert found == pytest.approx(
-        [few([""], [t], [r])["cider_d"][0] for t, r in zip(TEXTS, REFERENCES, strict=True)]
+        [few([t], [r])["cider_d"][0] for t, r in zip(TEXTS, REFERENCES, strict=True)]
     )
 
 
@@ -85,7 +85,7 @@ def test_cider_d_with_a_corpus_is_a_reward_of_references_in_a_column(tmp_path: P
     scored = metric("cider_d", corpus=FILE)
 
     def reward(prompts: Any, completions: Any, references: Any, **columns: Any) -> Any:
-        return scored(prompts, completions, references)["cider_d"]
+        return scored(completions, references)["cider_d"]
 
     (tmp_path / "train.jsonl").write_text(FILE.read_text())
     rows = DataTask(train=tmp_path / "train.jsonl", reference_field=None).load("train")[:2]

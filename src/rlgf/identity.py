@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -28,9 +28,16 @@ LATER = _Later()
 they can be resumed."""
 
 
-def identity(config: BaseModel) -> dict[str, Any]:
-    """The settings, as JSON has them, that a run must have in common with one that goes on with it."""
-    pruned: dict[str, Any] = _pruned(config, config.model_dump(mode="json"))
+def identity(
+    config: BaseModel, also: Collection[str] = (), *, exclude_defaults: bool = False
+) -> dict[str, Any]:
+    """The settings, as JSON has them, that a run must have in common with one that goes on with it.
+
+    Args:
+        also: names of free fields that are kept.
+    """
+    dumped = config.model_dump(mode="json", exclude_defaults=exclude_defaults)
+    pruned: dict[str, Any] = _pruned(config, dumped, also)
     return pruned
 
 
@@ -53,18 +60,18 @@ def moving_schedules(config: BaseModel) -> list[str]:
     return sorted(found)
 
 
-def _pruned(value: Any, dumped: Any) -> Any:
+def _pruned(value: Any, dumped: Any, also: Collection[str]) -> Any:
     if isinstance(value, BaseModel) and isinstance(dumped, Mapping):
         kind = type(value)
         return {
-            name: _pruned(getattr(value, name), entry)
+            name: _pruned(getattr(value, name), entry, also)
             for name, entry in dumped.items()
-            if not is_free(kind, name) and not _as_ever(value, name)
+            if (name in also or not is_free(kind, name)) and not _as_ever(value, name)
         }
     if isinstance(value, Mapping) and isinstance(dumped, Mapping):
-        return {key: _pruned(value.get(key), entry) for key, entry in dumped.items()}
+        return {key: _pruned(value.get(key), entry, also) for key, entry in dumped.items()}
     if isinstance(value, list | tuple) and isinstance(dumped, list):
-        return [_pruned(one, entry) for one, entry in zip(value, dumped, strict=True)]
+        return [_pruned(one, entry, also) for one, entry in zip(value, dumped, strict=True)]
     return dumped
 
 

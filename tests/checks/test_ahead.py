@@ -80,7 +80,7 @@ def test_a_policy_that_only_scores_itself_can_be_sampled_ahead() -> None:
 
 
 def test_sampling_ahead_in_several_processes_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlgf.distributed.count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     said = "'training.async_steps' runs in one process, and there are 2"
     assert said in refusal("training.async_steps=1")
     assert list(checks.broken_parts(load_config(SOUND))) == []

@@ -99,7 +99,7 @@ def test_an_engine_behind_a_server_need_not_be_installed_here(monkeypatch: pytes
 
 def test_an_engine_in_several_processes_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EngineConfig, "installed", True)
-    monkeypatch.setattr("rlgf.distributed.count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     said = "'engine: vllm' runs in one process, and there are 2: "
     assert f"{said}start it by itself with 'rlgf serve-sampler'" in refusal(VLLM)
     guide = {"guide": {"model": "gpt2", "sampler": {"engine": "vllm"}}}
@@ -112,7 +112,7 @@ def test_an_engine_in_several_processes_is_one_sentence(monkeypatch: pytest.Monk
 
 
 def test_every_row_has_a_prompt_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlgf.distributed.count", lambda: 3)
+    monkeypatch.setenv("WORLD_SIZE", "3")
     rows = {"name": "own", "imitate": "bc", "explore": {"base": "grpo", "group_size": 8}, "explore_prob": 0.1}
     mixture = {"algorithm": rows, "rollout": {"episodes": 16}}
     assert "an update of algorithm 'grpo' has 2 prompts for 3 processes: raise" in refusal(mixture)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rlgf.compare.comparison import Comparison
+from rlgf.compare.comparison import Comparison, load_comparison
 from rlgf.compare.finished import FinishedRuns, _measured, read_evaluations
 from rlgf.compare.grid import run_comparison, train_once
 from rlgf.errors import UserError
@@ -116,6 +116,43 @@ def test_what_start_and_guides_measured_is_of_one_configuration(comparison: Comp
     old = json.loads((comparison.results / "toy.runs.json").read_text())
     (comparison.results / "toy.runs.json").write_text(json.dumps(old | {"authors": measured}))
     assert FinishedRuns(comparison.model_copy(update={"runs": comparison.runs / "new"})).authors() == measured
+
+
+def test_the_file_of_kept_runs_loses_none(comparison: Comparison) -> None:
+    """Neither of a cell that today's grid leaves out, nor of one whose recipe says another thing now."""
+    run_comparison(comparison, display=QUIET)
+    file = comparison.results / "toy.runs.json"
+    written = json.loads(file.read_text())
+    changed = {**comparison.algorithms, "ppo++": ("algorithm=ppo++", "algorithm.gamma=0.5")}
+    elsewhere = {"runs": comparison.runs / "elsewhere"}
+    for other in ({"seeds": 1}, {"algorithms": changed}):
+        smaller = comparison.model_copy(update={**elsewhere, **other})
+        run_comparison(smaller, report_only=True, display=QUIET)
+        assert json.loads(file.read_text()) == written
+    for now in ("training.updates=3", "evaluation.test_samples=6"):
+        settings = {"plain": (*comparison.settings["plain"], now)}
+        FinishedRuns(comparison.model_copy(update={**elsewhere, "settings": settings})).keep()
+        assert json.loads(file.read_text()) == written
+
+
+def test_what_changes_no_number_may_change(comparison: Comparison) -> None:
+    run_comparison(comparison.model_copy(update={"seeds": 1}), display=QUIET)
+    free = ("training.process_timeout=100", "rollout.max_batch_tokens=4000", "update.max_micro_tokens=99")
+    changed = {"seeds": 1, "settings": {"plain": (*comparison.settings["plain"], *free)}}
+    for runs in (comparison.runs, comparison.runs / "elsewhere"):
+        again = FinishedRuns(comparison.model_copy(update={**changed, "runs": runs}))
+        assert len(again.read()) == 2
+        assert again.authors()["plain"]
+    assert len(FinishedRuns(comparison.model_copy(update={"seeds": 1})).read()) == 2
+
+
+@pytest.mark.parametrize("name", ["imdb", "guides"])
+def test_what_earlier_versions_kept_is_read(name: str) -> None:
+    """The committed results; their digests are of all settings."""
+    kept = json.loads(Path(f"results/{name}.runs.json").read_text())
+    finished = FinishedRuns(load_comparison(name))
+    assert len(finished.read()) == len(kept["runs"])
+    assert all(finished.authors().values())
 
 
 def test_a_torn_file_of_kept_runs_is_named(comparison: Comparison) -> None:

@@ -151,6 +151,25 @@ def test_who_is_left_saves_the_last_finished_update_and_ends(
     assert ended.startswith("LostProcessError: another process of the run has")
     assert reason in ended
     assert note == "Saved after update 2; --resume goes on."
+    _goes_on(folder)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_launcher_that_ends_all_leaves_time_to_save(tmp_path: Path, rank: int) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(LOST), str(tmp_path), str(rank), "killed"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=280,
+    )
+    assert done.returncode == 1
+    assert (tmp_path / "ended").read_text().endswith("Saved after update 2; --resume goes on.")
+    _goes_on(tmp_path)
+
+
+def _goes_on(folder: Path) -> None:
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["000002"]
     goes_on = toy_trainer(folder, training={"checkpoint_every": 4}, evaluation={"every": 4})
     goes_on.train(resume=True)

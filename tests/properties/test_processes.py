@@ -63,6 +63,8 @@ def test_a_run_of_one_process_goes_on_in_two(folders: dict[int, Path], tmp_path:
     half = shutil.copytree(folders[1], tmp_path / "half")
     shutil.rmtree(half / "checkpoints" / "000004")
     (half / "summary.json").unlink()
+    with (half / "metrics.jsonl").open("a") as file:
+        file.write('{"update": 5, "rew')  # as a kill leaves it
     run(half, 2, "--resume")
     one, resumed = (load_file(f / "policy" / "model.safetensors") for f in (folders[1], half))
     for name, weight in one.items():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-from rlgf.run.alive import goes_on
+from resuming import digests, refusal
+
+from resume_script import toy_trainer
+from rlgf.run.alive import Hold, goes_on
 
 
 def test_a_run_that_is_killed_has_ended(tmp_path: Path) -> None:
@@ -19,3 +24,18 @@ def test_a_run_that_is_killed_has_ended(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     assert not goes_on(tmp_path)
+
+
+def test_a_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
+    """Before its first checkpoint too, and whether it is to go on or to begin; who looks on does not stand in its way."""
+    held = Hold(tmp_path)
+    (tmp_path / "config.yaml").write_text("name: first\n")
+    before = digests(tmp_path)
+    for resume in (False, True):
+        assert f"a run goes on in {tmp_path}: wait" in refusal(toy_trainer(tmp_path), resume=resume)
+    assert digests(tmp_path) == before
+    held.let_go()
+    with (tmp_path / "config.yaml").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.15, file.close).start()
+        Hold(tmp_path).let_go()

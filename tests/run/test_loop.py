@@ -9,6 +9,7 @@ import pytest
 from resuming import CASES, equal, metrics, state
 
 from resume_script import LOLS, toy_trainer
+from rlgf.report.runs import read_run
 from rlgf.run.trainer import Trainer
 
 
@@ -44,6 +45,24 @@ def test_a_resume_without_a_checkpoint_starts_from_the_beginning(finished: Train
     again.train(resume=True)
     assert equal(state(again), state(finished))
     assert metrics(run) == metrics(finished.config.folder)
+
+
+def test_a_finished_run_that_goes_on_has_no_results_until_its_new_end(run: Path) -> None:
+    toy_trainer(run).train(resume=True)
+    assert read_run(run).totals is not None, "nothing was left to do"
+    longer = {"training": {"updates": 6}}
+    with pytest.raises(ValueError, match="stop"):
+        toy_trainer(run, in_fifth, **longer).train(resume=True)
+    found = read_run(run)
+    assert found.totals is None
+    assert "test" not in {sample["split"] for sample in found.samples}
+    toy_trainer(run, **longer).train(resume=True)
+    assert read_run(run).totals is not None
+
+
+def in_fifth(update: int) -> None:
+    if update == 5:
+        raise ValueError("stop")
 
 
 def test_what_is_measured_may_change_between_runs(finished: Trainer, run: Path) -> None:

@@ -73,6 +73,22 @@ def test_a_tracker_that_fails_saves_what_was_learned(
     goes_on(tmp_path, straight)
 
 
+def test_what_cannot_be_written_beside_the_metrics_leaves_their_line(
+    tmp_path: Path, straight: Trainer
+) -> None:
+    samples = tmp_path / "samples.jsonl"
+
+    def fill_the_disk() -> None:
+        samples.unlink()
+        samples.symlink_to("/dev/full")
+
+    with pytest.raises(UserError, match=f"the disk is full: samples could not be written to {tmp_path}"):
+        toy_trainer(tmp_path, in_third(fill_the_disk), **SELDOM).train()
+    assert checkpoints(tmp_path) == ["000003"]
+    samples.unlink()
+    goes_on(tmp_path, straight)
+
+
 def test_what_changes_no_result_may_change(tmp_path: Path, straight: Trainer) -> None:
     trainer = toy_trainer(tmp_path, in_third(raising(ValueError("stop"))), **SELDOM)
     with pytest.raises(ValueError, match="stop"):

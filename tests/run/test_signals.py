@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from failures import SELDOM, goes_on, in_third
+from failures import SELDOM, goes_on, in_third, raising
 from resuming import checkpoints, equal, metrics, state
 
 from resume_script import LOLS, toy_trainer
+from rlgf.run.saver import Saver
 from rlgf.run.trainer import Trainer
 
 SCRIPT = Path(__file__).parents[1].joinpath("resume_script.py")
@@ -132,6 +133,30 @@ def test_a_preempted_run_saves_at_once_and_again_after_the_update(
     finally:
         signal.signal(number, outside)
     goes_on(tmp_path, straight)
+
+
+def test_a_launcher_that_ends_all_waits_for_what_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one process of several has died, `torchrun` sends SIGTERM to the others."""
+    came: list[int] = []
+    outside = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    rescue = Saver.rescue
+
+    def ended(*arguments: Any) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return rescue(*arguments)
+
+    monkeypatch.setattr(Saver, "rescue", ended)
+    try:
+        with pytest.raises(ValueError, match="gone"):
+            toy_trainer(tmp_path, in_third(raising(ValueError("gone"))), **SELDOM).train()
+        assert came == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, outside)
+    assert checkpoints(tmp_path) == ["000002"]
 
 
 def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_what_a_killed_process_left_is_cleared_unless_another_one_writes(run: Pa
     for name in left | kept:
         (folder / name).mkdir(exist_ok=True)
     held = Hold(run)
-    toy_trainer(run).train(resume=True)
+    assert "a run goes on in" in refusal(toy_trainer(run))
     assert {path.name for path in folder.iterdir()} == left | kept
     held.let_go()
     toy_trainer(run).train(resume=True)

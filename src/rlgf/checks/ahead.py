@@ -94,9 +94,9 @@ def engines_do_not_work_ahead(config: Sections) -> str | None:
 
 
 def one_process_works_ahead(config: Sections) -> str | None:
-    if not config.training.async_steps or distributed.count() == 1:
+    if not config.training.async_steps or distributed.launched() == 1:
         return None
-    return f"'training.async_steps' runs in one process, and there are {distributed.count()}: start one, {_REMEDY}."
+    return f"'training.async_steps' runs in one process, and there are {distributed.launched()}: start one, {_REMEDY}."
 
 
 AHEAD_RULES: tuple[Rule, ...] = (

@@ -40,7 +40,7 @@ def engines_have_one_process(config: Sections) -> str | None:
 
 
 def every_process_has_a_prompt(config: Sections) -> str | None:
-    processes = distributed.count()
+    processes = distributed.launched()
     for row in config.algorithm.rows:
         count = config.rollout.prompts(row)
         if count < processes:

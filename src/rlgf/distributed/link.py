@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,11 @@ def part() -> None:
 
 def count() -> int:
     return int(_state().num_processes)
+
+
+def launched() -> int:
+    """How many processes the launcher says that there are: `count`, which joins them, where they are joined."""
+    return count() if _link.group is not None else int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:

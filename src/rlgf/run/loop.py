@@ -54,9 +54,10 @@ class TrainingLoop:
             self.samples = SamplesLog(self.folder, self.config.training.samples_kept, trainer.parts.policy)
             for log in (self.log, self.samples):
                 log.rewind(trainer.progress.update or -1)
+            # All have the main process's, which has dropped what is done again.
+            so_far = distributed.gathered(read_metrics(self.folder) if distributed.is_main() else None)[0]
         guide = {} if self.config.guide is None else self.config.guide.model_dump(mode="json")
         self.watch = Watch(guide)
-        so_far = read_metrics(self.folder)
         self.watch.look(so_far)  # what an earlier part of the run was told already
         self.callbacks = Callbacks(trainer, so_far)
         self.stopping = Stopping(self.display.note, alone=distributed.count() == 1)
@@ -86,7 +87,7 @@ class TrainingLoop:
             raise told from error
         finally:
             self.trainer.after_phase = lambda phase: None
-            self.log.let_go()
+            self.stopping.restore()
         if asked:
             raise stopped(asked)
         return totals
@@ -124,12 +125,6 @@ class TrainingLoop:
                 self.saver.begin(number)
                 self.callbacks.tell("on_step_begin")
                 metrics = self._step()
-                found = self.watch.look([{"update": trainer.progress.update, **metrics}])
-                metrics["warnings"] = float(len(self.watch.said))
-                self.log.write(trainer.progress.update, metrics)
-                expected = trainer.progress.expected_updates(training)
-                self.display.update(trainer.progress.update, expected, metrics)
-                self._warn(found)
                 self.callbacks.tell("on_step_end")
                 self.callbacks.tell_log(metrics)
 
@@ -138,10 +133,18 @@ class TrainingLoop:
         self.saver.begin_learning()
         row = self.trainer.row()
         metrics = self.trainer.learn(experience)
-        self.samples.write(self.trainer.progress.update, experience, row)
-        due = self.trainer.progress.update % self.config.training.sample_every == 0
+        update = self.trainer.progress.update
+        found = self.watch.look([{"update": update, **metrics}])
+        metrics["warnings"] = float(len(self.watch.said))
+        # Before all else, since the update is finished whatever fails from here on.
+        self.log.write(update, metrics)
+        self.samples.write(update, experience, row)
+        due = update % self.config.training.sample_every == 0
         if due and experience.scored.rewards is not None:
             self.display.sample(experience, self.trainer.parts.policy)
+        expected = self.trainer.progress.expected_updates(self.config.training)
+        self.display.update(update, expected, metrics)
+        self._warn(found)
         return metrics
 
     def _after_phase(self, phase: str) -> None:
@@ -185,15 +188,13 @@ class TrainingLoop:
             progress.validation_due = True
         else:
             trainer.guide_usage.restore(progress.guide_accounts)
-        try:
-            if distributed.is_main():
-                folder.mkdir(parents=True, exist_ok=True)
+        if distributed.is_main():
+            with full_disk_named(folder, "the recipe"):
                 (folder / "config.yaml").write_text(config.to_yaml())
-            require_shared_disk(folder / "config.yaml")
-        except OSError as error:
-            raise UserError(
-                f"the output folder {folder} cannot be written: {error.strerror}; set another 'output'."
-            ) from error
+            # Of a finished run that goes on these would be taken for what it measures at its new end.
+            for stale in ("summary.json", "evaluation/policy.jsonl") if trainer.done_share < 1 else ():
+                (folder / stale).unlink(missing_ok=True)
+        require_shared_disk(folder / "config.yaml")
 
     def _finish(self) -> Totals:
         """Test the policy, and write it with what it measured."""

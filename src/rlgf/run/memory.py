@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from rlgf import distributed
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides.config import keeps_average, members
@@ -45,7 +46,7 @@ class Launch:
         Raises:
             UserError: the launcher asks for what this library does not do.
         """
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        processes = distributed.launched()
         together = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
         return Launch(processes, together, sharding.asked() and processes > 1)
 

@@ -15,12 +15,12 @@ from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.jsontext import to_json
-from rlgf.run.alive import Hold
 from rlgf.run.trackers import COLUMNS, describe_run, write_table
+from rlgf.run.whole_folder import full_disk_named
 
 
 class MetricsLog:
-    """Appends to ``metrics.jsonl`` and to the trackers of `accelerate`; while it is open, the run is seen to go on."""
+    """Appends to ``metrics.jsonl`` and to the trackers of `accelerate`."""
 
     def __init__(self, config: Config, trackers: Sequence[GeneralTracker]) -> None:
         """
@@ -36,8 +36,6 @@ class MetricsLog:
         self.accelerator.init_trackers(config.name)
         for tracker in self._trackers:
             describe_run(tracker, config.model_dump(mode="json"), config.to_yaml())
-        # Other processes may be on machines that do not see the folder.
-        self._held = Hold(config.folder) if self.accelerator.is_main_process else None
 
     @property
     def _trackers(self) -> Sequence[GeneralTracker]:
@@ -52,7 +50,7 @@ class MetricsLog:
     def write(self, update: int, metrics: dict[str, float | str]) -> None:
         if not self.accelerator.is_main_process:
             return
-        with self.path.open("a") as file:
+        with full_disk_named(self.path.parent, "a line of metrics"), self.path.open("a") as file:
             file.write(to_json({"update": update, **metrics}) + "\n")
         self.accelerator.log({k: v for k, v in metrics.items() if isinstance(v, float | int)}, step=update)
 
@@ -80,12 +78,6 @@ class MetricsLog:
         # `end_training` would also part the processes, which have yet to test the policy.
         for tracker in self.accelerator.trackers:
             tracker.finish()
-        self.let_go()
-
-    def let_go(self) -> None:
-        """Let whoever watches know that the run has ended."""
-        if self._held is not None:
-            self._held.let_go()
 
 
 def rewind_lines(path: Path, update: int) -> None:

@@ -13,6 +13,7 @@ from rlgf.jsontext import to_json
 from rlgf.models.language_model import LanguageModel
 from rlgf.run.episodes import episode_records, evaluated_record, picked
 from rlgf.run.metrics_log import rewind_lines
+from rlgf.run.whole_folder import full_disk_named
 from rlgf.types import Experience
 
 
@@ -54,5 +55,5 @@ class SamplesLog:
     def _append(self, records: Iterable[Mapping[str, Any]]) -> None:
         text = "".join(to_json(record) + "\n" for record in records)
         if text:
-            with self.path.open("a") as file:
+            with full_disk_named(self.path.parent, "samples"), self.path.open("a") as file:
                 file.write(text)

@@ -11,7 +11,6 @@ from rlgf import distributed
 from rlgf.config import Config
 from rlgf.errors import FailedElsewhereError, LostProcessError, UserError, one_line
 from rlgf.models import sharding
-from rlgf.run.alive import goes_on
 from rlgf.run.build import Parts
 from rlgf.run.checkpoint import run_identity, save_checkpoint
 from rlgf.run.progress import Progress
@@ -35,7 +34,7 @@ class Saver:
         self._saving = False
         self._undo: Undo | None = None
         self._room = fits(parts.updater)
-        if distributed.is_main() and not goes_on(config.folder):
+        if distributed.is_main():
             clear_left(config.folder / "checkpoints")
 
     def begin(self, update: int) -> None:
@@ -75,8 +74,8 @@ class Saver:
     def save_early(self, progress: Progress) -> None:
         """A checkpoint of the last finished update while the next one collects: who sent a signal may not wait
         until that is finished."""
-        if sharding.wanted():
-            # No process has all that there is to save, and the others may be anywhere.
+        if sharding.wanted() or not distributed.is_main():
+            # Where processes share the weights none has all that there is to save, and the others may be anywhere.
             return
         if progress.update and self._saved != progress.update and self._undo is not None:
             self._write(progress, self._undo.reward)

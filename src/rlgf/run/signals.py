@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -40,7 +40,20 @@ class Stopping:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, before in self._before.items():
+        # Launchers send the polite ones to all as soon as one process has died: who is left saves first.
+        self.restore(_POLITE if error is not None else ())
+
+    def restore(self, ignored: Collection[int] = ()) -> None:
+        """Give the signals back to who had them.
+
+        Args:
+            ignored: those that stay without an effect until the next call.
+        """
+        for number in ignored:
+            if number in self._before:
+                signal.signal(number, signal.SIG_IGN)
+        for number in self._before.keys() - ignored:
+            before = self._before.pop(number)
             # None stands for a handler that was not set from Python, and cannot be set again.
             signal.signal(number, signal.SIG_DFL if before is None else before)
 

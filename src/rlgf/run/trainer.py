@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from accelerate.tracking import GeneralTracker
@@ -20,6 +21,7 @@ from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.recipe import Source
 from rlgf.rewards import Reward
+from rlgf.run.alive import Hold
 from rlgf.run.build import Parts, build_parts
 from rlgf.run.display import Display
 from rlgf.run.given import Given, configured, fitted, gathered, listeners, refuse_others
@@ -138,4 +140,9 @@ class Trainer(Steps):
             Exception: whatever a reward, a metric, a guide or a tracker of your own raises. Whatever ends the run, the
                 last finished update is saved first, and a note on the exception says so.
         """
-        return TrainingLoop(self, resume=resume).run()
+        with ExitStack() as ended:
+            with distributed.one_fate():
+                # Other processes may be on machines that do not see the folder.
+                if distributed.is_main():
+                    ended.callback(Hold(self.config.folder).let_go)
+            return TrainingLoop(self, resume=resume).run()

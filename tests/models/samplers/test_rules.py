@@ -53,7 +53,7 @@ def test_an_engine_that_is_not_there_names_its_section(monkeypatch: pytest.Monke
 
 def test_several_processes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert in_several_processes(VLLM) is None
-    monkeypatch.setattr("rlgf.distributed.count", lambda: 3)
+    monkeypatch.setenv("WORLD_SIZE", "3")
     assert "there are 3" in (in_several_processes(VLLM) or "")
     assert in_several_processes(BUILTIN) is None
     assert in_several_processes(SERVED) is None

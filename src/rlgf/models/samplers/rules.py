@@ -64,9 +64,9 @@ def cannot_run(config: EngineConfig, model: ModelConfig | ScratchConfig) -> str 
 
 def in_several_processes(config: EngineConfig) -> str | None:
     """Why an engine cannot write for a run in several processes."""
-    if not config.here or distributed.count() == 1:
+    if not config.here or distributed.launched() == 1:
         return None
-    return f"'engine: vllm' runs in one process, and there are {distributed.count()}: " + (
+    return f"'engine: vllm' runs in one process, and there are {distributed.launched()}: " + (
         "start it by itself with 'rlgf serve-sampler' and name it as 'sampler.server', or set 'engine: builtin'."
         if isinstance(config, SamplerConfig)
         else "serve the guide with 'vllm serve' and name it as 'guide.url', or set 'engine: builtin'."

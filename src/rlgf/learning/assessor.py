@@ -137,27 +137,24 @@ class Assessor:
                 experience, token_rewards=token_rewards, pairs=found.rows, difference=found.difference
             )
         weighing = {name: term for name, term in row.terms.items() if term.weighs_advantages}
-        read = read_by_any(weighing, rollout, row)
-        # What no loss reads may be anything.
-        advantages = torch.where(read, found.advantages, 0.0)
+        asking = {name: term for name, term in row.terms.items() if "advantages" in term.asks}
+        read, asked = (read_by_any(terms, rollout, row) for terms in (weighing, asking))
+        # What neither a loss nor a selector reads may be anything.
+        advantages = torch.where(asked, found.advantages, 0.0)
         if row.whiten:
             share = rewarded_share(advantages, paid, read)
-            advantages = (
+            whitened = (
                 share * whiten(advantages, read)
                 if share
                 else self._of_penalty(signals, scored, row.estimator, penalty)
             )
-        require_finite("the advantages", advantages, read)
+            advantages = torch.where(read, whitened, advantages)
+        require_finite("the advantages", advantages, asked)
         if importance is not None and row.estimator.weighs:
             # After whitening, which would take a common factor out again.
             advantages = advantages * importance
-        returns = found.returns
-        if returns is not None and row.value_term is not None:
-            read = read_by(row.value_term, rollout, row)
-            require_finite("the returns", returns, read)
-            returns = torch.where(read, returns, 0.0)
         experience = replace(experience, token_rewards=token_rewards, gae_lambda=found.gae_lambda)
-        return replace(experience, advantages=advantages, returns=returns)
+        return replace(experience, advantages=advantages, returns=_returns(found, rollout, row))
 
     def _importance(self, rollout: Rollout) -> Float[Tensor, "B T"] | None:
         if rollout.engine_logprobs is None or self.importance_bound is None:
@@ -216,6 +213,15 @@ class Assessor:
     def _logprobs(self, model: LanguageModel, rollout: Rollout) -> Float[Tensor, "B T"]:
         with model.running() as running:
             return score_logprobs(running, rollout, self.sampling, self.policy.end_ids, self.max_batch_tokens)
+
+
+def _returns(found: Estimates, rollout: Rollout, row: Algorithm) -> Float[Tensor, "B T"] | None:
+    """What the critic learns from, at the tokens that its term reads."""
+    if found.returns is None or row.value_term is None:
+        return found.returns
+    read = read_by(row.value_term, rollout, row)
+    require_finite("the returns", found.returns, read)
+    return torch.where(read, found.returns, 0.0)
 
 
 def shape_rewards(

@@ -27,25 +27,26 @@ def estimated(estimator: Estimator, signals: Signals) -> Estimates | Pairs:
     first = signals.mask.long().argsort(dim=1, descending=True, stable=True)
     back = first.argsort(dim=1)
     if bool((first[:, 1:] > first[:, :-1]).all()):
-        return _checked(estimator.estimate(signals), signals)
+        return _checked(estimator, signals)
 
     by_token: dict[str, Any] = {
         name: value.gather(1, first)
         for name, value in vars(signals).items()
         if isinstance(value, Tensor) and value.dim() > 1
     }
-    found = _checked(estimator.estimate(replace(signals, **by_token)), signals)
+    found = _checked(estimator, replace(signals, **by_token))
     if isinstance(found, Pairs):
         return found
     returns = None if found.returns is None else (found.returns.gather(1, back) * signals.mask)
     return replace(found, advantages=found.advantages.gather(1, back) * signals.mask, returns=returns)
 
 
-def _checked(found: Any, signals: Signals) -> Estimates | Pairs:
+def _checked(estimator: Estimator, signals: Signals) -> Estimates | Pairs:
     """
     Raises:
-        UserError: it is neither pairs nor a number for each token.
+        UserError: it says neither pairs nor a number for each token, or nothing for a critic to learn from.
     """
+    found: Any = estimator.estimate(signals)
     if isinstance(found, Pairs):
         return found
     shape = signals.mask.shape
@@ -60,5 +61,10 @@ def _checked(found: Any, signals: Signals) -> Estimates | Pairs:
             f"returns), each a tensor of {tuple(shape)}, a number for each token."
         )
     estimates: Estimates = found
+    if estimates.returns is None and estimator.returns and signals.values is not None:
+        raise UserError(
+            "the estimator of 'algorithm.advantage' returned no returns, and the row has a critic to learn them: it must "
+            "return Estimates(advantages, returns), or 'algorithm.terms' have no value term."
+        )
     returns = None if estimates.returns is None else estimates.returns.detach().float()
     return replace(estimates, advantages=estimates.advantages.detach().float(), returns=returns)

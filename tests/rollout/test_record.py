@@ -231,17 +231,6 @@ def test_the_record_knows_how_much_of_the_reference_it_took() -> None:
     assert (history.rate, history.solved, history.help) == (0.0, False, pytest.approx(4 / 9))
 
 
-@pytest.mark.parametrize("base", ["grpo", "rloo"])
-def test_who_goes_on_with_its_own_beginning_had_no_help(base: str) -> None:
-    changes = {"script": {"rollin": "policy"}, "help": {"probability": 0.5, "success": 0.1}, "group_size": 4}
-    trainer = build(base, changes=changes, rollout={"draw": "difficulty"})
-    for _ in range(3):
-        trainer.step()
-    found = [history for history in trainer.progress.prompts.rows.values() if history.successes]
-    assert found
-    assert all(history.solved and history.help in (0.0, None) for history in found)
-
-
 def test_what_the_guide_finishes_the_policy_has_not_solved() -> None:
     trainer = build("aggrevated", changes={"help": {"probability": 0.8, "success": 0.5}}, guide="self")
     rollout = trainer.collect()

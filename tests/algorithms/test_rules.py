@@ -65,12 +65,8 @@ def test_a_coefficient_of_nothing_is_not_steered(base: str) -> None:
     ("changes", "message"),
     [
         (
-            {"base": "grpo", "script": {"rollin": "guide"}, "terms": {"n": {"loss": "nll", "on": "rollin"}}},
-            "the term 'n' reads a roll-in that is never given: set 'help.probability'",
-        ),
-        (
             {"base": "aggrevated", "help": {"probability": 0}},
-            "the term 'policy' reads a roll-in that is never",
+            "learns from is a roll-in that is never given: set 'help.probability'",
         ),
         (
             {"base": "grpo", "script": {"rollin": "policy"}, "help": {"probability": 1}},
@@ -85,7 +81,9 @@ def test_a_coefficient_of_nothing_is_not_steered(base: str) -> None:
 def test_a_rollin_that_nobody_could_tell_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         algorithm_from(changes)
-    assert algorithm_from({"base": "ppo++", "help": {"probability": 0}}), "the same without its guide"
+    rollin = {"loss": "nll", "on": "rollin"}
+    alone = {"base": "ppo++", "help": {"probability": 0}, "terms": {"rollin": rollin}}
+    assert algorithm_from(alone), "the same without its guide"
 
 
 def test_a_policy_loss_that_weighs_by_an_advantage_needs_one() -> None:

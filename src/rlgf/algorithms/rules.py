@@ -225,10 +225,10 @@ def the_rollin_has_an_author_of_its_own(row: Row) -> str | None:
 
 
 def the_rollin_is_given(row: Row) -> str | None:
-    reading = next((name for name, term in row.terms.items() if term.on is Span.ROLLIN), None)
-    if reading is None or row.help.ever:
+    # With another term a probability of 0 is the same algorithm without its guide.
+    if row.help.ever or any(not term.of_critic and term.on is not Span.ROLLIN for term in row.terms.values()):
         return None
-    return f"the term '{reading}' reads a roll-in that is never given: set 'help.probability' or 'help.members', or take it out"
+    return "all that the policy learns from is a roll-in that is never given: set 'help.probability' or 'help.members'"
 
 
 def examples_are_shown_to_a_reward_that_learns(row: Row) -> str | None:

@@ -23,3 +23,12 @@ def test_a_hint_that_no_guide_could_use_is_refused(changes: dict[str, Any], mess
     terms = {"distill": {"loss": "distillation"}, **changes.pop("terms", {})}
     with pytest.raises(ValidationError, match=message):
         algorithm_from({"base": "opsd", **changes, "script": script, "terms": terms})
+
+
+@pytest.mark.parametrize("base", ["dpo", "rebel"])
+def test_both_texts_of_a_pair_are_written_after_one_prompt(base: str) -> None:
+    row = {"base": base, "script": {"hint": {"author": "reference"}}}
+    for help in ({"probability": 0.5, "shared": False}, {"members": 2, "shared": False}):
+        with pytest.raises(ValidationError, match=r"after one prompt: .* 'help\.shared: true'"):
+            algorithm_from({**row, "help": help})
+    assert algorithm_from({**row, "help": {"probability": 0.5}})

@@ -55,6 +55,37 @@ def test_a_penalty_that_nothing_reads_is_not_steered(base: str) -> None:
         algorithm_from({**steered, "terms": {"kl": {}}})
 
 
+@pytest.mark.parametrize("base", ["ppo", "grpo"])
+def test_a_coefficient_of_nothing_is_not_steered(base: str) -> None:
+    with pytest.raises(ValidationError, match=r"'kl\.target' multiplies 'kl\.coefficient', and 0 stays 0"):
+        algorithm_from({"base": base, "kl": {"coefficient": 0, "target": 0.1}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"base": "aggrevated", "help": {"probability": 0}},
+            "learns from is a roll-in that is never given: set 'help.probability'",
+        ),
+        (
+            {"base": "grpo", "script": {"rollin": "policy"}, "help": {"probability": 1}},
+            "'script.rollin' and 'script.rollout' are both policy",
+        ),
+        (
+            {"base": "bc", "script": {"rollin": "reference"}, "help": {"probability": 1}},
+            "'script.rollin' and 'script.rollout' are both reference",
+        ),
+    ],
+)
+def test_a_rollin_that_nobody_could_tell_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        algorithm_from(changes)
+    rollin = {"loss": "nll", "on": "rollin"}
+    alone = {"base": "ppo++", "help": {"probability": 0}, "terms": {"rollin": rollin}}
+    assert algorithm_from(alone), "the same without its guide"
+
+
 def test_a_policy_loss_that_weighs_by_an_advantage_needs_one() -> None:
     with pytest.raises(ValidationError, match="advantage"):
         algorithm_from({"name": "mine", "terms": {"policy": {"loss": "clipped_surrogate"}}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from rlgf.algorithms import Algorithm, Gate, RollinLength, algorithm_from
 from rlgf.algorithms.catalog import LUFFY
@@ -43,6 +44,26 @@ def test_the_law_is_uniform_between_two_shares_of_a_text(
     law: RollinLength, length: int, progress: float, positions: list[int]
 ) -> None:
     assert list(law.positions(length, progress)) == positions
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"low": 0.8, "high": 0.2}, "'low' 0.8 must not exceed 'high' 0.2, as it does when 0% of the run"),
+        ({"low": 0.5, "high": {"start": 1, "end": 0}}, "'low' 0.5 must not exceed 'high' 0.49, .* when 51%"),
+        (
+            {"low": {"start": 0, "end": 0.5, "shape": "step", "over": 0.625}, "high": 0.4},
+            "must not exceed 'high' 0.4, .* when 63%",
+        ),
+    ],
+)
+def test_the_lower_share_of_a_law_exceeds_the_upper_one_at_no_time(
+    shares: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RollinLength.model_validate(shares)
+    with pytest.raises(ValidationError, match=r"'low' 0\.8 must not exceed 'high' 0\.5"):
+        algorithm_from({"base": "questa", "help": {"length": {"low": 0.8}}})
 
 
 def test_a_coin_can_take_the_place_of_the_members() -> None:

@@ -30,6 +30,10 @@ def test_what_does_not_learn_from_tokens_has_no_selector() -> None:
     for base, term in (("ppo", "value"), ("dpo", "policy")):
         with pytest.raises(ValidationError, match=f"leave 'select' out of the term '{term}'"):
             algorithm_from({"base": base, "terms": {term: {"select": "uncertainty"}}})
+    with pytest.raises(
+        ValidationError, match="'advantage_regression' is one of whole texts: leave 'select' out"
+    ):
+        algorithm_from({"base": "a-star-po", "terms": {"policy": {"select": "uncertainty"}}})
     with pytest.raises(ValidationError, match="reads old_logprobs, and the references have none"):
         algorithm_from(
             {

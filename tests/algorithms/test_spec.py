@@ -61,6 +61,14 @@ def test_without_its_guide_a_row_keeps_its_other_loss() -> None:
     assert not any(row.needs_guide for row in ALGORITHMS["ppo"].rows)
 
 
+def test_without_its_guide_a_row_that_learns_from_rollins_alone_learns_nothing() -> None:
+    script, help = {"rollin": "guide"}, {"probability": 1}
+    found = algorithm_from(
+        {"name": "mine", "script": script, "help": help, "terms": [{"loss": "nll", "on": "rollin"}]}
+    )
+    assert found.unguided is None
+
+
 def test_without_its_guide_nobody_reads_the_hint() -> None:
     assert OPSD.unguided is None
     assert SDFT.unguided is None

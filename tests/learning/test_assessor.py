@@ -11,6 +11,7 @@ import pytest
 import torch
 from enumerated import POLICY, RESPONSES, draft, rollout_of
 from pairs_of_episodes import KL, row
+from torch import Tensor
 
 from resume_script import toy_trainer
 from rlgf.algorithms import Estimates, Estimator
@@ -74,6 +75,22 @@ def test_an_estimator_may_say_anything_of_what_no_loss_reads(whiten: bool) -> No
     assert not experience.rollout.response_mask.all()
     assert experience.advantages.dtype == torch.float32
     assert math.isfinite(trainer.learn(experience)["policy_loss"])
+
+
+def better(advantages: Tensor) -> Tensor:
+    return (advantages > 0).float()
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_a_selector_reads_advantages_where_its_loss_reads_none(whiten: bool) -> None:
+    rollin = {"loss": "nll", "on": "rollin", "select": f"{__name__}:better"}
+    changes = {"advantage": "leave_one_out", "whiten": whiten, "terms": {"rollin": rollin}}
+    trainer = build("luffy", changes=changes)
+    experience = trainer.assess(trainer.collect())
+    by_guide = experience.rollout.written_by(Author.GUIDE)
+    assert experience.advantages is not None
+    assert (experience.advantages[by_guide] != 0).all()
+    assert trainer.learn(experience)["rollin_loss"] > 0
 
 
 def test_a_pair_loss_without_a_reference_model_is_refused() -> None:

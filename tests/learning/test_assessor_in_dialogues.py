@@ -87,6 +87,16 @@ def test_what_an_own_estimator_returns_is_looked_at(
     assert "each a tensor of (3, 8), a number for each token." in said
 
 
+def test_a_critic_needs_returns(signals: Signals) -> None:
+    told = Estimates(signals.token_rewards)
+    said = sentence_of(lambda: estimated(Estimator(lambda s: told), signals))
+    assert "returned no returns, and the row has a critic to learn them" in said
+    assert estimated(Estimator(lambda s: told), replace(signals, values=None))
+    assert estimated(Estimator(lambda s: told, returns=False), signals), (
+        "a critic that learns from something else"
+    )
+
+
 def test_pairs_are_of_whole_episodes(signals: Signals) -> None:
     found = estimated(ESTIMATORS["reward_difference"], signals)
     plain = ESTIMATORS["reward_difference"].estimate(signals)

@@ -6,11 +6,13 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from finite_runs import trainer
+from rlgf.learning.micro_batches import minibatches
 from rlgf.run.trainer import Trainer
 from toys import letter_gpt
-from training_toys import build, no_reward, perturb
+from training_toys import ROWS, build, no_reward, perturb
 
 
 def optimizer_steps(trainer: Trainer) -> int:
@@ -36,6 +38,45 @@ def test_a_term_on_the_references_makes_them_likelier() -> None:
         assert ("references_loss" in steps[0]) == bool(coefficient)
         nll[coefficient] = math.log(trainer.evaluate(split="validation").totals["reference_perplexity"])
     assert nll[1.0] < nll[0.0] - 0.2
+
+
+@pytest.mark.parametrize("base", ["dpo", "guided-dpo"])
+def test_references_are_learned_from_where_no_pair_can_be_made(base: str) -> None:
+    term = {"loss": "nll", "on": "references"}
+    trainer = build(base, reward=no_reward, changes={"terms": {"references": term}})
+    losses = [trainer.step() for _ in range(4)]
+    assert all(loss["pairs"] == 0 for loss in losses)
+    assert losses[-1]["references_loss"] < losses[0]["references_loss"]
+
+
+def test_each_reference_is_read_once_an_epoch_beside_pairs() -> None:
+    trainer = build("dpo", changes={"terms": {"references": {"loss": "nll", "on": "references"}}})
+    experience = trainer.assess(trainer.collect())
+    texts = trainer.parts.collector.collect(experience.rollout.samples, ROWS["bc"])
+    assert 1 < len(experience.units) < len(texts)
+    found = list(minibatches(experience, texts, 2, torch.Generator().manual_seed(0)))
+    assert [len(batch.units) for batch, _ in found] == [1] * len(experience.units)
+    assert sorted(text for _, some in found if some is not None for text in some.texts) == sorted(texts.texts)
+
+
+IDLE = """
+def cautious(logprobs, advantages, mask, normalizer):
+    if not mask.any():
+        return logprobs.new_zeros(())
+    return -(logprobs * advantages * mask).sum() / normalizer
+"""
+
+
+def test_a_micro_batch_without_a_token_to_learn_from_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(IDLE)
+    terms = {
+        "policy": {"loss": f"{tmp_path}/mine.py:cautious"},
+        "rollin": {"loss": "nll", "on": "rollin", "weight": {"start": 0, "end": 1, "shape": "step"}},
+    }
+    trainer = build(
+        "luffy", changes={"terms": terms, "kl": {"coefficient": 0}}, update={"max_micro_tokens": 8}
+    )
+    assert "rollin_loss" not in trainer.step()
 
 
 def test_an_entropy_term_raises_the_entropy() -> None:

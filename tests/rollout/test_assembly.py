@@ -11,7 +11,7 @@ from rlgf.algorithms.hinted import OPSD
 from rlgf.kept import KeptTokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.assembly import assemble
-from rlgf.rollout.writers import Draft, HintedPrompt
+from rlgf.rollout.writers import Draft, HintedPrompt, Passage
 from rlgf.types import Author, Sample
 
 GUIDED = Draft(
@@ -27,6 +27,16 @@ GUIDED = Draft(
     help_limit=5,
 )
 SHORT = Draft(Sample("c"), [2], seed=1, ids=[0], authors=[Author.POLICY], logprobs=[-3.0], index=3)
+
+
+def test_a_text_without_a_token_of_its_guide_is_not_booked_to_it(policy: LanguageModel) -> None:
+    begun = replace(GUIDED.branch(0), authors=[Author.GUIDE] * 3, altered=True)
+    cut = begun.branch(0)
+    cut.cut(0)
+    cut.add(Author.POLICY, Passage([0], [-1.0], finished=True))
+    rollout = assemble([begun, cut], [0, 1], policy)
+    assert rollout.guides == ("one", None)
+    assert rollout.altered.tolist() == [True, False]
 
 
 def test_prompts_are_padded_on_the_left_and_responses_on_the_right(policy: LanguageModel) -> None:

@@ -90,6 +90,21 @@ def test_a_search_finds_the_shortest_beginning_and_follows_it(threshold: int) ->
     assert history.help == 0.0
 
 
+def test_a_bound_is_not_loosened_by_what_says_less() -> None:
+    """Several groups of one update may have the same prompt, each with a beginning of its own."""
+    help = Help(success=SUCCESS, length=RollinLength(by="record"))
+    enough = PromptHistory(low=0.1, high=0.9)
+    for tokens in (3, 8):
+        enough = enough.after([Attempt(1.0, tokens, 10)], help)
+    assert (enough.low, enough.high) == (0.1, 0.3)
+    short = PromptHistory(low=0.1, high=0.9)
+    for tokens in (6, 2):
+        short = short.after([Attempt(0.0, tokens, 10)], help)
+    assert (short.low, short.high) == (0.6, 0.9)
+    assert short.after([Attempt(1.0, 5, 10)], help)[-4:-2] == (None, 0.5), "the older one goes"
+    assert enough.after([Attempt(0.0, 4, 10)], help)[-4:-2] == (0.4, None)
+
+
 def test_a_run_goes_on_with_the_same_record_bit_for_bit() -> None:
     rows = {
         7: PromptHistory(3, 12, 4, sum([0.1] * 7), True, 0, 1 / 3, 2 / 7, 1 / 7, None),
@@ -150,6 +165,15 @@ def test_a_search_draws_evenly_from_what_is_left(
     assert set(rollout.help_limit.tolist()) == {LIMIT}
 
 
+def test_a_group_that_has_just_failed_is_not_left_without_a_beginning(policy: LanguageModel) -> None:
+    row = ADABACK.changed(group_size=2, help={"gate": {"looks_at": "group"}})
+    for high in (0.0, 1 / LIMIT):
+        record = PromptRecord(dict.fromkeys(range(40), PromptHistory(high=high)))
+        assert set(begun(collect(policy, row, longer_than(1), record, reference="dd"), row)) == {1}
+    found = begun(collect(policy, row, longer_than(1), samples=400), row)
+    assert set(found) == set(range(1, LIMIT))
+
+
 def test_a_schedule_bounds_the_search(policy: LanguageModel) -> None:
     row = ADABACK.changed(group_size=2, help={"length": {"high": 0.25}})
     record = PromptRecord(dict.fromkeys(range(40), PromptHistory(low=0.5)))
@@ -207,17 +231,6 @@ def test_the_record_knows_how_much_of_the_reference_it_took() -> None:
     rollout = collector().collect(HINTED, row, rewards=Watched(3), index=range(len(HINTED)))
     history = PromptRecord().after(Scored(rollout, Watched(3)(rollout)), row)[0]
     assert (history.rate, history.solved, history.help) == (0.0, False, pytest.approx(4 / 9))
-
-
-@pytest.mark.parametrize("base", ["grpo", "rloo"])
-def test_who_goes_on_with_its_own_beginning_had_no_help(base: str) -> None:
-    changes = {"script": {"rollin": "policy"}, "help": {"probability": 0.5, "success": 0.1}, "group_size": 4}
-    trainer = build(base, changes=changes, rollout={"draw": "difficulty"})
-    for _ in range(3):
-        trainer.step()
-    found = [history for history in trainer.progress.prompts.rows.values() if history.successes]
-    assert found
-    assert all(history.solved and history.help in (0.0, None) for history in found)
 
 
 def test_what_the_guide_finishes_the_policy_has_not_solved() -> None:

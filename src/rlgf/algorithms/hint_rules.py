@@ -57,6 +57,15 @@ def _unread(row: Row) -> str | None:
     return None
 
 
+def pairs_share_their_prompt(row: Row) -> str | None:
+    if not row.paired or not row.script.hinted or row.help.shared:
+        return None
+    return (
+        "a loss over pairs compares texts that were written after one prompt: let a group share its hint, with "
+        "'help.shared: true', and 'help.probability' in place of 'help.members'"
+    )
+
+
 def views_can_be_scored(row: Row) -> str | None:
     for name, term in row.terms.items():
         if term.view is View.WRITTEN:

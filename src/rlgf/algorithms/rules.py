@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
-from rlgf.algorithms.hint_rules import hints_have_readers, tiers_are_tried, views_can_be_scored
+from rlgf.algorithms.hint_rules import (
+    hints_have_readers,
+    pairs_share_their_prompt,
+    tiers_are_tried,
+    views_can_be_scored,
+)
 from rlgf.algorithms.length_rules import reads_past, rule_misfit
 from rlgf.algorithms.row import Row
 from rlgf.algorithms.script import Span
@@ -198,9 +203,30 @@ def help_can_depend_on_successes(row: Row) -> str | None:
 
 
 def a_steered_penalty_weighs(row: Row) -> str | None:
-    if row.kl.target is None or row.kl_penalty is not None:
+    if row.kl.target is None:
         return None
-    return "'kl.target' steers a penalty that nothing reads here: give 'terms' one with the loss 'kl', or set 'kl.target: null'"
+    if row.kl_penalty is None:
+        return "'kl.target' steers a penalty that nothing reads here: give 'terms' one with the loss 'kl', or set 'kl.target: null'"
+    if not row.kl.coefficient:
+        return "'kl.target' multiplies 'kl.coefficient', and 0 stays 0: set 'kl.coefficient' to where it starts, such as 0.001"
+    return None
+
+
+def the_rollin_has_an_author_of_its_own(row: Row) -> str | None:
+    # Which tokens are of the roll-in is told by who wrote them.
+    if row.script.rollin is not row.script.rollout:
+        return None
+    return (
+        f"'script.rollin' and 'script.rollout' are both {row.script.rollout.name.lower()}, so that nothing tells the two "
+        "apart: leave 'script.rollin' out, or name another author"
+    )
+
+
+def the_rollin_is_given(row: Row) -> str | None:
+    # With another term a probability of 0 is the same algorithm without its guide.
+    if row.help.ever or any(not term.of_critic and term.on is not Span.ROLLIN for term in row.terms.values()):
+        return None
+    return "all that the policy learns from is a roll-in that is never given: set 'help.probability' or 'help.members'"
 
 
 def examples_are_shown_to_a_reward_that_learns(row: Row) -> str | None:
@@ -266,4 +292,7 @@ RULES: tuple[Rule, ...] = (
     examples_are_shown_to_a_reward_that_learns,
     start_values_are_read,
     the_past_begins_texts,
+    pairs_share_their_prompt,
+    the_rollin_has_an_author_of_its_own,
+    the_rollin_is_given,
 )

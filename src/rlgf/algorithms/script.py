@@ -100,6 +100,12 @@ class RollinLength(Strict):
         drawn = (self.low, self.high, self.by) != (constant(0.0), constant(1.0), "law")
         if self.whole and drawn:
             raise ValueError("'whole' takes the text up to its end: leave 'low', 'high' and 'by' out")
+        for progress in (hundredth / 100 for hundredth in range(101)):
+            low, high = self.low.at(progress), self.high.at(progress)
+            if low > high + 1e-6:
+                raise ValueError(
+                    f"'low' {low:g} must not exceed 'high' {high:g}, as it does when {progress:.0%} of the run is over"
+                )
         return self
 
     def positions(self, length: int, progress: float) -> range:

@@ -41,12 +41,10 @@ class Algorithm(Row):
         if self.reads_guide_scores:
             return None
         terms = {name: term for name, term in self.terms.items() if "guide_distribution" not in term.reads}
-        if Author.GUIDE in (self.script.rollout, self.examples) or not any(
-            not term.of_critic for term in terms.values()
-        ):
-            return None
         row = self.but(terms=terms)
-        return row.alone if self.script.helper is Author.GUIDE or self.script.guide_hinted else row
+        row = row.alone if self.script.helper is Author.GUIDE or self.script.guide_hinted else row
+        learns = any(not term.of_critic for term in row.terms.values())
+        return row if learns and Author.GUIDE not in (self.script.rollout, self.examples) else None
 
     def but(self, **fields: Any) -> Algorithm:
         """The same with other fields, each as a whole; nothing is checked."""

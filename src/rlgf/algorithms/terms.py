@@ -183,6 +183,8 @@ class Term(Strict):
                 return f"the loss '{self.loss}' of the term '{name}' reads {odd} beside {', '.join(sorted(self.reads & kind))}: make two terms of it"
         if self.select is not None and (self.paired or self.of_critic):
             return f"a selector weighs tokens that the policy learns from: leave 'select' out of the term '{name}'"
+        if self.select is not None and "texts" in self.reads:
+            return f"a selector weighs tokens, and the loss '{self.loss}' is one of whole texts: leave 'select' out of the term '{name}'"
         if self.on is Span.REFERENCES and not self.asks <= _OF_REFERENCES:
             odd = ", ".join(sorted(self.asks - _OF_REFERENCES))
             return f"the loss '{self.loss}' of the term '{name}' reads {odd}, and the references have none: set another 'on'"

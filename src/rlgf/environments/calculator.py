@@ -10,6 +10,13 @@ from rlgf.tasks.answers import evaluated, number
 
 _EXPRESSION = re.compile(r"[-+*/(). \d]+")
 _BEGINNING = re.compile(r"(?:(?<=\s)|^)(?:\(|-?[\d(])")
+_SIGNS = str.maketrans({"\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2212": "-", "^": "**"})
+_OPERATOR = re.compile(
+    r"[-+*/]\s*$"
+    # What follows a number and ends no sentence may be an operator that is not known here, as in `20% of` and `7 mod`.
+    r"|\d[^\S\n]*(?:[^\w\s.,:;!?=()\[\]{}\"']+[^\S\n]*[^\W\d_]*|[^\W\d_]+)[^\S\n]*$"
+    r"|\bof\s*$"
+)
 _LONGEST = 200
 """Characters of an expression: a longer one nests deeper than a parser may go."""
 
@@ -17,8 +24,9 @@ _LONGEST = 200
 class Calculator:
     """Writes the value after each expression of numbers, as in ``12 + 7 =``; other turns end the dialogue.
 
-    The expression is the longest end of the turn that is one, of numbers, ``+ - * /``, points and parentheses: after
-    ``Step 1. 3 + 4 =`` stands 7. Where there is none, as where it goes on from a word, ``?`` is the answer.
+    The expression is the longest end of the turn that is one, of numbers, ``+ - * / ^``, points and parentheses: after
+    ``Step 1. 3 + 4 =`` stands 7. Where there is none, or where it goes on from what may be another operator, as in
+    ``7 mod 2 =`` and ``20% of 50 =``, ``?`` is the answer.
     """
 
     stop = "="
@@ -35,13 +43,13 @@ class Calculator:
         said = turns[-1].rstrip()
         if not said.endswith(self.stop):
             return None
-        return f" {_value(said.rstrip(self.stop).rstrip()[-_LONGEST:])}{self.after}"
+        return f" {_value(said.rstrip(self.stop).rstrip().translate(_SIGNS)[-_LONGEST:])}{self.after}"
 
 
 def _value(text: str) -> str:
     for place in (found.start() for found in _BEGINNING.finditer(text)):
         # What an operator stands before is not the beginning of an expression.
-        if text[:place].rstrip().endswith(("+", "-", "*", "/")) or not _EXPRESSION.fullmatch(text[place:]):
+        if _OPERATOR.search(text[:place]) or not _EXPRESSION.fullmatch(text[place:]):
             continue
         try:
             return number(evaluated(text[place:]))

@@ -136,27 +136,24 @@ class Assessor:
                 experience, token_rewards=token_rewards, pairs=found.rows, difference=found.difference
             )
         weighing = {name: term for name, term in row.terms.items() if term.weighs_advantages}
-        read = read_by_any(weighing, rollout, row)
-        # What no loss reads may be anything.
-        advantages = torch.where(read, found.advantages, 0.0)
+        asking = {name: term for name, term in row.terms.items() if "advantages" in term.asks}
+        read, asked = (read_by_any(terms, rollout, row) for terms in (weighing, asking))
+        # What neither a loss nor a selector reads may be anything.
+        advantages = torch.where(asked, found.advantages, 0.0)
         if row.whiten:
             share = rewarded_share(advantages, paid, read)
-            advantages = (
+            whitened = (
                 share * whiten(advantages, read)
                 if share
                 else self._of_penalty(signals, scored, row.estimator, penalty)
             )
-        require_finite("the advantages", advantages, read)
+            advantages = torch.where(read, whitened, advantages)
+        require_finite("the advantages", advantages, asked)
         if importance is not None and row.estimator.weighs:
             # After whitening, which would take a common factor out again.
             advantages = advantages * importance
-        returns = found.returns
-        if returns is not None and row.value_term is not None:
-            read = read_by(row.value_term, rollout, row)
-            require_finite("the returns", returns, read)
-            returns = torch.where(read, returns, 0.0)
         experience = replace(experience, token_rewards=token_rewards, gae_lambda=found.gae_lambda)
-        return replace(experience, advantages=advantages, returns=returns)
+        return replace(experience, advantages=advantages, returns=_returns(found, rollout, row))
 
     def _importance(self, rollout: Rollout) -> Float[Tensor, "B T"] | None:
         if rollout.engine_logprobs is None or self.importance_bound is None:
@@ -217,6 +214,15 @@ class Assessor:
             return score_logprobs(running, rollout, self.sampling, self.policy.end_ids, self.max_batch_tokens)
 
 
+def _returns(found: Estimates, rollout: Rollout, row: Algorithm) -> Float[Tensor, "B T"] | None:
+    """What the critic learns from, at the tokens that its term reads."""
+    if found.returns is None or row.value_term is None:
+        return found.returns
+    read = read_by(row.value_term, rollout, row)
+    require_finite("the returns", found.returns, read)
+    return torch.where(read, found.returns, 0.0)
+
+
 def shape_rewards(
     rewards: Float[Tensor, "B"],
     rollout: Rollout,
@@ -253,25 +259,26 @@ def estimated(estimator: Estimator, signals: Signals) -> Estimates | Pairs:
     first = signals.mask.long().argsort(dim=1, descending=True, stable=True)
     back = first.argsort(dim=1)
     if bool((first[:, 1:] > first[:, :-1]).all()):
-        return _checked(estimator.estimate(signals), signals)
+        return _checked(estimator, signals)
 
     by_token: dict[str, Any] = {
         name: value.gather(1, first)
         for name, value in vars(signals).items()
         if isinstance(value, Tensor) and value.dim() > 1
     }
-    found = _checked(estimator.estimate(replace(signals, **by_token)), signals)
+    found = _checked(estimator, replace(signals, **by_token))
     if isinstance(found, Pairs):
         return found
     returns = None if found.returns is None else (found.returns.gather(1, back) * signals.mask)
     return replace(found, advantages=found.advantages.gather(1, back) * signals.mask, returns=returns)
 
 
-def _checked(found: Any, signals: Signals) -> Estimates | Pairs:
+def _checked(estimator: Estimator, signals: Signals) -> Estimates | Pairs:
     """
     Raises:
-        UserError: it is neither pairs nor a number for each token.
+        UserError: it says neither pairs nor a number for each token, or nothing for a critic to learn from.
     """
+    found: Any = estimator.estimate(signals)
     if isinstance(found, Pairs):
         return found
     shape = signals.mask.shape
@@ -286,5 +293,10 @@ def _checked(found: Any, signals: Signals) -> Estimates | Pairs:
             f"returns), each a tensor of {tuple(shape)}, a number for each token."
         )
     estimates: Estimates = found
+    if estimates.returns is None and estimator.returns and signals.values is not None:
+        raise UserError(
+            "the estimator of 'algorithm.advantage' returned no returns, and the row has a critic to learn them: it must "
+            "return Estimates(advantages, returns), or 'algorithm.terms' have no value term."
+        )
     returns = None if estimates.returns is None else estimates.returns.detach().float()
     return replace(estimates, advantages=estimates.advantages.detach().float(), returns=returns)

@@ -21,18 +21,38 @@ from rlgf.models.sampling import Sampling
 from rlgf.types import Author, Experience, Rollout
 
 
-def policy_reads_of(rollout: Rollout, row: Algorithm, view: View | None = None) -> Bool[Tensor, "B T"]:
-    """The tokens of the episodes that any term reads the policy's probabilities of.
-
-    Args:
-        view: of the terms that count; default: any.
-    """
+def policy_reads_of(rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
+    """The tokens of the episodes that any term reads the policy's probabilities of."""
     terms = {
         name: term
         for name, term in row.terms.items()
-        if not term.of_critic and term.on is not Span.REFERENCES and view in (None, term.view)
+        if not term.of_critic and term.on is not Span.REFERENCES
     }
     return read_by_any(terms, rollout, row)
+
+
+def minibatches(
+    experience: Experience, references: Rollout | None, size: int, generator: torch.Generator
+) -> Iterator[tuple[Experience, Rollout | None]]:
+    """The optimizer steps of an epoch: their episodes, and the reference texts that go with them.
+
+    These are of the same samples. Where pairs are learned from, which are not of all samples, they are dealt out apart,
+    so that each is read though all texts of its group earned alike.
+
+    Args:
+        size: episodes of a step.
+    """
+    units = experience.units
+    steps = torch.randperm(len(units), generator=generator).split(max(1, size // units.shape[1]))
+    apart: Sequence[Tensor] = ()
+    if references is not None and experience.pairs is not None:
+        steps = steps if len(units) else (torch.arange(0),)
+        apart = torch.randperm(len(references), generator=generator).tensor_split(len(steps))
+    elif not len(units):
+        return
+    for number, chosen in enumerate(steps):
+        rows = apart[number] if apart else units[chosen].flatten()
+        yield experience.take_units(chosen), None if references is None else references[rows]
 
 
 def micro_batches(
@@ -143,11 +163,11 @@ def passes(terms: Sequence[StepTerm], batch: Experience, row: Algorithm, *, meas
     for view in (View.WRITTEN, View.PROMPT) if hints else (None,):
         episodes = batch.bare if view is View.PROMPT else batch
         there = [term for term in terms if view in (None, term.term.view)]
-        reads = policy_reads_of(batch.rollout, row, view)
+        # Not of terms that weigh nothing now: a micro-batch of theirs alone would have no gradient.
+        reads = read_by_any({term.name: term.term for term in there}, batch.rollout, row)
         moved = None
         if measured and (written == (view is not View.PROMPT)):
             moved = Moved.of(batch, reads, view)
-        reads = reads if there else torch.zeros_like(reads)
         yield Pass(episodes, there, reads, moved, view is not View.PROMPT)
 
 

@@ -21,8 +21,8 @@ from rlgf.learning.micro_batches import (
     Moved,
     dealt_out,
     micro_batches,
+    minibatches,
     passes,
-    policy_reads_of,
     with_beginning,
 )
 from rlgf.learning.outcome import check_result
@@ -123,7 +123,7 @@ class Updater:
         gathered: dict[str, list[float]] = defaultdict(list)
         if experience.pairs is not None:
             gathered["pairs"].append(float(len(experience.pairs)))
-        if not len(experience.units):
+        if not len(experience.units) and references is None:
             return _means(gathered)
         if self.config.max_update_kl is not None:
             experience = with_beginning(
@@ -152,14 +152,10 @@ class Updater:
         references: Rollout | None,
     ) -> Iterator[dict[str, Tensor]]:
         """One optimizer step after another, with its metrics."""
-        units = experience.units
         for epoch in range(self.config.epochs):
-            order = torch.randperm(
-                len(units), generator=seeding.generator(self.seed, "minibatches", update, epoch)
-            )
-            for chosen in order.split(max(1, self.config.minibatch // units.shape[1])):
-                minibatch = references[units[chosen].flatten()] if references is not None else None
-                metrics = self.backward(experience.take_units(chosen), row, progress, minibatch)
+            order = seeding.generator(self.seed, "minibatches", update, epoch)
+            for batch, texts in minibatches(experience, references, self.config.minibatch, order):
+                metrics = self.backward(batch, row, progress, texts)
                 require_finite_metrics(metrics)
                 metrics["gradient_norm"] = self._step()
                 yield metrics
@@ -256,7 +252,7 @@ class Updater:
         if moved is not None:
             assert inputs.logprobs is not None, "asked for above"
             assert inputs.old_logprobs is not None, "asked for above"
-            reads = policy_reads_of(micro.rollout, row, moved.view)
+            reads = read_by_any({term.name: term.term for term in terms}, micro.rollout, row)
             mask = moved.compared(micro, reads)[:, : inputs.mask.shape[1]]
             gone = losses.update_kl(
                 inputs.logprobs, inputs.old_logprobs, mask.to(inputs.mask.device), moved.tokens

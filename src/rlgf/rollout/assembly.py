@@ -24,6 +24,8 @@ def assemble(
         script: where it has hints, the prompts with and without them are kept; default: where the drafts have any.
     """
     places = [draft.index for draft in drafts]
+    # A draw over a shorter text may have taken back all that a guide wrote.
+    by_guide = [Author.GUIDE in draft.authors for draft in drafts]
     prompt_ids, prompt_mask = padded([draft.prompt_ids for draft in drafts], policy.end_id, left=True)
     rollout = Rollout(
         samples=tuple(draft.sample for draft in drafts),
@@ -36,8 +38,8 @@ def assemble(
         finished=torch.tensor([draft.finished for draft in drafts]),
         group=torch.tensor(groups),
         texts=tuple(_text(draft, policy) for draft in drafts),
-        guides=tuple(draft.guide for draft in drafts),
-        altered=torch.tensor([draft.altered for draft in drafts]),
+        guides=tuple(draft.guide if there else None for draft, there in zip(drafts, by_guide, strict=True)),
+        altered=torch.tensor([draft.altered for draft in drafts]) & torch.tensor(by_guide),
         index=None if None in places else torch.tensor(places),
         help_limit=torch.tensor([draft.help_limit for draft in drafts]),
         own_rate=torch.tensor([draft.own_rate for draft in drafts], dtype=torch.float64),

@@ -58,7 +58,12 @@ def positions(draft: Draft, law: RollinLength, progress: float) -> range:
     first = 0 if not drawn or law.low.at(progress) == 0 else drawn[0]
     last = drawn[-1] if drawn else 0
     if law.by == "record":
-        open_ = left(length, history.low, history.high) or range(length)
+        if draft.own_rate < 0:
+            open_ = left(length, history.low, history.high) or range(length)
+        else:
+            # The group has just failed without a beginning: that is too short, whatever is remembered.
+            first, low = max(first, min(1, last)), history.low or 0.0
+            open_ = left(length, low, history.high) or left(length, low, None)[:1]
         return range(min(max(first, open_[0]), last), max(min(last, open_[-1]), first) + 1)
     rate = history.rate if draft.own_rate < 0 else draft.own_rate
     wanted = 0 if rate is None else round((1 - rate) * length)

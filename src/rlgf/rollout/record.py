@@ -108,10 +108,14 @@ class PromptHistory(NamedTuple):
     def _searched(self, attempt: Attempt, enough: bool) -> tuple[float | None, float | None]:
         """What is known of the length after a beginning of ``attempt.help`` tokens was enough, or was not.
 
-        Where nothing is left between the two bounds the older one goes: the policy has moved since it was found.
+        A bound stays where the new one says less. Where nothing is left between the two bounds the older one goes: the policy has moved since it was found.
         """
         length, share = attempt.help_limit, attempt.help / attempt.help_limit
-        low, high = (self.low, share) if enough else (share, self.high)
+        low, high = self.low, self.high
+        if enough:
+            high = share if high is None else min(share, high)
+        else:
+            low = share if low is None else max(share, low)
         if low is not None and high is not None and not left(length, low, high):
             return (None, high) if enough else (low, None)
         return low, high

@@ -22,6 +22,7 @@ from rlgf.rollout.plan import UpdatePlan, planned
 from rlgf.run.long_prompts import long_prompts
 from rlgf.run.memory import Estimate, estimated, memory
 from rlgf.run.trials import policy_template
+from rlgf.run.unread_prompts import unread_prompts
 from rlgf.tasks import load_split
 from rlgf.tasks.chats import PromptedTask
 from rlgf.types import Author
@@ -35,7 +36,7 @@ def told(found: Checked) -> Group:
     held_out = _held_out(found)
     parts: list[RenderableType] = [Text(f"{config.name}: {_headline(config)}", style="bold")]
     parts += [note(f"Missing: {said}") for said in found.missing.values()]
-    parts += [note(said) for said in _cut_prompts(found)]
+    parts += [note(said) for said in _lost_prompts(found)]
     if plans[0].times > 1:
         parts.append(note(f"Counted on one of every {plans[0].times:,} updates, which stands for them."))
     parts += _algorithm(config, plans)
@@ -58,8 +59,8 @@ def _headline(config: Config) -> str:
     )
 
 
-def _cut_prompts(found: Checked) -> Iterator[str]:
-    """What is to be said of prompts that are too long, where the policy's tokenizer is there."""
+def _lost_prompts(found: Checked) -> Iterator[str]:
+    """What is to be said of prompts that the policy does not read whole, where its tokenizer is there."""
     config = found.config
     if "policy" in found.missing or config.policy.scratch is not None:
         return
@@ -67,14 +68,14 @@ def _cut_prompts(found: Checked) -> Iterator[str]:
     try:
         template = policy_template(config, None)
         task = PromptedTask(found.task, lambda: template)
-        if task.continues_texts:
-            return
         train = task.load("train")
     except UserError:  # no tokenizer is there, or its template takes no chats
         return
     assert template.tokenizer is not None, "of a model that is there"
-    said = long_prompts(train, Codec(template.tokenizer), config.rollout.max_prompt_tokens)
+    codec = Codec(template.tokenizer)
+    said = None if task.continues_texts else long_prompts(train, codec, config.rollout.max_prompt_tokens)
     yield from [] if said is None else [said]
+    yield from unread_prompts(train, codec)
 
 
 # The algorithm.

@@ -29,6 +29,7 @@ from rlgf.run.samples_log import SamplesLog
 from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
 from rlgf.run.steps import Steps
+from rlgf.run.unread_prompts import unread_prompts
 from rlgf.run.warnings import Found, Watch
 from rlgf.run.whole_folder import full_disk_named
 
@@ -65,7 +66,8 @@ class TrainingLoop:
         """See `Trainer.train`."""
         self.trainer.after_phase = self._after_phase
         try:
-            self._warn(cut_prompts(self.trainer.parts, self.config))
+            parts = self.trainer.parts
+            self._warn([*cut_prompts(parts, self.config), *unread_prompts(parts.train, parts.policy.codec)])
             self.callbacks.tell("on_train_begin")
             asked = self._updates()
             totals = {} if asked else self._finish()

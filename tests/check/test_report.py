@@ -114,3 +114,11 @@ def test_prompts_that_would_be_cut_are_told_of(tmp_path: Path) -> None:
     assert "lose their beginning" not in shown(policy)
     text = " ".join(shown(policy, "rollout.max_prompt_tokens=1").split())
     assert "prompts of 'train' are over 1 tokens and lose their beginning" in text
+
+
+def test_prompts_that_would_not_be_read_are_told_of(tmp_path: Path) -> None:
+    policy = letter_gpt("xyz")
+    policy.tokenizer.unk_token = "<end>"
+    save_policy(policy, tmp_path)
+    text = " ".join(shown(f"policy={{scratch: null, model: {tmp_path}}}").split())
+    assert "prompts of 'train' hold characters that the policy's tokenizer does not have" in text

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LEDConfig
 from unfit_parts import HERE, SOUND, refusal
 
 from rlgf import checks
+from rlgf.checks.parts import too_short_for
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
@@ -174,3 +176,24 @@ def test_a_policy_given_in_python_holds_the_texts(policy: LanguageModel, respons
         UserError, match=r"make 33 tokens, and the policy's context holds 32: lower one of them"
     ):
         build_parts(config, policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "message"),
+    [
+        (64, 30, None),
+        (65, 8, "'rollout.max_prompt_tokens' 65 is more than the policy's encoder holds, 64 tokens: lower it."),
+        (8, 31, "'rollout.max_response_tokens' 31 is more than the policy's decoder holds, 32 tokens with the 2 "),
+    ],
+)  # fmt: skip
+def test_an_encoder_and_a_decoder_each_hold_their_part(
+    prompt: int, response: int, message: str | None, tmp_path: Path
+) -> None:
+    config = LEDConfig(max_encoder_position_embeddings=64, max_decoder_position_embeddings=32)
+    config.save_pretrained(tmp_path)
+    overrides = (f"rollout.max_prompt_tokens={prompt}", f"rollout.max_response_tokens={response}")
+    policy = {"policy": {"model": str(tmp_path), "scratch": None}}
+    if message is None:
+        assert too_short_for(config, load_config(SOUND, policy, *overrides)) is None
+        return
+    assert message in refusal(policy, *overrides)

@@ -190,5 +190,5 @@ def test_metrics_that_are_no_list_of_names_are_refused(metrics: Any) -> None:
 def test_a_metric_takes_no_name_of_an_evaluation(name: str) -> None:
     found = evaluator()
     found.metrics = {"own": lambda completions: {name: 1.0}}
-    with pytest.raises(UserError, match=f"a metric of 'evaluation.metrics' returns '{name}'"):
+    with pytest.raises(UserError, match=f"a metric( of 'evaluation.metrics')? returns '{name}'"):
         found.evaluate(Author.POLICY, SAMPLES[:2])

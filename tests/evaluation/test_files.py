@@ -11,6 +11,7 @@ import pytest
 from rlgf.errors import UserError
 from rlgf.evaluation.files import read_texts, summarize
 from rlgf.evaluation.score import score_file
+from rlgf.metrics import MetricResult
 from rlgf.strict import NamedConfig
 from rlgf.types import Sample
 
@@ -46,6 +47,8 @@ def test_references_of_another_file_take_the_place_of_the_first(tmp_path: Path) 
 def test_what_is_logged_takes_no_place_of_a_record(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"log_extra\('prompt', values\) would take the place"):
         summarize([Sample("a")], ["b"], {}, {"prompt": [1]})
+    with pytest.raises(UserError, match="a metric returns 'completion', which would take the place"):
+        summarize([Sample("a")], ["b"], {"completion": MetricResult(0.0, [0.0])})
 
 
 GOOD = {"prompt": "a", "completion": "b", "references": ["c"]}
@@ -56,7 +59,11 @@ GOOD = {"prompt": "a", "completion": "b", "references": ["c"]}
     [
         ({"prompt": "a"}, "line 3 must have the text 'completion'. Fields: prompt"),
         ({"completion": "a"}, "line 3 must have the text 'prompt'"),
-        ({"prompt": "a", "completion": None}, "line 3 must have the text 'completion'"),
+        ({"prompt": "a", "completion": None}, "line 3: 'completion' must be a text .it is None"),
+        (
+            GOOD | {"prompt": [{"role": "user", "content": "a"}]},
+            "line 3: 'prompt' must be .* under 'messages'",
+        ),
         (GOOD | {"references": 3}, "line 3: 'references' must be a text or a list of texts"),
         (GOOD | {"concepts": [1]}, "line 3: 'concepts' must be a text or a list"),
         (GOOD | {"columns": [1]}, "line 3: 'columns' must be a mapping"),

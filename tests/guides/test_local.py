@@ -96,6 +96,15 @@ def test_an_encoder_and_a_causal_guide_read_the_same_text_each_in_its_way() -> N
         assert seen == [expected]
 
 
+def test_a_prompt_is_cut_to_the_encoder_of_a_guide_and_not_to_its_decoder() -> None:
+    guide = encoder_speaker(encoder_pieces())
+    guide.model.config.max_encoder_position_embeddings = 8
+    guide.model.config.max_decoder_position_embeddings = 6
+    with reading(guide) as seen:
+        LocalGuide(guide, byte_bpe(), Sampling()).write([Request(SENTENCES[0], 2, 0)])
+    assert [len(read) for read in seen] == [8]
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_prompt_that_is_too_long_for_a_guide_keeps_its_beginning_of_text(shared: bool) -> None:
     policy, guide = speaker(llama_legacy() if shared else byte_bpe()), speaker(llama_legacy())

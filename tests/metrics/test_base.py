@@ -39,12 +39,19 @@ def test_columns_reach_a_metric_and_its_answer_is_checked() -> None:
         {"n": math.nan},
         {"n": [1.0, math.inf]},
         {"n": None},
+        {"n": 10**400},
         {3: 1.0},
         {"n": MetricResult(math.nan)},
         {"n": MetricResult(1.0, [1.0])},
     ):
         with pytest.raises(UserError, match=r"one finite number \(or None\) per text"):
             measure({"own": lambda *_, wrong=wrong, **columns: wrong}, samples, ["x", "y"])
+
+
+def test_two_metrics_of_one_name_are_refused_and_named() -> None:
+    both = {"words": lambda completions: 1.0, "totals": lambda completions: {"words": 99.0}}
+    with pytest.raises(UserError, match="'words' and 'totals' both return 'words'"):
+        measure(both, [Sample("a")], ["x"])
 
 
 def test_metrics_take_what_they_name_and_answer_as_rewards_do() -> None:

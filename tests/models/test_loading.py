@@ -10,9 +10,13 @@ import pytest
 import torch
 from saved_models import loaded, saved
 from transformers import (
+    AutoConfig,
+    AutoModel,
     BertConfig,
     BertForMaskedLM,
     BertModel,
+    EncoderDecoderConfig,
+    LEDConfig,
     Phi3Config,
     Phi3ForCausalLM,
     PreTrainedModel,
@@ -23,7 +27,7 @@ from transformers import (
 )
 
 from rlgf.errors import UserError
-from rlgf.models.loading import ModelConfig, context_length
+from rlgf.models.loading import _COUNTED_FROM_PADDING, ModelConfig, context_length, context_of
 
 BERT: dict[str, Any] = {
     "vocab_size": 40,
@@ -33,6 +37,35 @@ BERT: dict[str, Any] = {
     "intermediate_size": 16,
     "max_position_embeddings": 32,
 }
+
+
+@pytest.mark.parametrize("kind", [*sorted(_COUNTED_FROM_PADDING), "bert", "gpt2", "opt"])
+def test_a_context_is_what_the_positions_are_enough_for(kind: str) -> None:
+    config = AutoConfig.for_model(kind)
+    small = {
+        **BERT,
+        "max_position_embeddings": 12,
+        "pad_token_id": 1,
+        "ffn_dim": 16,
+        "word_embed_proj_dim": 16,
+    }
+    of_some = {"attention_window": [4], "languages": ("en",), "default_language": "en"}
+    for name, value in {**small, **of_some, "entity_vocab_size": 4, "entity_emb_size": 4}.items():
+        if hasattr(config, name):
+            setattr(config, name, value)
+    model, context = AutoModel.from_config(config).eval(), context_of(config)
+    assert context is not None
+    model(input_ids=torch.full((1, context), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, context + 1), 5))
+
+
+def test_an_encoder_and_its_decoder_have_contexts_of_their_own() -> None:
+    sides = (BertConfig(**BERT), BertConfig(**{**BERT, "max_position_embeddings": 16}, is_decoder=True))
+    pair = EncoderDecoderConfig.from_encoder_decoder_configs(*sides)
+    led = LEDConfig(max_encoder_position_embeddings=32, max_decoder_position_embeddings=16)
+    for config in (pair, led):
+        assert (context_of(config, encoder=True), context_of(config)) == (32, 16)
 
 
 def test_a_context_ends_where_the_positions_of_longrope_change(tmp_path: Path) -> None:

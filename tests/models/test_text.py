@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer, decoders, models, processors
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from conftest import SENTENCES
+from rlgf.errors import UserError
 from rlgf.models.text import Codec
 from tokenizer_kinds import KINDS, SAYS_EVERYTHING, byte_bpe, llama_legacy
 
@@ -71,3 +73,21 @@ def test_rare_characters_before_a_response_do_not_spoil_it() -> None:
         assert codec.decode(ids[len(before) :], before) == "本 was"
         half = ids[: len(before) + 1]
         assert codec.decode(ids[len(half) :], half) == "本 was"
+
+
+def bases(vocabulary: str = "ACGT") -> PreTrainedTokenizerFast:
+    """Of DNA: it has no "a", nothing for what it does not know, and a beginning of text."""
+    tokenizer = Tokenizer(
+        models.BPE({letter: i for i, letter in enumerate(["<s>", "</s>", *vocabulary])}, [])
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def test_a_beginning_of_text_is_found_where_the_alphabet_has_no_a() -> None:
+    codec = Codec(bases())
+    assert codec.around == ([0], [])
+    assert codec.surround(codec.encode_prompt("ACGT"), 9, ends=False) == codec.tokenizer("ACGT")["input_ids"]
+    with pytest.raises(UserError, match="makes no tokens of any text"):
+        assert not Codec(bases("")).around

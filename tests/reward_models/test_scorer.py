@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import RobertaConfig
 
 from chat_toys import ASKED, SYSTEM, TAGS, USER, WORDS, with_template
 from rlgf.chat import transcript
-from rlgf.reward_models.scorer import Scorer
+from rlgf.errors import UserError
+from rlgf.reward_models.scorer import Scorer, load_scorer
 from tokenizer_kinds import byte_bpe, encoder_pieces, llama_legacy, word_pieces
 
 
@@ -78,3 +81,9 @@ def test_a_reward_model_without_a_template_reads_the_names_of_the_roles() -> Non
     told = "system: be kind\n\nuser: the film?\n\nassistant: "
     assert scorer.encode([(SYSTEM, USER)], ["a joy"]) == scorer.encode([told], ["a joy"])
     assert transcript((USER,)) == "the film?"
+
+
+def test_texts_are_held_against_what_the_positions_are_enough_for(tmp_path: Path) -> None:
+    RobertaConfig(max_position_embeddings=40, pad_token_id=1).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="set it to 38 or less"):
+        load_scorer(str(tmp_path), 40)

@@ -92,6 +92,18 @@ def test_columns_come_as_keywords() -> None:
     }
 
 
+def test_a_reward_cannot_change_the_data() -> None:
+    tests = ["a", "b"]
+
+    def pops(completions: list[str], tests: list[list[str]]) -> list[float]:
+        return [float(len(one.pop()) + len(one)) for one in tests]
+
+    # Of a group all completions have the same list.
+    given = RewardInput(["", ""], ["x", "y"], {"tests": [tests, tests]})
+    assert checked_rewards(pops, given).tolist() == checked_rewards(pops, given).tolist() == [2, 2]
+    assert tests == ["a", "b"]
+
+
 def test_columns_that_a_reward_does_not_take_are_kept_from_it() -> None:
     assert (
         checked_rewards(without_columns, RewardInput(TEXTS, TEXTS, {"label": ["x"] * 3})).tolist()

@@ -126,6 +126,14 @@ def test_a_text_that_no_term_applies_to_is_paid_nothing_and_said() -> None:
     assert reward([""] * 2, TWO_TEXTS, task=["poetry", "coding"]) == [None, -2.0]
 
 
+@pytest.mark.parametrize("other", [-3e38, 0.0])
+def test_a_sum_that_no_number_holds_is_refused_and_not_taken_for_none(other: float) -> None:
+    large = Term(lambda completions: [3e38] * len(completions), 1e3)
+    reward = Composed({"large": large, "other": Term(lambda completions: [other] * len(completions), 1e3)})
+    with pytest.raises(UserError, match=r"no finite number: lower the weight of 'large' \(it is 1000\)"):
+        score(reward, RewardInput([""], ["a"]))
+
+
 def test_coroutines_of_a_sum_are_awaited_side_by_side() -> None:
     meeting: list[asyncio.Event] = []
 

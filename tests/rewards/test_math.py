@@ -58,6 +58,9 @@ def test_the_known_answer_is_a_column_or_the_reference() -> None:
     bare = RewardInput([""], ["7"], {})
     with pytest.raises(UserError, match="finds no known answer: give the data a column 'answer'"):
         checked_rewards(build_reward("math-verify", {}), bare)
+    some = RewardInput(["", ""], ["7", "8"], {"answer": ["7", None]})
+    with pytest.raises(UserError, match="the column 'answer' has a row without one"):
+        checked_rewards(build_reward("math-verify", {}), some)
 
 
 def test_a_known_answer_that_cannot_be_read_is_no_reward() -> None:

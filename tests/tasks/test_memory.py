@@ -80,6 +80,11 @@ def test_a_row_of_another_kind_than_the_first_is_named() -> None:
         MemoryTask(train=[{"prompt": "a"}, "b"]).load("train")
 
 
+def test_lists_may_be_arrays_as_in_a_data_set_with_a_format_of_numpy() -> None:
+    data = datasets.Dataset.from_list([{"prompt": "a", "references": ["b", "c"]}]).with_format("numpy")
+    assert MemoryTask(train=data).load("train")[0].references == ("b", "c")
+
+
 def test_a_table_of_pandas_says_how_it_is_given() -> None:
     table = pandas.DataFrame({"prompt": ["a"]})
     with pytest.raises(UserError, match=r"'train' is a table of pandas: give train.to_dict\('records'\)"):

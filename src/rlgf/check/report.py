@@ -20,7 +20,7 @@ from rlgf.errors import UserError
 from rlgf.models.text import Codec
 from rlgf.rollout.plan import UpdatePlan, planned
 from rlgf.run.memory import Estimate, estimated, memory
-from rlgf.run.trials import long_prompts, policy_template
+from rlgf.run.trials import long_prompts, policy_template, unread_prompts
 from rlgf.tasks import load_split
 from rlgf.tasks.chats import PromptedTask
 from rlgf.types import Author
@@ -34,7 +34,7 @@ def told(found: Checked) -> Group:
     held_out = _held_out(found)
     parts: list[RenderableType] = [Text(f"{config.name}: {_headline(config)}", style="bold")]
     parts += [note(f"Missing: {said}") for said in found.missing.values()]
-    parts += map(note, _cut_prompts(found))
+    parts += map(note, _lost_prompts(found))
     if plans[0].times > 1:
         parts.append(note(f"Counted on one of every {plans[0].times:,} updates, which stands for them."))
     parts += _algorithm(config, plans)
@@ -57,8 +57,8 @@ def _headline(config: Config) -> str:
     )
 
 
-def _cut_prompts(found: Checked) -> list[str]:
-    """What is to be said of prompts that are too long, where the policy's tokenizer is there."""
+def _lost_prompts(found: Checked) -> list[str]:
+    """What is to be said of prompts that the policy does not read whole, where its tokenizer is there."""
     config = found.config
     if "policy" in found.missing or config.policy.scratch is not None:
         return []
@@ -70,7 +70,8 @@ def _cut_prompts(found: Checked) -> list[str]:
     except UserError:  # no tokenizer is there, or its template takes no chats
         return []
     assert template.tokenizer is not None, "of a model that is there"
-    return long_prompts(task, train, Codec(template.tokenizer), config.rollout.max_prompt_tokens)
+    codec = Codec(template.tokenizer)
+    return long_prompts(task, train, codec, config.rollout.max_prompt_tokens) + unread_prompts(train, codec)
 
 
 # The algorithm.

@@ -15,6 +15,7 @@ from rlgf.guides.config import members
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuideConfig
 from rlgf.guides.own import OwnGuideConfig, own_guide
+from rlgf.models.encoder_decoder import START_TOKENS
 from rlgf.models.loading import ModelConfig, context_length, context_of, load_model_config
 from rlgf.models.samplers import rules as sampler_rules
 from rlgf.models.scratch import ScratchConfig
@@ -113,28 +114,49 @@ def named_rewards(config: Sections) -> list[Any]:
 
 def too_short_for(policy: PreTrainedConfig, config: Sections) -> str | None:
     """Whether a policy that is loaded already, of that configuration, holds the texts."""
-    return _shorter("policy", context_of(policy), config, encodes=bool(policy.is_encoder_decoder))
+    if policy.is_encoder_decoder:
+        return _sides_too_short("policy", policy, config)
+    return _shorter("policy", context_of(policy), config)
 
 
 def _too_short(who: str, model: ModelConfig | ScratchConfig, config: Sections) -> str | None:
     """Whether prompts with responses are more than a model can hold."""
     length = context_length(model)
-    encodes = (
-        length is not None and isinstance(model, ModelConfig) and load_model_config(model).is_encoder_decoder
-    )
-    return _shorter(who, length, config, encodes=bool(encodes))
+    if length is not None and isinstance(model, ModelConfig):
+        loaded = load_model_config(model)
+        if loaded.is_encoder_decoder:
+            return _sides_too_short(who, loaded, config)
+    return _shorter(who, length, config)
 
 
-def _shorter(who: str, length: int | None, config: Sections, *, encodes: bool) -> str | None:
-    rollout, (prompt, response) = config.rollout, config.rollout.room(config.algorithm)
-    hints = prompt > rollout.max_prompt_tokens
-    named = f", 'rollout.max_hint_tokens' {rollout.max_hint_tokens}" if hints else ""
-    # An encoder holds the prompt, and its decoder the response after at most two tokens.
-    needed = max(prompt, response + 2) if encodes else prompt + response
+def _shorter(who: str, length: int | None, config: Sections) -> str | None:
+    rollout, needed = config.rollout, sum(config.rollout.room(config.algorithm))
     if length is None or needed <= length:
         return None
     return (
-        f"'rollout.max_prompt_tokens' {rollout.max_prompt_tokens}{named} and 'rollout.max_response_tokens' "
-        f"{rollout.max_response_tokens} "
+        f"{_named_prompt(config)} and 'rollout.max_response_tokens' {rollout.max_response_tokens} "
         f"make {needed} tokens, and the {who}'s context holds {length}: lower one of them."
     )
+
+
+def _sides_too_short(who: str, model: PreTrainedConfig, config: Sections) -> str | None:
+    """Whether prompts are more than an encoder holds, or responses more than its decoder."""
+    prompt, response = config.rollout.room(config.algorithm)
+    encoder, decoder = context_of(model, encoder=True), context_of(model)
+    if encoder is not None and prompt > encoder:
+        return f"{_named_prompt(config)} is more than the {who}'s encoder holds, {encoder} tokens: lower it."
+    if decoder is not None and response + START_TOKENS > decoder:
+        field = "max_response_tokens" if response == config.rollout.max_response_tokens else "max_hint_tokens"
+        return (
+            f"'rollout.{field}' {response} is more than the {who}'s decoder holds, {decoder} tokens with the {START_TOKENS} "
+            f"before a text: lower it to {decoder - START_TOKENS} or less."
+        )
+    return None
+
+
+def _named_prompt(config: Sections) -> str:
+    """The lengths of the prompt as a message says them."""
+    rollout = config.rollout
+    hints = rollout.room(config.algorithm)[0] > rollout.max_prompt_tokens
+    named = f" with 'rollout.max_hint_tokens' {rollout.max_hint_tokens}" if hints else ""
+    return f"'rollout.max_prompt_tokens' {rollout.max_prompt_tokens}{named}"

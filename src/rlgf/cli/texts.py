@@ -25,25 +25,26 @@ def generate(
 ) -> None:
     """Let a model continue texts."""
     from rlgf.guides import LocalGuide, Request
-    from rlgf.models.encoder_decoder import is_encoder_decoder
+    from rlgf.models.encoder_decoder import START_TOKENS, is_encoder_decoder
     from rlgf.models.loading import ModelConfig, context_of, load_language_model
     from rlgf.models.sampling import Sampling
     from rlgf.seeding import derive
     from rlgf.terminal import visible
 
     language_model = load_language_model(ModelConfig(model=model))
-    context = context_of(language_model.model.config)
-    if context is not None and max_tokens >= context:
+    encodes, context = is_encoder_decoder(language_model.model), context_of(language_model.model.config)
+    before = START_TOKENS if encodes else 1
+    if context is not None and max_tokens + before > context:
         raise UserError(
-            f"--max-tokens {max_tokens} leaves a prompt no room, since the context of {model} holds {context} tokens: "
-            "lower it."
+            f"--max-tokens {max_tokens} leaves no room for what stands before a text, since the context of {model} holds "
+            f"{context} tokens: lower it to {context - before} or less."
         )
     writer = LocalGuide(
         language_model, language_model.tokenizer, Sampling(temperature=temperature, top_p=top_p)
     )
     requests = [Request(p, max_tokens, derive(seed, "generate", i)) for i, p in enumerate(prompts)]
     # An encoder-decoder's text does not go on from its prompt, so it begins a line.
-    between = "\n" if is_encoder_decoder(language_model.model) else ""
+    between = "\n" if encodes else ""
     for prompt, completion in zip(prompts, writer.write(requests), strict=True):
         line = Text(visible(prompt), style="dim") + Text(between + visible(completion.text))
         Console().print(line, soft_wrap=True)

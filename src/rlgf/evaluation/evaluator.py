@@ -14,7 +14,7 @@ from transformers import TrainerState
 from rlgf import distributed
 from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
-from rlgf.evaluation.files import RECORD, Evaluation, summarize
+from rlgf.evaluation.files import Evaluation, summarize
 from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
 from rlgf.metrics import TEXT_METRICS, Metric, MetricResult, measure
 from rlgf.metrics.base import check_samples
@@ -132,7 +132,7 @@ class Evaluator:
         texts = [text for share in shares for text in share.texts]
         found = _joined(shares)
         of_texts = self._text_metrics(samples, texts)
-        taken = of_texts.keys() & {*shares[0].values, *shares[0].nll, *RECORD, "tokens"}
+        taken = of_texts.keys() & {*shares[0].values, *shares[0].nll, "tokens"}
         if taken:
             raise UserError(
                 f"a metric of 'evaluation.metrics' returns '{min(taken)}', which an evaluation measures itself: let it return "

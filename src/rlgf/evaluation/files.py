@@ -60,8 +60,13 @@ def summarize(
         extra: what else is known about each text, by name; it goes into the records alone.
 
     Raises:
-        UserError: ``extra`` has not one value for each text, or one of its names is a record's own.
+        UserError: ``extra`` has not one value for each text, or one of its names or of a result is a record's own.
     """
+    taken = found.keys() & {*RECORD}
+    if taken:
+        raise UserError(
+            f"a metric returns '{min(taken)}', which would take the place of each text's own: let it return another name."
+        )
     for name, column in (extra or {}).items():
         if name in RECORD:
             raise UserError(
@@ -161,6 +166,13 @@ def _with(sample: Sample, row: Row, place: str) -> Sample:
 
 def _text(row: Row, name: str, place: str) -> str:
     if not isinstance(row.get(name), str):
+        if name in row:
+            chat = (
+                "; the messages of a chat stand under 'messages', beside the prompt's text"
+                if is_chat(row[name])
+                else ""
+            )
+            raise UserError(f"{place}: '{name}' must be a text (it is {row[name]!r}){chat}.")
         there = ", ".join(row) or "none"
         raise UserError(f"{place} must have the text '{name}'. Fields: {there}.")
     return str(row[name])

@@ -190,11 +190,11 @@ class LocalGuide:
             (prompt, text), end = given_text(model, told, request.scored), model.end_id
         if request.scores_end:
             text = text.with_end(len(request.scored), end)
-        room = sys.maxsize
-        if not is_encoder_decoder(model.model):
-            context = context_of(model.model.config) or sys.maxsize
-            text = text.cut(context - 1)
-            room = max(context - len(text.ids), 1)
+        encodes = is_encoder_decoder(model.model)
+        room = context_of(model.model.config, encoder=encodes) or sys.maxsize
+        if not encodes:
+            text = text.cut(room - 1)
+            room = max(room - len(text.ids), 1)
         return model.as_prompt(prompt, room), text
 
     def check_vocabulary(self) -> None:
@@ -214,7 +214,7 @@ class LocalGuide:
         """The prompt, without its beginning where it is too long for the model, and what stands after it."""
         language_model, written = self.language_model, list(request.written_ids)
         codec, model = language_model.codec, language_model.model
-        room = context_of(model.config) or sys.maxsize
+        room = context_of(model.config, encoder=is_encoder_decoder(model)) or sys.maxsize
         told = self._prompt(request)
         if self.shares_tokenizer and request.prompt_ids is not None:
             # What the policy reads, which may be cut, in between what this model's tokenizer puts around it.

@@ -63,14 +63,20 @@ def measure(
 
     Raises:
         UserError: a metric takes what the samples do not have, or returned another number of values, or one
-            that is not finite.
+            that is not finite, or a name that another has returned.
     """
     prompts, references = [s.prompt for s in samples], [s.references for s in samples]
     columns = {name: values for name, values in columns_of(samples).items() if name not in ARGUMENTS}
     given = {"prompts": prompts, "completions": list(texts), "references": references, **columns}
     found: dict[str, MetricResult] = {}
+    owners: dict[str, str] = {}
     for name, metric in metrics.items():
-        found.update(metric_values(metric, given, name))
+        for key, result in metric_values(metric, given, name).items():
+            if key in owners:
+                raise UserError(
+                    f"the metrics '{owners[key]}' and '{name}' both return '{key}': let one of them return another name."
+                )
+            owners[key], found[key] = name, result
     return found
 
 
@@ -117,7 +123,10 @@ def _result(value: Any, count: int) -> MetricResult | None:
 
 
 def _finite(number: Any) -> bool:
-    return isinstance(number, Real) and math.isfinite(number)
+    try:
+        return isinstance(number, Real) and math.isfinite(number)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def check_needs(

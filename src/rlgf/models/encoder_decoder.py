@@ -16,6 +16,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from rlgf.errors import UserError
 from rlgf.types import padded
 
+START_TOKENS = 2
+"""What stands before a decoder's text has at most so many tokens; see `decoder_start`."""
+
 
 @dataclass
 class _Encoded(BaseModelOutput):

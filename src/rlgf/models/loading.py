@@ -79,18 +79,43 @@ def context_length(config: ModelConfig | ScratchConfig) -> int | None:
     return context_of(load_model_config(config))
 
 
-def context_of(config: PreTrainedConfig) -> int | None:
+_COUNTED_FROM_PADDING = frozenset(
+    [
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "luke",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    ]
+)
+"""Architectures whose first position is the one after the padding token's id, so that they hold fewer tokens."""
+
+
+def context_of(config: PreTrainedConfig, *, encoder: bool = False) -> int | None:
     """How many tokens a model of that configuration can read, and give each the same probability in a longer text.
 
     With the rotary positions of the kind ``longrope``, as in Phi 3, a text of more than
     ``original_max_position_embeddings`` tokens is read with other frequencies from its first token on.
+
+    Args:
+        encoder: whether an encoder-decoder's encoder is meant, and not what writes.
     """
-    text = config.get_text_config(decoder=True)
+    part = getattr(config, "encoder", None) if encoder else None
+    text = (part if isinstance(part, PreTrainedConfig) else config).get_text_config(decoder=True)
     rope = getattr(text, "rope_parameters", None) or {}
     changes = rope.get("rope_type") == "longrope"
     length = rope.get("original_max_position_embeddings") if changes else None
-    length = length or getattr(text, "max_position_embeddings", None)
-    return int(length) if length else None
+    # LED has one for each side.
+    names = (f"max_{'en' if encoder else 'de'}coder_position_embeddings", "max_position_embeddings")
+    length = length or next(filter(None, (getattr(text, name, None) for name in names)), None)
+    first = (text.pad_token_id or 0) + 1 if text.model_type in _COUNTED_FROM_PADDING else 0
+    return int(length) - first if length else None
 
 
 def load_model_config(config: ModelConfig) -> PreTrainedConfig:

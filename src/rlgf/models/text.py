@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
+
+from rlgf.errors import UserError
 
 _TAIL = 8
 _HALF = "\ufffd"
@@ -75,9 +78,21 @@ class Codec:
 
     @cached_property
     def around(self) -> tuple[list[int], list[int]]:
-        """The special tokens that the tokenizer puts before and after a text."""
-        text = self._ids("a")
-        whole: list[int] = self.tokenizer("a", verbose=False)["input_ids"]
+        """The special tokens that the tokenizer puts before and after a text.
+
+        Raises:
+            UserError: it makes no tokens of any text.
+        """
+        # A tokenizer of DNA or of music may have no "a"; then one of its own tokens is the text.
+        texts = itertools.chain("a", (self._text([i]) for i in sorted(self.tokenizer.get_vocab().values())))
+        known = next((text for text in texts if self._ids(text)), None)
+        if known is None:
+            raise UserError(
+                f"the tokenizer of '{self.tokenizer.name_or_path}' makes no tokens of any text, not even of its own tokens: "
+                "its files are damaged or do not belong together."
+            )
+        text = self._ids(known)
+        whole: list[int] = self.tokenizer(known, verbose=False)["input_ids"]
         first = next(i for i in range(len(whole) + 1) if whole[i : i + len(text)] == text)
         return whole[:first], whole[first + len(text) :]
 

@@ -25,7 +25,7 @@ from rlgf.loads import loading
 from rlgf.models import lora
 from rlgf.models.batching import length_batches
 from rlgf.models.forward import mixed_precision
-from rlgf.models.loading import PACKAGED, check_vocabulary, device
+from rlgf.models.loading import PACKAGED, check_vocabulary, context_of, device
 from rlgf.models.text import Codec
 from rlgf.registry import resolve
 from rlgf.reward_models.notes import Notes
@@ -126,7 +126,7 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, train
     base = lora.adapter_base(source, None) or source
     with loading(f"model '{model}'", base, _REMEDY):
         config = AutoConfig.from_pretrained(base)
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    length = context_of(config)
     if length is not None and max_tokens > length:
         raise UserError(
             f"'max_tokens' {max_tokens} is more than the model '{model}' holds: set it to {length} or less."

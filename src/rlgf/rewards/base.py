@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -154,7 +155,8 @@ class RewardInput:
             "prompts": prompts,
             "completions": completions,
             **_there(own),
-            **_there({name: column for name, column in self.columns.items() if name not in _FIRST}),
+            # A reward may change what it is given, and lists of a column are those of the data.
+            **_there({k: list(map(_own, column)) for k, column in self.columns.items() if k not in _FIRST}),
             **_there(over),
             "log_extra": logged.log_extra,
             "log_metric": logged.log_metric,
@@ -276,6 +278,10 @@ def _asked(reward: Reward, given: RewardInput, logged: Logged) -> Any:
 def _name(reward: Any) -> str:
     reward = getattr(reward, "func", reward)  # of a partial
     return f"the reward '{getattr(reward, '__name__', type(reward).__name__)}'"
+
+
+def _own(value: Any) -> Any:
+    return copy.deepcopy(value) if isinstance(value, list | dict) else value
 
 
 def _there(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
 from rlgf.rewards.base import (
     LearnedReward,
@@ -84,10 +85,24 @@ class Composed:
                 reward.attach(policy, config, seed)
 
     def total(self, values: Mapping[str, Float[Tensor, "B"]]) -> Float[Tensor, "B"]:
-        """The weighted sum of those terms that apply to a text; NaN where none does."""
+        """The weighted sum of those terms that apply to a text; NaN where none does.
+
+        Raises:
+            UserError: it is too large for a number.
+        """
         weighted = torch.stack([term.weight * values[name] for name, term in self.terms.items()])
-        nothing = weighted.isnan().all(dim=0)
-        return weighted.nansum(dim=0).masked_fill(nothing, math.nan)
+        nothing = torch.stack([values[name].isnan() for name in self.terms]).all(dim=0)
+        total = weighted.nansum(dim=0)
+        if not total.isfinite().all():
+            name = max(
+                self.terms,
+                key=lambda name: float((self.terms[name].weight * values[name]).abs().nan_to_num(0.0).max()),
+            )
+            raise UserError(
+                f"the reward's terms add up to {total[~total.isfinite()][0].item()}, which is no finite number: lower the weight "
+                f"of '{name}' (it is {self.terms[name].weight:g}) or what that term returns."
+            )
+        return total.masked_fill(nothing, math.nan)
 
 
 def single_rewards(reward: Reward) -> list[Reward]:

@@ -39,6 +39,11 @@ class MathVerify(Strict):
         known = columns.get(self.column)
         if known is None:
             known = [texts[0] if texts else None for texts in references or [()] * len(completions)]
+        if self.column in columns and None in known:
+            raise UserError(
+                f"the reward 'math-verify' finds no known answer: the column '{self.column}' has a row without one (it is null or missing): "
+                "fill it in, or drop the row."
+            )
         if any(answer is None for answer in known):
             raise UserError(
                 f"the reward 'math-verify' finds no known answer: give the data a column '{self.column}', name another by "

@@ -76,7 +76,7 @@ class JsonLines:
         """
         self._opened.seek(self._begins[number])
         place = self.place(number)
-        row = _parsed(decoded(self._opened.readline(), place).removeprefix("\ufeff"), place)
+        row = _parsed(decoded(self._opened.readline(), place).removeprefix("\ufeff"), place, _TORN)
         _check_object(row, place)
         return dict(row)
 
@@ -115,21 +115,41 @@ def _has_half(lines: JsonLines, number: int) -> bool:
         return False  # said where the line is read
 
 
-def _parsed(text: str, place: str) -> Any:
+_TORN = "; an object must stand whole on one line, and objects over several lines in an array, [{...}, {...}]"
+
+
+def _parsed(text: str, place: str, torn: str = "") -> Any:
     """A JSON document without halves of surrogate pairs.
+
+    Args:
+        torn: what a message ends in where the text ends before the document does.
 
     Raises:
         UserError: it is not JSON.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, place))
     except json.JSONDecodeError as error:
-        raise UserError(f"{place} is not valid JSON: {error}.") from error
+        hint = torn if error.pos >= len(text.rstrip()) else ""
+        raise UserError(f"{place} is not valid JSON: {error}{hint}.") from error
     except RecursionError as error:
         raise UserError(f"{place} is not valid JSON that can be read: it is nested too deeply.") from error
     except ValueError as error:  # a number of thousands of digits
         raise UserError(f"{place} has a value that cannot be read: {error}.") from error
     return _whole(value) if "\\u" in text else value
+
+
+def _once(pairs: list[tuple[str, Any]], place: str) -> dict[str, Any]:
+    """
+    Raises:
+        UserError: an object names a field twice; a reader would keep the last one in silence.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise UserError(f"{place} has the field '{twice}' twice: each field must have one value.")
+    return found
 
 
 def _whole(value: Any) -> Any:

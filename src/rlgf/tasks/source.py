@@ -122,7 +122,8 @@ def texts(value: Any, name: str, place: str) -> tuple[str, ...]:
     Raises:
         UserError: it holds something else, nothing, or a text without words.
     """
-    listed = [value] if isinstance(value, str) else value
+    listed = value.tolist() if hasattr(value, "tolist") else value  # as under `with_format("numpy")`
+    listed = [listed] if isinstance(listed, str) else listed
     if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
         raise UserError(f"{place}: '{name}' must be a text or a list of texts (it is {value!r}).")
     if not listed or not all(text.strip() for text in listed):

@@ -146,6 +146,7 @@ def test_what_changes_no_number_may_change(comparison: Comparison) -> None:
     assert len(FinishedRuns(comparison.model_copy(update={"seeds": 1})).read()) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", sorted(path.name.split(".")[0] for path in Path("results").glob("*.runs.json"))
 )

@@ -87,3 +87,10 @@ def test_generated_text_is_shown_as_it_is(tmp_path: Path) -> None:
             assert shown.stdout == "The fil" + visible(completion.text) + "\n"
             found.add(completion.text[:1] == " ")
         assert False in found
+
+
+def test_the_title_of_a_table_is_plain_text() -> None:
+    screen = io.StringIO()
+    Display(Console(file=screen, width=400)).table("a\x1b[31m\u202e [bold]b", {"policy": {"reward": 1.0}})
+    assert "[bold]b" in screen.getvalue()
+    assert not {"\x1b", "\u202e"} & set(screen.getvalue())

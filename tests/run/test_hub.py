@@ -173,3 +173,9 @@ def test_a_name_that_is_none_is_refused(run: Path, name: str) -> None:
 def test_a_run_that_has_not_finished_has_nothing_to_push(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no trained policy"):
         push_to_hub(tmp_path, "owner/name")
+
+
+def test_the_policy_of_an_earlier_end_is_not_taken_for_the_newest(run: Path) -> None:
+    (run / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="goes on from an earlier end"):
+        push_to_hub(run, "owner/name")

@@ -29,7 +29,13 @@ from toys import FavouringGuide, letter_gpt, share_of_a
     ],
 )
 def test_a_model_card_names_its_base(tmp_path: Path, policy: dict[str, Any], said: str) -> None:
-    recipe = {"name": "a|b", "task": "imdb", "policy": policy, "reward": "sentiment", "algorithm": "ppo"}
+    recipe = {
+        "name": "a|b\u202e",
+        "task": "imdb",
+        "policy": policy,
+        "reward": "sentiment",
+        "algorithm": "ppo",
+    }
     evaluation = Evaluation({"reward": 0.5}, [{"reward": 0.5}])
     usage = {"calls": 1200.0, "prompt_tokens": 5.0, "completion_tokens": 6.0, "cost": 0.25}
     write_model_card(tmp_path, load_config(recipe), evaluation, Progress(), usage, encoder_decoder=False)
@@ -37,7 +43,8 @@ def test_a_model_card_names_its_base(tmp_path: Path, policy: dict[str, Any], sai
     assert said in card
     assert "| asked of the guide | 1,200 answers, 11 tokens, cost 0.25 |" in card
     assert "| reward | 0.5000 |  |" in card, "one text has no interval"
-    assert "# a/b" in card
+    assert "# a/b\\u202e" in card  # spelled out
+    assert "\u202e" not in card
 
 
 def test_the_model_card_says_what_was_trained_and_measured(finished: Trainer) -> None:

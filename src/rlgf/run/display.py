@@ -91,7 +91,7 @@ class Display:
     def table(self, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
         """One column per author, one row per metric; a dash where a metric does not apply."""
         names = list(dict.fromkeys(name for row in rows.values() for name in row))
-        table = Table(title=title)
+        table = Table(title=Text(printable(title), style="table.title"))
         table.add_column("")
         for author in rows:
             table.add_column(author, justify="right")

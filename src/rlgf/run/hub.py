@@ -60,6 +60,11 @@ def push_to_hub(run: str | Path, to: str, *, private: bool = True) -> str:
 
 
 def _policy_of(run: Path) -> Path:
+    if (run / "policy").is_dir() and (run / "checkpoints").is_dir() and not (run / "summary.json").is_file():
+        raise UserError(
+            f"{run} goes on from an earlier end, and its policy is still the one of then: finish it with --resume, or "
+            f"give {run / 'policy'} to push that one."
+        )
     for folder in (run / "policy", run):
         if any((folder / mark).is_file() for mark in _MARKS):
             return folder

@@ -13,6 +13,7 @@ from rlgf.evaluation.files import Evaluation
 from rlgf.evaluation.statistics import interval
 from rlgf.run.hub import NAME
 from rlgf.run.progress import Progress
+from rlgf.terminal import printable
 
 _PAPER = "2306.11816"
 
@@ -123,7 +124,7 @@ def _code(name: str) -> str:
 
 def _plain(name: str) -> str:
     """A name in a table: it ends neither its cell nor its line nor its code."""
-    return " ".join(name.replace("|", "/").replace("`", "'").split())
+    return printable(name.replace("|", "/").replace("`", "'"))
 
 
 def _on_hub(name: str | None) -> bool:

@@ -44,7 +44,6 @@ def test_a_model_card_names_its_base(tmp_path: Path, policy: dict[str, Any], sai
     assert "| asked of the guide | 1,200 answers, 11 tokens, cost 0.25 |" in card
     assert "| reward | 0.5000 |  |" in card, "one text has no interval"
     assert "# a/b\\u202e" in card  # spelled out
-    assert "\u202e" not in card
 
 
 def test_the_model_card_says_what_was_trained_and_measured(finished: Trainer) -> None:

@@ -37,6 +37,7 @@ from rlgf.environments.calculator import Calculator
         ("7 % 2 =", " ?\n"),
         ("3 apples\nThen 3 + 4 =", " 7\n"),
         ("Step 2: 3 + 4 =", " 7\n"),
+        ("Step 2 gives 3 + 4 =", " 7\n"),
         ("3 apples + 4 =", " ?\n"),
         ("1_0 =", " ?\n"),
         ("007 + 1 =", " ?\n"),

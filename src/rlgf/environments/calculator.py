@@ -12,10 +12,10 @@ _EXPRESSION = re.compile(r"[-+*/(). \d]+")
 _BEGINNING = re.compile(r"(?:(?<=\s)|^)(?:\(|-?[\d(])")
 _SIGNS = str.maketrans({"\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2212": "-", "^": "**"})
 _OPERATOR = re.compile(
-    r"[-+*/]\s*$"
-    # What follows a number and ends no sentence may be an operator that is not known here, as in `20% of` and `7 mod`.
-    r"|\d[^\S\n]*(?:[^\w\s.,:;!?=()\[\]{}\"']+[^\S\n]*[^\W\d_]*|[^\W\d_]+)[^\S\n]*$"
-    r"|\bof\s*$"
+    r"[-+*/]\s*$|\bof\s*$"
+    # Signs that end no sentence may be an operator that is not known here, as in `20% of`.
+    r"|\d[^\S\n]*(?:[^\w\s.,:;!?=()\[\]{}\"']+|x|mod|div|times|plus|minus|by|over)[^\S\n]*$",
+    re.IGNORECASE,
 )
 _LONGEST = 200
 """Characters of an expression: a longer one nests deeper than a parser may go."""
@@ -25,7 +25,7 @@ class Calculator:
     """Writes the value after each expression of numbers, as in ``12 + 7 =``; other turns end the dialogue.
 
     The expression is the longest end of the turn that is one, of numbers, ``+ - * / ^``, points and parentheses: after
-    ``Step 1. 3 + 4 =`` stands 7. Where there is none, or where it goes on from what may be another operator, as in
+    ``Step 1. 3 + 4 =`` stands 7. Where there is none, or where it goes on from another operator, as in
     ``7 mod 2 =`` and ``20% of 50 =``, ``?`` is the answer.
     """
 

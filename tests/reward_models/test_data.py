@@ -13,6 +13,7 @@ from written_files import written
 from chat_toys import FORMS, SYSTEM, USER, write
 from rlgf.errors import UserError
 from rlgf.reward_models.data import ExamplesConfig
+from rlgf.reward_models.train import load_reward_recipe
 
 
 @pytest.mark.usefixtures("no_model")
@@ -66,6 +67,27 @@ def test_a_label_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) 
     assert "two or more labels" in refusal(
         {**told, **recipe("x", tmp_path, rows, rows[:1]), "positive": "0", "kind": "classifier"}
     )
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("label", [None, float("nan"), ""])
+def test_a_text_without_a_label_is_no_example_of_another_label(label: Any, tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": "good"}, {"text": "b", "label": "bad"}]
+    told = recipe(
+        "x", tmp_path, [*rows, {"text": "c", "label": label}], rows, kind="classifier", positive="good"
+    )
+    assert "train.jsonl, line 3: 'label' is empty" in refusal(told)
+
+
+@pytest.mark.parametrize(
+    ("positive", "labels"),
+    [(1, (1, 0)), (1, ("1", "0")), ("1", (1, 0)), (1, (1.0, 0.0)), (True, (True, False))],
+)
+def test_a_label_may_be_a_number(positive: Any, labels: tuple[Any, Any], tmp_path: Path) -> None:
+    rows = [{"text": text, "label": label} for text, label in zip("ab", labels, strict=True)]
+    config = load_reward_recipe(recipe("x", tmp_path, rows, rows, kind="classifier", positive=positive))
+    assert config.positive == positive
+    assert config.data.labelled("train", positive) == [("a", True), ("b", False)]
 
 
 @pytest.mark.parametrize("form", [name for name, (row, _) in FORMS.items() if "rejected" in row])

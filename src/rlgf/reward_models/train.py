@@ -23,7 +23,7 @@ from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.outputs import require_no_model
 from rlgf.recipe import laid_over, read_source, validated
 from rlgf.reward_models.calibration import expected_calibration_error, reliability, save_reliability
-from rlgf.reward_models.data import ExamplesConfig, Labelled, Pair, Text
+from rlgf.reward_models.data import ExamplesConfig, Label, Labelled, Pair, Text
 from rlgf.reward_models.notes import Kind, Notes
 from rlgf.reward_models.scorer import Scorer, load_scorer
 from rlgf.strict import Strict
@@ -39,7 +39,7 @@ class RewardModelConfig(Strict):
     output: Path
     """The folder for the model, its report and its reliability plot."""
     data: ExamplesConfig
-    positive: str | None = None
+    positive: Label | None = None
     """The label whose probability a classifier gives."""
     model: str = "minilm"
     """An encoder or a causal model: a packaged name, a hub name or a folder."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM
+from peft import AutoPeftModelForCausalLM, PromptTuningConfig
 from rich.console import Console
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.generate import sample_continuations
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model, load_model_config
-from rlgf.models.lora import Adapters, LoRAConfig
+from rlgf.models.lora import Adapters, LoRAConfig, adapter_base
 from rlgf.models.sampling import Sampling
 from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import save_policy
@@ -197,6 +197,12 @@ def test_an_adapter_over_an_adapter_names_the_first_as_its_base(tmp_path: Path) 
         source = folder
     again = load_language_model(ModelConfig(model=str(tmp_path / "second")))
     torch.testing.assert_close(logits(again), logits(policy), atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_that_is_no_change_of_weights_is_refused(tmp_path: Path) -> None:
+    PromptTuningConfig(base_model_name_or_path="gpt2", num_virtual_tokens=2).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"kind PROMPT_TUNING, which cannot be added .* such as LoRA, DoRA"):
+        adapter_base(str(tmp_path), None)
 
 
 def test_targets_that_are_not_there_are_refused_with_those_that_are() -> None:

@@ -242,7 +242,7 @@ def adapter_base(source: str, revision: str | None) -> str | None:
     """The name of the model that a folder or hub name holds an adapter of; None where it holds none.
 
     Raises:
-        UserError: it holds one, and `peft` is not installed.
+        UserError: it holds one, and `peft` is not installed, or it is of a kind that cannot be merged.
     """
     from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -253,7 +253,13 @@ def adapter_base(source: str, revision: str | None) -> str | None:
     from peft import PeftConfig
 
     with loading(f"the adapter '{source}'", source):
-        base = PeftConfig.from_pretrained(source, revision=revision).base_model_name_or_path
+        config = PeftConfig.from_pretrained(source, revision=revision)
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        raise UserError(
+            f"the adapter '{source}' is of the kind {config.peft_type.value}, which cannot be added to the weights of its base: "
+            "give one that can, such as LoRA, DoRA or IA3."
+        )
+    base = config.base_model_name_or_path
     if not isinstance(base, str) or not base:
         raise UserError(
             f"the adapter '{source}': its adapter_config.json names no 'base_model_name_or_path'."

@@ -122,18 +122,10 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, train
         UserError: there is no such model, it does not do for a reward model, or it is too short for ``max_tokens``
             or ``layers``.
     """
-    source = str(resolve(model, _PACKAGED, "model")()) if model in _PACKAGED else model
+    source = _source(model)
     base = lora.adapter_base(source, None) or source
     _check_config(model, base, max_tokens, layers)
-    with loading(f"model '{model}'", source, _REMEDY):
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise UserError(
-                f"model '{model}': its tokenizer has neither a token that pads (pad_token) nor one that ends a text "
-                "(eos_token): set one of them in the tokenizer and save it."
-            )
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = load_tokenizer(model)
     kept = {} if layers is None else {"num_hidden_layers": layers}
     with loading(f"model '{model}'", base, _REMEDY):
         loaded, report = AutoModelForSequenceClassification.from_pretrained(
@@ -147,6 +139,29 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, train
     require_finite_weights(f"model '{model}'", loaded.named_parameters())
     loaded.config.pad_token_id = tokenizer.pad_token_id
     return Scorer(loaded.eval().to(device()), tokenizer, max_tokens)
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of what `load_scorer` loads, with a token that pads.
+
+    Raises:
+        UserError: there is no such model, or its tokenizer has no such token.
+    """
+    source = _source(model)
+    with loading(f"model '{model}'", source, _REMEDY):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"model '{model}': its tokenizer has neither a token that pads (pad_token) nor one that ends a text "
+                "(eos_token): set one of them in the tokenizer and save it."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _source(model: str) -> str:
+    return str(resolve(model, _PACKAGED, "model")()) if model in _PACKAGED else model
 
 
 def _check_config(model: str, base: str, max_tokens: int, layers: int | None) -> None:

@@ -231,8 +231,11 @@ class ChatTemplate:
         """
         return self._rendered(messages, place, answers=not parted(messages)[1], options=options)
 
-    def conversation(self, messages: Messages, answer: str) -> tuple[str, str, str]:
+    def conversation(self, messages: Messages, answer: str, place: str = "") -> tuple[str, str, str]:
         """What the template makes of messages and the assistant's answer, which may be of any content.
+
+        Args:
+            place: see `prompt`.
 
         Returns:
             What stands before the answer, the answer as the template writes it, and what stands after it.
@@ -242,7 +245,7 @@ class ChatTemplate:
         """
 
         def whole(text: str) -> str:
-            return self._rendered((*messages, Message(_ASSISTANT, text)), "", answers=None)
+            return self._rendered((*messages, Message(_ASSISTANT, text)), place, answers=None)
 
         before, _, after = whole(_MARK).rpartition(_MARK)
         text = whole(answer)

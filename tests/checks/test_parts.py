@@ -139,6 +139,11 @@ def test_a_guide_in_fewer_bits_does_not_go_with_vllm(tmp_path: Path, monkeypatch
         ([f"reward={HERE}:Silent"], f"reward '{HERE}:Silent' cannot be called"),
         ([f"reward={HERE}:NUMBER"], f"reward '{HERE}:NUMBER' cannot be called"),
         ([f"evaluation.judge={HERE}:NUMBER"], f"reward '{HERE}:NUMBER' cannot be called"),
+        (
+            ["evaluation.judge=discriminator"],
+            "'evaluation.judge' (it is 'discriminator') must be a reward that stands by itself",
+        ),
+        (["evaluation.judge=adapter"], "'evaluation.judge' (it is 'adapter') must be a reward"),
         (["reward.options.loud=1"], "is a function, so it takes no options (given: loud)"),
         ([{"guide": {"name": f"{HERE}:Silent"}}], "has no method 'write(requests)'"),
         ([{"guide": {"name": f"{HERE}:NUMBER"}}], "is not a class or function"),

@@ -199,8 +199,13 @@ def test_the_command_shows_the_rate(
     monkeypatch.setattr(sys, "argv", ["rlgf", "winrate", a, b, "--reward", "toys:share_of_a"])
     main()
     assert "3, 2, 1" in capsys.readouterr().out, "the long text has an a"
-    for options in ([], ["--reward", "x", "--judge", "y"]):
+    one_of = "exactly one of --reward and --judge"
+    for options, refusal in (
+        ([], one_of),
+        (["--reward", "x", "--judge", "y"], one_of),
+        (["--reward", "discriminator"], "made from the policy of a run"),
+    ):
         monkeypatch.setattr(sys, "argv", ["rlgf", "winrate", a, b, *options])
         with pytest.raises(SystemExit):
             main()
-        assert "exactly one of --reward and --judge" in capsys.readouterr().err
+        assert refusal in capsys.readouterr().err

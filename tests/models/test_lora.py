@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM
+from peft import AutoPeftModelForCausalLM, LoraConfig, PromptTuningConfig, get_peft_model
 from rich.console import Console
 from torch import Tensor
+from transformers import GPT2LMHeadModel
 
 from conftest import sharpen
 from rlgf.cli.models import merge
@@ -20,7 +21,7 @@ from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.generate import sample_continuations
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model, load_model_config
-from rlgf.models.lora import Adapters, LoRAConfig
+from rlgf.models.lora import Adapters, LoRAConfig, adapter_base
 from rlgf.models.sampling import Sampling
 from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import save_policy
@@ -197,6 +198,29 @@ def test_an_adapter_over_an_adapter_names_the_first_as_its_base(tmp_path: Path) 
         source = folder
     again = load_language_model(ModelConfig(model=str(tmp_path / "second")))
     torch.testing.assert_close(logits(again), logits(policy), atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_that_is_no_change_of_weights_is_refused(tmp_path: Path) -> None:
+    PromptTuningConfig(base_model_name_or_path="gpt2", num_virtual_tokens=2).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"kind PROMPT_TUNING, which cannot be added .* such as LoRA, DoRA"):
+        adapter_base(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("saved", [None, ["wte"]])
+def test_an_adapter_may_have_tokens_of_its_own(saved: list[str] | None, tmp_path: Path) -> None:
+    policy, folder = letter_gpt(), tmp_path / "adapter"
+    policy.model.save_pretrained(tmp_path / "base")
+    model = GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+    policy.tokenizer.add_tokens(["<think>", "</think>"])
+    model.resize_token_embeddings(len(policy.tokenizer))
+    adapted = get_peft_model(
+        model, LoraConfig(target_modules=["c_proj"], modules_to_save=saved, fan_in_fan_out=True)
+    )
+    adapted.save_pretrained(folder, save_embedding_layers=True)
+    policy.tokenizer.save_pretrained(folder)
+    loaded = load_language_model(ModelConfig(model=str(folder))).model
+    ids = torch.tensor([[1, 2, len(policy.tokenizer) - 1]])
+    assert torch.allclose(loaded(ids).logits, adapted.eval()(ids).logits, atol=1e-5)
 
 
 def test_targets_that_are_not_there_are_refused_with_those_that_are() -> None:

@@ -10,9 +10,11 @@ import pytest
 from letter_data import GOOD, recipe, refusal
 from written_files import written
 
-from chat_toys import FORMS, SYSTEM, USER, write
+from chat_toys import FORMS, SYSTEM, TAGS, USER, with_template, write
 from rlgf.errors import UserError
 from rlgf.reward_models.data import ExamplesConfig
+from rlgf.reward_models.train import load_reward_recipe
+from tokenizer_kinds import byte_bpe
 
 
 @pytest.mark.usefixtures("no_model")
@@ -68,6 +70,27 @@ def test_a_label_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) 
     )
 
 
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("label", [None, float("nan"), ""])
+def test_a_text_without_a_label_is_no_example_of_another_label(label: Any, tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": "good"}, {"text": "b", "label": "bad"}]
+    told = recipe(
+        "x", tmp_path, [*rows, {"text": "c", "label": label}], rows, kind="classifier", positive="good"
+    )
+    assert "train.jsonl, line 3: 'label' is empty" in refusal(told)
+
+
+@pytest.mark.parametrize(
+    ("positive", "labels"),
+    [(1, (1, 0)), (1, ("1", "0")), ("1", (1, 0)), (1, (1.0, 0.0)), (True, (True, False))],
+)
+def test_a_label_may_be_a_number(positive: Any, labels: tuple[Any, Any], tmp_path: Path) -> None:
+    rows = [{"text": text, "label": label} for text, label in zip("ab", labels, strict=True)]
+    config = load_reward_recipe(recipe("x", tmp_path, rows, rows, kind="classifier", positive=positive))
+    assert config.positive == positive
+    assert config.data.labelled("train", positive) == [("a", True), ("b", False)]
+
+
 @pytest.mark.parametrize("form", [name for name, (row, _) in FORMS.items() if "rejected" in row])
 def test_pairs_of_reward_models_have_every_form(form: str, tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", FORMS[form][0])
@@ -75,6 +98,19 @@ def test_pairs_of_reward_models_have_every_form(form: str, tmp_path: Path) -> No
     (pair,) = config.pairs("train")
     assert pair.chosen == ((SYSTEM, USER), " a joy")
     assert pair.rejected == ((SYSTEM, USER), " a bore")
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_chat_that_the_template_refuses_is_named_before_the_model_loads(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "x"}]
+    rows = [{"chosen": turns, "rejected": [turns[0], {**turns[1], "content": "y"}]}]
+    system = [{"role": "system", "content": "s"}]
+    rows.append({side: [*system, *messages] for side, messages in rows[0].items()})
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TAGS
+    with_template(byte_bpe(), template).save_pretrained(tmp_path / "base")
+    message = refusal(recipe(str(tmp_path / "base"), tmp_path, rows, rows[:1]))
+    assert "train.jsonl, line 2: the chat template of model " in message
+    assert "choose another 'model'" in message
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import RobertaConfig
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, RobertaConfig, T5Config
 
 from chat_toys import ASKED, SYSTEM, TAGS, USER, WORDS, with_template
 from rlgf.chat import transcript
@@ -87,3 +87,51 @@ def test_texts_are_held_against_what_the_positions_are_enough_for(tmp_path: Path
     RobertaConfig(max_position_embeddings=40, pad_token_id=1).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="set it to 38 or less"):
         load_scorer(str(tmp_path), 40)
+
+
+def _bert(folder: Path, kind: Any, **changes: Any) -> str:
+    tokenizer = word_pieces()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    kind(BertConfig(vocab_size=len(tokenizer), **sizes, **changes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_base_may_bring_a_head_of_its_own_or_none(tmp_path: Path) -> None:
+    bases = [
+        _bert(tmp_path / "labels", BertForSequenceClassification, num_labels=3),
+        _bert(tmp_path / "none", BertForMaskedLM),
+    ]
+    for base in bases:
+        assert load_scorer(base, 8).model.classifier.weight.shape == (1, 16)
+        assert load_scorer(base, 8, layers=1).model.config.num_hidden_layers == 1
+    with pytest.raises(
+        UserError, match=r"'classifier.bias' has the shape \(3,\) in the files.* needs \(1,\)"
+    ):
+        load_scorer(bases[0], 8, trained=True)
+
+
+def test_no_weights_of_a_base_are_drawn_at_random(tmp_path: Path) -> None:
+    folder = _bert(tmp_path, BertForMaskedLM)
+    with pytest.raises(UserError, match=r"'layers' 9 is more than the model .* holds: set it to 2 or less"):
+        load_scorer(folder, 8, layers=9)
+    config = BertConfig.from_pretrained(folder)
+    config.num_hidden_layers = 3
+    config.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"no weights for 'bert.encoder.layer.2.*drawn at random"):
+        load_scorer(folder, 8)
+
+
+def test_a_tokenizer_without_a_token_that_pads_is_refused_before_the_model_loads(tmp_path: Path) -> None:
+    tokenizer = word_pieces()
+    tokenizer.pad_token = tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"neither a token that pads \(pad_token\) nor one that ends a text"):
+        load_scorer(str(tmp_path), 8)
+
+
+def test_an_encoder_decoder_is_refused_by_its_configuration(tmp_path: Path) -> None:
+    T5Config().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"an encoder and a decoder \('t5'\).*encoder or a causal model"):
+        load_scorer(str(tmp_path), 8)

@@ -19,7 +19,7 @@ from rlgf.models.encoder_decoder import START_TOKENS
 from rlgf.models.loading import ModelConfig, context_length, context_of, load_model_config
 from rlgf.models.samplers import rules as sampler_rules
 from rlgf.models.scratch import ScratchConfig
-from rlgf.rewards.build import named_reward
+from rlgf.rewards.build import named_judge, named_reward
 from rlgf.sections import Sections
 
 
@@ -70,7 +70,7 @@ def rewards_can_be_called(config: Sections) -> str | None:
 
 def the_judge_can_be_called(config: Sections) -> str | None:
     if config.evaluation.judge is not None:
-        named_reward(config.evaluation.judge, {})
+        named_judge(config.evaluation.judge, "'evaluation.judge'")
     return None
 
 

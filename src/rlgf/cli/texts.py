@@ -97,11 +97,13 @@ def winrate(
     """Show how often A's texts are preferred to B's."""
     from rlgf.evaluation.winrate import by_judge, by_reward, http_judge, read_pairs, winrate_table
     from rlgf.rewards import build_reward
+    from rlgf.rewards.build import named_judge
 
     pairs = read_pairs(file_a, file_b)
     if judge is not None and reward is None:
         found = by_judge(http_judge(judge), *pairs)
     elif reward is not None and judge is None:
+        named_judge(reward, "--reward")
         found = by_reward(build_reward(reward, {}), *pairs)
     else:
         raise UserError("give exactly one of --reward and --judge.")

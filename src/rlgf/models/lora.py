@@ -242,7 +242,7 @@ def adapter_base(source: str, revision: str | None) -> str | None:
     """The name of the model that a folder or hub name holds an adapter of; None where it holds none.
 
     Raises:
-        UserError: it holds one, and `peft` is not installed.
+        UserError: it holds one, and `peft` is not installed, or it is of a kind that cannot be merged.
     """
     from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -253,7 +253,13 @@ def adapter_base(source: str, revision: str | None) -> str | None:
     from peft import PeftConfig
 
     with loading(f"the adapter '{source}'", source):
-        base = PeftConfig.from_pretrained(source, revision=revision).base_model_name_or_path
+        config = PeftConfig.from_pretrained(source, revision=revision)
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        raise UserError(
+            f"the adapter '{source}' is of the kind {config.peft_type.value}, which cannot be added to the weights of its base: "
+            "give one that can, such as LoRA, DoRA or IA3."
+        )
+    base = config.base_model_name_or_path
     if not isinstance(base, str) or not base:
         raise UserError(
             f"the adapter '{source}': its adapter_config.json names no 'base_model_name_or_path'."
@@ -267,6 +273,7 @@ def merged(base: PreTrainedModel, source: str, revision: str | None) -> PreTrain
 
     whole: PreTrainedModel
     with loading(f"the adapter '{source}'", source):
+        _make_room(base, source, revision)
         whole = PeftModel.from_pretrained(base, source, revision=revision).merge_and_unload()
     # It is not its base any more, and no other adapter of that base fits it.
     whole.name_or_path = source
@@ -274,3 +281,16 @@ def merged(base: PreTrainedModel, source: str, revision: str | None) -> PreTrain
         if weight.is_floating_point():  # of weights in 4 or 8 bits there are no gradients
             weight.requires_grad_(True)
     return whole
+
+
+def _make_room(base: PreTrainedModel, source: str, revision: str | None) -> None:
+    """Give a base as many embeddings as the adapter's files have, where it was trained with tokens that were added."""
+    from peft.utils import load_peft_weights
+
+    embedding: Any = base.get_input_embeddings()
+    (name,) = (path for path, module in base.named_modules() if module is embedding)
+    for path, weight in load_peft_weights(source, device="cpu", revision=revision).items():
+        # All of them are then read from these files, so that none keeps what it is filled with here.
+        if f".{name}." in path and path.endswith(".weight") and len(weight) != len(embedding.weight):
+            base.resize_token_embeddings(len(weight), mean_resizing=False)
+            return

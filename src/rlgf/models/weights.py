@@ -23,20 +23,55 @@ def check_complete(name: str, model: PreTrainedModel, report: Mapping[str, Any])
     Raises:
         UserError: names the weights.
     """
-    unfit = sorted(report["mismatched_keys"])
+    unfit, missing = _unread(model, report)
     if unfit:
         key, found, needed = unfit[0]
         raise UserError(
             f"model '{name}': its weight '{key}' has the shape {tuple(found)} in the files, and its config.json asks "
             f"for {tuple(needed)}{_more(unfit)}: the files do not belong together."
         )
-    missing = sorted(set(report["missing_keys"]) - set(model._keys_to_ignore_on_save or ()))
     if missing:
         raise UserError(
             f"model '{name}' has no weights for '{missing[0]}'{_more(missing)} of {type(model).__name__}, and "
             "they would be drawn at random: choose a model that was trained to write text, not an encoder or a "
             "classifier."
         )
+
+
+def check_scorer(name: str, model: PreTrainedModel, report: Mapping[str, Any], *, trained: bool) -> None:
+    """Refuse a model with one output if weights were drawn at random.
+
+    Args:
+        trained: whether those of its head count too.
+
+    Raises:
+        UserError: names the weights.
+    """
+
+    def counts(key: str) -> bool:
+        # Encoders are trained with a pooler or without one; it belongs to the head then.
+        return trained or (key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key)
+
+    unfit, missing = _unread(model, report)
+    for key, found, needed in unfit:
+        if counts(key):
+            raise UserError(
+                f"model '{name}': its weight '{key}' has the shape {tuple(found)} in the files, and a reward model, "
+                f"which has one output, needs {tuple(needed)}: the files do not belong together, or are another classifier's."
+            )
+    for key in filter(counts, missing):
+        remedy = (
+            "so it was never trained as a reward model: give a folder that `rlgf reward RECIPE.yaml` wrote"
+            if trained
+            else "and they would be drawn at random: give a folder that holds the whole model"
+        )
+        raise UserError(f"model '{name}' has no weights for '{key}', {remedy}.")
+
+
+def _unread(model: PreTrainedModel, report: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
+    """Weights of another shape in the files, as name, shape and shape needed; and names of those not there."""
+    missing = set(report["missing_keys"]) - set(model._keys_to_ignore_on_save or ())
+    return sorted(report["mismatched_keys"]), sorted(missing)
 
 
 def _more(found: Sequence[object]) -> str:

@@ -10,10 +10,11 @@ from pydantic import model_validator
 from rlgf.chat import answered
 from rlgf.errors import UserError
 from rlgf.tasks.rows import Row
-from rlgf.tasks.source import Files, field, side
+from rlgf.tasks.source import Files, field, is_absent, side
 from rlgf.types import Messages
 
 Example = TypeVar("Example")
+Label = str | bool | int | float
 
 
 class Text(NamedTuple):
@@ -69,24 +70,28 @@ class ExamplesConfig(Files):
         """
         return self._examples(split, self._pair)
 
-    def labelled(self, split: str, positive: str) -> list[Labelled]:
-        """The texts of a split, and whether each has the label ``positive``.
+    def labelled(self, split: str, positive: Label) -> list[Labelled]:
+        """The texts of a split, and whether each has the label ``positive``; 1 is also ``"1"``, as in CSV.
 
         Raises:
-            UserError: as `pairs`; or all texts have the label, or none has it.
+            UserError: as `pairs`; or a text has no label, all texts have that one, or none has it.
         """
         labels: set[str] = set()
 
         def make(row: Row, place: str) -> Labelled:
-            label = str(self._value(row, "label_field", place))
-            labels.add(label)
+            label = self._value(row, "label_field", place)
+            if is_absent(label) or label == "":
+                raise UserError(
+                    f"{place}: '{self.label_field}' is empty (it is {label!r}): label the text or drop the row."
+                )
+            labels.add(str(label))
             text = self._value(row, "text_field", place)
             if not isinstance(text, str):
                 raise UserError(f"{place}: '{self.text_field}' must be a text (it is {text!r}).")
-            return Labelled(text, label == positive)
+            return Labelled(text, label == positive or str(label) == str(positive))
 
         found = self._examples(split, make)
-        if positive not in labels or len(labels) < 2:
+        if len({one.positive for one in found}) < 2:
             shown = ", ".join(sorted(labels)[:5])
             raise UserError(
                 f"'positive' (it is '{positive}') must be one of two or more labels in '{split}'; there: {shown}."

@@ -22,7 +22,7 @@ from rlgf.chat import ChatTemplate, transcript
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
 from rlgf.loads import loading
-from rlgf.models import lora
+from rlgf.models import lora, weights
 from rlgf.models.batching import length_batches
 from rlgf.models.forward import mixed_precision
 from rlgf.models.loading import PACKAGED, check_vocabulary, context_of, device
@@ -119,38 +119,66 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, train
         trained: whether the folder must hold the head that scores too, and not the model alone.
 
     Raises:
-        UserError: there is no such model, or it is too short for ``max_tokens``, or it has no such head.
+        UserError: there is no such model, it does not do for a reward model, or it is too short for ``max_tokens``
+            or ``layers``.
     """
-    source = str(resolve(model, _PACKAGED, "model")()) if model in _PACKAGED else model
-    kept = {} if layers is None else {"num_hidden_layers": layers}
+    source = _source(model)
     base = lora.adapter_base(source, None) or source
-    with loading(f"model '{model}'", base, _REMEDY):
-        config = AutoConfig.from_pretrained(base)
-    length = context_of(config)
-    if length is not None and max_tokens > length:
-        raise UserError(
-            f"'max_tokens' {max_tokens} is more than the model '{model}' holds: set it to {length} or less."
-        )
-    with loading(f"model '{model}'", source, _REMEDY):
-        tokenizer = AutoTokenizer.from_pretrained(source)
+    _check_config(model, base, max_tokens, layers)
+    tokenizer = load_tokenizer(model)
+    kept = {} if layers is None else {"num_hidden_layers": layers}
     with loading(f"model '{model}'", base, _REMEDY):
         loaded, report = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, dtype=torch.float32, output_loading_info=True, **kept
+            base, num_labels=1, dtype=torch.float32, **weights.REPORTED, **kept
         )
-    missing = sorted(report["missing_keys"])
+    # An adapter has the head beside it.
+    weights.check_scorer(model, loaded, report, trained=trained and base == source)
     if base != source:
         loaded = lora.merged(loaded, source, None)
-    elif trained and missing:
-        raise UserError(
-            f"model '{model}' has no weights for '{missing[0]}', so it was never trained as a reward model: give a "
-            "folder that `rlgf reward RECIPE.yaml` wrote."
-        )
     check_vocabulary(f"model '{model}'", loaded, tokenizer)
     require_finite_weights(f"model '{model}'", loaded.named_parameters())
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     loaded.config.pad_token_id = tokenizer.pad_token_id
     return Scorer(loaded.eval().to(device()), tokenizer, max_tokens)
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of what `load_scorer` loads, with a token that pads.
+
+    Raises:
+        UserError: there is no such model, or its tokenizer has no such token.
+    """
+    source = _source(model)
+    with loading(f"model '{model}'", source, _REMEDY):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"model '{model}': its tokenizer has neither a token that pads (pad_token) nor one that ends a text "
+                "(eos_token): set one of them in the tokenizer and save it."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _source(model: str) -> str:
+    return str(resolve(model, _PACKAGED, "model")()) if model in _PACKAGED else model
+
+
+def _check_config(model: str, base: str, max_tokens: int, layers: int | None) -> None:
+    """What the configuration alone tells: its weights may be large."""
+    with loading(f"model '{model}'", base, _REMEDY):
+        config = AutoConfig.from_pretrained(base)
+    if config.is_encoder_decoder:
+        raise UserError(
+            f"model '{model}' has an encoder and a decoder ('{config.model_type}'), and a reward model is made from an "
+            "encoder or a causal model: choose one of these."
+        )
+    own = getattr(config.get_text_config(), "num_hidden_layers", None)
+    for name, asked, most in (("max_tokens", max_tokens, context_of(config)), ("layers", layers, own)):
+        if asked is not None and most is not None and asked > most:
+            raise UserError(
+                f"'{name}' {asked} is more than the model '{model}' holds: set it to {most} or less."
+            )
 
 
 _REMEDY = f"give a folder that `save_pretrained` wrote, a hub name, or one of: {', '.join(_PACKAGED)}"

@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlgf import seeding
+from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.jsontext import to_json
 from rlgf.models.lora import LoRAConfig, check_installed
 from rlgf.outputs import require_no_model
 from rlgf.recipe import laid_over, read_source, validated
 from rlgf.reward_models.calibration import expected_calibration_error, reliability, save_reliability
-from rlgf.reward_models.data import ExamplesConfig, Labelled, Pair, Text
+from rlgf.reward_models.data import ExamplesConfig, Label, Labelled, Pair, Text
 from rlgf.reward_models.notes import Kind, Notes
-from rlgf.reward_models.scorer import Scorer, load_scorer
+from rlgf.reward_models.scorer import Scorer, load_scorer, load_tokenizer
 from rlgf.strict import Strict
 from rlgf.types import Messages
 
@@ -39,7 +40,7 @@ class RewardModelConfig(Strict):
     output: Path
     """The folder for the model, its report and its reliability plot."""
     data: ExamplesConfig
-    positive: str | None = None
+    positive: Label | None = None
     """The label whose probability a classifier gives."""
     model: str = "minilm"
     """An encoder or a causal model: a packaged name, a hub name or a folder."""
@@ -130,9 +131,28 @@ def train_reward_model(config: RewardModelConfig) -> dict[str, Any]:
 
 
 def _examples(config: RewardModelConfig, split: str) -> Sequence[Pair | Labelled]:
-    if config.positive is None:
-        return config.data.pairs(split)
-    return config.data.labelled(split, config.positive)
+    if config.positive is not None:
+        return config.data.labelled(split, config.positive)
+    found = config.data.pairs(split)
+    _require_rendered(found, split, config)
+    return found
+
+
+def _require_rendered(pairs: Sequence[Pair], split: str, config: RewardModelConfig) -> None:
+    """Make sure that the model's chat template takes all chats.
+
+    Raises:
+        UserError: names the row that it refuses.
+    """
+    chats = [(row, pair.chosen) for row, pair in enumerate(pairs) if not isinstance(pair.chosen.prompt, str)]
+    if not chats:
+        return
+    template = ChatTemplate(load_tokenizer(config.model), f"model '{config.model}'", "choose another 'model'")
+    rows = config.data.rows(split)
+    for row, (prompt, completion) in chats if template.there else ():
+        assert not isinstance(prompt, str), "chosen so above"
+        # The rejected side has the same roles.
+        template.conversation(prompt, completion, rows.place(row))
 
 
 def _texts(examples: Sequence[Pair | Labelled]) -> tuple[list[str | Messages], list[str]]:

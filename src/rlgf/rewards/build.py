@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from rlgf.errors import UserError
+from rlgf.registry import resolve
 from rlgf.rewards.base import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.rewards.scale import Scale
@@ -134,3 +136,20 @@ def named_reward(name: str, options: Mapping[str, Any]) -> Any:
         UserError: there is no such reward, or it does not take these options.
     """
     return named_callable(name, options, REWARDS, "reward", "f(completions, **kwargs)")
+
+
+def named_judge(name: str, setting: str) -> Any:
+    """The same of a reward that is to stand by itself, without options and without the policy of a run.
+
+    Args:
+        setting: how a message calls what names it, such as "'evaluation.judge'".
+
+    Raises:
+        UserError: as `named_reward`; or it is made from a policy, see `PolicyReadingReward`.
+    """
+    if hasattr(resolve(name, REWARDS, "reward"), "attach"):
+        raise UserError(
+            f"{setting} (it is '{name}') must be a reward that stands by itself, and this one is made from the policy of a "
+            "run: choose another."
+        )
+    return named_reward(name, {})

@@ -131,6 +131,11 @@ def texts(value: Any, name: str, place: str) -> tuple[str, ...]:
     return tuple(listed)
 
 
+def is_absent(value: Any) -> bool:
+    """Whether a column holds nothing: null, or the NaN that stands for it in tables."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def template_parts(template: str) -> list[tuple[str, str | None]]:
     """A template as texts, each with the column whose value comes after it, or None.
 
@@ -160,7 +165,7 @@ def value_text(value: Any, name: str, place: str, absent: str | None) -> str:
     Raises:
         UserError: the value is absent, or neither a text nor a number.
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if is_absent(value):
         if absent is None:
             raise UserError(
                 f"{place}: '{name}' has no value (it is {'null' if value is None else value}): set the option 'absent' to "

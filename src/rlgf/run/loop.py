@@ -191,6 +191,7 @@ class TrainingLoop:
             trainer.guide_usage.restore(progress.guide_accounts)
         if distributed.is_main():
             with full_disk_named(folder, "the recipe"):
+                folder.mkdir(parents=True, exist_ok=True)
                 (folder / "config.yaml").write_text(config.to_yaml())
             # Of a finished run that goes on these would be taken for what it measures at its new end.
             for stale in ("summary.json", "evaluation/policy.jsonl") if trainer.done_share < 1 else ():

@@ -87,13 +87,13 @@ def test_sentiment_training_is_repeatable_and_leaves_the_random_state(
 
 def test_trained_once_then_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLGF_CACHE", str(tmp_path))
-    calls: list[tuple[int, int, int]] = []
+    calls: list[tuple[int, int]] = []
 
-    def train(folder: Path, count: int, layers: int, seed: int) -> None:
-        calls.append((count, layers, seed))
+    def train(folder: Path, count: int, layers: int) -> None:
+        calls.append((count, layers))
 
     monkeypatch.setattr(sentiment, "train_sentiment", train)
     first = sentiment.load_or_train(count=8, layers=1)
     assert sentiment.load_or_train(count=8, layers=1) == first
     assert sentiment.load_or_train(count=8, layers=2) != first
-    assert calls == [(8, 1, 0), (8, 2, 0)]
+    assert calls == [(8, 1), (8, 2)]

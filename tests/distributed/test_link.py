@@ -31,6 +31,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 FAILED = [name for name, (_, what, _) in CASES.items() if what not in ("", "preempted")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAILED)
 def test_a_failure_in_one_process_ends_both_with_the_last_finished_update_saved(
     failures: list[dict[str, Any]], name: str
@@ -129,6 +130,7 @@ def start_two(folder: Path, rank: int, how: str) -> list[subprocess.Popen[bytes]
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rank", "how", "reason"),
     [

@@ -77,6 +77,7 @@ for i in range(300):
 """
 
 
+@pytest.mark.long
 def test_several_processes_share_a_cache(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), who]) for who in ("a", "b")]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0]

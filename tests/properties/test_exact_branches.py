@@ -81,6 +81,7 @@ def test_values_of_the_guide_make_one_step_improvements_on_it() -> None:
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("author", [Author.POLICY, Author.GUIDE])
 def test_what_texts_from_a_state_earn_approaches_its_value(author: Author) -> None:
     """With 2,000 texts from each state the mean is within 0.03, four standard errors and a little, of the exact value."""

@@ -91,6 +91,7 @@ def test_warnings_stand_on_the_page_once(tmp_path: Path) -> None:
     assert "update 10: The reward has stood at its lowest, 0.1," in page.replace("</strong>, ", "")
 
 
+@pytest.mark.long
 def test_a_page_of_limited_size_leaves_out_samples_and_then_points(tmp_path: Path) -> None:
     rng = random.Random(0)
     for seed in (0, 1):

@@ -150,6 +150,7 @@ def review_pairs(reviews: Any, seed: int) -> Rows:
     ]
 
 
+@pytest.mark.long
 def test_minilm_learns_a_preference_for_positive_reviews_from_the_command_line(tmp_path: Path) -> None:
     reviews = labelled_reviews("reward")
     rows, held_out = review_pairs(reviews[400:1000], 0), review_pairs(reviews[:400], 1)

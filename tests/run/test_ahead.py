@@ -69,6 +69,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("case", "steps"), [("ppo", 1), *((case, 2) for case in CASES)])
 def test_each_update_is_written_with_the_weights_that_it_is_due(
     case: str, steps: int, tmp_path: Path

@@ -13,6 +13,7 @@ from rlgf.report.runs import read_run
 from rlgf.run.trainer import Trainer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, name: str) -> None:
     straight = toy_trainer(tmp_path / "straight", **CASES[name])

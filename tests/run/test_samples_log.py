@@ -26,6 +26,7 @@ def weights(folder: Path, **changes: Any) -> str:
     return digest([updater.policy.model.state_dict(), updater.trained, updater.optimizer.state_dict()])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [{}, LOLS], ids=["ppo", "lols"])
 def test_keeping_samples_changes_no_byte_of_training(tmp_path: Path, changes: dict[str, Any]) -> None:
     runs = {

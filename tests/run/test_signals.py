@@ -63,6 +63,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_killed_process_goes_on_to_the_same_bytes(uninterrupted: Path, tmp_path: Path) -> None:
     stop_in_third_update(tmp_path, 100, signal.SIGKILL, -signal.SIGKILL)
     assert checkpoints(tmp_path) == ["000002"]
@@ -71,6 +72,7 @@ def test_a_killed_process_goes_on_to_the_same_bytes(uninterrupted: Path, tmp_pat
     assert metrics(tmp_path) == metrics(uninterrupted)
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_after_the_update_under_way(uninterrupted: Path, tmp_path: Path) -> None:
     stop_in_third_update(tmp_path, 1, signal.SIGINT, 130)
     assert checkpoints(tmp_path) == ["000002", "000003"]

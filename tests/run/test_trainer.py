@@ -31,6 +31,7 @@ def test_a_policy_whose_texts_are_all_paid_alike_is_pulled_back_to_its_reference
     assert kl[-1] < 0.7 * kl[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "paid"),
     [

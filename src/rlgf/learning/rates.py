@@ -1,4 +1,4 @@
-"""What a recipe says of how an update learns, and the learning rates of every update, by its schedules or by a scheduler of torch."""
+"""How an update learns: its settings, and the learning rates of every update, by schedules or by a scheduler of torch."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What the optimizer minimizes. Pure functions: tensors in, a loss out, or (loss, metrics).
 
 Each names as parameters what it reads, see `rlgf.algorithms.terms.LossInputs`. It is a *sum* over masked tokens
-divided by ``normalizer``, the number of masked tokens of the whole optimizer step. The updater passes the same normalizer to every micro-batch of a step, so
-the gradient does not depend on how the step was cut up.
+divided by ``normalizer``, the number of masked tokens of the whole optimizer step. The updater passes the same
+normalizer to every micro-batch of a step, so the gradient does not depend on how the step was cut up.
 """
 
 from __future__ import annotations

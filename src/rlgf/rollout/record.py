@@ -108,7 +108,8 @@ class PromptHistory(NamedTuple):
     def _searched(self, attempt: Attempt, enough: bool) -> tuple[float | None, float | None]:
         """What is known of the length after a beginning of ``attempt.help`` tokens was enough, or was not.
 
-        A bound stays where the new one says less. Where nothing is left between the two bounds the older one goes: the policy has moved since it was found.
+        A bound stays where the new one says less. Where nothing is left between the two bounds the older one goes: the
+        policy has moved since it was found.
         """
         length, share = attempt.help_limit, attempt.help / attempt.help_limit
         low, high = self.low, self.high

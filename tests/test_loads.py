@@ -181,6 +181,7 @@ def test_a_damaged_recipe_is_named(world: World, command: str, kind: str) -> Non
     assert world.told("rlgf", command, str(world.root / "data")), "a folder"
 
 
+@pytest.mark.long
 def test_as_a_command_of_its_own(world: World) -> None:
     """In a process of its own nothing but the sentence stands on standard error."""
     file = world.root / "recipe.yaml"

@@ -64,6 +64,7 @@ def test_the_secret_of_a_header_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_ten_thousand_requests_are_prefetched_at_once(tmp_path: Path) -> None:
     """Whether they are in the cache or not, and with a budget that has to be watched."""
     asked = [Request(f"text {i} " * 20, 4, seed=i) for i in range(10_000)]

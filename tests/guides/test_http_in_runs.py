@@ -31,6 +31,7 @@ def weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.parts.policy.model.parameters()])
 
 
+@pytest.mark.long
 @WHATEVER_IS_WRITTEN
 def test_faults_change_no_weight(tmp_path: Path, kind: dict[str, Any]) -> None:
     with serving(FaultyServer()) as calm, serving(FaultyServer(faults=FAULTS, share=0.2, hang=0.4)) as wild:
@@ -45,6 +46,7 @@ def test_faults_change_no_weight(tmp_path: Path, kind: dict[str, Any]) -> None:
     assert runs[0].guide_usage.total.calls == runs[1].guide_usage.total.calls > 10
 
 
+@pytest.mark.long
 @WHATEVER_IS_WRITTEN
 def test_a_second_run_asks_for_nothing(tmp_path: Path, kind: dict[str, Any]) -> None:
     with serving(FaultyServer()) as server:
@@ -57,6 +59,7 @@ def test_a_second_run_asks_for_nothing(tmp_path: Path, kind: dict[str, Any]) -> 
     assert torch.equal(weights(first), weights(second))
 
 
+@pytest.mark.long
 def test_a_dead_server_leaves_a_checkpoint_and_a_full_cache_needs_none(tmp_path: Path) -> None:
     with serving(FaultyServer()) as server:
         straight = toy(tmp_path / "straight", server, tmp_path / "cache")
@@ -82,6 +85,7 @@ def test_a_dead_server_leaves_a_checkpoint_and_a_full_cache_needs_none(tmp_path:
     assert torch.equal(weights(resumed), weights(straight))
 
 
+@pytest.mark.long
 @WHATEVER_IS_WRITTEN
 def test_a_spent_budget_stops_with_a_checkpoint_that_a_larger_one_resumes(
     tmp_path: Path, kind: dict[str, Any]

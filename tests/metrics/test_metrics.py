@@ -71,6 +71,7 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.long
 def test_every_metric_takes_empty_and_odd_texts(meteor: Metric) -> None:
     texts = ["", "   ", "...", "A\nline\u2028break \x1b[31m caf\u00e9 \U0001f600", "word " * 60]
     samples = [Sample("a b", ("A dog.", "..."), {"concepts": ["dog"]}) for _ in texts]

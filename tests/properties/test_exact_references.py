@@ -31,6 +31,7 @@ from rlgf.types import Sample
 from toys import LENGTH
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("history", "switches"),
     [
@@ -66,6 +67,7 @@ def test_a_search_follows_the_gradient_from_the_states_that_its_record_leaves(
     torch.testing.assert_close(found, gradient_of(surrogate), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.long
 def test_prefix_rl_follows_the_reward_from_the_prompt_and_from_each_beginning_of_the_reference() -> None:
     row = PREFIX_RL.changed(group_size=2)
     assert row.help.probability.at(0.0) == 0.5

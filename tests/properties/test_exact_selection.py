@@ -108,6 +108,7 @@ def test_prefix_rft_learns_the_part_of_the_beginning_where_the_policy_is_in_doub
     torch.testing.assert_close(found, gradient_of(loss), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("share", [0.3, 0.7])
 def test_a_gradient_is_weighed_token_by_token_whatever_the_loss(share: float) -> None:
     """A policy gradient at the tokens of highest entropy alone is that of the objective, restricted to their states.
@@ -148,6 +149,7 @@ def test_a_gradient_is_weighed_token_by_token_whatever_the_loss(share: float) ->
     )
 
 
+@pytest.mark.long
 def test_a_selector_of_ones_own_changes_nothing_where_it_says_1(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\n\ndef scaled(logprobs, *, by=1.0):\n    return torch.full_like(logprobs, by)\n"

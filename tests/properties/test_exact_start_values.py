@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from enumerated import (
     POLICY,
@@ -112,6 +113,7 @@ def test_where_all_texts_earn_what_the_start_does_nothing_is_learned() -> None:
     assert not policy.model.table.grad.any()
 
 
+@pytest.mark.long
 def test_the_estimate_tends_to_the_exact_value() -> None:
     """Of the start, however the policy writes; and the policy's own texts are as they would be without."""
     row = ROW.changed(start_value={"texts": 20_000})

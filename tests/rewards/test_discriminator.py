@@ -27,6 +27,7 @@ from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
 SHORT = RolloutConfig(max_prompt_tokens=4, max_response_tokens=6)
 
 
+@pytest.mark.long
 def test_the_discriminator_of_an_adapter_is_one_too_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
         "algorithm": "gail",

@@ -160,6 +160,7 @@ def test_a_trivial_problem_is_learned(algorithm: str, steps: int, tmp_path: Path
     assert max(rewards[-5:]) > 0.95
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_neither_loses_nor_repeats_a_prompt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

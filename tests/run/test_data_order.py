@@ -78,6 +78,7 @@ DRAWN: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_a_run_draws_by_what_it_has_seen_and_resumes_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     straight = toy_trainer(tmp_path / "straight", **DRAWN)
     straight.train()

@@ -179,6 +179,7 @@ def test_an_object_that_does_not_fit_is_named(tmp_path: Path, given: dict[str, A
     assert said in sentence_of(lambda: Trainer(recipe(tmp_path), display=QUIET, **whole))
 
 
+@pytest.mark.long
 def test_an_object_of_another_type_is_named() -> None:
     """In a process of its own, since here the types of all calls are checked."""
     script = Path(__file__).parents[1] / "unfit_objects_script.py"

@@ -38,6 +38,7 @@ def test_a_run_ends_after_the_update_that_reaches_its_guide_tokens(tmp_path: Pat
     assert used[-1] >= EACH // 2 > used[-2]
 
 
+@pytest.mark.long
 def test_schedules_follow_the_tokens(tmp_path: Path) -> None:
     seen: list[float] = []
     help_ = {"base": "ppo++", "help": {"probability": {"start": 1.0, "end": 0.0, "shape": "step"}}}

@@ -170,6 +170,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     assert checkpoints(tmp_path) == ["000004"]
 
 
+@pytest.mark.long
 def test_a_preempted_command_ends_with_the_code_of_its_signal(tmp_path: Path) -> None:
     script = Path(__file__).parents[1].joinpath("resume_script.py")
     process = subprocess.Popen(

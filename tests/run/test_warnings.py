@@ -136,6 +136,7 @@ def test_every_warning_has_its_place_in_the_docs() -> None:
     assert anchors == [*CHECKS, "budget-nearly-spent"] == [*ILL]
 
 
+@pytest.mark.long
 def test_a_run_says_it_in_the_terminal_and_not_again_when_it_resumes(tmp_path: Path) -> None:
     def text(resume: bool, updates: int) -> str:
         console = Console(file=io.StringIO(), width=200)
@@ -151,6 +152,7 @@ def test_a_run_says_it_in_the_terminal_and_not_again_when_it_resumes(tmp_path: P
     assert "at its lowest" not in text(True, 14)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "algorithm", "answer", "guided"),
     [

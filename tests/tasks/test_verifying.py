@@ -24,6 +24,7 @@ def score(answer: str, dataset: str = "countdown", **options: Any) -> float:
     )
 
 
+@pytest.mark.long
 def test_what_does_not_end_is_not_right_and_what_comes_after_it_is_scored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -156,7 +156,7 @@ class RewardInput:
             "completions": completions,
             **_there(own),
             # A reward may change what it is given, and lists of a column are those of the data.
-            **_there({k: list(map(_own, column)) for k, column in self.columns.items() if k not in _FIRST}),
+            **_there({k: _own(column) for k, column in self.columns.items() if k not in _FIRST}),
             **_there(over),
             "log_extra": logged.log_extra,
             "log_metric": logged.log_metric,
@@ -280,8 +280,10 @@ def _name(reward: Any) -> str:
     return f"the reward '{getattr(reward, '__name__', type(reward).__name__)}'"
 
 
-def _own(value: Any) -> Any:
-    return copy.deepcopy(value) if isinstance(value, list | dict) else value
+def _own(column: Any) -> Any:
+    if not isinstance(column, Sequence):
+        return column  # no column: a reward made of others hands on what it was given
+    return [copy.deepcopy(value) if isinstance(value, list | dict) else value for value in column]
 
 
 def _there(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,7 @@ def test_one_beam_takes_the_most_probable_token(
         assert written.logprobs.tolist() == [0.0] * len(slow)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "seed"), [("causal", 1), ("encoder-decoder", 0)])
 @pytest.mark.parametrize("rows", [None, 12])
 @torch.no_grad()

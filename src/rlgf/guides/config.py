@@ -66,7 +66,7 @@ def fit_for(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def members(config: GuideSettings | None, kind: type[Kind]) -> list[Kind]:
-    """Those of one kind among a guide and the guides that it chooses among; none where there is no guide."""
+    """The guides of one kind: the guide itself, or some of those that it chooses from. Empty without a guide."""
     return [member for member in config.members if isinstance(member, kind)] if config is not None else []
 
 

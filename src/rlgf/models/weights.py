@@ -1,4 +1,4 @@
-"""What is done to a model before it is used; and its weights are read from its files, trained and saved all, or it is refused."""
+"""A model as it is used: prepared, and all of its weights read from its files, trained and saved, or it is refused."""
 
 from __future__ import annotations
 

@@ -187,8 +187,8 @@ class CiderD:
         Raises:
             UserError: pycocoevalcap or Java is missing, or the corpus cannot be read.
         """
-        check_java("cider_d")
         self._library = installed("pycocoevalcap.cider.cider_scorer", "cider_d", "pycocoevalcap")
+        check_java("cider_d")
         self._corpus = None if corpus is None else self._frequencies(_read(Path(corpus)))
 
     def __call__(self, completions: Sequence[str], references: References) -> Values:

@@ -84,6 +84,20 @@ def test_a_tracker_is_given_recipe_numbers_tables_and_the_test(tmp_path: Path) -
     assert "| update | prompt | completion | reward |" in said["texts_validation/text_summary"]
 
 
+class Failing(Noting):
+    def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
+        raise ConnectionError("gone")
+
+
+def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(tmp_path: Path) -> None:
+    other = Noting()
+    with pytest.warns(UserWarning, match=r"tracker 'noting' failed \(gone\): the run goes on") as told:
+        trained(tmp_path, [], [Failing(), other])
+    assert len([one for one in told if "tracker" in str(one.message)]) == 1
+    assert "test/reward" in other.numbers
+    assert (tmp_path / "summary.json").exists()
+
+
 def test_a_text_cannot_leave_its_cell() -> None:
     said = []
 

@@ -225,10 +225,10 @@ class TrainingLoop:
             given=trainer.parts.given,
         )
         evaluation.save(folder / "evaluation" / "policy.jsonl")
+        # Last of all files, since it says that the run is finished.
+        (folder / "summary.json").write_text(to_json(summary, indent=1))
         self.log.write_summary(update, evaluation.totals, guide)
         self.log.write_texts(update, "test", evaluation, self.config.training.samples_kept)
-        # Last, since it says that the run is finished.
-        (folder / "summary.json").write_text(to_json(summary, indent=1))
 
     def _rescue(self, error: BaseException) -> str:
         """Save what a failure would lose, and say so.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 
 from rlgf.config import Config
-from rlgf.errors import UserError
+from rlgf.errors import UserError, one_line
 from rlgf.evaluation.files import Evaluation
 from rlgf.jsontext import to_json
 from rlgf.run.trackers import COLUMNS, describe_run, write_table
@@ -52,7 +53,8 @@ class MetricsLog:
             return
         with full_disk_named(self.path.parent, "a line of metrics"), self.path.open("a") as file:
             file.write(to_json({"update": update, **metrics}) + "\n")
-        self.accelerator.log({k: v for k, v in metrics.items() if isinstance(v, float | int)}, step=update)
+        numbers = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
+        self._tell(lambda tracker: tracker.log(numbers, step=update))
 
     def write_texts(self, update: int, split: str, evaluation: Evaluation, kept: int) -> None:
         """Give the trackers the first texts of an evaluation as a table.
@@ -64,20 +66,30 @@ class MetricsLog:
             (update, record["prompt"], record["completion"], record.get("reward"))
             for record in evaluation.records[:kept]
         ]
-        for tracker in self._trackers if rows else ():
-            write_table(tracker, f"texts_{split}", COLUMNS, rows, update)
+        if rows:
+            self._tell(lambda tracker: write_table(tracker, f"texts_{split}", COLUMNS, rows, update))
 
     def write_summary(self, update: int, totals: Mapping[str, float], guide: Mapping[str, float]) -> None:
         """Give the trackers the test at the end, and what a remote guide was asked and cost in all."""
         named = {f"test/{name}": value for name, value in totals.items()}
         named |= {f"guide_total/{name}": value for name, value in guide.items()}
-        if self.accelerator.is_main_process:
-            self.accelerator.log(named, step=update)
+        self._tell(lambda tracker: tracker.log(named, step=update))
 
     def close(self) -> None:
         # `end_training` would also part the processes, which have yet to test the policy.
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
+        self._tell(lambda tracker: tracker.finish())
+
+    def _tell(self, give: Callable[[GeneralTracker], None]) -> None:
+        """Give each tracker something, until it fails: what the run learns is worth more than a service."""
+        for tracker in list(self._trackers):
+            try:
+                give(tracker)
+            except Exception as error:
+                self.accelerator.trackers.remove(tracker)
+                warnings.warn(
+                    f"the tracker '{tracker.name}' failed ({one_line(error, 200)}): the run goes on without it.",
+                    stacklevel=2,
+                )
 
 
 def rewind_lines(path: Path, update: int) -> None:

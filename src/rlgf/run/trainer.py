@@ -137,7 +137,7 @@ class Trainer(Steps):
                 memory did; or another process failed, see `FailedElsewhereError` and `LostProcessError`.
             KeyboardInterrupt: after Ctrl-C, once the update under way is finished and saved.
             SystemExit: after SIGTERM or SIGHUP, likewise.
-            Exception: whatever a reward, a metric, a guide or a tracker of your own raises. Whatever ends the run, the
+            Exception: whatever a reward, a metric or a guide of your own raises. Whatever ends the run, the
                 last finished update is saved first, and a note on the exception says so.
         """
         with ExitStack() as ended:

@@ -90,6 +90,16 @@ def test_closing_lets_come_what_is_paid_for(tmp_path: Path) -> None:
         assert len(list(GuideCache(str(tmp_path)).entries())) == sum(server.answered.values()) >= 1
 
 
+def test_closing_leaves_a_server_that_hangs() -> None:
+    with serving(FaultyServer(latency=30.0)) as server:
+        writer = guide(server, timeout=60.0)
+        writer.prefetch(requests(2))
+        time.sleep(0.2)
+        started = time.perf_counter()
+        writer.close()
+        assert time.perf_counter() - started < 5
+
+
 def test_requests_in_line_share_one_patience() -> None:
     """Those of `write` and those asked ahead, of which none is asked again before the next call."""
     with serving(FaultyServer(faults=["server error"], share=1.0)) as server:

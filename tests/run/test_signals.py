@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import pytest
 from failures import SELDOM, goes_on, in_third, raising
 from resuming import checkpoints, equal, metrics, state
 
+from faulty_server import FaultyServer, serving
 from resume_script import LOLS, toy_trainer
+from rlgf.guides import HTTPGuide, HTTPGuideConfig
 from rlgf.run.saver import Saver
 from rlgf.run.trainer import Trainer
 
@@ -168,6 +172,38 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGHUP, before)
     assert checkpoints(tmp_path) == ["000004"]
+
+
+def test_a_preempted_run_does_not_wait_for_its_guide(tmp_path: Path) -> None:
+    algorithm = {"algorithm": {"base": "ppo++", "help": {"probability": 0.9}}, **SELDOM}
+
+    def run(folder: Path, during: Callable[[int], None] = lambda update: None) -> Trainer:
+        settings = HTTPGuideConfig(url=server.url, model="letters", cache=None)
+        return toy_trainer(folder, during, guide=HTTPGuide(settings), **algorithm)
+
+    def hangs(update: int) -> None:
+        if update == 2:
+            server.latency = 60.0
+            threading.Timer(2.0, sent).start()
+
+    def sent() -> None:
+        started.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    started: list[float] = []
+    with serving(FaultyServer()) as server, closing(run(tmp_path / "straight")) as straight:
+        straight.train()
+        with closing(run(tmp_path / "run", hangs)) as stopped, pytest.raises(SystemExit) as caught:
+            stopped.train()
+        assert time.monotonic() - started[0] < 8
+        assert caught.value.code == 128 + signal.SIGTERM
+        assert checkpoints(tmp_path / "run") in (["000002"], ["000003"])
+        server.latency = 0.0
+        with closing(run(tmp_path / "run")) as resumed:
+            resumed.train(resume=True)
+        # The account of the guide has a clock in it.
+        learned = [{**state(trainer), "progress": None} for trainer in (resumed, straight)]
+        assert equal(*learned)
 
 
 @pytest.mark.long

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from faulty_server import FaultyServer, serving
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.guides import LocalGuideConfig
+from rlgf.run.build import build_parts
 from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.types import Message, Sample
@@ -41,13 +46,36 @@ def test_a_remote_guide_is_asked_once_and_another_not_at_all(monkeypatch: pytest
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with serving(FaultyServer()) as server:
         asked = guided({"url": server.url, "model": "letters", "cache": None})
-        guide = asked_guide(asked, SAMPLES, evaluates=False)
-        assert sum(server.seen.values()) == 1
-        guide.close()
+        with ExitStack() as undone:
+            asked_guide(asked, SAMPLES, undone, evaluates=False)
+            assert sum(server.seen.values()) == 1
     own = {"name": "toys:FavouringGuide", "options": {"favourite": "a", "probability": 1.0}}
-    silent = asked_guide(guided(own), SAMPLES, evaluates=False)
+    silent = asked_guide(guided(own), SAMPLES, ExitStack(), evaluates=False)
     assert isinstance(silent, FavouringGuide)
     assert silent.requests == []
+
+
+def test_a_server_that_repeats_a_beginning_is_found_before_a_run() -> None:
+    chat = {"style": "chat", "continue_message": True, "model": "letters", "cache": None}
+    for reply, says in (("To begin with, it was", "repeats"), (", it was", None)):
+        with serving(FaultyServer(replies=[reply])) as server, ExitStack() as undone:
+            asked = guided({**chat, "url": server.url})
+            with (
+                pytest.raises(UserError, match=r"'guide.continue_message: false'") if says else nullcontext()
+            ):
+                asked_guide(asked, SAMPLES, undone, evaluates=False)
+            assert server.bodies[0]["messages"][-1] == {"role": "assistant", "content": "To begin with"}
+
+
+def test_ctrl_c_while_a_guide_is_tried_closes_it() -> None:
+    threads = set(threading.enumerate())
+    with serving(FaultyServer(always=(503, {}))) as server:
+        threads |= set(threading.enumerate())
+        threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            build_parts(guided({"url": server.url, "model": "letters", "cache": None}), reward=good)
+        left = set(threading.enumerate()) - threads
+        assert not [thread for thread in left if thread.name.startswith("guide")]
 
 
 def test_a_reward_and_a_judge_are_tried_on_a_sample() -> None:

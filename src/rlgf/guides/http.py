@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -25,6 +25,8 @@ from rlgf.types import Completion, Message
 
 _MANY = 8
 """Answers that can hardly all be cut off in thought by chance."""
+_FAREWELL = 3.0
+"""Seconds that a guide which is closed waits for answers that are paid for."""
 
 
 class HTTPGuide:
@@ -122,16 +124,10 @@ class HTTPGuide:
         Raises:
             UserError: see `score`.
         """
-        requests = list(map(self._plain, requests))
+        requests = list(dict.fromkeys(map(self._plain, requests)))
         self._require_budget(requests)
-        try:
-            answers = list(self._workers.pool.map(self._endpoint.ask, requests))
-        except UserError as error:
-            self._wind_down(str(error))
-            raise
-        for request, answer in zip(requests, answers, strict=True):
-            self._book(answer, self._most([request]))
-        return [list(answer.pieces) for answer in answers]
+        self._submit(requests, lambda request: Found(self._endpoint.ask(request), cached=False))
+        return [list(found.answer.pieces) for found in self._settle(requests).values()]
 
     def _answered(self, requests: Sequence[Request]) -> list[Answer]:
         """The answer to each of some plain requests, which is booked."""
@@ -172,10 +168,10 @@ class HTTPGuide:
         return plain if plain.prefix.isascii() else replace(plain, prefix=whole_characters(plain.prefix))
 
     def close(self) -> None:
-        """See `RemoteGuide.close`. Waits for the attempts that are under way."""
+        """See `RemoteGuide.close`. Waits a little for the attempts that are under way."""
         self._endpoint.stop()
         # Those that are left end at once: who waits for one, in another thread, is told.
-        self._workers.pool.shutdown(wait=True)
+        self._workers.end(_FAREWELL)
         self._endpoint.close()
         self._answers.close()
 
@@ -226,8 +222,8 @@ class HTTPGuide:
             self._aside -= self._most([under_way.request])
             under_way.set_aside = False
 
-    def _submit(self, requests: Sequence[Request]) -> None:
-        self._under_way.update(zip(requests, self._workers.start(requests), strict=True))
+    def _submit(self, requests: Sequence[Request], find: Callable[[Request], Found] | None = None) -> None:
+        self._under_way.update(zip(requests, self._workers.start(requests, find), strict=True))
         self._aside += self._most(requests)
 
     def _find(self, request: Request) -> Found:
@@ -275,5 +271,5 @@ class HTTPGuide:
             raise UserError(
                 f"'guide.model' {self.config.model} spent all of its tokens on thinking and gave no answer: raise "
                 f"'guide.token_ratio' (it is {self.config.token_ratio:g}), or turn its thinking off, with "
-                "'guide.extra_body: {chat_template_kwargs: {enable_thinking: false}}' on vLLM, then --resume."
+                "'guide.extra_body: {chat_template_kwargs: {enable_thinking: false}}' on vLLM."
             )

@@ -18,10 +18,16 @@ _SCORED_FIRST = (
 )
 
 
-def first_request(train: Sequence[Sample], max_new_tokens: int) -> Request:
-    """What a remote guide is asked before a run, so that its faults show before models load."""
+def first_request(train: Sequence[Sample], max_new_tokens: int, written: str = "") -> Request:
+    """What a remote guide is asked before a run, so that its faults show before models load.
+
+    Args:
+        written: a beginning of its answer.
+    """
     longest = _longest(train)
-    return Request(longest.prompt, max_new_tokens, seed=0, messages=longest.messages)
+    length = len(longest.prompt) if written else None
+    prefix = longest.prompt + written
+    return Request(prefix, max_new_tokens, seed=0, prompt_length=length, messages=longest.messages)
 
 
 def scored_first(train: Sequence[Sample]) -> list[Request]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rlgf.errors import UserError
 from rlgf.guides.base import Request
 from rlgf.guides.reply import Answer
 
@@ -29,37 +31,62 @@ class UnderWay:
 
 
 class Workers:
-    """Threads that find answers, in the order in which they are asked for. Safe for threads."""
+    """Threads that find answers, in the order in which they are asked for. Safe for threads.
+
+    Python does not wait for them at its end, since a server may keep one for as long as it likes.
+    """
 
     def __init__(self, number: int, find: Callable[[Request], Found]) -> None:
         """
         Args:
             find: gives the answer to one request; what it raises is that request's outcome.
         """
-        self.pool = ThreadPoolExecutor(number, thread_name_prefix="guide")
         self._number, self._find = number, find
+        self._threads: list[threading.Thread] = []
+        self._todo: queue.SimpleQueue[tuple[UnderWay, Callable[[Request], Found]] | None] = (
+            queue.SimpleQueue()
+        )
         self._arrived = threading.Condition()
+        self._ended = False
 
-    def start(self, requests: Sequence[Request]) -> list[UnderWay]:
-        """Begin with some requests; returns at once."""
+    def start(
+        self, requests: Sequence[Request], find: Callable[[Request], Found] | None = None
+    ) -> list[UnderWay]:
+        """Begin with some requests; returns at once.
+
+        Args:
+            find: finds these instead.
+        """
         added = list(map(UnderWay, requests))
-        # As many jobs as can run, each of which takes the next request: handing over thousands of requests costs no more.
-        queue = iter(added)
-        for _ in range(min(self._number, len(added))):
-            self.pool.submit(self._work, queue)
+        for one in added:
+            self._todo.put((one, find or self._find))
+        with self._arrived:
+            for _ in range(min(self._number - len(self._threads), len(added))):
+                self._threads.append(threading.Thread(target=self._work, name="guide", daemon=True))
+                self._threads[-1].start()
         return added
 
     def outcome(self, under_way: UnderWay) -> Found | BaseException:
-        """Wait for what comes of a request."""
+        """Wait for what comes of a request, or for the end."""
         with self._arrived:
-            self._arrived.wait_for(lambda: under_way.outcome is not None)
-        assert under_way.outcome is not None
-        return under_way.outcome
+            self._arrived.wait_for(lambda: self._ended or under_way.outcome is not None)
+        return under_way.outcome or UserError("the guide was closed while it was asked.")
 
-    def _work(self, queue: Iterator[UnderWay]) -> None:
-        for under_way in queue:
+    def end(self, seconds: float) -> None:
+        """Tell at once whoever waits, and wait at most so long for what is being found."""
+        with self._arrived:
+            self._ended = True
+            self._arrived.notify_all()
+        until = time.monotonic() + seconds
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            thread.join(max(until - time.monotonic(), 0))
+
+    def _work(self) -> None:
+        for under_way, find in iter(self._todo.get, None):
             try:
-                outcome: Found | BaseException = self._find(under_way.request)
+                outcome: Found | BaseException = find(under_way.request)
             except BaseException as error:  # the one who waits for it raises it
                 outcome = error
             with self._arrived:

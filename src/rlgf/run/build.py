@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -121,26 +122,28 @@ def build_parts(
         raise UserError(short)
     if config.sampler.server is not None:
         require_server(config.sampler, sum(config.rollout.room(config.algorithm)))
-    # What follows they do together, where they share the weights.
-    with distributed.main_first():
-        data = _data(config, task, policy, reward)
-        if guide is None and config.guide is not None:
-            guide = _early_guide(config, config.guide, data.train, evaluates=evaluates)
-        if environment is None and config.environment is not None:
-            environment = config.environment.build()
-        if environment is not None:
-            check_dialogues(policy_template(config, policy), data.train)
-        reward, judge = scorers(config, reward, data.train, in_turns=environment is not None)
-    begun = load_policy(config, policy, data.train, evaluates=evaluates)
-    with distributed.main_first():
-        models = load_models(config, begun, data.train, evaluates=evaluates)
-        if isinstance(reward, PolicyReadingReward):
-            reward.attach(models.policy, config.rollout, config.seed)
-        if guide is None and config.guide is not None:
-            # Of a policy that is measured, the start is that of the run which trained it.
-            start = models.measured_against if evaluates else models.reference
-            guide = build_guide(config.guide, models.policy if follows_policy(config.guide) else start)
-    parts = _assembled(config, data, models, guide, environment, reward, judge, optimizer, scheduler)
+    with ExitStack() as undone:
+        # What follows they do together, where they share the weights.
+        with distributed.main_first():
+            data = _data(config, task, policy, reward)
+            if guide is None and config.guide is not None:
+                guide = _early_guide(config, config.guide, data.train, undone, evaluates=evaluates)
+            if environment is None and config.environment is not None:
+                environment = config.environment.build()
+            if environment is not None:
+                check_dialogues(policy_template(config, policy), data.train)
+            reward, judge = scorers(config, reward, data.train, in_turns=environment is not None)
+        begun = load_policy(config, policy, data.train, evaluates=evaluates)
+        with distributed.main_first():
+            models = load_models(config, begun, data.train, evaluates=evaluates)
+            if isinstance(reward, PolicyReadingReward):
+                reward.attach(models.policy, config.rollout, config.seed)
+            if guide is None and config.guide is not None:
+                # Of a policy that is measured, the start is that of the run which trained it.
+                start = models.measured_against if evaluates else models.reference
+                guide = build_guide(config.guide, models.policy if follows_policy(config.guide) else start)
+        parts = _assembled(config, data, models, guide, environment, reward, judge, optimizer, scheduler)
+        undone.pop_all()
     return replace(parts, given=names)
 
 
@@ -166,11 +169,11 @@ def _data(config: Config, task: Task | None, policy: LanguageModel | None, rewar
 
 
 def _early_guide(
-    config: Config, settings: GuideSettings, train: Prompted, *, evaluates: bool
+    config: Config, settings: GuideSettings, train: Prompted, undone: ExitStack, *, evaluates: bool
 ) -> Guide | None:
     """A guide that loads no model; of one that does, what can be tried before it does."""
     if settings.early:
-        return asked_guide(config, train, evaluates=evaluates)
+        return asked_guide(config, train, undone, evaluates=evaluates)
     check_chats(members(settings, LocalGuideConfig), train)
     return None
 

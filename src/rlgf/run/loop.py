@@ -60,7 +60,9 @@ class TrainingLoop:
         self.watch = Watch(guide)
         self.watch.look(so_far)  # what an earlier part of the run was told already
         self.callbacks = Callbacks(trainer, so_far)
-        self.stopping = Stopping(self.display.note, alone=distributed.count() == 1)
+        remote = trainer.parts.collector.remote
+        hurry = None if remote is None else remote.close
+        self.stopping = Stopping(self.display.note, alone=distributed.count() == 1, hurry=hurry)
 
     def run(self) -> Totals:
         """See `Trainer.train`."""
@@ -79,6 +81,9 @@ class TrainingLoop:
             said = self._rescue(error)
             full = out_of_memory(error, self.trainer.progress, self.config)
             told = error if full is None else UserError(full)
+            if isinstance(error, UserError) and self.stopping.asked not in (0, signal.SIGINT):
+                # The guide was closed while it was asked.
+                told, said = stopped(self.stopping.asked), f"{error} {said}"
             if isinstance(told, UserError) or not isinstance(told, Exception):
                 # Of these no traceback is shown, which would have the note at its end.
                 self.display.note(said)

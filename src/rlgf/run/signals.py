@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Collection
 from types import FrameType, TracebackType
 from typing import Any
@@ -17,11 +18,18 @@ class Stopping:
     processes none may leave the others in the middle of an exchange; their launcher sees to an end.
     """
 
-    def __init__(self, note: Callable[[str], None], *, alone: bool) -> None:
+    def __init__(
+        self, note: Callable[[str], None], *, alone: bool, hurry: Callable[[], None] | None = None
+    ) -> None:
+        """
+        Args:
+            hurry: called in a thread of its own when a scheduler's signal comes, which may not wait.
+        """
         self.asked = 0
         """The number of the first signal that came; 0 as long as there was none."""
         self._note = note
         self._alone = alone
+        self._hurry = hurry
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -66,6 +74,9 @@ class Stopping:
         if not self.asked or again:
             self._note(f"Stopping after this update{again}.")
         self.asked = self.asked or number
+        if number != signal.SIGINT and self._hurry is not None:
+            # Not here: the code that the signal interrupted may hold a lock.
+            threading.Thread(target=self._hurry, daemon=True).start()
 
 
 def stopped(number: int) -> BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import islice
 
 from transformers import TrainerState
@@ -14,12 +15,14 @@ from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.guides import (
     Guide,
+    HTTPGuideConfig,
     LocalGuideConfig,
     RemoteGuide,
     RemoteScoringGuide,
     build_guide,
     guide_template,
 )
+from rlgf.guides.config import members
 from rlgf.guides.repeats import check_repeats, first_request, scored_first
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import (
@@ -35,11 +38,12 @@ from rlgf.tasks.source import CHECKED
 from rlgf.types import Message, Sample
 
 
-def asked_guide(config: Config, train: Sequence[Sample], *, evaluates: bool) -> Guide:
+def asked_guide(config: Config, train: Sequence[Sample], undone: ExitStack, *, evaluates: bool) -> Guide:
     """A guide that loads no model; a remote one is asked once, so that a wrong address, key, model or
     context shows before models load. One that a run learns from by its scores is to say the same twice.
 
     Args:
+        undone: closes it.
         evaluates: nothing is trained.
 
     Raises:
@@ -47,14 +51,27 @@ def asked_guide(config: Config, train: Sequence[Sample], *, evaluates: bool) -> 
     """
     assert config.guide is not None, "asked for where there is one"
     guide = build_guide(config.guide)
+    if isinstance(guide, RemoteGuide):
+        undone.callback(guide.close)
     scores = not evaluates and any(row.reads_guide_scores for row in config.algorithm.rows)
     # By one process, since a limit is one of the run: it may allow no second request.
     if isinstance(guide, RemoteGuide) and distributed.is_main():
         if scores and isinstance(guide, RemoteScoringGuide):
             check_repeats(guide, scored_first(train), getattr(config.guide, "url", ""))
         if not scores or any(row.asks_for_texts for row in config.algorithm.rows):
-            guide.write([first_request(train, config.rollout.max_response_tokens)])
+            continued = any(one.continue_message for one in members(config.guide, HTTPGuideConfig))
+            request = first_request(train, config.rollout.max_response_tokens, _BEGUN if continued else "")
+            (answer,) = guide.write([request])
+            if continued and answer.text.strip().startswith(_BEGUN):
+                raise UserError(
+                    "the guide's server repeats the beginning of an answer that it is to go on with: set "
+                    "'guide.continue_message: false'."
+                )
     return guide
+
+
+_BEGUN = "To begin with"
+"""What an answer is begun with where a server is to go on with it."""
 
 
 def check_chats(guides: Sequence[LocalGuideConfig], train: Prompted) -> None:

@@ -147,8 +147,9 @@ def test_failures_and_the_budget_are_those_of_a_guide(
         assert sum(server.seen.values()) > 10, "something failed"
     with serving(FaultyServer()) as server:
         limited = judge(server, tmp_path, cache=None, budget={"calls": 5})
-        with pytest.raises(UserError, match=r"judge\.yaml.*budget is spent.*'budget'"):
+        with pytest.raises(UserError, match=r"judge\.yaml.*budget is spent.*'budget'") as caught:
             by_judge(http_judge(limited), texts(MINE), THEIRS)
+        assert not re.search("update|--resume|unguided", str(caught.value))
         assert not server.bodies, "nothing was sent"
         wrong = judge(server, tmp_path, cache=None, model="other")
         with pytest.raises(UserError, match=r"judge\.yaml: 'url'.*'other'"):
@@ -165,6 +166,7 @@ def test_a_recipe_that_is_no_judge_is_refused(tmp_path: Path) -> None:
         ("url: http://x/v1", "model"),
         ("{url: http://x/v1, model: m, concurency: 3}", "did you mean 'concurrency'"),
         ("{url: http://x/v1, model: m, template: hello}", "write {text} in it"),
+        ("{url: http://x/v1, model: m, budget: {then: unguided}}", "'budget.then: unguided' is for runs"),
         ("{url: http://x/v1, model: m, candidates: 3}", "'candidates' is 3, and a judge answers once"),
     ):
         recipe.write_text(text)

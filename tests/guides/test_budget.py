@@ -25,7 +25,7 @@ from rlgf.types import Message
 )
 def test_a_budget_is_never_exceeded(server: FaultyServer, budget: dict[str, Any], affordable: int) -> None:
     writer = guide(server, budget=budget, prices={"prompt": 1.0, "completion": 2.0})
-    with pytest.raises(BudgetSpentError, match=r"'guide.budget'.*raise it and --resume"):
+    with pytest.raises(BudgetSpentError, match=r"'guide.budget'.*raise it, or set"):
         writer.write(requests(affordable + 1))
     assert not server.seen, "not one of a batch that is too large"
     writer.write(requests(affordable - 1))

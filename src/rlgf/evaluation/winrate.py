@@ -159,13 +159,18 @@ def http_judge(source: str | Path) -> Callable[[list[str]], list[str]]:
             f"--judge {recipe}: 'candidates' is {config.candidates}, and a judge answers once: leave it out."
         )
 
+    if config.budget.then == "unguided":
+        raise UserError(f"--judge {recipe}: 'budget.then: unguided' is for runs: leave it out.")
+
     def ask(questions: list[str]) -> list[str]:
         with closing(HTTPGuide(config)) as guide:
             try:
                 answers = guide.write([Request(question, _ANSWER_TOKENS, seed=0) for question in questions])
             except UserError as error:
                 # Its keys stand at the top of the recipe here.
-                said = str(error).replace("'guide.", "'")
+                said = (
+                    str(error).replace(", or set 'guide.budget.then: unguided'", "").replace("'guide.", "'")
+                )
                 raise UserError(f"--judge {recipe}: {said}") from error
         return [answer.text for answer in answers]
 

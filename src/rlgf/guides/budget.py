@@ -82,11 +82,9 @@ def kept_for_others(budget: BudgetConfig, usage: Usage, asides: Sequence[Usage],
 
 def over_budget(budget: BudgetConfig, used: Usage) -> str:
     """What a message says where a budget does not allow the next update."""
-    advice = (
-        "" if budget.then == "unguided" else "; raise it and --resume, or set 'guide.budget.then: unguided'"
-    )
+    advice = "" if budget.then == "unguided" else "; raise it, or set 'guide.budget.then: unguided'"
     return (
         f"the guide's budget is spent: {used.calls} calls, {used.prompt_tokens + used.completion_tokens} tokens, "
-        f"cost {used.cost:.4g}, and the next update would go over 'guide.budget' "
+        f"cost {used.cost:.4g}, and what is to be asked next would go over 'guide.budget' "
         f"{budget.model_dump(exclude_none=True, exclude={'then'})}{advice}."
     )

@@ -71,7 +71,7 @@ class FaultyServer(ThreadingHTTPServer):
         model: str = "letters",
         context: int = 10_000,
         replies: Sequence[str] | None = None,
-        always: tuple[int, Any] | None = None,
+        always: tuple[int, Any] | tuple[int, Any, dict[str, str]] | None = None,
         listed: Mapping[str, Any] | int = MappingProxyType({}),
         keep: bool = True,
         scores: Callable[[str, int], dict[str, Any] | None] = letter_scores,
@@ -81,10 +81,10 @@ class FaultyServer(ThreadingHTTPServer):
             faults: what goes wrong, in turns.
             share: how many of the attempts fail.
             latency: seconds that each answer takes.
-            hang: seconds that a hanging attempt lasts; longer than the client waits.
+            hang: seconds that a hanging or dripping attempt lasts; longer than the client waits.
             retry_after: seconds that a rate limit asks for.
             replies: texts to give in turns, instead of letters.
-            always: a status and what is sent with it, whatever is asked: text as a page, anything else as JSON.
+            always: a status, what is sent with it and headers, whatever is asked: text as a page, anything else as JSON.
             listed: what the list of models says besides the name, or the status where there is no such list.
             keep: remember the bodies of requests.
             scores: what is said of a text that is to be echoed with log-probabilities, and how often it was asked for.
@@ -94,7 +94,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.letters, self.key, self.model, self.context = letters, key, model, context
         self.replies, self.keep, self.retry_after = replies, keep, retry_after
         self.scores = scores
-        self.always: tuple[int, Any] | None = always
+        self.always: tuple[int, Any] | tuple[int, Any, dict[str, str]] | None = always
         self.listed: Mapping[str, Any] | int = listed
         self.seen: Counter[str] = Counter()
         """Attempts by what they ask."""
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(listed, int):
             return self._send(listed, {"error": {"message": "no such route"}})
         model = {"id": self.server.model, "object": "model", **listed}
-        return self._send(200, {"object": "list", "data": [model]})
+        return self._send(200, {"object": "list", "data": listed.get("data", [model])})
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["content-length"]))
@@ -198,6 +198,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "hang":
             time.sleep(self.server.hang)
             self.close_connection = True
+        elif fault == "drip":
+            self._head(200, 10_000, {})
+            for _ in range(100):
+                self.wfile.write(b"\n")
+                time.sleep(self.server.hang / 100)
         elif fault == "half of the JSON":
             text = json.dumps(reply).encode()
             self._head(200, len(text) // 2, {})

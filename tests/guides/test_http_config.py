@@ -9,7 +9,7 @@ from reply_toys import guide_of
 from faulty_server import FaultyServer, serving
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.guides import HTTPGuide, HTTPGuideConfig, LocalGuideConfig
+from rlgf.guides import HTTPGuide, HTTPGuideConfig, LocalGuideConfig, Request
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,12 @@ def test_parameters_come_from_the_recipe(monkeypatch: pytest.MonkeyPatch) -> Non
         ("guide.headers={X-Title: Bearer abc}", r"'guide.headers'.*looks like a secret"),
         ("guide.headers={X Title: abc}", "not a name of a header"),
         ("guide.extra_body={api_key: abc}", r"'guide.extra_body'.*'key_variable'"),
+        ("guide.extra_body={provider: [{api_key: abc}]}", r"must not hold 'api_key'.*'key_variable'"),
+        ("guide.extra_body={provider: {auth: sk-123}}", r"must not hold 'auth'.*'key_variable'"),
+        (
+            "guide.extra_body={continue_final_message: true}",
+            "'extra_body.continue_final_message' belongs to 'continue_message: true'",
+        ),
         ("guide.headers={X-Api-Key: abc}", r"'guide.headers'.*looks like a secret.*\$THE_VARIABLE"),
         (
             "guide.extra_body={temperature: 1}",
@@ -109,6 +115,24 @@ def test_parameters_come_from_the_recipe(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_parameters_that_cannot_work_are_one_sentence(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_config(RECIPE, override)
+
+
+def test_a_message_is_gone_on_with_where_it_has_a_beginning() -> None:
+    body = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 4}
+    with serving(FaultyServer()) as server:
+        writer = guide_of(server, style="chat", continue_message=True, extra_body=body, concurrency=1)
+        writer.write([Request("It was", 4, 0), Request("It was", 4, 0, prompt_length=3)])
+        sent = [{name: one[name] for name in body if name in one} for one in server.bodies]
+    assert sent == [{"top_k": 4}, body]
+
+
+def test_without_a_key_none_is_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_GATEWAY", "secret-3")
+    with serving(FaultyServer()) as server:
+        guide_of(server, headers={"api-key": "$MY_GATEWAY"}).write(requests(1))
+        (sent,) = ({name.lower(): value for name, value in one.items()} for one in server.headers)
+    assert sent["api-key"] == "secret-3"
+    assert "authorization" not in sent
 
 
 def test_a_header_whose_variable_is_not_set_is_one_sentence() -> None:

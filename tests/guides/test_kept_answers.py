@@ -14,6 +14,7 @@ from reply_toys import guide_of
 
 from faulty_server import FaultyServer, serving
 from rlgf.errors import UserError
+from rlgf.guides.answer_cache import GuideCache
 
 
 def test_another_revision_is_asked_anew(tmp_path: Path) -> None:
@@ -66,6 +67,32 @@ def test_a_list_that_is_refused_for_once_changes_no_model(tmp_path: Path, status
             texts.append(completion.text)
         assert sum(server.seen.values()) == 2, "a list that tells nothing is another model's"
     assert texts[0] == texts[1] == texts[3] != texts[2]
+
+
+class Loading(FaultyServer):
+    """Tells what its model is once it has been asked, as llama.cpp does that loads it."""
+
+    def fault(self, asked: str, attempt: int) -> str | None:
+        self.listed = {"meta": {"n_params": 1}}
+        return None
+
+
+def test_answers_of_a_server_that_was_loading_are_found_again(tmp_path: Path) -> None:
+    with serving(Loading(listed={"meta": None})) as server:
+        for _ in range(2):
+            guide_of(server, cache=str(tmp_path)).write(requests(3))
+        assert sum(server.seen.values()) == 3
+
+
+def test_fields_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
+    with serving(FaultyServer()) as server:
+        (first,) = guide_of(server, cache=str(tmp_path)).write(requests(1))
+        cache = GuideCache(str(tmp_path))
+        (key,) = [key for key in cache._store.iterkeys() if key.startswith("answer ")]
+        entry = cache._store[key]
+        cache._store[key] = {**entry, "answer": {**entry["answer"], "mood": "good"}}
+        cache.close()
+        assert guide_of(server, cache=str(tmp_path)).write(requests(1)) == [first]
 
 
 def break_cache(folder: Path, statement: str) -> None:

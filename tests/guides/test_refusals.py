@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from reply_toys import error, guide_of
+from reply_toys import chat, error, guide_of
 
 from faulty_server import FaultyServer, serving
 from rlgf.errors import UserError
@@ -19,3 +21,48 @@ def test_an_empty_prompt_is_sent_and_its_refusal_says_what_to_do() -> None:
         pytest.raises(UserError, match=r"refuses an empty prompt.*'guide.style: chat'"),
     ):
         guide_of(server).write([Request("", 4, 0)])
+
+
+def refused(**settings: Any) -> str:
+    with serving(FaultyServer(**settings)) as server, pytest.raises(UserError) as caught:
+        guide_of(server, style="chat", headers={"X-Gateway-Key": "$KEY"}).write([Request("It was ", 4, 0)])
+    return str(caught.value)
+
+
+def test_a_server_that_has_moved_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "secret-3")
+    with serving(FaultyServer()) as other:
+        said = refused(always=(307, chat("good"), {"location": other.url}))
+        assert f"the server has moved to {other.url}: write that address" in said
+        assert not other.headers
+
+
+def test_what_a_server_says_cannot_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "secret-3")
+    assert refused(always=(400, error("\x1b[2J red"))).isprintable()
+    assert refused(model="\x1b[2J other").isprintable()
+
+
+@pytest.mark.parametrize("spelled", ["a/b+c", r"a\/b+c", r"a\u002fb\u002bc", r"a\\/b+c"])
+def test_a_secret_is_masked_however_it_is_spelled(monkeypatch: pytest.MonkeyPatch, spelled: str) -> None:
+    monkeypatch.setenv("KEY", "a/b+c")
+    assert "bad key ***" in refused(always=(400, error(f"bad key {spelled}")))
+
+
+def test_of_many_models_the_nearest_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "x")
+    many = [{"id": f"vendor/model-{i}"} for i in range(300)] + [{"id": "letters-2"}]
+    said = refused(always=(404, error("no such model")), listed={"data": many})
+    assert "did you mean 'letters-2'" in said
+    assert len(said) < 600
+
+
+def test_a_server_that_does_not_go_on_with_a_message_is_one_sentence() -> None:
+    reply = error("This model does not support assistant message prefill.")
+    with (
+        serving(FaultyServer(always=(400, reply))) as server,
+        pytest.raises(UserError, match=r"does not continue a message.*'guide.continue_message: false'"),
+    ):
+        guide_of(server, style="chat", continue_message=True).write(
+            [Request("It was", 4, 0, prompt_length=3)]
+        )

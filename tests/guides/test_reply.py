@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -135,6 +136,12 @@ FLAGGED = "Your chosen model requires moderation and your input was flagged"
         (403, error(FLAGGED, code=403)),
         (200, error(FLAGGED, code=403)),
         (200, error("Filtered.", code="content_filter")),
+        (400, error("Invalid prompt: it may violate our usage policy.", code="invalid_prompt")),
+        (400, error("Content Exists Risk", code="invalid_request_error")),
+        (200, error("Content Exists Risk", code=400)),
+        (403, {"code": "no permission", "error": "Content violates usage guidelines. SAFETY_CHECK_TYPE_BIO"}),
+        (403, error("Provider returned error", metadata={"reasons": ["flagged"]})),
+        (200, error("Provider returned error", code=403, metadata={"reasons": ["flagged"]})),
     ],
 )
 def test_a_prompt_that_the_server_filters_is_a_refusal(status: int, reply: dict[str, Any]) -> None:
@@ -149,6 +156,10 @@ def test_an_answer_that_ends_at_once_is_an_empty_text(content: Any) -> None:
     completion, writer, asked = asked_once(chat(content))
     assert (completion.text, completion.finished, asked) == ("", True, 1)
     assert writer.usage.empty == 1
+
+
+def test_a_reply_may_begin_with_a_mark_of_its_byte_order() -> None:
+    assert asked_once("\ufeff" + json.dumps(chat("good")))[0].text.strip() == "good"
 
 
 def test_thinking_in_a_completion_is_text_as_any_other() -> None:

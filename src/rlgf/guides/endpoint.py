@@ -8,30 +8,31 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx2
 import openai
 from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception,
     sleep_using_event,
-    stop_after_delay,
-    stop_when_event_set,
     wait_random_exponential,
 )
 
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
-from rlgf.guides.failures import RefusedError, filtered, parsed, passes, reported
+from rlgf.guides.failures import RefusedError, failure_in, filtered, parsed, passes, reported
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.messages import chat_messages, without_echo
-from rlgf.guides.refusals import ASK_ANOTHER, reason, refusal
+from rlgf.guides.refusals import ASK_ANOTHER, reason, refusal, remedy
 from rlgf.guides.reply import Answer, UnusableAnswerError, read_reply, used
 from rlgf.guides.scored_reply import NoScoresError, read_scores
+from rlgf.terminal import printable
 
 _TELLING = ("id", "root", "parent", "owned_by", "created", "revision", "version", "digest", "sha", "meta")
 """What a list of models may say of the model behind a name; its other fields change from day to day."""
@@ -54,6 +55,10 @@ class Endpoint:
         self._why = ""
         self._lock = threading.Lock()
         self._wasted = (0, 0)
+        self._not_before = 0.0
+        """When the server wants to be asked again, by the clock of `time.monotonic`."""
+        self._answered = 0.0
+        """When it last gave an answer, whoever asked."""
         self._client = _client(config)
 
     def ask(self, request: Request) -> Answer:
@@ -67,18 +72,20 @@ class Endpoint:
         """
         retrying = Retrying(
             retry=retry_if_exception(passes),
-            stop=stop_after_delay(self.config.patience) | stop_when_event_set(self._halted),
-            wait=lambda state: min(_wait(state), self._patience_left(state)),
+            stop=lambda state: self._patience_left(state) <= 0,
+            wait=self._wait,
             sleep=sleep_using_event(self._halted),
             reraise=True,
         )
         try:
             for attempt in retrying:
                 with attempt:
+                    self._wait_for_turn(attempt.retry_state)
                     answer = self._attempt(request)
+                    self._answered = time.monotonic()
         except (openai.OpenAIError, UnusableAnswerError, RefusedError, NoScoresError) as error:
             if not self._halted.is_set():
-                self.halt(self._said(error, request))
+                self.halt(printable(self._said(error, request)))
             raise UserError(self._why) from None
         retries = retrying.statistics["attempt_number"] - 1
         text = answer.text if request.scored is not None else without_echo(self.config, request, answer.text)
@@ -98,6 +105,8 @@ class Endpoint:
         models = [one for one in models if isinstance(one, Mapping)] if isinstance(models, list) else []
         # Some servers have one model and take every name for it.
         named = [one for one in models if one.get("id") == self.config.model] or models
+        if any("meta" in one and one["meta"] is None for one in named):
+            return None  # llama.cpp loads the model, and will say more of it
         found = {name: named[0][name] for name in _TELLING if named[0].get(name)} if len(named) == 1 else {}
         if _is_now(found.get("created"), raw.headers.get("date")):
             del found["created"]
@@ -150,11 +159,30 @@ class Endpoint:
             return refusal(self.config, error, request, self._models)
         return (
             f"{where}: no usable answer within {self.config.patience:.0f} s ('guide.patience'); the last attempt ended "
-            f"with: {reason(self.config, error)}. Start the server or mend the address; --resume goes on with a run."
+            f"with: {reason(self.config, error)}. {remedy(error)}."
         )
 
     def _patience_left(self, state: RetryCallState) -> float:
-        return max(self.config.patience - (state.seconds_since_start or 0.0), 0.0)
+        """Seconds; a server that answers others is at work, however long this request has waited."""
+        return self.config.patience - (time.monotonic() - max(state.start_time, self._answered))
+
+    def _wait(self, state: RetryCallState) -> float:
+        """A random time that grows exponentially, or none where the server says for how long no request should come."""
+        asked = _retry_after(state.outcome.exception() if state.outcome is not None else None)
+        with self._lock:
+            until = time.monotonic() + min(asked, self.config.patience)
+            self._not_before = max(self._not_before, until)
+        return 0.0 if asked else min(float(_backoff(state)), max(self._patience_left(state), 0.0))
+
+    def _wait_for_turn(self, state: RetryCallState) -> None:
+        """
+        Raises:
+            UserError: see `require_going`.
+        """
+        while (left := min(self._not_before - time.monotonic(), self._patience_left(state))) > 0:
+            if self._halted.wait(left):
+                break
+        self.require_going()
 
     def _attempt(self, request: Request) -> Answer:
         config = self.config
@@ -166,14 +194,16 @@ class Endpoint:
             raw = self._client.completions.with_raw_response.create(prompt=text, **parameters)
             return self._read(raw.text, lambda body: read_scores(body, request.prefix, scored, end))
         length = math.ceil(request.max_new_tokens * config.token_ratio)
-        parameters = config.parameters(length, request.seed)
+        messages = chat_messages(config, request)
+        begun = [one["role"] for one in messages[-1:]] == ["assistant"]
+        parameters = config.parameters(length, request.seed, continues=begun)
         # The raw text: servers differ in more than the client's types allow.
         try:
             if config.style == "completions":
                 raw = self._client.completions.with_raw_response.create(prompt=request.prefix, **parameters)
             else:
                 raw = self._client.chat.completions.with_raw_response.create(
-                    messages=chat_messages(config, request),  # type: ignore[arg-type]  # plain mappings
+                    messages=messages,  # type: ignore[arg-type]  # plain mappings
                     **parameters,
                 )
             return self._read(raw.text, lambda body: read_reply(body, config.style))
@@ -186,8 +216,8 @@ class Endpoint:
         """The answer in a reply; what is charged for one without is remembered."""
         reply = parsed(text)
         try:
-            if isinstance(reply, Mapping) and reply.get("error"):
-                raise reported(reply["error"])
+            if (failure := failure_in(reply)) is not None:
+                raise reported(failure)
             return read(reply)
         except Exception:
             if isinstance(reply, Mapping):
@@ -225,12 +255,48 @@ def _client(config: HTTPGuideConfig) -> openai.OpenAI:
             default_headers=headers,
             timeout=config.timeout,
             max_retries=0,  # retried here, where an answer without a completion is retried too
+            # Redirects would carry secret headers to another host.
+            http_client=openai.DefaultHttpxClient(
+                follow_redirects=False,
+                event_hooks={
+                    "request": [_without_none],
+                    "response": [partial(_bound, max(config.patience, config.timeout))],
+                },
+            ),
         )
     except Exception as error:  # of many kinds: of the client, of sockets, of certificates
         raise UserError(
             f"'guide.url' {config.url} cannot be asked ({error}): mend the environment variables of proxies "
             "(HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) and of certificates (SSL_CERT_FILE)."
         ) from error
+
+
+def _without_none(request: httpx2.Request) -> None:
+    """Send no key where there is none, which the client does not allow."""
+    if request.headers.get("authorization") == "Bearer none":
+        del request.headers["authorization"]
+
+
+def _bound(seconds: float, response: httpx2.Response) -> None:
+    """Let no server send one answer for longer than that."""
+    assert isinstance(response.stream, httpx2.SyncByteStream)
+    response.stream = _Bounded(response.stream, response.request, time.monotonic() + seconds)
+
+
+@dataclass
+class _Bounded(httpx2.SyncByteStream):
+    stream: httpx2.SyncByteStream
+    request: httpx2.Request
+    until: float
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self.stream:
+            if time.monotonic() > self.until:
+                raise openai.APITimeoutError(request=self.request)
+            yield part
+
+    def close(self) -> None:
+        self.stream.close()
 
 
 def _is_now(created: Any, date: str | None) -> bool:
@@ -251,15 +317,13 @@ def _seconds_of(date: str) -> float | None:
 _backoff = wait_random_exponential(multiplier=0.5, max=20)
 
 
-def _wait(state: RetryCallState) -> float:
-    """As long as the server asks for (`Retry-After`), else a random time that grows exponentially."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(error, openai.APIStatusError):
-        asked = error.response.headers.get("retry-after", "")
-        try:
-            seconds = float(asked)
-        except ValueError:
-            seconds = (_seconds_of(asked) or 0.0) - time.time()
-        if seconds > 0:  # neither in the past nor no number
-            return seconds
-    return float(_backoff(state))
+def _retry_after(error: BaseException | None) -> float:
+    """Seconds after which the server wants to be asked again; 0 where it does not say."""
+    if not isinstance(error, openai.APIStatusError):
+        return 0.0
+    asked = error.response.headers.get("retry-after", "")
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = (_seconds_of(asked) or 0.0) - time.time()
+    return seconds if seconds > 0 else 0.0  # neither in the past nor no number

@@ -13,8 +13,8 @@ import openai
 
 from rlgf.guides.reply import UnusableAnswerError
 
-_TRANSIENT = (408, 409, 425, 429)
-"""Statuses after which every client asks again; those from 500 on are others."""
+_TRANSIENT = (408, 409, 424, 425, 429, 498)
+"""Statuses after which every client asks again; those from 500 on are others, but for 501."""
 _SPENT = re.compile(
     r"insufficient_quota|exceeded your current quota(?!.*(retry in|retryDelay))|billing_(hard_limit|not_active)|"
     r"credit balance|insufficient (funds|credits|balance)",
@@ -24,26 +24,32 @@ _SPENT = re.compile(
 _FILTERED = (
     "content_filter",
     "content_policy_violation",
+    "invalid_prompt",
     "ResponsibleAIPolicyViolation",
     "data_inspection_failed",
 )
 """Codes of a prompt that a server does not answer, whoever asks."""
-_FLAGGED = re.compile(r"^(?!.*\baccount\b).*(flagged|moderation)", re.I | re.S)
-"""What servers say of such a prompt with status 403."""
+_FLAGGED = re.compile(
+    r"^(?!.*\baccount\b).*(flagged|content exists risk|usage (policy|policies|guidelines)|safety_check|content policy)",
+    re.I | re.S,
+)
+"""What servers say of such a prompt with status 400 or 403."""
 
 
 class RefusedError(Exception):
     """An error that a server reports with status 200, and that asking again does not mend."""
 
-    def __init__(self, status: int, said: str, code: str | None = None) -> None:
+    def __init__(self, status: int, said: str, code: str | None = None, body: Any = None) -> None:
         super().__init__(said)
-        self.status_code, self.code = status, code
+        self.status_code, self.code, self.body = status, code, body
 
 
 def passes(error: BaseException) -> bool:
     """Whether a failure may be gone when the same is asked again."""
     if isinstance(error, openai.APIStatusError | RefusedError):
-        return not spent(error) and (error.status_code in _TRANSIENT or error.status_code >= 500)
+        return not spent(error) and (
+            error.status_code in _TRANSIENT or (error.status_code >= 500 and error.status_code != 501)
+        )
     if isinstance(error, openai.APIConnectionError):  # time-outs too
         return unreachable(error) is None
     return isinstance(error, UnusableAnswerError)
@@ -66,10 +72,10 @@ def words(error: BaseException) -> str:
 
 def filtered(error: openai.APIStatusError | RefusedError) -> bool:
     """Whether a filter refused the prompt, so that others may be answered."""
-    if error.status_code == 403:
-        page = isinstance(error, openai.APIStatusError) and is_page(error.response.text)
-        return not page and bool(_FLAGGED.search(words(error)))
-    return error.status_code == 400 and error.code in _FILTERED
+    if error.status_code not in (400, 403):
+        return False
+    page = isinstance(error, openai.APIStatusError) and is_page(error.response.text)
+    return error.code in _FILTERED or (not page and bool(_FLAGGED.search(f"{words(error)} {error.body}")))
 
 
 def unreachable(error: BaseException) -> str | None:
@@ -103,7 +109,7 @@ def parsed(text: str) -> Any:
         RefusedError: something else than JSON.
     """
     try:
-        return json.loads(text)
+        return json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         if is_page(text):
             raise RefusedError(
@@ -122,6 +128,16 @@ def is_page(text: str) -> bool:
     return bool(re.match(r"\s*<(!doctype|html|head|body|\?xml)", text, re.I))
 
 
+def failure_in(reply: Any) -> Any:
+    """What a reply with status 200 holds in place of an answer; None where it holds none."""
+    if not isinstance(reply, Mapping):
+        return None
+    choices = reply.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
+        return reply.get("error") or choices[0].get("error") or None
+    return reply.get("error") or reply.get("detail") or (reply if reply.get("message") else None)
+
+
 def reported(error: Any) -> Exception:
     """An error that came with status 200, as the status in it would have been."""
     said = str(error.get("message", error)) if isinstance(error, Mapping) else str(error)
@@ -129,6 +145,6 @@ def reported(error: Any) -> Exception:
     status = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()) else 0
     if code in _FILTERED:
         return RefusedError(400, said, code)
-    if 400 <= status < 500 or _SPENT.search(f"{said} {code}"):
-        return RefusedError(status or 402, said)
+    if 400 <= status < 500 or status == 501 or _SPENT.search(f"{said} {code}"):
+        return RefusedError(status or 402, said, body=error)
     return UnusableAnswerError(f"an error: {said}")

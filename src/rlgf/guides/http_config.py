@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -25,7 +26,18 @@ _SECRET = re.compile(r"authorization|cookie|secret|password|token|key$", flags=r
 _SECRET_FIELD = re.compile(r"authorization|secret|password|api_?key|access_?token", flags=re.IGNORECASE)
 """And such fields of a request, some of which are about tokens of a text."""
 _SECRET_VALUE = re.compile(r"(bearer|basic) |sk-", flags=re.IGNORECASE)
+_CONTINUES = frozenset({"continue_final_message", "add_generation_prompt"})
+"""What tells vLLM to go on with the last message, which must then be the assistant's."""
 _VARIABLE = re.compile(r"\$(\w+)")
+
+
+def _secret_fields(body: Any) -> Iterator[str]:
+    """The names of fields that hold secrets, however deep they stand."""
+    for name, value in body.items() if isinstance(body, Mapping) else enumerate(body):
+        if _SECRET_FIELD.search(str(name)) or (isinstance(value, str) and _SECRET_VALUE.match(value)):
+            yield str(name)
+        elif isinstance(value, Mapping | list):
+            yield from _secret_fields(value)
 
 
 class Prices(Strict):
@@ -94,9 +106,9 @@ class HTTPGuideConfig(GuideSettings):
     concurrency: Annotated[int, FREE] = Field(default=8, ge=1)
     """Requests under way at a time."""
     timeout: Annotated[float, FREE] = Field(default=60.0, gt=0)
-    """Seconds without a byte after which an attempt is given up; one that goes on sending may take longer."""
+    """Seconds without a byte after which an attempt is given up; one that goes on sending, after `patience`."""
     patience: Annotated[float, FREE] = Field(default=300.0, gt=0)
-    """Seconds that one request is tried again before the run stops with a checkpoint."""
+    """Seconds that a request is tried again, and nobody is answered, before the run stops with a checkpoint."""
     prices: Annotated[Prices, FREE] = Prices()
     budget: Annotated[BudgetConfig, FREE] = BudgetConfig()
     cache: Annotated[str | None, FREE] = DEFAULT_CACHE
@@ -137,7 +149,7 @@ class HTTPGuideConfig(GuideSettings):
         taken |= dict.fromkeys(("max_tokens", "max_completion_tokens"), "guide.length_parameter")
         for name in body.keys() & taken.keys():
             raise ValueError(f"it must not hold '{name}', which comes from {taken[name]}")
-        for name in filter(_SECRET_FIELD.search, body):
+        for name in _secret_fields(body):
             raise ValueError(
                 f"it must not hold '{name}': a key belongs in the environment variable that 'key_variable' names"
             )
@@ -160,6 +172,8 @@ class HTTPGuideConfig(GuideSettings):
             raise ValueError("'template' needs a place for the text: write {text} in it")
         if self.budget.cost is not None and not (self.prices.prompt or self.prices.completion):
             raise ValueError("'budget.cost' needs 'prices', in units of currency for a million tokens")
+        for name in _CONTINUES & self.extra_body.keys() if not self.continue_message else ():
+            raise ValueError(f"'extra_body.{name}' belongs to 'continue_message: true'")
         for name in ("continue_message", "system"):
             if getattr(self, name) and self.style == "completions":
                 raise ValueError(f"'{name}' belongs to 'style: chat'")
@@ -194,12 +208,14 @@ class HTTPGuideConfig(GuideSettings):
         }
         return {name: value for name, value in identity(self).items() if name not in unread}
 
-    def parameters(self, length: int, seed: int) -> dict[str, Any]:
+    def parameters(self, length: int, seed: int, *, continues: bool = True) -> dict[str, Any]:
         """What a request says besides its text.
 
         Args:
             length: the answer's limit, in tokens of the guide.
+            continues: whether the answer has a beginning.
         """
+        body = {name: value for name, value in self.extra_body.items() if continues or name not in _CONTINUES}
         found: dict[str, Any] = {"model": self.model, self.length_parameter: length}
         found |= {
             name: value
@@ -210,7 +226,7 @@ class HTTPGuideConfig(GuideSettings):
             found["seed"] = seed % 2**31
         if self.stop:
             found["stop"] = list(self.stop)
-        return found | ({"extra_body": self.extra_body} if self.extra_body else {})
+        return found | ({"extra_body": body} if body else {})
 
     def scoring_parameters(self) -> dict[str, Any]:
         """What a request says that asks how probable its text is: the text comes back with log-probabilities.

@@ -42,7 +42,8 @@ class KeptAnswers:
         found = self._cache.get(self._identity(), request) if self._cache is not None else None
         if found is None:
             return None
-        return Answer(**{**found, "pieces": tuple(Piece(*piece) for piece in found.get("pieces", ()))})
+        known = {name: value for name, value in found.items() if name in Answer.__dataclass_fields__}
+        return Answer(**{**known, "pieces": tuple(Piece(*piece) for piece in found.get("pieces", ()))})
 
     def put(self, request: Request, answer: Answer) -> None:
         """Keep what the server has just answered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping
 
@@ -30,6 +31,8 @@ _TOO_LONG = re.compile(r"too (large|long|big|many)|at most|at least|minimum|maxi
 """What servers say of a number of tokens that they could not give, whatever the parameter's name."""
 _CONTEXT = re.compile(r"context|too long|too many tokens", re.I)
 """And what they say of a text that is too long for their model."""
+_CONTINUES = re.compile(r"prefill|assistant|continue|last message|last role|prefix", re.I)
+"""And of a beginning of their answer, which they do not take."""
 
 ASK_ANOTHER = "name a server that scores prompts, such as vLLM's, or set 'guide.model'"
 """For a server that does not say how probable a text is."""
@@ -58,8 +61,11 @@ def refusal(
     if status == 403:
         return f"{where}: the server refuses this key or this model ({said})."
     if spent(error):
-        return f"{where}: the account's quota is spent ({said}): pay for more, then --resume."
-    if status == 404:
+        return f"{where}: the account's quota is spent ({said}): pay for more."
+    if 300 <= status < 400 and isinstance(error, openai.APIStatusError):
+        place = _masked(config, error.response.headers.get("location", ""))
+        return f"{where}: the server has moved to {place or 'an address that it does not say'}: write that address."
+    if status == 404 or (status == 501 and request.scored is None):
         return f"{where} has no {config.style} for the model '{config.model}' ({said}): {_mend_model(config, models())}"
     refused = _refused(config, error)
     if refused:
@@ -73,6 +79,10 @@ def refusal(
             f"{where}: the server refuses an empty prompt ({said}): give the task's prompts some text, or set "
             "'guide.style: chat'."
         )
+    if config.continue_message and request.written and status in (400, 422) and _CONTINUES.search(said):
+        return (
+            f"{where}: the server does not continue a message ({said}): set 'guide.continue_message: false'."
+        )
     hint = ", 'guide.extra_body'" if config.extra_body else ""
     return f"{where}: the server refuses the request ({said}); see 'guide.model'{hint} and the rollout's lengths."
 
@@ -80,6 +90,8 @@ def refusal(
 def _mend_model(config: HTTPGuideConfig, names: list[str] | None) -> str:
     if names is None:
         return "check that the address ends in the API's version, such as /v1, or set 'guide.style'."
+    if len(names) > 10:
+        names = difflib.get_close_matches(config.model, names, n=10) or sorted(names)[:10]
     return f"set 'guide.model' or 'guide.style'. {nearest(config.model, names)}"
 
 
@@ -98,6 +110,15 @@ def _refused(config: HTTPGuideConfig, error: Exception) -> list[str]:
     return sorted(found, key=lambda name: name != named)
 
 
+def remedy(error: Exception) -> str:
+    """What may help where a server has failed for too long."""
+    if isinstance(error, openai.APITimeoutError):
+        return "Raise 'guide.timeout', lower 'guide.concurrency' or mend the address"
+    if getattr(error, "status_code", 0) == 429:
+        return "Lower 'guide.concurrency' or raise 'guide.patience'"
+    return "Start the server or mend the address"
+
+
 def reason(config: HTTPGuideConfig, error: Exception) -> str:
     """The reason in one line, without secrets, which some servers repeat."""
     cause = causes(error)[-1] if isinstance(error, openai.APIConnectionError) else None
@@ -106,6 +127,12 @@ def reason(config: HTTPGuideConfig, error: Exception) -> str:
     if isinstance(error, openai.APIStatusError) and is_page(error.response.text):
         text = f"status {error.status_code} with a web page, as a proxy sends it"
     said = " ".join(f"{text} {f'({cause})' if cause else ''}".split())
+    return _masked(config, said)[:300].rstrip(".")
+
+
+def _masked(config: HTTPGuideConfig, said: str) -> str:
+    """The same without secrets, also as JSON may spell them."""
     for secret in config.secrets:
-        said = said.replace(secret, "***")
-    return said[:300].rstrip(".")
+        spelled = "".join(rf"(?:\\*{re.escape(sign)}|\\+u{ord(sign):04x})" for sign in secret)
+        said = re.sub(spelled, "***", said, flags=re.I)
+    return said

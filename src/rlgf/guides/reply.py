@@ -103,9 +103,8 @@ def first_choice(reply: Any) -> Mapping[str, Any]:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         raise UnusableAnswerError("a reply without choices")
     choice = choices[0]
-    failure = choice.get("error") or choice.get("finish_reason")
-    if choice.get("error") or str(failure).lower() in _BROKEN:
-        raise UnusableAnswerError(f"a text that the server gave up on ({failure})")
+    if str(reason := choice.get("finish_reason")).lower() in _BROKEN:
+        raise UnusableAnswerError(f"a text that the server gave up on ({reason})")
     return choice
 
 

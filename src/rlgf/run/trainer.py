@@ -136,7 +136,7 @@ class Trainer(Steps):
             UserError: the folder holds another run, a checkpoint cannot be read or written, a guide gave out, or
                 memory did; or another process failed, see `FailedElsewhereError` and `LostProcessError`.
             KeyboardInterrupt: after Ctrl-C, once the update under way is finished and saved.
-            SystemExit: after SIGTERM or SIGHUP, likewise.
+            SystemExit: after SIGTERM or SIGHUP, likewise, but for an update that still needs a remote guide.
             Exception: whatever a reward, a metric or a guide of your own raises. Whatever ends the run, the
                 last finished update is saved first, and a note on the exception says so.
         """

@@ -132,3 +132,11 @@ def test_the_log_tells_of_hints() -> None:
             },
         ).step()
     )
+
+
+def test_an_update_without_a_token_of_the_policy_has_no_entropy(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, algorithm={"base": "seq-kd"})
+    experience = trainer.assess(trainer.collect())
+    assert experience.scored.rewards is not None
+    assert not experience.rollout.written_by(Author.POLICY).any()
+    assert "entropy" not in describe(experience, trainer.row())

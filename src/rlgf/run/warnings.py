@@ -85,7 +85,7 @@ def kl_growing(history: History) -> str | None:
 
 def entropy_collapsed(history: History) -> str | None:
     """The entropy is a small part of what it was at first."""
-    entropy = history.series("entropy")
+    entropy = history.series("entropy", history.row)
     if len(entropy) <= _SHORT or entropy[0] <= 0 or entropy[-1] > 0.1 * entropy[0]:
         return None
     return (

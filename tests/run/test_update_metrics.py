@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,8 +136,12 @@ def test_the_log_tells_of_hints() -> None:
 
 
 def test_an_update_without_a_token_of_the_policy_has_no_entropy(tmp_path: Path) -> None:
-    trainer = toy_trainer(tmp_path, algorithm={"base": "seq-kd"})
+    trainer = toy_trainer(tmp_path, algorithm="ppo++", seed=3)
     experience = trainer.assess(trainer.collect())
-    assert experience.scored.rewards is not None
-    assert not experience.rollout.written_by(Author.POLICY).any()
-    assert "entropy" not in describe(experience, trainer.row())
+    assert describe(experience, trainer.row())["entropy"] > 0
+    rollout = experience.rollout
+    by_others = replace(
+        rollout, author=rollout.author.masked_fill(rollout.author == Author.POLICY, Author.GUIDE)
+    )
+    silent = replace(experience, scored=replace(experience.scored, rollout=by_others))
+    assert "entropy" not in describe(silent, trainer.row())

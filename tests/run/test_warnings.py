@@ -126,7 +126,9 @@ def test_a_policy_that_never_had_entropy_has_lost_none() -> None:
 
 
 def test_the_entropy_of_one_row_is_not_held_against_that_of_another() -> None:
-    rows = [{"update": n, "algorithm": "a" if n < 9 else "b", "entropy": 3.0 if n < 9 else 0.2} for n in range(30)]
+    rows = [
+        {"update": n, "algorithm": "a" if n < 9 else "b", "entropy": 3.0 if n < 9 else 0.2} for n in range(30)
+    ]
     assert [found.name for found in Watch().look(rows)] == []
 
 

@@ -46,7 +46,7 @@ class Trainer(Steps):
 
     def __init__(
         self,
-        config: Config | Source | Sequence[Source],
+        config: Config | Source | Sequence[Source] | None = None,
         parts: Parts | None = None,
         display: Display | None = None,
         *,
@@ -99,6 +99,10 @@ class Trainer(Steps):
             UserError: something that the configuration names cannot be had or does not fit.
         """
         refuse_others(others)
+        if config is None:
+            raise TypeError(
+                "Trainer needs a 'config': a recipe, or a mapping such as {'policy': {'model': 'gpt2'}}."
+            )
         told = listeners(callbacks, trackers)
         given = gathered(
             policy=policy,

@@ -99,8 +99,9 @@ def groups_alike(history: History) -> str | None:
     alike = history.series("groups_alike")[-_SHORT:]
     if len(alike) < _SHORT or min(alike) < 0.9:
         return None
+    share = "all groups" if min(alike) == 1 else f"at least {min(alike):.0%} of the groups"
     return (
-        f"In at least {min(alike):.0%} of the groups of the last {_SHORT} updates all members earned the same, which "
+        f"In {share} of the last {_SHORT} updates all members earned the same, which "
         "teaches nothing: take prompts that are neither too easy nor too hard, larger groups, or help where a group fails."
     )
 

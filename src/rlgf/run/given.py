@@ -276,12 +276,17 @@ def _objects(name: str, given: Any, kind: type, called: str) -> list[Any]:
     return list(given)
 
 
-def configured(config: Config | Source | Sequence[Source], given: Given, peft_config: Any = None) -> Config:
+def configured(
+    config: Config | Source | Sequence[Source] | None, given: Given, peft_config: Any = None
+) -> Config:
     """The configuration of a run, whose sections may be missing where an object is given.
 
     Raises:
         UserError: see `load_config` and `adapter_settings`; or both the configuration and a scheduler change the rates.
+        TypeError: there is no configuration.
     """
+    if config is None:
+        raise TypeError("Trainer needs a 'config': a recipe, or a mapping such as {'algorithm': 'grpo'}.")
     over: dict[str, Any] = {}
     if given.policy is not None:  # a model that the recipe names is then not the run's
         over |= {"model": None, "scratch": None}

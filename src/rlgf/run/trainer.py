@@ -99,10 +99,6 @@ class Trainer(Steps):
             UserError: something that the configuration names cannot be had or does not fit.
         """
         refuse_others(others)
-        if config is None:
-            raise TypeError(
-                "Trainer needs a 'config': a recipe, or a mapping such as {'policy': {'model': 'gpt2'}}."
-            )
         told = listeners(callbacks, trackers)
         given = gathered(
             policy=policy,

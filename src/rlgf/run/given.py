@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,27 +97,6 @@ def gathered(
         )
     model, one = _language_model(policy, tokenizer), _one_reward(reward)
     return Given(task, model, guide, one, environment, optimizer, scheduler)
-
-
-_OF_TRL = {
-    "model": "policy",
-    "args": "config",
-    "train_dataset": "train",
-    "eval_dataset": "validation",
-    "reward_funcs": "reward",
-    "processing_class": "tokenizer",
-    "optimizers": "optimizer' and 'scheduler",
-}
-
-
-def refuse_others(names: Iterable[str]) -> None:
-    """
-    Raises:
-        TypeError: there is an argument that a trainer does not have.
-    """
-    for name in names:
-        here = f": what TRL calls so is '{_OF_TRL[name]}' here" if name in _OF_TRL else ""
-        raise TypeError(f"Trainer has no argument '{name}'{here}.")
 
 
 def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel | None:

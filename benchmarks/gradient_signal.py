@@ -24,8 +24,9 @@ from rlgf.run.trainer import Trainer
 
 def gradient(trainer: Trainer, update: int) -> tuple[Tensor, float]:
     """The policy's gradient over the episodes of an update, flat, and their mean reward."""
-    trainer.progress.update = update  # it also numbers the noise
     row = trainer.row()
+    trainer.progress.update = update  # it numbers the noise
+    trainer.progress.samples = update * trainer.config.rollout.prompts(row)
     experience = trainer.assess(trainer.collect(trainer.batch(), row), row)
     trainer.parts.updater.backward(experience, row)
     parameters = trainer.parts.policy.trained

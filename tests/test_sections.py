@@ -9,6 +9,7 @@ import pytest
 from refused_recipes import BASE
 from rlgf.algorithms import Algorithm
 from rlgf.config import Config, load_config
+from rlgf.errors import UserError
 from rlgf.schedules import Schedule, constant
 from rlgf.sections import Sections
 
@@ -60,3 +61,10 @@ def test_a_policy_has_one_source_and_is_quantized_under_an_adapter(
 def test_what_becomes_part_of_a_path_can_be_one(field: dict[str, str], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Sections(**field)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "/mine", "a/../../b"])
+def test_a_name_is_a_folder_below_runs(name: str) -> None:
+    with pytest.raises(UserError, match=r"'name'.*becomes a folder below runs/"):
+        load_config(BASE, {"name": name})
+    assert load_config(BASE, {"name": "a/b"}).folder == Path("runs/a/b")

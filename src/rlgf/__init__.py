@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture
+    from rlgf.algorithms import ALGORITHMS, Algorithm, Estimates, Estimator, Mixture, Pairs, Signals
     from rlgf.config import Config, load_config
     from rlgf.environments import Environment
     from rlgf.errors import UserError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _HOMES = {
-    "rlgf.algorithms": ("ALGORITHMS", "Algorithm", "Mixture"),
+    "rlgf.algorithms": ("ALGORITHMS", "Algorithm", "Estimates", "Estimator", "Mixture", "Pairs", "Signals"),
     "rlgf.config": ("Config", "load_config"),
     "rlgf.environments": ("Environment",),
     "rlgf.errors": ("UserError",),
@@ -44,15 +44,19 @@ __all__ = [
     "Completion",
     "Config",
     "Environment",
+    "Estimates",
+    "Estimator",
     "Experience",
     "Guide",
     "Message",
     "Mixture",
+    "Pairs",
     "Parts",
     "Request",
     "Reward",
     "Rollout",
     "Sample",
+    "Signals",
     "Task",
     "Trainer",
     "UserError",

@@ -1,9 +1,9 @@
-"""Keys of a recipe by other names: those that they had in earlier versions, and those that TRL has for them."""
+"""Keys of a recipe, and arguments, by other names: those of earlier versions, and those that TRL has for them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 _MOVED: Mapping[str, Mapping[str, str]] = {
     "training": {"gamma": "algorithm.gamma", "kl": "algorithm.kl"},
@@ -67,6 +67,16 @@ _TRL: Mapping[str, str] = {
     "output_dir": "output",
 }
 """Keys by the names that TRL has for them (docs/from-trl.md)."""
+_ARGUMENTS: Mapping[str, str] = {
+    "model": "policy",
+    "args": "config",
+    "train_dataset": "train",
+    "eval_dataset": "validation",
+    "reward_funcs": "reward",
+    "processing_class": "tokenizer",
+    "optimizers": "optimizer' and 'scheduler",
+}
+"""What a trainer's arguments are called in TRL and here."""
 
 
 def moved_key(path: Sequence[str]) -> str | None:
@@ -80,3 +90,13 @@ def key_for_trls(name: str, sections: Container[str]) -> str | None:
     """The key that does what TRL has under a name, if it is in one of some sections."""
     ours = _TRL.get(name)
     return ours if ours is not None and re.split("[.:]", ours)[0] in sections else None
+
+
+def refuse_others(names: Iterable[str]) -> None:
+    """
+    Raises:
+        TypeError: there is an argument that a trainer does not have.
+    """
+    for name in names:
+        here = f": what TRL calls so is '{_ARGUMENTS[name]}' here" if name in _ARGUMENTS else ""
+        raise TypeError(f"Trainer has no argument '{name}'{here}.")

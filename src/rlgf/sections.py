@@ -85,10 +85,18 @@ def _file_name(name: str) -> str:
     return name
 
 
+def _run_name(name: str) -> str:
+    if not name or name.startswith("/") or {".", ".."} & set(name.split("/")):
+        raise ValueError(
+            "it becomes a folder below runs/, such as 'mine'; set 'output' for a place of your own"
+        )
+    return _file_name(name)
+
+
 class Sections(Strict):
     """Everything that defines a run; whether it fits together is asked in `rlgf.checks`."""
 
-    name: Annotated[str, AfterValidator(_file_name), FREE] = "run"
+    name: Annotated[str, AfterValidator(_run_name), FREE] = "run"
     seed: int = 0
     output: Annotated[Path | None, AfterValidator(_written_out), FREE] = None
     """Default: runs/<name>."""

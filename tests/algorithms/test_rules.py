@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,3 +192,18 @@ def test_a_rollin_loss_that_cannot_work_is_refused(changes: dict[str, Any], mess
 def test_a_rollin_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         algorithm_from(changes)
+
+
+def test_terms_of_a_list_may_be_names_alone() -> None:
+    told = algorithm_from({"base": "grpo", "terms": ["clipped_surrogate", {"loss": "kl", "weight": 0.1}]})
+    assert isinstance(told, Algorithm)
+    assert {name: term.loss for name, term in told.terms.items()} == {
+        "clipped_surrogate": "clipped_surrogate",
+        "kl": "kl",
+    }
+
+
+def test_a_function_in_an_estimators_place_is_told_how_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("def centred(signals):\n    return None\n")
+    with pytest.raises(ValueError, match=r"write NAME = Estimator\(function\) in its file and name that"):
+        algorithm_from({"base": "grpo", "advantage": f"{tmp_path}/own.py:centred"})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 
 from rlgf.compare.comparison import Comparison
 from rlgf.compare.curves import draw_curves, save_curves
@@ -57,3 +59,19 @@ def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     curves = dict.fromkeys(("a $\\nonsense$ name", "\x1b[31mred\u202e"), CURVES["ppo"])
     save_curves(tmp_path / "one.png", "a $\\title$\x07", curves, {"guide $\\x$\x00": 0.5})
     assert (tmp_path / "one.png").exists()
+
+
+def test_a_mean_ends_where_its_runs_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: the shorter of two runs has (5, 0.2) halfway, and both end at (15, 0.45) in the mean."""
+    drawn: list[tuple[list[float], list[float]]] = []
+    plot = Axes.plot
+
+    def noted(self: Axes, x: Any, y: Any, **keywords: Any) -> Any:
+        drawn.append((list(x), list(y)))
+        return plot(self, x, y, **keywords)
+
+    monkeypatch.setattr(Axes, "plot", noted)
+    save_curves(tmp_path / "one.png", "title", CURVES, {})
+    ((tokens, rewards),) = drawn
+    assert tokens == pytest.approx([0, 8.5, 15])
+    assert rewards == pytest.approx([0.15, 0.35, 0.45])

@@ -109,3 +109,56 @@ def test_an_algorithm_without_a_reward_stands_beside_others(comparison: Comparis
     assert paid["reward at equal KL"] == 0.5
     assert unpaid["reached level"] == "0 of 1"
     assert "reward at equal KL" not in unpaid
+
+
+def test_the_reward_at_equal_kl_is_that_of_the_last_visit(comparison: Comparison) -> None:
+    """By hand: the median of the last KLs 0.4, 0.2 and 0.3 is 0.3; the highest reward within it would be 0.8."""
+    comparison = comparison.model_copy(update={"metrics": ("reward", "judge"), "seeds": 3})
+    frontier = [(0.0, 0.2), (0.1, 0.8), (0.4, 0.2)]
+    runs = {
+        ("plain", "ppo", 0): judged(frontier, reward=0.2, judge=0.6),
+        ("plain", "ppo", 1): judged([(0.5, 0.9), (0.2, 0.5)], reward=0.5, judge=0.6),
+        ("plain", "ppo++", 0): judged([(0.9, 0.1), (0.3, 0.6)], reward=0.6, judge=0.6),
+    }
+    write_tables(comparison, runs, {"plain": {}})
+    ppo, guided = json.loads((comparison.results / "toy.json").read_text())
+    assert ppo["reward at equal KL"] == pytest.approx((0.4 + 0.5) / 2)
+    assert guided["reward at equal KL"] == pytest.approx(0.6)
+
+
+def test_a_run_that_was_never_near_has_no_reward_at_equal_kl(comparison: Comparison) -> None:
+    comparison = comparison.model_copy(update={"metrics": ("reward", "judge")})
+    runs = {
+        ("plain", "ppo", 0): judged([(0.0, 0.2), (0.1, 0.8)], reward=0.8, judge=0.6),
+        ("plain", "ppo", 1): judged([(0.0, 0.2), (0.1, 0.8)], reward=0.8, judge=0.6),
+        ("plain", "ppo++", 0): judged([(0.9, 0.1), (1.0, 0.6)], reward=0.6, judge=0.6),
+    }
+    page, *_ = write_tables(comparison, runs, {"plain": {}})
+    line = next(line for line in page.read_text().splitlines() if line.startswith("| ppo++"))
+    assert line.split("|")[7].strip() == "-"
+
+
+def test_rewards_of_another_kind_are_not_compared(comparison: Comparison) -> None:
+    """A row that is paid by another reward has its own numbers and no difference, level or equal KL."""
+    other = (*comparison.algorithms["ppo++"], "reward=toys:turns_of_a")
+    algorithms = {**comparison.algorithms, "ppo++": other}
+    comparison = comparison.model_copy(
+        update={"metrics": ("reward", "judge", "kl"), "algorithms": algorithms}
+    )
+    runs = {
+        ("plain", "ppo", 0): judged([(0.0, 0.2), (0.1, 0.5)], reward=0.5, judge=0.6, kl=0.1),
+        ("plain", "ppo++", 0): judged([(0.0, -9.0), (4.0, 30.0)], reward=30.0, judge=0.9, kl=4.0),
+    }
+    write_tables(comparison, runs, {"plain": {}})
+    paid, otherwise = json.loads((comparison.results / "toy.json").read_text())
+    assert paid["equal KL"] == pytest.approx(0.1)
+    assert otherwise["reward"] == 30
+    assert otherwise["judge minus ppo"] == pytest.approx(0.3)
+    for name in ("reward minus ppo", "reward at equal KL", "tokens to level", "reached level"):
+        assert name not in otherwise
+
+
+def test_nothing_is_less_than_nothing(comparison: Comparison) -> None:
+    runs = {("plain", "ppo", 0): finished(-0.0001, [(0.0, 0.1), (50.0, 0.4)])}
+    page, *_ = write_tables(comparison, runs, {"plain": {}})
+    assert "| ppo | 1 | 0.000 |" in page.read_text()

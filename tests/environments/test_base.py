@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,11 @@ def test_ones_own_comes_from_a_file(tmp_path: Path) -> None:
         build_environment(f"{tmp_path}/mine.py:Told", {})
     with pytest.raises(UserError, match="is a function, so it takes no options"):
         build_environment(f"{tmp_path}/mine.py:plain", {"word": "hm"})
+
+
+def test_an_answer_may_be_waited_for() -> None:
+    async def slow(turns: list[str]) -> str:
+        await asyncio.sleep(0)
+        return turns[-1]
+
+    assert reply_to(slow, SAMPLE, DIALOGUE) == "three"

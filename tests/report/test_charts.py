@@ -71,3 +71,15 @@ def test_names_in_charts_steer_nothing(tmp_path: Path) -> None:
     labels += [path["label"] for drawn in frontiers(groups) for path in drawn["paths"]]
     assert r"r\u202eun1" in labels
     assert not any("\u202e" in label for label in labels)
+
+
+def test_a_thinned_mean_is_over_the_same_seeds_at_each_update(tmp_path: Path) -> None:
+    """Of two runs of which one was first logged later, every second point is of other updates."""
+    for seed, first in ((0, 1), (1, 2)):
+        rows = [{"update": n, "algorithm": "ppo", "reward": seed + 0.1 * n} for n in range(first, 8)]
+        write_lines(run_folder(tmp_path / f"seed-{seed}", seed=seed) / "metrics.jsonl", rows)
+    (group,) = grouped([read_run(folder) for folder in find_runs([tmp_path])])
+    found = curve(group, "reward", step=2)
+    assert found is not None
+    assert found["x"] == [1, 3, 5, 7]
+    assert found["mean"] == pytest.approx([0.1, 0.8, 1.0, 1.2])

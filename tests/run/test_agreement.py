@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,22 +76,44 @@ def test_a_run_cannot_have_fewer_updates_than_are_finished(tmp_path: Path) -> No
 def test_a_run_is_not_gone_on_with_on_other_data(run: Path) -> None:
     resumed = toy_trainer(run)
     other = [*resumed.parts.train]
-    other[5] = Sample("other")
-    resumed.parts.train = Prompted(other, lambda: pytest.fail("no chats"), "train")
-    with pytest.raises(
-        UserError, match=r"another 'training data': it was '64 samples \(.*\)' and now is '64 sam"
+    one = other[5]
+    for changed in (
+        Sample("other"),
+        replace(one, rejected="worse"),
+        replace(one, columns={**one.columns, "answer": {"is": 7.0}}),
     ):
-        resumed.train(resume=True)
-    # Checkpoints of before do not say what they learned from.
+        other[5] = changed
+        resumed.parts = replace(
+            resumed.parts, train=Prompted(other, lambda: pytest.fail("no chats"), "train")
+        )
+        with pytest.raises(
+            UserError, match=r"another 'training data': it was '64 samples .* \(.*\)' and now is '64 sam"
+        ):
+            resumed.train(resume=True)
+
+
+@pytest.mark.parametrize("said", [None, "64 samples (0123456789abcdef)"])
+def test_earlier_checkpoints_do_not_say_all_that_they_learned_from(run: Path, said: str | None) -> None:
     config = run / "checkpoints" / "000004" / "config.json"
     settings = json.loads(config.read_text())
     del settings["training data"]
-    config.write_text(json.dumps(settings))
+    config.write_text(json.dumps(settings | ({} if said is None else {"training data": said})))
     manifest = config.with_name("manifest.json")
     told = json.loads(manifest.read_text())
     told["files"]["config.json"] = digests(config.parent)["config.json"]
     manifest.write_text(json.dumps(told))
-    resumed.train(resume=True)
+    toy_trainer(run).train(resume=True)
+
+
+def test_objects_in_columns_are_known_by_their_kind(run: Path) -> None:
+    """Their addresses differ in every process."""
+    parts = toy_trainer(run).parts
+
+    def marked(value: object) -> str:
+        rows = [replace(one, columns={"it": value}) for one in parts.train]
+        return replace(parts, train=Prompted(rows, lambda: pytest.fail("no chats"), "train")).data
+
+    assert marked(object()) == marked(object()) != marked({"a": float("nan")})
 
 
 def test_a_folder_that_cannot_be_the_runs_is_refused_before_models_load(run: Path, tmp_path: Path) -> None:

@@ -153,3 +153,11 @@ def test_the_three_steps_of_an_update_are_the_whole_of_it() -> None:
     weights = [one.parts.policy.model.state_dict() for one in trainers]
     assert same(*weights)
     assert not same(weights[0], before)
+
+
+def test_names_of_trl_are_told_where_nothing_else_is_given() -> None:
+    rows = [{"prompt": "a"}]
+    with pytest.raises(TypeError, match=r"what TRL calls so is 'policy' here"):
+        Trainer(model="gpt2", reward_funcs=len, train_dataset=rows)
+    with pytest.raises(TypeError, match="Trainer needs a 'config'"):
+        Trainer(train=rows)

@@ -16,7 +16,7 @@ from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.guides import LocalGuideConfig
 from rlgf.run.build import build_parts
-from rlgf.run.trials import asked_guide, check_chats, policy_template, scorers
+from rlgf.run.trials import asked_guide, check_chats, check_dialogues, policy_template, scorers
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.types import Message, Sample
 from toys import FavouringGuide, letter_gpt
@@ -32,6 +32,10 @@ def config(**reward: object) -> Config:
 def guided(guide: dict[str, object]) -> Config:
     sections = {"task": "toys:LetterTask", "policy": {"scratch": {}}, "reward": "length", "guide": guide}
     return load_config(sections, "algorithm=ppo++")
+
+
+def prompted(samples: list[Sample]) -> Prompted:
+    return Prompted(samples, lambda: pytest.fail("no chats"), "train")
 
 
 def short(completions: list[str]) -> list[float]:
@@ -115,3 +119,19 @@ def test_a_guides_template_that_refuses_the_messages_is_found_with_the_line(tmp_
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     with pytest.raises(UserError, match="no user"):
         check_chats([LocalGuideConfig(model=str(tmp_path))], chats())
+
+
+def test_an_environment_is_tried_on_a_turn() -> None:
+    template = policy_template(config(), None)
+    heard = []
+
+    async def polite(turns: list[str]) -> str:
+        heard.extend(turns)
+        return "go on"
+
+    check_dialogues(polite, template, prompted(SAMPLES))
+    assert heard == ["cd"]
+    with pytest.raises(UserError, match="must answer a turn with a text, or with None"):
+        check_dialogues(lambda turns: 3, template, prompted(SAMPLES))
+    with pytest.raises(UserError, match="the environment takes 'colour', which is not given"):
+        check_dialogues(lambda turns, colour: None, template, prompted(SAMPLES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,15 @@ def test_the_log_tells_of_hints() -> None:
             },
         ).step()
     )
+
+
+def test_an_update_without_a_token_of_the_policy_has_no_entropy(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, algorithm="ppo++", seed=3)
+    experience = trainer.assess(trainer.collect())
+    assert describe(experience, trainer.row())["entropy"] > 0
+    rollout = experience.rollout
+    by_others = replace(
+        rollout, author=rollout.author.masked_fill(rollout.author == Author.POLICY, Author.GUIDE)
+    )
+    silent = replace(experience, scored=replace(experience.scored, rollout=by_others))
+    assert "entropy" not in describe(silent, trainer.row())

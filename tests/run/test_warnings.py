@@ -125,6 +125,13 @@ def test_a_policy_that_never_had_entropy_has_lost_none() -> None:
     assert Watch().look(lines(entropy=[0.0] * 30)) == []
 
 
+def test_the_entropy_of_one_row_is_not_held_against_that_of_another() -> None:
+    rows = [
+        {"update": n, "algorithm": "a" if n < 9 else "b", "entropy": 3.0 if n < 9 else 0.2} for n in range(30)
+    ]
+    assert [found.name for found in Watch().look(rows)] == []
+
+
 def test_evaluations_and_runs_without_numbers_are_passed_over() -> None:
     history = [{"update": i, "validation/reward": 0.0} for i in range(30)]
     assert Watch().look([*history, *({"update": i, "algorithm": "bc"} for i in range(30))]) == []

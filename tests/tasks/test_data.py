@@ -129,7 +129,8 @@ def test_a_template_makes_the_prompt_from_columns(tmp_path: Path) -> None:
     columns = {"title": "T", "post": "P {x}", "summary": "S", "id": 3}
     assert build_task("data", options).load("train")[:] == [Sample("T: P {x}\nTL;DR:", ("S",), columns)]
     with pytest.raises(
-        UserError, match=r"no field 'body': set the option 'template'.*id, post, summary, title"
+        UserError,
+        match=r"no field 'body': give every row the columns of 'template'.*id, post, summary, title",
     ):
         build_task("data", options | {"template": "{body}"}).load("train")
 

@@ -215,7 +215,8 @@ class Row(Strict):
 def _named(terms: list[Any] | tuple[Any, ...]) -> dict[str, Any]:
     """Terms of a list, each under the name of its loss, with a number where several have the same."""
     found: dict[str, Any] = {}
-    for term in terms:
+    for said in terms:
+        term = {"loss": said} if isinstance(said, str) else said
         loss = term.get("loss", "") if isinstance(term, Mapping) else getattr(term, "loss", "")
         stem = name = str(loss).rpartition(":")[2]
         while name in found:

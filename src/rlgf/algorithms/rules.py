@@ -29,7 +29,10 @@ def misfit(row: Row) -> str | None:
 
 def known_estimator(row: Row) -> str | None:
     named = None if row.advantage is None else resolve(row.advantage, ESTIMATORS, "algorithm.advantage")
-    wrong = f"the advantage '{row.advantage}' must be an rlgf.algorithms.Estimator"
+    wrong = (
+        f"the advantage '{row.advantage}' must be an rlgf.algorithms.Estimator: write NAME = Estimator(function) in its "
+        "file and name that"
+    )
     return None if isinstance(named, Estimator | None) else wrong
 
 

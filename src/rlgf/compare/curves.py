@@ -48,12 +48,16 @@ def save_curves(
     curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]],
     levels: Mapping[str, float],
 ) -> None:
-    """Draw curves of (policy tokens, reward), several runs a name, and horizontal lines at levels."""
+    """Draw curves of (policy tokens, reward), several runs a name, and horizontal lines at levels.
+
+    Where runs of a name were evaluated more or less often, the shorter are stretched to as many points as the longest,
+    so that the mean ends where the runs end.
+    """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes: Any = figure.subplots()
     for name, runs in curves.items():
-        length = min(len(run) for run in runs)
-        points = np.array([run[:length] for run in runs])
+        count = max(len(run) for run in runs)
+        points = np.array([_stretched(run, count) for run in runs])
         tokens, rewards = points[:, :, 0].mean(axis=0), points[:, :, 1]
         (line,) = axes.plot(tokens, rewards.mean(axis=0), marker="o", markersize=3, label=_shown(name))
         axes.fill_between(
@@ -69,6 +73,12 @@ def save_curves(
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the date in the file the same curves give the same bytes.
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _stretched(run: Sequence[tuple[float, float]], count: int) -> Any:
+    """A curve at ``count`` places from its first point to its last, on straight lines between its points."""
+    places = np.linspace(0, len(run) - 1, count)
+    return np.stack([np.interp(places, np.arange(len(run)), column) for column in np.transpose(run)], axis=1)
 
 
 def _shown(name: str) -> str:

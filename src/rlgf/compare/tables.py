@@ -55,8 +55,11 @@ def _rows(
             by_algorithm.setdefault(algorithm, {})[seed] = run
     baseline = by_algorithm.get(comparison.baseline, {})
     level = _level([run.curve for run in baseline.values() if run.curve])
+    # Rewards are compared where the same is paid: a discriminator's have another scale than a verifier's.
+    paid = comparison.config(setting, comparison.baseline, 0).reward
+    alike = [name for name in by_algorithm if comparison.config(setting, name, 0).reward == paid]
     # A reward that can be fooled has a judge beside it, and pays for leaving the start.
-    every = [run for finished in by_algorithm.values() for run in finished.values()]
+    every = [run for name in alike for run in by_algorithm[name].values()]
     budget = _usual_kl([run.frontier for run in every]) if "judge" in _measured(comparison, every) else None
     for algorithm, finished in by_algorithm.items():
         row: dict[str, Any] = {"setting": setting, "who": algorithm, "seeds": len(finished)}
@@ -65,6 +68,7 @@ def _rows(
             _put(row, metric, interval([run.totals[metric] for run in finished.values()]))
         if algorithm != comparison.baseline:
             both = set(measured).intersection(_measured(comparison, baseline.values()))
+            both -= set() if algorithm in alike else {"reward"}
             for metric in filter(both.__contains__, _compared(comparison)):
                 difference = paired_difference(
                     {seed: run.totals[metric] for seed, run in finished.items()},
@@ -73,11 +77,10 @@ def _rows(
                 if difference is not None:
                     _put(row, f"{metric} minus {comparison.baseline}", difference)
         rewarded = [run.frontier for run in finished.values() if run.frontier]
-        if budget is not None and rewarded:
-            within = [_best_within(frontier, budget) for frontier in rewarded]
-            _put(row, "reward at equal KL", interval(within))
+        if budget is not None and rewarded and algorithm in alike:
+            _put(row, "reward at equal KL", interval([_reward_at(budget, frontier) for frontier in rewarded]))
             row["equal KL"] = budget
-        if level is not None:
+        if level is not None and algorithm in alike:
             reached = [t for run in finished.values() if (t := first_at(run.curve, level)) is not None]
             row["tokens to level"] = sum(reached) / len(reached) if reached else math.nan
             row["reached level"] = f"{len(reached)} of {len(finished)}"
@@ -112,15 +115,17 @@ def _usual_kl(frontiers: Sequence[Sequence[tuple[float, float]]]) -> float | Non
     return statistics.median(found) if found else None
 
 
-def _best_within(frontier: Sequence[tuple[float, float]], budget: float) -> float:
-    """The highest reward where the KL is at most the budget, on straight lines between the evaluations."""
-    best = frontier[0][1]
-    for (kl, reward), (next_kl, next_reward) in pairwise(frontier):
-        if next_kl <= budget:
-            best = max(best, next_reward)
-        if (kl <= budget) != (next_kl <= budget):
-            best = max(best, reward + (next_reward - reward) * (budget - kl) / (next_kl - kl))
-    return best
+def _reward_at(budget: float, frontier: Sequence[tuple[float, float]]) -> float:
+    """The reward where the KL is last within the budget, on straight lines between evaluations; NaN if it never is.
+
+    The highest reward within the budget would favour runs that are evaluated more often.
+    """
+    if frontier[-1][0] <= budget:
+        return frontier[-1][1]
+    for (kl, reward), (next_kl, next_reward) in reversed([*pairwise(frontier)]):
+        if kl <= budget < next_kl:
+            return reward + (next_reward - reward) * (budget - kl) / (next_kl - kl)
+    return math.nan
 
 
 def _put(row: dict[str, Any], name: str, value: Interval) -> None:
@@ -160,7 +165,8 @@ def _markdown(comparison: Comparison, rows: list[dict[str, Any]], pictured: Coll
         if budget is not None:
             lines += [
                 f"Equal KL is {budget:.2f} nats per token, the median of all runs at their last evaluation: the",
-                "column has the highest validation reward up to there, on straight lines between evaluations.",
+                "column has the validation reward where a run's KL last is within it, on straight lines between",
+                "evaluations.",
                 "",
             ]
     lines.append(
@@ -179,6 +185,6 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
         return value
     whole, coarse = column in _COUNTS, column.endswith("perplexity") or column == "minutes a run"
     digits = 0 if whole else 1 if coarse else 3
-    text = f"{value:,.{digits}f}"
+    text = f"{value:z,.{digits}f}"
     half = row.get(f"{column} half-width")
     return text if half is None or math.isnan(half) else f"{text} ± {half:.{digits}f}"

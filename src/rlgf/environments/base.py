@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import Field
 
-from rlgf.calls import call
+from rlgf.calls import awaited, call
 from rlgf.errors import UserError
 from rlgf.jsontext import is_unicode
 from rlgf.strict import Strict
@@ -22,7 +22,8 @@ class Environment(Protocol):
 
     It is called by keyword, with what it takes of these: ``turns``, the author's turns so far, the one to answer last;
     ``replies``, its own answers to those before; ``prompt``, ``references`` and the sample's further columns. It must
-    answer the same where it is asked the same, as a resumed run does: a game replays its turns.
+    answer the same where it is asked the same, as a resumed run does: a game replays its turns. It may be a coroutine
+    function. Before models load it is asked once, with a text of the data for a turn.
 
     A turn ends in the token that ends a text. It also ends after the text that an attribute ``stop`` of the
     environment holds, where it has one: a tool then answers in the middle of a text, which goes on after the answer.
@@ -55,7 +56,7 @@ def reply_to(environment: Environment, sample: Sample, dialogue: Messages) -> st
         "prompt": sample.prompt,
         "references": list(sample.references),
     }
-    answer = call(environment, known, ("turns",), "the environment")
+    (answer,) = awaited([call(environment, known, ("turns",), "the environment")])
     if answer is not None and not isinstance(answer, str):
         raise UserError(
             "the environment must answer a turn with a text, or with None where the dialogue is over (it answered "

@@ -181,7 +181,8 @@ def winrate_table(found: WinRate, a: str, b: str) -> Table:
     """The lines that are printed of a win rate."""
     table = Table("", "", title=Text(f"{a} against {b}"))
     rate = found.rate
-    table.add_row("win rate", f"{rate.mean:.3f} ± {rate.half_width:.3f} (95%, {rate.count} prompts)")
+    spread = f"± {rate.half_width:.3f} (95%, {rate.count} prompts)" if rate.count > 1 else "(1 prompt)"
+    table.add_row("win rate", f"{rate.mean:.3f} {spread}")
     table.add_row("wins, ties, losses", f"{found.wins}, {found.ties}, {found.losses}")
     if found.agreement is not None or found.unclear:
         first = "no choice was made" if found.first_rate is None else f"{found.first_rate:.3f}"

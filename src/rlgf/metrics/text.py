@@ -13,7 +13,10 @@ SEGMENT = 50
 
 
 def distinct(completions: Sequence[str]) -> Values:
-    """Distinct n-grams over all n-grams of all completions, n = 1, 2, 3 (Li et al., arXiv 1510.03055)."""
+    """Distinct n-grams over all n-grams of all completions, n = 1, 2, 3.
+
+    After Li et al., arXiv 1510.03055, who divide by the number of tokens and stop at n = 2.
+    """
     return {f"distinct_{n}": _distinct_share(_all_ngrams(completions, n)) for n in (1, 2, 3)}
 
 

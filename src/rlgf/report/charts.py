@@ -150,25 +150,26 @@ def frontiers(groups: Sequence[Group], step: int = 1) -> list[dict[str, Any]]:
 
 def curve(group: Group, metric: str, step: int = 1) -> dict[str, Any] | None:
     """One group's curve: its runs' lines, their mean, and its 95% interval where enough have a value; else None."""
-    series_of = [_every(run.series(metric), step) for run in group.runs]
+    series_of = [run.series(metric) for run in group.runs]
     runs = list(zip(group.labels, series_of, strict=True))
     runs = [(label, series) for label, series in runs if series]
     if not runs:
         return None
-    lines = [
-        {"label": visible(label), "x": [u for u, _ in s], "y": _short([v for _, v in s])} for label, s in runs
-    ]
+    drawn = [(visible(label), _every(series, step)) for label, series in runs]
+    lines = [{"label": label, "x": [u for u, _ in s], "y": _short([v for _, v in s])} for label, s in drawn]
     if len(runs) == 1:
         return {"lines": lines}
     at: dict[int, list[float]] = {}
     for _, series in runs:
         for update, value in series:
             at.setdefault(update, []).append(value)
-    means = [interval(values) for _, values in sorted(at.items())]
+    # Thinned after the means are taken: runs that begin at other updates keep other points.
+    updates = _every(sorted(at), step)
+    means = [interval(at[update]) for update in updates]
     half = [found.half_width if found.count >= FEWEST else math.nan for found in means]
     return {
         "lines": lines,
-        "x": sorted(at),
+        "x": updates,
         "mean": _short([found.mean for found in means]),
         "low": _short([found.mean - h for found, h in zip(means, half, strict=True)]),
         "high": _short([found.mean + h for found, h in zip(means, half, strict=True)]),

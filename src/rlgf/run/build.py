@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Any
 
 from transformers import TrainerState
 
@@ -63,8 +65,9 @@ class Parts:
         count = len(self.train)
         # As the task has them: a chat template may write the day's date into its prompts.
         some = [self.train.samples[number] for number in range(0, count, math.ceil(count / 64))]
-        told = [[one.prompt or one.messages or "", list(one.references)] for one in some]
-        return f"{count} samples ({digest(told)[:16]})"
+        told = [[one.prompt or one.messages or "", list(one.references), one.rejected] for one in some]
+        columns = [_written_out(one.columns) for one in some]
+        return f"{count} samples with their columns ({digest([told, columns])[:16]})"
 
     def tell_rewards(self, updates: int, samples: int) -> None:
         """How far the run is, for rewards that ask."""
@@ -83,6 +86,11 @@ class Parts:
     def has_references(self, split: str) -> bool:
         """Whether the data has texts of its own for the prompts of a split, which can be measured too."""
         return bool(self.held_out(split)[0].references)
+
+
+def _written_out(columns: Mapping[str, Any]) -> str:
+    """Columns as text, the same in every process; of an object that JSON does not know its kind alone."""
+    return json.dumps(dict(columns), default=lambda value: type(value).__name__, skipkeys=True)
 
 
 def build_parts(
@@ -131,7 +139,7 @@ def build_parts(
             if environment is None and config.environment is not None:
                 environment = config.environment.build()
             if environment is not None:
-                check_dialogues(policy_template(config, policy), data.train)
+                check_dialogues(environment, policy_template(config, policy), data.train)
             reward, judge = scorers(config, reward, data.train, in_turns=environment is not None)
         begun = load_policy(config, policy, data.train, evaluates=evaluates)
         with distributed.main_first():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,27 +97,6 @@ def gathered(
         )
     model, one = _language_model(policy, tokenizer), _one_reward(reward)
     return Given(task, model, guide, one, environment, optimizer, scheduler)
-
-
-_OF_TRL = {
-    "model": "policy",
-    "args": "config",
-    "train_dataset": "train",
-    "eval_dataset": "validation",
-    "reward_funcs": "reward",
-    "processing_class": "tokenizer",
-    "optimizers": "optimizer' and 'scheduler",
-}
-
-
-def refuse_others(names: Iterable[str]) -> None:
-    """
-    Raises:
-        TypeError: there is an argument that a trainer does not have.
-    """
-    for name in names:
-        here = f": what TRL calls so is '{_OF_TRL[name]}' here" if name in _OF_TRL else ""
-        raise TypeError(f"Trainer has no argument '{name}'{here}.")
 
 
 def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel | None:
@@ -276,12 +255,17 @@ def _objects(name: str, given: Any, kind: type, called: str) -> list[Any]:
     return list(given)
 
 
-def configured(config: Config | Source | Sequence[Source], given: Given, peft_config: Any = None) -> Config:
+def configured(
+    config: Config | Source | Sequence[Source] | None, given: Given, peft_config: Any = None
+) -> Config:
     """The configuration of a run, whose sections may be missing where an object is given.
 
     Raises:
         UserError: see `load_config` and `adapter_settings`; or both the configuration and a scheduler change the rates.
+        TypeError: there is no configuration.
     """
+    if config is None:
+        raise TypeError("Trainer needs a 'config': a recipe, or a mapping such as {'algorithm': 'grpo'}.")
     over: dict[str, Any] = {}
     if given.policy is not None:  # a model that the recipe names is then not the run's
         over |= {"model": None, "scratch": None}

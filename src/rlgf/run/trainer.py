@@ -20,11 +20,12 @@ from rlgf.learning.updater import OptimizerFactory
 from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.recipe import Source
+from rlgf.renamed import refuse_others
 from rlgf.rewards import Reward
 from rlgf.run.alive import Hold
 from rlgf.run.build import Parts, build_parts
 from rlgf.run.display import Display
-from rlgf.run.given import Given, configured, fitted, gathered, listeners, refuse_others
+from rlgf.run.given import Given, configured, fitted, gathered, listeners
 from rlgf.run.loop import TrainingLoop
 from rlgf.run.steps import Steps
 from rlgf.tasks import Task
@@ -46,7 +47,7 @@ class Trainer(Steps):
 
     def __init__(
         self,
-        config: Config | Source | Sequence[Source],
+        config: Config | Source | Sequence[Source] | None = None,
         parts: Parts | None = None,
         display: Display | None = None,
         *,

@@ -12,6 +12,7 @@ from transformers import TrainerState
 from rlgf import distributed
 from rlgf.chat import ChatTemplate, parted
 from rlgf.config import Config
+from rlgf.environments import Environment, reply_to
 from rlgf.errors import UserError
 from rlgf.guides import (
     Guide,
@@ -93,14 +94,15 @@ def check_chats(guides: Sequence[LocalGuideConfig], train: Prompted) -> None:
             template.prompt(train[number].messages, train.place(number))
 
 
-def check_dialogues(template: ChatTemplate, train: Prompted) -> None:
-    """Try the policy's chat template on a dialogue, before any weights load.
+def check_dialogues(environment: Environment, template: ChatTemplate, train: Prompted) -> None:
+    """Try an environment on a turn, and the policy's chat template on a dialogue, before any weights load.
 
     Raises:
-        UserError: it refuses the messages, or leaves some out.
+        UserError: the template refuses the messages, or leaves some out; or see `reply_to`.
     """
     if train[0].messages:
         template.between(parted(train[0].messages)[0], "yes")
+    reply_to(environment, train[0], (Message("assistant", _some_text(train[0])),))
 
 
 def policy_template(config: Config, policy: LanguageModel | None) -> ChatTemplate:
@@ -146,7 +148,7 @@ def _try(reward: Reward, sample: Sample, *, in_turns: bool) -> None:
     Raises:
         UserError: see `checked_rewards`.
     """
-    text = sample.references[0] if sample.references else sample.prompt
+    text = _some_text(sample)
     given = RewardInput(
         [sample.prompt],
         [text],
@@ -163,6 +165,10 @@ def _try(reward: Reward, sample: Sample, *, in_turns: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         score(reward, given)
+
+
+def _some_text(sample: Sample) -> str:
+    return sample.references[0] if sample.references else sample.prompt
 
 
 _SEEN = 256

@@ -47,10 +47,11 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
         learned = read if experience.pairs is None else read[experience.pairs.flatten()]
         found |= {
             "reward": float(scored.rewards.mean()),
-            "entropy": float(-(rollout.sampled_logprobs * by_policy).sum() / by_policy.sum().clamp(min=1)),
             "learned_tokens": float(learned.sum()),
             "guide_altered": float(rollout.altered.sum()),
         }
+        if by_policy.any():
+            found["entropy"] = float(-(rollout.sampled_logprobs * by_policy).sum() / by_policy.sum())
         for term, values in scored.reward_terms.items():
             # Where a term applies to no text of the update there is nothing to say.
             if not values.isnan().all():

@@ -85,7 +85,7 @@ def kl_growing(history: History) -> str | None:
 
 def entropy_collapsed(history: History) -> str | None:
     """The entropy is a small part of what it was at first."""
-    entropy = history.series("entropy")
+    entropy = history.series("entropy", history.row)
     if len(entropy) <= _SHORT or entropy[0] <= 0 or entropy[-1] > 0.1 * entropy[0]:
         return None
     return (
@@ -99,8 +99,9 @@ def groups_alike(history: History) -> str | None:
     alike = history.series("groups_alike")[-_SHORT:]
     if len(alike) < _SHORT or min(alike) < 0.9:
         return None
+    share = "all groups" if min(alike) == 1 else f"at least {min(alike):.0%} of the groups"
     return (
-        f"In at least {min(alike):.0%} of the groups of the last {_SHORT} updates all members earned the same, which "
+        f"In {share} of the last {_SHORT} updates all members earned the same, which "
         "teaches nothing: take prompts that are neither too easy nor too hard, larger groups, or help where a group fails."
     )
 

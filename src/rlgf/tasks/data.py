@@ -123,7 +123,7 @@ class DataTask(Source):
         return template_parts(self.template or "")
 
     def _value(self, row: Row, name: str, place: str) -> str:
-        hint = "set the option 'template', in which a brace that belongs to the text is written twice"
+        hint = "give every row the columns of 'template', in which a brace that belongs to the text is written twice"
         return value_text(field(row, name, place, hint), name, place, self.absent)
 
     def _prompt(self, row: Row, references: list[str | Messages], place: str) -> str | Messages | None:

@@ -47,7 +47,8 @@ def built(folder: str, case: dict[str, Any], *, whole: bool) -> tuple[Config, Pa
     config = Config.model_validate(sections)
     guide = None if "guide" in case else FavouringGuide("a", 0.6)
     policy = load_language_model(config.policy.source) if whole else None
-    return config, build_parts(config, task=LetterTask(), reward=share_of_a, guide=guide, policy=policy)
+    reward = None if "reward" in case else share_of_a
+    return config, build_parts(config, task=LetterTask(), reward=reward, guide=guide, policy=policy)
 
 
 def check_start(folder: str, parts: Parts) -> None:

@@ -28,6 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
         "guide": {"self": True},
         "rollout": {"max_hint_tokens": 14},
     },
+    "read by its reward": {"algorithm": {"base": "gail"}, "reward": {"name": "discriminator"}},
 }
 
 

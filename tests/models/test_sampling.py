@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rlgf.models.sampling import Sampling, draw, entropy, sampling_logits, token_logprobs
 
@@ -278,3 +279,11 @@ def test_a_token_keeps_the_set_that_it_was_drawn_from() -> None:
     later = torch.tensor([[[0.0, 0.5, 4.0, 4.0]]])
     found = token_logprobs(later, torch.tensor([[0]]), Sampling(top_k=2), ENDS, kept).item()
     assert found == pytest.approx(-math.log1p(math.exp(0.5)))
+
+
+def test_the_minimum_length_does_not_wait_for_a_gpu() -> None:
+    """Whoever looks at a number of a tensor that is not there is told so."""
+    with FakeTensorMode():
+        logits, positions = torch.empty(4, 9, device="cuda"), torch.empty(4, dtype=torch.long, device="cuda")
+        ends = torch.empty(2, dtype=torch.long, device="cuda")
+        assert sampling_logits(logits, positions, Sampling(min_tokens=3), ends).shape == (4, 9)

@@ -18,6 +18,7 @@ from rlgf import checks
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.models import sharding
+from toys import letter_gpt
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 TESTS = Path(__file__).parents[1]
@@ -123,6 +124,8 @@ def test_a_checkpoint_of_shared_weights_goes_on_anyhow(tmp_path: Path) -> None:
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, "the launcher asks for DeepSpeed"),
         ({**SHARED, "FSDP_VERSION": "1"}, "the launcher asks for version 1 of FSDP"),
         ({**SHARED, "ACCELERATE_MIXED_PRECISION": "fp16"}, "the launcher asks for 'mixed_precision: fp16'"),
+        ({"ACCELERATE_MIXED_PRECISION": "fp8"}, "the launcher asks for 'mixed_precision: fp8'"),
+        ({**SHARED, "FSDP_OFFLOAD_PARAMS": "true"}, "set 'fsdp_offload_params: false'"),
     ],
 )
 def test_what_a_launcher_cannot_have_is_said(
@@ -132,6 +135,26 @@ def test_what_a_launcher_cannot_have_is_said(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=said):
         sharding.wanted()
+
+
+def test_the_weights_of_the_main_process_stay_where_they_are_until_they_are_shared_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """FSDP moves what each parameter holds to the GPU, which need not have room for all of them."""
+    model, given = letter_gpt().model, {}
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+
+    def moves(module: torch.nn.Module, **options: Any) -> None:
+        for parameter in module.parameters():
+            parameter.data = torch.zeros_like(parameter)
+
+    for name, value in SHARED.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sharding, "fully_shard", moves)
+    monkeypatch.setattr(sharding, "fill", lambda own, weights: given.update(weights))
+    monkeypatch.setattr(sharding.distributed, "mesh", lambda: None)
+    sharding.shard(model, "the policy", from_main=True)
+    assert all(torch.equal(given[name], weight) for name, weight in before.items())
 
 
 def test_one_process_has_nobody_to_share_with(monkeypatch: pytest.MonkeyPatch) -> None:

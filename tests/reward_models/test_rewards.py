@@ -78,6 +78,18 @@ def test_an_adapter_on_the_policys_base_pays_what_a_model_of_its_own_would(
         assert other(*TEXTS) == reward(*TEXTS)
 
 
+def test_what_a_head_pays_is_not_rounded_to_half_precision(
+    adapter: Path, letter_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = build_reward("model", {"folder": str(adapter)})(*TEXTS)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert build_reward("model", {"folder": str(adapter)})(*TEXTS) == expected
+    shared = attached(adapter, adapted(letter_folder, r=2))
+    assert isinstance(shared, AdapterReward)
+    found = shared._scorer.scores(*TEXTS)
+    assert found.tolist() != found.bfloat16().tolist()
+
+
 def test_a_text_that_ends_in_the_padding_token_is_paid_likewise(adapter: Path, letter_folder: str) -> None:
     """As most chats do whose tokenizer pads with its end of text."""
     whole, shared = (

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from chat_toys import with_template
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
+from rlgf.run import models
 from rlgf.run.build import Parts, build_parts
 from rlgf.tasks.memory import MemoryTask
 from toys import FavouringGuide, LetterTask, letter_gpt, share_of_a
@@ -68,3 +70,18 @@ def test_training_data_of_chats_are_the_same_on_a_day_that_the_template_writes_o
     today, tomorrow = parts("c", "ab"), parts("d", "ab")
     assert (today.train[0].prompt, tomorrow.train[0].prompt) == ("cab", "dab")
     assert today.data == tomorrow.data != parts("c", "ba").data
+
+
+def test_a_policy_that_is_given_is_put_where_the_run_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "device", lambda: torch.device("meta"))
+    model = letter_gpt().model
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.to("meta"))
+    with pytest.raises(UserError, match=r"'policy' lies on several devices \(cpu, meta\)"):
+        models._put_on_device(model)
+    model = letter_gpt().model
+    model.hf_quantizer = object()
+    models._put_on_device(model)
+    assert model.device.type == "cpu"
+    del model.hf_quantizer
+    models._put_on_device(model)
+    assert model.device.type == "meta"

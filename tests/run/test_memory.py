@@ -64,6 +64,20 @@ def test_each_part_is_its_formula() -> None:
     assert found.least(trains=False) == 4 * (TRUNK + trained)
 
 
+def test_in_half_precision_numbers_are_halved_and_weights_are_cast(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = estimated(load_config(RECIPE)).phases
+    adapted = {**RECIPE, "policy": {**RECIPE["policy"], "lora": {"r": 2}, "critic": "head"}}
+    environment(monkeypatch, ACCELERATE_MIXED_PRECISION="bf16")
+    found, critic = estimated(load_config(RECIPE)).phases, TRUNK + WIDTH + 1
+    assert 2 * found["writing"]["keys and values"] == whole["writing"]["keys and values"]
+    cast = {phase: parts.get("weights in bfloat16") for phase, parts in found.items()}
+    assert cast == {"writing": 2 * critic, "scoring": 2 * critic, "learning": 2 * critic, "saving": None}
+    # Frozen weights are cast in each product, and a backward pass keeps them.
+    found = estimated(load_config(adapted)).phases
+    assert found["writing"]["weights in bfloat16"] < 2 * TRUNK / 10
+    assert found["learning"]["weights in bfloat16"] == 2 * TRUNK
+
+
 def test_sampling_ahead_takes_copies_and_writes_meanwhile() -> None:
     plain, found = estimated(load_config(RECIPE)), estimated(load_config(RECIPE, "training.async_steps=2"))
     weights = {"weights", "moments of AdamW"}

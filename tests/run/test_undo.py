@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from resuming import checkpoints, equal, state
 from resume_script import toy_trainer
 from rlgf.errors import UserError
 from rlgf.run.trainer import Trainer
+from rlgf.run.undo import leaves_room
 
 
 def fail_in_pass(trainer: Trainer, number: int, error: Exception, finished: int = 2) -> None:
@@ -69,6 +71,13 @@ def test_where_a_copy_would_not_fit_the_newest_checkpoint_stays(
         "Update 4 was learning, and a copy of what it changes would have crowded the memory; "
     )
     assert note.endswith("The newest checkpoint is that of update 2; --resume goes on from there.")
+
+
+def test_the_processes_of_a_machine_share_the_memory_for_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=800))
+    assert [leaves_room(size) for size in (200, 201)] == [True, False]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert [leaves_room(size) for size in (50, 51)] == [True, False]
 
 
 def test_what_a_failed_update_did_to_the_reward_is_undone(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from rlgf.check.form import note, span, table, titled, topics
 from rlgf.check.words import mixture_words, row_words, schedule, term_words
 from rlgf.config import Config
 from rlgf.errors import UserError
+from rlgf.models.loading import device
+from rlgf.models.precision import computes_in_half
 from rlgf.models.text import Codec
 from rlgf.rollout.plan import UpdatePlan, planned
 from rlgf.run.memory import Estimate, estimated, memory
@@ -158,7 +160,7 @@ def _sizes(
 def _engine(config: Config) -> dict[str, str]:
     """Where the policy's tokens come from, where that is not the policy as it is."""
     sampler, steps = config.sampler, config.training.async_steps
-    if not sampler.apart and not steps:
+    if not sampler.apart and not steps and not computes_in_half(device()):
         return {}
     bound = sampler.importance_bound
     weighed = (

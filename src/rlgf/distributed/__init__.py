@@ -11,6 +11,7 @@ the connection, or is missed after the time-out.
 
 from rlgf.distributed.link import (
     count,
+    device,
     every_nth,
     gathered,
     group,
@@ -27,11 +28,13 @@ from rlgf.distributed.link import (
     same,
     share,
     tell,
+    together,
 )
 from rlgf.distributed.tensors import from_main, sum_gradients, sum_numbers
 
 __all__ = [
     "count",
+    "device",
     "every_nth",
     "from_main",
     "gathered",
@@ -51,4 +54,5 @@ __all__ = [
     "sum_gradients",
     "sum_numbers",
     "tell",
+    "together",
 ]

@@ -49,6 +49,14 @@ def _state() -> PartialState:
     return state
 
 
+def device() -> torch.device:
+    """This process's GPU, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    found = _state().device
+    return torch.device("cuda", torch.cuda.current_device()) if found.index is None else found
+
+
 def join(seconds: float) -> None:
     """Meet the other processes; called by all of them.
 
@@ -74,6 +82,11 @@ def count() -> int:
 def launched() -> int:
     """How many processes the launcher says that there are: `count`, which joins them, where they are joined."""
     return count() if _link.group is not None else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def together() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", str(launched())))
 
 
 def rank() -> int:

@@ -12,8 +12,8 @@ from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
 from rlgf.models.abilities import abilities, takes
 from rlgf.models.encoder_decoder import encode, encoded_inputs
-from rlgf.models.forward import mixed_precision
 from rlgf.models.kv_cache import cache_argument, keep_rows, reserving_cache, reserving_layers
+from rlgf.models.precision import mixed_precision
 from rlgf.models.vocabulary import read_logits
 from rlgf.types import pad
 

@@ -17,17 +17,13 @@ from rlgf.models.abilities import abilities, takes
 from rlgf.models.checkpointing import recomputed, recomputes
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
 from rlgf.models.kv_cache import cache_argument, keep_rows
+from rlgf.models.precision import mixed_precision
 from rlgf.models.vocabulary import read_logits
 from rlgf.types import Rollout
 
 _OF_RESPONSE = ("response_ids", "response_mask", "given")
 _WORTH_SHARING = 0.1
 """The share of a pass's tokens that reading equal prompts once must save: it is two passes instead of one."""
-
-
-def mixed_precision(device: torch.device) -> torch.autocast:
-    """On a GPU matrix products run in bfloat16, over weights that stay as they are; elsewhere nothing changes."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rlgf.kept import KeptTokens
 from rlgf.models.abilities import abilities
 from rlgf.models.batching import length_batches
 from rlgf.models.decoding import DecodingBatch
-from rlgf.models.forward import mixed_precision
+from rlgf.models.precision import mixed_precision
 from rlgf.models.sampling import Sampling, draw, sampling_logits
 
 _LOOK_EVERY = 8
@@ -78,7 +78,7 @@ def sample_continuations(
             use_cache=use_cache,
         )
         limits, first = max_new_tokens[rows], first_positions[rows]
-        # Around all steps, since weights are cast anew each time that it is entered from outside.
+        # Around all steps, since weights that are trained are cast once while it lasts; others are in each product.
         with mixed_precision(model.device):
             found = _run(batch, limits, first, uniforms[rows], sampling, end_ids, keep_sets=keep_sets)
         results |= dict(zip(chosen, found, strict=True))
@@ -167,7 +167,7 @@ def _run(
         # A minimum length that all rows are past need not be looked at for each of them.
         late = earliest + step >= sampling.min_tokens
         now = sampling.model_copy(update={"min_tokens": 0}) if late else sampling
-        logits = sampling_logits(batch.next_logits(), first + step, now, end_ids)
+        logits = sampling_logits(batch.next_logits(), first + step, now, ends)
         ids, logprobs = draw(logits, numbers[:, step])
         drawn.rows.append(rows)
         drawn.ids.append(ids)

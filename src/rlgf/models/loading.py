@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from accelerate import PartialState
 from pydantic import Field
 from transformers import (
     AutoConfig,
@@ -18,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlgf import distributed
 from rlgf.chat import set_defaults
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
@@ -63,9 +63,7 @@ class ModelConfig(Strict):
 
 def device() -> torch.device:
     """This process's GPU, or the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", PartialState().local_process_index)
-    return torch.device("cpu")
+    return distributed.device()
 
 
 def context_length(config: ModelConfig | ScratchConfig) -> int | None:

@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 from rlgf.kept import KeptTokens
 from rlgf.models.abilities import abilities
 from rlgf.models.encoder_decoder import decoder_start
-from rlgf.models.forward import Tokens, base_hidden, mixed_precision, response_outputs, trunk_of
+from rlgf.models.forward import Tokens, base_hidden, response_outputs, trunk_of
+from rlgf.models.precision import mixed_precision
 from rlgf.models.sampling import Sampling, entropy, token_logprobs
 from rlgf.models.vocabulary import read_logits
 

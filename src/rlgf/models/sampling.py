@@ -45,25 +45,23 @@ def sampling_logits(
     logits: Float[Tensor, "*batch V"],
     positions: Int[Tensor, "*batch"],
     sampling: Sampling,
-    end_ids: Collection[int],
+    end_ids: Collection[int] | Int[Tensor, "E"],
 ) -> Float[Tensor, "*batch V"]:
     """Unnormalized log-probabilities of the sampled distribution.
 
     Args:
         logits: a model's raw output.
         positions: response position of each token, which the minimum length looks at.
-        end_ids: the tokens that end a text, none where the model has none.
+        end_ids: the tokens that end a text, none where the model has none; as a tensor where the logits are.
     """
     # One precision for sampling and scoring, whatever the model's.
     logits = logits.float()
-    if sampling.min_tokens and end_ids:
-        too_early = positions < sampling.min_tokens
-        ends = torch.tensor(list(end_ids), device=logits.device)
-        if too_early.all():
-            logits = logits.index_fill(-1, ends, float("-inf"))
-        elif too_early.any():
-            ending = torch.isin(torch.arange(logits.shape[-1], device=logits.device), ends)
-            logits = logits.masked_fill(too_early[..., None] & ending, float("-inf"))
+    if sampling.min_tokens and len(end_ids):
+        ends = end_ids if isinstance(end_ids, Tensor) else torch.tensor(list(end_ids), device=logits.device)
+        # Without a look at the positions, for which the CPU would wait.
+        too_early = (positions < sampling.min_tokens).unsqueeze(-1)
+        ending = logits.index_select(-1, ends).masked_fill(too_early, float("-inf"))
+        logits = logits.index_copy(-1, ends, ending)
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:

@@ -30,6 +30,7 @@ from rlgf import distributed
 from rlgf.errors import UserError
 from rlgf.models import hollow
 from rlgf.models.abilities import abilities, declare
+from rlgf.models.precision import computes_in_half
 from rlgf.states import digest
 
 _ATTRIBUTE = "_rlgf_root"
@@ -80,6 +81,7 @@ def asked() -> bool:
             "the launcher asks for DeepSpeed, which rlgf does not run on: set 'distributed_type: FSDP' and "
             "'fsdp_version: 2' in its configuration, as recipes/accelerate/fsdp2.yaml does."
         )
+    computes_in_half(distributed.device())  # which refuses other precisions
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return False
     version = os.environ.get("FSDP_VERSION", "1")
@@ -88,22 +90,12 @@ def asked() -> bool:
             f"the launcher asks for version {version} of FSDP: set 'fsdp_version: 2' in its configuration, as "
             "recipes/accelerate/fsdp2.yaml does."
         )
-    if _asked_precision() not in ("bf16", "no"):
+    if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true":
         raise UserError(
-            f"the launcher asks for 'mixed_precision: {_asked_precision()}', and FSDP runs in 'bf16' or 'no' here: set "
-            "one of them in its configuration."
+            "the launcher asks for weights that lie in the machine's memory, where texts cannot be written with them: "
+            "set 'fsdp_offload_params: false' in its configuration."
         )
     return True
-
-
-def computes_in_half() -> bool:
-    """Whether the launcher asks for passes in bfloat16."""
-    return asked() and _asked_precision() == "bf16"
-
-
-def asked_to_offload() -> bool:
-    """Whether the launcher asks for shares that lie in the machine's memory and not in the GPU's."""
-    return asked() and os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true"
 
 
 def is_whole(module: nn.Module) -> bool:
@@ -127,12 +119,9 @@ def shard(module: nn.Module, what: str, *, from_main: bool = False) -> None:
             _fit_for_steps(model, what)
             break
     plugin = FullyShardedDataParallelPlugin()
-    options = {
-        "mesh": distributed.mesh(),
-        "mp_policy": _precision(),
-        "offload_policy": plugin.cpu_offload,
-    }
-    whole_weights = dict(module.named_parameters()) if from_main and distributed.is_main() else {}
+    options: dict[str, Any] = {"mesh": distributed.mesh(), "mp_policy": _precision()}
+    # Detached, since a parameter's data moves to the GPU when it is shared out, all at once.
+    whole_weights = {name: one.detach() for name, one in module.named_parameters()} if from_main else {}
     for layer in _layers(module, plugin.transformer_cls_names_to_wrap):
         fully_shard(layer, **options, reshard_after_forward=plugin.reshard_after_forward)
     root = _Root(module, reshard=plugin.reshard_after_forward)
@@ -144,7 +133,7 @@ def shard(module: nn.Module, what: str, *, from_main: bool = False) -> None:
     if from_main:
         if not distributed.is_main():
             # Shares that are tied stay so: sharded tensors are given their storage in place.
-            hollow.materialize(root, _home(offloaded=bool(plugin.cpu_offload)))
+            hollow.materialize(root, distributed.device())
         fill(dict(module.named_parameters()), whole_weights)
     # Not as an attribute of a module, whose part it would become.
     module.__dict__[_ATTRIBUTE] = root
@@ -289,21 +278,11 @@ def _let_go(root: _Root) -> None:
         unit.set_reshard_after_forward(root.reshard_layers and not isinstance(unit, _Root), recurse=False)
 
 
-def _home(*, offloaded: bool) -> torch.device:
-    """Where this process's shares lie."""
-    on_gpu = torch.cuda.is_available() and not offloaded
-    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-
-
 def _precision() -> MixedPrecisionPolicy:
-    """Weights are kept in float32, and computed with as the launcher says; gradients are summed in float32."""
-    if _asked_precision() == "no":
+    """Weights are kept in float32, and computed with as passes are; gradients are summed in float32."""
+    if not computes_in_half(distributed.device()):
         return MixedPrecisionPolicy()
     return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-
-
-def _asked_precision() -> str:
-    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
 
 
 def _layers(module: nn.Module, names: Iterable[str] | None) -> list[nn.Module]:

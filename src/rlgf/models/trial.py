@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 from rlgf.errors import UserError
 from rlgf.models.abilities import Abilities, declare, found_by, takes
 from rlgf.models.encoder_decoder import is_encoder_decoder, takes_decoder_positions
-from rlgf.models.forward import Tokens, mixed_precision, response_outputs, under_head
+from rlgf.models.forward import Tokens, response_outputs, under_head
 from rlgf.models.generate import sample_continuations
 from rlgf.models.kv_cache import cache_argument, keeps_all
+from rlgf.models.precision import computes_in_half, mixed_precision
 from rlgf.models.quantization import rewritten
 from rlgf.models.sampling import Sampling
 from rlgf.models.trial_texts import LIMITS, TrialText, trial_texts
@@ -93,7 +94,8 @@ def _trial(model: PreTrainedModel) -> _Trial:
 class _Trial:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.precise = model.dtype == torch.float32 and model.device.type == "cpu"
+        exact = model.device.type == "cpu" and not computes_in_half(model.device)
+        self.precise = exact and model.dtype == torch.float32
         self.texts, self.more = trial_texts(model)
 
     def run(self) -> Abilities:

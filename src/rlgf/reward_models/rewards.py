@@ -19,6 +19,7 @@ from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import trunk_of
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.lora import Adapters
+from rlgf.models.precision import mixed_precision
 from rlgf.reward_models.notes import Notes, read_notes
 from rlgf.reward_models.scorer import Scorer, load_scorer
 from rlgf.rewards.base import completion_text, told
@@ -124,7 +125,7 @@ class _SharedScorer(Scorer):
     head: Float[Tensor, "1 D"]
 
     def _outputs(self, ids: Int[Tensor, "N L"], mask: Int[Tensor, "N L"]) -> Float[Tensor, "N"]:
-        with self.adapters.running(self.name):
+        with mixed_precision(ids.device), self.adapters.running(self.name):
             output = trunk_of(self.model)(input_ids=ids, attention_mask=mask, use_cache=False)
         # Where the classifiers of transformers read: a text may end in the token that pads.
         places = torch.arange(ids.shape[1], device=ids.device) * (ids != self._pad_id)

@@ -24,7 +24,6 @@ from rlgf.finite import require_finite_weights
 from rlgf.loads import loading
 from rlgf.models import lora, weights
 from rlgf.models.batching import length_batches
-from rlgf.models.forward import mixed_precision
 from rlgf.models.loading import PACKAGED, check_vocabulary, context_of, device
 from rlgf.models.text import Codec
 from rlgf.registry import resolve
@@ -78,8 +77,7 @@ class Scorer:
     def logits(self, ids: Sequence[Sequence[int]]) -> Float[Tensor, "N"]:
         """One score a text, with a gradient."""
         rows, mask = (one.to(self.model.device) for one in padded(ids, self._pad_id))
-        with mixed_precision(self.model.device):
-            return self._outputs(rows, mask.long()).float()
+        return self._outputs(rows, mask.long()).float()
 
     def _outputs(self, ids: Int[Tensor, "N L"], mask: Int[Tensor, "N L"]) -> Float[Tensor, "N"]:
         """The model's one output for each row, which is padded on the right."""

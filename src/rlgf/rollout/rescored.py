@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -20,7 +21,9 @@ def rescored(rollout: Rollout, policy: LanguageModel, config: RolloutConfig) -> 
 
     So ratios, the KL penalty and the entropy are all of one model, and an unchanged policy has ratio 1 and KL 0.
     """
-    by_policy, engine = rollout.written_by(Author.POLICY), rollout.sampled_logprobs
+    by_policy, engine = rollout.written_by(Author.POLICY), rollout.engine_logprobs
+    if engine is None:  # else earlier weights have scored it already
+        engine = rollout.sampled_logprobs
     if not by_policy.any():
         # The shares of other processes may have tokens of the policy's, and all must have the same fields.
         return replace(rollout, engine_logprobs=engine)
@@ -36,7 +39,8 @@ def require_same_weights(rollout: Rollout, largest_gap: float) -> None:
         UserError: the two log-probabilities of a rescored rollout differ too much for the engine to have written with
             the model's weights.
     """
-    if rollout.engine_logprobs is None or not rollout.written_by(Author.POLICY).any():
+    found = rollout.engine_logprobs is not None and rollout.written_by(Author.POLICY).any()
+    if not found or largest_gap == math.inf:
         return
     gap = float(gaps(rollout).mean())
     # Written so that a gap that is no number is refused, too.

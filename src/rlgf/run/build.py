@@ -141,7 +141,10 @@ def build_parts(
             if environment is not None:
                 check_dialogues(environment, policy_template(config, policy), data.train)
             reward, judge = scorers(config, reward, data.train, in_turns=environment is not None)
-        begun = load_policy(config, policy, data.train, evaluates=evaluates)
+        read = reward is not None and any(
+            isinstance(one, PolicyReadingReward) for one in single_rewards(reward)
+        )
+        begun = load_policy(config, policy, data.train, evaluates=evaluates, read=read)
         with distributed.main_first():
             models = load_models(config, begun, data.train, evaluates=evaluates)
             if isinstance(reward, PolicyReadingReward):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from rlgf.guides.local import LocalGuideConfig
 from rlgf.models import sharding
 from rlgf.models.loading import ModelConfig, device
 from rlgf.models.memory import Shape, Size, device_bytes, frozen_size, logits_bytes, policy_sizes
+from rlgf.models.precision import computes_in_half
 from rlgf.models.response_scores import MOST_PIECE
 from rlgf.models.scratch import ScratchConfig
 from rlgf.run.undo import leaves_room
@@ -47,8 +47,7 @@ class Launch:
             UserError: the launcher asks for what this library does not do.
         """
         processes = distributed.launched()
-        together = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
-        return Launch(processes, together, sharding.asked() and processes > 1)
+        return Launch(processes, distributed.together(), sharding.asked() and processes > 1)
 
     @property
     def words(self) -> str:
@@ -133,8 +132,6 @@ class Estimate:
         Args:
             adam: whether the optimizer is AdamW, which has two moments of each weight.
         """
-        if device().type == "cuda" and sharding.asked_to_offload():
-            return self._gathered("policy") + self._whole
         # The main process alone loads what is shared, so its machine needs room for that once.
         loading = self.loading // self.launch.together if self.launch.shares else self.loading
         learning = self.weights + self.copies + self.gradients + (self.moments if adam else 0)
@@ -169,8 +166,7 @@ class Estimate:
     @property
     def _each(self) -> int:
         """Bytes of a number that a pass computes."""
-        halves = device().type == "cuda" or (self.launch.shares and sharding.computes_in_half())
-        return _HALF if halves else _FLOAT
+        return _HALF if computes_in_half(device()) else _FLOAT
 
     def _gathered(self, *names: str) -> int:
         """Weights that are gathered for passes without gradients, of parts whose names begin so."""
@@ -178,11 +174,12 @@ class Estimate:
             return 0
         return self._each * sum(size.parameters for size in self.shared if size.name.startswith(names))
 
-    def _cast(self) -> int:
-        """Copies of weights in half precision that autocast keeps during a pass, of the largest model."""
+    def _cast(self, *, gradients: bool = False) -> int:
+        """Copies of weights in half precision during a pass of the largest model: autocast keeps those of weights that
+        are trained, and a pass with gradients all."""
         if self._each == _FLOAT or self.launch.shares:
             return 0
-        return _HALF * max(size.parameters for size in self.shared)
+        return _HALF * max((size.parameters for size in self.shared if size.trained or gradients), default=0)
 
     def _writing(self) -> dict[str, int]:
         rollout, evaluation = self.config.rollout, self.config.evaluation
@@ -226,7 +223,7 @@ class Estimate:
             "gradients": self.gradients,
             "copy to go back to": undo if copies else 0,
             "gathered weights": self._each * shape.gathered_layer if self.launch.shares else 0,
-            "weights in bfloat16": self._cast(),
+            "weights in bfloat16": self._cast(gradients=True),
             "activations": self._each * sum(kept),
             "logits": _LOGITS_ALIVE
             * logits_bytes(shape.vocabulary, prompt, response, update.max_micro_tokens, rows),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from transformers import PreTrainedModel
 
 from rlgf import distributed
 from rlgf.config import Config
@@ -15,7 +16,7 @@ from rlgf.finite import require_finite_weights
 from rlgf.models import checkpointing, hollow, sharding
 from rlgf.models.critic import Critic, build_critic
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import load_language_model
+from rlgf.models.loading import device, load_language_model
 from rlgf.models.lora import Adapters
 from rlgf.models.trial import check_trainable
 from rlgf.run.start import check_comparable, load_start, scratch_texts
@@ -48,19 +49,26 @@ class Start:
     in_main: bool
 
 
-def load_policy(config: Config, given: LanguageModel | None, train: Prompted, *, evaluates: bool) -> Start:
+def load_policy(
+    config: Config, given: LanguageModel | None, train: Prompted, *, evaluates: bool, read: bool = False
+) -> Start:
     """The policy and its frozen start; processes that will share their weights load them in the main one alone.
+
+    Args:
+        read: whether a reward is made from the weights, in each process.
 
     Raises:
         UserError: it cannot be loaded, or has weights that are not finite, or is to be trained and all are frozen or in
             half precision.
     """
     # A model's own code need not be there in another process, to which the model would come as a pickle.
-    in_main = given is None and sharding.wanted() and not config.policy.trust_remote_code
+    in_main = given is None and sharding.wanted() and not (config.policy.trust_remote_code or read)
 
     def build() -> tuple[LanguageModel, LanguageModel]:
         policy = given
-        if policy is None:
+        if policy is not None:
+            _put_on_device(policy.model)
+        else:
             texts = scratch_texts(train) if config.policy.scratch else None
             # Layer by layer the weights go to the devices that share them, of which none has to have room for all.
             policy = load_language_model(
@@ -115,6 +123,21 @@ def build_critics(config: Config, models: Models) -> dict[str, Critic]:
             from_main=models.in_main,
         )
     return critics
+
+
+def _put_on_device(model: PreTrainedModel) -> None:
+    """Let a model that was given be where the run computes; quantized weights stay where they were loaded.
+
+    Raises:
+        UserError: it lies on several devices.
+    """
+    if len(places := {str(weight.device) for weight in model.parameters()}) > 1:
+        raise UserError(
+            f"'policy' lies on several devices ({', '.join(sorted(places))}), and a run trains on one: load it without "
+            "'device_map'."
+        )
+    if getattr(model, "hf_quantizer", None) is None:
+        model.to(device())  # type: ignore[arg-type]  # the stub knows strings alone
 
 
 def _require_trainable(policy: LanguageModel) -> None:

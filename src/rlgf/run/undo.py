@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 import torch
 
+from rlgf import distributed
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.updater import Updater
 from rlgf.models.sharding import is_sharded
@@ -56,7 +57,7 @@ class Undo:
 
 
 def fits(updater: Updater) -> bool:
-    """Whether copies of weights and optimizer take no more than a quarter of the memory that is free.
+    """Whether copies of weights and optimizer, in all processes of the machine, take at most a quarter of its free memory.
 
     Of weights that processes share none are kept: to go back would take all processes, also the one that failed.
     """
@@ -68,5 +69,5 @@ def fits(updater: Updater) -> bool:
 
 
 def leaves_room(size: int) -> bool:
-    """Whether copies of so many bytes are made."""
-    return size <= _SHARE_OF_MEMORY * int(psutil.virtual_memory().available)
+    """Whether copies of so many bytes are made, by each process of the machine."""
+    return size * distributed.together() <= _SHARE_OF_MEMORY * int(psutil.virtual_memory().available)

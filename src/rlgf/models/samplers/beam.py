@@ -14,9 +14,9 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from rlgf.errors import UserError
 from rlgf.models.abilities import abilities
-from rlgf.models.forward import mixed_precision
 from rlgf.models.generate import Continuation, decoding_batches
 from rlgf.models.language_model import LanguageModel
+from rlgf.models.precision import mixed_precision
 from rlgf.models.samplers.base import Beginning
 from rlgf.models.samplers.builtin import BuiltinSampler
 from rlgf.models.sampling import Sampling

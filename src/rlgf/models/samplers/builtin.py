@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,14 +10,14 @@ import torch
 from rlgf import seeding
 from rlgf.models.generate import Continuation, sample_continuations
 from rlgf.models.language_model import LanguageModel
+from rlgf.models.precision import computes_in_half
 from rlgf.models.samplers.base import Beginning
 from rlgf.models.sampling import Sampling
 
 
 class BuiltinSampler:
-    """Samples with the trained model's own passes, so its log-probabilities are the trainer's."""
-
-    largest_gap: float | None = None
+    """Samples with the trained model's own passes, so its log-probabilities are the trainer's; in half precision they
+    are rounded otherwise, token by token, by any amount."""
 
     def __init__(self, language_model: LanguageModel, purpose: str, max_batch_tokens: int = 32_768) -> None:
         """
@@ -24,6 +25,7 @@ class BuiltinSampler:
             purpose: what is written, such as ``policy``: with one seed another purpose draws other numbers.
             max_batch_tokens: rows times positions of one decoding batch.
         """
+        self.largest_gap: float | None = math.inf if computes_in_half(language_model.model.device) else None
         self.language_model = language_model
         self.purpose = purpose
         self.max_batch_tokens = max_batch_tokens

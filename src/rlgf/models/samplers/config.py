@@ -42,7 +42,7 @@ class SamplerConfig(EngineConfig):
     """The address of a process that writes for all those of the run, as ``rlgf serve-sampler`` prints it; the
     engine runs there. Default: none, it runs in the run's own process."""
     importance_bound: float | None = Field(default=2.0, ge=1)
-    """Advantages of tokens that vLLM, a server or, with `training.async_steps`, earlier weights drew are weighted by
+    """Advantages of tokens that vLLM, a server, passes in half precision or earlier weights drew are weighted by
     min(the policy's probability / that which they were drawn with, this); null: they are not."""
     largest_gap: Annotated[float, FREE] = Field(default=0.2, gt=0)
     """Mean difference between the engine's log-probabilities of an update's tokens and the policy's, in nats, above which the

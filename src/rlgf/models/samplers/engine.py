@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from rlgf.errors import UserError, one_line
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.lora import Adapters
+from rlgf.models.precision import computes_in_half
 from rlgf.models.samplers.handover import keeping_weights
 
 ENVIRONMENT = {
@@ -56,7 +57,8 @@ def make_engine(
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if on_gpu and model.dtype == torch.float32 else model.dtype
+    halved = computes_in_half(model.device) and model.dtype == torch.float32
+    dtype = torch.bfloat16 if halved else model.dtype
     with tempfile.TemporaryDirectory() as folder, keeping_weights():
         from vllm import LLM
 

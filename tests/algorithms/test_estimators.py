@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlgf.algorithms import ESTIMATORS, Algorithm, Estimates, Pairs, Signals, algorithm_from
+from rlgf.algorithms import ESTIMATORS, Algorithm, Estimates, Estimator, Pairs, Signals, algorithm_from
 from rlgf.objectives import advantages
 
 
@@ -76,6 +76,7 @@ def test_your_own_estimator_is_named_by_file_and_attribute(tmp_path: Path) -> No
     file.write_text("from rlgf.algorithms import Estimator\nhalf = Estimator(lambda s: s, grouped=True)\n")
     found = algorithm_from({"base": "grpo", "name": "mine", "advantage": f"{file}:half"})
     assert isinstance(found, Algorithm)
+    assert isinstance(found.estimator, Estimator)
     assert found.grouped
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from rlgf.errors import UserError
 from rlgf.models.precision import computes_in_half, mixed_precision
+from rlgf.models.samplers.builtin import BuiltinSampler
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from toys import letter_gpt
@@ -68,3 +70,11 @@ def test_an_unchanged_policy_is_itself_in_half_precision(steps: int) -> None:
     found = trainer.learn(experience)
     assert found["first_step_kl"] < 1e-6
     assert found["sampler_gap"] < 0.2
+
+
+def test_weights_in_half_precision_round_too() -> None:
+    """Such as those under an adapter: the launcher need not ask for it."""
+    policy = letter_gpt()
+    assert BuiltinSampler(policy, "policy").largest_gap is None
+    policy.model.to(torch.bfloat16)
+    assert BuiltinSampler(policy, "policy").largest_gap == math.inf

@@ -110,6 +110,11 @@ def single_rewards(reward: Reward) -> list[Reward]:
     return list(reward.rewards.values()) if isinstance(reward, Composed) else [reward]
 
 
+def reads_policy(reward: Reward | None) -> bool:
+    """Whether the reward or a term of it is made from the policy."""
+    return reward is not None and any(isinstance(one, PolicyReadingReward) for one in single_rewards(reward))
+
+
 class Scores(NamedTuple):
     """The scores of B texts."""
 

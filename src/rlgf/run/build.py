@@ -31,7 +31,7 @@ from rlgf.models.samplers import Sampler, build_sampler
 from rlgf.models.samplers.served import require_server
 from rlgf.rewards import Reward, Scale
 from rlgf.rewards.base import PolicyReadingReward
-from rlgf.rewards.composed import single_rewards
+from rlgf.rewards.composed import reads_policy, single_rewards
 from rlgf.rollout.candidates import Rewards
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.dialogue import Dialogue
@@ -141,10 +141,7 @@ def build_parts(
             if environment is not None:
                 check_dialogues(environment, policy_template(config, policy), data.train)
             reward, judge = scorers(config, reward, data.train, in_turns=environment is not None)
-        read = reward is not None and any(
-            isinstance(one, PolicyReadingReward) for one in single_rewards(reward)
-        )
-        begun = load_policy(config, policy, data.train, evaluates=evaluates, read=read)
+        begun = load_policy(config, policy, data.train, evaluates=evaluates, read=reads_policy(reward))
         with distributed.main_first():
             models = load_models(config, begun, data.train, evaluates=evaluates)
             if isinstance(reward, PolicyReadingReward):

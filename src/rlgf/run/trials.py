@@ -32,8 +32,7 @@ from rlgf.models.loading import (
 )
 from rlgf.models.text import Codec
 from rlgf.rewards import Reward, RewardInput, build_reward, score
-from rlgf.rewards.base import PolicyReadingReward
-from rlgf.rewards.composed import single_rewards
+from rlgf.rewards.composed import reads_policy
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.tasks.source import CHECKED
 from rlgf.types import Message, Sample
@@ -132,7 +131,7 @@ def scorers(
     """
     if reward is None and config.reward is not None:
         reward = config.reward.build()
-        if not any(isinstance(one, PolicyReadingReward) for one in single_rewards(reward)):
+        if not reads_policy(reward):
             _try(reward, train[0], in_turns=in_turns)
     judge = build_reward(config.evaluation.judge, {}) if config.evaluation.judge else None
     if judge is not None:

@@ -25,7 +25,9 @@ class BuiltinSampler:
             purpose: what is written, such as ``policy``: with one seed another purpose draws other numbers.
             max_batch_tokens: rows times positions of one decoding batch.
         """
-        self.largest_gap: float | None = math.inf if computes_in_half(language_model.model.device) else None
+        model = language_model.model
+        rounded = computes_in_half(model.device) or model.dtype != torch.float32
+        self.largest_gap: float | None = math.inf if rounded else None
         self.language_model = language_model
         self.purpose = purpose
         self.max_batch_tokens = max_batch_tokens

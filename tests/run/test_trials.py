@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
@@ -71,6 +72,15 @@ def test_a_server_that_repeats_a_beginning_is_found_before_a_run() -> None:
             assert server.bodies[0]["messages"][-1] == {"role": "assistant", "content": "To begin with"}
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process that a shell began in the background ignores Ctrl-C."""
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, found)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_while_a_guide_is_tried_closes_it() -> None:
     threads = set(threading.enumerate())
     with serving(FaultyServer(always=(503, {}))) as server:

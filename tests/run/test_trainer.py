@@ -159,5 +159,3 @@ def test_names_of_trl_are_told_where_nothing_else_is_given() -> None:
     rows = [{"prompt": "a"}]
     with pytest.raises(TypeError, match=r"what TRL calls so is 'policy' here"):
         Trainer(model="gpt2", reward_funcs=len, train_dataset=rows)
-    with pytest.raises(TypeError, match="Trainer needs a 'config'"):
-        Trainer(train=rows)

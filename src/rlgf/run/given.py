@@ -262,10 +262,7 @@ def configured(
 
     Raises:
         UserError: see `load_config` and `adapter_settings`; or both the configuration and a scheduler change the rates.
-        TypeError: there is no configuration.
     """
-    if config is None:
-        raise TypeError("Trainer needs a 'config': a recipe, or a mapping such as {'algorithm': 'grpo'}.")
     over: dict[str, Any] = {}
     if given.policy is not None:  # a model that the recipe names is then not the run's
         over |= {"model": None, "scratch": None}

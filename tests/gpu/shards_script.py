@@ -10,9 +10,9 @@ import copy
 import torch
 import torch.distributed as dist
 
+from rlgf.distributed import device
 from rlgf.models import sharding
 from rlgf.models.forward import Tokens, response_outputs
-from rlgf.models.loading import device
 from toys import letter_gpt
 
 

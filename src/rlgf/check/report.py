@@ -16,8 +16,8 @@ from rlgf.check.faults import Checked
 from rlgf.check.form import note, span, table, titled, topics
 from rlgf.check.words import mixture_words, row_words, schedule, term_words
 from rlgf.config import Config
+from rlgf.distributed import device
 from rlgf.errors import UserError
-from rlgf.models.loading import device
 from rlgf.models.precision import computes_in_half
 from rlgf.models.text import Codec
 from rlgf.rollout.plan import UpdatePlan, planned

@@ -101,7 +101,7 @@ def info() -> None:
     import torch
 
     from rlgf.cachedir import cache_root
-    from rlgf.models.loading import device
+    from rlgf.distributed import device
 
     table = Table("what", "value")
     table.add_row("Python", platform.python_version())

@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from rlgf.cachedir import cached_folder
 from rlgf.demo import minilm
 from rlgf.demo.imdb import Review, labelled_reviews, snippets
-from rlgf.models.loading import device
+from rlgf.distributed import device
 from rlgf.models.text import Codec
 from rlgf.seeding import derive, seeded
 from rlgf.types import padded

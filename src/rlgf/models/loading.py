@@ -17,8 +17,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rlgf import distributed
 from rlgf.chat import set_defaults
+from rlgf.distributed import device
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
 from rlgf.identity import FREE, LATER
@@ -59,11 +59,6 @@ class ModelConfig(Strict):
     @property
     def source(self) -> str:
         return str(resolve(self.model, PACKAGED, "model")()) if self.model in PACKAGED else self.model
-
-
-def device() -> torch.device:
-    """This process's GPU, or the CPU."""
-    return distributed.device()
 
 
 def context_length(config: ModelConfig | ScratchConfig) -> int | None:

@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
+from rlgf.distributed import device
 from rlgf.models import lora
-from rlgf.models.loading import ModelConfig, device, skeleton
+from rlgf.models.loading import ModelConfig, skeleton
 from rlgf.models.lora import Adapters, LoRAConfig
 from rlgf.models.quantization import Quantization
 from rlgf.models.response_scores import MOST_LOGITS

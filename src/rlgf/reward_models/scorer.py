@@ -19,12 +19,13 @@ from transformers import (
 )
 
 from rlgf.chat import ChatTemplate, transcript
+from rlgf.distributed import device
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
 from rlgf.loads import loading
 from rlgf.models import lora, weights
 from rlgf.models.batching import length_batches
-from rlgf.models.loading import PACKAGED, check_vocabulary, context_of, device
+from rlgf.models.loading import PACKAGED, check_vocabulary, context_of
 from rlgf.models.text import Codec
 from rlgf.registry import resolve
 from rlgf.reward_models.notes import Notes

@@ -9,11 +9,12 @@ from functools import cached_property
 
 from rlgf import distributed
 from rlgf.config import Config
+from rlgf.distributed import device
 from rlgf.errors import UserError
 from rlgf.guides.config import keeps_average, members
 from rlgf.guides.local import LocalGuideConfig
 from rlgf.models import sharding
-from rlgf.models.loading import ModelConfig, device
+from rlgf.models.loading import ModelConfig
 from rlgf.models.memory import Shape, Size, device_bytes, frozen_size, logits_bytes, policy_sizes
 from rlgf.models.precision import computes_in_half
 from rlgf.models.response_scores import MOST_PIECE

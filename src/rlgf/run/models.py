@@ -11,12 +11,13 @@ from transformers import PreTrainedModel
 
 from rlgf import distributed
 from rlgf.config import Config
+from rlgf.distributed import device
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
 from rlgf.models import checkpointing, hollow, sharding
 from rlgf.models.critic import Critic, build_critic
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import device, load_language_model
+from rlgf.models.loading import load_language_model
 from rlgf.models.lora import Adapters
 from rlgf.models.trial import check_trainable
 from rlgf.run.start import check_comparable, load_start, scratch_texts

@@ -1,14 +1,17 @@
-"""Who solves a task of spelling carelessly, unless a hint in the prompt says better."""
+"""Who solves problems carelessly: a writer who follows a hint in the prompt, and a task of right and careless solutions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
+from typing import Any
 
 from rlgf import seeding
 from rlgf.guides.base import Request
-from rlgf.guides.solving import written_solution
-from rlgf.types import Completion
+from rlgf.guides.solving import altered, written_solution
+from rlgf.tasks.reasoning import ReasoningTask
+from rlgf.types import Completion, Sample
 
 
 class CarelessReader:
@@ -41,3 +44,24 @@ class CarelessReader:
             random,
             lambda _: random.random() < (self.misread if next(places) < told else self.errors),
         )
+
+
+class CarelessPairs(ReasoningTask):
+    """Problems as `reasoning` has them, each with a right solution and a careless one: a preference pair."""
+
+    def __init__(self, dataset: str, errors: float = 0.1, **options: Any) -> None:
+        """
+        Args:
+            errors: the probability of a step of the careless solution to be wrong; one is always.
+            options: see `ReasoningTask`.
+        """
+        super().__init__(dataset, **options)
+        self.errors = errors
+
+    def _sample(self, entry: Mapping[str, Any]) -> Sample:
+        sample = super()._sample(entry)
+        random = Random(seeding.derive(0, "careless", sample.prompt))
+        careless = written_solution(sample, "", random, lambda _: random.random() < self.errors)
+        if careless == sample.references[0]:
+            careless = altered(careless, random)
+        return replace(sample, rejected=careless)

@@ -17,7 +17,7 @@ import torch
 from common import reviews
 from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.samplers import Beginning, BuiltinSampler, VLLMSampler
-from rlgf.models.samplers.handover import hand_over
+from rlgf.models.samplers.engine import hand_over
 from rlgf.models.sampling import Sampling
 
 TEXTS, PROMPT, RESPONSE, ROUNDS = 32, 32, 48, 5

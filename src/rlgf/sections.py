@@ -15,9 +15,9 @@ from rlgf.identity import FREE, LATER, identity
 from rlgf.learning.rates import UpdateConfig
 from rlgf.models.loading import ChatOptions, ModelConfig
 from rlgf.models.lora import LoRAConfig, check_installed
-from rlgf.models.quantization import Quantization
 from rlgf.models.samplers import SamplerConfig
 from rlgf.models.scratch import ScratchConfig
+from rlgf.models.weights import Quantization
 from rlgf.rewards.build import RewardConfig
 from rlgf.rollout.config import RolloutConfig
 from rlgf.strict import NamedConfig, Strict

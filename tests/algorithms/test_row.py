@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rlgf.algorithms import KLConfig
+from rlgf.algorithms.base_rows import PPO
 from rlgf.algorithms.row import Row
-from rlgf.algorithms.unguided import PPO
 
 
 def test_a_loss_that_reads_the_reference_has_one() -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from torch import Tensor
 
 from rlgf.algorithms import Algorithm, algorithm_from
+from rlgf.errors import UserError
 from rlgf.schedules import constant
 
 
@@ -55,3 +57,46 @@ def test_your_own_kl_penalty_leaves_the_rewards(tmp_path: Path) -> None:
         found = algorithm_from(spec)
         assert isinstance(found, Algorithm)
         assert found.kl_penalty == place
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"select": "entropie"}, "selector 'entropie' is not known"),
+        ({"select": {"name": "top_entropy", "options": {"share": 0}}}, "greater than 0"),
+        (
+            {"select": {"name": "top_entropy", "options": {"part": 0.2}}},
+            r"no option 'part' \(it has 'share'\)",
+        ),
+    ],
+)
+def test_a_selector_that_cannot_be_called_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises((ValidationError, UserError), match=message):
+        algorithm_from({"base": "grpo", "terms": {"policy": changes}})
+
+
+def test_what_does_not_learn_from_tokens_has_no_selector() -> None:
+    for base, term in (("ppo", "value"), ("dpo", "policy")):
+        with pytest.raises(ValidationError, match=f"leave 'select' out of the term '{term}'"):
+            algorithm_from({"base": base, "terms": {term: {"select": "uncertainty"}}})
+    with pytest.raises(
+        ValidationError, match="'advantage_regression' is one of whole texts: leave 'select' out"
+    ):
+        algorithm_from({"base": "a-star-po", "terms": {"policy": {"select": "uncertainty"}}})
+    with pytest.raises(ValidationError, match="reads old_logprobs, and the references have none"):
+        algorithm_from(
+            {
+                "base": "grpo",
+                "terms": {
+                    "references": {
+                        "loss": "nll",
+                        "on": "references",
+                        "select": {"name": f"{__name__}:by_ratio"},
+                    }
+                },
+            }
+        )
+
+
+def by_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
+    return (logprobs - old_logprobs).exp()

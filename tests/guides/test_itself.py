@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlgf.algorithms.hinted import OPSD
+from rlgf.algorithms.catalog import OPSD
 from rlgf.config import load_config
 from rlgf.guides import Request
 from rlgf.guides.itself import SelfGuide, SelfGuideConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import pytest
@@ -9,10 +10,14 @@ import torch
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm
-from rlgf.models.rollout_scores import score_logprobs, score_values
+from rlgf.errors import UserError
+from rlgf.learning.micro_batches import check_result
+from rlgf.models.critic import build_critic
+from rlgf.models.response_scores import score_logprobs, score_values
 from rlgf.models.sampling import Sampling
 from rlgf.run.trainer import Trainer
 from rlgf.types import Experience
+from toys import letter_gpt, written
 from training_toys import ROWS, build, experience_of
 
 
@@ -79,3 +84,33 @@ def test_an_update_ends_in_the_same_policy_whatever_the_micro_batches() -> None:
         )
     assert (ends[0][1] - experience.scored.values).abs().max() > 0.01
     torch.testing.assert_close(ends[0], ends[1], atol=1e-4, rtol=1e-4)
+
+
+ROLLOUT = written("cd", "a")
+
+
+def test_finite_weights_and_outputs_pass() -> None:
+    policy = letter_gpt()
+    critic = build_critic("separate", policy.model)
+    check_result(policy, {"policy": critic}, {"policy": list(policy.model.parameters())}, ROLLOUT)
+
+
+def test_the_number_that_is_not_finite_is_named() -> None:
+    policy = letter_gpt()
+    weight = next(policy.model.parameters())
+    with torch.no_grad():
+        weight[0] = torch.nan
+    with pytest.raises(UserError, match="the weights of the policy"):
+        check_result(policy, {}, {"policy": [weight]}, ROLLOUT)
+    with pytest.raises(UserError, match="gives numbers that are not finite"):
+        check_result(policy, {}, {}, ROLLOUT)
+
+
+def test_a_critic_whose_values_are_not_finite_is_named() -> None:
+    policy = letter_gpt()
+    critic = copy.deepcopy(build_critic("separate", policy.model))
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter.fill_(torch.inf)
+    with pytest.raises(UserError, match="the values of the critic guide"):
+        check_result(policy, {"guide": critic}, {}, ROLLOUT)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
+import math
+from typing import Any
 
 import pytest
+import torch
+from rich.console import Console
 from torch import nn
 from transformers import PreTrainedModel
 
 import rlgf.models.abilities as module
-from rlgf.models.abilities import Abilities, abilities, declare, takes
+from rlgf.errors import UserError
+from rlgf.models.abilities import Abilities, abilities, computes_in_half, declare, mixed_precision, takes
+from rlgf.models.samplers.base import BuiltinSampler
+from rlgf.run.display import Display
+from rlgf.run.trainer import Trainer
 from toys import letter_gpt, letter_t5
 
 
@@ -57,3 +65,67 @@ def test_arguments_that_are_handed_on_count() -> None:
     assert not takes(StrictHead(), "mask")
     assert takes(letter_t5().model, "decoder_input_ids")
     assert not takes(letter_gpt().model, "decoder_input_ids")
+
+
+RECIPE: dict[str, Any] = {
+    "task": "toys:LetterTask",
+    "reward": "toys:share_of_a",
+    "algorithm": "ppo",
+    "rollout": {"episodes": 16, "max_prompt_tokens": 4, "max_response_tokens": 12},
+    "update": {"minibatch": 16, "epochs": 1},
+    "training": {"updates": 1, "trackers": []},
+    "evaluation": {"samples": 8, "test_samples": 8},
+}
+
+
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("asked", "on_cpu", "on_gpu"), [(None, False, True), ("no",) + (False,) * 2, ("bf16",) + (True,) * 2]
+)
+def test_the_launcher_says_how_passes_run(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, on_cpu: bool, on_gpu: bool
+) -> None:
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    assert [computes_in_half(torch.device(one)) for one in ("cpu", "cuda")] == [on_cpu, on_gpu]
+    with mixed_precision(torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if on_cpu else torch.float32)
+
+
+def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(UserError, match="the launcher asks for 'mixed_precision: fp16'"):
+        computes_in_half(torch.device("cpu"))
+
+
+@pytest.mark.usefixtures("half")
+@pytest.mark.parametrize("steps", [0, 1])
+def test_an_unchanged_policy_is_itself_in_half_precision(steps: int) -> None:
+    """Written token by token and scored all at once, its probabilities are rounded otherwise."""
+    training = {**RECIPE["training"], "async_steps": steps}
+    # As wide as it takes for a CPU to add up in another order.
+    policy = letter_gpt(width=1024, layers=2)
+    with torch.no_grad():
+        for weight in policy.model.parameters():
+            weight.mul_(2.0)
+    trainer = Trainer({**RECIPE, "training": training}, policy=policy, display=Display(Console(quiet=True)))
+    experience = trainer.assess(trainer.collect())
+    rollout, reference = experience.rollout, experience.scored.reference_logprobs
+    assert torch.equal(rollout.sampled_logprobs[rollout.authored], reference[rollout.authored])
+    assert experience.importance is not None
+    found = trainer.learn(experience)
+    assert found["first_step_kl"] < 1e-6
+    assert found["sampler_gap"] < 0.2
+
+
+def test_weights_in_half_precision_round_too() -> None:
+    """Such as those under an adapter: the launcher need not ask for it."""
+    policy = letter_gpt()
+    assert BuiltinSampler(policy, "policy").largest_gap is None
+    policy.model.to(torch.bfloat16)
+    assert BuiltinSampler(policy, "policy").largest_gap == math.inf

@@ -8,12 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 from decoding_task import END, SAMPLINGS, TOLERANCE, Task, assert_same
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.models.abilities import abilities, declare
 from rlgf.models.critic import build_critic
-from rlgf.models.forward import Tokens, response_outputs
+from rlgf.models.forward import Tokens, length_batches, response_outputs
 from rlgf.models.generate import Continuation, sample_continuations
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling, token_logprobs
@@ -190,3 +192,25 @@ def test_a_prompt_of_one_token_is_nothing_to_read_first(model: PreTrainedModel) 
     short.prompt_mask[1, :-1] = False
     assert short.shared_prompts() is None
     assert response_outputs(model, short)[0].isfinite().all()
+
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), min_size=1, max_size=30)
+
+
+@given(LENGTHS, st.integers(1, 100))
+def test_every_row_comes_once_and_no_batch_is_over_its_budget(rows: list[tuple[int, int]], most: int) -> None:
+    left, right = (torch.tensor(column) for column in zip(*rows, strict=True))
+    batches = [batch.tolist() for batch in length_batches(left, right, most)]
+    order = [row for batch in batches for row in batch]
+    assert sorted(order) == list(range(len(rows)))
+    totals = [sum(rows[row]) for row in order]
+    assert totals == sorted(totals, reverse=True)
+    for batch in batches:
+        widest = max(rows[row][0] for row in batch) + max(rows[row][1] for row in batch)
+        assert len(batch) == 1 or len(batch) * widest <= most
+
+
+def test_as_many_rows_as_fit_are_one_batch() -> None:
+    same = torch.full((5,), 4)
+    assert [len(batch) for batch in length_batches(same, same, 16)] == [2, 2, 1]
+    assert [len(batch) for batch in length_batches(same, same, 10**6)] == [5]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from conftest import SENTENCES
-from rlgf.models.language_model import LanguageModel
+from resume_script import toy_trainer
+from rlgf.models.language_model import LanguageModel, Snapshot
 from tokenizer_kinds import (
     KINDS,
     byte_bpe,
@@ -79,3 +82,28 @@ def test_the_end_of_texts_is_known_where_ids_have_holes() -> None:
     assert len(tokenizer) == 4
     model = letter_gpt("abcdefghi").model
     assert LanguageModel(model, tokenizer).end_ids == (9,)
+
+
+def test_a_snapshot_of_an_adapter_shares_its_base(tmp_path: Path) -> None:
+    policy = toy_trainer(tmp_path / "run", policy={"lora": {"r": 2}}).parts.policy
+    snapshot = Snapshot(policy)
+    trained = {id(parameter) for parameter in policy.trained}
+    copied = dict(snapshot.language_model.model.named_parameters())
+    for name, parameter in policy.model.named_parameters():
+        assert (copied[name] is parameter) == (id(parameter) not in trained)
+    with torch.no_grad():
+        for parameter in policy.trained:
+            parameter += 1
+    assert all(not torch.equal(copied[n], p) for n, p in policy.model.named_parameters() if id(p) in trained)
+    snapshot.update()
+    assert all(torch.equal(copied[n], p) for n, p in policy.model.named_parameters())
+
+
+def test_a_snapshot_leaves_the_policy_as_it_is() -> None:
+    policy = letter_gpt()
+    snapshot = Snapshot(policy)
+    assert all(parameter.requires_grad for parameter in policy.trained)
+    assert not any(parameter.requires_grad for parameter in snapshot.language_model.model.parameters())
+    assert (
+        snapshot.language_model.model.lm_head.weight is snapshot.language_model.model.transformer.wte.weight
+    )

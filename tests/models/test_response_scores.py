@@ -12,10 +12,12 @@ from transformers import PreTrainedModel
 from rlgf.kept import KeptTokens
 from rlgf.models import response_scores as module
 from rlgf.models.abilities import abilities
+from rlgf.models.critic import build_critic
 from rlgf.models.forward import Tokens
-from rlgf.models.response_scores import response_scores
+from rlgf.models.response_scores import response_scores, score_logprobs, score_values
 from rlgf.models.sampling import Sampling
 from rlgf.types import pad
+from toys import letter_gpt, written
 
 ENDS = (0, 3)
 SAMPLINGS = [Sampling(), Sampling(temperature=0.7, min_tokens=2), Sampling(top_k=5, min_tokens=1)]
@@ -113,3 +115,32 @@ def test_without_a_gradient_pieces_are_never_larger(
     torch.testing.assert_close(pieces, (whole * batch.response_mask).detach(), atol=1e-5, rtol=1e-4)
     assert max(seen) == 4
     assert sum(seen) == int(batch.response_mask.sum())
+
+
+POLICY = letter_gpt()
+ROLLOUT = written("cda", "b", "", "dddd", "ab", prompts=["ab", "d", "abcd"])
+
+
+def test_log_probabilities_are_those_of_each_text_alone() -> None:
+    scores = score_logprobs(POLICY.model, ROLLOUT, Sampling(), [4], 10**6)
+    assert scores[~ROLLOUT.response_mask].eq(0).all()
+    for row, (prompt, length) in enumerate(zip(ROLLOUT.prompts, ROLLOUT.lengths.tolist(), strict=True)):
+        before = torch.tensor(["abcd".index(letter) for letter in prompt])
+        after = ROLLOUT.response_ids[row, :length]
+        with torch.no_grad():
+            logits = POLICY.model(torch.cat([before, after])[None]).logits[0, len(before) - 1 : -1]
+        alone = logits.log_softmax(dim=-1).gather(1, after[:, None]).squeeze(1)
+        torch.testing.assert_close(scores[row, :length], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["separate", "head"])
+def test_neither_scores_nor_values_depend_on_where_batches_are_cut(kind: str) -> None:
+    critic = build_critic(kind, POLICY.model)
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter += 0.02
+    most = [score_values(critic, POLICY.model, ROLLOUT, tokens) for tokens in (1, 12, 10**6)]
+    assert most[0].abs().sum() > 0
+    assert most[0][~ROLLOUT.response_mask].eq(0).all()
+    for other in most[1:]:
+        torch.testing.assert_close(other, most[0], atol=1e-5, rtol=1e-5)

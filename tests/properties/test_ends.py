@@ -18,7 +18,7 @@ from rlgf.learning.updater import Updater
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
-from rlgf.models.rollout_scores import score_logprobs
+from rlgf.models.response_scores import score_logprobs
 from rlgf.models.sampling import Sampling
 from rlgf.objectives.losses import distillation
 from rlgf.rollout.collector import Collector

@@ -25,7 +25,7 @@ from enumerated import (
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm, Span
-from rlgf.algorithms.unguided import VINE_PPO
+from rlgf.algorithms.base_rows import VINE_PPO
 from rlgf.guides import LocalGuide
 from rlgf.models.sampling import Sampling
 from rlgf.rollout.collector import Collector

@@ -22,8 +22,8 @@ from enumerated import (
 )
 from torch import Tensor
 
+from rlgf.algorithms.base_rows import VINE_PPO
 from rlgf.algorithms.catalog import PPO, RLOO
-from rlgf.algorithms.unguided import VINE_PPO
 from rlgf.rollout.state_values import branch_points
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Rollout, Sample

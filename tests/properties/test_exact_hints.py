@@ -25,8 +25,7 @@ from enumerated import (
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm, Hint, Script
-from rlgf.algorithms.catalog import RLOO
-from rlgf.algorithms.hinted import GHPO, HINTED_GRPO, OPSD, POPE, QUESTA, SAGE, SCAF_GRPO, SDFT
+from rlgf.algorithms.catalog import GHPO, HINTED_GRPO, OPSD, POPE, QUESTA, RLOO, SAGE, SCAF_GRPO, SDFT
 from rlgf.guides.itself import SelfGuide
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import UpdateConfig

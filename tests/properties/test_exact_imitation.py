@@ -19,8 +19,7 @@ from enumerated import (
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm
-from rlgf.algorithms.imitation import DAGGER, DISTILL, SEQ_KD
-from rlgf.algorithms.unguided import BC
+from rlgf.algorithms.base_rows import BC, DAGGER, DISTILL, SEQ_KD
 from toys import LENGTH
 
 

@@ -24,9 +24,8 @@ from enumerated import (
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm, Script
+from rlgf.algorithms.base_rows import BC, CHORD, PREFIX_RFT
 from rlgf.algorithms.catalog import RLOO
-from rlgf.algorithms.referenced import CHORD, PREFIX_RFT
-from rlgf.algorithms.unguided import BC
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import UpdateConfig

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rlgf.learning.micro_batches import with_beginning
+from rlgf.rollout.assembly import gaps, rescored
 from rlgf.rollout.record import PromptRecord
-from rlgf.rollout.rescored import gaps, rescored
 from rlgf.run.update_metrics import describe
 from rlgf.types import Author, Experience, Scored
 from training_toys import SAMPLES, build, perturb

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from rlgf.algorithms import Script
-from rlgf.algorithms.hinted import OPSD
+from rlgf.algorithms.catalog import OPSD
 from rlgf.kept import KeptTokens
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.assembly import assemble

@@ -6,13 +6,12 @@ import pytest
 import torch
 from collecting import LENGTH, SAMPLES, authors, collector, sure
 
+from rlgf.algorithms.base_rows import BC, REVERSE_CURRICULUM
 from rlgf.algorithms.catalog import BREAD, GUIDED_GRPO, PPO, PPO_PLUS_PLUS
-from rlgf.algorithms.referenced import REVERSE_CURRICULUM
-from rlgf.algorithms.unguided import BC
 from rlgf.errors import UserError
 from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.rollout_scores import score_logprobs
+from rlgf.models.response_scores import score_logprobs
 from rlgf.models.sampling import Sampling
 from rlgf.rollout.writers import splice
 from rlgf.types import Author, Completion, Rollout, Sample

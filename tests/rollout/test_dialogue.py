@@ -21,7 +21,7 @@ from rlgf.errors import UserError
 from rlgf.evaluation.evaluator import Evaluator
 from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.rollout_scores import score_logprobs
+from rlgf.models.response_scores import score_logprobs
 from rlgf.models.sampling import Sampling
 from rlgf.rollout.plan import update_asks
 from rlgf.run.update_metrics import describe

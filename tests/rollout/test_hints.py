@@ -17,10 +17,10 @@ from torch import Tensor
 from chat_toys import SYSTEM, USER, chat_sample, with_template
 from resume_script import toy_trainer
 from rlgf.algorithms import algorithm_from
-from rlgf.algorithms.hinted import QUESTA, SAGE
+from rlgf.algorithms.catalog import QUESTA, SAGE
 from rlgf.errors import UserError
 from rlgf.guides import Request
-from rlgf.models.rollout_scores import score_logprobs
+from rlgf.models.response_scores import score_logprobs
 from rlgf.rewards.base import RewardInput
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig

@@ -8,7 +8,7 @@ from hinted_texts import SAMPLES, Watched, collector, hinted, tiered
 
 from faulty_server import FaultyServer, serving
 from rlgf import seeding
-from rlgf.algorithms.hinted import GHPO, SCAF_GRPO
+from rlgf.algorithms.catalog import GHPO, SCAF_GRPO
 from rlgf.guides import HTTPGuide, HTTPGuideConfig
 from rlgf.rollout.plan import planned, update_asks
 from rlgf.rollout.record import PromptHistory, PromptRecord

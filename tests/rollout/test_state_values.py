@@ -6,7 +6,7 @@ import dialogues
 import pytest
 from torch import Tensor
 
-from rlgf.algorithms.unguided import VINE_PPO
+from rlgf.algorithms.base_rows import VINE_PPO
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.plan import update_asks

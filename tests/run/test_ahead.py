@@ -20,7 +20,7 @@ from resume_script import toy_trainer
 from rlgf.errors import UserError
 from rlgf.guides import Request
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.rollout_scores import score_logprobs
+from rlgf.models.response_scores import score_logprobs
 from rlgf.run.trainer import Trainer
 from rlgf.types import Author, Completion, Rollout
 from toys import FavouringGuide

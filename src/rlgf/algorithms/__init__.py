@@ -6,13 +6,11 @@ The trainer reads rows and knows no algorithm by name. To add one, write a row: 
 
 from rlgf.algorithms.catalog import ALGORITHMS
 from rlgf.algorithms.estimators import ESTIMATORS, Estimates, Estimator, Pairs, Signals
-from rlgf.algorithms.hint import Hint, View
 from rlgf.algorithms.pick import algorithm_from
 from rlgf.algorithms.row import KLConfig
-from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
-from rlgf.algorithms.selection import Selection
+from rlgf.algorithms.script import Gate, Help, Hint, RollinLength, Script, Span, View
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
-from rlgf.algorithms.terms import LossInputs, Term
+from rlgf.algorithms.terms import LossInputs, Selection, Term
 
 __all__ = [
     "ALGORITHMS",

@@ -1,4 +1,14 @@
-"""Functions that a row names: what they read, and whether they can be called as the row says."""
+"""Functions that a row names: what they read, and whether they can be called as the row says.
+
+A length rule is one of them: how much of its author's text begins an episode, as a function of the run and of the
+prompt's past. A rule names what it reads, one parameter for each; its other parameters are options; your own is one
+function in one file::
+
+    def less_each_visit(length, visits, *, share=0.5):
+        return int(length * share**visits)
+
+named from a recipe as ``help: {length: {by: mine.py:less_each_visit, options: {share: 0.7}}}``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +18,9 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+
+from rlgf.errors import UserError, nearest
+from rlgf.registry import resolve
 
 
 @cache
@@ -58,3 +71,76 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
         return {}
+
+
+LengthRule = Callable[..., int]
+
+BUILT_IN = ("law", "record", "trial", "difficulty")
+
+OF_PROMPT = frozenset({"visits", "texts", "successes", "rewards", "solved", "failures", "rate", "help"})
+"""What a rule may read of the prompt's past, see `rlgf.rollout.record.PromptHistory`; of a gate that looks at the
+group, ``rate`` is that of the group's own texts."""
+READABLE = frozenset({"length", "progress", "where"}) | OF_PROMPT
+"""``length``: tokens of the author's text, or as many as it may have; ``progress``: the share of the run that is over;
+``where``: a number drawn uniformly from 0 to 1 for the episode."""
+
+
+def rule_named(name: str) -> LengthRule | None:
+    """A rule of your own; None for one that is built in.
+
+    Raises:
+        UserError: there is no such function.
+    """
+    if name in BUILT_IN:
+        return None
+    if ":" not in name:
+        raise UserError(
+            f"the length rule '{name}' is not known: {nearest(name, BUILT_IN)} "
+            "Your own is named as module:attribute or file.py:attribute."
+        )
+    found: LengthRule = resolve(name, {}, "the length rule")
+    return found
+
+
+def rule_misfit(name: str, options: Mapping[str, Any], *, bounded: bool) -> str | None:
+    """Why a rule cannot be called with its options, in a clause; None where it can.
+
+    Args:
+        bounded: whether the row bounds lengths by two shares.
+    """
+    rule = rule_named(name)
+    if rule is not None and bounded:
+        return "a length rule of your own chooses alone: leave 'help.length.low' and 'high' out"
+    if rule is None:
+        return (
+            f"'help.length.options' are those of a function of your own, and 'by' is '{name}'"
+            if options
+            else None
+        )
+    return misfit(rule, options, f"the length rule '{name}'", "'help.length'", READABLE)
+
+
+def reads_past(name: str) -> bool:
+    """Whether a rule depends on what a prompt earned before."""
+    rule = rule_named(name)
+    return name in ("record", "difficulty", "trial") if rule is None else bool(parameters(rule) & OF_PROMPT)
+
+
+def chosen(name: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> int:
+    """How many tokens a rule of your own asks for.
+
+    Args:
+        known: a value for each of `READABLE`.
+
+    Raises:
+        UserError: that is no number of tokens below ``length``.
+    """
+    rule = rule_named(name)
+    assert rule is not None, "asked for where the rule is not built in"
+    tokens = rule(**{key: known[key] for key in parameters(rule) & READABLE}, **options)
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens < max(known["length"], 1):
+        raise UserError(
+            f"the length rule '{name}' gave {tokens!r} for a text of {known['length']} tokens: it must give a whole number "
+            "from 0 to one below that."
+        )
+    return tokens

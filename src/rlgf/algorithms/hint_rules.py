@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rlgf.algorithms.hint import View
 from rlgf.algorithms.row import Row
-from rlgf.algorithms.script import Span
+from rlgf.algorithms.script import Span, View
 from rlgf.schedules import constant
 from rlgf.types import Author
 

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
-from rlgf.algorithms.hint import AuthorName, Tier, View
-from rlgf.algorithms.script import Branches, Help, Script, StartValue
+from rlgf.algorithms.script import AuthorName, Branches, Help, Script, StartValue, Tier, View
 from rlgf.algorithms.terms import LOSSES, Term
 from rlgf.identity import FREE
 from rlgf.registry import resolve
@@ -109,7 +108,6 @@ class Row(Strict):
 
     @property
     def value_term(self) -> Term | None:
-        """The term that trains the critic."""
         return next((term for term in self.terms.values() if term.of_critic), None)
 
     @property

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlgf.algorithms.estimators import ESTIMATORS, Estimator
+from rlgf.algorithms.functions import reads_past, rule_misfit
 from rlgf.algorithms.hint_rules import (
     hints_have_readers,
     pairs_share_their_prompt,
     tiers_are_tried,
     views_can_be_scored,
 )
-from rlgf.algorithms.length_rules import reads_past, rule_misfit
 from rlgf.algorithms.row import Row
 from rlgf.algorithms.script import Span
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC

@@ -71,7 +71,6 @@ class Algorithm(Row):
         return (self,)
 
     def at(self, update: int, progress: float, seed: int) -> Algorithm:
-        """The row that the given update runs."""
         return self
 
 

@@ -18,17 +18,57 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from jaxtyping import Bool, Float, UInt8
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from rlgf.algorithms.functions import misfit, parameters
-from rlgf.algorithms.hint import View
-from rlgf.algorithms.script import Span
-from rlgf.algorithms.selection import Selection
+from rlgf.algorithms.script import Span, View
 from rlgf.objectives import losses
 from rlgf.registry import resolve
 from rlgf.schedules import Schedule, constant
 from rlgf.strict import Strict
+
+Selector = Callable[..., Tensor]
+
+SELECTORS: Mapping[str, Selector] = {
+    "top_entropy": losses.top_entropy,
+    "uncertainty": losses.uncertainty,
+}
+
+SELECTABLE = frozenset({"mask", "author", "logprobs", "old_logprobs", "entropy", "advantages"})
+"""The fields of `rlgf.algorithms.terms.LossInputs` that a selector may read."""
+
+
+class Selection(Strict):
+    """A selector with its options; in a recipe the bare name is short for one without."""
+
+    name: str
+    """A name of `SELECTORS`, or your own function as `file.py:function`."""
+    options: Mapping[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+    @property
+    def function(self) -> Selector:
+        """
+        Raises:
+            UserError: there is no such selector.
+        """
+        found: Selector = resolve(self.name, SELECTORS, "the selector")
+        return found
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Which fields of `LossInputs` it reads."""
+        return parameters(self.function) & SELECTABLE
+
+    def misfit(self, term: str) -> str | None:
+        """Why its function cannot be called as the term says, in a clause; None where it can."""
+        what, where = f"the selector '{self.name}'", f"the term '{term}'"
+        return misfit(resolve(self.name, SELECTORS, "the selector"), self.options, what, where, SELECTABLE)
 
 
 @dataclass(frozen=True)

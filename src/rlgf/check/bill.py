@@ -12,7 +12,7 @@ from rlgf.guides import EnsembleConfig, GuideConfig, HTTPGuideConfig, Request, U
 from rlgf.guides.budget import most, priced, within
 from rlgf.guides.ensemble import choice
 from rlgf.guides.repeats import first_request, scored_first
-from rlgf.rollout.candidates import candidate_seeds
+from rlgf.rollout.episodes import candidate_seeds
 from rlgf.rollout.plan import Ask, UpdatePlan, evaluation_asks
 from rlgf.run.data_order import shuffled_passes
 from rlgf.types import Author, Sample

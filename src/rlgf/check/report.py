@@ -18,7 +18,7 @@ from rlgf.check.words import mixture_words, row_words, schedule, term_words
 from rlgf.config import Config
 from rlgf.distributed import device
 from rlgf.errors import UserError
-from rlgf.models.precision import computes_in_half
+from rlgf.models.abilities import computes_in_half
 from rlgf.models.text import Codec
 from rlgf.rollout.plan import UpdatePlan, planned
 from rlgf.run.memory import Estimate, estimated, memory

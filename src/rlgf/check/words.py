@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 
 from rlgf.algorithms import ESTIMATORS, Algorithm, Hint, Mixture, Span, Term, View
-from rlgf.algorithms.length_rules import BUILT_IN
+from rlgf.algorithms.functions import BUILT_IN
 from rlgf.algorithms.terms import READABLE
 from rlgf.environments import EnvironmentConfig
 from rlgf.rollout.config import RolloutConfig

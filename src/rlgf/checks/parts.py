@@ -17,7 +17,7 @@ from rlgf.guides.local import LocalGuideConfig
 from rlgf.guides.own import OwnGuideConfig, own_guide
 from rlgf.models.encoder_decoder import START_TOKENS
 from rlgf.models.loading import ModelConfig, context_length, context_of, load_model_config
-from rlgf.models.samplers import rules as sampler_rules
+from rlgf.models.samplers import config as sampler_rules
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards.build import named_judge, named_reward
 from rlgf.sections import Sections

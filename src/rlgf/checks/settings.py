@@ -13,7 +13,7 @@ from rlgf.guides.ensemble import EnsembleConfig
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuideConfig
 from rlgf.guides.settings import GuideSettings
-from rlgf.models.samplers import rules as sampler_rules
+from rlgf.models.samplers import config as sampler_rules
 from rlgf.sections import Sections
 from rlgf.types import Author
 

@@ -21,7 +21,7 @@ from rlgf.metrics.base import check_samples
 from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig
-from rlgf.models.rollout_scores import score_logprobs
+from rlgf.models.response_scores import score_logprobs
 from rlgf.models.samplers import BeamSampler, bring_weights
 from rlgf.objectives.losses import kl_estimate
 from rlgf.rewards import Reward, RewardInput, score

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.rollout_scores import text_scores
+from rlgf.models.response_scores import text_scores
 from rlgf.rollout.writers import prompt_tokens, splice
 from rlgf.types import Completion, Sample
 

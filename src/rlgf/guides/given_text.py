@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rlgf.models.boundaries import token_ends
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.text import Codec
+from rlgf.models.text import Codec, token_ends
 from rlgf.objectives.alignment import Piece, as_pieces
 
 

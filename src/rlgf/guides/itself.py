@@ -11,9 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rlgf.guides.local import LocalGuide, LocalSettings
 from rlgf.guides.settings import GuideSettings
-from rlgf.models.language_model import LanguageModel
+from rlgf.models.language_model import LanguageModel, Snapshot
 from rlgf.models.sampling import Sampling
-from rlgf.models.snapshot import Snapshot
 
 
 class SelfGuideConfig(LocalSettings):

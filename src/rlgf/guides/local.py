@@ -24,7 +24,7 @@ from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, context_of, load_language_model
-from rlgf.models.rollout_scores import text_scores
+from rlgf.models.response_scores import text_scores
 from rlgf.models.samplers import Beginning, BuiltinSampler, EngineConfig, Sampler, build_sampler
 from rlgf.models.sampling import Sampling, log_distribution
 from rlgf.models.text import Codec

@@ -22,7 +22,7 @@ from rlgf.learning.inputs import read_by, read_by_any
 from rlgf.models import sharding
 from rlgf.models.critic import Critic
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.rollout_scores import score_logprobs, score_values
+from rlgf.models.response_scores import score_logprobs, score_values
 from rlgf.models.sampling import Sampling
 from rlgf.objectives.advantages import importance_weights, rewarded_share, whiten
 from rlgf.objectives.losses import log_ratio
@@ -187,7 +187,6 @@ class Assessor:
         return dict(self.reward.update(rollout)) if isinstance(self.reward, LearnedReward) else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What changes over a run: the scale, and a reward that has a state."""
         state: dict[str, Any] = {"scale": self.scale.state_dict()}
         if keeps_state(self.reward):
             state["reward"] = self.reward.state_dict()

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlgf.guides.base import Request, TextScoringGuide
-from rlgf.models.boundaries import token_ends
 from rlgf.models.language_model import LanguageModel
+from rlgf.models.text import token_ends
 from rlgf.objectives.alignment import chunks
 from rlgf.types import Author, Rollout
 
@@ -38,7 +38,6 @@ def guide_scores(
 
 
 def _tokens(rollout: Rollout, row: int) -> tuple[list[int], list[int]]:
-    """An episode's prompt and response."""
     prompt = rollout.prompt_ids[row][rollout.prompt_mask[row]].tolist()
     return prompt, rollout.response_ids[row, : int(rollout.lengths[row])].tolist()
 

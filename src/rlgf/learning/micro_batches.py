@@ -1,8 +1,8 @@
-"""How an optimizer step is cut into micro-batches, and how far an update has moved the policy."""
+"""How an optimizer step is cut into micro-batches, how far an update has moved the policy, and whether what it ends in is sound."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,24 +11,15 @@ from torch import Tensor
 
 from rlgf import distributed
 from rlgf.algorithms import Algorithm, Span, View
+from rlgf.finite import require_finite
 from rlgf.learning.inputs import StepTerm, read_by_any
 from rlgf.models import sharding
-from rlgf.models.batching import length_batches
-from rlgf.models.forward import Tokens
+from rlgf.models.critic import Critic
+from rlgf.models.forward import Tokens, length_batches, response_outputs
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.rollout_scores import score_logprobs
-from rlgf.models.sampling import Sampling
+from rlgf.models.response_scores import score_logprobs
+from rlgf.models.sampling import Sampling, token_logprobs
 from rlgf.types import Author, Experience, Rollout
-
-
-def policy_reads_of(rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
-    """The tokens of the episodes that any term reads the policy's probabilities of."""
-    terms = {
-        name: term
-        for name, term in row.terms.items()
-        if not term.of_critic and term.on is not Span.REFERENCES
-    }
-    return read_by_any(terms, rollout, row)
 
 
 def minibatches(
@@ -178,9 +169,39 @@ def with_beginning(
     compares with too."""
     rollout, scored = experience.rollout, experience.scored
     others = rollout.authored & ~rollout.drawn
-    if scored.old_logprobs is not None or not (others & policy_reads_of(rollout, row)).any():
+    of_policy = {n: t for n, t in row.terms.items() if not t.of_critic and t.on is not Span.REFERENCES}
+    if scored.old_logprobs is not None or not (others & read_by_any(of_policy, rollout, row)).any():
         return experience
     with policy.running() as model:
         found = score_logprobs(model, rollout, sampling, policy.end_ids, max_tokens)
     old = torch.where(others, found, rollout.sampled_logprobs)
     return replace(experience, scored=replace(scored, old_logprobs=old))
+
+
+@torch.no_grad()
+def check_result(
+    policy: LanguageModel,
+    critics: Mapping[str, Critic],
+    parameters: Mapping[str, Sequence[torch.nn.Parameter]],
+    rollout: Rollout,
+) -> None:
+    """Make sure that what an update ends in can write and be saved: weights, and outputs for one text.
+
+    Args:
+        parameters: the trained ones, by the name of its model.
+        rollout: the first of its texts is read.
+
+    Raises:
+        UserError: names the number that is not finite.
+    """
+    for name, trained in parameters.items():
+        for parameter in trained:
+            require_finite(f"the weights of the {name}", sharding.own_part(parameter))
+    tokens = Tokens.of(rollout[torch.tensor([0])]).to(policy.model.device)
+    shared = any(critic.reads_policy_hidden for critic in critics.values())
+    with sharding.whole(policy.model, *critics.values()):
+        logits, hidden = response_outputs(policy.model, tokens, hidden=shared)
+        said = token_logprobs(logits, tokens.response_ids, Sampling(), ())
+        require_finite("the trained policy's log-probabilities", said, tokens.response_mask)
+        for name, critic in critics.items():
+            require_finite(f"the values of the critic {name}", critic(tokens, hidden), tokens.response_mask)

@@ -68,7 +68,8 @@ class LearningRates:
         self.optimizer, self.make_scheduler = optimizer, make_scheduler
         self.schedules = [config.learning_rate, *[critics] * (len(optimizer.param_groups) - 1)]
         if own:
-            named = ["learning_rate", *[_named(config)] * (len(optimizer.param_groups) - 1)]
+            of_critics = "learning_rate" if config.critic_learning_rate is None else "critic_learning_rate"
+            named = ["learning_rate", *[of_critics] * (len(optimizer.param_groups) - 1)]
             self.schedules = [
                 _agreed(_chosen(optimizer, group), schedule, name)
                 for group, schedule, name in zip(optimizer.param_groups, self.schedules, named, strict=True)
@@ -108,11 +109,6 @@ class LearningRates:
             while self.reached < update:
                 self.scheduler.step()
                 self.reached += 1
-
-
-def _named(config: UpdateConfig) -> str:
-    """The field that critics' rates come from."""
-    return "learning_rate" if config.critic_learning_rate is None else "critic_learning_rate"
 
 
 def _chosen(optimizer: Optimizer, group: Mapping[str, Any]) -> float | None:

@@ -19,13 +19,13 @@ from rlgf.guides.base import FollowingGuide, ScoringGuide
 from rlgf.learning.inputs import InputReader, StepTerm, read_by, read_by_any, step_terms, value_inputs
 from rlgf.learning.micro_batches import (
     Moved,
+    check_result,
     dealt_out,
     micro_batches,
     minibatches,
     passes,
     with_beginning,
 )
-from rlgf.learning.outcome import check_result
 from rlgf.learning.rates import LearningRates, SchedulerFactory, UpdateConfig
 from rlgf.models import sharding
 from rlgf.models.critic import Critic
@@ -151,7 +151,6 @@ class Updater:
         progress: float,
         references: Rollout | None,
     ) -> Iterator[dict[str, Tensor]]:
-        """One optimizer step after another, with its metrics."""
         for epoch in range(self.config.epochs):
             order = seeding.generator(self.seed, "minibatches", update, epoch)
             for batch, texts in minibatches(experience, references, self.config.minibatch, order):
@@ -263,7 +262,6 @@ class Updater:
     def _reference_loss(
         self, terms: Sequence[StepTerm], references: Rollout, row: Algorithm, metrics: dict[str, Tensor]
     ) -> None:
-        """Add the gradient of the terms on the reference texts."""
         names = frozenset[str]().union(*(term.term.asks for term in terms))
         prompts = references.prompt_mask.sum(dim=1)
         for rows, counts in dealt_out(prompts, references.lengths, self.config.max_micro_tokens):
@@ -303,7 +301,6 @@ def _value_loss(
     row: Algorithm,
     metrics: dict[str, Tensor],
 ) -> Tensor:
-    """The terms over a critic's values."""
     values = sharding.run(critic, critic, tokens, hidden)
     return _summed(terms, value_inputs(micro, values), micro.rollout, row, metrics)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
+
+from rlgf.errors import UserError
 
 _ATTRIBUTE = "_rlgf_abilities"
 
@@ -76,3 +80,23 @@ def _arguments(forward: Callable[..., Any], trunk: Callable[..., Any]) -> frozen
     if len(names) < len(found) and trunk is not forward:
         names |= _arguments(trunk, trunk)
     return frozenset(names)
+
+
+def computes_in_half(device: torch.device) -> bool:
+    """Whether passes run in bfloat16: as the launcher says, and where none does on a GPU alone.
+
+    Raises:
+        UserError: it asks for what this library does not do.
+    """
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "bf16" if device.type == "cuda" else "no")
+    if asked not in ("bf16", "no"):
+        raise UserError(
+            f"the launcher asks for 'mixed_precision: {asked}', and passes run in 'bf16' or 'no' here: set one of them "
+            "in its configuration."
+        )
+    return asked == "bf16"
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Matrix products run in bfloat16 where passes do, over weights that stay as they are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=computes_in_half(device))

@@ -6,7 +6,7 @@ Chen et al., "Training Deep Nets with Sublinear Memory Cost" (arXiv 1604.06174),
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,7 +33,8 @@ def enable(model: PreTrainedModel, adapters: Adapters | None = None) -> None:
         )
     # No random numbers are drawn, since dropout is off.
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-    options["context_fn"] = _plain_contexts if adapters is None else adapters.contexts
+    if adapters is not None:
+        options["context_fn"] = adapters.contexts
     # transformers 5.24 renamed it.
     switch: Any = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
     switch(options)
@@ -63,7 +64,3 @@ def recomputed(model: PreTrainedModel) -> Iterator[None]:
 
 def _layers(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-
-
-def _plain_contexts() -> tuple[nullcontext[None], nullcontext[None]]:
-    return nullcontext(), nullcontext()

@@ -96,12 +96,6 @@ class AdapterCritic(Critic):
             return _value(self.head, base_hidden(trunk_of(policy), tokens, decoder_start(policy)))
 
 
-CRITICS = {
-    "separate": SeparateCritic,
-    "head": HeadCritic,
-}
-
-
 def build_critic(
     kind: str, policy: PreTrainedModel, adapters: Adapters | None = None, name: str = "critic"
 ) -> Critic:
@@ -112,4 +106,5 @@ def build_critic(
     """
     if kind == "separate" and adapters is not None:
         return AdapterCritic(policy, adapters, name).to(policy.device)
-    return CRITICS[kind](policy).to(policy.device, torch.float32)
+    critic = SeparateCritic(policy) if kind == "separate" else HeadCritic(policy)
+    return critic.to(policy.device, torch.float32)

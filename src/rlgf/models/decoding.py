@@ -10,10 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
-from rlgf.models.abilities import abilities, takes
+from rlgf.models.abilities import abilities, mixed_precision, takes
 from rlgf.models.encoder_decoder import encode, encoded_inputs
 from rlgf.models.kv_cache import cache_argument, keep_rows, reserving_cache, reserving_layers
-from rlgf.models.precision import mixed_precision
 from rlgf.models.vocabulary import read_logits
 from rlgf.types import pad
 
@@ -23,8 +22,6 @@ _MOST_PIECES = 12
 
 
 class DecodingBatch:
-    """Rows that are decoded together."""
-
     def __init__(
         self,
         model: PreTrainedModel,
@@ -79,7 +76,6 @@ class DecodingBatch:
         return self._pass(slice(first, self.length), 0)
 
     def append(self, ids: Int[Tensor, "N"]) -> None:
-        """Add a token to each row."""
         self.ids[:, self.length] = ids
         self.length += 1
 

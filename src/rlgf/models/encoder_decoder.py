@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +85,3 @@ def encoded_inputs(states: Float[Tensor, "N P D"], mask: Bool[Tensor, "N P"]) ->
         "encoder_outputs": _Encoded(last_hidden_state=states),
         "attention_mask": mask.long(),
     }
-
-
-def takes_decoder_positions(model: PreTrainedModel) -> bool:
-    """Whether the decoder can be told which position a token has."""
-    return "position_ids" in inspect.signature(model.get_decoder().forward).parameters

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from rlgf.kept import KeptTokens, kept_mask
-from rlgf.models.abilities import abilities, takes
+from rlgf.models.abilities import abilities, mixed_precision, takes
 from rlgf.models.checkpointing import recomputed, recomputes
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
 from rlgf.models.kv_cache import cache_argument, keep_rows
-from rlgf.models.precision import mixed_precision
 from rlgf.models.vocabulary import read_logits
 from rlgf.types import Rollout
 
@@ -221,7 +220,6 @@ def _by_likeness(
 
 @contextmanager
 def _last_states(model: PreTrainedModel) -> Iterator[list[Float[Tensor, "B L D"]]]:
-    """The last hidden states of a forward pass."""
     states: list[Tensor] = []
     handle = under_head(model).register_forward_hook(lambda _module, _args, output: states.append(output[0]))
     try:
@@ -242,3 +240,27 @@ def under_head(model: PreTrainedModel) -> nn.Module:
     # The decoder of an `EncoderDecoderModel` has a head of its own.
     found: nn.Module = getattr(network, "base_model", network)
     return found
+
+
+def length_batches(
+    left: Int[Tensor, "N"], right: Int[Tensor, "N"], max_tokens: int
+) -> Iterator[Int[Tensor, "_"]]:
+    """Yield row indices in order of falling length, as many as fit.
+
+    The left parts (prompts, padded on the left) and right parts (responses, padded on the right) of a
+    batch line up, so a batch takes ``rows * (longest left + longest right)`` tokens, at most
+    ``max_tokens``; a single row that is longer than that makes a batch of its own. The longest come
+    first, so that a budget that is too large for memory fails at once.
+    """
+    rows: list[int] = []
+    longest = (0, 0)
+    lefts, rights = left.tolist(), right.tolist()
+    for row in torch.argsort(left + right, descending=True, stable=True).tolist():
+        widened = max(longest[0], lefts[row]), max(longest[1], rights[row])
+        if rows and (len(rows) + 1) * sum(widened) > max_tokens:
+            yield torch.tensor(rows)
+            rows, widened = [], (lefts[row], rights[row])
+        rows.append(row)
+        longest = widened
+    if rows:
+        yield torch.tensor(rows)

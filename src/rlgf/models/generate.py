@@ -11,10 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.kept import KeptTokens
-from rlgf.models.abilities import abilities
-from rlgf.models.batching import length_batches
+from rlgf.models.abilities import abilities, mixed_precision
 from rlgf.models.decoding import DecodingBatch
-from rlgf.models.precision import mixed_precision
+from rlgf.models.forward import length_batches
 from rlgf.models.sampling import Sampling, draw, sampling_logits
 
 _LOOK_EVERY = 8
@@ -153,7 +152,6 @@ def _run(
     *,
     keep_sets: bool,
 ) -> list[Continuation]:
-    """Decode one batch."""
     device = batch.device
     look_every = _LOOK_EVERY if device.type == "cuda" else 1
     keep_sets &= sampling.truncates

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgf.errors import UserError
-from rlgf.models import lora, quantization, sharding, weights
+from rlgf.models import lora, sharding, weights
+from rlgf.models.abilities import abilities
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.lora import Adapters
 from rlgf.models.text import Codec
@@ -33,7 +36,6 @@ class LanguageModel:
     def __post_init__(self) -> None:
         weights.prepare(self.model)
         restrict(self.model, self.tokenizer)
-        quantization.keep_differentiable(self.model)
 
     @contextmanager
     def running(self) -> Iterator[PreTrainedModel]:
@@ -45,7 +47,6 @@ class LanguageModel:
 
     @property
     def trained(self) -> Sequence[nn.Parameter]:
-        """The weights that training changes."""
         if self.adapters is not None:
             return self.adapters.parameters(lora.POLICY)
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -81,7 +82,6 @@ class LanguageModel:
         return Codec(self.tokenizer)
 
     def encode(self, text: str) -> list[int]:
-        """See `Codec.encode`."""
         return self.codec.encode(text)
 
     def encode_prompt(self, text: str, limit: int, cue: str = "") -> list[int]:
@@ -94,7 +94,10 @@ class LanguageModel:
             cue: the end of a text that loses the end of what stands before its cue where it is too long;
                 without a cue it loses its beginning.
         """
-        ids, room = self.codec.encode_prompt(text), self._room(limit)
+        ids, room = (
+            self.codec.encode_prompt(text),
+            self.codec.room(limit, ends=is_encoder_decoder(self.model)),
+        )
         if len(ids) > room and cue:
             first = self.codec.encode_prompt(text.removesuffix(cue))
             last, _ = self.codec.continuation(cue, first, prompt=True)
@@ -120,9 +123,6 @@ class LanguageModel:
     def _unread(self) -> frozenset[int]:
         return unread(self.model, self.tokenizer)
 
-    def _room(self, limit: int) -> int:
-        return self.codec.room(limit, ends=is_encoder_decoder(self.model))
-
     def prefixes(
         self, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
     ) -> tuple[list[Tensor], list[Tensor] | None]:
@@ -145,7 +145,6 @@ class LanguageModel:
         return self.codec.decode(ids, before)
 
     def continuation(self, text: str, before: Sequence[int]) -> tuple[list[int], bool]:
-        """See `Codec.continuation`."""
         ids, altered = self.codec.continuation(text, before)
         if altered and not before and is_encoder_decoder(self.model):
             # The space that would join a text to its prompt: there is nothing before it to be apart from.
@@ -155,3 +154,42 @@ class LanguageModel:
     def until_end(self, text: str) -> str:
         """A text up to the first token that ends one, where such a token is written out in it."""
         return self.codec.until_end(text, self.end_ids)
+
+
+class Snapshot:
+    """A copy of a language model, with the weights that it had when the copy was made or last brought up to date.
+
+    Weights that are not trained are the model's own, so of a model with an adapter the adapter alone is copied.
+    """
+
+    def __init__(self, live: LanguageModel) -> None:
+        # Tried out once, and not once more by each copy.
+        abilities(live.model)
+        trained = {id(parameter) for parameter in live.trained}
+        tensors = chain(live.model.parameters(), live.model.buffers())
+        shared = {id(tensor): tensor for tensor in tensors if id(tensor) not in trained}
+        model = copy.deepcopy(live.model, shared)
+        # A tokenizer is not for two threads at once.
+        self.language_model = LanguageModel(model, copy.deepcopy(live.tokenizer))
+        both = zip(live.model.parameters(), model.parameters(), strict=True)
+        self._pairs = [(theirs, own) for theirs, own in both if id(theirs) in trained]
+        for _, own in self._pairs:
+            own.requires_grad_(False)
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """The copies."""
+        return [own for _, own in self._pairs]
+
+    @torch.no_grad()
+    def update(self, share: float = 1.0) -> None:
+        """Take over the weights as they are now.
+
+        Args:
+            share: of the way to them; less than 1 makes an exponential moving average.
+        """
+        for theirs, own in self._pairs:
+            if share == 1.0:
+                own.copy_(theirs)
+            else:
+                own.lerp_(theirs, share)

@@ -26,9 +26,9 @@ from rlgf.loads import file_damage, lacks_tokenizer, loading
 from rlgf.models import lora, weights
 from rlgf.models.abilities import abilities
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.quantization import Quantization, quantized
 from rlgf.models.scratch import ScratchConfig, architecture, build_scratch
 from rlgf.models.vocabulary import readable, unread
+from rlgf.models.weights import Quantization, quantized
 from rlgf.registry import resolve
 from rlgf.strict import Strict
 

@@ -145,10 +145,6 @@ class Adapters:
                 parameter.requires_grad_(True)
 
     @property
-    def rank(self) -> int:
-        return int(self._config.r)
-
-    @property
     def words(self) -> str:
         """The size of each, as a message says it."""
         where = self._layers if isinstance(self._layers, str) else ", ".join(sorted(self._layers))
@@ -181,7 +177,6 @@ class Adapters:
 
     @staticmethod
     def part_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The adapters' weights of a model's state."""
         return {path: weight for path, weight in state.items() if ".lora_" in path}
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:

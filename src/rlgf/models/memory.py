@@ -21,9 +21,9 @@ from rlgf.distributed import device
 from rlgf.models import lora
 from rlgf.models.loading import ModelConfig, skeleton
 from rlgf.models.lora import Adapters, LoRAConfig
-from rlgf.models.quantization import Quantization
 from rlgf.models.response_scores import MOST_LOGITS
 from rlgf.models.scratch import ScratchConfig
+from rlgf.models.weights import Quantization
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FLOAT = _BYTES["float32"]
@@ -33,8 +33,6 @@ _QUANTIZED = {"4bit": 0.5 + _FLOAT / 64, "8bit": 1.0}
 
 @dataclass(frozen=True)
 class Size:
-    """One part of what a run keeps in memory."""
-
     name: str
     parameters: int
     bytes: int

@@ -7,7 +7,7 @@ one more product with the head in the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +17,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlgf.kept import KeptTokens
-from rlgf.models.abilities import abilities
+from rlgf.models.abilities import abilities, mixed_precision
+from rlgf.models.critic import Critic
 from rlgf.models.encoder_decoder import decoder_start
-from rlgf.models.forward import Tokens, base_hidden, response_outputs, trunk_of
-from rlgf.models.precision import mixed_precision
+from rlgf.models.forward import Tokens, base_hidden, length_batches, response_outputs, trunk_of
 from rlgf.models.sampling import Sampling, entropy, token_logprobs
 from rlgf.models.vocabulary import read_logits
+from rlgf.types import Rollout, padded
 
 MOST_LOGITS = 2**25
 """How many logits may be there at once where a gradient is wanted; more are computed in pieces, twice."""
@@ -67,8 +68,8 @@ def response_scores(
         logprobs, entropies = scores_of(logits, tokens, sampling, end_ids, with_entropy)
         return ResponseScores(logprobs, entropies, states)
     states = base_hidden(trunk_of(model), tokens, decoder_start(model))
-    pieces = _Pieces(model, tokens, sampling, end_ids, with_entropy)
-    logprobs, entropies = pieces.scores(states, max(1, MOST_PIECE // width))
+    size = max(1, MOST_PIECE // width)
+    logprobs, entropies = _in_pieces(model, tokens, sampling, end_ids, with_entropy, states, size)
     return ResponseScores(logprobs, entropies, states if hidden else None)
 
 
@@ -85,59 +86,45 @@ def scores_of(
     return logprobs, entropy(logits, sampling, end_ids, kept) if with_entropy else None
 
 
-class _Pieces:
-    """The response tokens of a batch, one after another and without padding."""
+def _in_pieces(
+    model: PreTrainedModel,
+    tokens: Tokens,
+    sampling: Sampling,
+    end_ids: Collection[int],
+    with_entropy: bool,
+    hidden: Float[Tensor, "B T D"],
+    size: int,
+) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"] | None]:
+    """As `scores_of`, from the last hidden states of the response tokens, so many at a time and without padding."""
+    mask: Bool[Tensor, "B T"] = tokens.response_mask
+    states, ids, columns = hidden[mask], tokens.response_ids[mask], mask.nonzero()[:, 1]
+    givens = None if tokens.given is None else tokens.given[mask]
+    sets, head = _one_after_another(tokens), model.get_output_embeddings()
+    assert head is not None, "a model with a plain head has one"
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokens: Tokens,
-        sampling: Sampling,
-        end_ids: Collection[int],
-        with_entropy: bool,
-    ) -> None:
-        self.model, self.sampling, self.end_ids = model, sampling, end_ids
-        self.with_entropy = with_entropy
-        self.mask: Bool[Tensor, "B T"] = tokens.response_mask
-        self.ids = tokens.response_ids[self.mask]
-        self.positions: Int[Tensor, "N"] = self.mask.nonzero()[:, 1]
-        self.given = None if tokens.given is None else tokens.given[self.mask]
-        self.kept = _one_after_another(tokens)
-
-    def scores(
-        self, hidden: Float[Tensor, "B T D"], size: int
-    ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"] | None]:
-        states = hidden[self.mask]
-        found = []
-        for begin in range(0, len(states), size):
-            piece = torch.arange(begin, min(begin + size, len(states)), device=states.device)
-            if torch.is_grad_enabled():
-                found.append(checkpoint(self._score, states[piece], piece, use_reentrant=False))
-            else:
-                found.append(self._score(states[piece], piece))
-        logprobs, entropies = zip(*found, strict=True)
-        return self._spread(logprobs), self._spread(entropies) if self.with_entropy else None
-
-    def _score(self, states: Float[Tensor, "N D"], piece: Int[Tensor, "N"]) -> tuple[Tensor, Tensor]:
-        head = self.model.get_output_embeddings()
-        assert head is not None, "a model with a plain head has one"
+    def score(states: Float[Tensor, "N D"], piece: Int[Tensor, "N"]) -> tuple[Tensor, Tensor]:
         with mixed_precision(states.device):
-            logits = read_logits(self.model, head(states))[None]
+            logits = read_logits(model, head(states))[None]
         kept = None
-        if self.kept is not None:
-            kept = self.kept.take(piece.cpu()).mask(len(piece), logits.shape[-1]).to(states.device)[None]
-        positions = self.positions[piece][None]
-        given = None if self.given is None else self.given[piece][None]
-        logprobs = token_logprobs(
-            logits, self.ids[piece][None], self.sampling, self.end_ids, kept, given, positions
-        )
-        if not self.with_entropy:
-            return logprobs[0], logprobs[0]
-        return logprobs[0], entropy(logits, self.sampling, self.end_ids, kept, positions)[0]
+        if sets is not None:
+            kept = sets.take(piece.cpu()).mask(len(piece), logits.shape[-1]).to(states.device)[None]
+        positions = columns[piece][None]
+        given = None if givens is None else givens[piece][None]
+        logprobs = token_logprobs(logits, ids[piece][None], sampling, end_ids, kept, given, positions)[0]
+        return logprobs, entropy(logits, sampling, end_ids, kept, positions)[0] if with_entropy else logprobs
 
-    def _spread(self, parts: tuple[Tensor, ...]) -> Float[Tensor, "B T"]:
+    def spread(parts: tuple[Tensor, ...]) -> Float[Tensor, "B T"]:
         values = torch.cat(parts)
-        return values.new_zeros(self.mask.shape).masked_scatter(self.mask, values)
+        return values.new_zeros(mask.shape).masked_scatter(mask, values)
+
+    found = []
+    for piece in torch.arange(len(states), device=states.device).split(size):
+        if torch.is_grad_enabled():
+            found.append(checkpoint(score, states[piece], piece, use_reentrant=False))
+        else:
+            found.append(score(states[piece], piece))
+    logprobs, entropies = zip(*found, strict=True)
+    return spread(logprobs), spread(entropies) if with_entropy else None
 
 
 def _one_after_another(tokens: Tokens) -> KeptTokens | None:
@@ -153,3 +140,79 @@ def _one_after_another(tokens: Tokens) -> KeptTokens | None:
             for sets, length in zip(tokens.kept, lengths, strict=True)
         ]
     )
+
+
+def score_logprobs(
+    model: PreTrainedModel,
+    rollout: Rollout,
+    sampling: Sampling,
+    end_ids: Collection[int],
+    max_batch_tokens: int,
+) -> Float[Tensor, "B T"]:
+    """Log-probability of every response token, under the distribution that it was drawn from.
+
+    Returns:
+        (B, T) on the CPU, 0 at padding.
+    """
+
+    def score(tokens: Tokens) -> Tensor:
+        return response_scores(model, tokens, sampling, end_ids).logprobs
+
+    return _over_batches(score, rollout, model.device, max_batch_tokens)
+
+
+def score_values(
+    critic: Critic, policy: PreTrainedModel, rollout: Rollout, max_batch_tokens: int
+) -> Float[Tensor, "B T"]:
+    """The critic's value of the state before every response token.
+
+    Returns:
+        (B, T) on the CPU, 0 at padding.
+    """
+
+    def score(tokens: Tokens) -> Tensor:
+        hidden = None
+        if critic.reads_policy_hidden:
+            hidden = base_hidden(trunk_of(policy), tokens, decoder_start(policy))
+        values: Tensor = critic(tokens, hidden)
+        return values
+
+    return _over_batches(score, rollout, policy.device, max_batch_tokens)
+
+
+@torch.no_grad()
+def _over_batches(
+    score: Callable[[Tokens], Tensor], rollout: Rollout, device: torch.device, max_batch_tokens: int
+) -> Float[Tensor, "B T"]:
+    scores = torch.zeros(rollout.response_ids.shape)
+    for rows in length_batches(rollout.prompt_mask.sum(dim=1), rollout.lengths, max_batch_tokens):
+        tokens = Tokens.of(rollout[rows])
+        length = tokens.response_ids.shape[1]
+        scores[rows, :length] = score(tokens.to(device)).float().cpu() * tokens.response_mask
+    return scores
+
+
+@torch.no_grad()
+def text_scores(
+    model: PreTrainedModel,
+    texts: Sequence[tuple[Sequence[int], Sequence[int]]],
+    temperature: float,
+    max_batch_tokens: int,
+) -> list[list[float]]:
+    """Log-probability of each token of each text.
+
+    Args:
+        texts: a prompt, of one token or more, and the tokens after it, which may be none.
+        max_batch_tokens: rows times positions of one pass.
+    """
+    found: list[list[float]] = [[] for _ in texts]
+    there = [number for number, (_, ids) in enumerate(texts) if ids]
+    prompts, ends = (torch.tensor([len(texts[n][side]) for n in there], dtype=torch.long) for side in (0, 1))
+    for rows in length_batches(prompts, ends, max_batch_tokens):
+        chosen = [there[row] for row in rows.tolist()]
+        before, after = ([texts[number][side] for number in chosen] for side in (0, 1))
+        tokens = Tokens(*padded(before, 0, left=True), *padded(after, 0))
+        scores = response_scores(model, tokens.to(model.device), Sampling(temperature=temperature), ())
+        for number, logprobs in zip(chosen, scores.logprobs.float().cpu(), strict=True):
+            found[number] = logprobs[: len(texts[number][1])].tolist()
+    return found

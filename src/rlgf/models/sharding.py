@@ -8,10 +8,15 @@ such a model:
 - Without (`whole`): all weights are gathered once, and each process makes any number of passes until they are let go.
 
 A model that is not sharded runs as it is in both.
+
+Where one process loads a model for all (`from_main`), so that a machine holds it once, the others get a hollow one: the
+same modules, whose parameters have a shape and no storage (device ``meta``). `shard` then gives each process its share
+of one weight after another.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,9 +33,7 @@ from transformers import PreTrainedModel
 
 from rlgf import distributed
 from rlgf.errors import UserError
-from rlgf.models import hollow
-from rlgf.models.abilities import abilities, declare
-from rlgf.models.precision import computes_in_half
+from rlgf.models.abilities import abilities, computes_in_half, declare
 from rlgf.states import digest
 
 _ATTRIBUTE = "_rlgf_root"
@@ -133,7 +136,7 @@ def shard(module: nn.Module, what: str, *, from_main: bool = False) -> None:
     if from_main:
         if not distributed.is_main():
             # Shares that are tied stay so: sharded tensors are given their storage in place.
-            hollow.materialize(root, distributed.device())
+            materialize(root, distributed.device())
         fill(dict(module.named_parameters()), whole_weights)
     # Not as an attribute of a module, whose part it would become.
     module.__dict__[_ATTRIBUTE] = root
@@ -306,3 +309,47 @@ def _fit_for_steps(model: PreTrainedModel, what: str) -> None:
         )
     # Reading equal prompts once takes a second pass, in the process that has such prompts alone.
     declare(model, replace(able, shared_prompts=False))
+
+
+def from_main(build: Callable[[], _T], modules: Callable[[_T], list[nn.Module]]) -> _T:
+    """What the main process builds, and in the others the same with hollow modules; called by all together.
+
+    All that is not a parameter comes along: buffers, configurations, what was found out about a model, and which
+    weights are tied.
+
+    Args:
+        build: called in the main process alone.
+        modules: those in what it builds.
+
+    Raises:
+        FailedElsewhereError: the main process could not build it.
+    """
+    if not distributed.is_main():
+        found: _T = distributed.gathered(None)[0]
+        return found
+    built = build()
+    distributed.gathered(_emptied(built, modules(built)))
+    return built
+
+
+def is_hollow(module: nn.Module) -> bool:
+    return any(parameter.is_meta for parameter in module.parameters())
+
+
+def materialize(module: nn.Module, where: torch.device) -> None:
+    """Give the shares of a hollow module a storage, with any numbers in it; its buffers keep theirs."""
+    buffers: Mapping[str, Tensor] = dict(module.named_buffers())
+    module.to_empty(device=where)
+    with torch.no_grad():
+        for name, buffer in module.named_buffers():
+            buffer.copy_(buffers[name])
+
+
+def _emptied(built: _T, modules: list[nn.Module]) -> _T:
+    """A copy without the storage of parameters, which is not copied on the way either."""
+    memo: dict[int, object] = {}
+    for module in modules:
+        for parameter in module.parameters():
+            shape = torch.empty_like(parameter, device="meta")
+            memo[id(parameter)] = nn.Parameter(shape, requires_grad=parameter.requires_grad)
+    return copy.deepcopy(built, memo)

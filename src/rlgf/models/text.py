@@ -175,14 +175,45 @@ class Codec:
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
-        """The names of all special tokens."""
         added = self.tokenizer.added_tokens_decoder.values()
-        return _any_of(
-            [*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)]
-        )
+        names = {*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)} - {
+            ""
+        }
+        # The longest first: one name may begin with another.
+        return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
 
 
-def _any_of(names: Iterable[str]) -> re.Pattern[str]:
-    # The longest first: one name may begin with another.
-    ordered = sorted({name for name in names if name}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+_CONTEXT = 64
+"""How many tokens before one are enough to decode it."""
+
+
+def token_ends(codec: Codec, ids: Sequence[int], before: Sequence[int], text: str) -> list[int | None]:
+    """Where tokens end in their text, in characters.
+
+    A character that several tokens spell ends with the last of them. Tokens that add no text, as special ones do, end
+    where the one before them does.
+
+    Args:
+        before: the tokens that they follow.
+        text: what they spell, or the beginning of it.
+
+    Returns:
+        None for a token that ends within a character, or after the text.
+    """
+    found: list[int | None] = []
+    place, known, inside = 0, list(before[-_CONTEXT:]), False
+    for token in ids:
+        piece = codec.decode([token], known[-_CONTEXT:])
+        known.append(token)
+        # Half a character decodes to this sign, and the token that completes it to all of it. What else such a token
+        # spells comes again with the one that completes it.
+        half = piece.endswith(_HALF) and not text.startswith(piece, place)
+        inside = half or (inside and not piece)
+        if inside:
+            found.append(None)
+            continue
+        if not text.startswith(piece, place):
+            break
+        place += len(piece)
+        found.append(place)
+    return found + [None] * (len(ids) - len(found))

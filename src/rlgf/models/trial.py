@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,17 +14,73 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.errors import UserError
-from rlgf.models.abilities import Abilities, declare, found_by, takes
-from rlgf.models.encoder_decoder import is_encoder_decoder, takes_decoder_positions
+from rlgf.models.abilities import Abilities, computes_in_half, declare, found_by, mixed_precision, takes
+from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.forward import Tokens, response_outputs, under_head
 from rlgf.models.generate import sample_continuations
 from rlgf.models.kv_cache import cache_argument, keeps_all
-from rlgf.models.precision import computes_in_half, mixed_precision
-from rlgf.models.quantization import rewritten
 from rlgf.models.sampling import Sampling
-from rlgf.models.trial_texts import LIMITS, TrialText, trial_texts
 from rlgf.models.vocabulary import read_logits
+from rlgf.models.weights import rewritten
 from rlgf.types import padded
+
+_PROMPTS = (9, 6, 6)
+"""Tokens of each text before the written ones: unequal, and the last two are the same text, which is read once; so
+a row leaves another also where only texts of one length are run together."""
+LIMITS = (2, 4, 3)
+"""Tokens that are written: one row leaves the batch before the others."""
+
+
+@dataclass(frozen=True)
+class TrialText:
+    """What stands before a response, the beginning of one, and what an encoder reads."""
+
+    before: Int[Tensor, "_"]
+    begun: Int[Tensor, "_"]
+    prompt: Int[Tensor, "_"] | None
+
+    @property
+    def prefix(self) -> Int[Tensor, "_"]:
+        return torch.cat([self.before, self.begun])
+
+
+def trial_texts(model: PreTrainedModel) -> tuple[list[TrialText], Int[Tensor, "_"]]:
+    """Texts of unequal length, and what may follow one."""
+    ids = _ordinary_ids(model)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [
+        ids[torch.randint(len(ids), (count,), generator=generator)] for count in (*_PROMPTS, max(LIMITS))
+    ]
+    *prompts, _, more = drawn
+    prompts.append(prompts[-1])
+    nothing = more[:0]
+    if not is_encoder_decoder(model):
+        return [TrialText(prompt, nothing, None) for prompt in prompts], more
+    start = torch.tensor(decoder_start(model))
+    return [
+        TrialText(start, prompt[:begun], prompt) for begun, prompt in zip((0, 1, 1), prompts, strict=True)
+    ], more
+
+
+def _ordinary_ids(model: PreTrainedModel) -> Int[Tensor, "N"]:
+    """Ids of tokens without a meaning of their own for the model, such as an image's place."""
+    embeddings = model.get_input_embeddings()
+    assert embeddings is not None, "it has no embeddings of tokens"
+    special = {value for name, value in _settings(model.config.to_dict()) if "token" in name}
+    weight = embeddings.weight
+    assert isinstance(weight, Tensor)
+    count = min(len(weight), 1024)
+    return torch.tensor([i for i in range(count) if i not in special])
+
+
+def _settings(config: dict[Any, Any]) -> Iterator[tuple[str, int]]:
+    """The whole numbers of a configuration and of those within it."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _settings(value)
+        elif isinstance(value, int):
+            yield str(name), value
+
 
 _EXACT, _ROUNDED = 2e-4, 0.1
 """How far log-probabilities may be off, as a share of their spread over the vocabulary, in float32 and in
@@ -48,7 +105,7 @@ def try_out(model: PreTrainedModel) -> Abilities:
     model.eval()
     try:
         with torch.no_grad():
-            able = _trial(model).run()
+            able = _Trial(model).run()
     except BaseException:
         declare(model, None)
         raise
@@ -82,21 +139,11 @@ def check_trainable(model: PreTrainedModel) -> None:
         model.zero_grad()
 
 
-def _trial(model: PreTrainedModel) -> _Trial:
-    try:
-        return _Trial(model)
-    except UserError:
-        raise
-    except Exception as error:
-        raise _refusal(model, f"cannot be run on text alone ({_first_line(error)})") from error
-
-
 class _Trial:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         exact = model.device.type == "cpu" and not computes_in_half(model.device)
         self.precise = exact and model.dtype == torch.float32
-        self.texts, self.more = trial_texts(model)
 
     def run(self) -> Abilities:
         self._check_plain()
@@ -119,12 +166,15 @@ class _Trial:
         Raises:
             UserError: plain passes fail, disagree with each other, or know of tokens that are still to come.
         """
-        text = self.texts[0]
-        whole = torch.cat([text.prefix, self.more])
-        half = len(whole) // 2
         try:
+            self.texts, self.more = trial_texts(self.model)
+            text = self.texts[0]
+            whole = torch.cat([text.prefix, self.more])
+            half = len(whole) // 2
             first, second = self._plain(text, whole), self._plain(text, whole)
             before = self._plain(text, whole[:half])
+        except UserError:
+            raise
         except Exception as error:
             raise _refusal(self.model, f"cannot be run on text alone ({_first_line(error)})") from error
         if first.isnan().any():
@@ -187,7 +237,8 @@ class _Trial:
     def _first_position(self) -> int | None:
         """The position at which a text begins for the model, where it can be told."""
         if is_encoder_decoder(self.model):
-            name, told = "decoder_position_ids", takes_decoder_positions(self.model)
+            decoder = inspect.signature(self.model.get_decoder().forward).parameters
+            name, told = "decoder_position_ids", "position_ids" in decoder
         else:
             name, told = "position_ids", takes(self.model, "position_ids")
         text, whole = self.texts[0], torch.cat([self.texts[0].prefix, self.more])
@@ -214,7 +265,7 @@ class _Trial:
             torch.linspace(0.05, 0.95, len(LIMITS) * max(LIMITS)).view(len(LIMITS), -1),
             Sampling(),
             (),
-            prompts=self._prompts(),
+            prompts=[text.prompt for text in self.texts if text.prompt is not None] or None,
         )
         written = [torch.cat([text.begun, r.token_ids]) for text, r in zip(self.texts, results, strict=True)]
         read, _ = response_outputs(self.model, self._tokens(written))
@@ -235,10 +286,6 @@ class _Trial:
         # What stands in the padding must not matter, and a padding token's own embedding may be 0.
         before = padded(prompts, int(self.more[0]), left=True)
         return Tokens(*before, *padded(written, 0)).to(self.model.device)
-
-    def _prompts(self) -> list[Tensor] | None:
-        prompts = [text.prompt for text in self.texts if text.prompt is not None]
-        return prompts or None
 
     def _plain(self, text: TrialText, ids: Int[Tensor, "L"], **more: Any) -> Float[Tensor, "L V"]:
         """Log-probabilities after each of ``ids`` from a plain pass over them."""

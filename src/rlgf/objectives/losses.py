@@ -3,6 +3,10 @@
 Each names as parameters what it reads, see `rlgf.algorithms.terms.LossInputs`. It is a *sum* over masked tokens
 divided by ``normalizer``, the number of masked tokens of the whole optimizer step. The updater passes the same
 normalizer to every micro-batch of a step, so the gradient does not depend on how the step was cut up.
+
+A selector, such as `top_entropy`, names what it reads likewise (`rlgf.algorithms.terms.SELECTABLE`) and returns a weight
+of 0 or more for each token, by which the gradient of a loss at the token is multiplied. What the loss is divided by stays,
+and a weight must depend on its own text alone, so that the gradient does not depend on micro-batches.
 """
 
 from __future__ import annotations
@@ -14,6 +18,33 @@ import torch
 from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+SomeShare = Annotated[float, Gt(0), Le(1)]
+
+
+def top_entropy(
+    entropy: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], share: SomeShare = 0.2
+) -> Float[Tensor, "B T"]:
+    """1 at the share of each text's tokens at which the policy's distribution has the highest entropy, else 0.
+
+    Of n tokens that the term reads in a text these are ``ceil(share * n)``; of equals the earlier ones (entropy-based
+    clipping of Prefix-RFT, Huang et al., arXiv 2507.01679).
+    """
+    # A share such as 0.07 of 100 is 7, and not a rounding above it.
+    wanted = (share * mask.sum(dim=1, keepdim=True) - 1e-6).ceil()
+    order = entropy.masked_fill(~mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1)
+    return ((rank < wanted) & mask).to(entropy.dtype)
+
+
+def uncertainty(logprobs: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """``p (1 - p)`` with p the policy's probability of the token: most at 1/2, 0 where it is sure or has no idea.
+
+    The token-wise weight phi of CHORD (Zhang et al., arXiv 2508.11408).
+    """
+    p = logprobs.exp()
+    return p * (1 - p)
+
 
 Metrics = dict[str, Tensor]
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from rlgf.errors import UserError
 from rlgf.loads import loading
 from rlgf.models import lora
+from rlgf.models.abilities import mixed_precision
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import trunk_of
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.lora import Adapters
-from rlgf.models.precision import mixed_precision
 from rlgf.reward_models.notes import Notes, read_notes
 from rlgf.reward_models.scorer import Scorer, load_scorer
 from rlgf.rewards.base import completion_text, told

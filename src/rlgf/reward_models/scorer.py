@@ -24,7 +24,7 @@ from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
 from rlgf.loads import loading
 from rlgf.models import lora, weights
-from rlgf.models.batching import length_batches
+from rlgf.models.forward import length_batches
 from rlgf.models.loading import PACKAGED, check_vocabulary, context_of
 from rlgf.models.text import Codec
 from rlgf.registry import resolve

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from rlgf import distributed, seeding
 from rlgf.errors import UserError
-from rlgf.models.batching import length_batches
 from rlgf.models.critic import build_critic
-from rlgf.models.forward import Tokens
+from rlgf.models.forward import Tokens, length_batches
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Rollout, padded

@@ -14,17 +14,15 @@ from rlgf.errors import UserError
 from rlgf.guides.base import Guide, RemoteGuide
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import Sampler
-from rlgf.rollout.assembly import assemble
-from rlgf.rollout.candidates import Rewards
+from rlgf.rollout.assembly import assemble, require_same_weights, rescored
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.dialogue import Dialogue
-from rlgf.rollout.episodes import EpisodeWriter
+from rlgf.rollout.episodes import CandidateWriter, EpisodeWriter, Rewards
 from rlgf.rollout.help import begun_apart, episode_seed, examples_apart, finished_apart
 from rlgf.rollout.record import PromptHistory, PromptRecord
-from rlgf.rollout.rescored import require_same_weights, rescored
 from rlgf.rollout.second_try import SecondTry
 from rlgf.rollout.state_values import branch_values, start_values
-from rlgf.rollout.writers import AskingWriter, Draft, prompt_tokens
+from rlgf.rollout.writers import Draft, GuideWriter, prompt_tokens
 from rlgf.types import Author, Rollout, Sample
 
 
@@ -130,7 +128,7 @@ class Collector(EpisodeWriter):
         What the guide is to finish cannot be asked ahead: the policy has yet to begin it.
         """
         writer = self.writers.get(Author.GUIDE)
-        if isinstance(writer, AskingWriter) and self.remote is not None:
+        if isinstance(writer, GuideWriter | CandidateWriter) and self.remote is not None:
             opened = self._drafts(samples, update, range(len(samples)) if numbers is None else numbers)
             chosen = [(draft, limit) for draft, limit in self._ahead(opened, row, progress) if limit > 0]
             self.remote.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
@@ -173,7 +171,6 @@ class Collector(EpisodeWriter):
         return self.collect(samples, row, update, numbers=numbers)
 
     def _examples(self, shown: Sequence[Draft]) -> list[str]:
-        """What the guide writes for a reward that learns."""
         self.complete(shown, Author.GUIDE)
         return [self.policy.decode(draft.ids, self.policy.context(draft.prompt_ids)) for draft in shown]
 
@@ -195,7 +192,6 @@ class Collector(EpisodeWriter):
         return rollout
 
     def _drafts(self, samples: Sequence[Sample], update: int, numbers: Sequence[int]) -> list[Draft]:
-        """The prompt of each sample, and nothing written yet."""
         return [self._opened(sample, update, n) for n, sample in zip(numbers, samples, strict=True)]
 
     def _opened(self, sample: Sample, update: int, index: int) -> Draft:

@@ -48,7 +48,6 @@ class RolloutConfig(Strict):
         return self
 
     def prompts(self, row: Algorithm) -> int:
-        """How many prompts an update of a row takes."""
         return self.episodes // row.group_size
 
     def limit(self, author: Author) -> int:
@@ -68,7 +67,6 @@ class RolloutConfig(Strict):
 
     @property
     def sampling(self) -> Sampling:
-        """The policy's sampling distribution."""
         return Sampling(
             temperature=self.temperature,
             top_k=self.top_k,

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, Hint
-from rlgf.algorithms.hint import Tier, filled
+from rlgf.algorithms.script import Tier, filled
 from rlgf.chat import ChatTemplate, row_options
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel

@@ -42,8 +42,6 @@ class Ask:
 
 @dataclass(frozen=True)
 class UpdatePlan:
-    """What one update asks for."""
-
     row: Algorithm
     prompts: int
     asks: Sequence[Ask]
@@ -182,7 +180,6 @@ class _Update:
         ]
 
     def _hints(self, begun: Sequence[Draft]) -> list[Ask]:
-        """The hints that somebody is to write."""
         hint, limit = self.row.script.hint, self.config.max_hint_tokens
         if hint is None or hint.author not in (Author.GUIDE, Author.POLICY):
             return []

@@ -231,10 +231,11 @@ def _successes(scored: Scored, help: Help) -> dict[int, PastText]:
         group = int(rollout.group[place])
         if group not in found or sure[place] > sure[found[group]]:
             found[group] = place
-    return {group: _text(scored, place) for group, place in found.items()}
-
-
-def _text(scored: Scored, place: int) -> PastText:
-    rollout, length = scored.rollout, int(scored.rollout.lengths[place])
-    ids, logprobs = rollout.response_ids[place, :length], rollout.sampled_logprobs[place, :length]
-    return PastText(tuple(ids.tolist()), tuple(logprobs.tolist()))
+    texts = {}
+    for group, place in found.items():
+        ids, logprobs = (
+            of[place, : int(rollout.lengths[place])].tolist()
+            for of in (rollout.response_ids, rollout.sampled_logprobs)
+        )
+        texts[group] = PastText(tuple(ids), tuple(logprobs))
+    return texts

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm
-from rlgf.algorithms.hint import Tier
+from rlgf.algorithms.script import Tier
 from rlgf.rollout.assembly import assemble
-from rlgf.rollout.candidates import Rewards
-from rlgf.rollout.episodes import EpisodeWriter
+from rlgf.rollout.episodes import EpisodeWriter, Rewards
 from rlgf.rollout.help import positions
 from rlgf.rollout.record import succeeded
 from rlgf.rollout.writers import Draft
@@ -142,7 +141,6 @@ class SecondTry:
         return (sum(won[first : first + size]) / size for first in range(0, len(won), size))
 
     def _won(self, episodes: Sequence[Draft], groups: Sequence[int]) -> list[bool]:
-        """Which texts succeed."""
         if not episodes:
             return []
         finished = assemble(episodes, groups, self.writer.policy, self.row.script)

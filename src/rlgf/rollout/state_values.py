@@ -12,8 +12,7 @@ from rlgf import seeding
 from rlgf.algorithms import Algorithm
 from rlgf.objectives.advantages import optimal_value
 from rlgf.rollout.assembly import assemble
-from rlgf.rollout.candidates import Rewards
-from rlgf.rollout.episodes import EpisodeWriter
+from rlgf.rollout.episodes import EpisodeWriter, Rewards
 from rlgf.rollout.writers import Draft
 from rlgf.types import Author, Rollout, pad
 

@@ -19,8 +19,6 @@ from rlgf.types import Author, Completion, Messages, Sample
 
 @dataclass(frozen=True)
 class HintedPrompt:
-    """A prompt with a hint in it."""
-
     text: str
     """The hint."""
     sample: Sample
@@ -98,7 +96,6 @@ class Draft:
         )
 
     def add(self, author: Author, part: Passage) -> None:
-        """Go on with what an author wrote."""
         self.ids += part.ids
         self.authors += [author] * len(part.ids)
         self.logprobs += part.logprobs
@@ -150,15 +147,6 @@ class ForeseeingWriter(Writer, Protocol):
 
     def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
         """How many tokens `write` would add to each draft, the end included; None where nobody knows yet."""
-        ...
-
-
-@runtime_checkable
-class AskingWriter(Writer, Protocol):
-    """A writer who asks a guide."""
-
-    def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:
-        """What `write` asks it."""
         ...
 
 
@@ -223,7 +211,7 @@ class GuideWriter:
         return [None] * len(requests)
 
     def requests(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Request]:
-        """See `AskingWriter.requests`."""
+        """What `write` asks the guide."""
         texts = [
             self.policy.decode(
                 d.ids[d.told_tokens :], self.policy.context(d.prompt_ids, d.ids[: d.told_tokens])
@@ -268,7 +256,6 @@ class ReferenceWriter:
         return parts
 
     def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
-        """See `ForeseeingWriter.lengths`."""
         return [len(part.ids) for part in self.write(drafts, limits)]
 
 
@@ -282,7 +269,6 @@ class PastWriter:
         return [self._taken(draft, limit) for draft, limit in zip(drafts, limits, strict=True)]
 
     def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
-        """See `ForeseeingWriter.lengths`."""
         return [len(part.ids) for part in self.write(drafts, limits)]
 
     def _taken(self, draft: Draft, limit: int) -> Passage:

@@ -11,10 +11,9 @@ from concurrent import futures
 from dataclasses import dataclass, field
 
 from rlgf.config import Config
-from rlgf.models.language_model import LanguageModel
-from rlgf.models.snapshot import Snapshot
+from rlgf.models.language_model import LanguageModel, Snapshot
+from rlgf.rollout.assembly import rescored
 from rlgf.rollout.collector import Collector
-from rlgf.rollout.rescored import rescored
 from rlgf.run.build import Parts
 from rlgf.run.plan import Plan
 from rlgf.types import Rollout

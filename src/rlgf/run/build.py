@@ -32,9 +32,9 @@ from rlgf.models.samplers.served import require_server
 from rlgf.rewards import Reward, Scale
 from rlgf.rewards.base import PolicyReadingReward
 from rlgf.rewards.composed import reads_policy, single_rewards
-from rlgf.rollout.candidates import Rewards
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.dialogue import Dialogue
+from rlgf.rollout.episodes import Rewards
 from rlgf.run import memory
 from rlgf.run.given import called
 from rlgf.run.models import Models, build_critics, load_models, load_policy

@@ -14,9 +14,9 @@ from rlgf.errors import UserError
 from rlgf.guides.config import keeps_average, members
 from rlgf.guides.local import LocalGuideConfig
 from rlgf.models import sharding
+from rlgf.models.abilities import computes_in_half
 from rlgf.models.loading import ModelConfig
 from rlgf.models.memory import Shape, Size, device_bytes, frozen_size, logits_bytes, policy_sizes
-from rlgf.models.precision import computes_in_half
 from rlgf.models.response_scores import MOST_PIECE
 from rlgf.models.scratch import ScratchConfig
 from rlgf.run.undo import leaves_room

@@ -14,7 +14,7 @@ from rlgf.config import Config
 from rlgf.distributed import device
 from rlgf.errors import UserError
 from rlgf.finite import require_finite_weights
-from rlgf.models import checkpointing, hollow, sharding
+from rlgf.models import checkpointing, sharding
 from rlgf.models.critic import Critic, build_critic
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import load_language_model
@@ -82,7 +82,7 @@ def load_policy(
         return policy, reference
 
     if in_main:
-        return Start(*hollow.from_main(build, lambda pair: [one.model for one in pair]), in_main)
+        return Start(*sharding.from_main(build, lambda pair: [one.model for one in pair]), in_main)
     with distributed.main_first():
         return Start(*build(), in_main)
 
@@ -113,9 +113,9 @@ def build_critics(config: Config, models: Models) -> dict[str, Critic]:
             for name in names
         }
 
-    critics = hollow.from_main(build, lambda built: [*built.values()]) if models.in_main else build()
+    critics = sharding.from_main(build, lambda built: [*built.values()]) if models.in_main else build()
     trains = not models.evaluates and config.policy.scratch is None
-    if trains and not hollow.is_hollow(policy.model):
+    if trains and not sharding.is_hollow(policy.model):
         # After all copies of the model are made: some keep the states of their last pass, gradients and all.
         check_trainable(policy.model)
     if sharding.wanted():

@@ -15,7 +15,7 @@ from rlgf.algorithms import Algorithm
 from rlgf.learning.inputs import read_by, read_by_any
 from rlgf.objectives.advantages import explained_variance
 from rlgf.objectives.losses import kl_estimate
-from rlgf.rollout.rescored import gaps
+from rlgf.rollout.assembly import gaps
 from rlgf.types import Author, Experience, Rollout, Scored
 
 

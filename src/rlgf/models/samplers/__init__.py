@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.samplers.base import Beginning, Sampler, bring_weights
+from rlgf.models.samplers.base import Beginning, BuiltinSampler, Sampler
 from rlgf.models.samplers.beam import BeamSampler
-from rlgf.models.samplers.builtin import BuiltinSampler
 from rlgf.models.samplers.config import EngineConfig, SamplerConfig
 from rlgf.models.samplers.served import ServedSampler
 from rlgf.models.samplers.vllm import VLLMSampler
@@ -57,3 +56,10 @@ def build_sampler(
         max_tokens=max_tokens,
         **gap,
     )
+
+
+def bring_weights(sampler: Sampler) -> None:
+    """Whatever the sampler is, it writes with the weights as they are now; called by all processes together, before each
+    writes its share."""
+    if isinstance(sampler, ServedSampler):
+        sampler.follow()

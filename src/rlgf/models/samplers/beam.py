@@ -13,12 +13,10 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from rlgf.errors import UserError
-from rlgf.models.abilities import abilities
+from rlgf.models.abilities import abilities, mixed_precision
 from rlgf.models.generate import Continuation, decoding_batches
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.precision import mixed_precision
-from rlgf.models.samplers.base import Beginning
-from rlgf.models.samplers.builtin import BuiltinSampler
+from rlgf.models.samplers.base import Beginning, BuiltinSampler
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import writable
 from rlgf.types import padded

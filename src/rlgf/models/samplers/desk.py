@@ -19,6 +19,7 @@ from rlgf.models.samplers.base import Beginning, Sampler
 from rlgf.models.samplers.vllm import VLLMSampler
 from rlgf.models.samplers.wire import Asked, Description, Piece, Text, Written, copy_into
 from rlgf.models.sampling import Sampling
+from rlgf.models.vocabulary import readable
 
 _TOGETHER = 0.05
 """Seconds that a request waits for others like it: the processes of a run ask at about the same time."""
@@ -46,7 +47,8 @@ class Desk:
         self._description = description
         self._language_model = language_model
         self._sampler = sampler
-        self._own = dict(language_model.model.named_parameters())
+        self.own: Mapping[str, Tensor] = dict(language_model.model.named_parameters())
+        """The model's weights."""
         self._weights: str | None = None
         self._next: tuple[str, int] | None = None
         """The piece that is to come, of weights that are under way."""
@@ -57,11 +59,6 @@ class Desk:
     @property
     def description(self) -> Description:
         return self._description.model_copy(update={"weights": self._weights})
-
-    @property
-    def own(self) -> Mapping[str, Tensor]:
-        """The model's weights."""
-        return self._own
 
     def write(self, asked: Asked) -> Written:
         """Called in any thread but the one that works.
@@ -137,7 +134,7 @@ class Desk:
         # Until the last piece is there they are neither the old ones nor the new.
         self._weights = self._next = None
         self._base_changed |= any(".lora_" not in name for name in weights)
-        copy_into(self._own, weights)
+        copy_into(self.own, weights)
         if piece.number + 1 < piece.of:
             self._next = piece.weights, piece.number + 1
             return
@@ -150,7 +147,7 @@ class Desk:
         Raises:
             UserError: a token that the model does not have, or a text that is too long for it.
         """
-        rows, most = len(self._rows), self._description.max_tokens
+        rows, most = readable(self._language_model.model), self._description.max_tokens
         apart = is_encoder_decoder(self._language_model.model)
         for one in beginnings:
             if one.limit < 1 or one.position < 0 or not (one.prompt or one.written):
@@ -160,12 +157,6 @@ class Desk:
             before = max(len(one.prompt), len(one.written)) if apart else len(one.prompt) + len(one.written)
             if before + (0 if apart else one.limit) > most:
                 raise UserError(f"a text of up to {before + one.limit} tokens is longer than its {most}")
-
-    @property
-    def _rows(self) -> Tensor:
-        weight = self._language_model.model.get_input_embeddings().weight
-        assert isinstance(weight, Tensor)
-        return weight
 
 
 def _kind(what: object) -> tuple[str, Sampling] | None:

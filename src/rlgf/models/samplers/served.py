@@ -14,12 +14,11 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from rlgf import distributed
-from rlgf.errors import UserError
+from rlgf.errors import UserError, one_line
 from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers.base import Beginning
-from rlgf.models.samplers.config import SamplerConfig
-from rlgf.models.samplers.rules import no_sets
+from rlgf.models.samplers.config import SamplerConfig, no_sets
 from rlgf.models.samplers.wire import (
     PROTOCOL,
     TOKEN_VARIABLE,
@@ -146,8 +145,7 @@ class Line:
 
 
 def _words(error: Exception) -> str:
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(said.split())[:200] or type(error).__name__
+    return one_line(getattr(error, "strerror", None) or error, 200) or type(error).__name__
 
 
 class ServedSampler:
@@ -185,7 +183,7 @@ class ServedSampler:
         return f"{self._run}-{self._number}"
 
     def follow(self) -> None:
-        """See `FollowingSampler.follow`.
+        """Bring the server the weights as they are now; see `bring_weights`.
 
         Raises:
             UserError: the server is gone, serves another run meanwhile, or does not take the weights.

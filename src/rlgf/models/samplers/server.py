@@ -46,7 +46,6 @@ class SamplerServer:
                 "or '--host'."
             ) from error
         self._http.desk, self._http.token = desk, token
-        self._desk = desk
 
     @property
     def url(self) -> str:
@@ -57,13 +56,13 @@ class SamplerServer:
         """Answer until `close`, which another thread calls, or an interruption. The calling thread does the work."""
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
         try:
-            self._desk.work()
+            self._http.desk.work()
         finally:
             self._http.shutdown()
             self._http.server_close()
 
     def close(self) -> None:
-        self._desk.close()
+        self._http.desk.close()
 
 
 def is_own(host: str) -> bool:
@@ -122,23 +121,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, function: Any) -> None:
         try:
             self._admit()
-            status, said = 200, function()
+            said = function()
         except _RefusedError as error:
-            status, said = error.status, _error(str(error))
-        except OtherWeightsError as error:
-            status, said = 409, _error(str(error))
+            status, sentence = error.status, str(error)
         except UserError as error:
-            status, said = 400, _error(str(error))
+            status, sentence = 409 if isinstance(error, OtherWeightsError) else 400, str(error)
         except (ValidationError, SafetensorError) as error:
-            status, said = 400, _error(" ".join(str(error).split())[:300])
+            status, sentence = 400, " ".join(str(error).split())[:300]
         except (ConnectionError, TimeoutError):
             self.close_connection = True
             return
         except Exception as error:
             # Our own fault, which who asked cannot mend.
             sys.stderr.write(own_traceback(error))
-            status, said = 500, _error(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        self._send(status, said.encode())
+            status, sentence = 500, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        else:
+            self._send(200, said)
+            return
+        self._send(status, json.dumps({"error": sentence}))
 
     def _admit(self) -> None:
         """
@@ -165,7 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise ConnectionError("it ended early")
         return found
 
-    def _send(self, status: int, content: bytes) -> None:
+    def _send(self, status: int, said: str) -> None:
+        content = said.encode()
         # What was not read of the request would be taken for the next one.
         self.close_connection = True
         try:
@@ -180,7 +181,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing is said of single requests."""
-
-
-def _error(sentence: str) -> str:
-    return json.dumps({"error": sentence})

@@ -16,9 +16,15 @@ from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.response_scores import response_scores
 from rlgf.models.samplers.base import Beginning
-from rlgf.models.samplers.engine import cannot_run, make_engine, nothing_else_changed
-from rlgf.models.samplers.handover import adapter_request, hand_over, hand_over_adapter
-from rlgf.models.samplers.rules import NO_ENCODERS, no_sets
+from rlgf.models.samplers.config import NO_ENCODERS, no_sets
+from rlgf.models.samplers.engine import (
+    adapter_request,
+    cannot_run,
+    hand_over,
+    hand_over_adapter,
+    make_engine,
+    nothing_else_changed,
+)
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import writable
 
@@ -138,7 +144,6 @@ class VLLMSampler:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes in."""
         found: torch.dtype = self._engine.model_config.dtype
         return found
 

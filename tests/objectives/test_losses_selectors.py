@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlgf.objectives.selectors import top_entropy, uncertainty
+from rlgf.objectives.losses import top_entropy, uncertainty
 
 
 @given(

@@ -1,11 +1,20 @@
-"""How the processes of a run are joined, and what they tell each other."""
+"""One run in several processes: each collects a share of the episodes and learns from a share of every step.
+
+Start them with ``torchrun`` or ``accelerate launch``. Every process holds the whole model, or its share of it
+(`rlgf.models.sharding`); what an update learns does not depend on how many there are.
+
+All processes go through the same exchanges in the same order, and every exchange carries either what it is for
+or the failure of a process that will not get any further (`tell`). So a failure anywhere, at any moment, is
+known everywhere at the next exchange, and nobody waits for somebody who is gone. Who dies without a word breaks
+the connection, or is missed after the time-out.
+"""
 
 from __future__ import annotations
 
 import atexit
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,8 +26,10 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from rlgf.errors import FailedElsewhereError, LostProcessError, UserError, one_line
+from rlgf.states import mapped
 
 
 @dataclass
@@ -250,3 +261,59 @@ def in_touch(*, computes: bool = False) -> Iterator[None]:
 
 def _failed(number: int, failure: str) -> str:
     return f"process {number} of {count()} failed: {failure}"
+
+
+def from_main(state: Any) -> Any:
+    """The main process's nested state, its tensors on the CPU; what the others give is not read."""
+    if count() == 1:
+        return state
+    # Their shapes first, since what is sent as an object is copied on the way.
+    shapes = mapped(lambda tensor: torch.empty_like(tensor, device="meta"), state, Tensor)
+    frame = gathered(shapes if is_main() else None)[0]
+    found: list[Tensor] = []
+    mapped(found.append, state if is_main() else frame, Tensor)
+    if is_main():
+        tensors = [tensor.detach().cpu().contiguous() for tensor in found]
+    else:
+        tensors = [torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in found]
+    gathered(None)
+    # From here on nothing can fail in one process alone.
+    with in_touch():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0, group=group())
+    sent = iter(tensors)
+    return mapped(lambda _: next(sent), frame, Tensor)
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Add up every process's gradients in place; those that no process has stay as they are.
+
+    Those of weights that the processes share are summed as they are computed, and not here.
+    """
+    if count() == 1:
+        return
+    every = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+    # An optimizer passes over a parameter without a gradient, and moves one with a gradient of 0.
+    having = [any(flags) for flags in zip(*gathered([p.grad is not None for p in every]), strict=True)]
+    gradients = []
+    for parameter, has in zip(every, having, strict=True):
+        if has:
+            there = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = there.contiguous()
+            gradients.append(parameter.grad)
+    gathered(None)
+    # From here on nothing can fail in one process alone. All are under way at once, each in its place.
+    with in_touch():
+        sums = [
+            dist.all_reduce(gradient, group=group() if gradient.device.type == "cpu" else None, async_op=True)
+            for gradient in gradients
+        ]
+        for one in sums:
+            one.wait()
+
+
+def sum_numbers(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add up every process's numbers, name by name."""
+    found = gathered(numbers)
+    names: Sequence[str] = sorted({name for one in found for name in one})
+    return {name: sum((one[name] for one in found if name in one), torch.zeros(())) for name in names}

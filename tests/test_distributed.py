@@ -16,8 +16,8 @@ from failing_script import CASES
 from process_runs import launch
 from resume_script import toy_trainer
 
-FAILING = Path(__file__).parents[1].joinpath("failing_script.py")
-LOST = Path(__file__).parents[1].joinpath("lost_script.py")
+FAILING = Path(__file__).with_name("failing_script.py")
+LOST = Path(__file__).with_name("lost_script.py")
 
 
 @pytest.fixture(scope="module")

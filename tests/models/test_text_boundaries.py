@@ -9,8 +9,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from conftest import SENTENCES
-from rlgf.models.boundaries import token_ends
-from rlgf.models.text import Codec
+from rlgf.models.text import Codec, token_ends
 from tokenizer_kinds import SAYS_EVERYTHING, byte_bpe
 
 CODECS = {kind.__name__: Codec(kind()) for kind in SAYS_EVERYTHING}

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlgf.models import hollow
+from rlgf.models import sharding
 from toys import letter_gpt, letter_tokenizer
 
 TESTS = Path(__file__).parents[1]
@@ -97,9 +97,9 @@ def test_a_hollow_copy_has_all_but_the_numbers() -> None:
     policy = letter_gpt(layers=2)
     tied = policy.model.lm_head.weight
     assert tied is policy.model.transformer.wte.weight
-    model: Any = hollow._emptied(policy, [policy.model]).model
-    assert hollow.is_hollow(model)
-    assert not hollow.is_hollow(policy.model)
+    model: Any = sharding._emptied(policy, [policy.model]).model
+    assert sharding.is_hollow(model)
+    assert not sharding.is_hollow(policy.model)
     assert model.lm_head.weight is model.transformer.wte.weight
     for (name, parameter), own in zip(model.named_parameters(), policy.model.parameters(), strict=True):
         assert (parameter.shape, parameter.dtype, parameter.device.type) == (own.shape, own.dtype, "meta"), (
@@ -110,7 +110,7 @@ def test_a_hollow_copy_has_all_but_the_numbers() -> None:
 def test_made_real_it_keeps_its_buffers() -> None:
     module = torch.nn.BatchNorm1d(3)
     module.running_mean = torch.full((3,), 7.0)
-    empty = hollow._emptied(module, [module])
-    hollow.materialize(empty, torch.device("cpu"))
-    assert not hollow.is_hollow(empty)
+    empty = sharding._emptied(module, [module])
+    sharding.materialize(empty, torch.device("cpu"))
+    assert not sharding.is_hollow(empty)
     assert torch.equal(empty.running_mean, torch.full((3,), 7.0))

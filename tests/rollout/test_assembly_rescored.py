@@ -21,7 +21,7 @@ from rlgf.learning.inputs import InputReader
 from rlgf.models.forward import Tokens
 from rlgf.models.generate import Continuation
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.rollout_scores import score_logprobs
+from rlgf.models.response_scores import score_logprobs
 from rlgf.models.samplers import Beginning, BuiltinSampler
 from rlgf.models.sampling import Sampling
 from rlgf.objectives.advantages import importance_weights

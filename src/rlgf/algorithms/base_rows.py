@@ -1,13 +1,98 @@
-"""Algorithms that begin texts with the data's references, or imitate these beside a reward."""
+"""Algorithms that others of the catalog are changes to, that imitate the guide and need no reward, or that begin texts with
+the data's references or imitate these beside a reward."""
 
 from __future__ import annotations
 
-from rlgf.algorithms.script import Gate, Help, RollinLength, Script, Span
-from rlgf.algorithms.selection import Selection
-from rlgf.algorithms.terms import Term
-from rlgf.algorithms.unguided import GRPO, PPO
+from rlgf.algorithms.script import Branches, Gate, Help, RollinLength, Script, Span
+from rlgf.algorithms.spec import Algorithm
+from rlgf.algorithms.terms import Selection, Term
 from rlgf.schedules import Schedule, constant
 from rlgf.types import Author
+
+GAE = "A = sum_k (gamma lambda)^k delta_t+k"
+
+BC = Algorithm(
+    name="bc",
+    summary="behaviour cloning (supervised fine-tuning) of the reference texts",
+    script=Script(rollout=Author.REFERENCE),
+    terms={"policy": Term(loss="nll")},
+    equation="-log pi(y_t | s_t)",
+    paper="Pomerleau, 1988",
+)
+PPO = Algorithm(
+    name="ppo",
+    summary="proximal policy optimization from the prompt",
+    terms={
+        "policy": Term(loss="clipped_surrogate"),
+        "value": Term(loss="value", weight=constant(0.5)),
+    },
+    advantage="gae",
+    whiten=True,
+    equation=f"min(rho A, clip(rho) A), {GAE}, V = V^pi",
+    paper="Schulman et al., arXiv 1707.06347",
+)
+GRPO = Algorithm(
+    name="grpo",
+    summary="group-relative policy optimization, no critic",
+    terms={"policy": Term(loss="clipped_surrogate"), "kl": Term(loss="kl")},
+    advantage="group_relative",
+    group_size=4,
+    equation="min(rho A, clip(rho) A) - c KL(pi || ref), A = (R - mean_group R) / std_group R",
+    paper="Shao et al., arXiv 2402.03300",
+)
+RLOO = GRPO.but(
+    name="rloo",
+    summary="REINFORCE with a leave-one-out baseline, no critic",
+    terms={"policy": Term(loss="clipped_surrogate")},
+    advantage="leave_one_out",
+    equation="min(rho A, clip(rho) A), A = R - mean of the others' R",
+    paper="Ahmadian et al., arXiv 2402.14740",
+)
+VINE_PPO = GRPO.but(
+    name="vineppo",
+    summary="PPO without a critic: the value of a state is the mean reward of texts that go on from it",
+    advantage="branched",
+    group_size=1,
+    branches=Branches(),
+    equation="min(rho A, clip(rho) A) - c KL(pi || ref), A = V(s_n) - V(s_c), V(s) = mean R of texts from s, s_c and s_n "
+    "the states around the token that texts branch off from",
+    paper="Kazemnejad et al., arXiv 2410.01679",
+)
+
+
+SEQ_KD = BC.but(
+    name="seq-kd",
+    summary="sequence-level knowledge distillation: cloning of whole texts that the guide writes",
+    script=Script(rollout=Author.GUIDE),
+    paper="Kim and Rush, arXiv 1606.07947",
+)
+DAGGER = BC.but(
+    name="dagger",
+    summary="distributional DAgger: the policy begins, the guide finishes, and what the guide wrote is imitated",
+    script=Script(rollin=Author.POLICY, rollout=Author.GUIDE),
+    help=Help(probability=constant(0.8)),
+    equation="-log pi(y_t | s_t) of the guide's tokens after s_h, which the policy reached",
+    paper="Agrawal et al., arXiv 2606.05152; Ross et al., arXiv 1011.0686",
+)
+DISTILL = Algorithm(
+    name="distill",
+    summary="on-policy distillation: the guide's probabilities at the states of the policy's own texts, no reward",
+    terms={"distill": Term(loss="distillation")},
+    equation="JSD_beta(g, pi) = beta KL(g || m) + (1 - beta) KL(pi || m), m = beta g + (1 - beta) pi; "
+    "beta 0: KL(g || pi), beta 1: KL(pi || g)",
+    paper="Agarwal et al., arXiv 2306.13649",
+)
+OPD = Algorithm(
+    name="opd",
+    summary="on-policy distillation by policy gradient: the policy's own texts, and how probable the guide finds each token "
+    "of them, no reward; also of a server, and of a guide with another tokenizer",
+    terms={"policy": Term(loss="clipped_surrogate")},
+    advantage="guide_log_ratio",
+    equation="min(rho A, clip(rho) A), A_t = log g(y_t | s_t) - log pi(y_t | s_t), g the guide, pi the policy before the "
+    "update; across tokenizers of the chunk that y_t belongs to",
+    paper="Gu et al., arXiv 2306.08543; Lu et al., On-Policy Distillation, Thinking Machines Lab 2025",
+)
+
 
 DR_PO = PPO.but(
     name="dr-po",
@@ -113,4 +198,8 @@ CHORD = GRPO.but(
     paper="Zhang et al., arXiv 2508.11408",
 )
 
-ROWS = (DR_PO, REVERSE_CURRICULUM, PREFIX_RL, UFT, ADABACK, HPT, PREFIX_RFT, CHORD)
+ROWS = (
+    *(BC, PPO, GRPO, RLOO, VINE_PPO),
+    *(SEQ_KD, DAGGER, DISTILL, OPD),
+    *(DR_PO, REVERSE_CURRICULUM, PREFIX_RL, UFT, ADABACK, HPT, PREFIX_RFT, CHORD),
+)

@@ -11,7 +11,7 @@ from test_samplers import tiny_model
 from torch import Tensor, nn
 
 from rlgf.errors import UserError
-from rlgf.models.samplers.handover import hand_over
+from rlgf.models.samplers.engine import hand_over
 
 
 class Engine:

@@ -24,7 +24,7 @@ BATCHES, BATCH = 5, 112
 
 def draw(file: Path) -> None:
     """One run; prints its seconds and its peak memory in MB."""
-    from rlgf.run.data_order import shuffled_passes
+    from rlgf.run.plan import shuffled_passes
     from rlgf.tasks import build_task
 
     started = time.perf_counter()

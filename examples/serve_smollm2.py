@@ -12,7 +12,7 @@ import signal
 
 import xllamacpp
 
-from rlgf.demo.smollm2 import packaged_file
+from rlgf.demo.models import packaged_file
 
 
 def serve(port: int, threads: int, slots: int) -> xllamacpp.Server:

@@ -20,19 +20,14 @@ SPANNING = {"properties", "gpu"}
 ELSEWHERE = {
     "__main__": "a call of the command line",
     "algorithms.base_rows": "rows of the catalog: test_catalog.py",
-    "check.form": "layout, shown by check/test_report.py",
+    "preview.form": "layout, shown by preview/test_report.py",
     "checks.rule": "a type and two short helpers of checks/test_settings.py and test_parts.py",
-    "guides.under_way": "the queue of an HTTPGuide: guides/test_http.py",
-    "cli.refuse": "one line, printed in cli/test_cli.py",
-    "demo.minilm": "a packaged model: reward_models/test_train.py",
-    "demo.smollm2": "a packaged model: models/samplers/test_vllm.py",
+    "demo.models": "packaged models: reward_models/test_train.py and models/samplers/test_vllm.py",
     "guides.repeats": "a server's self-test, in guides/test_http_scores.py",
-    "guides.settings": "what all kinds have in common: guides/test_config.py",
     "models.samplers.base": "the contract of models/test_samplers.py",
     "models.samplers.desk": "answers for models/samplers/test_server.py",
     "models.samplers.wire": "what travels in models/samplers/test_server.py",
     "run.models": "what run/test_build.py, run/test_start.py and models/test_sharding_hollow.py build",
-    "run.plan": "what run/test_ahead.py and run/test_trainer.py collect",
     "strict": "the base of what recipes have sections of: test_recipe.py",
 }
 """Modules without a test file of their own, each with the reason."""

@@ -14,7 +14,7 @@ def cache_root() -> Path:
     return Path(os.environ.get("RLGF_CACHE", Path.home() / ".cache" / "rlgf"))
 
 
-def cached_folder(name: str, make: Callable[[Path], None]) -> Path:
+def cached_folder(name: str, make: Callable[[Path], object]) -> Path:
     """The folder of that name in the cache; ``make`` fills it when it is not there yet.
 
     It is filled aside and renamed, so a folder that is there is whole, and of two processes that

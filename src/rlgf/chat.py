@@ -290,10 +290,7 @@ class ChatTemplate:
         answers: bool | None,
         options: Mapping[str, Any] | None = None,
     ) -> str:
-        """
-        Args:
-            answers: whether the assistant begins an answer or goes on with its last message; None: it has ended.
-        """
+        """``answers``: whether the assistant begins an answer or goes on with its last message; None: it has ended."""
         start = f"{place}: " if place else ""
         if self.tokenizer is None or not self.there:
             raise UserError(

@@ -31,11 +31,8 @@ they can be resumed."""
 def identity(
     config: BaseModel, also: Collection[str] = (), *, exclude_defaults: bool = False
 ) -> dict[str, Any]:
-    """The settings, as JSON has them, that a run must have in common with one that goes on with it.
-
-    Args:
-        also: names of free fields that are kept.
-    """
+    """The settings, as JSON has them, that a run must have in common with one that goes on with it, and the free fields
+    named in ``also``."""
     dumped = config.model_dump(mode="json", exclude_defaults=exclude_defaults)
     pruned: dict[str, Any] = _pruned(config, dumped, also)
     return pruned
@@ -52,11 +49,7 @@ def _as_ever(value: BaseModel, name: str) -> bool:
 
 def moving_schedules(config: BaseModel) -> list[str]:
     """Dotted names of the numbers that change over a run, and so depend on how long it is."""
-    found = [
-        name
-        for name, value in _leaves(config, "")
-        if isinstance(value, Schedule) and (value.start != value.end or value.warmup > 0)
-    ]
+    found = [name for name, value in _leaves(config, "") if isinstance(value, Schedule) and value.changes]
     return sorted(found)
 
 

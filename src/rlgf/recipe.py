@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rlgf.errors import IncoherentError, RefusedError, UserError, misfit, nearest
+from rlgf.guides.base import GuideSettings
 from rlgf.guides.config import kinds
-from rlgf.guides.settings import GuideSettings
 from rlgf.packaged import find_recipe
 from rlgf.renamed import key_for_trls, moved_key
 
@@ -190,11 +190,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dict[str, Any]:
-    """What one recipe, override or mapping says.
-
-    Args:
-        source: as for `load_config`.
-        folder: where the name of a packaged recipe is looked for first (`rlgf.packaged.find_recipe`).
+    """What one recipe, override or mapping says, a packaged recipe's name being looked for in ``folder`` first.
 
     Raises:
         UserError: there is no such recipe, or it is not YAML.

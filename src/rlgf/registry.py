@@ -68,8 +68,8 @@ def _loaded(path: Path) -> ModuleType:
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
         spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise FileNotFoundError(f"there is no file {path}")
+        assert spec is not None, "a file that ends in .py"
+        assert spec.loader is not None, "likewise"
         module = importlib.util.module_from_spec(spec)
         written = path.stat().st_mtime_ns
         spec.loader.exec_module(module)

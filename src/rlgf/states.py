@@ -59,8 +59,7 @@ def _pieces(state: Any) -> Iterator[bytes | memoryview]:
 def write_state(state: Mapping[str, Any], file: Any) -> None:
     """Save a state as `torch.load` reads it with ``weights_only``, and make sure that it does.
 
-    Args:
-        file: a path, or a binary file open for reading and writing.
+    ``file`` is a path, or a binary file open for reading and writing.
 
     Raises:
         UserError: it holds something else than tensors, numbers and texts, in dictionaries and lists.
@@ -79,11 +78,7 @@ def write_state(state: Mapping[str, Any], file: Any) -> None:
 
 
 def read_back(state: Mapping[str, Any]) -> Any:
-    """What a checkpoint would give back of a state.
-
-    Raises:
-        UserError: see `write_state`.
-    """
+    """What a checkpoint would give back of a state; raises what `write_state` does."""
     file = io.BytesIO()
     write_state(state, file)
     file.seek(0)
@@ -100,6 +95,9 @@ def _unreadable(state: Mapping[str, Any], error: Exception) -> str:
     )
 
 
+_PLAIN = (int, float, complex, str, bytes, bool, type(None))
+
+
 def _strange(state: Any, place: Sequence[Any]) -> Iterator[tuple[str, str]]:
     """Where a state holds what cannot be read again, and its type."""
     if isinstance(state, Mapping) and type(state).__module__ in ("builtins", "collections"):
@@ -108,15 +106,6 @@ def _strange(state: Any, place: Sequence[Any]) -> Iterator[tuple[str, str]]:
     elif type(state) in (list, tuple, set):
         for number, value in enumerate(state):
             yield from _strange(value, (*place, number))
-    elif not isinstance(state, Tensor) and type(state) not in (
-        int,
-        float,
-        complex,
-        str,
-        bytes,
-        bool,
-        type(None),
-    ):
-        # The first two levels are rlgf's own.
-        names = [str(key) for key in place if key not in ("reward",)]
+    elif not isinstance(state, Tensor) and type(state) not in _PLAIN:
+        names = [str(key) for key in place if key != "reward"]  # a level of rlgf's own
         yield ".".join(names), f"{type(state).__module__}.{type(state).__qualname__}"

@@ -9,11 +9,7 @@ _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 
 
 def visible(text: str, kept: str = "\n") -> str:
-    """A text as it is, but for control characters and those that nobody sees, which are escaped.
-
-    Args:
-        kept: those that stay as they are.
-    """
+    """A text as it is, but for control characters and those that nobody sees, which are escaped unless they are ``kept``."""
     shown = (c in kept or (c.isprintable() and c not in _BLANK) for c in text)
     return "".join(
         c if as_it_is else c.encode("unicode_escape").decode()

@@ -14,10 +14,10 @@ from visits import LIMIT, SUCCESS, begun, collect
 
 from rlgf.algorithms import Algorithm, algorithm_from, functions
 from rlgf.algorithms.functions import misfit, parameters
-from rlgf.check.words import row_words
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
+from rlgf.preview.words import row_words
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.record import PromptHistory, PromptRecord
 from rlgf.types import Author, Rollout

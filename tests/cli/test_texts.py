@@ -13,8 +13,7 @@ from rlgf.cli import app, main
 from rlgf.cli.texts import generate, score
 from rlgf.demo.review_verdicts import write_verdict_pairs
 from rlgf.errors import UserError
-from rlgf.evaluation.files import Evaluation
-from rlgf.evaluation.score import score_file
+from rlgf.evaluation.files import Evaluation, score_file
 from rlgf.run.checkpoint import save_policy
 from rlgf.strict import NamedConfig
 from toys import letter_gpt

@@ -89,7 +89,6 @@ def test_a_finished_run_of_another_configuration_is_not_taken_for_this_one(compa
 
 
 def test_what_start_and_guides_measured_is_of_one_configuration(comparison: Comparison) -> None:
-    """As for runs; files of earlier versions, which have no digest, are read as ever."""
     run_comparison(comparison.model_copy(update={"seeds": 1}), display=QUIET)
     measured = FinishedRuns(comparison).authors()
     assert list(measured["plain"]) == ["start", "guide", "reference text"]
@@ -112,10 +111,6 @@ def test_what_start_and_guides_measured_is_of_one_configuration(comparison: Comp
     }
     other = ("algorithm=ppo++", f"guide.model={comparison.runs.parent / 'start'}")
     assert found(algorithms={**algorithms, "other": other}) == {"plain": {}}
-
-    old = json.loads((comparison.results / "toy.runs.json").read_text())
-    (comparison.results / "toy.runs.json").write_text(json.dumps(old | {"authors": measured}))
-    assert FinishedRuns(comparison.model_copy(update={"runs": comparison.runs / "new"})).authors() == measured
 
 
 def test_the_file_of_kept_runs_loses_none(comparison: Comparison) -> None:
@@ -151,7 +146,6 @@ def test_what_changes_no_number_may_change(comparison: Comparison) -> None:
     "name", sorted(path.name.split(".")[0] for path in Path("results").glob("*.runs.json"))
 )
 def test_the_committed_runs_are_those_of_the_recipes(name: str) -> None:
-    """Some have the digests of earlier versions, which are of all settings."""
     kept = json.loads(Path(f"results/{name}.runs.json").read_text())
     finished = FinishedRuns(load_comparison(name))
     assert len(finished.read()) == len(kept["runs"])

@@ -13,8 +13,7 @@ import torch
 from resume_script import toy_trainer
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.evaluation.evaluator import Evaluator
-from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
+from rlgf.evaluation.evaluator import Evaluator, perplexities, perplexity, text_nll
 from rlgf.metrics import TEXT_METRICS
 from rlgf.models.language_model import LanguageModel
 from rlgf.rewards import Reward

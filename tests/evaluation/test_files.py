@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from rlgf.errors import UserError
-from rlgf.evaluation.files import read_texts, summarize
-from rlgf.evaluation.score import score_file
+from rlgf.evaluation.files import read_texts, score_file, summarize
 from rlgf.metrics import MetricResult
 from rlgf.strict import NamedConfig
 from rlgf.types import Sample

@@ -161,8 +161,8 @@ def test_a_recipe_that_is_no_judge_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no judge .*judge\.yaml"):
         http_judge(recipe)
     for text, said in (
-        ("[1]", "must hold keys of an HTTP guide"),
-        ("a: [", "cannot be read"),
+        ("[1]", "must be a mapping of keys to values"),
+        ("a: [", "is not valid YAML"),
         ("url: http://x/v1", "model"),
         ("{url: http://x/v1, model: m, concurency: 3}", "did you mean 'concurrency'"),
         ("{url: http://x/v1, model: m, template: hello}", "write {text} in it"),

@@ -20,7 +20,6 @@ from rlgf.guides import (
     ReplayGuide,
     ReplayGuideConfig,
     Request,
-    build_guide,
     scoring_guide,
 )
 from rlgf.guides.config import KINDS, fit_for, kind_of, kinds, members
@@ -50,7 +49,7 @@ def read(section: Any) -> GuideSettings:
 def test_one_key_tells_the_kind(key: str) -> None:
     section, settings = SECTIONS[key]
     found = read(section)
-    assert type(found) is kind_of(section).settings is settings
+    assert type(found) is kind_of(section) is settings
     assert found.mark == key
     assert settings in kinds()
 
@@ -87,10 +86,10 @@ def test_members_are_told_by_where_they_run() -> None:
 def test_a_guide_is_built_from_its_section(tmp_path: Path) -> None:
     file = tmp_path / "texts.jsonl"
     file.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
-    guide = build_guide(read({"file": str(file)}))
+    guide = read({"file": str(file)}).build(None)
     assert isinstance(guide, ReplayGuide)
     assert guide.write([Request("a", 4, 0)])[0].text == "b"
-    assert isinstance(build_guide(read(OWN)), FavouringGuide)
+    assert isinstance(read(OWN).build(None), FavouringGuide)
 
 
 def test_who_has_no_probabilities_is_known_and_refused() -> None:

@@ -140,7 +140,7 @@ def test_scores_that_repeat_pass_and_are_neither_kept_nor_taken_from_the_cache(
 ) -> None:
     judge = guide(server, tmp_path)
     judge.score(scored(2))
-    check_repeats(judge, scored(2), server.url)
+    check_repeats(judge, scored(2))
     assert sum(server.seen.values()) == judge.usage.calls == 6
 
 
@@ -156,12 +156,12 @@ def noisy(size: float) -> Any:
 
 def test_scores_that_do_not_repeat_are_refused() -> None:
     with serving(FaultyServer(scores=noisy(0.01))) as server:
-        check_repeats(guide(server), scored(2), server.url)
+        check_repeats(guide(server), scored(2))
     with (
         serving(FaultyServer(scores=noisy(1.0))) as server,
         pytest.raises(UserError, match=r"^'guide.url' .* differ by 0\.\d+ nats per token .*BATCH_INVARIANT"),
     ):
-        check_repeats(guide(server), scored(2), server.url)
+        check_repeats(guide(server), scored(2))
 
 
 def test_other_tokens_are_another_answer() -> None:

@@ -11,7 +11,6 @@ from oracle_toys import KINDS, finished, oracle, samples, solved
 from resume_script import toy_trainer
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.guides import build_guide
 from rlgf.guides.oracle import OracleGuide
 from rlgf.types import Author, Sample
 
@@ -47,7 +46,7 @@ def test_it_serves_any_task_with_references_and_refuses_one_without() -> None:
 def test_a_recipe_names_it_in_one_word() -> None:
     recipe = {"task": "t", "policy": {"model": "m"}, "reward": "verifier"}
     config = load_config({**recipe, "guide": "oracle"})
-    assert isinstance(build_guide(config.guide), OracleGuide)
+    assert isinstance(config.guide.build(None), OracleGuide)
     assert (
         load_config({**recipe, "guide": {"oracle": True, "errors": 0.1}}).guide.label == "oracle, errors 0.1"
     )

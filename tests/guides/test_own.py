@@ -8,7 +8,7 @@ import pytest
 
 from rlgf.errors import UserError
 from rlgf.guides import OwnGuideConfig
-from rlgf.guides.own import OwnGuide, own_guide
+from rlgf.guides.own import own_guide
 from toys import FavouringGuide
 
 
@@ -37,10 +37,10 @@ def config(name: str, **options: Any) -> OwnGuideConfig:
 
 
 def test_a_class_or_a_function_makes_it_with_the_options() -> None:
-    guide = OwnGuide.from_settings(config("Scoring", favourite="c", probability=0.5), None)
+    guide = config("Scoring", favourite="c", probability=0.5).build(None)
     assert isinstance(guide, Scoring)
     assert guide.favourite == "c"
-    assert isinstance(OwnGuide.from_settings(config("made"), None), FavouringGuide)
+    assert isinstance(config("made").build(None), FavouringGuide)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_makes_no_guide_is_refused_uncalled(named: OwnGuideConfig, message:
 def test_what_a_function_returns_shows_once_it_is_called() -> None:
     own_guide(config("nothing"))
     with pytest.raises(UserError, match=r"has no method 'write\(requests\)'"):
-        OwnGuide.from_settings(config("nothing"), None)
+        config("nothing").build(None)
     assert config("made").may_score
     assert config("Scoring", favourite="c", probability=0.5).may_score
     assert not OwnGuideConfig(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlgf.algorithms.catalog import PPO, PPO_PLUS_PLUS
-from rlgf.evaluation.perplexity import text_nll
+from rlgf.evaluation.evaluator import text_nll
 from rlgf.guides import LocalGuide
 from rlgf.learning.rates import UpdateConfig
 from rlgf.learning.updater import Updater

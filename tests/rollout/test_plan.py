@@ -12,7 +12,7 @@ from rlgf.algorithms.catalog import GHPO, SCAF_GRPO
 from rlgf.guides import HTTPGuide, HTTPGuideConfig
 from rlgf.rollout.plan import planned, update_asks
 from rlgf.rollout.record import PromptHistory, PromptRecord
-from rlgf.run.data_order import shuffled_passes
+from rlgf.run.plan import shuffled_passes
 from rlgf.types import Author, Scored
 from toys import FavouringGuide
 from training_toys import build

@@ -25,6 +25,12 @@ class Server:
 
     def prefetch(self, requests: Sequence[Request]) -> None: ...
 
+    @property
+    def aside(self) -> Mapping[str, Usage]:
+        return {}
+
+    def share_budget(self, asides: Sequence[Mapping[str, Usage]], place: int) -> None: ...
+
     def close(self) -> None: ...
 
 

@@ -56,7 +56,7 @@ def test_a_metric_that_fails_saves_and_is_asked_again(tmp_path: Path, straight: 
 def test_a_tracker_that_fails_saves_what_was_learned(
     tmp_path: Path, straight: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlgf.run.metrics_log import MetricsLog
+    from rlgf.run.logs import MetricsLog
 
     write = MetricsLog.write
 

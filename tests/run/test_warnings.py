@@ -15,7 +15,7 @@ from rich.console import Console
 from resume_script import toy_trainer
 from rlgf.guides import Request
 from rlgf.run.display import Display
-from rlgf.run.metrics_log import read_metrics
+from rlgf.run.logs import read_metrics
 from rlgf.run.warnings import CHECKS, Found, Watch
 from rlgf.types import Completion
 

@@ -36,21 +36,13 @@ __all__ = [
 
 
 def broken(config: Sections, given: Collection[str] = ()) -> Iterator[str]:
-    """The faults between the sections of a configuration, one sentence for each rule.
-
-    Args:
-        given: sections in whose place Python gives an object.
-    """
+    """The faults between the sections of a configuration, of which Python may give objects in place of some (`given`)."""
     needed = [rule for section, rule in SECTIONS.items() if section not in given]
     return _broken([*needed, *RULES], config)
 
 
 def broken_parts(config: Sections, sections: Iterable[str] = PART_RULES) -> Iterator[str]:
-    """The faults of all that sections of a recipe name, before any weights load.
-
-    Args:
-        sections: those whose parts are made from the recipe.
-    """
+    """The faults of all that sections made from the recipe name, before any weights load."""
     return _broken((rule for section in sections for rule in PART_RULES[section]), config)
 
 

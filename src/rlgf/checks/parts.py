@@ -104,11 +104,7 @@ PART_RULES: Mapping[str, tuple[Rule, ...]] = {
 
 
 def named_rewards(config: Sections) -> list[Any]:
-    """The classes and functions that the recipe's rewards are made from, none of them called.
-
-    Raises:
-        UserError: see `named_reward`.
-    """
+    """The classes and functions that the recipe's rewards are made from, none of them called; raises what `named_reward` does."""
     return [named_reward(name, options) for name, options in config.reward.named] if config.reward else []
 
 

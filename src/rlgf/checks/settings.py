@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from rlgf.checks.ahead import AHEAD_RULES
 from rlgf.checks.dialogues import DIALOGUE_RULES, an_environment_has_a_name
 from rlgf.checks.rule import Rule, engines, first
+from rlgf.guides.base import GuideSettings
 from rlgf.guides.config import follows_policy, members
 from rlgf.guides.ensemble import EnsembleConfig
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuideConfig
-from rlgf.guides.settings import GuideSettings
 from rlgf.models.samplers import config as sampler_rules
 from rlgf.sections import Sections
 from rlgf.types import Author

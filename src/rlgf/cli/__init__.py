@@ -8,7 +8,7 @@ import sys
 import typer
 
 from rlgf.cli import lists, models, runs, texts
-from rlgf.cli.refuse import refuse
+from rlgf.cli.runs import refuse
 from rlgf.errors import FailedElsewhereError, UserError, own_traceback
 
 app = typer.Typer(

@@ -10,11 +10,17 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from rlgf.cli.refuse import refuse
 from rlgf.errors import UserError, nearest
 
 app = typer.Typer()
+
+
+def refuse(sentence: str) -> None:
+    """Say on standard error what a user can mend."""
+    Console(stderr=True).print(Text(f"rlgf: {sentence}", style="bold red"), soft_wrap=True)
+
 
 Sources = Annotated[
     list[str],
@@ -105,10 +111,10 @@ def check(sources: Sources) -> None:
 
     Under a launcher such as torchrun it says what each process needs.
     """
-    from rlgf.check.faults import check as checked
-    from rlgf.check.report import told
     from rlgf.config import load_config
     from rlgf.errors import RefusedError
+    from rlgf.preview.faults import check as checked
+    from rlgf.preview.report import told
 
     try:
         found = checked(load_config(*sources))

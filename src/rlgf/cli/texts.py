@@ -64,7 +64,7 @@ def score(
     output: Annotated[Path | None, typer.Option(help="File for the totals and each text's values.")] = None,
 ) -> None:
     """Compute metrics of texts in a file."""
-    from rlgf.evaluation.score import score_file
+    from rlgf.evaluation.files import score_file
     from rlgf.outputs import require_file
     from rlgf.run.display import Display
     from rlgf.strict import NamedConfig

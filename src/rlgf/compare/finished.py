@@ -18,7 +18,7 @@ from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.identity import identity
 from rlgf.jsontext import to_json
-from rlgf.run.metrics_log import read_metrics
+from rlgf.run.logs import read_metrics
 
 Cell = tuple[str, str, int]
 """A setting, an algorithm and a seed."""
@@ -57,7 +57,7 @@ class FinishedRuns:
         self.comparison = comparison
         self.path = comparison.results / f"{comparison.name}.runs.json"
         self.configs = {cell: comparison.config(*cell) for cell in comparison.grid()}
-        self._digests = {cell: _digests(config) for cell, config in self.configs.items()}
+        self._digests = {cell: digest(config) for cell, config in self.configs.items()}
         for config in self.configs.values():
             has_finished(config)
         self._kept = _read(self.path)
@@ -69,7 +69,7 @@ class FinishedRuns:
             summary, record = config.folder / "summary.json", self._kept["runs"].get(_name(cell))
             if summary.exists():
                 runs[cell] = _measured(summary)
-            elif record is not None and record["configuration"] in self._digests[cell]:
+            elif record is not None and record["configuration"] == self._digests[cell]:
                 runs[cell] = _revived(record)
         return runs
 
@@ -87,7 +87,7 @@ class FinishedRuns:
 
     def authors_record(self, setting: str, measured: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
         """What was measured of start, guides and references, with a digest of the configurations it comes from."""
-        return {"configuration": self._authors_digests(setting)[0], "measured": measured}
+        return {"configuration": self._authors_digest(setting), "measured": measured}
 
     def author_configs(self, setting: str) -> dict[str, Config]:
         """The configurations that start and guides are measured with: each guide with the first algorithm that asks it."""
@@ -99,15 +99,12 @@ class FinishedRuns:
         named = {"guide" if len(guided) == 1 else f"guide {guide}": guided[guide] for guide in guided}
         return {"start": configs[0], **named}
 
-    def _authors_digests(self, setting: str) -> list[str]:
-        each = {name: _digests(config) for name, config in self.author_configs(setting).items()}
-        return [_short_hash({name: digests[i] for name, digests in each.items()}) for i in range(2)]
+    def _authors_digest(self, setting: str) -> str:
+        return _short_hash({name: digest(config) for name, config in self.author_configs(setting).items()})
 
     def _fitting(self, setting: str, record: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
-        """What a record says, unless it is of other configurations. Earlier versions wrote no digest."""
-        if "configuration" not in record:
-            return record
-        fits = record["configuration"] in self._authors_digests(setting)
+        """What a record says, unless it is of other configurations."""
+        fits = record.get("configuration") == self._authors_digest(setting)
         return dict(record["measured"]) if fits else {}
 
     def authors_file(self, setting: str) -> Path:
@@ -120,7 +117,7 @@ class FinishedRuns:
         """
         kept = _read(self.path)
         runs = kept["runs"] | {
-            _name(cell): {"configuration": self._digests[cell][0], **asdict(run)}
+            _name(cell): {"configuration": self._digests[cell], **asdict(run)}
             for cell, run in self.read().items()
         }
         authors = kept["authors"] | {
@@ -173,11 +170,6 @@ def has_finished(config: Config) -> bool:
 def digest(config: Config) -> str:
     """Of all that a configuration says about a run's numbers and that is not a default."""
     return _short_hash(_numbers(identity(config, _MEASURED, exclude_defaults=True)))
-
-
-def _digests(config: Config) -> tuple[str, str]:
-    """The digest, and the one that earlier versions wrote, which also covered what changes no number."""
-    return digest(config), _short_hash(_numbers(config.model_dump(mode="json", exclude_defaults=True)))
 
 
 def _short_hash(value: Any) -> str:

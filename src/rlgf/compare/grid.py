@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from contextlib import closing
+from pathlib import Path
 
 from rlgf.compare.comparison import Comparison
 from rlgf.compare.curves import draw_curves
 from rlgf.compare.finished import FinishedRuns, has_finished
-from rlgf.compare.page import write_page
 from rlgf.compare.tables import write_tables
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.jsontext import to_json
+from rlgf.report.groups import Group
+from rlgf.report.page import render
+from rlgf.report.runs import read_run
 from rlgf.run.checkpoint import latest_checkpoint
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
@@ -71,11 +75,8 @@ def _run_missing(finished: FinishedRuns, display: Display) -> None:
 
 
 def train_once(config: Config, display: Display) -> None:
-    """Train unless the run has finished; go on from its newest checkpoint where there is one.
-
-    Raises:
-        UserError: see `has_finished`.
-    """
+    """Train unless the run has finished; go on from its newest checkpoint where there is one. Raises what `has_finished`
+    does."""
     if has_finished(config):
         display.note(f"{config.folder} is finished.")
         return
@@ -100,3 +101,32 @@ def _measure_authors(finished: FinishedRuns, setting: str, display: Display) -> 
     path = finished.authors_file(setting)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(to_json(finished.authors_record(setting, measured), indent=1))
+
+
+MOST_BYTES = 900_000
+"""Of the page, which is kept with the tables: small enough for a repository and for a mail."""
+
+
+def write_page(comparison: Comparison, cells: Iterable[tuple[str, str, int]]) -> Path:
+    """Write the report of finished runs beside the tables; the seeds of an algorithm in a setting are one group."""
+    grid: dict[str, list[tuple[str, str, int]]] = {}
+    for setting, algorithm, seed in cells:
+        name = algorithm if len(comparison.settings) == 1 else f"{setting}, {algorithm}"
+        grid.setdefault(name, []).append((setting, algorithm, seed))
+    groups = [
+        Group(
+            name,
+            [read_run(comparison.folder(*cell)) for cell in sorted(members)],
+            [f"{name}, seed {seed}" for _, _, seed in sorted(members)],
+        )
+        for name, members in sorted(grid.items(), key=lambda found: _place(comparison, found[1][0]))
+    ]
+    path = comparison.results / f"{comparison.name}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(groups, {}, comparison.name, MOST_BYTES), encoding="utf-8")
+    return path
+
+
+def _place(comparison: Comparison, cell: tuple[str, str, int]) -> tuple[int, int]:
+    """Where a setting and an algorithm stand in the comparison."""
+    return [*comparison.settings].index(cell[0]), [*comparison.algorithms].index(cell[1])

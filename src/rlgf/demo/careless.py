@@ -9,7 +9,7 @@ from typing import Any
 
 from rlgf import seeding
 from rlgf.guides.base import Request
-from rlgf.guides.solving import altered, written_solution
+from rlgf.guides.oracle import altered, written_solution
 from rlgf.tasks.reasoning import ReasoningTask
 from rlgf.types import Completion, Sample
 

@@ -68,11 +68,8 @@ class ImdbTask(Strict):
 
 
 def labelled_reviews(split: str) -> tuple[Review, ...]:
-    """The reviews of a split, always in the same order.
-
-    Args:
-        split: 'train', 'validation', 'test', 'reward' (trains the sentiment classifier) or 'judge'
-            (trains the held-out judge).
+    """The reviews of a split, always in the same order: 'train', 'validation', 'test', 'reward' (trains the sentiment
+    classifier) or 'judge' (trains the held-out judge).
 
     Raises:
         UserError: there is no such split, or the reviews cannot be loaded.

@@ -34,11 +34,8 @@ class Judge:
     reads_text = True
 
     def __init__(self, folder: Path | None = None) -> None:
-        """
-        Args:
-            folder: what `train_judge` wrote. Default: trained at the first use, then kept.
-        """
-        folder = folder or cached_folder("judge-v1", _make)
+        """The one that `train_judge` wrote into a folder; by default it is trained at the first use, then kept."""
+        folder = folder or cached_folder("judge-v1", train_judge)
         self.report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         words = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
         with np.load(folder / "weights.npz", allow_pickle=False) as weights:
@@ -54,10 +51,6 @@ class Judge:
         logits = self._vectorizer.transform(completions) @ self._weights + self._bias
         probabilities: list[float] = (1 / (1 + np.exp(-logits))).tolist()
         return probabilities
-
-
-def _make(folder: Path) -> None:
-    train_judge(folder)
 
 
 def train_judge(folder: Path, copies: int = 5, reviews: int | None = None) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlgf.cachedir import cached_folder
-from rlgf.demo import minilm
 from rlgf.demo.imdb import Review, labelled_reviews, snippets
+from rlgf.demo.models import minilm_folder
 from rlgf.distributed import device
 from rlgf.models.text import Codec
 from rlgf.seeding import derive, seeded
@@ -90,11 +90,7 @@ class Sentiment:
 def load_or_train(count: int = SNIPPETS, layers: int = LAYERS) -> Path:
     """The folder of the trained classifier; trains it where it is not there yet."""
     name = f"sentiment-v1-layers{layers}-snippets{count}-seed0"
-
-    def make(folder: Path) -> None:
-        train_sentiment(folder, count, layers)
-
-    return cached_folder(name, make)
+    return cached_folder(name, lambda folder: train_sentiment(folder, count, layers))
 
 
 def train_sentiment(
@@ -153,7 +149,7 @@ class _Classifier(torch.nn.Module):
 
 
 def _untrained(layers: int) -> tuple[_Classifier, PreTrainedTokenizerBase]:
-    package = minilm.folder()
+    package = minilm_folder()
     encoder = AutoModel.from_pretrained(package)
     encoder.encoder.layer = encoder.encoder.layer[:layers]
     encoder.config.num_hidden_layers = layers

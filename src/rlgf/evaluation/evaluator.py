@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor
 from transformers import TrainerState
@@ -15,20 +16,20 @@ from rlgf import distributed
 from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation, summarize
-from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
 from rlgf.metrics import TEXT_METRICS, Metric, MetricResult, measure
 from rlgf.metrics.base import check_samples
 from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig
-from rlgf.models.response_scores import score_logprobs
+from rlgf.models.response_scores import score_logprobs, text_scores
 from rlgf.models.samplers import BeamSampler, bring_weights
 from rlgf.objectives.losses import kl_estimate
 from rlgf.rewards import Reward, RewardInput, score
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
+from rlgf.rollout.writers import prompt_tokens, splice
 from rlgf.strict import NamedConfig, Strict
-from rlgf.types import Author, Rollout, Sample
+from rlgf.types import Author, Completion, Rollout, Sample
 
 
 class EvaluationConfig(Strict):
@@ -110,11 +111,8 @@ class Evaluator:
     def _measured(
         self, collector: Collector, author: Author, samples: Sequence[Sample], *, drawn: bool = True
     ) -> tuple[list[str], dict[str, MetricResult], dict[str, list[Any]]]:
-        """The texts that an author writes, what they measure, and what else is known about each.
-
-        Args:
-            drawn: whether the policy's texts are drawn from its distribution, so that they show its KL.
-        """
+        """The texts that an author writes, what they measure, and what else is known about each; KL among it where the
+        policy's are ``drawn`` from its distribution."""
         mine = distributed.portion(len(samples))
         # Here, since a process without samples makes no pass.
         models = (collector.policy, self.reference, self.language_model)
@@ -242,3 +240,39 @@ def _searching(collector: Collector, beams: int) -> Collector:
     return Collector(
         collector.policy, None, collector.config, collector.seed, sampler, dialogue=collector.dialogue
     )
+
+
+def text_nll(
+    language_model: LanguageModel,
+    samples: Sequence[Sample],
+    texts: Sequence[str],
+    *,
+    max_prompt_tokens: int,
+    max_tokens: int,
+    max_batch_tokens: int,
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    """Negative log-likelihood of each text after its sample's prompt, as the model itself would give it.
+
+    Returns:
+        Sums of nats (B,) and numbers of tokens (B,), over at most ``max_tokens`` tokens per text.
+    """
+    scored = []
+    for sample, text in zip(samples, texts, strict=True):
+        before = prompt_tokens(language_model, sample, max_prompt_tokens)
+        passage = splice(language_model, Completion(text, False), max_tokens, language_model.context(before))
+        scored.append((before, passage.ids))
+    with language_model.running() as model:
+        logprobs = text_scores(model, scored, 1.0, max_batch_tokens)
+    return -torch.tensor([sum(one) for one in logprobs]), torch.tensor([float(len(one)) for one in logprobs])
+
+
+def perplexity(nll: Float[Tensor, "B"], tokens: Float[Tensor, "B"]) -> float:
+    """``exp(sum of nats / number of tokens)`` over all texts."""
+    # Infinite, and no error, where texts are too improbable for a number.
+    return float(torch.exp(nll.double().sum() / tokens.sum().clamp(min=1)))
+
+
+def perplexities(nll: Float[Tensor, "B"], tokens: Float[Tensor, "B"]) -> list[float]:
+    """The same for each text alone."""
+    values: list[float] = torch.exp(nll / tokens.clamp(min=1)).tolist()
+    return values

@@ -10,7 +10,9 @@ from typing import Any
 from rlgf.chat import as_dicts, is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.jsontext import to_json
+from rlgf.metrics import build_metrics, check_needs, measure
 from rlgf.metrics.base import MetricResult
+from rlgf.strict import NamedConfig
 from rlgf.tasks.jsonfiles import JsonLines
 from rlgf.tasks.rows import Row
 from rlgf.types import Sample
@@ -54,10 +56,7 @@ def summarize(
     found: Mapping[str, MetricResult],
     extra: Mapping[str, Sequence[Any]] | None = None,
 ) -> Evaluation:
-    """Totals and records of the results.
-
-    Args:
-        extra: what else is known about each text, by name; it goes into the records alone.
+    """Totals and records of the results; what else is known about each text, by name, goes into the records alone (``extra``).
 
     Raises:
         UserError: ``extra`` has not one value for each text, or one of its names or of a result is a record's own.
@@ -188,3 +187,18 @@ def _list(row: Row, name: str, place: str) -> tuple[str, ...]:
 
 def _concepts(row: Row, place: str) -> dict[str, list[str]]:
     return {"concepts": list(_list(row, "concepts", place))} if "concepts" in row else {}
+
+
+def score_file(file: Path, metrics: Sequence[NamedConfig], references: Path | None = None) -> Evaluation:
+    """Metrics of texts in a file (see `read_texts`), with the ``references`` of another file where it has none or others are
+    wanted.
+
+    Raises:
+        UserError: a file, a line or a metric is not what it must be, a metric lacks a library, a text what a
+            metric needs.
+    """
+    read = read_texts(file, references)
+    built = build_metrics(metrics)
+    remedy = "give --references FILE, or leave the metric out of --metrics"
+    check_needs(built, read.samples, lambda i: read.places[i], remedy)
+    return summarize(read.samples, read.texts, measure(built, read.samples, read.texts))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +17,7 @@ from rlgf.evaluation.files import Texts, read_texts
 from rlgf.evaluation.statistics import Interval, interval
 from rlgf.guides import HTTPGuide, HTTPGuideConfig, Request
 from rlgf.packaged import find_recipe
-from rlgf.recipe import validated
+from rlgf.recipe import read_source, validated
 from rlgf.rewards import Reward, RewardInput, checked_rewards
 from rlgf.types import columns_of
 
@@ -107,13 +106,10 @@ def by_reward(reward: Reward, a: Texts, others: Sequence[str]) -> WinRate:
 
 
 def by_judge(ask: Callable[[list[str]], list[str]], a: Texts, others: Sequence[str]) -> WinRate:
-    """A judge reads each pair in both orders, and a text's score is the mean of both answers.
+    """A judge, which answers questions in their order, reads each pair in both orders, and a text's score is the mean.
 
     A judge that prefers whatever it reads first (Zheng et al. 2023, arXiv 2306.05685, section 3.3) thus gives a
     tie.
-
-    Args:
-        ask: answers questions, in their order.
     """
     prompts = [transcript(sample.messages) if sample.messages else sample.prompt for sample in a.samples]
     rows = list(zip(prompts, a.texts, others, strict=True))
@@ -125,8 +121,8 @@ def by_judge(ask: Callable[[list[str]], list[str]], a: Texts, others: Sequence[s
     both = zip(choices[: len(rows)], choices[len(rows) :], strict=True)
     same = [one == 1 - other for one, other in both if one is not None and other is not None]
     decided = [score for score in first if score != 0.5]
-    return _rate(
-        [sum(pair) / 2 for pair in pairs],
+    return replace(
+        _rate([sum(pair) / 2 for pair in pairs]),
         first_rate=sum(decided) / len(decided) if decided else None,
         agreement=sum(same) / len(same) if same else None,
         unclear=choices.count(None),
@@ -145,13 +141,7 @@ def http_judge(source: str | Path) -> Callable[[list[str]], list[str]]:
     """
     recipe = find_recipe(source, "judges", "judge")
     try:
-        keys = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--judge {recipe} cannot be read: {' '.join(str(error).split())}.") from error
-    if not isinstance(keys, dict):
-        raise UserError(f"--judge {recipe} must hold keys of an HTTP guide, such as url and model.")
-    try:
-        config = validated(HTTPGuideConfig, _JUDGE | keys)
+        config = validated(HTTPGuideConfig, _JUDGE | read_source(recipe))
     except UserError as error:
         raise UserError(f"--judge {recipe}: {error}") from error
     if config.candidates > 1:
@@ -194,8 +184,7 @@ def winrate_table(found: WinRate, a: str, b: str) -> Table:
 
 
 def _question(prompt: str, first: str, second: str) -> str:
-    parts = {"prompt": prompt.strip(), "first": first.strip(), "second": second.strip()}
-    return QUESTION.format(**parts)
+    return QUESTION.format(prompt=prompt.strip(), first=first.strip(), second=second.strip())
 
 
 def _choice(answer: str) -> float | None:
@@ -204,19 +193,10 @@ def _choice(answer: str) -> float | None:
     return {"0": 0.5, "1": 1.0, "2": 0.0}[said.pop()] if len(said) == 1 else None
 
 
-def _rate(
-    scores: Sequence[float],
-    *,
-    first_rate: float | None = None,
-    agreement: float | None = None,
-    unclear: int = 0,
-) -> WinRate:
+def _rate(scores: Sequence[float]) -> WinRate:
     return WinRate(
         rate=interval(scores),
         wins=sum(score > 0.5 for score in scores),
         ties=sum(score == 0.5 for score in scores),
         losses=sum(score < 0.5 for score in scores),
-        first_rate=first_rate,
-        agreement=agreement,
-        unclear=unclear,
     )

@@ -1,30 +1,27 @@
 """Guides: models that write text for the policy and are not trained."""
 
 from rlgf.guides.base import (
-    BudgetedGuide,
     BudgetSpentError,
     Guide,
+    GuideSettings,
     RecordedGuide,
     RemoteGuide,
-    RemoteScoringGuide,
     Request,
     ScoringGuide,
     TextScoringGuide,
     Usage,
 )
-from rlgf.guides.config import GuideConfig, build_guide, scoring_guide, text_scoring_guide
+from rlgf.guides.config import GuideConfig, scoring_guide, text_scoring_guide
 from rlgf.guides.ensemble import EnsembleConfig, EnsembleGuide
 from rlgf.guides.http import HTTPGuide
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuide, LocalGuideConfig, guide_template
 from rlgf.guides.own import OwnGuideConfig
 from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
-from rlgf.guides.settings import GuideSettings
 from rlgf.objectives.alignment import Piece
 
 __all__ = [
     "BudgetSpentError",
-    "BudgetedGuide",
     "EnsembleConfig",
     "EnsembleGuide",
     "Guide",
@@ -38,14 +35,12 @@ __all__ = [
     "Piece",
     "RecordedGuide",
     "RemoteGuide",
-    "RemoteScoringGuide",
     "ReplayGuide",
     "ReplayGuideConfig",
     "Request",
     "ScoringGuide",
     "TextScoringGuide",
     "Usage",
-    "build_guide",
     "guide_template",
     "scoring_guide",
     "text_scoring_guide",

@@ -74,11 +74,8 @@ class GuideCache:
             }
 
     def last_served(self, url: str, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What a server said of a guide's model when it last did; of another address, where this one never has.
-
-        Raises:
-            UserError: see `get`.
-        """
+        """What a server said of a guide's model when it last did; of another address, where this one never has. Raises what
+        `get` does."""
         with self._may_fail("read"):
             for key in _served_keys(url, identity):
                 found = self._store.get(key)
@@ -87,11 +84,7 @@ class GuideCache:
             return None
 
     def remember_served(self, url: str, identity: Mapping[str, Any], served: Mapping[str, Any]) -> None:
-        """Remember what a server said of a guide's model; one that says nothing takes nothing back.
-
-        Raises:
-            UserError: see `put`.
-        """
+        """Remember what a server said of a guide's model; one that says nothing takes nothing back. Raises what `put` does."""
         with self._may_fail("written"):
             for key in _served_keys(url, identity):
                 known = self._store.get(key)
@@ -99,22 +92,14 @@ class GuideCache:
                     self._store[key] = dict(served)
 
     def count_hits(self, identity: Mapping[str, Any], number: int) -> None:
-        """Remember that answers were of use once more, for `summary`.
-
-        Raises:
-            UserError: see `put`.
-        """
+        """Remember that answers were of use once more, for `summary`; raises what `put` does."""
         if number:
             key = _hits_key(identity)
             with self._may_fail("written"), self._store.transact():
                 self._store[key] = self._store.get(key, 0) + number
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Every answer with its request.
-
-        Raises:
-            UserError: see `get`.
-        """
+        """Every answer with its request; raises what `get` does."""
         with self._may_fail("read"):
             for key in self._store.iterkeys():
                 if key.startswith("answer "):
@@ -190,10 +175,7 @@ class GuideCache:
 
     @contextmanager
     def _may_fail(self, done: str) -> Iterator[None]:
-        """
-        Raises:
-            UserError: the disk, the data base or what somebody put there fails.
-        """
+        """Raises a `UserError` where the disk, the data base or what somebody put there fails."""
         try:
             yield
         except Exception as error:  # of many kinds

@@ -1,20 +1,24 @@
-"""What a guide is: anything that continues a text."""
+"""A guide is anything that continues a text."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from rlgf.chat import parted
 from rlgf.errors import UserError
+from rlgf.identity import LATER
 from rlgf.jsontext import is_unicode
 from rlgf.models.forward import Tokens
+from rlgf.models.language_model import LanguageModel
 from rlgf.objectives.alignment import Piece
+from rlgf.strict import Strict
 from rlgf.types import Completion, Messages, Sample
 
 
@@ -206,7 +210,8 @@ class Usage:
 
 @runtime_checkable
 class RemoteGuide(Guide, Protocol):
-    """A guide that can be asked ahead and that keeps account of what it is asked."""
+    """A guide that can be asked ahead and that keeps account of what it is asked, within limits that the processes of a
+    run keep together."""
 
     @property
     def accounts(self) -> Mapping[str, Usage]:
@@ -224,20 +229,6 @@ class RemoteGuide(Guide, Protocol):
     def close(self) -> None:
         """Send nothing more; answers under way may come, since it is paid for."""
         ...
-
-
-@runtime_checkable
-class RemoteScoringGuide(RemoteGuide, TextScoringGuide, Protocol):
-    """A remote guide that scores texts."""
-
-    def score_anew(self, requests: Sequence[Request]) -> list[list[Piece]]:
-        """As `score`, of whatever is there already too: every request is sent, all at once, and no answer is kept."""
-        ...
-
-
-@runtime_checkable
-class BudgetedGuide(RemoteGuide, Protocol):
-    """A remote guide with limits that the processes of a run keep together."""
 
     @property
     def aside(self) -> Mapping[str, Usage]:
@@ -261,3 +252,50 @@ class BudgetSpentError(UserError):
         super().__init__(message)
         self.go_on = go_on
         """Whether the recipe says to train on without the guide."""
+
+
+class GuideSettings(Strict):
+    """What a recipe says under ``guide:``, whichever kind of guide it is."""
+
+    candidates: Annotated[int, LATER] = Field(default=1, ge=1)
+    """How many texts it writes for each that training asks for; the reward picks the best, so they must be whole."""
+
+    mark: ClassVar[str]
+    """The key of a recipe that makes it this kind, see `rlgf.guides.config.KINDS`."""
+
+    @property
+    def members(self) -> list[GuideSettings]:
+        """The guide itself, or those that it chooses among."""
+        return [self]
+
+    @property
+    def label(self) -> str:
+        """How tables and model cards name it."""
+        return str(getattr(self, self.mark))
+
+    @property
+    def early(self) -> bool:
+        """Whether it can be made, and asked, before the policy is loaded."""
+        return all(member.early for member in self.members if member is not self)
+
+    @property
+    def may_score(self) -> bool:
+        """Whether it has probabilities, as far as can be told before it is made."""
+        return False
+
+    @property
+    def may_score_texts(self) -> bool:
+        """Whether it says how probable a text is, as far as can be told before it is made."""
+        return False
+
+    def build(self, start: LanguageModel | None) -> Guide:
+        """The guide.
+
+        Args:
+            start: the policy's frozen start, with the policy's tokenizer, or of a guide that follows the policy the
+                policy itself; None before the policy is loaded, for kinds that are `early`.
+
+        Raises:
+            UserError: what it needs cannot be had.
+        """
+        raise NotImplementedError

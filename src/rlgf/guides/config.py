@@ -8,36 +8,32 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BeforeValidator, SerializeAsAny
 
 from rlgf.errors import UserError
-from rlgf.guides.base import Guide, ScoringGuide, TextScoringGuide
+from rlgf.guides.base import Guide, GuideSettings, ScoringGuide, TextScoringGuide
 from rlgf.guides.itself import SelfGuideConfig
 from rlgf.guides.local import LocalGuide
-from rlgf.guides.settings import GuideKind, GuideSettings
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.language_model import LanguageModel
 from rlgf.registry import resolve
 
 Kind = TypeVar("Kind", bound=GuideSettings)
 KINDS: Mapping[str, str] = {
-    "url": "rlgf.guides.http:HTTPGuide",
-    "file": "rlgf.guides.replay:ReplayGuide",
-    "guides": "rlgf.guides.ensemble:EnsembleGuide",
-    "oracle": "rlgf.guides.oracle:OracleGuide",
-    "name": "rlgf.guides.own:OwnGuide",
-    "self": "rlgf.guides.itself:SelfGuide",
-    "model": "rlgf.guides.local:LocalGuide",
+    "url": "rlgf.guides.http_config:HTTPGuideConfig",
+    "file": "rlgf.guides.replay:ReplayGuideConfig",
+    "guides": "rlgf.guides.ensemble:EnsembleConfig",
+    "oracle": "rlgf.guides.oracle:OracleGuideConfig",
+    "name": "rlgf.guides.own:OwnGuideConfig",
+    "self": "rlgf.guides.itself:SelfGuideConfig",
+    "model": "rlgf.guides.local:LocalGuideConfig",
 }
-"""The kinds of guides, by the key of a recipe that tells one from those after it."""
-
-
-def kind_of(data: Mapping[str, Any]) -> GuideKind:
-    """The kind of guide that a recipe describes."""
-    found: GuideKind = resolve(next((key for key in KINDS if key in data), "model"), KINDS, "guide")
-    return found
+"""The settings of each kind of guide, by the key of a recipe that tells it from those after it."""
 
 
 def kinds() -> list[type[GuideSettings]]:
-    """The settings of all kinds of guides."""
-    return [resolve(key, KINDS, "guide").settings for key in KINDS]
+    return [resolve(key, KINDS, "guide") for key in KINDS]
+
+
+def kind_of(data: Mapping[str, Any]) -> type[GuideSettings]:
+    return next((kind for kind in kinds() if kind.mark in data), kinds()[-1])
 
 
 def _settings(data: Any) -> GuideSettings:
@@ -45,7 +41,7 @@ def _settings(data: Any) -> GuideSettings:
         return data
     if not isinstance(data, Mapping):
         raise ValueError(f"it must be a mapping with one of the keys {', '.join(KINDS)}")
-    return kind_of(data).settings.model_validate(data)
+    return kind_of(data).model_validate(data)
 
 
 GuideConfig = Annotated[SerializeAsAny[GuideSettings], BeforeValidator(_settings)]
@@ -58,11 +54,11 @@ def fit_for(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     Where that makes another kind of guide of it, settings that this kind does not know go.
     """
     before = kind_of(old)
-    names_another = any(key in new and key not in before.settings.model_fields for key in KINDS)
+    names_another = any(key in new and key not in before.model_fields for key in KINDS)
     after = kind_of(new if names_another else {**old, **new})
     if before is after:
         return dict(old)
-    return {key: value for key, value in old.items() if key in after.settings.model_fields}
+    return {key: value for key, value in old.items() if key in after.model_fields}
 
 
 def members(config: GuideSettings | None, kind: type[Kind]) -> list[Kind]:
@@ -117,17 +113,3 @@ def text_scoring_guide(guide: Guide | None) -> TextScoringGuide:
             "'guide.model' or 'guide.url', or add the method."
         )
     return guide
-
-
-def build_guide(config: GuideSettings, start: LanguageModel | None = None) -> Guide:
-    """The guide that a recipe describes.
-
-    Args:
-        start: the policy's frozen start: local models look whether its tokenizer is their own, and the policy may be its
-            own guide.
-
-    Raises:
-        UserError: a model, a file or a cache cannot be read, or an own guide has no `write`.
-    """
-    kind: GuideKind = resolve(config.mark, KINDS, "guide")
-    return kind.from_settings(config, start)

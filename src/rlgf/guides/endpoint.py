@@ -26,12 +26,21 @@ from tenacity import (
 
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
-from rlgf.guides.failures import RefusedError, failure_in, filtered, parsed, passes, reported
+from rlgf.guides.failures import (
+    ASK_ANOTHER,
+    RefusedError,
+    failure_in,
+    filtered,
+    parsed,
+    passes,
+    reason,
+    refusal,
+    remedy,
+    reported,
+)
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.messages import chat_messages, without_echo
-from rlgf.guides.refusals import ASK_ANOTHER, reason, refusal, remedy
-from rlgf.guides.reply import Answer, UnusableAnswerError, read_reply, used
-from rlgf.guides.scored_reply import NoScoresError, read_scores
+from rlgf.guides.reply import Answer, NoScoresError, UnusableAnswerError, read_reply, read_scores, used
 from rlgf.terminal import printable
 
 _TELLING = ("id", "root", "parent", "owned_by", "created", "revision", "version", "digest", "sha", "meta")
@@ -175,10 +184,7 @@ class Endpoint:
         return 0.0 if asked else min(float(_backoff(state)), max(self._patience_left(state), 0.0))
 
     def _wait_for_turn(self, state: RetryCallState) -> None:
-        """
-        Raises:
-            UserError: see `require_going`.
-        """
+        """Raises what `require_going` does."""
         while (left := min(self._not_before - time.monotonic(), self._patience_left(state))) > 0:
             if self._halted.wait(left):
                 break
@@ -235,10 +241,7 @@ class Endpoint:
 
 
 def _client(config: HTTPGuideConfig) -> openai.OpenAI:
-    """
-    Raises:
-        UserError: see `Endpoint`.
-    """
+    """Raises what `Endpoint` does."""
     key, headers = config.key, dict[str, Any](config.resolved_headers())
     address = urlsplit(config.url)
     if not f".{address.hostname}".endswith(".api.openai.com"):

@@ -11,9 +11,16 @@ from pydantic import Field, model_validator
 
 from rlgf import seeding
 from rlgf.errors import nearest
-from rlgf.guides.base import BudgetedGuide, Guide, RecordedGuide, RemoteGuide, Request, Usage, completions_of
-from rlgf.guides.config import GuideConfig, build_guide
-from rlgf.guides.settings import GuideSettings
+from rlgf.guides.base import (
+    Guide,
+    GuideSettings,
+    RecordedGuide,
+    RemoteGuide,
+    Request,
+    Usage,
+    completions_of,
+)
+from rlgf.guides.config import GuideConfig
 from rlgf.models.language_model import LanguageModel
 from rlgf.types import Completion
 
@@ -46,6 +53,11 @@ class EnsembleConfig(GuideSettings):
     def label(self) -> str:
         return ", ".join(member.label for member in self.members)
 
+    def build(self, start: LanguageModel | None) -> EnsembleGuide:
+        return EnsembleGuide(
+            {name: (member.build(start), self.weights.get(name, 1.0)) for name, member in self.guides.items()}
+        )
+
 
 def choice(weights: Sequence[float], seed: int) -> int:
     """Which of several guides a request of this seed goes to."""
@@ -60,25 +72,10 @@ class EnsembleGuide:
     Every completion says which guide wrote it, so that results can be told apart.
     """
 
-    settings: ClassVar[type[GuideSettings]] = EnsembleConfig
-
-    @classmethod
-    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> EnsembleGuide:
-        """See `GuideKind.from_settings`."""
-        assert isinstance(settings, EnsembleConfig), "made by its kind"
-        return cls(
-            {
-                name: (build_guide(member, start), settings.weights.get(name, 1.0))
-                for name, member in settings.guides.items()
-            }
-        )
-
     def __init__(self, guides: Mapping[str, tuple[Guide, float]]) -> None:
-        """
-        Args:
-            guides: for each name a guide and its weight, above 0.
-        """
+        """For each name a guide and its weight, above 0."""
         self.guides = {name: guide for name, (guide, _) in guides.items()}
+        self._remote = {name: one for name, one in self.guides.items() if isinstance(one, RemoteGuide)}
         self._weights = [weight for _, weight in guides.values()]
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
@@ -106,40 +103,27 @@ class EnsembleGuide:
     @property
     def accounts(self) -> dict[str, Usage]:
         """See `RemoteGuide.accounts`."""
-        return {
-            f"{name}/{key}": usage
-            for name, guide in self.guides.items()
-            if isinstance(guide, RemoteGuide)
-            for key, usage in guide.accounts.items()
-        }
+        return _together({name: guide.accounts for name, guide in self._remote.items()})
 
     def restore(self, accounts: Mapping[str, Usage]) -> None:
         """See `RemoteGuide.restore`."""
-        for name, guide in self.guides.items():
-            if isinstance(guide, RemoteGuide):
-                guide.restore(_of_member(name, accounts))
+        for name, guide in self._remote.items():
+            guide.restore(_of_member(name, accounts))
 
     @property
     def aside(self) -> dict[str, Usage]:
-        """See `BudgetedGuide.aside`."""
-        return {
-            f"{name}/{key}": usage
-            for name, guide in self.guides.items()
-            if isinstance(guide, BudgetedGuide)
-            for key, usage in guide.aside.items()
-        }
+        """See `RemoteGuide.aside`."""
+        return _together({name: guide.aside for name, guide in self._remote.items()})
 
     def share_budget(self, asides: Sequence[Mapping[str, Usage]], place: int) -> None:
-        """See `BudgetedGuide.share_budget`."""
-        for name, guide in self.guides.items():
-            if isinstance(guide, BudgetedGuide):
-                guide.share_budget([_of_member(name, one) for one in asides], place)
+        """See `RemoteGuide.share_budget`."""
+        for name, guide in self._remote.items():
+            guide.share_budget([_of_member(name, one) for one in asides], place)
 
     def close(self) -> None:
         """See `RemoteGuide.close`."""
-        for guide in self.guides.values():
-            if isinstance(guide, RemoteGuide):
-                guide.close()
+        for guide in self._remote.values():
+            guide.close()
 
     def _dealt(self, requests: Sequence[Request]) -> Iterator[tuple[str, Guide, list[int]]]:
         """The guides that are asked anything, and the numbers of their requests."""
@@ -148,6 +132,11 @@ class EnsembleGuide:
         for number, (name, guide) in enumerate(self.guides.items()):
             if number in choices:
                 yield name, guide, [i for i, chosen in enumerate(choices) if chosen == number]
+
+
+def _together(accounts: Mapping[str, Mapping[str, Usage]]) -> dict[str, Usage]:
+    """The entries of all guides, each by its guide's name and the name that this gave it."""
+    return {f"{name}/{key}": usage for name, one in accounts.items() for key, usage in one.items()}
 
 
 def _of_member(name: str, accounts: Mapping[str, Usage]) -> dict[str, Usage]:

@@ -1,16 +1,20 @@
-"""Which failures of a server are worth another attempt, and what each of them says."""
+"""What failures of a server say: which are worth another attempt, and what to write into the recipe for the others."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import openai
 
+from rlgf.errors import nearest
+from rlgf.guides.base import Request
+from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.reply import UnusableAnswerError
 
 _TRANSIENT = (408, 409, 424, 425, 429, 498)
@@ -148,3 +152,124 @@ def reported(error: Any) -> Exception:
     if 400 <= status < 500 or status == 501 or _SPENT.search(f"{said} {code}"):
         return RefusedError(status or 402, said, body=error)
     return UnusableAnswerError(f"an error: {said}")
+
+
+_REMEDIES = {
+    "max_completion_tokens": "set 'guide.length_parameter: max_tokens'",
+    "max_tokens": "set 'guide.length_parameter: max_completion_tokens'",
+    "temperature": "leave it out with 'guide.temperature: null'",
+    "top_p": "leave it out with 'guide.top_p: null'",
+    "seed": "leave it out with 'guide.send_seed: false'",
+    "stop": "leave it out with 'guide.stop: []'",
+}
+"""What to write into a recipe for a server that does not take a parameter."""
+_NOT_TAKEN = re.compile(
+    r"unsupported|not support|not permitted|not allowed|unexpected|unrecognized|unknown|extra|cannot both|invalid|"
+    r"only the default|deprecated|removed",
+    re.I,
+)
+_TOO_LONG = re.compile(r"too (large|long|big|many)|at most|at least|minimum|maximum|exceed|context", re.I)
+"""What servers say of a number of tokens that they could not give, whatever the parameter's name."""
+_CONTEXT = re.compile(r"context|too long|too many tokens", re.I)
+"""And what they say of a text that is too long for their model."""
+_CONTINUES = re.compile(r"prefill|assistant|continue|last message|last role|prefix", re.I)
+"""And of a beginning of their answer, which they do not take."""
+
+ASK_ANOTHER = "name a server that scores prompts, such as vLLM's, or set 'guide.model'"
+"""For a server that does not say how probable a text is."""
+
+
+def refusal(
+    config: HTTPGuideConfig, error: Exception, request: Request, models: Callable[[], list[str] | None]
+) -> str:
+    """Why asking again is of no use, and what to do; ``models`` asks the server which it has, None where it does not say."""
+    said = reason(config, error)
+    where, status = f"'guide.url' {config.url}", getattr(error, "status_code", 0)
+    if isinstance(error, openai.APIConnectionError):
+        return f"{where} cannot be reached: {unreachable(error)} ({said})."
+    if status == 403 and isinstance(error, openai.APIStatusError) and is_page(error.response.text):
+        return (
+            f"{where}: what stands before the server lets nothing through ({said}): mend the address, the proxy "
+            f"(HTTP_PROXY, HTTPS_PROXY), or the key in the environment variable {config.key_variable}."
+        )
+    if status == 401 or (status == 403 and not config.key):
+        what = "is set, and was refused" if config.key else "is not set"
+        return f"{where}: the server wants a key; the environment variable {config.key_variable} {what}."
+    if status == 403:
+        return f"{where}: the server refuses this key or this model ({said})."
+    if spent(error):
+        return f"{where}: the account's quota is spent ({said}): pay for more."
+    if 300 <= status < 400 and isinstance(error, openai.APIStatusError):
+        place = _masked(config, error.response.headers.get("location", ""))
+        return f"{where}: the server has moved to {place or 'an address that it does not say'}: write that address."
+    if status == 404 or (status == 501 and request.scored is None):
+        return f"{where} has no {config.style} for the model '{config.model}' ({said}): {_mend_model(config, models())}"
+    refused = _refused(config, error)
+    if refused:
+        remedies = [_REMEDIES.get(name, f"take '{name}' out of 'guide.extra_body'") for name in refused]
+        sent = " or ".join(remedies)
+        return f"{where}: the server refuses '{refused[0]}' ({said}): {sent}."
+    if request.scored is not None and status in (400, 422, 501) and not _CONTEXT.search(said):
+        return f"{where}: the server refuses to say how probable a text is ({said}): {ASK_ANOTHER}."
+    if not request.prefix.strip() and not request.messages and status in (400, 422):
+        return (
+            f"{where}: the server refuses an empty prompt ({said}): give the task's prompts some text, or set "
+            "'guide.style: chat'."
+        )
+    if config.continue_message and request.written and status in (400, 422) and _CONTINUES.search(said):
+        return (
+            f"{where}: the server does not continue a message ({said}): set 'guide.continue_message: false'."
+        )
+    hint = ", 'guide.extra_body'" if config.extra_body else ""
+    return f"{where}: the server refuses the request ({said}); see 'guide.model'{hint} and the rollout's lengths."
+
+
+def _mend_model(config: HTTPGuideConfig, names: list[str] | None) -> str:
+    if names is None:
+        return "check that the address ends in the API's version, such as /v1, or set 'guide.style'."
+    if len(names) > 10:
+        names = difflib.get_close_matches(config.model, names, n=10) or sorted(names)[:10]
+    return f"set 'guide.model' or 'guide.style'. {nearest(config.model, names)}"
+
+
+def _refused(config: HTTPGuideConfig, error: Exception) -> list[str]:
+    """The parameters of a request that an error names, the one that it names as the cause first."""
+    body = getattr(error, "body", None)
+    named = body.get("param") if isinstance(body, Mapping) else None
+    sent = config.parameters(1, 0)
+    said = words(error)
+    names = [name for name in (*sent, *config.extra_body) if name not in ("model", "extra_body")]
+    if not _NOT_TAKEN.search(said):
+        return []
+    if _TOO_LONG.search(said):
+        names.remove(config.length_parameter)
+    found = [name for name in names if re.search(rf"\b{re.escape(name)}\b", said)]
+    return sorted(found, key=lambda name: name != named)
+
+
+def remedy(error: Exception) -> str:
+    """What may help where a server has failed for too long."""
+    if isinstance(error, openai.APITimeoutError):
+        return "Raise 'guide.timeout', lower 'guide.concurrency' or mend the address"
+    if getattr(error, "status_code", 0) == 429:
+        return "Lower 'guide.concurrency' or raise 'guide.patience'"
+    return "Start the server or mend the address"
+
+
+def reason(config: HTTPGuideConfig, error: Exception) -> str:
+    """The reason in one line, without secrets, which some servers repeat."""
+    cause = causes(error)[-1] if isinstance(error, openai.APIConnectionError) else None
+    cause = None if cause is error else cause
+    text = words(error)
+    if isinstance(error, openai.APIStatusError) and is_page(error.response.text):
+        text = f"status {error.status_code} with a web page, as a proxy sends it"
+    said = " ".join(f"{text} {f'({cause})' if cause else ''}".split())
+    return _masked(config, said)[:300].rstrip(".")
+
+
+def _masked(config: HTTPGuideConfig, said: str) -> str:
+    """The same without secrets, also as JSON may spell them."""
+    for secret in config.secrets:
+        spelled = "".join(rf"(?:\\*{re.escape(sign)}|\\+u{ord(sign):04x})" for sign in secret)
+        said = re.sub(spelled, "***", said, flags=re.I)
+    return said

@@ -6,7 +6,6 @@ import bisect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 from rlgf.errors import UserError
 from rlgf.guides.base import BudgetSpentError, Request, Usage
@@ -15,11 +14,8 @@ from rlgf.guides.endpoint import Endpoint
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.kept_answers import KeptAnswers
 from rlgf.guides.reply import Answer
-from rlgf.guides.settings import GuideSettings
-from rlgf.guides.stopwatch import Stopwatch
-from rlgf.guides.under_way import Found, UnderWay, Workers
+from rlgf.guides.under_way import Found, Stopwatch, UnderWay, Workers
 from rlgf.jsontext import whole_characters
-from rlgf.models.language_model import LanguageModel
 from rlgf.objectives.alignment import Piece
 from rlgf.types import Completion, Message
 
@@ -35,14 +31,6 @@ class HTTPGuide:
     What it answers depends on the requests alone, not on when they are asked or how long they take:
     its account is kept where `write` and `prefetch` are called, in the order of the requests.
     """
-
-    settings: ClassVar[type[GuideSettings]] = HTTPGuideConfig
-
-    @classmethod
-    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> HTTPGuide:
-        """See `GuideKind.from_settings`."""
-        assert isinstance(settings, HTTPGuideConfig), "made by its kind"
-        return cls(settings)
 
     def __init__(self, config: HTTPGuideConfig) -> None:
         """
@@ -74,11 +62,11 @@ class HTTPGuide:
 
     @property
     def aside(self) -> dict[str, Usage]:
-        """See `BudgetedGuide.aside`."""
+        """See `RemoteGuide.aside`."""
         return {self.config.model: self._aside}
 
     def share_budget(self, asides: Sequence[Mapping[str, Usage]], place: int) -> None:
-        """See `BudgetedGuide.share_budget` and `kept_for_others`."""
+        """See `RemoteGuide.share_budget` and `kept_for_others`."""
         mine = [one.get(self.config.model, Usage()) for one in asides]
         self._others = kept_for_others(self.config.budget, self.usage, mine, place)
 
@@ -119,11 +107,7 @@ class HTTPGuide:
         return [list(answer.pieces) for answer in self._answered(list(map(self._plain, requests)))]
 
     def score_anew(self, requests: Sequence[Request]) -> list[list[Piece]]:
-        """See `RemoteScoringGuide.score_anew`.
-
-        Raises:
-            UserError: see `score`.
-        """
+        """As `score`, of whatever is there already too: every request is sent, all at once, and no answer is kept."""
         requests = list(dict.fromkeys(map(self._plain, requests)))
         self._require_budget(requests)
         self._submit(requests, lambda request: Found(self._endpoint.ask(request), cached=False))
@@ -148,10 +132,7 @@ class HTTPGuide:
         return [known[request] for request in requests]
 
     def _require_budget(self, requests: Sequence[Request]) -> None:
-        """
-        Raises:
-            BudgetSpentError: the budget does not allow these requests.
-        """
+        """Raises a `BudgetSpentError` where the budget does not allow these requests."""
         if not self._affords(requests):
             self._release_cached()
         if not self._affords(requests):

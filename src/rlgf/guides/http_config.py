@@ -12,9 +12,11 @@ from pydantic import Field, field_validator, model_validator
 
 from rlgf.errors import UserError
 from rlgf.guides.answer_cache import DEFAULT_CACHE
-from rlgf.guides.settings import GuideSettings
+from rlgf.guides.base import Guide, GuideSettings
 from rlgf.identity import FREE, identity
+from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers.wire import check_sendable
+from rlgf.registry import resolve
 from rlgf.strict import Strict
 
 CONTINUE = (
@@ -189,6 +191,11 @@ class HTTPGuideConfig(GuideSettings):
         "end_token",
     )
 
+    def build(self, start: LanguageModel | None) -> Guide:
+        # By its name, since it imports this file.
+        guide: Guide = resolve("rlgf.guides.http:HTTPGuide", {}, "guide")(self)
+        return guide
+
     @property
     def label(self) -> str:
         return self.model
@@ -209,12 +216,7 @@ class HTTPGuideConfig(GuideSettings):
         return {name: value for name, value in identity(self).items() if name not in unread}
 
     def parameters(self, length: int, seed: int, *, continues: bool = True) -> dict[str, Any]:
-        """What a request says besides its text.
-
-        Args:
-            length: the answer's limit, in tokens of the guide.
-            continues: whether the answer has a beginning.
-        """
+        """What a request says besides its text; ``length`` is in tokens of the guide, ``continues`` of an answer with a beginning."""
         body = {name: value for name, value in self.extra_body.items() if continues or name not in _CONTINUES}
         found: dict[str, Any] = {"model": self.model, self.length_parameter: length}
         found |= {

@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rlgf.guides.local import LocalGuide, LocalSettings
-from rlgf.guides.settings import GuideSettings
 from rlgf.models.language_model import LanguageModel, Snapshot
 from rlgf.models.sampling import Sampling
 
@@ -55,20 +54,15 @@ class SelfGuideConfig(LocalSettings):
     def label(self) -> str:
         return "self"
 
+    def build(self, start: LanguageModel | None) -> SelfGuide:
+        assert start is not None, "made after the policy"
+        average = Snapshot(start) if self.moment == "average" else None
+        model = start if average is None else average.language_model
+        return SelfGuide(model, start.tokenizer, self.sampling, average=average, decay=self.decay)
+
 
 class SelfGuide(LocalGuide):
     """Scores with the policy, and writes with its frozen start, whichever hint that may read (see `Hint.reader`)."""
-
-    settings: ClassVar[type[GuideSettings]] = SelfGuideConfig
-
-    @classmethod
-    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> SelfGuide:
-        """See `GuideKind.from_settings`; of a guide that moves ``start`` is the policy itself."""
-        assert isinstance(settings, SelfGuideConfig), "made by its kind"
-        assert start is not None, "made after the policy"
-        average = Snapshot(start) if settings.moment == "average" else None
-        model = start if average is None else average.language_model
-        return cls(model, start.tokenizer, settings.sampling, average=average, decay=settings.decay)
 
     def __init__(
         self,
@@ -79,10 +73,7 @@ class SelfGuide(LocalGuide):
         average: Snapshot | None = None,
         decay: float = 0.0,
     ) -> None:
-        """
-        Args:
-            average: the model's weights, where they follow the policy's.
-        """
+        """``average`` holds the model's weights, where they follow the policy's."""
         super().__init__(language_model, policy_tokenizer, sampling)
         self._average = average
         self._decay = decay

@@ -16,9 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
-from rlgf.guides.base import Request
+from rlgf.guides.base import GuideSettings, Request
 from rlgf.guides.given_text import GivenText, given_text
-from rlgf.guides.settings import GuideSettings
 from rlgf.identity import FREE, LATER
 from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import Tokens, response_outputs
@@ -74,6 +73,14 @@ class LocalGuideConfig(ModelConfig, LocalSettings):
         """Whether the guide reads more than the policy does."""
         return self.template != _TEXT
 
+    def build(self, start: LanguageModel | None) -> LocalGuide:
+        assert start is not None, "it has to see whether the policy's tokenizer is its own"
+        model = load_language_model(self)
+        sampler = build_sampler(self.sampler, model, "guide", self.max_batch_tokens)
+        return LocalGuide(
+            model, start.tokenizer, self.sampling, self.max_batch_tokens, sampler, self.template
+        )
+
 
 class LocalGuide:
     """A frozen causal model.
@@ -81,19 +88,6 @@ class LocalGuide:
     Where its tokenizer is the policy's, token ids pass both ways and nothing is tokenized twice;
     otherwise text does. It reads a chat through its own chat template, where it has one.
     """
-
-    settings: ClassVar[type[GuideSettings]] = LocalGuideConfig
-
-    @classmethod
-    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> LocalGuide:
-        """See `GuideKind.from_settings`."""
-        assert isinstance(settings, LocalGuideConfig), "made by its kind"
-        assert start is not None, "it has to see whether the policy's tokenizer is its own"
-        model = load_language_model(settings)
-        sampler = build_sampler(settings.sampler, model, "guide", settings.max_batch_tokens)
-        return cls(
-            model, start.tokenizer, settings.sampling, settings.max_batch_tokens, sampler, settings.template
-        )
 
     def __init__(
         self,
@@ -231,11 +225,7 @@ class LocalGuide:
         return language_model.as_prompt(prompt, room), written
 
     def _prompt(self, request: Request) -> str:
-        """The prompt's text: of a chat what the guide's own template makes of it, where it has one.
-
-        Raises:
-            UserError: the template refuses the messages.
-        """
+        """The prompt's text: of a chat what the guide's own template, which may refuse it, makes of it, where it has one."""
         if not request.messages:
             return self._steering + request.prompt
         if self._template.there:

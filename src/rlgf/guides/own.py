@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rlgf.errors import UserError
-from rlgf.guides.base import Guide
-from rlgf.guides.settings import GuideSettings
+from rlgf.guides.base import Guide, GuideSettings
 from rlgf.models.language_model import LanguageModel
 from rlgf.registry import resolve
 from rlgf.tasks.base import check_options
@@ -20,6 +19,12 @@ class OwnGuideConfig(GuideSettings):
 
     name: str
     options: dict[str, Any] = {}
+
+    def build(self, start: LanguageModel | None) -> Guide:
+        guide = own_guide(self)(**self.options)
+        if not isinstance(guide, Guide):
+            raise UserError(_NO_WRITE.format(self.name))
+        return guide
 
     @property
     def may_score(self) -> bool:
@@ -52,21 +57,3 @@ def own_guide(config: OwnGuideConfig) -> Callable[..., Any]:
 
 
 _NO_WRITE = "'guide.name' {} has no method 'write(requests)'."
-
-
-class OwnGuide:
-    """Makes guides of other classes than ours."""
-
-    settings: ClassVar[type[GuideSettings]] = OwnGuideConfig
-
-    @classmethod
-    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> Guide:
-        """
-        Raises:
-            UserError: it is not where its name says, or has no `write`.
-        """
-        assert isinstance(settings, OwnGuideConfig), "made by its kind"
-        guide = own_guide(settings)(**settings.options)
-        if not isinstance(guide, Guide):
-            raise UserError(_NO_WRITE.format(settings.name))
-        return guide

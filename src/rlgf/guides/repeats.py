@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlgf.errors import UserError
-from rlgf.guides.base import RemoteScoringGuide, Request
+from rlgf.guides.base import Request
+from rlgf.guides.http import HTTPGuide
 from rlgf.objectives.alignment import Piece
 from rlgf.types import Sample
 
@@ -19,11 +20,7 @@ _SCORED_FIRST = (
 
 
 def first_request(train: Sequence[Sample], max_new_tokens: int, written: str = "") -> Request:
-    """What a remote guide is asked before a run, so that its faults show before models load.
-
-    Args:
-        written: a beginning of its answer.
-    """
+    """What a remote guide is asked before a run, so that its faults show before models load; ``written`` begins its answer."""
     longest = _longest(train)
     length = len(longest.prompt) if written else None
     prefix = longest.prompt + written
@@ -43,7 +40,7 @@ def _longest(train: Sequence[Sample]) -> Sample:
     return max((train[i] for i in range(min(256, len(train)))), key=lambda sample: len(sample.prompt))
 
 
-def check_repeats(guide: RemoteScoringGuide, requests: Sequence[Request], url: str) -> None:
+def check_repeats(guide: HTTPGuide, requests: Sequence[Request]) -> None:
     """Score some texts twice, first one by one and then all at once, and compare.
 
     Raises:
@@ -55,7 +52,7 @@ def check_repeats(guide: RemoteScoringGuide, requests: Sequence[Request], url: s
         if gap is None or gap > MOST_DIFFERENCE:
             how = "were cut into other tokens" if gap is None else f"differ by {gap:.2g} nats per token"
             raise UserError(
-                f"'guide.url' {url}: a text was scored twice, and the answers {how} (at most {MOST_DIFFERENCE:g} are "
+                f"'guide.url' {guide.config.url}: a text was scored twice, and the answers {how} (at most {MOST_DIFFERENCE:g} are "
                 "allowed): serve one model, in float32 or so that results do not depend on the batch "
                 "(VLLM_BATCH_INVARIANT=1 on vLLM), or name another server."
             )

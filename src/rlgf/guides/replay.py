@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 from rlgf.chat import is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.guides.answer_cache import guide_names
-from rlgf.guides.base import Request
-from rlgf.guides.settings import GuideSettings
+from rlgf.guides.base import GuideSettings, Request
 from rlgf.jsontext import whole_characters
 from rlgf.models.language_model import LanguageModel
 from rlgf.types import Completion, Messages
@@ -30,17 +29,12 @@ class ReplayGuideConfig(GuideSettings):
 
     file: Path
 
+    def build(self, start: LanguageModel | None) -> ReplayGuide:
+        return ReplayGuide(self)
+
 
 class ReplayGuide:
     """Completions of exactly the prefixes that a file holds; of several for one prefix, the request's seed picks."""
-
-    settings: ClassVar[type[GuideSettings]] = ReplayGuideConfig
-
-    @classmethod
-    def from_settings(cls, settings: GuideSettings, start: LanguageModel | None) -> ReplayGuide:
-        """See `GuideKind.from_settings`."""
-        assert isinstance(settings, ReplayGuideConfig), "made by its kind"
-        return cls(settings)
 
     def __init__(self, config: ReplayGuideConfig) -> None:
         """
@@ -98,19 +92,12 @@ class ReplayGuide:
         return answers
 
     def recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
-        """See `RecordedGuide.recorded`.
-
-        Raises:
-            UserError: see `write`.
-        """
+        """See `RecordedGuide.recorded`; raises what `write` does."""
         return list(self.write(requests))
 
 
 def _lines(file: Path) -> list[str]:
-    """
-    Raises:
-        UserError: the file cannot be read, or is not in UTF-8.
-    """
+    """Raises a `UserError` where the file cannot be read, or is not in UTF-8."""
     try:
         # Only where a line ends in a JSON-lines file: a text may hold other separators.
         return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")

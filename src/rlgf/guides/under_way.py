@@ -1,4 +1,4 @@
-"""Requests that are asked side by side while others go on, and what came of each."""
+"""Requests that are asked side by side while others go on, what came of each, and how long that took."""
 
 from __future__ import annotations
 
@@ -37,10 +37,7 @@ class Workers:
     """
 
     def __init__(self, number: int, find: Callable[[Request], Found]) -> None:
-        """
-        Args:
-            find: gives the answer to one request; what it raises is that request's outcome.
-        """
+        """``find`` gives the answer to one request; what it raises is that request's outcome."""
         self._number, self._find = number, find
         self._threads: list[threading.Thread] = []
         self._todo: queue.SimpleQueue[tuple[UnderWay, Callable[[Request], Found]] | None] = (
@@ -52,11 +49,7 @@ class Workers:
     def start(
         self, requests: Sequence[Request], find: Callable[[Request], Found] | None = None
     ) -> list[UnderWay]:
-        """Begin with some requests; returns at once.
-
-        Args:
-            find: finds these instead.
-        """
+        """Begin with some requests, which another ``find`` may find; returns at once."""
         added = list(map(UnderWay, requests))
         for one in added:
             self._todo.put((one, find or self._find))
@@ -92,3 +85,35 @@ class Workers:
             with self._arrived:
                 under_way.outcome = outcome
                 self._arrived.notify_all()
+
+
+class Stopwatch:
+    """Runs while at least one thread is inside."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._since = self._seconds = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._tick()
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._tick()
+            self._inside -= 1
+
+    def take(self) -> float:
+        """Seconds since the last call."""
+        with self._lock:
+            self._tick()
+            seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        if self._inside:
+            self._seconds += now - self._since
+        self._since = now

@@ -33,8 +33,8 @@ from rlgf.registry import resolve
 from rlgf.strict import Strict
 
 PACKAGED = {
-    "smollm2-135m": "rlgf.demo.smollm2:folder",
-    "minilm-encoder-decoder": "rlgf.demo.minilm:encoder_decoder_folder",
+    "smollm2-135m": "rlgf.demo.models:smollm2_folder",
+    "minilm-encoder-decoder": "rlgf.demo.models:encoder_decoder_folder",
 }
 """Models that come in a Python package: a name for `model:`, and where the function is that unpacks it."""
 

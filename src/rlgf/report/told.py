@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlgf.algorithms import Algorithm, Mixture, Span, Term, View, algorithm_from
-from rlgf.check.words import hint_words, mixture_words, row_words, term_words
 from rlgf.environments import EnvironmentConfig
 from rlgf.errors import UserError
+from rlgf.preview.words import hint_words, mixture_words, row_words, term_words
 from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Author
 

@@ -31,7 +31,7 @@ from rlgf.registry import resolve
 from rlgf.reward_models.notes import Notes
 from rlgf.types import Messages, padded
 
-_PACKAGED = {"minilm": "rlgf.demo.minilm:folder", **PACKAGED}
+_PACKAGED = {"minilm": "rlgf.demo.models:minilm_folder", **PACKAGED}
 _MAX_BATCH_TOKENS = 8192
 
 

@@ -20,7 +20,7 @@ class RolloutConfig(Strict):
     """Episodes per update."""
     draw: Annotated[Literal["passes", "difficulty"], LATER] = "passes"
     """Which prompts an update takes. ``passes``: all of the data in a shuffled order, then again in another.
-    ``difficulty``: those more often whose texts now and then succeed, see `rlgf.run.data_order.by_difficulty`."""
+    ``difficulty``: those more often whose texts now and then succeed, see `rlgf.run.plan.by_difficulty`."""
     max_prompt_tokens: int = Field(default=64, ge=1)
     """Longer prompts lose their beginning, so that what stands next to the response stays; those of a
     sample with a cue lose the end of what stands before the cue."""

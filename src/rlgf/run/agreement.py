@@ -15,9 +15,15 @@ from rlgf.identity import moving_schedules
 from rlgf.models import sharding
 from rlgf.outputs import require_folder
 from rlgf.run.build import Parts
-from rlgf.run.checkpoint import difference, latest_checkpoint, load_checkpoint, run_identity
+from rlgf.run.checkpoint import (
+    difference,
+    latest_checkpoint,
+    load_checkpoint,
+    own_reward,
+    read_reward,
+    run_identity,
+)
 from rlgf.run.progress import Progress
-from rlgf.run.reward_state import own_reward, read_reward
 from rlgf.states import copied, digest, read_back
 
 

@@ -38,10 +38,7 @@ class Ahead:
         self._line: _Line | None = None
 
     def collect(self, update: int, planned: Callable[[int], Plan]) -> Rollout:
-        """The episodes of the current update; those that are due while it learns are begun.
-
-        Args:
-            planned: what the current update, or one that is to come, is made from.
+        """The episodes of the current update, as it is ``planned``; those that are due while it learns are begun.
 
         Raises:
             Exception: whatever collecting the update raised.
@@ -132,11 +129,7 @@ class _Line:
     """The thread, what it has to do, and the weights that it does it with."""
 
     def __init__(self, policy: LanguageModel, steps: int, update: int) -> None:
-        """
-        Args:
-            steps: how many snapshots of the policy there are.
-            update: how many updates it has finished.
-        """
+        """``steps`` is how many snapshots of the policy there are, ``update`` how many updates it has finished."""
         self.jobs: dict[int, _Job] = {}
         self._snapshots = [Snapshot(policy) for _ in range(steps)]
         self._taken_after = [update] * steps

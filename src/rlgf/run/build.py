@@ -17,15 +17,13 @@ from rlgf.config import Config
 from rlgf.environments import Environment, EnvironmentConfig
 from rlgf.errors import UserError
 from rlgf.evaluation.evaluator import Evaluator
-from rlgf.guides import Guide, GuideSettings, build_guide, scoring_guide, text_scoring_guide
-from rlgf.guides.base import ScoringGuide
+from rlgf.guides import Guide, GuideSettings, scoring_guide, text_scoring_guide
 from rlgf.guides.config import follows_policy, members
 from rlgf.guides.local import LocalGuideConfig
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory, Updater
 from rlgf.metrics import Metric, build_metrics
-from rlgf.models.critic import Critic
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers import Sampler, build_sampler
 from rlgf.models.samplers.served import require_server
@@ -36,8 +34,8 @@ from rlgf.rollout.collector import Collector
 from rlgf.rollout.dialogue import Dialogue
 from rlgf.rollout.episodes import Rewards
 from rlgf.run import memory
-from rlgf.run.given import called
-from rlgf.run.models import Models, build_critics, load_models, load_policy
+from rlgf.run.given import Given, called
+from rlgf.run.models import Models, build_critics, load_others, load_policy
 from rlgf.run.trials import asked_guide, check_chats, check_dialogues, policy_template, scorers
 from rlgf.states import digest
 from rlgf.tasks import Task, build_task, load_split
@@ -117,13 +115,8 @@ def build_parts(
             that is learned from has no probabilities over the policy's vocabulary, a metric lacks a library or
             the held-out samples what it needs.
     """
-    given = {"policy": policy, "guide": guide, "reward": reward, "environment": environment}
-    names = {
-        name: called(one)
-        for name, one in (("task", task), ("guide", guide), ("reward", reward))
-        if one is not None
-    }
-    checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if given.get(s) is None]))
+    given = Given(task, policy, guide, reward, environment, optimizer, scheduler)
+    checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if s not in given.sections]))
     if policy is None:
         memory.require_room(config, trains=not evaluates, adam=optimizer is None)
     elif short := checks.too_short_for(policy.model.config, config):
@@ -133,7 +126,7 @@ def build_parts(
     with ExitStack() as undone:
         # What follows they do together, where they share the weights.
         with distributed.main_first():
-            data = _data(config, task, policy, reward)
+            data = _data(config, given)
             if guide is None and config.guide is not None:
                 guide = _early_guide(config, config.guide, data.train, undone, evaluates=evaluates)
             if environment is None and config.environment is not None:
@@ -143,16 +136,18 @@ def build_parts(
             reward, judge = scorers(config, reward, data.train, in_turns=environment is not None)
         begun = load_policy(config, policy, data.train, evaluates=evaluates, read=reads_policy(reward))
         with distributed.main_first():
-            models = load_models(config, begun, data.train, evaluates=evaluates)
+            models = load_others(config, begun, data.train)
             if isinstance(reward, PolicyReadingReward):
                 reward.attach(models.policy, config.rollout, config.seed)
             if guide is None and config.guide is not None:
                 # Of a policy that is measured, the start is that of the run which trained it.
                 start = models.measured_against if evaluates else models.reference
-                guide = build_guide(config.guide, models.policy if follows_policy(config.guide) else start)
-        parts = _assembled(config, data, models, guide, environment, reward, judge, optimizer, scheduler)
+                guide = config.guide.build(models.policy if follows_policy(config.guide) else start)
+        all_there = replace(given, guide=guide, reward=reward, environment=environment)
+        parts = _assembled(config, data, models, all_there, judge)
         undone.pop_all()
-    return replace(parts, given=names)
+    named = [name for name in ("task", "guide", "reward") if name in given.sections]
+    return replace(parts, given={name: called(getattr(given, name)) for name in named})
 
 
 @dataclass(frozen=True)
@@ -162,16 +157,17 @@ class _Data:
     metrics: Mapping[str, Metric]
 
 
-def _data(config: Config, task: Task | None, policy: LanguageModel | None, reward: Reward | None) -> _Data:
+def _data(config: Config, given: Given) -> _Data:
     """The task and the metrics, held against each other."""
+    task = given.task
     if task is None:
         assert config.task is not None, "checked with the configuration"
         task = build_task(config.task.name, config.task.options)
-    prompted = PromptedTask(task, partial(policy_template, config, policy))
+    prompted = PromptedTask(task, partial(policy_template, config, given.policy))
     train = load_split(prompted, "train")
     assert isinstance(train, Prompted), "what such a task loads"
     metrics = build_metrics(config.evaluation.metrics)
-    rewards = checks.named_rewards(config) if reward is None else single_rewards(reward)
+    rewards = checks.named_rewards(config) if given.reward is None else single_rewards(given.reward)
     checks.require(checks.broken_by_data(config, checks.Found(prompted, train, metrics, rewards)))
     return _Data(prompted, train, metrics)
 
@@ -186,38 +182,23 @@ def _early_guide(
     return None
 
 
-def _assembled(
-    config: Config,
-    data: _Data,
-    models: Models,
-    guide: Guide | None,
-    environment: Environment | None,
-    reward: Reward | None,
-    judge: Reward | None,
-    optimizer: OptimizerFactory | None,
-    scheduler: SchedulerFactory | None,
-) -> Parts:
+def _assembled(config: Config, data: _Data, models: Models, given: Given, judge: Reward | None) -> Parts:
     policy, rollout, rows = models.policy, config.rollout, config.algorithm.rows
     # Before the first episode is paid for, not in the middle of the first update.
     # A policy is measured without its guide too.
-    rows = rows if guide is not None else ()
-    scorer = scoring_guide(guide, policy) if any(row.distills for row in rows) else None
-    text_scorer = text_scoring_guide(guide) if any(row.reads_guide_scores for row in rows) else None
+    rows = rows if given.guide is not None else ()
+    scorer = scoring_guide(given.guide, policy) if any(row.distills for row in rows) else None
+    text_scorer = text_scoring_guide(given.guide) if any(row.reads_guide_scores for row in rows) else None
     critics = build_critics(config, models)
-    sampler = build_sampler(
-        config.sampler,
-        policy,
-        "policy",
-        rollout.max_batch_tokens,
-        sum(rollout.room(config.algorithm)),
-        config.training.process_timeout,
-    )
+    room = sum(rollout.room(config.algorithm))
+    timeout = config.training.process_timeout
+    sampler = build_sampler(config.sampler, policy, "policy", rollout.max_batch_tokens, room, timeout)
     state = TrainerState(max_steps=config.training.updates)
     assessor = Assessor(
         policy,
         models.reference,
         critics,
-        reward,
+        given.reward,
         rollout.sampling,
         rollout.max_batch_tokens,
         config.reward.scale if config.reward is not None else Scale(),
@@ -225,77 +206,43 @@ def _assembled(
         config.sampler.importance_bound,
         text_scorer,
     )
-    collector, measured = _collectors(config, models, guide, environment, sampler, assessor.rewards)
-    return Parts(
-        task=data.task,
-        train=data.train,
-        policy=policy,
-        collector=collector,
-        assessor=assessor,
-        updater=_updater(config, policy, critics, scorer, optimizer, scheduler),
-        evaluator=_evaluator(config, models, data, measured, reward, judge, state),
+    updater = Updater(
+        policy,
+        critics,
+        rollout.sampling,
+        config.update,
+        config.seed,
+        scorer,
+        config.training.updates,
+        given.optimizer,
+        given.scheduler,
     )
-
-
-def _evaluator(
-    config: Config,
-    models: Models,
-    data: _Data,
-    collector: Collector,
-    reward: Reward | None,
-    judge: Reward | None,
-    state: TrainerState,
-) -> Evaluator:
-    return Evaluator(
-        collector,
+    collector, measured = _collectors(config, models, given, sampler, assessor.rewards)
+    evaluator = Evaluator(
+        measured,
         models.measured_against,
         models.judge,
-        reward,
+        given.reward,
         judge,
-        config.rollout,
+        rollout,
         data.metrics,
         state,
         config.evaluation.beams,
     )
+    return Parts(data.task, data.train, policy, collector, assessor, updater, evaluator)
 
 
 def _collectors(
-    config: Config,
-    models: Models,
-    guide: Guide | None,
-    environment: Environment | None,
-    sampler: Sampler,
-    rewards: Rewards,
+    config: Config, models: Models, given: Given, sampler: Sampler, rewards: Rewards
 ) -> tuple[Collector, Collector]:
     """The one that training collects with, and the one that evaluation does."""
-    policy, rollout, dialogue = models.policy, config.rollout, None
-    if environment is not None:
+    policy, rollout, guide, dialogue = models.policy, config.rollout, given.guide, None
+    if given.environment is not None:
         turns = (config.environment or EnvironmentConfig()).turns
-        dialogue = Dialogue(environment, turns, policy, rollout.max_response_tokens)
+        dialogue = Dialogue(given.environment, turns, policy, rollout.max_response_tokens)
     candidates = config.guide.candidates if config.guide is not None else 1
     seed, start = config.seed, models.reference
     trains = Collector(policy, guide, rollout, seed, sampler, candidates, rewards, start, dialogue)
     # Evaluation draws from a fixed seed: policies of all seeds are compared under the same noise.
     seed = seeding.derive(0, "evaluation")
     return trains, Collector(policy, guide, rollout, seed, sampler, dialogue=dialogue)
-
-
-def _updater(
-    config: Config,
-    policy: LanguageModel,
-    critics: Mapping[str, Critic],
-    scorer: ScoringGuide | None,
-    optimizer: OptimizerFactory | None,
-    scheduler: SchedulerFactory | None,
-) -> Updater:
-    return Updater(
-        policy,
-        critics,
-        config.rollout.sampling,
-        config.update,
-        config.seed,
-        scorer,
-        config.training.updates,
-        optimizer,
-        scheduler,
-    )

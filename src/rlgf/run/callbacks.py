@@ -67,10 +67,7 @@ class Callbacks:
     """The callbacks of a trainer, their state and what they wish for."""
 
     def __init__(self, trainer: Steps, so_far: Sequence[Mapping[str, Any]]) -> None:
-        """
-        Args:
-            so_far: lines of the run's log that an earlier part of it wrote.
-        """
+        """``so_far`` holds the lines of the run's log that an earlier part of it wrote."""
         self.trainer, self.control = trainer, TrainerControl()
         self.args = args = Arguments(trainer.config)
         self.state = state = trainer.parts.assessor.trainer_state

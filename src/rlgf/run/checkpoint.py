@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rlgf import distributed
 from rlgf.config import Config
 from rlgf.errors import UserError
@@ -20,11 +22,10 @@ from rlgf.models import sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.run.build import Parts
 from rlgf.run.progress import Progress
-from rlgf.run.reward_state import own_reward, read_reward
 from rlgf.run.start import write_start
 from rlgf.run.training_state import read_training_state, write_training_state
 from rlgf.run.whole_folder import digests, flush, full_disk_named, put_in_place, removed_on_failure
-from rlgf.states import write_state
+from rlgf.states import digest, write_state
 
 _FORMAT = "rlgf-checkpoint-4"
 _KEPT = 2
@@ -45,10 +46,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint of everything that a resumed run needs, then drop all but the newest two.
 
-    Where processes share the weights, all write it together, on a disk that they share too.
-
-    Args:
-        reward: the state of the run's `Assessor`.
+    ``reward`` is the state of the run's `Assessor`. Where processes share the weights, all write it together, on a disk
+    that they share too.
 
     Raises:
         UserError: The disk is full, or the reward's state could not be read again; earlier checkpoints are
@@ -196,3 +195,40 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any
 def _folders(root: Path) -> list[Path]:
     found = (path for path in root.glob("*") if path.is_dir() and re.fullmatch(r"\d{6,}", path.name))
     return sorted(found, key=lambda path: int(path.name))
+
+
+_BY_PROCESS = "by_process"
+
+
+def read_reward(folder: Path) -> dict[str, Any]:
+    """What a checkpoint holds of the reward, for `own_reward`."""
+    state: dict[str, Any] = torch.load(folder / "reward.pt", weights_only=True, map_location="cpu")
+    return state
+
+
+def joint_reward(own: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The reward's state, or that of each process where they differ, as those of a reward that counts its texts
+    do; called by all processes. Where one has none to give, each keeps its own."""
+    if distributed.count() == 1:
+        return own
+    digests = distributed.gathered(None if own is None else digest(own))
+    if None in digests or len(set(digests)) == 1:
+        return own
+    return {_BY_PROCESS: distributed.gathered(own)}
+
+
+def own_reward(state: dict[str, Any]) -> dict[str, Any]:
+    """This process's part of what `joint_reward` made.
+
+    Raises:
+        UserError: it was made by another number of processes.
+    """
+    if _BY_PROCESS not in state:
+        return state
+    states: list[dict[str, Any]] = state[_BY_PROCESS]
+    if len(states) != distributed.count():
+        raise UserError(
+            f"the checkpoint holds a state of the reward for each of {len(states)} processes, which differ: resume "
+            f"with as many (there are {distributed.count()}), or let the reward's state not depend on its share of the texts."
+        )
+    return states[distributed.rank()]

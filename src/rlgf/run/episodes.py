@@ -48,11 +48,7 @@ def episode_records(
     rows: Int[Tensor, "N"],
     policy: LanguageModel,
 ) -> Iterator[dict[str, Any]]:
-    """One record for each of some episodes; see docs/report.md for the fields.
-
-    Args:
-        row: what the update ran.
-    """
+    """One record for each of some episodes of an update that ran ``row``; see docs/report.md for the fields."""
     ranks = _ranks(experience)
     some = take(replace(experience, pairs=None, difference=None), rows)
     losses = {name: term for name, term in row.terms.items() if not term.of_critic}
@@ -66,11 +62,7 @@ def episode_records(
 
 
 def evaluated_record(number: int, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a text of an evaluation, which is not cut into tokens.
-
-    Args:
-        record: one of `Evaluation.records`.
-    """
+    """The record of a text of an evaluation, from one of `Evaluation.records`; it is not cut into tokens."""
     measured = {name: value for name, value in record.items() if name not in RECORD}
     numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
     return {

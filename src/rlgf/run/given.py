@@ -287,11 +287,8 @@ def configured(
 
 
 def _replaced(config: Config, given: Given) -> Iterator[tuple[str, Any]]:
-    """The sections in whose place an object is given, with what of them still counts: nothing else would be true.
-
-    Raises:
-        UserError: a weight is of no reward that is given.
-    """
+    """The sections in whose place an object is given, with what of them still counts: nothing else would be true. Raises a
+    `UserError` where a weight is of no reward that is given."""
     if given.task is not None:
         reads = config.task if config.task is not None and config.task.name == "data" else None
         options = (

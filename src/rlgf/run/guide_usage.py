@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rlgf import distributed
-from rlgf.guides import BudgetedGuide, EnsembleGuide, RemoteGuide, Usage
+from rlgf.guides import EnsembleGuide, RemoteGuide, Usage
 
 _SPENT = ("calls", "prompt_tokens", "completion_tokens", "cost")
 """What a budget limits."""
@@ -29,15 +29,14 @@ class GuideUsage:
 
     def settle(self) -> None:
         """Bring every process's account up to that of the run; called by all of them at the same moment."""
-        aside = self._guide.aside if isinstance(self._guide, BudgetedGuide) else {}
+        aside = self._guide.aside if self._guide is not None else {}
         every = distributed.gathered((_since(self._settled, self._accounts), aside))
         if self._guide is None or distributed.count() == 1:
             return
         for theirs, _ in every:
             self._settled = _sums(self._settled, theirs)
         self._guide.restore(_sums(self._settled))
-        if isinstance(self._guide, BudgetedGuide):
-            self._guide.share_budget([asides for _, asides in every], distributed.rank())
+        self._guide.share_budget([asides for _, asides in every], distributed.rank())
 
     @property
     def _accounts(self) -> dict[str, Usage]:

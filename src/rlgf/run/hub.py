@@ -1,16 +1,22 @@
-"""A trained policy on the Hugging Face hub."""
+"""A trained policy on the Hugging Face hub, and the card beside it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub import HfApi, ModelCard, ModelCardData, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
+from rlgf.config import Config
 from rlgf.errors import UserError
+from rlgf.evaluation.files import Evaluation
+from rlgf.evaluation.statistics import interval
+from rlgf.run.progress import Progress
+from rlgf.terminal import printable
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 """Of a repository of the hub."""
@@ -43,7 +49,8 @@ def push_to_hub(run: str | Path, to: str, *, private: bool = True) -> str:
         UserError: there is no trained policy, no token or no network, or the hub refuses.
     """
     folder = _policy_of(Path(run))
-    _check_name(to)
+    if not NAME.fullmatch(to):
+        raise UserError(f"'{to}' is no name of a repository: give owner/name.")
     if get_token() is None:
         raise UserError(
             "there is no token for the Hugging Face hub: run `hf auth login`, or set HF_TOKEN to a token that may write."
@@ -74,11 +81,6 @@ def _policy_of(run: Path) -> Path:
     )
 
 
-def _check_name(to: str) -> None:
-    if not NAME.fullmatch(to):
-        raise UserError(f"'{to}' is no name of a repository: give owner/name.")
-
-
 @contextmanager
 def _told(to: str) -> Iterator[None]:
     """What the hub or the way to it refuses, as one sentence."""
@@ -102,3 +104,116 @@ def _told(to: str) -> Iterator[None]:
             f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {error}): is there a network? To use "
             "a mirror, set HF_ENDPOINT."
         ) from error
+
+
+_PAPER = "2306.11816"
+
+
+def write_model_card(
+    folder: Path,
+    config: Config,
+    evaluation: Evaluation,
+    progress: Progress,
+    guide: Mapping[str, float],
+    *,
+    encoder_decoder: bool,
+    given: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``README.md``, of a test evaluation, what Python gave (`Parts.given`) and what a remote guide was asked in all
+    (`GuideUsage.summary`; empty for any other)."""
+    task = "text2text-generation" if encoder_decoder else "text-generation"
+    tags = ["rlgf", "reinforcement-learning", "guided-feedback", f"arxiv:{_PAPER}"]
+    known: dict[str, Any] = {"base_model": config.policy.model} if _on_hub(config.policy.model) else {}
+    library = "transformers" if config.policy.lora is None else "peft"
+    data = ModelCardData(library_name=library, pipeline_tag=task, tags=tags, **known)
+    recipe = "\n".join("    " + line for line in config.to_yaml().splitlines())
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {_plain(config.name)}",
+        "Trained with reinforcement learning with guided feedback "
+        f"([arXiv {_PAPER}](https://arxiv.org/abs/{_PAPER})) by [rlgf](https://github.com/rlgf/rlgf).",
+        _table(("", ""), _training(config, progress, guide, given or {})),
+        f"## Load it\n\n{_loading(config, encoder_decoder)}",
+        f"## Measured on the test split\n\n{_measured(evaluation)}",
+        f"## Recipe\n\n{recipe}",
+    ]
+    ModelCard("\n\n".join(parts) + "\n").save(folder / "README.md")
+
+
+def _training(
+    config: Config, progress: Progress, guide: Mapping[str, float], given: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    def source(section: str, named: str) -> str:
+        return f"given in Python: {_code(given[section])}" if section in given else _code(named)
+
+    scratch = "a small model from random weights" if config.policy.scratch else "a model given in Python"
+    yield "from", _code(config.policy.model or scratch)
+    if config.policy.lora is not None:
+        yield "adapter", f"LoRA, r {config.policy.lora.r}, alpha {config.policy.lora.alpha}"
+    guided = "guide" in given or config.guide is not None
+    yield "guide", source("guide", config.guide.label if config.guide else "") if guided else "none"
+    if guide.get("calls"):
+        tokens = guide["prompt_tokens"] + guide["completion_tokens"]
+        yield (
+            "asked of the guide",
+            f"{guide['calls']:,.0f} answers, {tokens:,.0f} tokens, cost {guide['cost']:.4g}",
+        )
+    yield "task", source("task", config.task.name if config.task else "")
+    if "reward" in given or config.reward is not None:
+        reward = config.reward
+        yield "reward", source("reward", (reward.name or ", ".join(reward.terms or {})) if reward else "")
+    yield "algorithm", f"{_code(config.algorithm.name)}: {config.algorithm.summary}"
+    yield (
+        "training",
+        f"{progress.update:,} updates, {progress.policy_tokens:,} tokens by the policy, seed {config.seed}",
+    )
+
+
+def _loading(config: Config, encoder_decoder: bool) -> str:
+    kind = "AutoModelForSeq2SeqLM" if encoder_decoder else "AutoModelForCausalLM"
+    package, kind = (
+        ("transformers", kind) if config.policy.lora is None else ("peft", kind.replace("Auto", "AutoPeft"))
+    )
+    lines = [
+        f"from {package} import {kind}",
+        "from transformers import AutoTokenizer",
+        "",
+        'name = "."  # this folder, or its name on the hub',
+        f"model = {kind}.from_pretrained(name)",
+        "tokenizer = AutoTokenizer.from_pretrained(name)",
+    ]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _measured(evaluation: Evaluation) -> str:
+    """Each total, with the 95% interval of a mean over prompts where the metric has a value for each text."""
+    rows = []
+    for name, total in evaluation.totals.items():
+        values = [float(v) for record in evaluation.records if isinstance(v := record.get(name), int | float)]
+        found = interval(values) if len(values) > 1 else None
+        # Of a total that is no mean of its values, such as a perplexity of all texts, no interval is known.
+        known = found is not None and abs(found.mean - total) <= 1e-6 * max(1.0, abs(total))
+        spread = f"± {found.half_width:.4f}" if known and found is not None else ""
+        rows.append((name.replace("_", " "), f"{total:.4f}", spread))
+    count = len(evaluation.records)
+    note = f"Of {count:,} prompts, one text each; the interval is Student's over prompts, 95%, and says nothing of other seeds."
+    return f"{_table(('metric', 'value', 'interval'), rows)}\n\n{note}"
+
+
+def _table(header: tuple[str, ...], rows: Any) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _code(name: str) -> str:
+    return f"`{_plain(name)}`"
+
+
+def _plain(name: str) -> str:
+    """A name in a table: it ends neither its cell nor its line nor its code."""
+    return printable(name.replace("|", "/").replace("`", "'"))
+
+
+def _on_hub(name: str | None) -> bool:
+    """Whether a model's name may be one on the hub; the card of a folder on a disk would be refused there."""
+    return name is not None and NAME.fullmatch(name) is not None and not Path(name).exists()

@@ -22,9 +22,8 @@ from rlgf.run.agreement import (
     restore,
 )
 from rlgf.run.callbacks import Callbacks
-from rlgf.run.metrics_log import MetricsLog, read_metrics
-from rlgf.run.model_card import write_model_card
-from rlgf.run.samples_log import SamplesLog
+from rlgf.run.hub import write_model_card
+from rlgf.run.logs import MetricsLog, SamplesLog, read_metrics, rewind_lines
 from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
 from rlgf.run.steps import Steps
@@ -52,8 +51,8 @@ class TrainingLoop:
             self.saver = Saver(self.config, trainer.parts, saved=trainer.progress.update)
             self.log = MetricsLog(self.config, trainer.trackers)
             self.samples = SamplesLog(self.folder, self.config.training.samples_kept, trainer.parts.policy)
-            for log in (self.log, self.samples):
-                log.rewind(trainer.progress.update or -1)
+            for log in (self.log, self.samples) if distributed.is_main() else ():
+                rewind_lines(log.path, trainer.progress.update or -1)
             # All have the main process's, which has dropped what is done again.
             so_far = distributed.gathered(read_metrics(self.folder) if distributed.is_main() else None)[0]
         guide = {} if self.config.guide is None else self.config.guide.model_dump(mode="json")

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import psutil
+
 from rlgf import distributed
 from rlgf.config import Config
 from rlgf.distributed import device
@@ -19,7 +21,6 @@ from rlgf.models.loading import ModelConfig
 from rlgf.models.memory import Shape, Size, device_bytes, frozen_size, logits_bytes, policy_sizes
 from rlgf.models.response_scores import MOST_PIECE
 from rlgf.models.scratch import ScratchConfig
-from rlgf.run.undo import leaves_room
 
 _FLOAT, _HALF = 4, 2
 _LOGITS_ALIVE = 4
@@ -29,6 +30,7 @@ _DRAWN_ALIVE = 3
 
 _WRITTEN = 2
 """Copies that `torch.distributed.checkpoint` makes of what it writes."""
+_SHARE_OF_MEMORY = 0.25
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,7 @@ class Estimate:
         return max(sum(parts.values()) for parts in self.phases.values())
 
     def least(self, *, trains: bool = True, adam: bool = True) -> int:
-        """What the run cannot do without, whatever texts it meets.
-
-        Args:
-            adam: whether the optimizer is AdamW, which has two moments of each weight.
-        """
+        """What the run cannot do without, whatever texts it meets; AdamW (``adam``) has two moments of each weight."""
         # The main process alone loads what is shared, so its machine needs room for that once.
         loading = self.loading // self.launch.together if self.launch.shares else self.loading
         learning = self.weights + self.copies + self.gradients + (self.moments if adam else 0)
@@ -262,10 +260,7 @@ def models(config: Config) -> Iterator[tuple[str, ModelConfig | ScratchConfig]]:
 
 
 def estimated(config: Config, missing: Sequence[str] = ()) -> Estimate:
-    """The estimate of a run.
-
-    Args:
-        missing: who of `models` is not there, and is left out.
+    """The estimate of a run, without those of `models` who are ``missing``.
 
     Raises:
         UserError: there is no such model, or the launcher asks for what this library does not do.
@@ -309,3 +304,8 @@ def _there(launch: Launch) -> tuple[int, str]:
     if device().type == "cuda":
         return device_bytes(), "each GPU has" if launch.processes > 1 else "the GPU has"
     return device_bytes() // launch.together, "this machine has"
+
+
+def leaves_room(size: int) -> bool:
+    """Whether copies of so many bytes are made, by each process of the machine."""
+    return size * distributed.together() <= _SHARE_OF_MEMORY * int(psutil.virtual_memory().available)

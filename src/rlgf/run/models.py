@@ -41,22 +41,13 @@ class Models:
     """Whether nothing is trained."""
 
 
-@dataclass(frozen=True)
-class Start:
-    """The policy as a run begins with it."""
-
-    policy: LanguageModel
-    reference: LanguageModel
-    in_main: bool
-
-
 def load_policy(
     config: Config, given: LanguageModel | None, train: Prompted, *, evaluates: bool, read: bool = False
-) -> Start:
-    """The policy and its frozen start; processes that will share their weights load them in the main one alone.
+) -> Models:
+    """The policy and its frozen start, which stands for the others too.
 
-    Args:
-        read: whether a reward is made from the weights, in each process.
+    Processes that will share their weights load them in the main one alone, unless a reward is made from them in each
+    (``read``).
 
     Raises:
         UserError: it cannot be loaded, or has weights that are not finite, or is to be trained and all are frozen or in
@@ -82,22 +73,24 @@ def load_policy(
         return policy, reference
 
     if in_main:
-        return Start(*sharding.from_main(build, lambda pair: [one.model for one in pair]), in_main)
-    with distributed.main_first():
-        return Start(*build(), in_main)
+        policy, reference = sharding.from_main(build, lambda pair: [one.model for one in pair])
+    else:
+        with distributed.main_first():
+            policy, reference = build()
+    return Models(policy, reference, reference, reference, in_main, evaluates)
 
 
-def load_models(config: Config, start: Start, train: Prompted, *, evaluates: bool) -> Models:
+def load_others(config: Config, begun: Models, train: Prompted) -> Models:
     """The models of a run, of which policy and frozen start are there.
 
     Raises:
         UserError: one cannot be loaded, or has other tokens than the policy.
     """
-    policy, reference = start.policy, start.reference
-    measured_against = _measured_against(config, policy, train, evaluates=evaluates) or reference
+    against = _measured_against(config, begun.policy, train, evaluates=begun.evaluates) or begun.reference
     judge = config.evaluation.language_model
-    judging = measured_against if judge is None else load_language_model(judge)
-    return Models(policy, reference, measured_against, judging, start.in_main, evaluates)
+    return replace(
+        begun, measured_against=against, judge=against if judge is None else load_language_model(judge)
+    )
 
 
 def build_critics(config: Config, models: Models) -> dict[str, Critic]:
@@ -127,11 +120,8 @@ def build_critics(config: Config, models: Models) -> dict[str, Critic]:
 
 
 def _put_on_device(model: PreTrainedModel) -> None:
-    """Let a model that was given be where the run computes; quantized weights stay where they were loaded.
-
-    Raises:
-        UserError: it lies on several devices.
-    """
+    """Let a model that was given be where the run computes; quantized weights stay where they were loaded. Raises a
+    `UserError` where it lies on several devices."""
     if len(places := {str(weight.device) for weight in model.parameters()}) > 1:
         raise UserError(
             f"'policy' lies on several devices ({', '.join(sorted(places))}), and a run trains on one: load it without "
@@ -142,10 +132,7 @@ def _put_on_device(model: PreTrainedModel) -> None:
 
 
 def _require_trainable(policy: LanguageModel) -> None:
-    """
-    Raises:
-        UserError: all weights are frozen, or some that are to be trained are in half precision.
-    """
+    """Raises a `UserError` where all weights are frozen, or some that are to be trained are in half precision."""
     if not policy.trained:
         raise UserError(
             "'policy' has no weights that learn, since all are frozen: call policy.requires_grad_(True), or pass "
@@ -171,11 +158,8 @@ def _with_reference(policy: LanguageModel, config: Config) -> tuple[LanguageMode
 def _measured_against(
     config: Config, policy: LanguageModel, train: Sequence[Sample], *, evaluates: bool
 ) -> LanguageModel | None:
-    """What the policy's KL is measured against, where that is not what it is now.
-
-    Raises:
-        UserError: it cannot be loaded, or has other tokens.
-    """
+    """What the policy's KL is measured against, where that is not what it is now. Raises a `UserError` where it cannot be
+    loaded, or has other tokens."""
     given = config.evaluation.reference
     if given is not None:
         found: LanguageModel | None = load_language_model(given)

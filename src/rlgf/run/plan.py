@@ -1,14 +1,17 @@
-"""What an update is made from, as far as it is known while earlier updates still run."""
+"""What an update is made from, as far as it is known while earlier updates still run, and in which order samples come."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
+from rlgf import seeding
 from rlgf.algorithms import Algorithm
 from rlgf.config import Config
 from rlgf.errors import UserError
-from rlgf.run.data_order import by_difficulty, shuffled_passes
 from rlgf.run.progress import Progress
 from rlgf.types import Sample
 
@@ -29,11 +32,8 @@ class Plan:
 def plan_of(
     update: int, progress: Progress, config: Config, train: Sequence[Sample], row: Callable[[int], Algorithm]
 ) -> Plan:
-    """The plan of the current update, or of one that is to come, if updates alone end the run.
-
-    Args:
-        progress: how far the run is.
-        row: the row that an update runs.
+    """The plan of the current update of a run that is so far, or of one that is to come, if updates alone end the run; each
+    runs its ``row``.
 
     Raises:
         UserError: the update is to come, and its samples are drawn by difficulty, which the texts before it have yet
@@ -51,3 +51,38 @@ def plan_of(
     else:
         raise UserError("'rollout.draw: difficulty' tells the next samples only after this update.")
     return Plan(update, row(update), places, [train[place] for place in places], share)
+
+
+def shuffled_passes(first: int, count: int, size: int, seed: int) -> Iterator[int]:
+    """Indices of a stretch of the endless sequence of shuffled passes over ``size`` samples."""
+    for epoch in range(first // size, (first + count - 1) // size + 1):
+        start = epoch * size
+        yield from _order(size, seed, epoch)[max(first - start, 0) : first + count - start].tolist()
+
+
+@functools.lru_cache(maxsize=1)
+def _order(size: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of one pass; kept, since an update reads a few of what may be millions."""
+    return torch.randperm(size, generator=seeding.generator(seed, "order", epoch))
+
+
+_UNSEEN = 0.3
+_LEAST = 0.05
+
+
+def by_difficulty(count: int, size: int, seed: int, update: int, rates: Mapping[int, float]) -> list[int]:
+    """Indices of ``count`` different samples out of ``size``, of which those that teach more are drawn more often.
+
+    The draws are one after another without replacement, each in proportion to ``0.05 + r (1 - r)``, r being the share
+    of successes at the prompt's last visit (``rates``): texts of which all or none succeed have equal rewards, and a
+    group-relative advantage of 0. A prompt that never came has 0.3, as much as one of which half succeed.
+    """
+    weights = torch.full((size,), _UNSEEN, dtype=torch.float64)
+    if rates:
+        known = torch.tensor(list(rates.values()), dtype=torch.float64)
+        weights[list(rates)] = _LEAST + known * (1 - known)
+    # The largest of log(u) / w are such a draw (Efraimidis and Spirakis, 2006, algorithm A). Of a million samples the
+    # largest lie so near to 0 that single precision would tie them.
+    draws = torch.rand(size, dtype=torch.float64, generator=seeding.generator(seed, "draw", update))
+    chosen: list[int] = (draws.log() / weights).topk(count).indices.tolist()
+    return chosen

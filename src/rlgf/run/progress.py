@@ -56,13 +56,8 @@ class Progress:
         guide_accounts: dict[str, dict[str, Any]],
         config: Config,
     ) -> Progress:
-        """How far the run is after one update more.
-
-        Args:
-            row: the one that the update ran.
-            sampled: tokens of each author, of all processes.
-            seconds: that it took.
-        """
+        """How far the run is after one update more, which ran ``row`` and took so many seconds; ``sampled`` counts tokens of
+        each author, of all processes."""
         coefficients, kl = self.kl_coefficients, mean_kl(experience.scored)
         if row.kl.target is not None and kl is not None:
             coefficients = {**coefficients, row.name: row.kl.next(experience.kl_coefficient, kl)}

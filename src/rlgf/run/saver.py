@@ -1,4 +1,4 @@
-"""Keeping what a run has learned, whatever ends it."""
+"""Keeping what a run has learned, whatever ends it, and the way back to the last finished update."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from rlgf import distributed
 from rlgf.config import Config
 from rlgf.errors import FailedElsewhereError, LostProcessError, UserError, one_line
+from rlgf.learning.assessor import Assessor
+from rlgf.learning.updater import Updater
 from rlgf.models import sharding
+from rlgf.models.sharding import is_sharded
 from rlgf.run.build import Parts
-from rlgf.run.checkpoint import run_identity, save_checkpoint
+from rlgf.run.checkpoint import joint_reward, run_identity, save_checkpoint
+from rlgf.run.memory import leaves_room
 from rlgf.run.progress import Progress
-from rlgf.run.reward_state import joint_reward
-from rlgf.run.undo import Undo, fits
 from rlgf.run.whole_folder import clear_left
 from rlgf.states import copied, digest
 
@@ -24,10 +26,7 @@ class Saver:
     """Writes the checkpoints of a run, also that of the last finished update when the next one fails."""
 
     def __init__(self, config: Config, parts: Parts, saved: int) -> None:
-        """
-        Args:
-            saved: the update of the checkpoint that the run goes on from; 0 where there is none.
-        """
+        """``saved`` is the update of the checkpoint that the run goes on from; 0 where there is none."""
         self._config = config
         self._parts = parts
         self._saved = saved
@@ -38,11 +37,7 @@ class Saver:
             clear_left(config.folder / "checkpoints")
 
     def begin(self, update: int) -> None:
-        """An update begins, or the evaluation before it, in which rewards are asked as well.
-
-        Args:
-            update: how many are finished.
-        """
+        """An update begins after ``update`` finished ones, or the evaluation before it, in which rewards are asked as well."""
         self._undo = Undo(update, self._parts.assessor)
 
     def begin_learning(self) -> None:
@@ -152,10 +147,7 @@ class Saver:
         return f"The newest checkpoint is that of update {self._saved}; --resume goes on from there."
 
     def _write(self, progress: Progress, reward: dict[str, Any], *, alone: bool = False) -> None:
-        """
-        Args:
-            alone: another process is gone, and it may be the main one: all hold the same.
-        """
+        """``alone``: another process is gone, and it may be the main one: all hold the same."""
         if alone and not distributed.is_main():
             # `save_pretrained` writes nothing in another process than the first of a group.
             distributed.part()
@@ -183,3 +175,52 @@ def out_of_memory(error: BaseException, progress: Progress, config: Config) -> s
         f"{config.update.max_micro_tokens}) or 'rollout.max_batch_tokens' (it is {config.rollout.max_batch_tokens}) "
         "lower, which changes no result, and --resume."
     )
+
+
+class Undo:
+    """Copies, in memory, of what an update changes.
+
+    The reward's state, which scoring may change, is copied when the update begins; weights and optimizer when
+    learning does.
+    """
+
+    def __init__(self, update: int, assessor: Assessor) -> None:
+        """``update`` is how many updates are finished."""
+        self.update = update
+        self.reward: dict[str, Any] = copied(assessor.state_dict())
+        self._learning = False
+        self._kept: tuple[list[torch.Tensor], dict[str, Any]] | None = None
+
+    def keep(self, updater: Updater | None) -> None:
+        """Learning begins: copy what it is about to change; None where the copy would crowd the memory, and
+        there is no way back."""
+        if updater is not None:
+            self._kept = copied(updater.moved), copied(updater.optimizer.state_dict())
+        self._learning = True
+
+    @property
+    def possible(self) -> bool:
+        """Whether weights and optimizer are those of the last finished update, or can be again."""
+        return self._kept is not None or not self._learning
+
+    def put_back(self, updater: Updater, assessor: Assessor) -> None:
+        if self._kept is not None:
+            weights, optimizer = self._kept
+            with torch.no_grad():
+                for tensor, weight in zip(updater.moved, weights, strict=True):
+                    tensor.copy_(weight)
+                    tensor.grad = None
+            updater.optimizer.load_state_dict(optimizer)
+        assessor.load_state_dict(copied(self.reward))
+
+
+def fits(updater: Updater) -> bool:
+    """Whether copies of weights and optimizer, in all processes of the machine, take at most a quarter of its free memory.
+
+    Of weights that processes share none are kept: to go back would take all processes, also the one that failed.
+    """
+    if any(is_sharded(parameter) for parameter in updater.trained):
+        return False
+    weights = sum(p.numel() * p.element_size() for p in updater.trained)
+    # And two moments of each.
+    return leaves_room(3 * weights)

@@ -21,10 +21,7 @@ class Stopping:
     def __init__(
         self, note: Callable[[str], None], *, alone: bool, hurry: Callable[[], None] | None = None
     ) -> None:
-        """
-        Args:
-            hurry: called in a thread of its own when a scheduler's signal comes, which may not wait.
-        """
+        """``hurry`` is called in a thread of its own when a scheduler's signal comes, which may not wait."""
         self.asked = 0
         """The number of the first signal that came; 0 as long as there was none."""
         self._note = note
@@ -52,11 +49,7 @@ class Stopping:
         self.restore(_POLITE if error is not None else ())
 
     def restore(self, ignored: Collection[int] = ()) -> None:
-        """Give the signals back to who had them.
-
-        Args:
-            ignored: those that stay without an effect until the next call.
-        """
+        """Give the signals back to who had them; those ``ignored`` stay without an effect until the next call."""
         for number in ignored:
             if number in self._before:
                 signal.signal(number, signal.SIG_IGN)

@@ -21,11 +21,7 @@ _REMEDY = "name the model that KL is to be measured against as 'evaluation.refer
 
 
 def write_start(folder: Path, policy: Mapping[str, Any]) -> None:
-    """Write beside a policy what its run started from.
-
-    Args:
-        policy: the section of that name of the run's recipe.
-    """
+    """Write beside a policy what its run started from, as the section ``policy`` of its recipe says it."""
     start = {key: policy.get(key) for key in ("model", "scratch", "revision", "quantization")}
     model = start["model"]
     # Where a whole tree of runs is moved, the way from one to the other stays.
@@ -42,8 +38,7 @@ def carry_start(source: str, folder: Path) -> None:
 def load_start(config: Config, train: Sequence[Sample]) -> LanguageModel | None:
     """The model that the run of the recipe's policy started from; None where no run is known.
 
-    Args:
-        train: what a start from scratch trained its tokenizer on.
+    One from scratch trained its tokenizer on ``train``.
 
     Raises:
         UserError: it is not where it was, or its note cannot be read.

@@ -226,10 +226,7 @@ class Steps:
         return plan_of(update, self.progress, self.config, self.parts.train, self.row)
 
     def _collect(self, row: Algorithm, samples: Sequence[Sample] | None = None) -> Rollout:
-        """
-        Args:
-            samples: others than those of the update.
-        """
+        """The episodes of the current update, or of other ``samples`` than its own."""
         plan = self._plan(self.progress.update)
         given, places = (plan.samples, plan.places) if samples is None else (samples, None)
         mine = distributed.share(len(given))
@@ -276,11 +273,7 @@ class Steps:
     def _advance(
         self, experience: Experience, row: Algorithm, losses: dict[str, float], sampled: Counter[Author]
     ) -> dict[str, float | str]:
-        """Finish the update, and say what it was like.
-
-        Args:
-            sampled: tokens of each author, of all processes.
-        """
+        """Finish the update, and say what it was like; ``sampled`` counts tokens of each author, of all processes."""
         phases, self._phases = self._phases, Phases()
         # At once, so that an interruption finds the update either finished or not.
         self.progress = progress = self.progress.advanced(

@@ -16,11 +16,10 @@ from rlgf.environments import Environment, reply_to
 from rlgf.errors import UserError
 from rlgf.guides import (
     Guide,
+    HTTPGuide,
     HTTPGuideConfig,
     LocalGuideConfig,
     RemoteGuide,
-    RemoteScoringGuide,
-    build_guide,
     guide_template,
 )
 from rlgf.guides.config import members
@@ -39,25 +38,21 @@ from rlgf.types import Message, Sample
 
 
 def asked_guide(config: Config, train: Sequence[Sample], undone: ExitStack, *, evaluates: bool) -> Guide:
-    """A guide that loads no model; a remote one is asked once, so that a wrong address, key, model or
-    context shows before models load. One that a run learns from by its scores is to say the same twice.
-
-    Args:
-        undone: closes it.
-        evaluates: nothing is trained.
+    """A guide that loads no model, which ``undone`` closes; a remote one is asked once, so that a wrong address, key, model
+    or context shows before models load. One that a run learns from by its scores is to say the same twice.
 
     Raises:
         UserError: it cannot be had, or its answer is none, or it does not repeat its scores.
     """
     assert config.guide is not None, "asked for where there is one"
-    guide = build_guide(config.guide)
+    guide = config.guide.build(None)
     if isinstance(guide, RemoteGuide):
         undone.callback(guide.close)
     scores = not evaluates and any(row.reads_guide_scores for row in config.algorithm.rows)
     # By one process, since a limit is one of the run: it may allow no second request.
     if isinstance(guide, RemoteGuide) and distributed.is_main():
-        if scores and isinstance(guide, RemoteScoringGuide):
-            check_repeats(guide, scored_first(train), getattr(config.guide, "url", ""))
+        if scores and isinstance(guide, HTTPGuide):
+            check_repeats(guide, scored_first(train))
         if not scores or any(row.asks_for_texts for row in config.algorithm.rows):
             continued = any(one.continue_message for one in members(config.guide, HTTPGuideConfig))
             request = first_request(train, config.rollout.max_response_tokens, _BEGUN if continued else "")
@@ -121,10 +116,7 @@ _CHAT_MODEL = "set the option 'chat_model' of the task 'data' to a model whose t
 def scorers(
     config: Config, reward: Reward | None, train: Sequence[Sample], *, in_turns: bool
 ) -> tuple[Reward | None, Reward | None]:
-    """The reward and the judge, each tried on a sample.
-
-    Args:
-        in_turns: whether they are to score dialogues.
+    """The reward and the judge, each tried on a sample, which is a dialogue where they are to score those (``in_turns``).
 
     Raises:
         UserError: there is no such scorer, or it does not fit the data or the algorithm.
@@ -140,12 +132,9 @@ def scorers(
 
 
 def _try(reward: Reward, sample: Sample, *, in_turns: bool) -> None:
-    """Call a reward once on a sample's own text: what it cannot take or give shows before models load.
+    """Call a reward once on a sample's own text: what it cannot take or give shows before models load (`checked_rewards`).
 
     There are no tokens yet, so the text's bytes stand in for them.
-
-    Raises:
-        UserError: see `checked_rewards`.
     """
     text = _some_text(sample)
     given = RewardInput(
@@ -180,10 +169,8 @@ def long_prompts(
     """What is to be said, as no sentence or one, of prompts over ``limit`` tokens among the first 256.
 
     They lose their beginning, which may be what they were to be told first. Those of a task that goes on with texts
-    do not need it, and those with a cue are cut where their task wants them to be.
-
-    Args:
-        ends: whether what the tokenizer puts after a text counts too, as it does for an encoder.
+    do not need it, and those with a cue are cut where their task wants them to be. ``ends``: what the tokenizer puts
+    after a text counts too, as it does for an encoder.
     """
     if task.continues_texts:
         return []

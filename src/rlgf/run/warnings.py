@@ -33,11 +33,7 @@ class History:
                     self._values.setdefault((name, row), []).append(float(value))
 
     def series(self, name: str, row: str | None = None) -> Sequence[float]:
-        """The values of a metric, in order.
-
-        Args:
-            row: of updates that ran this algorithm alone.
-        """
+        """The values of a metric, in order; where ``row`` is given, of updates that ran this algorithm alone."""
         return self._values.get((name, row), [])
 
 
@@ -223,10 +219,7 @@ def guide_improbable(history: History) -> str | None:
 
 
 def budget_nearly_spent(guide: Mapping[str, Any]) -> Check:
-    """
-    Args:
-        guide: the recipe's section, whose limits, or those of its guides, may be missing.
-    """
+    """``guide`` is the recipe's section, whose limits, or those of its guides, may be missing."""
 
     def check(history: History) -> str | None:
         for member, key, budget in _budgets(guide):
@@ -288,11 +281,8 @@ class Watch:
     _history: History = field(default_factory=History)
 
     def look(self, lines: Iterable[Mapping[str, Any]]) -> list[Found]:
-        """What further lines of the log show that has not been said yet.
-
-        Args:
-            lines: of updates, which name their algorithm, and of validations; others are passed over.
-        """
+        """What further lines of the log show that has not been said yet. They are of updates, which name their algorithm, and
+        of validations; others are passed over."""
         found = []
         for line in lines:
             if "algorithm" not in line and "validation/reward" not in line:

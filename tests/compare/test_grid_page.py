@@ -8,7 +8,7 @@ import yaml
 from report_toys import run_folder, sample
 
 from rlgf.compare.comparison import Comparison
-from rlgf.compare.page import MOST_BYTES, write_page
+from rlgf.compare.grid import MOST_BYTES, write_page
 
 
 def test_a_grid_has_a_page_whose_groups_are_its_algorithms(comparison: Comparison) -> None:

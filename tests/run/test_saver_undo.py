@@ -12,8 +12,8 @@ from resuming import checkpoints, equal, state
 
 from resume_script import toy_trainer
 from rlgf.errors import UserError
+from rlgf.run.memory import leaves_room
 from rlgf.run.trainer import Trainer
-from rlgf.run.undo import leaves_room
 
 
 def fail_in_pass(trainer: Trainer, number: int, error: Exception, finished: int = 2) -> None:
@@ -60,7 +60,7 @@ def test_a_run_out_of_memory_goes_on_with_smaller_micro_batches(tmp_path: Path, 
 def test_where_a_copy_would_not_fit_the_newest_checkpoint_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlgf.run.undo._SHARE_OF_MEMORY", 0.0)
+    monkeypatch.setattr("rlgf.run.memory._SHARE_OF_MEMORY", 0.0)
     trainer = toy_trainer(tmp_path)
     fail_in_pass(trainer, 3, ValueError("in the middle"), finished=3)
     with pytest.raises(ValueError, match="in the middle") as caught:

@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from resume_script import toy_trainer
 from rlgf.errors import UserError
 from rlgf.rollout.record import PromptHistory, PromptRecord
-from rlgf.run.data_order import by_difficulty, shuffled_passes
+from rlgf.run.plan import by_difficulty, shuffled_passes
 
 
 def test_shuffled_passes_cover_each_epoch_exactly_once() -> None:

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.run.display import Display
-from rlgf.run.trackers import write_table
+from rlgf.run.logs import write_table
 from rlgf.run.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from rlgf.guides.reply import UnusableAnswerError
-from rlgf.guides.scored_reply import NoScoresError, places, read_scores
+from rlgf.guides.reply import NoScoresError, UnusableAnswerError, places, read_scores
 from rlgf.objectives.alignment import Piece
 
 # (tokens, text, where they stand)

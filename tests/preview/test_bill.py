@@ -12,8 +12,8 @@ from rich.console import Console
 from told_runs import RECIPE, counted, shown
 
 from faulty_server import FaultyServer, serving
-from rlgf.check.bill import evaluation_bills, training_bills
 from rlgf.config import load_config
+from rlgf.preview.bill import evaluation_bills, training_bills
 from rlgf.rollout.plan import planned
 from rlgf.run.build import build_parts
 from rlgf.run.display import Display

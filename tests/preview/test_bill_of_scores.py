@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from faulty_server import FaultyServer, serving
-from rlgf.check.bill import training_bills
 from rlgf.config import Config
+from rlgf.preview.bill import training_bills
 from rlgf.rollout.plan import planned
 from rlgf.run.build import build_parts
 from rlgf.run.display import Display

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
-from rlgf.evaluation.files import read_texts, summarize
-from rlgf.evaluation.score import score_file
+from rlgf.evaluation.files import read_texts, score_file, summarize
 from rlgf.guides import ReplayGuide, ReplayGuideConfig, Request
 from rlgf.metrics import MetricResult
 from rlgf.strict import NamedConfig

@@ -11,15 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from rlgf.algorithms import Algorithm, Mixture
-from rlgf.check.asked import asked
-from rlgf.check.faults import Checked
-from rlgf.check.form import note, span, table, titled, topics
-from rlgf.check.words import mixture_words, row_words, schedule, term_words
 from rlgf.config import Config
 from rlgf.distributed import device
 from rlgf.errors import UserError
 from rlgf.models.abilities import computes_in_half
 from rlgf.models.text import Codec
+from rlgf.preview.bill import asked
+from rlgf.preview.faults import Checked
+from rlgf.preview.form import note, span, table, titled, topics
+from rlgf.preview.words import mixture_words, row_words, schedule, term_words
 from rlgf.rollout.plan import UpdatePlan, planned
 from rlgf.run.memory import Estimate, estimated, memory
 from rlgf.run.trials import long_prompts, policy_template, unread_prompts

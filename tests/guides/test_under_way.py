@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from rlgf.guides.stopwatch import Stopwatch
+from rlgf.guides.under_way import Stopwatch
 
 
 def test_overlapping_work_counts_once_and_idle_time_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("rlgf.guides.stopwatch.time.perf_counter", lambda: now)
+    monkeypatch.setattr("rlgf.guides.under_way.time.perf_counter", lambda: now)
     watch = Stopwatch()
     now = 5.0
     with watch:

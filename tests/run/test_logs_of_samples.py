@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from resume_script import LOLS, toy_trainer
-from rlgf.run.samples_log import SamplesLog
+from rlgf.run.logs import SamplesLog
 from rlgf.states import digest
 from rlgf.types import Author
 

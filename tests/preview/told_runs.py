@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from rlgf.check.faults import check
-from rlgf.check.report import told
 from rlgf.config import Config, load_config
 from rlgf.guides import Request
+from rlgf.preview.faults import check
+from rlgf.preview.report import told
 from rlgf.run.build import build_parts
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer

@@ -14,7 +14,7 @@ from scipy import stats
 from rlgf.config import load_config
 from rlgf.evaluation.files import Evaluation
 from rlgf.run.display import Display
-from rlgf.run.model_card import write_model_card
+from rlgf.run.hub import write_model_card
 from rlgf.run.progress import Progress
 from rlgf.run.trainer import Trainer
 from toys import FavouringGuide, letter_gpt, share_of_a

@@ -79,11 +79,7 @@ def dialogue(environment: EnvironmentConfig) -> str:
 
 
 def help_words(row: Algorithm, rollout: RolloutConfig, turns: int | None = None) -> str:
-    """How often, how long and after which gate somebody begins for another.
-
-    Args:
-        turns: of a dialogue at most; None without an environment.
-    """
+    """How often, how long and after which gate somebody begins for another; ``turns`` are those of a dialogue at most."""
     help, hint, author = row.help, row.script.hint, row.script.helper
     if author is None and hint is None:
         return "none: every text begins at its prompt"
@@ -154,10 +150,7 @@ def _gate(row: Algorithm) -> str:
 
 
 def advantage(row: Algorithm, unit: str) -> str:
-    """
-    Args:
-        unit: what states that texts branch off from are counted in.
-    """
+    """``unit`` is what states that texts branch off from are counted in."""
     if row.advantage is None:
         return "none: no loss reads one"
     words = row.advantage

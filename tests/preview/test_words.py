@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlgf.check.words import schedule
+from rlgf.preview.words import schedule
 from rlgf.schedules import Schedule, constant
 
 

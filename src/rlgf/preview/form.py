@@ -30,11 +30,7 @@ def topics(rows: Mapping[str, str]) -> Table:
 
 
 def table(*columns: str, numbers: int = 0) -> Table:
-    """A table without rows.
-
-    Args:
-        numbers: how many of the last columns hold numbers.
-    """
+    """A table without rows, whose last ``numbers`` columns hold numbers."""
     empty = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(columns):
         right = place >= len(columns) - numbers

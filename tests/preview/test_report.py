@@ -10,9 +10,9 @@ from rich.console import Console
 from told_runs import RECIPE, counted, shown
 
 from rlgf.algorithms import ALGORITHMS
-from rlgf.check.report import steps_per_update, validations
 from rlgf.config import load_config
 from rlgf.learning.updater import Updater
+from rlgf.preview.report import steps_per_update, validations
 from rlgf.run import memory
 from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import save_policy

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rlgf.evaluation.perplexity import perplexities, perplexity, text_nll
+from rlgf.evaluation.evaluator import perplexities, perplexity, text_nll
 from rlgf.models.language_model import LanguageModel
 from rlgf.types import Sample
 

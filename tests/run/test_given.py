@@ -190,6 +190,7 @@ def test_an_object_of_another_type_is_named() -> None:
         "'task' is a int, which has no method load(split) ('int' object has no attribute 'load').",
         "'reward' is the text 'owner/name': a reward by name is the recipe's section 'reward', which for a model that "
         "`rlgf reward` trained is {name: model, options: {folder: ...}}.",
+        "'reward' must be a function such as f(completions, **kwargs) (it is a NoneType).",
         "'optimizer' must be a function that makes one of groups of parameters, such as a functools.partial (it is a str).",
         "'scheduler' must be a function that makes one of an optimizer, such as a functools.partial (it is a str).",
         "'callbacks' must be a list of objects of transformers.TrainerCallback (it is a StopWhenLearned).",

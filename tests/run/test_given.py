@@ -160,7 +160,10 @@ def test_what_would_not_be_used_is_refused(tmp_path: Path) -> None:
             "'policy' has no weights, since it was made on the device 'meta'",
         ),
         ({"reward": []}, "'reward' is an empty list"),
-        ({"reward": letter_gpt().model}, "'reward' is a model: name its folder in the recipe"),
+        (
+            {"reward": letter_gpt().model},
+            "'reward' is a model: give a function that asks it, or name the folder of one that `rlgf reward` trained",
+        ),
         ({"peft_config": {"r": 2}}, "'peft_config' must be a peft.LoraConfig (it is a dict)"),
         ({"guide": FavouringGuide}, "'guide' is the class FavouringGuide: give an object of it"),
         ({"task": LetterTask}, "'task' is the class LetterTask: give an object of it"),

@@ -112,6 +112,8 @@ def _result(value: Any, count: int) -> MetricResult | None:
     else:
         plain = value.tolist() if hasattr(value, "tolist") else value
         total, values = (None, plain) if isinstance(plain, list | tuple) else (plain, None)
+    if values is not None:
+        values = [one.tolist() if hasattr(one, "tolist") else one for one in values]
     if total is not None and not _finite(total):
         return None
     if values is None:

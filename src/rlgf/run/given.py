@@ -183,8 +183,8 @@ def _one_reward(reward: Any) -> Reward:
         )
     if isinstance(reward, PreTrainedModel):
         raise UserError(
-            "'reward' is a model: name its folder in the recipe, as reward: {name: model, options: {folder: ...}}, or give "
-            "a function that asks it."
+            "'reward' is a model: give a function that asks it, or name the folder of one that `rlgf reward` trained in the "
+            "recipe, as reward: {name: model, options: {folder: ...}}."
         )
     if not callable(reward):
         raise UserError(

@@ -111,6 +111,7 @@ def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[s
 
 def _result(value: Any, count: int) -> MetricResult | None:
     """What a metric returned under a name; None where that is not finite, or not of all texts."""
+    values: Any
     if isinstance(value, MetricResult):
         total, values = value.total, value.per_text
     else:

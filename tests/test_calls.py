@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from trl_rewards import GIVEN, LENGTHS, PROMPTS, TEXTS, asynchronous, reward_len, said
 
+from rlgf.calls import arguments
 from rlgf.errors import UserError
 from rlgf.rewards import Composed, RewardInput, Term, score
 
@@ -255,3 +256,13 @@ def test_errors_of_rewards_come_out_as_they_are() -> None:
         said(fails)
     with pytest.raises(TypeError, match="mine too"):
         score(Composed({"waits": Term(asynchronous), "fails": Term(fails_at_once)}), GIVEN)
+
+
+def test_what_a_function_lacks_is_found_before_it_is_called() -> None:
+    def right(completions, /, answer, solution=None):
+        pytest.fail("called")
+
+    given = {"completions": ["a"], "answer": ["b"], "prompts": ["c"]}
+    assert arguments(right, given, ("completions",), "it") == ([["a"]], {"answer": ["b"]})
+    with pytest.raises(UserError, match="it takes 'answer', which is not given"):
+        arguments(right, {"completions": ["a"]}, ("completions",), "it")

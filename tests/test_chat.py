@@ -106,6 +106,13 @@ def test_what_is_no_chat_is_one_sentence_with_its_line(
     assert "\n" not in str(caught.value)
 
 
+def test_an_answer_begins_where_an_assistants_message_without_a_text_stands() -> None:
+    template = ChatTemplate(with_template(letter_gpt().tokenizer), "it", "leave it")
+    for content, prompt in (("", ""), ("Sure", "Sure")):
+        messages = (USER, Message("assistant", content))
+        assert template.prompt(messages) == f"<user>the film?<assistant>{prompt}"
+
+
 THINKS = "{% if enable_thinking is defined and not enable_thinking %}<quiet>{% endif %}" + TAGS
 
 

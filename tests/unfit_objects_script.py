@@ -17,6 +17,7 @@ UNFIT: list[dict[str, Any]] = [
     {"tokenizer": "gpt2"},
     {"task": 3},
     {"reward": "owner/name"},
+    {"reward": [print, None]},
     {"optimizer": "adam"},
     {"scheduler": "linear"},
     {"callbacks": StopWhenLearned()},

@@ -18,7 +18,19 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 
 def call(function: Callable[..., Any], given: Mapping[str, Any], first: Sequence[str], what: str) -> Any:
-    """Call a function by keyword with what it takes of ``given``, and with all of it where it takes any.
+    """Call a function with its `arguments`.
+
+    Raises:
+        UserError: see `arguments`.
+    """
+    before, rest = arguments(function, given, first, what)
+    return function(*before, **rest)
+
+
+def arguments(
+    function: Callable[..., Any], given: Mapping[str, Any], first: Sequence[str], what: str
+) -> tuple[list[Any], dict[str, Any]]:
+    """What a function is called with: by keyword what it takes of ``given``, and all of it where it takes any.
 
     Arguments are found by name, in whatever order a function has them. A parameter with a default may be
     missing. By position, in the order of ``first``, is called what has no names to go by: parameters that are
@@ -34,7 +46,7 @@ def call(function: Callable[..., Any], given: Mapping[str, Any], first: Sequence
     try:
         parameters, wrapped = _parameters(function)
     except (TypeError, ValueError):  # compiled, and says nothing about what it takes
-        return function(*(given[name] for name in first))
+        return [given[name] for name in first], {}
     positional = [
         p for p in parameters if p.kind is p.POSITIONAL_ONLY and (p.name in given or not _optional(p))
     ]
@@ -54,8 +66,8 @@ def call(function: Callable[..., Any], given: Mapping[str, Any], first: Sequence
     if not takes_any:
         rest = {p.name: rest[p.name] for p in named if p.name in rest}
     if wrapped and not _takes_keywords(function):
-        return function(*(rest[p.name] for p in named if p.name in rest))
-    return function(*(given[name] for name in before), **rest)
+        return [rest[p.name] for p in named if p.name in rest], {}
+    return [given[name] for name in before], rest
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[list[inspect.Parameter], bool]:

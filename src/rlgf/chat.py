@@ -229,7 +229,9 @@ class ChatTemplate:
         Raises:
             UserError: there is no template, or it refuses the messages.
         """
-        return self._rendered(messages, place, answers=not parted(messages)[1], options=options)
+        before, begun = parted(messages)
+        # An assistant's message without a text is a place for the answer, which begins there.
+        return self._rendered(messages if begun else before, place, answers=not begun, options=options)
 
     def conversation(self, messages: Messages, answer: str, place: str = "") -> tuple[str, str, str]:
         """What the template makes of messages and the assistant's answer, which may be of any content.

@@ -27,6 +27,10 @@ class Untouched:
         return [Sample("a", ("b",), {"concepts": ["b"]}), self.sample]
 
 
+def right(completions: list[str], answers: list[str]) -> list[float]:
+    return [float(text in answers) for text in completions]
+
+
 def recipe(*metrics: Any) -> Any:
     return load_config(
         {
@@ -56,6 +60,7 @@ def _unread_model(monkeypatch: pytest.MonkeyPatch) -> None:
             r"'sari' needs 'references'.*sample 1 of the task's split 'validation'",
         ),
         ([{"name": "words", "options": {"n": 1}}], Sample("a"), "takes no options"),
+        ([f"{__name__}:right"], Sample("a"), r"'.*:right' takes 'answers', which is not given: .*concepts"),
     ],
 )
 def test_what_a_metric_lacks_is_said_before_a_model_loads(

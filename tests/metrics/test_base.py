@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from trl_rewards import LENGTHS, TEXTS
 
 from rlgf.errors import UserError
@@ -64,8 +65,12 @@ def test_metrics_take_what_they_name_and_answer_as_rewards_do() -> None:
         assert references == [("r",), ("r",)]
         return {"total": float(sum(n)), "each": tuple(n)}
 
-    found = measure({"plain": plain, "several": total}, samples, TEXTS)
+    def tensors(completions):
+        return [torch.tensor(float(len(text))) for text in completions]
+
+    found = measure({"plain": plain, "several": total, "tensors": tensors}, samples, TEXTS)
     assert found == {
+        "tensors": MetricResult.mean(LENGTHS),
         "plain": MetricResult.mean(LENGTHS),
         "total": MetricResult(1.0),
         "each": MetricResult(0.5, [0.0, 1.0]),

@@ -11,11 +11,12 @@ from decoding_task import END, SAMPLINGS, TOLERANCE, Task, assert_same
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import BartConfig, BartForCausalLM, PreTrainedModel
 
+from conftest import sharpen
 from rlgf.models.abilities import abilities, declare
 from rlgf.models.critic import build_critic
-from rlgf.models.forward import Tokens, length_batches, response_outputs
+from rlgf.models.forward import Tokens, base_hidden, length_batches, response_outputs, trunk_of
 from rlgf.models.generate import Continuation, sample_continuations
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.sampling import Sampling, token_logprobs
@@ -97,6 +98,18 @@ PROMPTS = [[3, 5, 7, 9, 11, 2, 4], [8, 1, 6], [12, 13, 14, 15, 1, 2, 3, 4, 5, 6]
 OF = [0, 1, 0, 2, 0, 1, 2, 2]
 
 
+@pytest.fixture(scope="module")
+def tiny_bart() -> PreTrainedModel:
+    """As `tiny_gpt2`, with a trunk that takes whatever it is given and hands it on."""
+    sizes = {"d_model": 32, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32}
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return sharpen(
+            BartForCausalLM(BartConfig(vocab_size=16, max_position_embeddings=64, **sizes, **ends))
+        )
+
+
 @pytest.fixture(params=["tiny_gpt2", "tiny_llama"])
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     found: PreTrainedModel = copy.deepcopy(request.getfixturevalue(request.param))
@@ -160,6 +173,17 @@ def test_values_and_their_gradients_are_the_same(model: PreTrainedModel) -> None
     for name, gradient in gradients(critic).items():
         scale = float(gradients(other)[name].abs().max())
         torch.testing.assert_close(gradient, gradients(other)[name], atol=1e-4 * scale + 1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["tiny_gpt2", "tiny_bart"])
+def test_the_states_of_a_trunk_are_those_under_the_head(name: str, request: pytest.FixtureRequest) -> None:
+    model = copy.deepcopy(request.getfixturevalue(name))
+    batch = tokens()
+    assert abilities(model).shared_prompts
+    _, expected = response_outputs(apart(model), batch, hidden=True)
+    assert expected is not None
+    found, there = base_hidden(trunk_of(model), batch, ()), batch.response_mask
+    torch.testing.assert_close(found[there], expected[there], atol=1e-4, rtol=1e-4)
 
 
 def test_each_prompt_is_read_once(model: PreTrainedModel) -> None:

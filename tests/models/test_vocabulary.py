@@ -46,6 +46,7 @@ def test_an_id_without_a_token_is_never_written(tmp_path: Path) -> None:
     """Neither one after the tokenizer's last, nor one between, nor one that the model's files forbid."""
     model = GPT2LMHeadModel(GPT2Config(**GPT2))
     model.generation_config.bad_words_ids = [[5], [6, 7]]
+    model.generation_config.suppress_tokens = [-1]
     policy = loaded(saved(model, tmp_path))
     uniforms = torch.linspace(0, 0.999, 200)[:, None]
     written = sample_continuations(

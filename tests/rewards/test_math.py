@@ -26,6 +26,8 @@ def paid(known: str, text: str) -> float | None:
         ("1,234", "It is 1234"),
         ("$x^2+2x+1$", "\\boxed{(x+1)^2}"),
         ("(3, 4)", "\\boxed{(3,4)}"),
+        ("\\$18.50", "It costs \\boxed{\\$18.50}"),
+        ("$18.50", "It costs $18.50"),
     ],
 )
 def test_equal_answers_are_paid_in_whatever_form(known: str, text: str) -> None:

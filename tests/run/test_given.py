@@ -160,7 +160,10 @@ def test_what_would_not_be_used_is_refused(tmp_path: Path) -> None:
             "'policy' has no weights, since it was made on the device 'meta'",
         ),
         ({"reward": []}, "'reward' is an empty list"),
-        ({"reward": letter_gpt().model}, "'reward' is a model: name its folder in the recipe"),
+        (
+            {"reward": letter_gpt().model},
+            "'reward' is a model: give a function that asks it, or name the folder of one that `rlgf reward` trained",
+        ),
         ({"peft_config": {"r": 2}}, "'peft_config' must be a peft.LoraConfig (it is a dict)"),
         ({"guide": FavouringGuide}, "'guide' is the class FavouringGuide: give an object of it"),
         ({"task": LetterTask}, "'task' is the class LetterTask: give an object of it"),
@@ -190,6 +193,7 @@ def test_an_object_of_another_type_is_named() -> None:
         "'task' is a int, which has no method load(split) ('int' object has no attribute 'load').",
         "'reward' is the text 'owner/name': a reward by name is the recipe's section 'reward', which for a model that "
         "`rlgf reward` trained is {name: model, options: {folder: ...}}.",
+        "'reward' must be a function such as f(completions, **kwargs) (it is a NoneType).",
         "'optimizer' must be a function that makes one of groups of parameters, such as a functools.partial (it is a str).",
         "'scheduler' must be a function that makes one of an optimizer, such as a functools.partial (it is a str).",
         "'callbacks' must be a list of objects of transformers.TrainerCallback (it is a StopWhenLearned).",

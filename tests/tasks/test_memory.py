@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -10,7 +11,7 @@ import pytest
 
 from rlgf.errors import UserError
 from rlgf.tasks.memory import MemoryTask
-from rlgf.types import Sample
+from rlgf.types import Message, Sample
 
 
 def test_samples_are_taken_as_they_are_and_training_data_stands_in() -> None:
@@ -83,6 +84,27 @@ def test_a_row_of_another_kind_than_the_first_is_named() -> None:
 def test_lists_may_be_arrays_as_in_a_data_set_with_a_format_of_numpy() -> None:
     data = datasets.Dataset.from_list([{"prompt": "a", "references": ["b", "c"]}]).with_format("numpy")
     assert MemoryTask(train=data).load("train")[0].references == ("b", "c")
+    assert MemoryTask(train=[{"prompt": "a", "references": ("b", "c")}]).load("train")[0].references == (
+        "b",
+        "c",
+    )
+
+
+def test_chats_may_be_arrays_as_pandas_reads_them_from_parquet(tmp_path: Path) -> None:
+    pair = {
+        "chosen": [{"role": "assistant", "content": "b"}],
+        "rejected": [{"role": "assistant", "content": "c"}],
+    }
+    rows = [{"prompt": [{"role": "user", "content": "a"}], **pair}]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    records = pandas.read_parquet(tmp_path / "a.parquet").to_dict("records")
+    (sample,) = MemoryTask(train=records).load("train")
+    assert (sample.messages, sample.references, sample.rejected) == ((Message("user", "a"),), ("b",), "c")
+
+
+def test_numbers_of_arrays_stand_in_a_template_as_numbers() -> None:
+    data = datasets.Dataset.from_list([{"n": 3}]).with_format("torch")
+    assert MemoryTask(train=data, options={"template": "{n}?"}).load("train")[0].prompt == "3?"
 
 
 def test_a_table_of_pandas_says_how_it_is_given() -> None:

@@ -56,10 +56,9 @@ def held_out_samples_are_there(config: Sections, found: Found) -> str | None:
 
 
 def metrics_find_what_they_need(config: Sections, found: Found) -> str | None:
-    needing = {name: metric for name, metric in found.metrics.items() if hasattr(metric, "needs")}
     counts = {"validation": config.evaluation.samples, "test": config.evaluation.test_samples}
-    for split, count in counts.items() if needing else ():
-        check_samples(needing, load_split(found.task, split)[:count], f"the task's split '{split}'")
+    for split, count in counts.items():
+        check_samples(found.metrics, load_split(found.task, split)[:count], f"the task's split '{split}'")
     return None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from rlgf.calls import awaited, call
+from rlgf.calls import arguments, awaited, call
 from rlgf.errors import UserError
 from rlgf.types import Sample, columns_of
 
@@ -65,9 +65,7 @@ def measure(
         UserError: a metric takes what the samples do not have, or returned another number of values, or one
             that is not finite, or a name that another has returned.
     """
-    prompts, references = [s.prompt for s in samples], [s.references for s in samples]
-    columns = {name: values for name, values in columns_of(samples).items() if name not in ARGUMENTS}
-    given = {"prompts": prompts, "completions": list(texts), "references": references, **columns}
+    given = _given(samples, texts)
     found: dict[str, MetricResult] = {}
     owners: dict[str, str] = {}
     for name, metric in metrics.items():
@@ -78,6 +76,12 @@ def measure(
                 )
             owners[key], found[key] = name, result
     return found
+
+
+def _given(samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, Any]:
+    prompts, references = [s.prompt for s in samples], [s.references for s in samples]
+    columns = {name: values for name, values in columns_of(samples).items() if name not in ARGUMENTS}
+    return {"prompts": prompts, "completions": list(texts), "references": references, **columns}
 
 
 def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[str, MetricResult]:
@@ -107,11 +111,14 @@ def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[s
 
 def _result(value: Any, count: int) -> MetricResult | None:
     """What a metric returned under a name; None where that is not finite, or not of all texts."""
+    values: Any
     if isinstance(value, MetricResult):
         total, values = value.total, value.per_text
     else:
         plain = value.tolist() if hasattr(value, "tolist") else value
         total, values = (None, plain) if isinstance(plain, list | tuple) else (plain, None)
+    if values is not None:
+        values = [one.tolist() if hasattr(one, "tolist") else one for one in values]
     if total is not None and not _finite(total):
         return None
     if values is None:
@@ -153,13 +160,16 @@ def check_needs(
 
 
 def check_samples(metrics: Mapping[str, Metric], samples: Sequence[Sample], where: str) -> None:
-    """Refuse samples that lack what a metric needs.
+    """Refuse samples that lack what a metric needs, or a column that it takes.
 
     Raises:
-        UserError: names the metric, the sample and what it lacks.
+        UserError: names the metric, and the sample and what it lacks, or the column.
     """
     remedy = "let the task give it, or take the metric out of 'evaluation.metrics'"
     check_needs(metrics, samples, lambda i: f"sample {i} of {where}", remedy)
+    given = _given(samples, [""] * len(samples))
+    for name, metric in metrics.items():
+        arguments(metric, given, ARGUMENTS, f"the metric '{name}'")
 
 
 def installed(module: str, metric: str, packages: str) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from rlgf.kept import KeptTokens, kept_mask
-from rlgf.models.abilities import abilities, mixed_precision, takes
+from rlgf.models.abilities import abilities, declare, mixed_precision, takes
 from rlgf.models.checkpointing import recomputed, recomputes
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
 from rlgf.models.kv_cache import cache_argument, keep_rows
@@ -162,8 +162,12 @@ def response_outputs(
 
 def trunk_of(model: PreTrainedModel) -> PreTrainedModel:
     """A model without its head; one that has no such part is its own."""
-    abilities(model)  # which the trunk, that cannot find them out, knows from then on
-    trunk = model.base_model
+    able = abilities(model)  # which the trunk, that cannot find them out, knows from then on
+    trunk: Any = model.base_model
+    if not takes(trunk, "input_ids"):
+        # The decoders of BART's kin, without their encoders, stand in a wrapper that does not say what it takes.
+        trunk = under_head(model)
+        declare(trunk, able)
     assert isinstance(trunk, PreTrainedModel)
     return trunk
 

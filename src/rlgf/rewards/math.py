@@ -63,7 +63,8 @@ def _right(known: str, text: str) -> float | None:
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     limit = _SECONDS if threading.current_thread() is threading.main_thread() else None
     known = known.rpartition("####")[2].strip()
-    marked = "$" in known or "\\boxed" in known
+    # An escaped sign stands for dollars, as in "\\$18.50".
+    marked = "$" in known.replace("\\$", "") or "\\boxed" in known
     right = parse(known if marked else f"${known}$", parsing_timeout=limit)
     if not right:
         return None

@@ -95,7 +95,7 @@ def gathered(
         raise UserError(
             f"'environment' must be a function such as f(turns, **kwargs) (it is a {type(environment).__name__})."
         )
-    model, one = _language_model(policy, tokenizer), _one_reward(reward)
+    model, one = _language_model(policy, tokenizer), None if reward is None else _one_reward(reward)
     return Given(task, model, guide, one, environment, optimizer, scheduler)
 
 
@@ -164,7 +164,7 @@ def _weighted(reward: Reward, terms: Mapping[str, TermConfig]) -> Composed:
     )
 
 
-def _one_reward(reward: Any) -> Reward | None:
+def _one_reward(reward: Any) -> Reward:
     """A reward, or the sum of several."""
     if isinstance(reward, list | tuple):
         if not reward:
@@ -174,7 +174,7 @@ def _one_reward(reward: Any) -> Reward | None:
             name = called(one)
             while name in named:
                 name += "_"
-            named[name] = Term(_one_reward(one))  # type: ignore[arg-type]  # not None
+            named[name] = Term(_one_reward(one))
         return Composed(named)
     if isinstance(reward, str):
         raise UserError(
@@ -183,10 +183,10 @@ def _one_reward(reward: Any) -> Reward | None:
         )
     if isinstance(reward, PreTrainedModel):
         raise UserError(
-            "'reward' is a model: name its folder in the recipe, as reward: {name: model, options: {folder: ...}}, or give "
-            "a function that asks it."
+            "'reward' is a model: give a function that asks it, or name the folder of one that `rlgf reward` trained in the "
+            "recipe, as reward: {name: model, options: {folder: ...}}."
         )
-    if reward is not None and not callable(reward):
+    if not callable(reward):
         raise UserError(
             f"'reward' must be a function such as f(completions, **kwargs) (it is a {type(reward).__name__})."
         )

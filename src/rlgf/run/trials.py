@@ -102,7 +102,8 @@ def check_dialogues(environment: Environment, template: ChatTemplate, train: Pro
 def policy_template(config: Config, policy: LanguageModel | None) -> ChatTemplate:
     """The chat template that makes the policy's prompts, from its tokenizer alone."""
     if policy is not None:
-        return ChatTemplate(policy.tokenizer, f"the policy '{policy.model.name_or_path}'", _CHAT_MODEL)
+        name = policy.model.name_or_path
+        return ChatTemplate(policy.tokenizer, f"the policy '{name}'" if name else "the policy", _CHAT_MODEL)
     source = config.policy.source
     # A model from scratch has yet to train a tokenizer, and that without a template.
     tokenizer = load_tokenizer(source) if isinstance(source, ModelConfig) else None

@@ -88,7 +88,7 @@ class Source(Files):
 
 
 def field(row: Row, name: str, place: str, hint: str = "") -> Any:
-    """The value of a column.
+    """The value of a column; a list where it is an array or a tuple, as in tables of pandas and under ``with_format``.
 
     Args:
         place: what a message calls the row.
@@ -100,7 +100,10 @@ def field(row: Row, name: str, place: str, hint: str = "") -> Any:
     if name not in row:
         there = ", ".join(sorted(row)) or "none"
         raise UserError(f"{place} has no field '{name}'{': ' + hint if hint else ''}. Fields: {there}.")
-    return row[name]
+    value = row[name]
+    if isinstance(value, tuple):
+        return list(value)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def side(value: Any, name: str, place: str) -> str | Messages:
@@ -122,8 +125,7 @@ def texts(value: Any, name: str, place: str) -> tuple[str, ...]:
     Raises:
         UserError: it holds something else, nothing, or a text without words.
     """
-    listed = value.tolist() if hasattr(value, "tolist") else value  # as under `with_format("numpy")`
-    listed = [listed] if isinstance(listed, str) else listed
+    listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
         raise UserError(f"{place}: '{name}' must be a text or a list of texts (it is {value!r}).")
     if not listed or not all(text.strip() for text in listed):

@@ -7,7 +7,9 @@ from pydantic import ValidationError
 
 from rlgf.algorithms import Algorithm, Gate, RollinLength, algorithm_from
 from rlgf.algorithms.catalog import LUFFY
+from rlgf.algorithms.script import Script
 from rlgf.schedules import Schedule, constant
+from rlgf.types import Author
 
 
 def test_a_gate_opens_between_its_bounds() -> None:
@@ -71,3 +73,11 @@ def test_a_coin_can_take_the_place_of_the_members() -> None:
     assert changed == LUFFY.changed(help={"members": None, "probability": 0.25})
     assert isinstance(changed, Algorithm)
     assert changed.help.members is None
+
+
+@pytest.mark.parametrize("author", ["gide", "nobody", "environment", 2])
+def test_an_author_that_writes_no_text_is_told_who_does(author: object) -> None:
+    with pytest.raises(ValueError, match="it must be one of policy, guide, reference, past"):
+        Script.model_validate({"rollin": author})
+    assert Script.model_validate({"rollin": "Guide"}).rollin is Author.GUIDE
+    assert Script.model_validate({"rollin": None}).rollin is None

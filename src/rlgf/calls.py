@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -35,6 +35,38 @@ def call(function: Callable[..., Any], given: Mapping[str, Any], first: Sequence
         parameters, wrapped = _parameters(function)
     except (TypeError, ValueError):  # compiled, and says nothing about what it takes
         return function(*(given[name] for name in first))
+    before, named, takes_any = _taken(parameters, given, first)
+    missing = _missing(before, named, given, wrapped)
+    if missing is not None:
+        raise UserError(_NOT_GIVEN.format(what, missing, nearest(missing, given)))
+    rest = {name: value for name, value in given.items() if name not in before}
+    if not takes_any:
+        rest = {p.name: rest[p.name] for p in named if p.name in rest}
+    if wrapped and not _takes_keywords(function):
+        return function(*(rest[p.name] for p in named if p.name in rest))
+    return function(*(given[name] for name in before), **rest)
+
+
+def refused(
+    function: Callable[..., Any], given: Collection[str], first: Sequence[str], what: str
+) -> str | None:
+    """What `call` would refuse a function for, without calling it."""
+    try:
+        parameters, wrapped = _parameters(function)
+    except (TypeError, ValueError):
+        return None
+    before, named, _ = _taken(parameters, given, first)
+    missing = _missing(before, named, given, wrapped)
+    return None if missing is None else _NOT_GIVEN.format(what, missing, nearest(missing, given))
+
+
+_NOT_GIVEN = "{} takes '{}', which is not given: {}"
+
+
+def _taken(
+    parameters: Sequence[inspect.Parameter], given: Collection[str], first: Sequence[str]
+) -> tuple[list[str], list[inspect.Parameter], bool]:
+    """What is given by position, what a function names, and whether it takes any name."""
     positional = [
         p for p in parameters if p.kind is p.POSITIONAL_ONLY and (p.name in given or not _optional(p))
     ]
@@ -45,17 +77,16 @@ def call(function: Callable[..., Any], given: Mapping[str, Any], first: Sequence
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if not positional and not named and not takes_any and any(p.kind is p.VAR_POSITIONAL for p in parameters):
         before = list(first)
+    return before, named, takes_any
+
+
+def _missing(
+    before: Sequence[str], named: Sequence[inspect.Parameter], given: Collection[str], wrapped: bool
+) -> str | None:
+    """The first name that a function needs and that is not given."""
     needed = [*before, *(p.name for p in named if not _optional(p))]
     # A wrapper may fill in what the function inside it needs.
-    missing = [name for name in needed if name not in given and not wrapped]
-    if missing:
-        raise UserError(f"{what} takes '{missing[0]}', which is not given: {nearest(missing[0], given)}")
-    rest = {name: value for name, value in given.items() if name not in before}
-    if not takes_any:
-        rest = {p.name: rest[p.name] for p in named if p.name in rest}
-    if wrapped and not _takes_keywords(function):
-        return function(*(rest[p.name] for p in named if p.name in rest))
-    return function(*(given[name] for name in before), **rest)
+    return next((name for name in needed if name not in given and not wrapped), None)
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[list[inspect.Parameter], bool]:

@@ -222,7 +222,8 @@ def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dic
         return dict(source)
     if not isinstance(source, str | Path):
         raise UserError(
-            f"a recipe must be a path, a name, an override such as seed=1 or a mapping (it is {source!r:.60})."
+            "a recipe must be a path, a name, an override such as seed=1 or a mapping (it is a "
+            f"{type(source).__name__}); objects have names of their own, such as Trainer(policy=model, reward=function)."
         )
     path = Path(source)
     # Not the method of the path, which raises for a text that is longer than a name may be.

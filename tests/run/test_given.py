@@ -195,8 +195,10 @@ def test_an_object_of_another_type_is_named() -> None:
         "'callbacks' must be a list of objects of transformers.TrainerCallback (it is a StopWhenLearned).",
         "'callbacks' must hold objects of transformers.TrainerCallback (one is a int).",
         "'trackers' must hold objects of accelerate.tracking.GeneralTracker (one is the class GeneralTracker).",
-        "a recipe must be a path, a name, an override such as seed=1 or a mapping (it is None).",
-        "a recipe must be a path, a name, an override such as seed=1 or a mapping (it is 3).",
+        "a recipe must be a path, a name, an override such as seed=1 or a mapping (it is a NoneType); objects have names of "
+        "their own, such as Trainer(policy=model, reward=function).",
+        "a recipe must be a path, a name, an override such as seed=1 or a mapping (it is a int); objects have names of "
+        "their own, such as Trainer(policy=model, reward=function).",
     ]
 
 

@@ -186,6 +186,8 @@ class TrainingLoop:
         trainer.progress = progress = restore(checkpoint, config, trainer.parts, trainer.progress)
         if checkpoint is not None:
             self.display.note(f"Resumed from {checkpoint} after update {progress.update}.")
+        elif resume:  # which a misspelled name would not show
+            self.display.note(f"There is no checkpoint in {folder}: the run begins at its start.")
         note = note_on_length(progress, config)
         if note is not None:
             self.display.note(note)

@@ -188,8 +188,7 @@ class TrainingLoop:
             self.display.note(f"Resumed from {checkpoint} after update {progress.update}.")
         elif resume:  # which a misspelled name would not show
             self.display.note(f"There is no checkpoint in {folder}: the run begins at its start.")
-        note = note_on_length(progress, config)
-        if note is not None:
+        if (note := note_on_length(progress, config)) is not None:
             self.display.note(note)
         progress.planned = config.training.updates
         if progress.update == 0:

@@ -2,7 +2,7 @@
 
 pip install xllamacpp==2026.10.11549
 python examples/serve_smollm2.py                # until Ctrl-C
-rlgf train recipes/imdb.yaml recipes/guides/server.yaml algorithm=ppo++
+rlgf train imdb guides/server algorithm=ppo++
 """
 
 from __future__ import annotations

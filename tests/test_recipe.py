@@ -94,6 +94,21 @@ def test_a_misspelt_section_is_named_rather_than_called_missing() -> None:
     assert "'polcy' is not a known key: did you mean 'policy'?" in message
 
 
+@pytest.mark.parametrize(
+    ("override", "places"),
+    [
+        ("epochs=2", "'update.epochs'"),
+        ("training.minibatch=2", "'update.minibatch'"),
+        ("training.seed=2", "'seed' and 'guide.seed'"),
+        ("help.probability=0.5", "'algorithm.help'"),
+        ("temperature=0.5", "'guide.temperature' and 'rollout.temperature'"),
+    ],
+)
+def test_a_key_of_another_section_is_told_where_it_belongs(override: str, places: str) -> None:
+    key = override.partition("=")[0].removesuffix(".probability")
+    assert f"'{key}' is not a known key: there is {places}." in refusal(BASE, override)
+
+
 def test_a_key_like_no_other_gets_the_list_of_known_ones() -> None:
     message = refusal(BASE, "zzz=1")
     assert "'zzz' is not a known key" in message

@@ -68,3 +68,8 @@ def test_a_file_that_is_no_module_is_one_sentence(tmp_path: Path, text: str, sen
     with pytest.raises(UserError, match=f"thing '.*mine.py:f': .*{sentence}") as caught:
         resolve(f"{tmp_path}/mine.py:f", {}, "thing")
     assert "\n" not in str(caught.value)
+
+
+def test_where_nothing_is_ours_no_empty_list_is_shown() -> None:
+    with pytest.raises(UserError, match=r"^guide\.name 'guide' is not known: Your own is named as"):
+        resolve("guide", {}, "guide.name")

@@ -125,6 +125,10 @@ def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
         ours = key_for_trls(path[-1], model.model_fields)
         if ours is not None:
             return f"'{where}' is not a known key: what TRL calls '{path[-1]}' is here '{ours}'."
+        places = _places(model, path[-1])
+        # A key that many sections have says nothing of which one was meant.
+        if 0 < len(places) <= _FEW:
+            return f"'{where}' is not a known key: there is {' and '.join(places)}."
         return f"'{where}' is not a known key: {nearest(path[-1], parent)}"
     if first["type"] == "missing":
         return f"'{where}' is missing: the recipe must set it."
@@ -139,6 +143,21 @@ def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
     value = "null" if first["input"] is None else repr(first["input"])
     given = "" if isinstance(first["input"], dict) or not path else f" (it is {value})"
     return f"'{where}'{given}: {message}." if where else f"{message}."
+
+
+_FEW = 3
+
+
+def _places(model: type[BaseModel], key: str) -> list[str]:
+    """Where else a key is known: beside the sections, or in one of them."""
+    inside = {
+        section: _models(field.annotation) for section, field in model.model_fields.items() if section != key
+    }
+    found = [key] if key in model.model_fields else []
+    found += [
+        f"{section}.{key}" for section, kinds in inside.items() if any(key in m.model_fields for m in kinds)
+    ]
+    return [f"'{place}'" for place in found]
 
 
 def _listed(given: Any, words: Sequence[str]) -> str:
@@ -199,7 +218,8 @@ def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dic
         return dict(source)
     if not isinstance(source, str | Path):
         raise UserError(
-            f"a recipe must be a path, a name, an override such as seed=1 or a mapping (it is {source!r:.60})."
+            "a recipe must be a path, a name, an override such as seed=1 or a mapping (it is a "
+            f"{type(source).__name__}); objects have names of their own, such as Trainer(policy=model, reward=function)."
         )
     path = Path(source)
     # Not the method of the path, which raises for a text that is longer than a name may be.

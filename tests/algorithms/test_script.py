@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from rlgf.algorithms import Algorithm, Gate, RollinLength, algorithm_from
 from rlgf.algorithms.catalog import LUFFY
-from rlgf.algorithms.script import filled
+from rlgf.algorithms.script import Script, filled
 from rlgf.schedules import Schedule, constant
+from rlgf.types import Author
 
 
 def test_a_gate_opens_between_its_bounds() -> None:
@@ -110,3 +111,11 @@ def test_a_template_is_filled_once() -> None:
 def test_a_hint_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         algorithm_from({"base": "hinted-grpo", **changes})
+
+
+@pytest.mark.parametrize("author", ["gide", "nobody", "environment", 2])
+def test_an_author_that_writes_no_text_is_told_who_does(author: object) -> None:
+    with pytest.raises(ValueError, match="it must be one of policy, guide, reference, past"):
+        Script.model_validate({"rollin": author})
+    assert Script.model_validate({"rollin": "Guide"}).rollin is Author.GUIDE
+    assert Script.model_validate({"rollin": None}).rollin is None

@@ -188,3 +188,17 @@ def test_a_split_that_is_not_there_is_said_before_a_model_loads(split: str, tmp_
     options |= {"reference_field": None, split: []}
     said = refusal({"task": {"name": "data", "options": options}}, task="data")
     assert f"task 'data' has no file for the split '{split}'" in said
+
+
+def misread(completions: list[str], solutoin: list[str]) -> list[float]:
+    return [0.0 for _ in completions]
+
+
+@pytest.mark.parametrize("column", ["solution", "turns"])
+def test_a_reward_that_takes_no_column_of_the_data_is_refused_before_it_is_called(column: str) -> None:
+    samples = [Sample("a"), Sample("b", columns={column: "c"})]
+    config = load_config(SOUND, {"reward": f"{__name__}:misread"})
+    found = checks.Found(LetterTask(), samples, {}, checks.named_rewards(config))
+    (said,) = checks.broken_by_data(config, found)
+    assert said.startswith("the reward 'misread' takes 'solutoin', which is not given: ")
+    assert ("did you mean 'solution'?" in said) == (column == "solution")

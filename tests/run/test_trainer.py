@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
+from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
 from rlgf.run.display import Display
+from rlgf.run.loop import TrainingLoop
 from rlgf.run.trainer import Trainer
 from toys import LetterTask, letter_gpt, share_of_a
 from training_toys import ROWS, build, perturb, same
@@ -159,3 +163,14 @@ def test_names_of_trl_are_told_where_nothing_else_is_given() -> None:
     rows = [{"prompt": "a"}]
     with pytest.raises(TypeError, match=r"what TRL calls so is 'policy' here"):
         Trainer(model="gpt2", reward_funcs=len, train_dataset=rows)
+
+
+def test_a_run_that_has_nothing_to_go_on_from_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingLoop, "run", lambda loop: {})
+    said = io.StringIO()
+    trainer = toy_trainer(tmp_path)
+    trainer.display = Display(Console(file=said, width=1000))
+    trainer.train(resume=True)
+    assert f"There is no checkpoint in {tmp_path}: the run begins at its start." in said.getvalue()

@@ -15,9 +15,15 @@ from rlgf.schedules import Share, constant
 from rlgf.strict import Strict
 from rlgf.types import Author
 
+_WRITERS = {one.name.lower(): one for one in (Author.POLICY, Author.GUIDE, Author.REFERENCE, Author.PAST)}
 
-def _author(value: Any) -> Any:
-    return Author[value.upper()] if isinstance(value, str) and value.upper() in Author.__members__ else value
+
+def _author(value: Any) -> Author:
+    if isinstance(value, Author):
+        return value
+    if str(value).lower() not in _WRITERS:
+        raise ValueError(f"it must be one of {', '.join(_WRITERS)}")
+    return _WRITERS[str(value).lower()]
 
 
 AuthorName = Annotated[

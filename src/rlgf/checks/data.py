@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from rlgf.algorithms.spec import lacking
 from rlgf.checks.rule import first
 from rlgf.metrics import Metric
 from rlgf.metrics.base import check_samples
-from rlgf.rewards.base import LearnedReward
+from rlgf.rewards.base import LearnedReward, not_given
 from rlgf.sections import Sections
 from rlgf.tasks import Task, load_split
 from rlgf.types import Author, Sample
@@ -100,6 +101,13 @@ def rewards_find_their_references(config: Sections, found: Found) -> str | None:
     return None
 
 
+def rewards_take_what_there_is(config: Sections, found: Found) -> str | None:
+    # A row may lack a column that others have; the rest of the rows are held to be like the first.
+    columns = {name for sample in islice(found.train, 256) for name in sample.columns}
+    in_turns = config.environment is not None
+    return first(not_given(one, columns, in_turns=in_turns) for one in found.rewards)
+
+
 DATA_RULES: tuple[DataRule, ...] = (
     samples_have_what_the_algorithm_reads,
     there_are_prompts_to_draw_from,
@@ -108,6 +116,7 @@ DATA_RULES: tuple[DataRule, ...] = (
     the_reward_learns,
     what_a_reward_learns_is_kept,
     rewards_find_their_references,
+    rewards_take_what_there_is,
 )
 
 

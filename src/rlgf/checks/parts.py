@@ -15,6 +15,7 @@ from rlgf.guides.config import members
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuideConfig
 from rlgf.guides.own import OwnGuideConfig, own_guide
+from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
 from rlgf.models.encoder_decoder import START_TOKENS
 from rlgf.models.loading import ModelConfig, context_length, context_of, load_model_config
 from rlgf.models.samplers import config as sampler_rules
@@ -63,6 +64,12 @@ def own_guides_can_write(config: Sections) -> str | None:
     return None
 
 
+def recordings_can_be_read(config: Sections) -> str | None:
+    for one in members(config.guide, ReplayGuideConfig):
+        ReplayGuide(one)
+    return None
+
+
 def rewards_can_be_called(config: Sections) -> str | None:
     named_rewards(config)
     return None
@@ -95,7 +102,7 @@ def guides_leave_the_end_of_a_turn(config: Sections) -> str | None:
 
 PART_RULES: Mapping[str, tuple[Rule, ...]] = {
     "policy": (the_policy_holds_the_texts, the_engine_runs_the_policy),
-    "guide": (own_guides_can_write, guides_hold_the_texts, engines_run_the_guides),
+    "guide": (own_guides_can_write, recordings_can_be_read, guides_hold_the_texts, engines_run_the_guides),
     "sampler": (engines_have_one_process, one_process_works_ahead, every_process_has_a_prompt),
     "reward": (rewards_can_be_called,),
     "environment": (the_environment_can_be_called, guides_leave_the_end_of_a_turn),

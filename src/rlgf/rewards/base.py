@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import TrainerState
 
-from rlgf.calls import awaited, call
+from rlgf.calls import arguments, awaited, call
 from rlgf.chat import as_dicts, parted, transcript
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
@@ -273,6 +273,33 @@ def _asked(reward: Reward, given: RewardInput, logged: Logged) -> Any:
         raise UserError(f"{_name(reward)} is a class: give an object of it.")
     as_text = bool(getattr(reward, "reads_text", False))
     return call(reward, given.arguments(logged, as_text=as_text), _FIRST, _name(reward))
+
+
+def not_given(reward: object, columns: Iterable[str], *, in_turns: bool) -> str | None:
+    """A sentence on what a function takes and no run would give it; it is not called.
+
+    Args:
+        columns: those of the data.
+        in_turns: whether it is to score dialogues.
+    """
+    if not inspect.isfunction(reward):
+        return None
+    everything = RewardInput(
+        [],
+        [],
+        {name: [] for name in columns},
+        [],
+        prompt_ids=[],
+        completion_ids=[],
+        finished=[],
+        trainer_state=TrainerState(),
+        dialogues=[] if in_turns else None,
+    )
+    try:
+        arguments(reward, everything.arguments(Logged()), _FIRST, _name(reward))
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _name(reward: Any) -> str:

@@ -185,8 +185,9 @@ class TrainingLoop:
         trainer.progress = progress = restore(checkpoint, config, trainer.parts, trainer.progress)
         if checkpoint is not None:
             self.display.note(f"Resumed from {checkpoint} after update {progress.update}.")
-        note = note_on_length(progress, config)
-        if note is not None:
+        elif resume:  # which a misspelled name would not show
+            self.display.note(f"There is no checkpoint in {folder}: the run begins at its start.")
+        if (note := note_on_length(progress, config)) is not None:
             self.display.note(note)
         progress.planned = config.training.updates
         if progress.update == 0:

@@ -137,6 +137,23 @@ def test_controls_work_and_the_page_asks_for_nothing(page: Page, small: str) -> 
     assert problems(page) == []
 
 
+def test_a_hint_is_shown_and_an_environment_helps_nobody(page: Page, tmp_path: Path) -> None:
+    """What an environment answers is in every dialogue; those without a helper are the policy's alone."""
+    turns: dict[str, Any] = {"prompt": "sum", "authors": [["policy", 1], ["environment", 1]]}
+    samples = [
+        sample(1, 0, ["2+2", "4"], **turns),
+        sample(1, 1, ["2+2", "4"], prompt="sum", hint="add <b>both</b>\u202e"),
+    ]
+    page.open(write_report([run_folder(tmp_path / "a", samples)]).as_uri() + "#author=alone")
+    assert count(page) == "1 of 2 samples"
+    page.evaluate("document.getElementById('list').focus()")
+    page.press("ArrowDown")
+    page.wait("document.querySelectorAll('.card').length === 2")
+    hints = "[...document.querySelectorAll('.card .hint')].map((hint) => hint.textContent)"
+    assert page.evaluate(hints) == [r"Hint in the prompt: add <b>both</b>\u202e"]
+    assert problems(page) == []
+
+
 def test_a_click_opens_what_is_under_it(page: Page, small: str) -> None:
     page.open(small)
     page.click("#list")

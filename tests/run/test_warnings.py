@@ -40,7 +40,7 @@ ILL: dict[str, tuple[dict[str, list[float]], int]] = {
     "reward-flat": ({"reward": [0.3, 0.4] * 6 + [0.0] * 18}, 22),
     "judge-falling": ({"validation/judge": [0.5, 0.6, 0.55, 0.4, 0.3, 0.2]}, 15),
     "ratio-off": ({"first_step_kl": [0.0] * 3 + [0.01] * 27}, 4),
-    "kl-growing": ({"kl": [0.1] * 20 + [0.6] * 10}, 21),
+    "kl-growing": ({"kl": [0.1] * 20 + [1.1] * 10, "reward": [0.4 - 0.01 * i for i in range(30)]}, 21),
     "entropy-collapsed": ({"entropy": [3.0] * 15 + [0.2] * 15}, 16),
     "length-drifting": ({"response_tokens": [20.0] * 10 + [45.0] * 20}, 14),
     "groups-alike": ({"groups_alike": [0.5] * 8 + [0.95] * 22}, 13),
@@ -69,19 +69,34 @@ def lines(**changes: list[float]) -> list[dict[str, Any]]:
 
 
 def test_a_healthy_run_is_told_nothing() -> None:
-    assert Watch({"budget": {"cost": 1.0, "then": "stop"}}).look(lines()) == []
+    assert Watch({"guide": {"budget": {"cost": 1.0, "then": "stop"}}}).look(lines()) == []
 
 
 @pytest.mark.parametrize("name", ILL)
 def test_each_is_said_once_where_it_begins(name: str) -> None:
     changes, first = ILL[name]
-    found = Watch({"budget": {"cost": 1.0, "then": "stop"}}).look(lines(**changes))
+    found = Watch({"guide": {"budget": {"cost": 1.0, "then": "stop"}}}).look(lines(**changes))
     assert [(one.name, one.update) for one in found] == [(name, first)]
     assert str(found[0]).endswith(f"See docs/warnings.md#{name}.")
 
 
 def test_a_reward_that_stays_at_its_best_is_no_fault() -> None:
     assert Watch().look(lines(reward=[0.1] * 5 + [1.0] * 25)) == []
+
+
+def test_a_policy_that_goes_far_for_a_reward_is_told_nothing() -> None:
+    """As most runs do that learn their task, between updates 10 and 40."""
+    assert Watch().look(lines(kl=[0.1 * i for i in range(30)])) == []
+    (found,) = Watch().look(lines(kl=[0.0] + [3.0] * 29, reward=[0.5] + [0.2 + 0.01 * i for i in range(29)]))
+    assert (found.name, found.update) == ("kl-growing", 6), "a policy that breaks in its first updates"
+
+
+def test_texts_of_one_length_have_no_end_that_a_guide_could_miss() -> None:
+    cut = lines(guide_cut=[1.0] * 30)
+    one = Watch({"rollout": {"min_response_tokens": 48, "max_response_tokens": 48}})
+    assert one.look(cut) == []
+    other = Watch({"rollout": {"min_response_tokens": 5, "max_response_tokens": 48}})
+    assert [found.name for found in other.look(cut)] == ["guide-cut"]
 
 
 def test_lengths_are_compared_within_a_row_of_a_mixture() -> None:
@@ -116,7 +131,7 @@ def test_a_budget_is_that_of_its_own_server() -> None:
     history = [
         {"update": n, "algorithm": "ppo", **spent, "guide_prompt_tokens/a/x/y": 4.0} for n in range(1, 31)
     ]
-    (found,) = Watch(guide).look(history)
+    (found,) = Watch({"guide": guide}).look(history)
     assert (found.name, found.update) == ("budget-nearly-spent", 23)
     assert found.sentence.startswith("92% of 'guide.guides.a.budget.tokens' is spent after 23 updates")
 

@@ -7,8 +7,8 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +29,58 @@ ROOT = Path(__file__).parents[2]
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
-def test_it_follows_until_the_run_ends(tmp_path: Path) -> None:
+def test_it_follows_until_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run_folder(tmp_path / "run", updates=1, finished=False)
     held = Hold(folder)
 
-    def train() -> None:
-        time.sleep(0.3)
+    def train() -> Iterator[None]:
+        yield
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"update": 2, "algorithm": "lols", "reward": 0.875}) + "\n")
-        time.sleep(0.3)
+        yield
         held.let_go()
+        yield
 
+    goes = train()
+    next(goes)
+    monkeypatch.setattr("rlgf.watch.follow.time.sleep", lambda seconds: next(goes))
     console = Console(file=io.StringIO(), force_terminal=True, width=100, height=40)
-    thread = threading.Thread(target=train)
-    thread.start()
-    follow(folder, console, every=0.05)
-    assert not thread.is_alive() or not goes_on(folder)
-    thread.join()
+    follow(folder, console)
+    assert not goes_on(folder)
     assert isinstance(console.file, io.StringIO)
     first, _, last = _COLOUR.sub("", console.file.getvalue()).partition("0.875")
     assert "1 of 1" in first
     assert "stopped" in last
+
+
+def test_a_terminal_that_cannot_be_written_over_gets_one_view(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It showed nothing until the run had ended."""
+    held = Hold(run_folder(tmp_path / "run", updates=1, finished=False))
+    monkeypatch.setattr("rlgf.watch.follow.time.sleep", lambda seconds: held.let_go())
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "dumb"})
+    follow(tmp_path / "run", console)
+    held.let_go()
+    assert isinstance(console.file, io.StringIO)
+    assert "1 of 1" in console.file.getvalue()
+    assert "stopped" not in console.file.getvalue()
+
+
+def test_who_watches_leaves_the_machine_to_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Hold(run_folder(tmp_path / "run", updates=50, finished=False))
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 5:
+            held.let_go()
+
+    monkeypatch.setattr("rlgf.watch.follow.time.sleep", sleep)
+    begun = time.perf_counter()
+    follow(tmp_path / "run", Console(file=io.StringIO(), force_terminal=True, width=100), every=0.0)
+    looked = time.perf_counter() - begun
+    assert sum(waits) > 4 * looked, "the last view and the terminal's part of it are not counted"
 
 
 def test_a_real_run_is_seen_to_go_on_and_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,7 @@ def _warned(group: Group) -> Iterator[tuple[str, str, str]]:
     """Who is warned, at which update, and of what: each thing once for all runs of a group, as the first of them has it."""
     found: dict[str, list[tuple[str, Found]]] = {}
     for run, label in zip(group.runs, group.labels, strict=True):
-        for one in Watch(run.config.get("guide") or {}).look(run.metrics):
+        for one in Watch(run.config).look(run.metrics):
             found.setdefault(one.name, []).append((label, one))
     for warned in found.values():
         label, first = warned[0]

@@ -55,8 +55,7 @@ class TrainingLoop:
                 rewind_lines(log.path, trainer.progress.update or -1)
             # All have the main process's, which has dropped what is done again.
             so_far = distributed.gathered(read_metrics(self.folder) if distributed.is_main() else None)[0]
-        guide = {} if self.config.guide is None else self.config.guide.model_dump(mode="json")
-        self.watch = Watch(guide)
+        self.watch = Watch(self.config.model_dump(mode="json"))
         self.watch.look(so_far)  # what an earlier part of the run was told already
         self.callbacks = Callbacks(trainer, so_far)
         remote = trainer.parts.collector.remote

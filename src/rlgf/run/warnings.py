@@ -69,13 +69,17 @@ def reward_flat(history: History) -> str | None:
 
 
 def kl_growing(history: History) -> str | None:
-    """The KL to the start is large and has more than doubled within a few updates."""
-    kl = history.series("kl")
-    if len(kl) <= _SHORT or kl[-1] < 0.5 or kl[-1] < 2 * kl[-1 - _SHORT]:
+    """The KL to the start is large and has more than doubled within a few updates, and nothing was gained by it."""
+    kl, rewards = (history.series(name) for name in ("kl", "reward"))
+    if len(kl) <= _SHORT or kl[-1] < 1 or kl[-1] < 2 * kl[-1 - _SHORT]:
+        return None
+    # Whoever learns much goes far: a reward that has risen is what the KL is for.
+    if len(rewards) <= _SHORT or sum(rewards[-_SHORT:]) > sum(rewards[:_SHORT]):
         return None
     return (
-        f"The KL to the start has grown from {kl[-1 - _SHORT]:.2g} to {kl[-1]:.2g} nats per token in {_SHORT} updates: "
-        "read the samples, and raise 'algorithm.kl.coefficient' or lower 'update.learning_rate'."
+        f"The KL to the start has grown from {kl[-1 - _SHORT]:.2g} to {kl[-1]:.2g} nats per token in {_SHORT} updates, and "
+        f"the reward is no higher than in the first {_SHORT}: read the samples, and raise 'algorithm.kl.coefficient' or "
+        "lower 'update.learning_rate'."
     )
 
 
@@ -274,8 +278,8 @@ CHECKS: Mapping[str, Check] = {
 class Watch:
     """Says each thing once in a run."""
 
-    guide: Mapping[str, Any] = field(default_factory=dict)
-    """What the recipe says of it."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The run's, of which any section may be missing."""
     said: set[str] = field(default_factory=set)
     """The names of what has been said."""
     _history: History = field(default_factory=History)
@@ -288,10 +292,16 @@ class Watch:
             if "algorithm" not in line and "validation/reward" not in line:
                 continue
             self._history.add(line)
-            checks = {**CHECKS, "budget-nearly-spent": budget_nearly_spent(self.guide)}
-            for name, check in checks.items():
+            for name, check in self._checks().items():
                 sentence = None if name in self.said else check(self._history)
                 if sentence is not None:
                     self.said.add(name)
                     found.append(Found(name, int(line.get("update", self._history.updates)), sentence))
         return found
+
+    def _checks(self) -> dict[str, Check]:
+        rollout = self.config.get("rollout") or {}
+        checks = {**CHECKS, "budget-nearly-spent": budget_nearly_spent(self.config.get("guide") or {})}
+        if rollout.get("min_response_tokens", 0) == rollout.get("max_response_tokens"):
+            del checks["guide-cut"]  # texts of one length have no end, whoever writes them
+        return checks

@@ -16,25 +16,30 @@ from rlgf.run.alive import goes_on
 from rlgf.terminal import printable
 from rlgf.watch.view import view
 
+_IDLE = 9
+"""How many times as long as it looks it waits, at least."""
+
 
 def follow(path: Path, console: Console, every: float = 2.0) -> None:
     """Show a run until its process ends or Ctrl-C is pressed, and leave the last view in the terminal.
 
-    Where the output is no terminal, the view of now is written once.
+    Where the output is no terminal, or one that cannot be written over, the view of now is written once.
 
     Args:
         path: the run's folder, or one above it alone.
-        every: seconds from one view to the next.
+        every: seconds from one view to the next; more where a view takes more than a tenth of that.
 
     Raises:
         UserError: there is no run, or several.
     """
     folder = _folder(path)
-    if console.is_terminal:
+    if console.is_terminal and not console.is_dumb_terminal:
         with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
             while goes_on(folder):
+                begun = time.perf_counter()
                 live.update(_view(folder, console, ended=False), refresh=True)
-                time.sleep(every)
+                # All that a run has written is read anew: who watches a long one leaves the machine to it.
+                time.sleep(max(every, _IDLE * (time.perf_counter() - begun)))
     console.print(_view(folder, console, ended=not goes_on(folder)))
 
 

@@ -174,7 +174,7 @@ def _guide(run: Run) -> RenderableType | None:
 
 
 def _warned(run: Run) -> list[RenderableType]:
-    found = Watch(run.config.get("guide") or {}).look(run.metrics)
+    found = Watch(run.config).look(run.metrics)
     return [Text(f"! update {one.update}: {printable(one.sentence)}", style="yellow") for one in found]
 
 

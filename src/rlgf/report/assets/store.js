@@ -80,8 +80,10 @@ function fits(s, state, words) {
   if (state.run && pageNames.runs[s.run] !== state.run) return false;
   if (state.split && s.split !== state.split) return false;
   if (state.author) {
-    const wrote = (name) => s.parts.some(([author]) => author === name);
-    if (state.author === "alone" ? s.parts.some(([author]) => author !== "policy") : !wrote(state.author)) return false;
+    // An environment answers in every dialogue and helps in none.
+    const helps = s.parts.some(([author]) => author !== "policy" && author !== "environment");
+    const wrote = s.parts.some(([author]) => author === state.author);
+    if (state.author === "alone" ? helps : !wrote) return false;
   }
   if (state.outcome && OUTCOMES[state.outcome] && !OUTCOMES[state.outcome](s)) return false;
   if (!words) return true;

@@ -88,6 +88,7 @@ function card(s, name, scale, chosen) {
   if (s.pair) meta.push(`the ${s.pair} of a pair`);
   for (const [metric, value] of Object.entries(s.metrics ?? {})) meta.push(`${metric} ${short(value)}`);
   made.append(addText(element("div", "meta"), meta.join(" · ")));
+  if (s.hint) made.append(addText(element("div", "hint"), `Hint in the prompt: ${s.hint}`));
   const text = tokensOf(s, name, scale), readout = element("div", "readout");
   text.tabIndex = 0;
   text.setAttribute("role", "group");

@@ -67,6 +67,9 @@ def save_checkpoint(
         if together:
             distributed.gathered(None)
         save_policy(updater.policy, aside / "policy")
+        if together:
+            # Who could not write it says so here, and not in the middle of what only all can do.
+            distributed.gathered(None)
         write_training_state(updater, aside)
         if together:
             distributed.gathered(None)

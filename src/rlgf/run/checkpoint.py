@@ -84,7 +84,8 @@ def save_checkpoint(
             put_in_place(aside, final)
     if first:
         for old in _folders(root)[:-_KEPT]:
-            shutil.rmtree(old)
+            # Other processes whose main one is gone do the same at the same time.
+            shutil.rmtree(old, ignore_errors=True)
     if together:
         distributed.gathered(None)
     return final

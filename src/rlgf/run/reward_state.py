@@ -9,6 +9,7 @@ import torch
 
 from rlgf import distributed
 from rlgf.errors import UserError
+from rlgf.models import sharding
 from rlgf.states import digest
 
 _BY_PROCESS = "by_process"
@@ -25,11 +26,13 @@ def joint_reward(own: dict[str, Any] | None) -> dict[str, Any] | None:
     do; called by all processes.
 
     Args:
-        own: None where a process has none to give; each then keeps its own.
+        own: None where a process has none to give; each then keeps its own, or none where all write together.
     """
     if distributed.count() == 1:
         return own
     digests = distributed.gathered(None if own is None else digest(own))
+    if None in digests and sharding.wanted():
+        return None
     if None in digests or len(set(digests)) == 1:
         return own
     return {_BY_PROCESS: distributed.gathered(own)}

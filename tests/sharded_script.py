@@ -66,7 +66,8 @@ def run(folder: Path, case: dict[str, Any]) -> list[dict[str, Any]]:
 def main() -> None:
     torch.set_num_threads(1)
     root = Path(sys.argv[1])
-    names = sys.argv[2:] or list(CASES)
+    # With shared weights one row is refused (docs/scaling.md).
+    names = sys.argv[2:] or [name for name in CASES if name != "a-star-po" or not sharding.wanted()]
     found = {name: run(root / name, CASES[name]) for name in names}
     if distributed.is_main():
         (root / "metrics.json").write_text(json.dumps(found))

@@ -24,6 +24,15 @@ def sentences(changes: dict[str, Any]) -> list[str]:
             "'policy.quantization' does not go",
         ),
         ({"policy": {"lora": {}, "critic": "separate"}}, "set 'policy.critic: head'"),
+        (
+            {
+                "policy": {"lora": {}},
+                "reward": "discriminator",
+                "algorithm": "gad",
+                "guide": {"model": "gpt2"},
+            },
+            "the reward 'discriminator', an adapter of its own, does not run",
+        ),
         ({"guide": "self", "algorithm": "ppo++"}, "the guide 'self' gives probabilities and writes no texts"),
         ({"guide": {"self": "average"}, "algorithm": "opsd"}, "the guide 'self' is the policy's start"),
         ({"guide": {"self": "live"}, "algorithm": "sdft"}, "the guide 'self' is the policy's start"),
@@ -36,7 +45,13 @@ def test_each_is_a_sentence(changes: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"policy": {"lora": {}, "critic": "head"}}, {"guide": "self", "algorithm": "opsd"}]
+    "changes",
+    [
+        {},
+        {"policy": {"lora": {}, "critic": "head"}},
+        {"guide": "self", "algorithm": "opsd"},
+        {"reward": "discriminator", "algorithm": "gail"},
+    ],
 )
 def test_what_runs_is_not_refused(changes: dict[str, Any]) -> None:
     assert sentences(changes) == []

@@ -118,6 +118,22 @@ def test_a_checkpoint_of_shared_weights_goes_on_anyhow(tmp_path: Path) -> None:
                 )
 
 
+def test_a_failure_of_one_process_ends_all_at_once(tmp_path: Path) -> None:
+    """Nobody waits in an exchange of weights, or in the writing of a checkpoint, for the one that failed."""
+    done = launch(2, "shared_failures_script.py", str(tmp_path), **SHARED)
+    assert done.returncode == 0, done.stderr[-3000:]
+    main, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert "the disk is full: the checkpoint of update 2" in main["a full disk"]
+    assert other["a full disk"].startswith("FailedElsewhereError: process 0 of 2 failed: the disk is full")
+    assert "Input/output error" in main["a disk that cannot be read"]
+    assert other["a disk that cannot be read"].startswith("FailedElsewhereError: process 0 of 2 failed")
+    assert other["a reward without a state"].startswith("ValueError: no state")
+    assert main["a reward without a state"].startswith("FailedElsewhereError: process 1 of 2 failed")
+    for said in (main, other):
+        assert "The newest checkpoint is that of update 1" in said["a reward without a state"]
+        assert said["nothing"] == "finished"
+
+
 @pytest.mark.parametrize(
     ("environment", "said"),
     [

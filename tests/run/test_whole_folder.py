@@ -62,6 +62,28 @@ def test_a_copy_kept_under_another_name_is_neither_loaded_nor_dropped(finished: 
     assert checkpoints(run) == ["000001-mine", "000004", "000004-mine", "000005"]
 
 
+def test_processes_that_are_left_may_put_the_same_checkpoint_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each writes its own where the main one is gone; a second one comes between the two renames of the first."""
+    final, rename = tmp_path / "000002", Path.rename
+    asides = [tmp_path / f".writing-000002-{rank}" for rank in (1, 2)]
+    for folder in (final, *asides):
+        folder.mkdir()
+        (folder / "file").write_text(folder.name)
+
+    def interrupted(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        if path == final and asides[1].exists():
+            rename(asides[1], final)
+        return moved
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    whole_folder.put_in_place(asides[0], final)
+    assert (final / "file").read_text() == ".writing-000002-2"
+    assert [path.name for path in tmp_path.iterdir()] == ["000002"]
+
+
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """2 MB of memory, mounted where pytest does not clean up: a killed session leaves it mounted."""

@@ -26,6 +26,17 @@ def a_critic_of_shared_adapters_is_a_head(config: Sections) -> str | None:
     )
 
 
+def a_discriminator_is_no_shared_adapter(config: Sections) -> str | None:
+    if config.policy.lora is None or config.reward is None:
+        return None
+    if all(name != "discriminator" for name, _ in config.reward.named):
+        return None
+    return (
+        "with 'policy.lora' and FSDP the reward 'discriminator', an adapter of its own, does not run: leave 'policy.lora' "
+        "out, or start the run without FSDP."
+    )
+
+
 def a_policy_that_guides_itself_writes_nothing(config: Sections) -> str | None:
     guided = any(Author.GUIDE in row.script.authors for row in config.algorithm.rows)
     if (
@@ -62,5 +73,6 @@ SHARD_RULES: tuple[Rule, ...] = (
     a_guide_that_follows_is_whole,
     shared_weights_are_not_quantized,
     a_critic_of_shared_adapters_is_a_head,
+    a_discriminator_is_no_shared_adapter,
     a_policy_that_guides_itself_writes_nothing,
 )

@@ -241,7 +241,11 @@ def fill(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
 
     Args:
         given: read in the main process alone.
+
+    Raises:
+        FailedElsewhereError: that one could not read it.
     """
+    distributed.gathered(None)
     with torch.no_grad():
         for name, tensor in own.items():
             if not isinstance(tensor, DTensor):

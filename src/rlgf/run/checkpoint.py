@@ -66,6 +66,9 @@ def save_checkpoint(
         if together:
             distributed.gathered(None)
         save_policy(updater.policy, aside / "policy")
+        if together:
+            # Who could not write it says so here, and not in the middle of what only all can do.
+            distributed.gathered(None)
         write_training_state(updater, aside)
         if together:
             distributed.gathered(None)
@@ -80,7 +83,8 @@ def save_checkpoint(
             put_in_place(aside, final)
     if first:
         for old in _folders(root)[:-_KEPT]:
-            shutil.rmtree(old)
+            # Other processes whose main one is gone do the same at the same time.
+            shutil.rmtree(old, ignore_errors=True)
     if together:
         distributed.gathered(None)
     return final
@@ -208,10 +212,12 @@ def read_reward(folder: Path) -> dict[str, Any]:
 
 def joint_reward(own: dict[str, Any] | None) -> dict[str, Any] | None:
     """The reward's state, or that of each process where they differ, as those of a reward that counts its texts
-    do; called by all processes. Where one has none to give, each keeps its own."""
+    do; called by all processes. Where one has none to give, each keeps its own, or none where all write together."""
     if distributed.count() == 1:
         return own
     digests = distributed.gathered(None if own is None else digest(own))
+    if None in digests and sharding.wanted():
+        return None
     if None in digests or len(set(digests)) == 1:
         return own
     return {_BY_PROCESS: distributed.gathered(own)}

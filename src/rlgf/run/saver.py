@@ -122,7 +122,7 @@ class Saver:
             failed = second
         reward = own if alone else joint_reward(own)
         if failed is not None or reward is None:
-            raise failed or UserError("the reward gave no state.")
+            raise failed or UserError("the reward gave no state in one of the processes.")
         if number == 0:
             return "No update had finished: there is nothing to save."
         if self._saved == number:

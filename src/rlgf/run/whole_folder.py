@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -66,11 +67,17 @@ def flush(folder: Path) -> None:
 
 def put_in_place(aside: Path, final: Path) -> None:
     """Rename a whole checkpoint to its name, and make sure that the name is on the disk."""
-    replaced = final.with_name(f".replaced-{final.name}")
+    replaced = final.with_name(aside.name.replace("writing", "replaced"))
     shutil.rmtree(replaced, ignore_errors=True)
-    if final.exists():
+    with suppress(FileNotFoundError):
         final.rename(replaced)
-    aside.rename(final)
+    try:
+        aside.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        # Another process whose main one is gone was faster, with the same checkpoint.
+        shutil.rmtree(aside)
     _sync(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 

@@ -1,0 +1,65 @@
+"""Runs of processes that share the weights, in which something fails in one of them.
+
+    ACCELERATE_USE_FSDP=true FSDP_VERSION=2 torchrun --nproc-per-node 2 shared_failures_script.py FOLDER
+
+Each process writes down how its runs ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resume_script import toy_trainer
+from rlgf import distributed
+from rlgf.learning.assessor import Assessor
+from rlgf.models import sharding
+from rlgf.run import checkpoint
+
+
+def ended(folder: Path, *, resume: bool = False) -> str:
+    training = {"checkpoint_every": 1, "process_timeout": 20}
+    try:
+        toy_trainer(folder, training=training, evaluation={"every": 4}).train(resume=resume)
+    except Exception as error:
+        return f"{type(error).__name__}: {error} {' '.join(getattr(error, '__notes__', []))}"
+    return "finished"
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    folder, save, load, state = Path(sys.argv[1]), checkpoint.save_policy, sharding.load, Assessor.state_dict
+
+    def full(policy: Any, where: Path) -> None:
+        save(policy, where)
+        if distributed.is_main() and "000002" in str(where):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def unreadable(model: Any, weights: Any) -> None:
+        if distributed.is_main():
+            raise OSError(errno.EIO, "Input/output error")
+        load(model, weights)
+
+    def mute(self: Assessor) -> dict[str, Any]:
+        if not distributed.is_main() and self.trainer_state.global_step == 2:
+            raise ValueError("no state")
+        return state(self)
+
+    checkpoint.save_policy = full
+    said = {"a full disk": ended(folder)}
+    checkpoint.save_policy, sharding.load = save, unreadable
+    said["a disk that cannot be read"] = ended(folder, resume=True)
+    sharding.load, Assessor.state_dict = load, mute  # type: ignore[method-assign]
+    said["a reward without a state"] = ended(folder, resume=True)
+    Assessor.state_dict = state  # type: ignore[method-assign]
+    said["nothing"] = ended(folder, resume=True)
+    (folder / f"{distributed.rank()}.json").write_text(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()

@@ -21,11 +21,14 @@ from typer.testing import CliRunner
 
 import rlgf
 from doc_blocks import LANGUAGES, ROOT, Block, blocks_of, commands_of, read_command, read_json, read_yaml
+from rlgf.algorithms import ALGORITHMS
 from rlgf.cli import app
+from rlgf.guides.base import Usage
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.scratch import ScratchConfig, build_scratch
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.trainer import Trainer
+from training_toys import build
 
 TUTORIAL = ROOT / "docs/tutorial.md"
 API = (ROOT / "docs/api.md").read_text()
@@ -230,3 +233,16 @@ def test_errors_are_quoted_as_they_are_said() -> None:
 def test_the_site_leads_to_every_page() -> None:
     listed = re.findall(r": ([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:])
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_what_an_update_logs_is_explained(name: str) -> None:
+    keys = re.findall(r"`([^`]+)`", (ROOT / "docs/logs.md").read_text())
+    patterns = [re.compile(re.sub("NAME|TERM", "[a-z]+", re.escape(key))) for key in keys]
+    logged = build(name).step()
+    assert [key for key in logged if not any(pattern.fullmatch(key) for pattern in patterns)] == []
+
+
+def test_what_a_guide_is_asked_is_explained() -> None:
+    page = (ROOT / "docs/logs.md").read_text()
+    assert [name for name in vars(Usage()) if f"`guide_{name}`" not in page] == []

@@ -58,6 +58,7 @@ def test_a_recipe_begins_with_one_sentence(name: str) -> None:
         ("recipes/imdb.yaml", ", but one called imdb;"),
         ("../recipes/imdb", ";"),
         ("zzzzzz", ";"),
+        ("=", ";"),  # of an override that was written with spaces
     ],
 )
 def test_an_unknown_name_is_one_sentence_with_the_nearest(source: str, hint: str) -> None:
@@ -65,7 +66,7 @@ def test_an_unknown_name_is_one_sentence_with_the_nearest(source: str, hint: str
         load_config(source, "algorithm=ppo")
     assert str(caught.value) == (
         f"there is no recipe {source}{hint} give the path of a YAML file or a name that `rlgf recipes` lists, "
-        "or an override such as seed=1."
+        "or an override such as seed=1, without spaces around its equals sign."
     )
 
 

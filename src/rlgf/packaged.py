@@ -61,7 +61,7 @@ def find_recipe(source: str | Path, folder: str = "", what: str = "recipe") -> P
     wanted = str(path.with_suffix("")).removeprefix("recipes/")  # as the docs name those of a checkout
     close = difflib.get_close_matches(wanted, inside, n=1)
     hint = f", but one called {close[0]}" if close else ""
-    also = ", or an override such as seed=1" if what == "recipe" else ""
+    also = ", or an override such as seed=1, without spaces around its equals sign" if what == "recipe" else ""
     raise UserError(
         f"there is no {what} {path}{hint}; give the path of a YAML file or a name that `rlgf recipes` lists{also}."
     )

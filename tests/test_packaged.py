@@ -58,7 +58,6 @@ def test_a_recipe_begins_with_one_sentence(name: str) -> None:
         ("recipes/imdb.yaml", ", but one called imdb;"),
         ("../recipes/imdb", ";"),
         ("zzzzzz", ";"),
-        ("=", ";"),  # of an override that was written with spaces
     ],
 )
 def test_an_unknown_name_is_one_sentence_with_the_nearest(source: str, hint: str) -> None:
@@ -68,6 +67,13 @@ def test_an_unknown_name_is_one_sentence_with_the_nearest(source: str, hint: str
         f"there is no recipe {source}{hint} give the path of a YAML file or a name that `rlgf recipes` lists, "
         "or an override such as seed=1, without spaces around its equals sign."
     )
+
+
+@pytest.mark.parametrize(("given", "there"), [("my.yml", "my.yaml"), ("my.yaml", "my.yml"), ("my", "my.yml")])
+def test_a_file_of_that_name_with_another_ending_is_named(tmp_path: Path, given: str, there: str) -> None:
+    (tmp_path / there).touch()
+    with pytest.raises(UserError, match=f"there is no recipe {given}, but one called {there}; give"):
+        find_recipe(given)
 
 
 def test_each_command_looks_into_its_own_folder_first() -> None:

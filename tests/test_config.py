@@ -152,6 +152,13 @@ def test_a_recipe_of_another_command_says_which(tmp_path: Path) -> None:
     assert refusal(own).endswith(f" is a comparison: run it with `rlgf compare {own}`.")
 
 
+@pytest.mark.parametrize("top_k", [0, -1, 1])
+def test_the_top_k_of_others_that_means_none_is_told_of_ours(top_k: int) -> None:
+    assert refusal(BASE, f"rollout.top_k={top_k}") == (
+        f"'rollout.top_k' (it is {top_k}): it must be at least 2, or null to draw from all tokens."
+    )
+
+
 def test_a_configuration_cannot_be_changed() -> None:
     config = load_config(BASE)
     with pytest.raises(ValueError, match="frozen"):

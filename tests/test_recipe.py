@@ -187,7 +187,7 @@ def test_a_missing_section_is_named(section: str) -> None:
         ),
         ("policy.model=null", ["'policy'", "exactly one of 'model' and 'scratch'"]),
         ("rollout.top_p=0", ["'rollout.top_p'", "greater than 0"]),
-        ("rollout.top_k=1", ["'rollout.top_k'", "greater than or equal to 2"]),
+        ("rollout.top_k=1", ["'rollout.top_k'", "at least 2, or null"]),
         ("rollout.min_response_tokens=60", ["'min_response_tokens' 60", "'max_response_tokens' 48"]),
         ("algorithm.group_size=3", ["'rollout.episodes' 112", "multiple of the 'algorithm.group_size' 3"]),
         ("algorithm={base: grpo, group_size: 1}", ["'group_size' must be 2 or more", "it is 1"]),

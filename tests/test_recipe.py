@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from unfit_parts import SOUND
 
@@ -59,6 +60,17 @@ def what_is_said_of(*sources: dict[str, Any]) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "kind"),
+    [
+        ({"update": {"epochs": np.int64(3)}}, "update.epochs", "int64"),
+        ({"reward": {"name": len}}, "reward.name", "builtin_function_or_method"),
+    ],
+)
+def test_an_object_in_a_recipe_is_named_with_its_field(change: dict[str, Any], key: str, kind: str) -> None:
+    assert refusal(BASE, change).startswith(f"'{key}' is an object of the class {kind}: a recipe holds plain")
 
 
 @pytest.mark.parametrize(

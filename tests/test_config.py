@@ -143,6 +143,22 @@ def test_a_whole_row_replaces_an_earlier_algorithm() -> None:
     assert renamed == PPO_PLUS_PLUS.model_copy(update={"name": "other"})
 
 
+def test_a_recipe_of_another_command_says_which(tmp_path: Path) -> None:
+    assert refusal("compare/imdb") == "compare/imdb is a comparison: run it with `rlgf compare imdb`."
+    assert refusal("rewards/verdicts", "seed=1") == (
+        "rewards/verdicts is the recipe of a reward model: run it with `rlgf reward verdicts`."
+    )
+    own = recipe(tmp_path, "settings: {a: [imdb]}\nalgorithms: {ppo: []}\nbaseline: ppo\n")
+    assert refusal(own).endswith(f" is a comparison: run it with `rlgf compare {own}`.")
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 1])
+def test_the_top_k_of_others_that_means_none_is_told_of_ours(top_k: int) -> None:
+    assert refusal(BASE, f"rollout.top_k={top_k}") == (
+        f"'rollout.top_k' (it is {top_k}): it must be at least 2, or null to draw from all tokens."
+    )
+
+
 def test_a_configuration_cannot_be_changed() -> None:
     config = load_config(BASE)
     with pytest.raises(ValueError, match="frozen"):

@@ -65,8 +65,15 @@ def test_an_unknown_name_is_one_sentence_with_the_nearest(source: str, hint: str
         load_config(source, "algorithm=ppo")
     assert str(caught.value) == (
         f"there is no recipe {source}{hint} give the path of a YAML file or a name that `rlgf recipes` lists, "
-        "or an override such as seed=1."
+        "or an override such as seed=1, without spaces around its equals sign."
     )
+
+
+@pytest.mark.parametrize(("given", "there"), [("my.yml", "my.yaml"), ("my.yaml", "my.yml"), ("my", "my.yml")])
+def test_a_file_of_that_name_with_another_ending_is_named(tmp_path: Path, given: str, there: str) -> None:
+    (tmp_path / there).touch()
+    with pytest.raises(UserError, match=f"there is no recipe {given}, but one called {there}; give"):
+        find_recipe(given)
 
 
 def test_each_command_looks_into_its_own_folder_first() -> None:

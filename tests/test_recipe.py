@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from unfit_parts import SOUND
 
@@ -59,6 +60,17 @@ def what_is_said_of(*sources: dict[str, Any]) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "kind"),
+    [
+        ({"update": {"epochs": np.int64(3)}}, "update.epochs", "int64"),
+        ({"reward": {"name": len}}, "reward.name", "builtin_function_or_method"),
+    ],
+)
+def test_an_object_in_a_recipe_is_named_with_its_field(change: dict[str, Any], key: str, kind: str) -> None:
+    assert refusal(BASE, change).startswith(f"'{key}' is an object of the class {kind}: a recipe holds plain")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +199,7 @@ def test_a_missing_section_is_named(section: str) -> None:
         ),
         ("policy.model=null", ["'policy'", "exactly one of 'model' and 'scratch'"]),
         ("rollout.top_p=0", ["'rollout.top_p'", "greater than 0"]),
-        ("rollout.top_k=1", ["'rollout.top_k'", "greater than or equal to 2"]),
+        ("rollout.top_k=1", ["'rollout.top_k'", "at least 2, or null"]),
         ("rollout.min_response_tokens=60", ["'min_response_tokens' 60", "'max_response_tokens' 48"]),
         ("algorithm.group_size=3", ["'rollout.episodes' 112", "multiple of the 'algorithm.group_size' 3"]),
         ("algorithm={base: grpo, group_size: 1}", ["'group_size' must be 2 or more", "it is 1"]),

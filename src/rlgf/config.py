@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -10,8 +12,9 @@ from pydantic import model_validator
 
 from rlgf import checks
 from rlgf.algorithms.pick import carried
-from rlgf.errors import IncoherentError
+from rlgf.errors import IncoherentError, UserError
 from rlgf.guides.config import fit_for
+from rlgf.packaged import recipe_names
 from rlgf.recipe import Source, laid_over, read_source, validated
 from rlgf.registry import forget_edited
 from rlgf.rewards.build import fit_for as fit_reward
@@ -52,7 +55,7 @@ def load_config(*sources: Source, given: Collection[str] = ()) -> Config:
     forget_edited()
     merged: dict[str, Any] = {}
     for source in sources:
-        part = _spelled_out(read_source(source))
+        part = _spelled_out(_of_a_run(read_source(source), source))
         if _whole_algorithm(part.get("algorithm")):
             old = merged.pop("algorithm", {})
             base = part["algorithm"].get("base")
@@ -67,6 +70,22 @@ def load_config(*sources: Source, given: Collection[str] = ()) -> Config:
             merged["reward"] = fit_reward(merged["reward"], part["reward"])
         merged = laid_over(merged, part)
     return validated(Config, merged, given)
+
+
+def _of_a_run(part: dict[str, Any], source: Source) -> dict[str, Any]:
+    """A recipe, unless it is one of another command.
+
+    Raises:
+        UserError: it is a comparison, or of a reward model.
+    """
+    for keys, kind, command in (
+        ({"settings", "algorithms"}, "a comparison", "compare"),
+        ({"kind", "data"}, "the recipe of a reward model", "reward"),
+    ):
+        if keys <= part.keys() and isinstance(source, str | Path):
+            name = re.sub("^(compare|rewards)/", "", str(source)) if str(source) in recipe_names() else source
+            raise UserError(f"{source} is {kind}: run it with `rlgf {command} {name}`.")
+    return part
 
 
 def _whole_algorithm(algorithm: Any) -> bool:

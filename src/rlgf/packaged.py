@@ -59,9 +59,12 @@ def find_recipe(source: str | Path, folder: str = "", what: str = "recipe") -> P
         raise UserError(f"there is no {what} {path}, which is a folder; give the path of a YAML file in it.")
     inside = [name.removeprefix(f"{folder}/") for name in names if name.startswith(folder)]
     wanted = str(path.with_suffix("")).removeprefix("recipes/")  # as the docs name those of a checkout
-    close = difflib.get_close_matches(wanted, inside, n=1)
+    twins = [str(twin) for end in (".yaml", ".yml") if os.path.isfile(twin := path.with_suffix(end))]
+    close = twins or difflib.get_close_matches(wanted, inside, n=1)
     hint = f", but one called {close[0]}" if close else ""
-    also = ", or an override such as seed=1" if what == "recipe" else ""
+    also = (
+        ", or an override such as seed=1, without spaces around its equals sign" if what == "recipe" else ""
+    )
     raise UserError(
         f"there is no {what} {path}{hint}; give the path of a YAML file or a name that `rlgf recipes` lists{also}."
     )

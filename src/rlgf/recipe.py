@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -32,6 +32,12 @@ def laid_over(merged: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, A
     """
     try:
         return OmegaConf.to_container(OmegaConf.merge(_of_one_kind(merged, part), part))  # type: ignore[return-value]  # a mapping
+    except UnsupportedValueType as error:
+        kind = str(error).split("'")[1]
+        raise UserError(
+            f"'{error.full_key}' is an object of the class {kind}: a recipe holds plain texts, numbers, lists and mappings; "
+            "make a number of NumPy plain with its item(), and give a function as Trainer(reward=function)."
+        ) from error
     except (OmegaConfBaseException, TypeError, ValueError) as error:
         raise UserError(f"a value is not valid YAML for a recipe: {' '.join(str(error).split())}.") from error
 

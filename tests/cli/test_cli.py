@@ -79,6 +79,15 @@ def test_a_traceback_that_never_reaches_the_users_code_is_shown_whole(
     assert "json.decoder.JSONDecodeError" in said
 
 
+@pytest.mark.parametrize("words", [[], ["check"], ["guide", "cache"]])
+def test_help_has_its_short_name_too(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rlgf", *words, "-h"])
+    cli.main()
+    assert "--help" in capsys.readouterr().out
+
+
 def test_ctrl_c_is_no_success(late: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that goes on after a good run must not go on after a broken-off one."""
     (tmp_path / "raises_late.py").write_text("def r(completions): raise KeyboardInterrupt")

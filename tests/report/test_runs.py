@@ -60,6 +60,8 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     (folder / "samples.jsonl").write_bytes(b'{}\n{"a": "\xff"}\n')
     with pytest.raises(UserError, match=r"samples.jsonl, line 2, is not JSON"):
         read_run(folder)
+    (folder / "config.yaml").write_bytes(b"name: \xff\n")
+    assert "config.yaml is not YAML ('utf-8' codec" in sentence_of(lambda: read_run(folder))
     (folder / "config.yaml").write_text("a: [")
     assert "config.yaml is not YAML (" in sentence_of(lambda: read_run(folder))
 

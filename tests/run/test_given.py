@@ -166,6 +166,11 @@ def test_what_would_not_be_used_is_refused(tmp_path: Path) -> None:
         ),
         ({"peft_config": {"r": 2}}, "'peft_config' must be a peft.LoraConfig (it is a dict)"),
         ({"guide": FavouringGuide}, "'guide' is the class FavouringGuide: give an object of it"),
+        ({"reward": FavouringGuide}, "'reward' is the class FavouringGuide: give an object of it"),
+        (
+            {"reward": [share_of_a, FavouringGuide]},
+            "'reward' is the class FavouringGuide: give an object of it",
+        ),
         ({"task": LetterTask}, "'task' is the class LetterTask: give an object of it"),
         (
             {"optimizer": lambda groups: None},

@@ -10,6 +10,7 @@ from resuming import CASES, equal, metrics, state
 
 from resume_script import LOLS, toy_trainer
 from rlgf.report.runs import read_run
+from rlgf.run import loop
 from rlgf.run.trainer import Trainer
 
 
@@ -59,6 +60,16 @@ def test_a_finished_run_that_goes_on_has_no_results_until_its_new_end(run: Path)
     assert "test" not in {sample["split"] for sample in found.samples}
     toy_trainer(run, **longer).train(resume=True)
     assert read_run(run).totals is not None
+
+
+def test_a_summary_that_cannot_be_written_is_not_there_in_part(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run / "summary.json").unlink(missing_ok=True)
+    monkeypatch.setattr(loop, "to_json", lambda *given, **options: "{\ud800")
+    with pytest.raises(UnicodeEncodeError):
+        toy_trainer(run).train(resume=True)
+    assert not (run / "summary.json").exists()
 
 
 def in_fifth(update: int) -> None:

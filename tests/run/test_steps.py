@@ -146,6 +146,14 @@ def test_a_row_that_needs_what_the_run_has_not_is_refused(name: str, lacks: str)
     assert refusal in sentence_of(lambda: trainer.collect(row=ROWS[name]))
 
 
+def test_a_guide_that_is_not_there_is_not_measured() -> None:
+    trainer = build("grpo")
+    trainer.parts.collector.guide = None
+    assert sentence_of(lambda: trainer.evaluate("guide")).startswith(
+        "author 'guide' is not there: the recipe has"
+    )
+
+
 def test_a_learned_reward_is_updated_once_an_update_behind_the_policy(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, reward={"name": COUNTING})
     steps = [trainer.step() for _ in range(3)]

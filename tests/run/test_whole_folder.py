@@ -36,6 +36,13 @@ def test_a_checkpoint_that_was_being_written_is_ignored(finished: Trainer, run: 
     assert not (folder / "000004" / "junk").exists()
 
 
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
+    whole_folder.write_whole(tmp_path / "a.json", "1")
+    with pytest.raises(UnicodeEncodeError):
+        whole_folder.write_whole(tmp_path / "a.json", "2\ud800")
+    assert (tmp_path / "a.json").read_text() == "1"
+
+
 def test_what_a_killed_process_left_is_cleared_unless_another_one_writes(run: Path) -> None:
     folder = run / "checkpoints"
     left = {".writing-000006", ".replaced-000002"}

@@ -36,6 +36,9 @@ def test_pairs_are_read_from_a_file(tmp_path: Path) -> None:
 def test_a_pair_that_is_none_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_task("data", pair_file(tmp_path / "a.jsonl", PAIR, PAIR | change)).load("train")
+    whole = pair_file(tmp_path / "c.jsonl", {"chosen": "ab", "rejected": "ac"})
+    with pytest.raises(UserError, match=r"no field 'prompt': a pair needs a column with its prompt, which"):
+        build_task("data", whole).load("train")
     missing = pair_file(tmp_path / "b.jsonl", {"prompt": "a", "chosen": "b"})
     with pytest.raises(
         UserError, match=r"no field 'rejected': set the option 'rejected_field'. Fields: chosen"

@@ -15,6 +15,7 @@ app = typer.Typer(
     name="rlgf",
     help="Reinforcement learning with guided feedback for language models.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     add_completion=False,
 )

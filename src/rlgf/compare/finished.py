@@ -19,6 +19,7 @@ from rlgf.errors import UserError
 from rlgf.identity import identity
 from rlgf.jsontext import to_json
 from rlgf.run.logs import read_metrics
+from rlgf.run.whole_folder import write_whole
 
 Cell = tuple[str, str, int]
 """A setting, an algorithm and a seed."""
@@ -125,9 +126,7 @@ class FinishedRuns:
         }
         body = ",\n".join(f"{to_json(name)}: {to_json(run)}" for name, run in runs.items())
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(".writing")
-        aside.write_text(f'{{"authors": {to_json(authors)},\n"runs": {{\n{body}\n}}}}\n')
-        aside.replace(self.path)
+        write_whole(self.path, f'{{"authors": {to_json(authors)},\n"runs": {{\n{body}\n}}}}\n')
         return self.path
 
 

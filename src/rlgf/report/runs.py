@@ -182,7 +182,7 @@ def _yaml(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not YAML ({reason}): mend or move the file.") from error
     return found if isinstance(found, dict) else {}

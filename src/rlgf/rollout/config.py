@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlgf.algorithms import Algorithm, AnyAlgorithm
 from rlgf.identity import FREE, LATER
@@ -31,12 +31,19 @@ class RolloutConfig(Strict):
     max_hint_tokens: Annotated[int, LATER] = Field(default=64, ge=1)
     """How many tokens a hint, with its template, may add to a prompt."""
     temperature: float = Field(default=1.0, ge=0.01, allow_inf_nan=False)
-    top_k: int | None = Field(default=None, ge=2)
+    top_k: int | None = None
     """Draw from the k most probable tokens alone; with 1 nothing could be learned."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Draw from the most probable tokens that together reach this probability."""
     max_batch_tokens: Annotated[int, FREE] = Field(default=32_768, ge=1)
     """Tokens, padding included, that one decoding or scoring pass may hold."""
+
+    @field_validator("top_k")
+    @classmethod
+    def _leaves_a_choice(cls, top_k: int | None) -> int | None:
+        if top_k is not None and top_k < 2:
+            raise ValueError("it must be at least 2, or null to draw from all tokens")
+        return top_k
 
     @model_validator(mode="after")
     def _arithmetic(self) -> RolloutConfig:

@@ -188,6 +188,8 @@ def _one_reward(reward: Any) -> Reward:
             "'reward' is a model: give a function that asks it, or name the folder of one that `rlgf reward` trained in the "
             "recipe, as reward: {name: model, options: {folder: ...}}."
         )
+    if inspect.isclass(reward):
+        raise UserError(f"'reward' is the class {reward.__name__}: give an object of it.")
     if not callable(reward):
         raise UserError(
             f"'reward' must be a function such as f(completions, **kwargs) (it is a {type(reward).__name__})."

@@ -21,7 +21,7 @@ from rlgf.evaluation.files import Evaluation
 from rlgf.jsontext import to_json
 from rlgf.models.language_model import LanguageModel
 from rlgf.run.episodes import episode_records, evaluated_record, picked
-from rlgf.run.whole_folder import full_disk_named
+from rlgf.run.whole_folder import full_disk_named, write_whole
 from rlgf.types import Experience
 
 
@@ -101,9 +101,7 @@ def rewind_lines(path: Path, update: int) -> None:
         raise UserError(
             f"{path} has a line that rlgf did not write ({error}): mend or move the file."
         ) from error
-    aside = path.with_suffix(".writing")
-    aside.write_text("".join(kept))
-    aside.replace(path)
+    write_whole(path, "".join(kept))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from rlgf.run.signals import Stopping, stopped
 from rlgf.run.steps import Steps
 from rlgf.run.trials import long_prompts, unread_prompts
 from rlgf.run.warnings import Found, Watch
-from rlgf.run.whole_folder import full_disk_named
+from rlgf.run.whole_folder import full_disk_named, write_whole
 
 Totals = dict[str, dict[str, float]]
 
@@ -230,7 +230,7 @@ class TrainingLoop:
         )
         evaluation.save(folder / "evaluation" / "policy.jsonl")
         # Last of all files, since it says that the run is finished.
-        (folder / "summary.json").write_text(to_json(summary, indent=1))
+        write_whole(folder / "summary.json", to_json(summary, indent=1))
         self.log.write_summary(update, evaluation.totals, guide)
         self.log.write_texts(update, "test", evaluation, self.config.training.samples_kept)
 

@@ -194,7 +194,7 @@ class Steps:
             author: or its name, one of `MEASURED`.
 
         Raises:
-            UserError: there is no such author, or no such split.
+            UserError: there is no such author or no guide, or no such split.
         """
         if isinstance(author, str):
             if author not in MEASURED:
@@ -203,6 +203,10 @@ class Steps:
         evaluation = self.config.evaluation
         count = evaluation.test_samples if split == "test" else evaluation.samples
         if author is Author.GUIDE:
+            if self.parts.collector.guide is None:
+                raise UserError(
+                    "author 'guide' is not there: the recipe has no guide; give a 'guide:' section."
+                )
             self.ahead.rest()
         self.parts.tell_rewards(self.progress.update, self.progress.samples)
         return self.parts.evaluator.evaluate(author, self.parts.held_out(split)[:count])

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all: written aside, flushed and renamed."""
+"""Folders and files that are there whole or not at all: written aside, flushed and renamed."""
 
 from __future__ import annotations
 
@@ -63,6 +63,13 @@ def flush(folder: Path) -> None:
     """Make sure the data and the names of the files are on the disk before the rename can be."""
     for path in (*folder.rglob("*"), folder):
         _sync(path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one step: whoever reads it finds all of the text, or what was there before."""
+    aside = path.with_suffix(".writing")
+    aside.write_text(text)
+    aside.replace(path)
 
 
 def put_in_place(aside: Path, final: Path) -> None:

@@ -15,6 +15,11 @@ from rlgf.tasks.rows import Row, Samples
 from rlgf.tasks.source import BRACES, Source, field, side, template_parts, texts, value_text
 from rlgf.types import Messages, Sample
 
+_PROMPT_OF_PAIR = (
+    "a pair needs a column with its prompt, which the option 'prompt_field' names; only whole conversations in "
+    "place of texts may hold it themselves"
+)
+
 
 class DataTask(Source):
     """Your own data: JSON, CSV, TSV or Parquet files, or a data set of the hub, by column names.
@@ -136,7 +141,8 @@ class DataTask(Source):
         named = "prompt_field" in self.model_fields_set
         if name not in row and not named and any(isinstance(one, tuple) for one in references):
             return None
-        prompt = field(row, name, place, self.hints["prompt"])
+        hint = self.hints["prompt"] if self.rejected_field is None else _PROMPT_OF_PAIR
+        prompt = field(row, name, place, hint)
         return side(self.absent if prompt is None and self.absent is not None else prompt, name, place)
 
     @cached_property

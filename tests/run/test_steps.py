@@ -16,7 +16,7 @@ from torch import Tensor
 from resume_script import toy_trainer
 from rlgf.algorithms import ALGORITHMS
 from rlgf.errors import UserError
-from rlgf.models.samplers import BuiltinSampler
+from rlgf.models.samplers import Sampler
 from rlgf.types import Author, take
 from toys import sentence_of
 from training_toys import ROWS, build, same
@@ -101,8 +101,9 @@ def test_a_name_of_ours_stays_ours_whatever_a_loss_or_a_reward_reports() -> None
 
 
 def test_weights_are_brought_where_the_policy_writes_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[None] = []
-    monkeypatch.setattr(BuiltinSampler, "follow", lambda self: sent.append(None), raising=False)
+    sent: list[Sampler] = []
+    for module in ("rlgf.run.steps", "rlgf.evaluation.evaluator"):
+        monkeypatch.setattr(f"{module}.bring_weights", sent.append)
     trainer = build("rloo", changes={"terms": {"references": {"loss": "nll", "on": "references"}}})
     counts = []
     for act in (

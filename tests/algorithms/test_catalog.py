@@ -12,7 +12,7 @@ from rlgf.algorithms import ALGORITHMS, Help, RollinLength, Span, algorithm_from
 from rlgf.schedules import constant
 from rlgf.types import Author
 
-POLICY, GUIDE, REFERENCE = Author.POLICY, Author.GUIDE, Author.REFERENCE
+POLICY, GUIDE, REFERENCE, PAST = Author.POLICY, Author.GUIDE, Author.REFERENCE, Author.PAST
 ROLLIN, ROLLOUT, WHOLE = Span.ROLLIN, Span.ROLLOUT, Span.WHOLE
 
 
@@ -58,6 +58,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "vineppo": (None, POLICY, "clipped_surrogate", ROLLOUT, None, "branched", False, 0.0),
     "opsd": (None, POLICY, "distillation", ROLLOUT, None, None, False, 1.0),
     "sdft": (None, POLICY, "distillation", ROLLOUT, None, None, False, 1.0),
+    "sdpo": (None, POLICY, "distillation", ROLLOUT, None, None, False, 1.0),
 }
 MIXTURES = {"lols": ("aggrevated", "ppo++"), "d2lols": ("aggrevated", "ppo++")}
 
@@ -80,7 +81,7 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     assert found.whiten == (found.advantage == "gae")
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
     drawn = {"reverse-curriculum", "prefix-rft", "questa", "pope", "uft"}
-    own = drawn | {"luffy", "exgrpo", "hpt", "bread", "adaback", "opsd", "sdft", "ghpo", "scaf-grpo"}
+    own = drawn | {"luffy", "exgrpo", "hpt", "bread", "adaback", "opsd", "sdft", "sdpo", "ghpo", "scaf-grpo"}
     assert (found.help.length == whole) == (name not in own)
     origins = {
         "hinted-grpo": GUIDE,
@@ -89,14 +90,15 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
         "sage": POLICY,
         "opsd": REFERENCE,
         "sdft": REFERENCE,
+        "sdpo": PAST,
     }
     origins |= {"ghpo": REFERENCE, "scaf-grpo": REFERENCE}
     assert bool(found.tiers) == (name in ("ghpo", "scaf-grpo"))
     assert (found.script.hint and found.script.hint.author) == origins.get(name)
     assert found.scores_prompts == (name == "hinted-grpo")
     assert found.help.members == (1 if name in ("luffy", "exgrpo", "prefix-rft", "scaf-grpo") else None)
-    assert found.script.guide_hinted == (name in ("opsd", "sdft"))
-    assert found.distills == (name in ("distill", "opsd", "sdft"))
+    assert found.script.guide_hinted == (name in ("opsd", "sdft", "sdpo"))
+    assert found.distills == (name in ("distill", "opsd", "sdft", "sdpo"))
     own_kl = found.advantage in ("group_relative", "branched")
     assert ("kl" in found.terms) == own_kl == (found.kl_penalty == "loss")
     assert (found.branches is not None) == (name == "vineppo")

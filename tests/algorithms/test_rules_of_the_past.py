@@ -12,9 +12,10 @@ from rlgf.algorithms import algorithm_from
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"help": {"success": None, "gate": None}}, "'script.rollin: past' takes texts .* set 'help.success'"),
-        ({"base": "bc", "script": {"rollout": "past"}}, "name 'past' as 'script.rollin' alone"),
-        ({"base": "hinted-grpo", "script": {"hint": {"author": "past"}}}, "name 'past' as 'script.rollin' alone"),
+        ({"help": {"success": None, "gate": None}}, "'past' gives texts .* set 'help.success'"),
+        ({"base": "bc", "script": {"rollout": "past"}}, "name 'past' as 'script.rollin', or"),
+        ({"base": "hinted-grpo", "script": {"hint": {"author": "past"}}}, "a hint that the guide alone reads"),
+        ({"base": "sdpo", "help": {"success": None}}, "'past' gives texts .* set 'help.success'"),
         ({"base": "gad", "examples": "past"}, "set 'examples' to reference or guide"),
         ({"script": {"rollin": "guide"}}, "the loss 'shaped_ratio' .* needs the probabilities of who wrote"),
     ],

@@ -25,7 +25,7 @@ from enumerated import (
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm, Hint, Script
-from rlgf.algorithms.catalog import GHPO, HINTED_GRPO, OPSD, POPE, QUESTA, RLOO, SAGE, SCAF_GRPO, SDFT
+from rlgf.algorithms.catalog import GHPO, HINTED_GRPO, OPSD, POPE, QUESTA, RLOO, SAGE, SCAF_GRPO, SDFT, SDPO
 from rlgf.guides.itself import SelfGuide
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import UpdateConfig
@@ -35,6 +35,7 @@ from rlgf.rollout.assembly import assemble
 from rlgf.rollout.writers import Draft, HintedPrompt
 from rlgf.types import Author, Experience, Rollout, Sample
 from toys import LENGTH, STATES, HintedTableModel, hinted_table_model, state_index
+from training_toys import no_reward
 
 HINTED, HINTED_REFERENCE = table(3), table(4)
 SCRIPT = Script(hint=Hint(column="hint"))
@@ -223,12 +224,14 @@ def to_the_guide(beta: float, guide: Tensor) -> Callable[[Tensor], Tensor]:
     return value
 
 
-@pytest.mark.parametrize(("row", "beta"), [(OPSD, 0.5), (SDFT, 1.0)], ids=["opsd", "sdft"])
+@pytest.mark.parametrize(
+    ("row", "beta"), [(OPSD, 0.5), (SDFT, 1.0), (SDPO, 1.0)], ids=["opsd", "sdft", "sdpo"]
+)
 def test_the_policy_learns_without_the_hint_what_its_start_says_with_it(row: Algorithm, beta: float) -> None:
     policy, start = hinted_table_model(POLICY, HINTED), hinted_table_model(REFERENCE, HINTED_REFERENCE)
     guide = SelfGuide(start, policy.tokenizer, Sampling())
     rollout = every_text_for_the_guide(row)
-    experience = Assessor(policy, start, {}, None, Sampling(), 10**6).assess(rollout, row, 0.0)
+    experience = Assessor(policy, start, {}, no_reward, Sampling(), 10**6).assess(rollout, row, 0.0)
     found = []
     for micro in (10**6, 12):
         updater = Updater(policy, {}, Sampling(), UpdateConfig(max_micro_tokens=micro), seed=0, guide=guide)

@@ -63,7 +63,7 @@ def trainer(
 
 # Some learn from something else than the reward: `distill` and kin (test_distillation.py), `offline-dpo`
 # (test_pairs.py) and those below.
-OTHERS = {"distill", "opd", "opsd", "sdft", "offline-dpo", "gail", "gad", "seq-kd", "dagger"}
+OTHERS = {"distill", "opd", "opsd", "sdft", "sdpo", "offline-dpo", "gail", "gad", "seq-kd", "dagger"}
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - OTHERS))

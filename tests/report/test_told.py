@@ -34,6 +34,7 @@ def test_what_may_have_no_help_is_drawn_without_it_too() -> None:
         "uft",
         "opsd",
         "sdft",
+        "sdpo",
     }
 
 

@@ -111,6 +111,22 @@ def test_an_unmoved_policy_has_the_ratio_one_to_its_past() -> None:
     assert metrics["update_kl"] < 1e-6
 
 
+def test_a_guide_reads_it_as_a_hint_while_the_policy_writes_a_new_text() -> None:
+    template = {"script": {"hint": {"template": "{hint}{prompt}"}}}
+    trainer = build("sdpo", guide="self", changes=template)
+    assert trainer.row().needs_reward
+    perturb(trainer.parts.policy.model)
+    first = collected(trainer, PromptRecord(), 0)
+    assert first.hints == (None,) * 4, "nobody has had a success yet"
+    record = PromptRecord().after(paid(first, {1: 1.0, 3: 0.5}), trainer.row())
+    second = collected(trainer, record, 1)
+    assert second.hints == (None, first.texts[1], None, first.texts[3])
+    assert torch.equal(second.written_by(Author.POLICY), second.response_mask)
+    assert not second.hinted.any(), "the policy reads the prompt alone"
+    assert torch.equal(second.prompt_ids, first.prompt_ids)
+    assert not trainer.row().foreseen
+
+
 def test_it_is_foreseen_that_the_policy_may_have_to_write_all_texts() -> None:
     trainer = build("exgrpo")
     config = trainer.config

@@ -56,6 +56,17 @@ CASES: dict[str, dict[str, Any]] = {
         "rollout": {"episodes": 96},
         "update": {"minibatch": 48, "epochs": 1},
     },
+    # Every prompt comes three times, and the guide reads what succeeded.
+    "its own successes as hints": {
+        "algorithm": {
+            "base": "sdpo",
+            "script": {"hint": {"template": "{hint}{prompt}"}},
+            "help": {"success": 0.3},
+        },
+        "guide": {"self": "live"},
+        "rollout": {"episodes": 48, "max_hint_tokens": 8},
+        "update": {"minibatch": 24, "epochs": 1},
+    },
     # Every prompt comes again after its value was estimated.
     "start values": {
         "algorithm": "a-star-po",

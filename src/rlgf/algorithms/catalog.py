@@ -118,6 +118,23 @@ SDFT = OPSD.but(
     paper="Shenfeld et al., arXiv 2601.19897",
 )
 
+SDPO = OPSD.but(
+    name="sdpo",
+    summary="self-distillation policy optimization: the probabilities of a guide that reads the policy's own earlier success "
+    "at the prompt, at the states of its new text",
+    script=Script(
+        hint=Hint(
+            author=Author.PAST,
+            template="{prompt}\n\nA correct solution: {hint}\n\n",
+            reader=Reader.GUIDE,
+        )
+    ),
+    help=Help(probability=constant(1.0), success=0.5, length=RollinLength(whole=True)),
+    terms={"distill": Term(loss="distillation", options={"jsd_beta": 1.0})},
+    equation="KL(pi || g), g = guide(. | x, success, y_<t), pi = pi(. | x, y_<t)",
+    paper="Hübotter et al., arXiv 2601.20802",
+)
+
 
 _RLGF = "Chang et al., arXiv 2306.11816"
 
@@ -259,7 +276,7 @@ D2LOLS = LOLS.model_copy(
 
 _ROWS: tuple[AnyAlgorithm, ...] = (
     *base_rows.ROWS,
-    *(HINTED_GRPO, QUESTA, POPE, SAGE, GHPO, SCAF_GRPO, OPSD, SDFT),
+    *(HINTED_GRPO, QUESTA, POPE, SAGE, GHPO, SCAF_GRPO, OPSD, SDFT, SDPO),
     *(PPO_PLUS_PLUS, AGGREVATED, LOLS, D2LOLS),
     *(GUIDED_GRPO, BREAD, LUFFY, EXGRPO, GUIDED_RLOO),
     *(GAIL, GAD, DPO, GUIDED_DPO, OFFLINE_DPO, REBEL, GUIDED_REBEL, A_STAR_PO),

@@ -139,7 +139,8 @@ class Row(Strict):
     @property
     def needs_reward(self) -> bool:
         """Whether episodes are scored by a reward."""
-        return self.estimator is not None and self.estimator.needs_reward
+        estimated = self.estimator is not None and self.estimator.needs_reward
+        return estimated or self.script.helper is Author.PAST  # of which only successes are kept
 
     @property
     def needs_reference(self) -> bool:
@@ -197,7 +198,7 @@ class Row(Strict):
     @property
     def foreseen(self) -> bool:
         """Whether its help is known before the updates that come before it are over."""
-        return self.help.foreseen and self.script.rollin is not Author.PAST
+        return self.help.foreseen and self.script.helper is not Author.PAST
 
     @property
     def asks_for_texts(self) -> bool:

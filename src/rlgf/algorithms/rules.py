@@ -243,14 +243,15 @@ def examples_are_shown_to_a_reward_that_learns(row: Row) -> str | None:
 
 
 def the_past_begins_texts(row: Row) -> str | None:
-    hint = row.script.hint
-    if Author.PAST in (row.script.rollout, row.examples) or (hint is not None and hint.author is Author.PAST):
+    past = row.script.helper is Author.PAST
+    if Author.PAST in (row.script.rollout, row.examples) or (past and row.script.hinted):
         return (
-            "the policy's past is no more than texts that were written: name 'past' as 'script.rollin' alone"
+            "the policy's past is no more than texts that were written: name 'past' as 'script.rollin', or as the author "
+            "of a hint that the guide alone reads ('reader: guide')"
         )
-    if row.script.rollin is Author.PAST and row.help.success is None:
+    if past and row.help.success is None:
         return (
-            "'script.rollin: past' takes texts of the policy's that succeeded at an earlier visit: set 'help.success' to "
+            "the author 'past' gives texts of the policy's that succeeded at an earlier visit: set 'help.success' to "
             "what a text has to earn to be one, such as 0.5"
         )
     return None

@@ -66,7 +66,8 @@ class Hint(Strict):
     """
 
     author: AuthorName | None = None
-    """Who writes it: the guide or the policy, when it is needed, or the data's reference."""
+    """Who writes it: the guide or the policy, when it is needed, or the data's reference; for a hint that the guide alone
+    reads also ``past``, the policy's own last success for the prompt."""
     column: str | None = None
     """The column of the data that holds it, in place of an author."""
     columns: tuple[str, ...] = Field(default=(), exclude_if=lambda columns: not columns)

@@ -106,7 +106,7 @@ def help_words(row: Algorithm, rollout: RolloutConfig, turns: int | None = None)
 
 def _hint(row: Algorithm, hint: Hint, rollout: RolloutConfig) -> str:
     """Where a hint comes from, and how long it is."""
-    written = hint.author not in (None, Author.REFERENCE)
+    written = hint.author in (Author.GUIDE, Author.POLICY)
     length = _tiers(hint) if hint.tiers else _length(row, rollout.max_hint_tokens if written else None)
     return f"{hint_words(hint)}; {length}; with its template at most {rollout.max_hint_tokens} tokens"
 
@@ -118,6 +118,8 @@ def hint_words(hint: Hint) -> str:
         return f"a hint from the column '{columns}'"
     if hint.author is Author.REFERENCE:
         return "a hint from the data's own text"
+    if hint.author is Author.PAST:
+        return f"a hint that is {_WHO[Author.PAST]}"
     return f"a hint that {_WHO[hint.author]} writes"
 
 

@@ -110,6 +110,8 @@ class HintGiver:
 
     def _given(self, draft: Draft, hint: Hint, tier: Tier | None) -> list[int]:
         """The tokens of a text that is there already, with its end."""
+        if hint.author is Author.PAST:
+            return [] if draft.history.past is None else list(draft.history.past.ids)
         column = hint.column if tier is None else tier.column
         if column is not None:
             value = draft.sample.columns.get(column)

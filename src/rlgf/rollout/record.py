@@ -190,7 +190,7 @@ class PromptRecord:
             history = rows.get(places[group], PromptHistory())
             own = first[group] if first[group] >= 0 else None
             rows[places[group]] = history.after(texts, row.help, own)
-        if row.script.rollin is Author.PAST:
+        if row.script.helper is Author.PAST:
             for group, past in sorted(_successes(scored, row.help).items()):
                 rows[places[group]] = rows[places[group]]._replace(past=past)
         return PromptRecord(rows)

@@ -91,7 +91,7 @@ PICTURE = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text
         ({"prompt": [{"role": "user", "content": "no"}], "chosen": [*ASKED, GOOD], "rejected": [*ASKED, BAD]}, PAIR,
          "'chosen' answers other messages than those of the prompt"),
         ({"question": ASKED, "chosen": [*ASKED, GOOD], "rejected": [*ASKED, BAD]}, {**PAIR, "prompt_field": "q"},
-         "has no field 'q': set the option 'prompt_field'"),
+         "has no field 'q': a pair needs a column with its prompt"),
     ],
 )  # fmt: skip
 def test_what_is_no_chat_is_one_sentence_with_its_line(

@@ -71,5 +71,5 @@ def test_a_file_that_is_no_module_is_one_sentence(tmp_path: Path, text: str, sen
 
 
 def test_where_nothing_is_ours_no_empty_list_is_shown() -> None:
-    with pytest.raises(UserError, match=r"^guide\.name 'guide' is not known: Your own is named as"):
+    with pytest.raises(UserError, match=r"^guide\.name 'guide' is not known\. Your own is named as"):
         resolve("guide", {}, "guide.name")

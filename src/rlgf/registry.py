@@ -28,9 +28,9 @@ def resolve(name: str, table: Mapping[str, Any], what: str) -> Any:
         return resolve(found, {}, what) if isinstance(found, str) else found
     place, separator, attribute = name.rpartition(":")
     if not separator:
-        known = f"{nearest(name, table)} " if table else ""
+        known = f": {nearest(name, table)}" if table else "."
         raise UserError(
-            f"{what} '{name}' is not known: {known}Your own is named as module:attribute or file.py:attribute."
+            f"{what} '{name}' is not known{known} Your own is named as module:attribute or file.py:attribute."
         )
     importable = place.endswith(".py") or all(part.isidentifier() for part in place.split("."))
     if not importable:

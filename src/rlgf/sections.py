@@ -37,7 +37,7 @@ class PolicyConfig(Strict):
     lora: LoRAConfig | None = None
     """Train an adapter and leave the model's own weights as they are; ``{}`` takes the defaults."""
     quantization: Quantization | None = None
-    """Keep the model's own weights in 4 or 8 bits, under an adapter."""
+    """Keep the model's own weights in 4 or 8 bits (Dettmers et al., arXiv 2305.14314), under an adapter."""
     chat_template_kwargs: Annotated[ChatOptions, LATER] = {}
     """What its chat template is told besides the messages, such as ``{enable_thinking: false}``."""
 

@@ -91,6 +91,13 @@ def test_a_policy_that_goes_far_for_a_reward_is_told_nothing() -> None:
     assert (found.name, found.update) == ("kl-growing", 6), "a policy that breaks in its first updates"
 
 
+def test_a_run_without_a_reward_may_grow_far_from_its_start_too() -> None:
+    rewardless = [{"update": i, "algorithm": "distill", "kl": 0.1 if i < 10 else 1.5} for i in range(20)]
+    (found,) = Watch().look(rewardless)
+    assert (found.name, found.update) == ("kl-growing", 10)
+    assert "reward" not in found.sentence
+
+
 def test_texts_of_one_length_have_no_end_that_a_guide_could_miss() -> None:
     cut = lines(guide_cut=[1.0] * 30)
     one = Watch({"rollout": {"min_response_tokens": 48, "max_response_tokens": 48}})

@@ -41,6 +41,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         whole_folder.write_whole(tmp_path / "a.json", "2\ud800")
     assert (tmp_path / "a.json").read_text() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"], "nothing is left beside it"
 
 
 def test_what_a_killed_process_left_is_cleared_unless_another_one_writes(run: Path) -> None:

@@ -40,7 +40,16 @@ SELECTABLE = frozenset({"mask", "author", "logprobs", "old_logprobs", "entropy",
 
 
 class Selection(Strict):
-    """A selector with its options; in a recipe the bare name is short for one without."""
+    """Which of the tokens that it reads a term learns from; in a recipe a bare name is short for one without options.
+
+    A selector gives a weight for each token. It names what it reads, one parameter for each, and its other parameters
+    are options; your own is one function in one file::
+
+        def improbable(logprobs, *, below=0.1):
+            return (logprobs.exp() < below).float()
+
+    named from a recipe as ``select: {name: mine.py:improbable, options: {below: 0.05}}``.
+    """
 
     name: str
     """A name of `SELECTORS`, or your own function as `file.py:function`."""

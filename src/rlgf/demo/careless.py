@@ -1,4 +1,4 @@
-"""Who solves problems carelessly: a writer who follows a hint in the prompt, and a task of right and careless solutions."""
+"""Careless solutions: a writer who follows a hint in the prompt, and a task that pairs them with right ones."""
 
 from __future__ import annotations
 

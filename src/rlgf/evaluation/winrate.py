@@ -143,7 +143,7 @@ def http_judge(source: str | Path) -> Callable[[list[str]], list[str]]:
     try:
         config = validated(HTTPGuideConfig, _JUDGE | read_source(recipe))
     except UserError as error:
-        raise UserError(f"--judge {recipe}: {error}") from error
+        raise UserError(f"--judge {recipe}, which holds keys of an HTTP guide: {error}") from error
     if config.candidates > 1:
         raise UserError(
             f"--judge {recipe}: 'candidates' is {config.candidates}, and a judge answers once: leave it out."

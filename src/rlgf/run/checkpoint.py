@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def save_checkpoint(
     if first:
         for old in _folders(root)[:-_KEPT]:
             # Other processes whose main one is gone do the same at the same time.
-            shutil.rmtree(old, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                shutil.rmtree(old)
     if together:
         distributed.gathered(None)
     return final

@@ -109,8 +109,9 @@ def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> L
         elif isinstance(policy, str):
             hint = ": a model by name is the recipe's 'policy.model'"
         raise UserError(f"'policy' must be a model of transformers (it is a {type(policy).__name__}){hint}.")
-    # What peft leaves in a model that it put an adapter into, for a run of ours or for anybody else.
-    if getattr(policy, "_hf_peft_config_loaded", False) or hasattr(policy, "peft_config"):
+    # What peft puts an adapter into, for a run of ours or for anybody else; merged, there is none left.
+    layers = any(hasattr(module, "base_layer") for module in policy.modules())
+    if layers or getattr(policy, "_hf_peft_config_loaded", False):
         raise UserError(
             "'policy' has an adapter in it, such as that of an earlier run, and a second one would be laid over it: load "
             "the base model anew, with 'peft_config' for an adapter of this run's, or give the model that the adapter is "

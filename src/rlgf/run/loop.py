@@ -184,7 +184,7 @@ class TrainingLoop:
         trainer.progress = progress = restore(checkpoint, config, trainer.parts, trainer.progress)
         if checkpoint is not None:
             self.display.note(f"Resumed from {checkpoint} after update {progress.update}.")
-        elif resume:  # which a misspelled name would not show
+        elif resume and distributed.is_main():  # which a misspelled name would not show
             self.display.note(f"There is no checkpoint in {folder}: the run begins at its start.")
         if (note := note_on_length(progress, config)) is not None:
             self.display.note(note)

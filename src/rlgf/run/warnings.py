@@ -69,17 +69,17 @@ def reward_flat(history: History) -> str | None:
 
 
 def kl_growing(history: History) -> str | None:
-    """The KL to the start is large and has more than doubled within a few updates, and nothing was gained by it."""
+    """The KL to the start is large and has more than doubled within a few updates, and no reward was gained by it."""
     kl, rewards = (history.series(name) for name in ("kl", "reward"))
     if len(kl) <= _SHORT or kl[-1] < 1 or kl[-1] < 2 * kl[-1 - _SHORT]:
         return None
     # Whoever learns much goes far: a reward that has risen is what the KL is for.
-    if len(rewards) <= _SHORT or sum(rewards[-_SHORT:]) > sum(rewards[:_SHORT]):
+    if rewards and (len(rewards) <= _SHORT or sum(rewards[-_SHORT:]) > sum(rewards[:_SHORT])):
         return None
+    gained = f", and the reward is no higher than in the first {_SHORT}" if rewards else ""
     return (
-        f"The KL to the start has grown from {kl[-1 - _SHORT]:.2g} to {kl[-1]:.2g} nats per token in {_SHORT} updates, and "
-        f"the reward is no higher than in the first {_SHORT}: read the samples, and raise 'algorithm.kl.coefficient' or "
-        "lower 'update.learning_rate'."
+        f"The KL to the start has grown from {kl[-1 - _SHORT]:.2g} to {kl[-1]:.2g} nats per token in {_SHORT} updates{gained}: "
+        "read the samples, and raise 'algorithm.kl.coefficient' or lower 'update.learning_rate'."
     )
 
 

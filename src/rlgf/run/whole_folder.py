@@ -68,8 +68,13 @@ def flush(folder: Path) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write a file in one step: whoever reads it finds all of the text, or what was there before."""
     aside = path.with_suffix(".writing")
-    aside.write_text(text)
-    aside.replace(path)
+    try:
+        aside.write_text(text)
+        _sync(aside)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def put_in_place(aside: Path, final: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -50,13 +51,13 @@ def main() -> None:
             raise ValueError("no state")
         return state(self)
 
-    checkpoint.save_policy = full
-    said = {"a full disk": ended(folder)}
-    checkpoint.save_policy, sharding.load = save, unreadable
-    said["a disk that cannot be read"] = ended(folder, resume=True)
-    sharding.load, Assessor.state_dict = load, mute  # type: ignore[method-assign]
-    said["a reward without a state"] = ended(folder, resume=True)
-    Assessor.state_dict = state  # type: ignore[method-assign]
+    said = {}
+    with patch.object(checkpoint, "save_policy", full):
+        said["a full disk"] = ended(folder)
+    with patch.object(sharding, "load", unreadable):
+        said["a disk that cannot be read"] = ended(folder, resume=True)
+    with patch.object(Assessor, "state_dict", mute):
+        said["a reward without a state"] = ended(folder, resume=True)
     said["nothing"] = ended(folder, resume=True)
     (folder / f"{distributed.rank()}.json").write_text(json.dumps(said))
 

@@ -75,12 +75,13 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 LengthRule = Callable[..., int]
 
-BUILT_IN = ("law", "record", "trial", "difficulty")
+LENGTH_RULES = ("law", "record", "trial", "difficulty")
+"""Those that are built in."""
 
 OF_PROMPT = frozenset({"visits", "texts", "successes", "rewards", "solved", "failures", "rate", "help"})
 """What a rule may read of the prompt's past, see `rlgf.rollout.record.PromptHistory`; of a gate that looks at the
 group, ``rate`` is that of the group's own texts."""
-READABLE = frozenset({"length", "progress", "where"}) | OF_PROMPT
+RULE_READS = frozenset({"length", "progress", "where"}) | OF_PROMPT
 """``length``: tokens of the author's text, or as many as it may have; ``progress``: the share of the run that is over;
 ``where``: a number drawn uniformly from 0 to 1 for the episode."""
 
@@ -91,11 +92,11 @@ def rule_named(name: str) -> LengthRule | None:
     Raises:
         UserError: there is no such function.
     """
-    if name in BUILT_IN:
+    if name in LENGTH_RULES:
         return None
     if ":" not in name:
         raise UserError(
-            f"the length rule '{name}' is not known: {nearest(name, BUILT_IN)} "
+            f"the length rule '{name}' is not known: {nearest(name, LENGTH_RULES)} "
             "Your own is named as module:attribute or file.py:attribute."
         )
     found: LengthRule = resolve(name, {}, "the length rule")
@@ -117,7 +118,7 @@ def rule_misfit(name: str, options: Mapping[str, Any], *, bounded: bool) -> str 
             if options
             else None
         )
-    return misfit(rule, options, f"the length rule '{name}'", "'help.length'", READABLE)
+    return misfit(rule, options, f"the length rule '{name}'", "'help.length'", RULE_READS)
 
 
 def reads_past(name: str) -> bool:
@@ -126,18 +127,18 @@ def reads_past(name: str) -> bool:
     return name in ("record", "difficulty", "trial") if rule is None else bool(parameters(rule) & OF_PROMPT)
 
 
-def chosen(name: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> int:
+def rule_length(name: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> int:
     """How many tokens a rule of your own asks for.
 
     Args:
-        known: a value for each of `READABLE`.
+        known: a value for each of `RULE_READS`.
 
     Raises:
         UserError: that is no number of tokens below ``length``.
     """
     rule = rule_named(name)
     assert rule is not None, "asked for where the rule is not built in"
-    tokens = rule(**{key: known[key] for key in parameters(rule) & READABLE}, **options)
+    tokens = rule(**{key: known[key] for key in parameters(rule) & RULE_READS}, **options)
     if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens < max(known["length"], 1):
         raise UserError(
             f"the length rule '{name}' gave {tokens!r} for a text of {known['length']} tokens: it must give a whole number "

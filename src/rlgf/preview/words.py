@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 
 from rlgf.algorithms import ESTIMATORS, Algorithm, Hint, Mixture, Span, Term, View
-from rlgf.algorithms.functions import BUILT_IN
+from rlgf.algorithms.functions import LENGTH_RULES
 from rlgf.algorithms.terms import READABLE
 from rlgf.environments import EnvironmentConfig
 from rlgf.rollout.config import RolloutConfig
@@ -219,7 +219,7 @@ def _length(row: Algorithm, limit: int | None, turns: int | None = None) -> str:
     law = row.help.length
     if law.whole:
         return "a whole text, up to its end"
-    if law.by not in BUILT_IN:
+    if law.by not in LENGTH_RULES:
         return f"its length is chosen by {law.by}"
     if law.by != "law":
         return _CHOSEN[law.by].format(tries=law.tries)

@@ -105,7 +105,7 @@ def _draw_members(seed: int, members: int, group_size: int) -> set[int]:
 def _switch(draft: Draft, law: RollinLength, progress: float, where: float) -> int:
     if law.whole:
         return draft.help_limit
-    if law.by not in functions.BUILT_IN:
+    if law.by not in functions.LENGTH_RULES:
         return _by_own_rule(draft, law, progress, where)
     among = positions(draft, law, progress)
     if law.by == "trial":
@@ -119,7 +119,7 @@ def _by_own_rule(draft: Draft, law: RollinLength, progress: float, where: float)
     known = {**draft.history._asdict(), "length": draft.help_limit, "progress": progress, "where": where}
     if draft.own_rate >= 0:
         known["rate"] = draft.own_rate
-    return functions.chosen(law.by, law.options, known)
+    return functions.rule_length(law.by, law.options, known)
 
 
 def episode_seed(seed: int, update: int, number: int) -> int:

@@ -118,7 +118,7 @@ SDFT = OPSD.but(
     paper="Shenfeld et al., arXiv 2601.19897",
 )
 
-SDPO = OPSD.but(
+SDPO = SDFT.but(
     name="sdpo",
     summary="self-distillation policy optimization: the probabilities of a guide that reads the policy's own earlier success "
     "at the prompt, at the states of its new text",
@@ -130,7 +130,6 @@ SDPO = OPSD.but(
         )
     ),
     help=Help(probability=constant(1.0), success=0.5, length=RollinLength(whole=True)),
-    terms={"distill": Term(loss="distillation", options={"jsd_beta": 1.0})},
     equation="KL(pi || g), g = guide(. | x, success, y_<t), pi = pi(. | x, y_<t)",
     paper="Hübotter et al., arXiv 2601.20802",
 )

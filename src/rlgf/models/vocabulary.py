@@ -32,7 +32,7 @@ def restrict(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None
     """
     ids = set(tokenizer.get_vocab().values())
     size = max(ids) + 1
-    # Some configurations forbid -1, which is no token.
+    # Some configurations forbid -1, which is not a token.
     never = ({*range(size)} - ids) | {i for i in _forbidden(model) if 0 <= i < size}
     setattr(model, _ATTRIBUTE, _Vocabulary(size, torch.tensor(sorted(never), dtype=torch.long)))
 

@@ -39,7 +39,7 @@ from rlgf.types import Message, Sample
 
 def asked_guide(config: Config, train: Sequence[Sample], undone: ExitStack, *, evaluates: bool) -> Guide:
     """A guide that loads no model, which ``undone`` closes; a remote one is asked once, so that a wrong address, key, model
-    or context shows before models load. One that a run learns from by its scores is to say the same twice.
+    or context shows before models load. Where a run learns from its scores, it is asked twice and must answer alike.
 
     Raises:
         UserError: it cannot be had, or its answer is none, or it does not repeat its scores.

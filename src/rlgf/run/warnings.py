@@ -73,7 +73,7 @@ def kl_growing(history: History) -> str | None:
     kl, rewards = (history.series(name) for name in ("kl", "reward"))
     if len(kl) <= _SHORT or kl[-1] < 1 or kl[-1] < 2 * kl[-1 - _SHORT]:
         return None
-    # Whoever learns much goes far: a reward that has risen is what the KL is for.
+    # A policy that learns much moves far from its start, and a higher reward is worth that.
     if rewards and (len(rewards) <= _SHORT or sum(rewards[-_SHORT:]) > sum(rewards[:_SHORT])):
         return None
     gained = f", and the reward is no higher than in the first {_SHORT}" if rewards else ""

@@ -23,7 +23,7 @@ _IDLE = 9
 def follow(path: Path, console: Console, every: float = 2.0) -> None:
     """Show a run until its process ends or Ctrl-C is pressed, and leave the last view in the terminal.
 
-    Where the output is no terminal, or one that cannot be written over, the view of now is written once.
+    Into a pipe, and on a terminal that cannot be written over, the present view is written once.
 
     Args:
         path: the run's folder, or one above it alone.

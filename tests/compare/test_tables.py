@@ -59,6 +59,8 @@ def test_the_page_rounds_each_number_as_it_is_read(comparison: Comparison) -> No
     assert "| start | 1 | 0.100 | 0.000 | - |" in text
     assert "| ppo++ | 2 | 0.800 ± " in text
     assert "12,345.7" in text
+    assert "'Output perplexity': of the texts under the start" in text
+    assert "Reference perplexity" not in text, "which these runs lack"
     assert json.loads(table.read_text())[0] == {
         "setting": "plain",
         "who": "start",

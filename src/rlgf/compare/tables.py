@@ -17,6 +17,10 @@ from rlgf.evaluation.statistics import Interval, first_at, interval, paired_diff
 from rlgf.jsontext import to_json
 
 _COUNTS = ("policy tokens", "guide tokens", "tokens to level")
+_EXPLAINED = {
+    "output_perplexity": "'Output perplexity': of the texts under the start, or under 'evaluation.language_model'.",
+    "reference_perplexity": "'Reference perplexity': of the data's own texts under the policy.",
+}
 
 
 def write_tables(comparison: Comparison, runs: Mapping[Cell, Finished], authors: Authors) -> list[Path]:
@@ -174,6 +178,7 @@ def _markdown(comparison: Comparison, rows: list[dict[str, Any]], pictured: Coll
         "policy tokens until the validation reward first reaches the mean final validation reward of "
         f"{comparison.baseline}, over the runs that reach it."
     )
+    lines[-1] += "".join(f" {text}" for column, text in _EXPLAINED.items() if column in columns)
     return "\n".join(lines) + "\n"
 
 

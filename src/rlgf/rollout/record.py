@@ -224,7 +224,7 @@ def _successes(scored: Scored, help: Help) -> dict[int, PastText]:
     """Of each group with some, the success that the policy wrote alone and was surest of, by its mean log-probability."""
     rollout, rewards = scored.rollout, scored.rewards
     assert rewards is not None, "counted where texts are paid"
-    alone = (rollout.written_by(Author.POLICY) | ~rollout.response_mask).all(dim=1) & ~rollout.hinted
+    alone = (rollout.written_by(Author.POLICY) | ~rollout.response_mask).all(dim=1)
     sure = rollout.sampled_logprobs.double().sum(dim=1) / rollout.lengths.clamp(min=1)
     found: dict[int, int] = {}
     for place in (alone & succeeded(rewards, help)).nonzero().flatten().tolist():

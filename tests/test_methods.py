@@ -63,6 +63,10 @@ def test_the_contents_list_each_row_under_its_kind() -> None:
     assert listed == there
 
 
+def test_the_readme_counts_the_rows() -> None:
+    assert f"[{len(ALGORITHMS)}, each on half a page](docs/methods.md)" in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
 def test_the_block_of_a_section_is_the_row(section: Section, tmp_path: Path) -> None:
     inside = range(section.first, section.first + len(section.lines) + 1)

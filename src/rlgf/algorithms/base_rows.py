@@ -68,7 +68,7 @@ SEQ_KD = BC.but(
 )
 DAGGER = BC.but(
     name="dagger",
-    summary="distributional DAgger: the policy begins, the guide finishes, and what the guide wrote is imitated",
+    summary="DAgger over texts: the policy begins, the guide finishes, and what the guide wrote is imitated",
     script=Script(rollin=Author.POLICY, rollout=Author.GUIDE),
     help=Help(probability=constant(0.8)),
     equation="-log pi(y_t | s_t) of the guide's tokens after s_h, which the policy reached",

@@ -61,7 +61,7 @@ class Discriminator:
             epochs: passes over an update's texts.
             minibatch: episodes an optimizer step, each with a reference and the run's own text.
             pairs: whether it learns which of the two is the reference, ``-log sigmoid(f(x, reference) - f(x, text of the
-                run))`` with f the log-odds (Ye et al., arXiv 2511.10643, section 3), instead of learning of each alone.
+                run))`` with f the log-odds (Ye et al., arXiv 2511.10643, section 2), instead of learning of each alone.
         """
         self.learning_rate = learning_rate
         self.epochs = epochs

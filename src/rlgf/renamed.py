@@ -61,6 +61,7 @@ _TRL: Mapping[str, str] = {
     "max_grad_norm": "update.max_gradient_norm",
     "beta": "algorithm.kl.coefficient",
     "epsilon": "algorithm.terms.policy.options.clip",
+    "epsilon_high": "algorithm.terms.policy.options.clip_high",
     "use_vllm": "sampler: {engine: vllm}",
     "max_staleness": "training.async_steps",
     "reward_weights": "reward: {terms: {one: {weight: 2}}}",

@@ -82,18 +82,25 @@ def slope(loss: str, new: float, old: float, target: float) -> float:
 @given(TOKENS, st.floats(0.5, 20))
 def test_clipped_surrogate_equals_a_loop(row: Row, normalizer: float) -> None:
     loss, metrics = clipped_surrogate(*columns(row), normalizer, CLIP)
+    alike, _ = clipped_surrogate(*columns(row), normalizer, CLIP, CLIP)
+    wider, outside = clipped_surrogate(*columns(row), normalizer, CLIP, 0.5)
     new, old, _, mask = columns(row)
     moved = update_kl(new, old, mask, normalizer)
-    total = clips = kl = 0.0
+    total = clips = kl = of_wider = clips_of_wider = 0.0
     for new, old, advantage, masked_in in row:
         if masked_in:
             ratio = math.exp(new - old)
             total -= min(ratio * advantage, min(max(ratio, 1 - CLIP), 1 + CLIP) * advantage)
             clips += not 1 - CLIP <= ratio <= 1 + CLIP
+            of_wider -= min(ratio * advantage, min(max(ratio, 1 - CLIP), 1.5) * advantage)
+            clips_of_wider += not 1 - CLIP <= ratio <= 1.5
             kl += (ratio - 1) - math.log(ratio)
     assert loss.item() == pytest.approx(total / normalizer, abs=1e-9)
     assert metrics["clip_fraction"].item() == pytest.approx(clips / normalizer, abs=1e-6)
     assert moved.item() == pytest.approx(kl / normalizer, abs=1e-9)
+    assert alike.item() == loss.item()
+    assert wider.item() == pytest.approx(of_wider / normalizer, abs=1e-9)
+    assert outside["clip_fraction"].item() == pytest.approx(clips_of_wider / normalizer, abs=1e-6)
 
 
 @given(TOKENS, st.floats(0.5, 20))

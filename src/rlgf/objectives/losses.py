@@ -59,25 +59,30 @@ def clipped_surrogate(
     mask: Bool[Tensor, "B T"],
     normalizer: float,
     clip: Positive = 0.2,
+    clip_high: Positive | None = None,
     tokens: float | None = None,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """The clipped policy loss of PPO.
 
-    ``-sum of min(rho * A, clip(rho, 1 - eps, 1 + eps) * A) / normalizer`` with
-    ``rho = exp(logprobs - old_logprobs)`` (Schulman et al., arXiv 1707.06347, equation 7).
+    ``-sum of min(rho * A, clip(rho, 1 - eps, 1 + eps_high) * A) / normalizer`` with
+    ``rho = exp(logprobs - old_logprobs)`` (Schulman et al., arXiv 1707.06347, equation 7; an upper bound of its own is
+    that of DAPO, Yu et al., arXiv 2503.14476, section 3.1).
 
     Metrics: ``clip_fraction``, the share of masked tokens whose ratio is outside the clip range.
 
     Args:
+        clip_high: eps_high; default: ``clip``, eps.
         tokens: how many tokens are masked in the whole optimizer step; default: the normalizer.
     """
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
     ratio = log_ratio.exp()
     unclipped = ratio * advantages
-    clipped = ratio.clamp(1 - clip, 1 + clip) * advantages
+    high = clip if clip_high is None else clip_high
+    clipped = ratio.clamp(1 - clip, 1 + high) * advantages
     loss = -(torch.minimum(unclipped, clipped) * mask).sum() / normalizer
     with torch.no_grad():
-        clip_fraction = (((ratio - 1).abs() > clip) & mask).sum() / (tokens or normalizer)
+        outside = (ratio - 1 > high) | (1 - ratio > clip)
+        clip_fraction = (outside & mask).sum() / (tokens or normalizer)
     return loss, {"clip_fraction": clip_fraction}
 
 

@@ -14,8 +14,8 @@ from scipy.stats import chisquare
 from visits import LIMIT, SUCCESS, begun, collect, longer_than
 
 from rlgf.algorithms import Help, RollinLength, algorithm_from
-from rlgf.algorithms.base_rows import ADABACK
 from rlgf.algorithms.catalog import GHPO, LUFFY
+from rlgf.algorithms.reference_rows import ADABACK
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.record import Attempt, PromptHistory, PromptRecord, left, succeeded
 from rlgf.run.progress import Progress

@@ -1,4 +1,4 @@
-"""Metrics that are models: BERTScore and BLEURT."""
+"""BERTScore, a metric that is a model."""
 
 from __future__ import annotations
 
@@ -48,35 +48,6 @@ class BertScore:
     @cached_property
     def _scorer(self) -> Any:
         return self._library.BERTScorer(model_type=self._model, num_layers=self._num_layers)
-
-
-class Bleurt:
-    """BLEURT, the best of a text's references (Sellam et al. 2020, arXiv 2004.04696).
-
-    Through Google's package, which is on no package index.
-    """
-
-    needs = ("references",)
-
-    def __init__(self, checkpoint: str | Path) -> None:
-        """
-        Args:
-            checkpoint: the folder of an unpacked checkpoint, such as BLEURT-20.
-
-        Raises:
-            UserError: the package or the checkpoint is missing.
-        """
-        library = installed("bleurt.score", "bleurt", "git+https://github.com/google-research/bleurt.git")
-        if not Path(checkpoint).is_dir():
-            raise UserError(f"the metric 'bleurt', option 'checkpoint': there is no folder {checkpoint}.")
-        self._scorer = library.BleurtScorer(str(checkpoint))
-
-    def __call__(self, completions: Sequence[str], references: References) -> Values:
-        pairs = [(text, gold) for text, texts in zip(completions, references, strict=True) for gold in texts]
-        scores = iter(
-            self._scorer.score(references=[gold for _, gold in pairs], candidates=[text for text, _ in pairs])
-        )
-        return {"bleurt": [max(float(next(scores)) for _ in texts) for texts in references]}
 
 
 def _minilm() -> str:

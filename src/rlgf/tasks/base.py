@@ -62,7 +62,7 @@ class LazySamples(Sequence[Sample], ABC):
 
 
 def require_task(task: Any, what: str) -> Task:
-    """The same object, made sure to be a task.
+    """The same object, checked to be a task.
 
     Args:
         what: the beginning of the message.
@@ -83,7 +83,7 @@ def require_task(task: Any, what: str) -> Task:
 
 
 def load_split(task: Task, split: str) -> Sequence[Sample]:
-    """The samples of a task's split, made sure to be some.
+    """The samples of a task's split, checked to be some.
 
     Raises:
         UserError: see `Task.load`; or it returned something else, or nothing.
@@ -186,7 +186,7 @@ def check_options(factory: Callable[..., Any], options: Mapping[str, Any], what:
 def named_callable(
     name: str, options: Mapping[str, Any], table: Mapping[str, Any], kind: str, call: str
 ) -> Any:
-    """A class or function by its name, made sure to be one whose objects are called, or that is, and not called yet.
+    """A class or function by its name, not called yet. It, or the objects of a class, must be callable.
 
     Args:
         kind: how a message calls it, such as "reward".
@@ -207,6 +207,19 @@ def named_callable(
             "make it a class with __init__ and __call__."
         )
     return found
+
+
+def instance_of(found: Any, options: Mapping[str, Any], what: str) -> Any:
+    """An object of a class, made with a recipe's options; a function as it is.
+
+    Args:
+        found: see `named_callable`.
+        what: how a message calls it, such as "reward 'length'".
+
+    Raises:
+        UserError: an option does not fit.
+    """
+    return build_from(found, options, what) if inspect.isclass(found) else found
 
 
 def check_split(split: str, task: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
@@ -41,13 +42,18 @@ def _longest(train: Sequence[Sample]) -> Sample:
 
 
 def check_repeats(guide: HTTPGuide, requests: Sequence[Request]) -> None:
-    """Score some texts twice, first one by one and then all at once, and compare.
+    """Score some texts twice, first one by one and then all at once, and compare. All of it is booked to the guide.
 
     Raises:
         UserError: the server gives no log-probabilities, or others the second time.
     """
-    alone = [guide.score_anew([request])[0] for request in requests]
-    for first, second in zip(alone, guide.score_anew(requests), strict=True):
+    # Without a cache every text is asked about each time.
+    with closing(HTTPGuide(guide.config.model_copy(update={"cache": None}))) as anew:
+        anew.usage = guide.usage
+        alone = [anew.score([request])[0] for request in requests]
+        together = anew.score(requests)
+        guide.usage = anew.usage
+    for first, second in zip(alone, together, strict=True):
         gap = difference(first, second)
         if gap is None or gap > MOST_DIFFERENCE:
             how = "were cut into other tokens" if gap is None else f"differ by {gap:.2g} nats per token"

@@ -119,14 +119,14 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pairs_of_reward_models_are_read_in_the_same_way(tmp_path: Path) -> None:
-    file = written(
-        tmp_path / "a.tsv", "prompt\tchosen\trejected\n2+2=\t4\t05\ncafé\tnull\tNA\n".encode("cp1252")
-    )
-    config = ExamplesConfig(train=file, validation=file, encoding="cp1252")
+    text = "prompt\tchosen\trejected\n2+2=\t4\t05\ncafé\tnull\tNA\n"
+    file = written(tmp_path / "a.tsv", text)
+    config = ExamplesConfig(train=file, validation=file)
     read = [
         (pair.chosen.prompt, pair.chosen.completion, pair.rejected.completion)
         for pair in config.pairs("train")
     ]
     assert read == [("2+2=", "4", "05"), ("café", "null", "NA")]
+    written(file, text.encode("cp1252"))
     with pytest.raises(UserError, match=r"a\.tsv, line 3 is not in UTF-8"):
-        ExamplesConfig(train=file, validation=file).pairs("train")
+        config.pairs("train")

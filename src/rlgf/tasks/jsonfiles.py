@@ -19,20 +19,17 @@ from rlgf.tasks.textfiles import decoded, opened
 class JsonArray:
     """The objects of a JSON array, which is read whole."""
 
-    def __init__(self, file: Path, encoding: str = "utf-8") -> None:
+    def __init__(self, file: Path) -> None:
         """
         Raises:
             UserError: it is not JSON, or an entry is not an object.
         """
-        with opened(file, encoding) as content:
+        with opened(file) as content:
             lines = [decoded(line, f"{file}, line {i}") for i, line in enumerate(content, start=1)]
         self._file = file
         self._rows = _parsed("".join(lines).removeprefix("\ufeff"), str(file))
         if not self._rows:
             raise UserError(f"{file} is an empty array: it needs at least one JSON object.")
-        self._check()
-
-    def _check(self) -> None:
         for number, row in enumerate(self._rows):
             _check_object(row, self.place(number))
 
@@ -52,12 +49,12 @@ class JsonLines:
     Half of a surrogate pair, which is not a character, is read as U+FFFD; a warning counts the lines that have one.
     """
 
-    def __init__(self, file: Path, encoding: str = "utf-8") -> None:
+    def __init__(self, file: Path) -> None:
         """
         Raises:
-            UserError: the file is not there, not in its encoding, or has no lines.
+            UserError: the file is not there, or has no lines.
         """
-        self._file, self._opened = file, opened(file, encoding)
+        self._file, self._opened = file, opened(file)
         weakref.finalize(self, self._opened.close)
         self._begins = array("Q")
         self._blanks: list[int] = []

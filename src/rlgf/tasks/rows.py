@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import codecs
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,19 +30,21 @@ class Rows(Protocol):
     def place(self, number: int) -> str: ...
 
 
+def placed(rows: Rows) -> Iterator[tuple[Row, str]]:
+    """Each row, and what a message calls it."""
+    return ((rows[number], rows.place(number)) for number in range(len(rows)))
+
+
 _CSV = {".csv": ",", ".tsv": "\t"}
 _PARQUET = (".parquet", ".pq")
 _OFFICE = (".xlsx", ".xls", ".ods")
 
 
-def file_rows(files: Sequence[Path], encoding: str = "utf-8") -> Rows:
+def file_rows(files: Sequence[Path]) -> Rows:
     """Rows of CSV, TSV or Parquet files, of JSON arrays, or of JSON lines; the name's end says which.
 
-    Args:
-        encoding: of text files.
-
     Raises:
-        UserError: a file is not there, is not such a file, is not in the encoding, or has no rows.
+        UserError: a file is not there, is not such a file, or has no rows.
     """
     kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
@@ -51,13 +53,13 @@ def file_rows(files: Sequence[Path], encoding: str = "utf-8") -> Rows:
     if kind in _OFFICE:
         raise UserError(f"{files[0]} is a spreadsheet: save it as CSV.")
     if kind in _CSV:
-        return Chained([CsvFile(file, _CSV[kind], encoding) for file in files])
+        return Chained([CsvFile(file, _CSV[kind]) for file in files])
     if kind in _PARQUET:
         return Chained([_parquet_rows(file) for file in files])
-    arrays = [kind == ".json" and _begins_with_bracket(file, encoding) for file in files]
+    arrays = [kind == ".json" and _begins_with_bracket(file) for file in files]
     if any(arrays) and not all(arrays):
         raise UserError(f"the files of one split must be of one kind: {', '.join(map(str, files))}.")
-    return Chained([(JsonArray if all(arrays) else JsonLines)(file, encoding) for file in files])
+    return Chained([(JsonArray if all(arrays) else JsonLines)(file) for file in files])
 
 
 def _kind(file: Path) -> str:
@@ -67,8 +69,8 @@ def _kind(file: Path) -> str:
     return kind if kind in (*_CSV, *_PARQUET, *_OFFICE, ".json") else ".jsonl"
 
 
-def _begins_with_bracket(file: Path, encoding: str) -> bool:
-    with opened(file, encoding) as content:
+def _begins_with_bracket(file: Path) -> bool:
+    with opened(file) as content:
         return content.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
 
 

@@ -7,16 +7,15 @@ import string
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, model_validator
+from pydantic import model_validator
 
 from rlgf.chat import is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.strict import Strict
 from rlgf.tasks.base import check_split
 from rlgf.tasks.rows import Row, Rows, Samples, file_rows, table_rows
-from rlgf.tasks.textfiles import known_encoding
 from rlgf.types import Messages, Sample
 
 CHECKED = 10_000
@@ -30,11 +29,22 @@ class Files(Strict):
     validation: Path | tuple[Path, ...] = ()
     data: str | None = None
     """A data set of the hub, instead of files."""
-    encoding: Annotated[str, AfterValidator(known_encoding)] = "utf-8"
-    """Of text files, such as 'cp1252' or 'utf-16'."""
     subset: str | None = None
     splits: dict[str, str] = {}
-    """What the hub's data set calls a split, where it is not as here."""
+    """The names of splits in the hub's data set, where they are not the same as here."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Files:
+        if (self.data is None) == (self.train == ()):
+            raise ValueError(
+                "give either files ('train', 'validation', ...) or 'data', a data set of the hub"
+            )
+        beside = ("validation", "test") if self.data is not None else ("subset", "splits")
+        for name in beside:
+            if getattr(self, name, None):
+                kind = "a data set of the hub" if self.data is not None else "files"
+                raise ValueError(f"'{name}' does not go with {kind}, and would not be read: leave it out")
+        return self
 
     def rows(self, split: str) -> Rows:
         """
@@ -44,7 +54,7 @@ class Files(Strict):
         if self.data is not None:
             return table_rows(self.data, {"name": self.subset, "split": self.splits.get(split, split)})
         files = getattr(self, split)
-        return file_rows((files,) if isinstance(files, Path) else files, self.encoding)
+        return file_rows((files,) if isinstance(files, Path) else files)
 
 
 class Source(Files):
@@ -54,19 +64,6 @@ class Source(Files):
     """
 
     test: Path | tuple[Path, ...] = ()
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Source:
-        if (self.data is None) == (self.train == ()):
-            raise ValueError(
-                "give either files ('train', 'validation', 'test') or 'data', a data set of the hub"
-            )
-        beside = ("validation", "test") if self.data is not None else ("subset", "splits")
-        for name in beside:
-            if getattr(self, name):
-                kind = "a data set of the hub" if self.data is not None else "files"
-                raise ValueError(f"'{name}' does not go with {kind}, and would not be read: leave it out")
-        return self
 
     def samples(self, split: str, task: str, make: Callable[[Row, str], Sample]) -> Samples:
         """The rows of a split as samples, in their order; the first 10,000 are made once to check them.

@@ -1,8 +1,7 @@
-"""Text files that are read by place: packed ones, those of other encodings, and the faults of one."""
+"""Text files that are read by place: packed ones too, and the faults of one."""
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import re
 import shutil
@@ -13,22 +12,8 @@ from typing import IO
 
 from rlgf.errors import UserError
 
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _PACKED = (".bz2", ".xz", ".zst", ".zip", ".7z", ".tar")
 _GZIP = b"\x1f\x8b"
-
-
-def known_encoding(name: str) -> str:
-    """The name, where Python knows a text encoding by it.
-
-    Raises:
-        ValueError: it does not.
-    """
-    try:
-        "".encode(name)
-    except LookupError as error:
-        raise ValueError("it must be a text encoding such as 'utf-8', 'cp1252' or 'utf-16'") from error
-    return name
 
 
 def require_there(file: Path) -> None:
@@ -48,30 +33,20 @@ def require_there(file: Path) -> None:
     raise UserError(f"{file} cannot be read: {what}.")
 
 
-def opened(file: Path, encoding: str = "utf-8") -> IO[bytes]:
-    """A text file as UTF-8, which can be read from any place.
+def opened(file: Path) -> IO[bytes]:
+    """A text file, which can be read from any place.
 
-    A file that is packed with gzip or not in UTF-8 is written once into a temporary one: to reach a line in its
-    middle, all that stands before would have to be unpacked or decoded each time.
+    A file that is packed with gzip is unpacked once into a temporary one: to reach a line in its middle, all that
+    stands before would have to be unpacked each time.
 
     Raises:
-        UserError: there is no such file, it is not readable, or it is not in that encoding.
+        UserError: there is no such file, or it cannot be read.
     """
     require_there(file)
     if file.suffix.lower() in _PACKED:
         raise UserError(f"{file} is packed: unpack it, or pack it with gzip.")
     try:
-        bytes_read = _unpacked(file)
-        if encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
-            if bytes_read.read(2) in _UTF_16:
-                bytes_read.close()
-                raise UserError(
-                    f"{file} is in UTF-16: set the option 'encoding' to 'utf-16', or save it as UTF-8."
-                )
-            bytes_read.seek(0)
-            return bytes_read
-        with bytes_read:
-            return _as_utf8(bytes_read, file, encoding)
+        return _unpacked(file)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file} cannot be read: {error}.") from error
 
@@ -80,19 +55,17 @@ def decoded(line: bytes, place: str) -> str:
     """A line's text.
 
     Raises:
-        UserError: it is not in UTF-8, or holds a NUL byte; names the byte and the option that helps.
+        UserError: it is not in UTF-8, or holds a NUL byte; names the byte.
     """
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{place} is not in UTF-8: byte {error.start + 1} of the line is 0x{line[error.start]:02x}. Set the option "
-            "'encoding' to the file's, such as 'cp1252', or save it as UTF-8."
+            f"{place} is not in UTF-8: byte {error.start + 1} of the line is 0x{line[error.start]:02x}. Save it as "
+            "UTF-8, as `iconv -f CP1252 -t UTF-8` does of a file from Windows."
         ) from error
     if "\0" in text:
-        raise UserError(
-            f"{place} holds a NUL byte: the file is damaged, or in another encoding, which the option 'encoding' names."
-        )
+        raise UserError(f"{place} holds a NUL byte: the file is damaged, or not in UTF-8.")
     return text
 
 
@@ -111,35 +84,3 @@ def _unpacked(file: Path) -> IO[bytes]:
         unpacked.close()
         raise
     return unpacked
-
-
-def _as_utf8(bytes_read: IO[bytes], file: Path, encoding: str) -> IO[bytes]:
-    written = tempfile.TemporaryFile()  # noqa: SIM115  # the rows keep it open
-    try:
-        decoder = codecs.getincrementaldecoder(encoding)()
-        while chunk := bytes_read.read(1 << 20):
-            written.write(decoder.decode(chunk).encode())
-        written.write(decoder.decode(b"", final=True).encode())
-    except UnicodeError as error:
-        written.close()
-        raise UserError(_not_in(encoding, bytes_read, file)) from error
-    except BaseException:
-        written.close()
-        raise
-    written.seek(0)
-    return written
-
-
-def _not_in(encoding: str, bytes_read: IO[bytes], file: Path) -> str:
-    """Where a file is not in an encoding. Read whole, since a stream says only how far it had got by then."""
-    bytes_read.seek(0)
-    content = bytes_read.read()
-    place = f"{file}"
-    try:
-        content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content[: error.start].decode(encoding, errors="replace").count("\n") + 1
-        place = f"{file}, line {line}, byte {error.start + 1} of the file (0x{content[error.start]:02x}),"
-    except UnicodeError:
-        pass
-    return f"{place} is not in '{encoding}': set the option 'encoding' to the file's."

@@ -10,8 +10,8 @@ from pydantic import Field
 from rlgf.calls import awaited, call
 from rlgf.errors import UserError
 from rlgf.jsontext import is_unicode
+from rlgf.registry import instance_of, named_callable
 from rlgf.strict import Strict
-from rlgf.tasks.base import instance_of, named_callable
 from rlgf.types import Messages, Sample
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from rlgf.metrics.base import Metric, MetricResult, check_needs, measure
 from rlgf.metrics.text import distinct, repetition, words
+from rlgf.registry import instance_of, named_callable
 from rlgf.strict import NamedConfig
-from rlgf.tasks.base import instance_of, named_callable
 
 METRICS: Mapping[str, str] = {
     "distinct": "rlgf.metrics.text:distinct",

@@ -1,4 +1,4 @@
-"""From what a recipe says under ``reward:`` to a reward."""
+"""Makes a reward of a recipe's ``reward:`` section."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from rlgf.errors import UserError
-from rlgf.registry import resolve
+from rlgf.registry import instance_of, named_callable, resolve
 from rlgf.rewards.base import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.rewards.scale import Scale
 from rlgf.strict import Strict
-from rlgf.tasks.base import instance_of, named_callable
 
 REWARDS: Mapping[str, str] = {
     "sentiment": "rlgf.demo.sentiment:Sentiment",

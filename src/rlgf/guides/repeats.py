@@ -1,4 +1,4 @@
-"""What a server is asked before a run, and whether it says the same of a text when it is asked again."""
+"""The first requests to a server before a run, and a check that it repeats its scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SCORED_FIRST = (
 
 
 def first_request(train: Sequence[Sample], max_new_tokens: int, written: str = "") -> Request:
-    """What a remote guide is asked before a run, so that its faults show before models load; ``written`` begins its answer."""
+    """A request for a remote guide before models load, so that its faults show early; ``written`` begins its answer."""
     longest = _longest(train)
     length = len(longest.prompt) if written else None
     prefix = longest.prompt + written

@@ -1,4 +1,4 @@
-"""Requests that are asked side by side while others go on, what came of each, and how long that took."""
+"""Threads that ask side by side, what comes of each request, and how long requests were under way."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class CandidateWriter:
 
 
 def candidate_seeds(seed: int, number: int) -> list[int]:
-    """Of a draft's candidates: the first one is what would be written if it were the only one."""
+    """The seeds of a draft's candidates. The first is the draft's own, so that a single candidate is the usual text."""
     return [seed, *(seeding.derive(seed, "candidate", place) for place in range(1, number))]
 
 

@@ -20,6 +20,8 @@ SPANNING = {"properties", "gpu"}
 ELSEWHERE = {
     "__main__": "a call of the command line",
     "algorithms.base_rows": "rows of the catalog: test_catalog.py",
+    "algorithms.imitation_rows": "the same",
+    "algorithms.reference_rows": "the same",
     "preview.form": "layout, shown by preview/test_report.py",
     "checks.rule": "a type and two short helpers of checks/test_settings.py and test_parts.py",
     "demo.models": "packaged models: reward_models/test_train.py and models/samplers/test_vllm.py",

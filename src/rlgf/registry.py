@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import inspect
+import itertools
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rlgf.errors import UserError, nearest
+from pydantic import ValidationError
+
+from rlgf.errors import UserError, misfit, nearest
 
 
 def resolve(name: str, table: Mapping[str, Any], what: str) -> Any:
@@ -47,6 +52,88 @@ def resolve(name: str, table: Mapping[str, Any], what: str) -> Any:
     if not hasattr(module, attribute):
         raise UserError(f"{what} '{name}': {place} has no '{attribute}'.")
     return getattr(module, attribute)
+
+
+def build_from(factory: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:
+    """Call a class or function with the options of a recipe.
+
+    Args:
+        what: how a message calls the part, such as "task 'imdb'".
+
+    Raises:
+        UserError: an option is not known, is missing or does not fit.
+    """
+    check_options(factory, options, what)
+    try:
+        return factory(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        # A place ends where it names kinds of a union, which are no keys.
+        named = itertools.takewhile(lambda part: re.fullmatch(r"\w+", str(part)), first["loc"])
+        key = ".".join(map(str, named))
+        place = f"{what}, option '{key}' (it is {first['input']!r})" if key else what
+        raise UserError(f"{place}: {misfit(first)}.") from error
+
+
+def check_options(factory: Callable[..., Any], options: Mapping[str, Any], what: str) -> None:
+    """Refuse options that a class or function does not take, before it is called.
+
+    Raises:
+        UserError: an option is not known or is missing.
+    """
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # compiled, and says nothing about what it takes
+        raise UserError(f"{what} does not say what it takes: name a class or function of your own.") from None
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    names = [p.name for p in named]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for key in options:
+            if key not in names:
+                hint = nearest(key, names) if names else "it takes none."
+                raise UserError(f"{what} has no option '{key}': {hint}")
+    for parameter in named:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise UserError(f"{what} needs the option '{parameter.name}'.")
+
+
+def named_callable(
+    name: str, options: Mapping[str, Any], table: Mapping[str, Any], kind: str, call: str
+) -> Any:
+    """A class or function by its name, not called yet. It, or the objects of a class, must be callable.
+
+    Args:
+        kind: how a message calls it, such as "reward".
+        call: how it is called, such as "f(completions, **kwargs)".
+
+    Raises:
+        UserError: there is none of this name, it cannot be called, or it does not take these options.
+    """
+    found, what = resolve(name, table, kind), f"{kind} '{name}'"
+    made = inspect.isclass(found)
+    if not (any("__call__" in vars(one) for one in found.__mro__) if made else callable(found)):
+        raise UserError(f"{what} cannot be called: it must be a function such as {call}.")
+    if made:
+        check_options(found, options, what)
+    elif options:
+        raise UserError(
+            f"{what} is a function, so it takes no options (given: {', '.join(options)}): "
+            "make it a class with __init__ and __call__."
+        )
+    return found
+
+
+def instance_of(found: Any, options: Mapping[str, Any], what: str) -> Any:
+    """An object of a class, made with a recipe's options; a function as it is.
+
+    Args:
+        found: see `named_callable`.
+        what: how a message calls it, such as "reward 'length'".
+
+    Raises:
+        UserError: an option does not fit.
+    """
+    return build_from(found, options, what) if inspect.isclass(found) else found
 
 
 _EXECUTED: dict[Path, tuple[int, ModuleType]] = {}

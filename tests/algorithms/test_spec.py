@@ -10,8 +10,8 @@ from known_rows import mixture
 from pydantic import ValidationError
 
 from rlgf.algorithms import ALGORITHMS, Algorithm, Mixture, algorithm_from
-from rlgf.algorithms.base_rows import DISTILL
 from rlgf.algorithms.catalog import AGGREVATED, HINTED_GRPO, OPSD, PPO_PLUS_PLUS, QUESTA, SDFT
+from rlgf.algorithms.imitation_rows import DISTILL
 from rlgf.algorithms.script import Help
 from rlgf.schedules import constant
 

@@ -152,7 +152,7 @@ def test_a_guide_in_fewer_bits_does_not_go_with_vllm(tmp_path: Path, monkeypatch
             [{"guide": {"guides": {"own": {"name": f"{HERE}:Silent"}, "local": {"model": "gpt2"}}}}],
             "'guide.name' unfit_parts:Silent has no method 'write(requests)'",
         ),
-        ([{"guide": {"file": "gone.jsonl"}}], "'guide.file' gone.jsonl is not there"),
+        ([{"guide": {"file": "gone.jsonl"}}], "'guide.file' gone.jsonl cannot be read: there is no such file"),
         ([f"evaluation.metrics=[{HERE}:NUMBER]"], f"the metric '{HERE}:NUMBER' cannot be called"),
         ([f"evaluation.metrics=[{HERE}:Silent]"], f"the metric '{HERE}:Silent' cannot be called"),
     ],

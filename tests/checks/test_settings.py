@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from unfit_parts import refusal
 
-from rlgf.algorithms.base_rows import DISTILL
+from rlgf.algorithms.imitation_rows import DISTILL
 from rlgf.config import Config, load_config
 from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel

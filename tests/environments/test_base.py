@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlgf.environments import ENVIRONMENTS, EnvironmentConfig, build_environment, reply_to
+from rlgf.environments import ENVIRONMENTS, EnvironmentConfig, reply_to
 from rlgf.environments.base import Environment, stop_of
 from rlgf.environments.calculator import Calculator
 from rlgf.errors import UserError
@@ -71,12 +71,12 @@ def test_ones_own_comes_from_a_file(tmp_path: Path) -> None:
         "    def __init__(self, word):\n        self.word = word\n"
         "    def __call__(self, turns):\n        return self.word\n"
     )
-    assert build_environment(f"{tmp_path}/mine.py:plain", {})(["x"]) is None
-    assert build_environment(f"{tmp_path}/mine.py:Told", {"word": "hm"})(["x"]) == "hm"
+    assert EnvironmentConfig(name=f"{tmp_path}/mine.py:plain", options={}).build()(["x"]) is None
+    assert EnvironmentConfig(name=f"{tmp_path}/mine.py:Told", options={"word": "hm"}).build()(["x"]) == "hm"
     with pytest.raises(UserError, match="needs the option 'word'"):
-        build_environment(f"{tmp_path}/mine.py:Told", {})
+        EnvironmentConfig(name=f"{tmp_path}/mine.py:Told", options={}).build()
     with pytest.raises(UserError, match="is a function, so it takes no options"):
-        build_environment(f"{tmp_path}/mine.py:plain", {"word": "hm"})
+        EnvironmentConfig(name=f"{tmp_path}/mine.py:plain", options={"word": "hm"}).build()
 
 
 def test_an_answer_may_be_waited_for() -> None:

@@ -35,20 +35,20 @@ def test_what_was_not_recorded_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "said"),
     [
-        '{"prompt": "ab", "answer": "cd"}',
-        "no JSON",
-        "[1]",
-        '{"completion": "x"}',
-        '{"prompt": 3, "completion": "x"}',
-        '{"prompt": "x"}',
+        ('{"prompt": "ab", "answer": "cd"}', ": 'answer' must be an object"),
+        ("no JSON", " is not valid JSON"),
+        ("[1]", " must hold a JSON object"),
+        ('{"completion": "x"}', " must hold the texts 'prompt' and 'completion'"),
+        ('{"prompt": 3, "completion": "x"}', " must hold the texts"),
+        ('{"prompt": "x"}', " must hold the texts"),
     ],
 )
-def test_a_line_that_is_no_recording_is_named(tmp_path: Path, line: str) -> None:
-    with pytest.raises(UserError, match=r"line 2: it must be a JSON object with the texts 'prompt'"):
+def test_a_line_that_is_no_recording_is_named(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"^'guide.file' .*, line 2{said}"):
         replay(tmp_path / "f", {"prompt": "a", "completion": "b"}, line)
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match=r"^'guide\.file' .* cannot be read: there is no such file"):
         ReplayGuide(ReplayGuideConfig(file=tmp_path / "none"))
 
 

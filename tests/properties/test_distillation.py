@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm, algorithm_from
-from rlgf.algorithms.base_rows import DISTILL
+from rlgf.algorithms.imitation_rows import DISTILL
 from rlgf.config import Config, load_config
 from rlgf.guides import Guide, LocalGuide, ScoringGuide
 from rlgf.models.forward import Tokens

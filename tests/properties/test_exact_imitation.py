@@ -19,7 +19,8 @@ from enumerated import (
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm
-from rlgf.algorithms.base_rows import BC, DAGGER, DISTILL, SEQ_KD
+from rlgf.algorithms.base_rows import BC
+from rlgf.algorithms.imitation_rows import DAGGER, DISTILL, SEQ_KD
 from toys import LENGTH
 
 

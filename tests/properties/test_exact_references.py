@@ -23,7 +23,7 @@ from enumerated import (
 )
 from torch import Tensor
 
-from rlgf.algorithms.base_rows import ADABACK, HPT, PREFIX_RL, UFT
+from rlgf.algorithms.reference_rows import ADABACK, HPT, PREFIX_RL, UFT
 from rlgf.rollout.help import positions
 from rlgf.rollout.record import PromptHistory
 from rlgf.rollout.writers import Draft

@@ -12,7 +12,7 @@ import torch
 from test_exact_gradients import GUIDE, POLICY, REFERENCE, RESPONSES, likelihood, whole_distribution
 from torch import Tensor
 
-from rlgf.algorithms.base_rows import OPD
+from rlgf.algorithms.imitation_rows import OPD
 from rlgf.guides import LocalGuide, Piece, Request
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import UpdateConfig

@@ -24,8 +24,9 @@ from enumerated import (
 from torch import Tensor
 
 from rlgf.algorithms import Algorithm, Script
-from rlgf.algorithms.base_rows import BC, CHORD, PREFIX_RFT
+from rlgf.algorithms.base_rows import BC
 from rlgf.algorithms.catalog import RLOO
+from rlgf.algorithms.reference_rows import CHORD, PREFIX_RFT
 from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.rates import UpdateConfig

@@ -104,7 +104,7 @@ def test_a_classifier_gives_the_probability_of_its_label(letter_folder: str, tmp
     ("changes", "parts"),
     [
         ({"data": {"train": "x.jsonl"}}, ["'data'", "'validation' is missing", "held-out"]),
-        ({"data": {"validation": "x.jsonl"}}, ["'data'", "files ('train', 'validation') or 'data'"]),
+        ({"data": {"validation": "x.jsonl"}}, ["'data'", "files ('train', 'validation', ...) or 'data'"]),
         ({"kind": "classifier"}, ["'positive' names the label"]),
         ({"positive": "good"}, ["'positive' names the label"]),
         ({"kind": "preferences"}, ["'kind'", "'preference'"]),

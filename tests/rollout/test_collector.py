@@ -6,8 +6,9 @@ import pytest
 import torch
 from collecting import LENGTH, SAMPLES, authors, collector, sure
 
-from rlgf.algorithms.base_rows import BC, REVERSE_CURRICULUM
+from rlgf.algorithms.base_rows import BC
 from rlgf.algorithms.catalog import BREAD, GUIDED_GRPO, PPO, PPO_PLUS_PLUS
+from rlgf.algorithms.reference_rows import REVERSE_CURRICULUM
 from rlgf.errors import UserError
 from rlgf.guides import LocalGuide
 from rlgf.models.language_model import LanguageModel

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from faulty_server import FaultyServer, serving
 from rlgf.algorithms import Algorithm
-from rlgf.algorithms.base_rows import DAGGER, SEQ_KD
 from rlgf.algorithms.catalog import GAD, LUFFY
+from rlgf.algorithms.imitation_rows import DAGGER, SEQ_KD
 from rlgf.config import load_config
 from rlgf.guides import Guide, HTTPGuide, HTTPGuideConfig, ReplayGuide, ReplayGuideConfig
 from rlgf.identity import identity

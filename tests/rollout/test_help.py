@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import chisquare
 from switches import LIMIT, MANY, SEEDS, Ends, collect, is_uniform, sure, switches
 
-from rlgf.algorithms.base_rows import DR_PO, REVERSE_CURRICULUM
 from rlgf.algorithms.catalog import GUIDED_GRPO, LUFFY, PPO_PLUS_PLUS
+from rlgf.algorithms.reference_rows import DR_PO, REVERSE_CURRICULUM
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig

@@ -14,10 +14,10 @@ from scipy.stats import chisquare
 from visits import LIMIT, SUCCESS, begun, collect, longer_than
 
 from rlgf.algorithms import Help, RollinLength, algorithm_from
-from rlgf.algorithms.base_rows import ADABACK
 from rlgf.algorithms.catalog import GHPO, LUFFY
+from rlgf.algorithms.reference_rows import ADABACK
 from rlgf.models.language_model import LanguageModel
-from rlgf.rollout.record import Attempt, PromptHistory, PromptRecord, left, succeeded
+from rlgf.rollout.record import Attempt, PromptHistory, PromptRecord, lengths_between, succeeded
 from rlgf.run.progress import Progress
 from rlgf.types import Author, Sample, Scored
 from training_toys import build
@@ -57,12 +57,12 @@ def test_own_texts_that_were_dropped_count_as_the_rate() -> None:
 def test_what_is_left_lies_between_what_failed_and_what_was_enough(length: int) -> None:
     for tokens in range(length):
         share = tokens / length
-        assert left(length, share, None) == range(min(tokens + 1, length - 1), length)
-        assert left(length, None, share) == range(max(tokens, 1))
+        assert lengths_between(length, share, None) == range(min(tokens + 1, length - 1), length)
+        assert lengths_between(length, None, share) == range(max(tokens, 1))
         if tokens:
-            assert list(left(length, (tokens - 1) / length, share)) == []
-            assert left(length, 0.0, share) == range(1, tokens)
-    assert left(length, None, None) == range(length)
+            assert list(lengths_between(length, (tokens - 1) / length, share)) == []
+            assert lengths_between(length, 0.0, share) == range(1, tokens)
+    assert lengths_between(length, None, None) == range(length)
 
 
 @pytest.mark.parametrize("threshold", range(LIMIT))
@@ -72,7 +72,7 @@ def test_a_search_finds_the_shortest_beginning_and_follows_it(threshold: int) ->
     random = torch.Generator().manual_seed(threshold)
 
     def visit(history: PromptHistory, needed: int) -> PromptHistory:
-        among = left(LIMIT, history.low, history.high) or range(LIMIT)
+        among = lengths_between(LIMIT, history.low, history.high) or range(LIMIT)
         tokens = among[int(torch.randint(len(among), (), generator=random))]
         return history.after([Attempt(float(tokens >= needed), tokens, LIMIT)], help)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from visits import LIMIT, SUCCESS, Ends, begun, collect, longer_than
 
 from rlgf.algorithms import Algorithm
-from rlgf.algorithms.base_rows import HPT
 from rlgf.algorithms.catalog import BREAD, GHPO, HINTED_GRPO, LUFFY, SCAF_GRPO
+from rlgf.algorithms.reference_rows import HPT
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.collector import Collector

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rlgf.algorithms import base_rows
+from rlgf.algorithms import base_rows, imitation_rows, reference_rows
 from rlgf.algorithms.base_rows import GAE, GRPO, PPO, RLOO
 from rlgf.algorithms.script import Gate, Help, Hint, Reader, RollinLength, Script, Span, StartValue, View
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture
@@ -274,7 +274,7 @@ D2LOLS = LOLS.model_copy(
 )
 
 _ROWS: tuple[AnyAlgorithm, ...] = (
-    *base_rows.ROWS,
+    *(*base_rows.ROWS, *imitation_rows.ROWS, *reference_rows.ROWS),
     *(HINTED_GRPO, QUESTA, POPE, SAGE, GHPO, SCAF_GRPO, OPSD, SDFT, SDPO),
     *(PPO_PLUS_PLUS, AGGREVATED, LOLS, D2LOLS),
     *(GUIDED_GRPO, BREAD, LUFFY, EXGRPO, GUIDED_RLOO),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,8 +10,8 @@ from pydantic import Field
 from rlgf.calls import awaited, call
 from rlgf.errors import UserError
 from rlgf.jsontext import is_unicode
+from rlgf.registry import instance_of, named_callable
 from rlgf.strict import Strict
-from rlgf.tasks.base import build_from, named_callable
 from rlgf.types import Messages, Sample
 
 
@@ -91,31 +90,21 @@ class EnvironmentConfig(Strict):
     """How many turns a dialogue may have; the last one is not answered."""
 
     def build(self) -> Environment:
-        """
+        """The environment: a class is made with the options, a function is used as it is.
+
         Raises:
-            UserError: see `build_environment`.
+            UserError: see `named_environment`; or an option does not fit.
         """
         assert self.name is not None, "checked with the configuration"
-        return build_environment(self.name, self.options)
+        found = named_environment(self.name, self.options)
+        built: Environment = instance_of(found, self.options, f"environment '{self.name}'")
+        return built
 
 
 def named_environment(name: str, options: Mapping[str, Any]) -> Any:
-    """The class or function of that name, made sure to be one of an environment's, and not called yet.
+    """The class or function behind an environment's name, not called yet.
 
     Raises:
         UserError: there is no such environment, or it does not take these options.
     """
     return named_callable(name, options, ENVIRONMENTS, "environment", "f(turns, **kwargs)")
-
-
-def build_environment(name: str, options: Mapping[str, Any]) -> Environment:
-    """The environment of that name: a class is called with a recipe's options, a function is used as it is.
-
-    Raises:
-        UserError: see `named_environment`; or an option does not fit.
-    """
-    found = named_environment(name, options)
-    built: Environment = (
-        build_from(found, options, f"environment '{name}'") if inspect.isclass(found) else found
-    )
-    return built

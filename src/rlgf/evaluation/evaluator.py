@@ -87,7 +87,7 @@ class Evaluator:
         self._template = ChatTemplate(
             tokenizer if other else None, "'evaluation.language_model'", "name another model"
         )
-        """Of a language model of another family, which reads chats in its own way."""
+        """The template of a language model from another family, which reads chats in its own way."""
 
     def evaluate(self, author: Author, samples: Sequence[Sample]) -> Evaluation:
         """Let an author answer each sample's prompt once; the same noise at every call.

@@ -14,7 +14,7 @@ from rlgf.metrics import build_metrics, check_needs, measure
 from rlgf.metrics.base import MetricResult
 from rlgf.strict import NamedConfig
 from rlgf.tasks.jsonfiles import JsonLines
-from rlgf.tasks.rows import Row
+from rlgf.tasks.rows import Row, placed
 from rlgf.types import Sample
 
 WATCHED = (
@@ -56,7 +56,8 @@ def summarize(
     found: Mapping[str, MetricResult],
     extra: Mapping[str, Sequence[Any]] | None = None,
 ) -> Evaluation:
-    """Totals and records of the results; what else is known about each text, by name, goes into the records alone (``extra``).
+    """Totals and records of the results. What else is known about each text (``extra``, by name) goes into the records
+    alone.
 
     Raises:
         UserError: ``extra`` has not one value for each text, or one of its names or of a result is a record's own.
@@ -128,8 +129,7 @@ def read_texts(file: Path, references: Path | None = None) -> Texts:
 
 
 def _rows(file: Path) -> list[tuple[Row, str]]:
-    lines = JsonLines(file)
-    rows = [(lines[number], lines.place(number)) for number in range(len(lines))]
+    rows = list(placed(JsonLines(file)))
     if "totals" in rows[0][0]:
         rows = rows[1:]
     if not rows:

@@ -44,7 +44,7 @@ class WinRate:
     """What came of the comparisons; a tie is half a win."""
 
     rate: Interval
-    """Of A over B: the mean over prompts and its 95% interval."""
+    """How often A wins over B: the mean over prompts and its 95% interval."""
     wins: int
     ties: int
     losses: int

@@ -74,8 +74,8 @@ class GuideCache:
             }
 
     def last_served(self, url: str, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What a server said of a guide's model when it last did; of another address, where this one never has. Raises what
-        `get` does."""
+        """What a server last said of a guide's model; where this address never said anything, what another one said.
+        Raises what `get` does."""
         with self._may_fail("read"):
             for key in _served_keys(url, identity):
                 found = self._store.get(key)

@@ -42,20 +42,20 @@ class Request:
     prompt_length: int | None = None
     """Characters of the prefix that are the prompt; None where that is all of it."""
     messages: Messages = ()
-    """Of a chat its messages, of which the prompt is what the policy's chat template makes: for a guide that has a
-    template of its own, or none. `written` stands in the assistant's turn."""
+    """Those of a chat; empty for a text. The prompt is what the policy's chat template makes of them, and a guide may
+    use a template of its own, or none. `written` stands in the assistant's turn."""
     sample: Sample | None = field(default=None, compare=False, repr=False)
-    """The row of the task that the prompt is of, for a guide that works from its references or columns."""
+    """The task's sample behind the prompt, for a guide that reads its references or columns."""
     scored: str | None = None
-    """A text after the prefix of which it is asked how probable it is; None where the prefix is to be continued."""
+    """A text that follows the prefix, whose probability is asked for; None where the prefix is to be continued."""
     scored_ids: tuple[int, ...] = ()
     """The same as tokens of the policy, with those that add no text."""
     scores_end: bool = False
-    """Whether it is also asked how probable it is that the text ends there."""
+    """Whether the probability that the text ends there is asked for too."""
     episode: int | None = field(default=None, compare=False)
     """A seed that all requests of one dialogue share; None where a request stands for itself."""
     told_tokens: int = field(default=0, compare=False)
-    """How many of `written_ids` stand in `messages` already: the turns of a dialogue in a chat that are over."""
+    """How many of `written_ids` are in `messages` already, as turns of a dialogue that are over."""
 
     @property
     def prompt(self) -> str:
@@ -63,12 +63,12 @@ class Request:
 
     @property
     def written(self) -> str:
-        """The part of the response that stands already; of a dialogue in a chat, of the turn under way."""
+        """What there is of the response so far; in a dialogue of a chat, of the turn under way."""
         return self.prefix[len(self.prompt) :]
 
     @property
     def response(self) -> str:
-        """All of the response that stands already, the turns and replies of a dialogue included."""
+        """All that there is of the response so far, with the turns and replies of a dialogue."""
         asked, begun = parted(() if self.sample is None else self.sample.messages)
         said = "".join(message.content for message in self.messages[len(asked) :])
         # What the prompt has of the first turn is no part of the response.
@@ -85,7 +85,7 @@ class Guide(Protocol):
 
 
 def completions_of(guide: Guide, requests: Sequence[Request]) -> list[Completion]:
-    """What a guide writes, made sure to be one text for each request.
+    """What a guide writes, checked to be one text for each request.
 
     Raises:
         UserError: it returned something else.
@@ -154,11 +154,11 @@ class TextScoringGuide(Guide, Protocol):
     """A guide that says how probable a given text is, in tokens of its own: what a server can say, too."""
 
     def score(self, requests: Sequence[Request]) -> list[list[Piece]]:
-        """The guide's tokens of each request's `scored`, in order and without gaps.
+        """The tokens that the guide cuts each request's `scored` into, in order and without gaps.
 
         Each has its log-probability after the prefix and all tokens before it, without top-k and top-p. A token that
-        begins in the prefix is left out, as are tokens that no longer fit the guide's context. Where the request has
-        `scores_end` and the guide can say it, the last piece has no characters: it is the end of the text.
+        begins in the prefix is left out, and so are tokens that do not fit into the guide's context. Where the request
+        has `scores_end` and the guide can say it, the last piece is the end of the text and has no characters.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What requests may cost, and what a budget allows of it: to one process, and to each of those that share it."""
+"""What requests may cost at most, and how much of a budget is left for them; several processes share one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def most(config: HTTPGuideConfig, requests: Sequence[Request]) -> Usage:
 
 
 def _characters(config: HTTPGuideConfig, request: Request) -> int:
-    """Of all that a request sends as its text."""
+    """The characters of all that a request sends as its text."""
     if request.messages and config.style == "chat":
         sent = chat_messages(config, request)
         return sum(len(one["content"]) + _AROUND_A_MESSAGE for one in sent)
@@ -81,7 +81,7 @@ def kept_for_others(budget: BudgetConfig, usage: Usage, asides: Sequence[Usage],
 
 
 def over_budget(budget: BudgetConfig, used: Usage) -> str:
-    """What a message says where a budget does not allow the next update."""
+    """The message where a budget does not allow the next update."""
     advice = "" if budget.then == "unguided" else "; raise it, or set 'guide.budget.then: unguided'"
     return (
         f"the guide's budget is spent: {used.calls} calls, {used.prompt_tokens + used.completion_tokens} tokens, "

@@ -1,4 +1,4 @@
-"""From what a recipe says under ``guide:`` to a guide."""
+"""Makes a guide of a recipe's ``guide:`` section."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _moments(config: GuideSettings) -> list[str]:
 
 
 def scoring_guide(guide: Guide | None, policy: LanguageModel) -> ScoringGuide:
-    """The same guide, made sure that it can score the policy's tokens.
+    """The same guide, checked to score the policy's tokens.
 
     Raises:
         UserError: it has no probabilities, or those of another vocabulary.
@@ -102,7 +102,7 @@ def scoring_guide(guide: Guide | None, policy: LanguageModel) -> ScoringGuide:
 
 
 def text_scoring_guide(guide: Guide | None) -> TextScoringGuide:
-    """The same guide, made sure that it says how probable a text is.
+    """The same guide, checked to say how probable a text is.
 
     Raises:
         UserError: it does not.

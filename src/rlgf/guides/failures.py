@@ -1,4 +1,4 @@
-"""What failures of a server say: which are worth another attempt, and what to write into the recipe for the others."""
+"""What to make of a server's failures: which are worth another attempt, and what a user can do about the others."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def spent(error: BaseException) -> bool:
 
 
 def words(error: BaseException) -> str:
-    """What a server said of an error: its message, or all that it sent where there is none."""
+    """A server's message about an error, or all that it sent where there is no message."""
     if not isinstance(error, openai.APIStatusError):
         return str(error)
     message = error.body.get("message") if isinstance(error.body, Mapping) else None
@@ -133,7 +133,7 @@ def is_page(text: str) -> bool:
 
 
 def failure_in(reply: Any) -> Any:
-    """What a reply with status 200 holds in place of an answer; None where it holds none."""
+    """The error in a reply with status 200; None where there is none."""
     if not isinstance(reply, Mapping):
         return None
     choices = reply.get("choices")
@@ -248,7 +248,7 @@ def _refused(config: HTTPGuideConfig, error: Exception) -> list[str]:
 
 
 def remedy(error: Exception) -> str:
-    """What may help where a server has failed for too long."""
+    """Advice where a server has failed for too long."""
     if isinstance(error, openai.APITimeoutError):
         return "Raise 'guide.timeout', lower 'guide.concurrency' or mend the address"
     if getattr(error, "status_code", 0) == 429:

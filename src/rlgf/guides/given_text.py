@@ -14,7 +14,7 @@ from rlgf.objectives.alignment import Piece, as_pieces
 
 @dataclass(frozen=True)
 class GivenText:
-    """Tokens of a text, of its beginning left out what stands in a token with the end of the prompt."""
+    """The tokens of a text. Where one token holds the end of the prompt and the beginning of the text, it is left out."""
 
     ids: list[int]
     ends: list[int | None]
@@ -40,7 +40,7 @@ class GivenText:
         return GivenText(self.ids[:length], self.ends[:length], self.begin)
 
     def pieces(self, logprobs: Sequence[float]) -> list[Piece]:
-        """What log-probabilities of the tokens say of the text."""
+        """The pieces of the text, with the log-probabilities of its tokens."""
         if not self.closed:
             return as_pieces(self.ends, logprobs, self.begin)
         place = self.ends[-1] or 0
@@ -51,8 +51,8 @@ class GivenText:
 def given_text(model: LanguageModel, prompt: str, text: str) -> tuple[list[int], GivenText]:
     """The prompt's tokens and those of a text after it.
 
-    A decoder reads both as one text, as its training had it, so a token may begin in the prompt and end in the text: that
-    one counts as the prompt's. An encoder-decoder model reads them apart.
+    A decoder reads both as one text, as in its training. A token may then begin in the prompt and end in the text; it
+    counts as the prompt's. An encoder-decoder model reads the two apart.
     """
     codec = model.codec
     alone = codec.encode_prompt(prompt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rlgf.errors import UserError
@@ -106,13 +106,6 @@ class HTTPGuide:
         """
         return [list(answer.pieces) for answer in self._answered(list(map(self._plain, requests)))]
 
-    def score_anew(self, requests: Sequence[Request]) -> list[list[Piece]]:
-        """As `score`, of whatever is there already too: every request is sent, all at once, and no answer is kept."""
-        requests = list(dict.fromkeys(map(self._plain, requests)))
-        self._require_budget(requests)
-        self._submit(requests, lambda request: Found(self._endpoint.ask(request), cached=False))
-        return [list(found.answer.pieces) for found in self._settle(requests).values()]
-
     def _answered(self, requests: Sequence[Request]) -> list[Answer]:
         """The answer to each of some plain requests, which is booked."""
         kept = {request: self._answers.get(request) for request in requests if request not in self._under_way}
@@ -203,8 +196,8 @@ class HTTPGuide:
             self._aside -= self._most([under_way.request])
             under_way.set_aside = False
 
-    def _submit(self, requests: Sequence[Request], find: Callable[[Request], Found] | None = None) -> None:
-        self._under_way.update(zip(requests, self._workers.start(requests, find), strict=True))
+    def _submit(self, requests: Sequence[Request]) -> None:
+        self._under_way.update(zip(requests, self._workers.start(requests), strict=True))
         self._aside += self._most(requests)
 
     def _find(self, request: Request) -> Found:

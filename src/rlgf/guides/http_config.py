@@ -1,4 +1,4 @@
-"""What a recipe says of a guide behind an OpenAI-compatible HTTP server."""
+"""The settings of a guide behind an OpenAI-compatible HTTP server."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BudgetConfig(Strict):
 
     calls: int | None = Field(default=None, ge=1)
     tokens: int | None = Field(default=None, ge=1)
-    """Of prompts and completions together."""
+    """Those of prompts and completions together."""
     cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """In the currency of the prices."""
     then: Literal["stop", "unguided"] = "stop"
@@ -91,7 +91,7 @@ class HTTPGuideConfig(GuideSettings):
     send_seed: bool = True
     """False leaves the seed out of the request."""
     length_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the server calls the limit of an answer; OpenAI's newer models want the second."""
+    """The server's name for the limit of an answer; OpenAI's newer models want the second."""
     stop: tuple[str, ...] = Field(default=(), max_length=4)
     """Texts at which the guide ends its own."""
     end_token: str | None = Field(default=None, min_length=1)
@@ -207,7 +207,7 @@ class HTTPGuideConfig(GuideSettings):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What answers depend on, besides the request: the same guide at another address is the same."""
+        """All that answers depend on besides the request. The address is no part of it: elsewhere the guide is the same."""
         unread = {"candidates"} | (set() if self.style == "chat" else {"template", "continue_message"})
         # Answers that were paid for before there were these fields are still found.
         unread |= {
@@ -216,7 +216,12 @@ class HTTPGuideConfig(GuideSettings):
         return {name: value for name, value in identity(self).items() if name not in unread}
 
     def parameters(self, length: int, seed: int, *, continues: bool = True) -> dict[str, Any]:
-        """What a request says besides its text; ``length`` is in tokens of the guide, ``continues`` of an answer with a beginning."""
+        """The fields of a request besides its text.
+
+        Args:
+            length: the limit of the answer, in tokens of the guide.
+            continues: whether the answer has a beginning, with which the server goes on.
+        """
         body = {name: value for name, value in self.extra_body.items() if continues or name not in _CONTINUES}
         found: dict[str, Any] = {"model": self.model, self.length_parameter: length}
         found |= {
@@ -231,7 +236,7 @@ class HTTPGuideConfig(GuideSettings):
         return found | ({"extra_body": body} if body else {})
 
     def scoring_parameters(self) -> dict[str, Any]:
-        """What a request says that asks how probable its text is: the text comes back with log-probabilities.
+        """The fields of a request that asks how probable its text is: the text comes back with log-probabilities.
 
         One token is written after it, since some servers refuse to write none. On some servers the temperature counts.
         """
@@ -271,7 +276,7 @@ class HTTPGuideConfig(GuideSettings):
 
     @property
     def secrets(self) -> list[str]:
-        """What comes from the environment and must be shown nowhere."""
+        """Values from the environment that must be shown nowhere."""
         variables = [name for value in self.headers.values() for name in _VARIABLE.findall(value)]
         found = [os.environ.get(name, "").strip() for name in (self.key_variable, *variables)]
         return sorted(filter(None, found), key=len, reverse=True)

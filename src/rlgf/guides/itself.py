@@ -27,7 +27,7 @@ class SelfGuideConfig(LocalSettings):
     self: Literal["start", "average", "live"]
     """Which weights."""
     decay: float = Field(default=0.99, gt=0, lt=1, exclude_if=lambda decay: decay == 0.99)
-    """Of an average: what stays of it at each update. ``average <- decay average + (1 - decay) policy``."""
+    """How much of an average stays at each update: ``average <- decay average + (1 - decay) policy``."""
     sampling: Sampling = Sampling()
 
     @field_validator("self", mode="before")

@@ -40,7 +40,7 @@ def _ends_in_text(template: str) -> str:
 
 
 class LocalSettings(GuideSettings):
-    """Of a guide that runs in this process, after the policy is loaded."""
+    """The settings of a guide that runs in this process, after the policy is loaded."""
 
     @property
     def early(self) -> bool:
@@ -62,8 +62,8 @@ class LocalGuideConfig(ModelConfig, LocalSettings):
 
     sampling: Sampling = Sampling(top_p=0.92)
     template: Annotated[str, AfterValidator(_ends_in_text)] = _TEXT
-    """What the guide reads: ``{text}`` is the prompt with what is written so far, which is to be gone on from, and what
-    stands before it steers the guide, as in ``"A glowing review: {text}"``. The policy never reads it."""
+    """The text that the guide reads. ``{text}`` stands for the prompt and what is written so far, and the guide goes on
+    from there. Words before it steer the guide, as in ``"A glowing review: {text}"``; the policy never reads them."""
     max_batch_tokens: Annotated[int, FREE] = Field(default=32_768, ge=1)
     sampler: Annotated[EngineConfig, LATER] = EngineConfig()
     """The engine that writes; the default is the model itself."""

@@ -1,4 +1,4 @@
-"""What a chat API is sent of a text to continue, and the answer as the continuation of that text."""
+"""The messages that a chat server is sent of a text, and its answer as the continuation of that text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def chat_messages(config: HTTPGuideConfig, request: Request) -> list[dict[str, s
 
 
 def _begun(request: Request) -> str:
-    """What stands of the assistant's turn already."""
+    """The assistant's turn so far."""
     return parted(request.messages)[1] + request.written
 
 

@@ -160,14 +160,14 @@ def _mistaken(line: str, off: int, dataset: str, random: Random) -> str:
 
 
 def _mark(form: Form, written: str) -> tuple[str, str]:
-    """What is to be written before the answer, and what is written of it."""
+    """The text that must still come before the answer, and what there is of the answer."""
     if not form.mark or form.mark in written:
         return "", written.rpartition(form.mark)[2] if form.mark else written
     return _missing(form.mark, written), ""
 
 
 def _missing(part: str, written: str) -> str:
-    """What is left of a part of which a text may end in the beginning."""
+    """The rest of a part, where a text may end in the beginning of that part."""
     return part[next(n for n in range(len(part), -1, -1) if written.endswith(part[:n])) :]
 
 

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 from rlgf.errors import UserError
 from rlgf.guides.base import Guide, GuideSettings
 from rlgf.models.language_model import LanguageModel
-from rlgf.registry import resolve
-from rlgf.tasks.base import check_options
+from rlgf.registry import check_options, resolve
 
 
 class OwnGuideConfig(GuideSettings):

@@ -1,8 +1,9 @@
-"""What a server is asked before a run, and whether it says the same of a text when it is asked again."""
+"""The first requests to a server before a run, and a check that it repeats its scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
@@ -20,7 +21,7 @@ _SCORED_FIRST = (
 
 
 def first_request(train: Sequence[Sample], max_new_tokens: int, written: str = "") -> Request:
-    """What a remote guide is asked before a run, so that its faults show before models load; ``written`` begins its answer."""
+    """A request for a remote guide before models load, so that its faults show early; ``written`` begins its answer."""
     longest = _longest(train)
     length = len(longest.prompt) if written else None
     prefix = longest.prompt + written
@@ -41,13 +42,18 @@ def _longest(train: Sequence[Sample]) -> Sample:
 
 
 def check_repeats(guide: HTTPGuide, requests: Sequence[Request]) -> None:
-    """Score some texts twice, first one by one and then all at once, and compare.
+    """Score some texts twice, first one by one and then all at once, and compare. All of it is booked to the guide.
 
     Raises:
         UserError: the server gives no log-probabilities, or others the second time.
     """
-    alone = [guide.score_anew([request])[0] for request in requests]
-    for first, second in zip(alone, guide.score_anew(requests), strict=True):
+    # Without a cache every text is asked about each time.
+    with closing(HTTPGuide(guide.config.model_copy(update={"cache": None}))) as anew:
+        anew.usage = guide.usage
+        alone = [anew.score([request])[0] for request in requests]
+        together = anew.score(requests)
+        guide.usage = anew.usage
+    for first, second in zip(alone, together, strict=True):
         gap = difference(first, second)
         if gap is None or gap > MOST_DIFFERENCE:
             how = "were cut into other tokens" if gap is None else f"differ by {gap:.2g} nats per token"

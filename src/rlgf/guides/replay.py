@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +12,8 @@ from rlgf.guides.answer_cache import guide_names
 from rlgf.guides.base import GuideSettings, Request
 from rlgf.jsontext import whole_characters
 from rlgf.models.language_model import LanguageModel
+from rlgf.tasks.jsonfiles import JsonLines
+from rlgf.tasks.rows import Row, placed
 from rlgf.types import Completion, Messages
 
 
@@ -44,25 +45,18 @@ class ReplayGuide:
         self.config = config
         self._completions: dict[_Key, list[Completion]] = {}
         guides: list[dict[str, Any]] = []
-        if not config.file.is_file():
-            raise UserError(f"'guide.file' {config.file} is not there: give a file of JSON lines.")
-        for number, line in enumerate(_lines(config.file), start=1):
-            if not line.strip():
-                continue
-            place = f"'guide.file' {config.file}, line {number}"
-            try:
-                row = json.loads(line)
-                if number == 1 and "totals" in row:  # as evaluations begin
-                    continue
+        try:
+            rows = list(placed(JsonLines(config.file)))
+            if "totals" in rows[0][0]:  # as evaluations begin
+                rows = rows[1:]
+            for row, place in rows:
                 keys, completion = _parse(row, place)
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"{place}: it must be a JSON object with the texts 'prompt' and 'completion' ({error})."
-                ) from error
-            for key in keys:
-                self._completions.setdefault(key, []).append(completion)
-            if isinstance(row.get("guide"), dict) and row["guide"] not in guides:
-                guides.append(row["guide"])
+                for key in keys:
+                    self._completions.setdefault(key, []).append(completion)
+                if isinstance(row.get("guide"), dict) and row["guide"] not in guides:
+                    guides.append(row["guide"])
+        except UserError as error:
+            raise UserError(f"'guide.file' {error}") from error
         if not self._completions:
             raise UserError(f"'guide.file' {config.file} holds no completions: give a file of JSON lines.")
         if len(guides) > 1:
@@ -96,39 +90,26 @@ class ReplayGuide:
         return list(self.write(requests))
 
 
-def _lines(file: Path) -> list[str]:
-    """Raises a `UserError` where the file cannot be read, or is not in UTF-8."""
-    try:
-        # Only where a line ends in a JSON-lines file: a text may hold other separators.
-        return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'guide.file' {file} cannot be read as JSON lines in UTF-8 ({error}).") from error
-
-
 _Key = str | tuple[Messages, str]
 """What a completion goes on from: a text, or a chat with the beginning of its answer."""
 
 
-def _parse(row: Any, place: str) -> tuple[list[_Key], Completion]:
+def _parse(row: Row, place: str) -> tuple[list[_Key], Completion]:
+    """Raises a `UserError` where a row is not a recorded completion."""
     sent = "prefix" in row
-    prefix = row["prefix"] if sent else row["prompt"]
+    prefix: Any = row.get("prefix", row.get("prompt"))
     answer = row.get("answer", row)
     if not isinstance(answer, dict):
-        raise TypeError("'answer' must be an object, as the cache of a guide writes it")
+        raise UserError(f"{place}: 'answer' must be an object, as the cache of a guide writes it.")
     text, finished = answer.get("completion", answer.get("text")), bool(answer.get("finished", False))
     text = read_messages(text, "completion", place)[-1].content if is_chat(text) else text
     chat = prefix if is_chat(prefix) else row.get("messages")
     if not (isinstance(prefix, str) or is_chat(prefix)) or not isinstance(text, str):
-        raise TypeError("one of them is not a text")
+        raise UserError(f"{place} must hold the texts 'prompt' and 'completion'.")
     keys: list[_Key] = []
     if is_chat(chat):
         written = prefix[row.get("prompt_length") or 0 :] if sent else ""
-        keys.append(
-            (
-                read_messages(chat, "prompt" if chat is prefix else "messages", place),
-                whole_characters(written),
-            )
-        )
+        keys.append((read_messages(chat, "prompt" if chat is prefix else "messages", place), written))
     if isinstance(prefix, str) and not (sent and keys):
-        keys.append(whole_characters(prefix))
-    return keys, Completion(whole_characters(text), finished)
+        keys.append(prefix)
+    return keys, Completion(text, finished)

@@ -1,4 +1,4 @@
-"""From what a server replies to the text that it means, or to how probable it finds a text."""
+"""Reads a server's reply: the text in it, or how probable it finds a given text."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Answer:
     mended: bool = False
     """Whether the text held half characters, which were replaced."""
     pieces: tuple[Piece, ...] = ()
-    """Of a text that was to be scored, the guide's tokens."""
+    """The guide's tokens of a text that was to be scored."""
 
 
 def read_reply(reply: Any, style: Literal["completions", "chat"]) -> Answer:

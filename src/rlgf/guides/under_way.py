@@ -1,4 +1,4 @@
-"""Requests that are asked side by side while others go on, what came of each, and how long that took."""
+"""Threads that ask side by side, what comes of each request, and how long requests were under way."""
 
 from __future__ import annotations
 
@@ -40,19 +40,15 @@ class Workers:
         """``find`` gives the answer to one request; what it raises is that request's outcome."""
         self._number, self._find = number, find
         self._threads: list[threading.Thread] = []
-        self._todo: queue.SimpleQueue[tuple[UnderWay, Callable[[Request], Found]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._todo: queue.SimpleQueue[UnderWay | None] = queue.SimpleQueue()
         self._arrived = threading.Condition()
         self._ended = False
 
-    def start(
-        self, requests: Sequence[Request], find: Callable[[Request], Found] | None = None
-    ) -> list[UnderWay]:
-        """Begin with some requests, which another ``find`` may find; returns at once."""
+    def start(self, requests: Sequence[Request]) -> list[UnderWay]:
+        """Begin with some requests; returns at once."""
         added = list(map(UnderWay, requests))
         for one in added:
-            self._todo.put((one, find or self._find))
+            self._todo.put(one)
         with self._arrived:
             for _ in range(min(self._number - len(self._threads), len(added))):
                 self._threads.append(threading.Thread(target=self._work, name="guide", daemon=True))
@@ -77,9 +73,9 @@ class Workers:
             thread.join(max(until - time.monotonic(), 0))
 
     def _work(self) -> None:
-        for under_way, find in iter(self._todo.get, None):
+        for under_way in iter(self._todo.get, None):
             try:
-                outcome: Found | BaseException = find(under_way.request)
+                outcome: Found | BaseException = self._find(under_way.request)
             except BaseException as error:  # the one who waits for it raises it
                 outcome = error
             with self._arrived:

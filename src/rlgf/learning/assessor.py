@@ -45,7 +45,7 @@ class Assessor:
     sampling: Sampling
     max_batch_tokens: int
     scale: Scale = field(default_factory=Scale)
-    """From a reward to its pay; counts in the rewards of every `assess`."""
+    """Makes the pay of a reward, and counts in the rewards of every `assess`."""
     trainer_state: TrainerState = field(default_factory=TrainerState)
     """How far the run is, for rewards that ask; the trainer counts its updates in it."""
     importance_bound: float | None = None
@@ -69,7 +69,7 @@ class Assessor:
         return self._estimate(scored, row, kl_coefficient)
 
     def _score(self, rollout: Rollout, row: Algorithm) -> Scored:
-        """What concerns each episode by itself."""
+        """The scores that concern each episode by itself."""
         scored = Scored(rollout)
         if row.needs_reward:
             rewards, terms, logged = self._scores(rollout)
@@ -244,7 +244,7 @@ def shape_rewards(
 
 
 def estimated(estimator: Estimator, signals: Signals) -> Estimates | Pairs:
-    """What an estimator says of the authors' tokens, as if those of an environment between them were not there.
+    """An estimator's answer for the authors' tokens, as if an environment's tokens between them were not there.
 
     From the last token of a turn the next state is the one after the reply, so ``V_t+1`` of generalized advantage
     estimation is the value before the next turn's first token. Tokens of the environment get 0.

@@ -1,4 +1,4 @@
-"""What a guide that scores texts says of episodes, and which of their tokens it says it of."""
+"""How probable a guide finds the texts of episodes, token by token."""
 
 from __future__ import annotations
 

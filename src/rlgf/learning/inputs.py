@@ -101,7 +101,7 @@ def _checked_loss(found: Any, name: str, *, learns: bool) -> tuple[Tensor, Mappi
 
 
 def selected(inputs: LossInputs, select: Selection) -> LossInputs:
-    """The inputs of a loss whose gradient at each token is multiplied by the weight that a selector gives it.
+    """The inputs of a loss, whose gradient at each token is multiplied by the weight that a selector gives the token.
 
     Raises:
         UserError: the selector returned something else than one finite weight of 0 or more for each token.

@@ -1,4 +1,4 @@
-"""How an optimizer step is cut into micro-batches, how far an update has moved the policy, and whether what it ends in is sound."""
+"""Cuts an optimizer step into micro-batches, measures how far it moves the policy, and checks what comes of an update."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def minibatches(
 ) -> Iterator[tuple[Experience, Rollout | None]]:
     """The optimizer steps of an epoch: their episodes, and the reference texts that go with them.
 
-    These are of the same samples. Where pairs are learned from, which are not of all samples, they are dealt out apart,
-    so that each is read though all texts of its group earned alike.
+    These are of the same samples. Not all samples have pairs, so beside pairs the references are dealt out apart: each
+    is then read, also where all texts of its group earned the same.
 
     Args:
         size: episodes of a step.
@@ -140,10 +140,10 @@ class Pass:
 
 
 def passes(terms: Sequence[StepTerm], batch: Experience, row: Algorithm, *, measured: bool) -> Iterator[Pass]:
-    """The passes of a step: one for each view of the prompts that its terms over the policy's outputs ask for.
+    """The passes of a step: one for each view of the prompts that its terms ask for.
 
-    Without hints both views are one. How far the policy has moved is measured in one of them: as the texts were written,
-    where a term asks for that.
+    Without hints both views are one. How far the policy has moved is measured in one pass alone: that of the texts as
+    they were written, where a term asks for it.
 
     Args:
         measured: whether it is measured though no term reads log-probabilities.
@@ -165,8 +165,8 @@ def passes(terms: Sequence[StepTerm], batch: Experience, row: Algorithm, *, meas
 def with_beginning(
     experience: Experience, row: Algorithm, policy: LanguageModel, sampling: Sampling, max_tokens: int
 ) -> Experience:
-    """With the log-probabilities before the update of texts that others wrote, which ``max_update_kl``
-    compares with too."""
+    """The same, with the log-probabilities before the update also for texts that others wrote: ``max_update_kl``
+    compares with them."""
     rollout, scored = experience.rollout, experience.scored
     others = rollout.authored & ~rollout.drawn
     of_policy = {n: t for n, t in row.terms.items() if not t.of_critic and t.on is not Span.REFERENCES}

@@ -1,4 +1,4 @@
-"""How an update learns: its settings, and the learning rates of every update, by schedules or by a scheduler of torch."""
+"""The settings of an update, and its learning rates: by schedules, or by a scheduler of torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class UpdateConfig(Strict):
     """Default: the policy's."""
     weight_decay: float = Field(default=0.0, ge=0)
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    """Of the policy and of each critic apart."""
+    """The limit for the policy, and for each critic by itself."""
     max_update_kl: float | None = Field(default=None, gt=0)
     """End an update early once a minibatch is this far from where the update began, in nats per token."""
 
@@ -119,7 +119,7 @@ def _chosen(optimizer: Optimizer, group: Mapping[str, Any]) -> float | None:
 
 
 def _agreed(chosen: float | None, schedule: Schedule, name: str) -> Schedule:
-    """What holds of an optimizer's own rate and the recipe's, of which the default says nothing."""
+    """The rate that counts: the optimizer's own or the recipe's, whose default counts only where there is no other."""
     if chosen is None or schedule == constant(chosen):
         return schedule
     if schedule == UpdateConfig().learning_rate:

@@ -1,14 +1,11 @@
 """Numbers over finished texts."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 
-from rlgf.errors import UserError
 from rlgf.metrics.base import Metric, MetricResult, check_needs, measure
 from rlgf.metrics.text import distinct, repetition, words
-from rlgf.registry import resolve
+from rlgf.registry import instance_of, named_callable
 from rlgf.strict import NamedConfig
-from rlgf.tasks.base import build_from
 
 METRICS: Mapping[str, str] = {
     "distinct": "rlgf.metrics.text:distinct",
@@ -46,20 +43,10 @@ def build_metrics(configs: Sequence[NamedConfig]) -> dict[str, Metric]:
     """
     built = {}
     for config in configs:
-        metric = resolve(config.name, METRICS, "the metric")
-        if inspect.isclass(metric):
-            metric = build_from(metric, config.options, f"the metric '{config.name}'")
-        elif config.options:
-            raise UserError(
-                f"the metric '{config.name}' is a function, so it takes no options "
-                f"(given: {', '.join(config.options)})."
-            )
-        if not callable(metric):
-            raise UserError(
-                f"the metric '{config.name}' cannot be called: it must be "
-                "(prompts, completions, references, **columns)."
-            )
-        built[config.name] = metric
+        name, options = config.name, config.options
+        call = "f(prompts, completions, references, **columns)"
+        found = named_callable(name, options, METRICS, "the metric", call)
+        built[name] = instance_of(found, options, f"the metric '{name}'")
     return built
 
 

@@ -25,9 +25,9 @@ class MetricResult:
     """What a metric says of texts."""
 
     total: float | None
-    """Of all of them; None where it applies to none."""
+    """That of all texts together; None where the metric applies to none."""
     per_text: Sequence[float | None] | None = None
-    """Of each; None for one that it does not apply to, and as a whole where there is a total alone."""
+    """That of each text, None for one that the metric does not apply to; None where there is only a total."""
 
     @staticmethod
     def mean(values: Sequence[float | None]) -> MetricResult:
@@ -189,7 +189,7 @@ def installed(module: str, metric: str, packages: str) -> Any:
 def remembered(
     known: dict[str, Made], texts: Sequence[str], make: Callable[[list[str]], list[Made]]
 ) -> list[Made]:
-    """What is made of each text; ``known`` remembers it, since references come again at every evaluation."""
+    """The result of ``make`` for each text. ``known`` keeps it, since references come again at every evaluation."""
     new = [text for text in dict.fromkeys(texts) if text not in known]
     if new:
         if len(known) + len(new) > _REMEMBERED:

@@ -15,6 +15,7 @@ from rlgf.errors import UserError
 from rlgf.metrics.base import MetricResult, References, Values, installed
 from rlgf.metrics.ptb import captions, check_java, ptb_tokenize
 from rlgf.tasks.jsonfiles import JsonLines
+from rlgf.tasks.rows import placed
 
 _SELF_BLEU_TEXTS = 100
 
@@ -215,13 +216,12 @@ class CiderD:
 
 
 def _read(corpus: Path) -> list[list[str]]:
-    rows = JsonLines(corpus)
     read = []
-    for number in range(len(rows)):
-        texts = rows[number].get("references")
+    for row, place in placed(JsonLines(corpus)):
+        texts = row.get("references")
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise UserError(
-                f"the metric 'cider_d', option 'corpus': {rows.place(number)} must have 'references', a list of texts."
+                f"the metric 'cider_d', option 'corpus': {place} must have 'references', a list of texts."
             )
         read.append(texts)
     # All in one go: starting the tokenizer costs more than running it.

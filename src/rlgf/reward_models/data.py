@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from rlgf.chat import answered
 from rlgf.errors import UserError
-from rlgf.tasks.rows import Row
+from rlgf.tasks.rows import Row, placed
 from rlgf.tasks.source import Files, field, is_absent, side
 from rlgf.types import Messages
 
@@ -52,9 +52,7 @@ class ExamplesConfig(Files):
     label_field: str = "label"
 
     @model_validator(mode="after")
-    def _sources(self) -> ExamplesConfig:
-        if (self.data is None) == (self.train == ()):
-            raise ValueError("give either files ('train', 'validation') or 'data', a data set of the hub")
+    def _held_out(self) -> ExamplesConfig:
         if self.data is None and self.validation == ():
             raise ValueError(
                 "'validation' is missing: a reward model is measured on held-out rows, so give a file of them"
@@ -99,8 +97,7 @@ class ExamplesConfig(Files):
         return found
 
     def _examples(self, split: str, make: Callable[[Row, str], Example]) -> list[Example]:
-        rows = self.rows(split)
-        return [make(rows[number], rows.place(number)) for number in range(len(rows))]
+        return [make(row, place) for row, place in placed(self.rows(split))]
 
     def _pair(self, row: Row, place: str) -> Pair:
         chosen = self._side(row, "chosen_field", place)
@@ -131,5 +128,5 @@ class ExamplesConfig(Files):
         return side(self._value(row, option, place), getattr(self, option), place)
 
     def _value(self, row: Row, option: str, place: str) -> Any:
-        """Of the column that an option names."""
+        """The value of the column that an option names."""
         return field(row, getattr(self, option), place, f"set 'data.{option}'")

@@ -1,4 +1,4 @@
-"""What stands beside a reward model's weights, without which its scores could not be read."""
+"""A small file beside a reward model's weights, without which its scores could not be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal["preference", "classifier"]
 
 
 class Notes(Strict):
-    """What stands beside a reward model's weights."""
+    """The contents of that file."""
 
     kind: Kind
     max_tokens: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlgf.errors import UserError
-from rlgf.loads import loading
 from rlgf.models import lora
 from rlgf.models.abilities import mixed_precision
 from rlgf.models.encoder_decoder import is_encoder_decoder
@@ -42,9 +40,6 @@ class ModelReward:
             UserError: it is not such a folder.
         """
         self.notes = read_notes(folder, "model")
-        report = Path(folder) / "report.json"
-        with loading(f"reward 'model', its {report}", report):
-            self.report: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
         self._scorer = load_scorer(folder, self.notes.max_tokens, self.notes.layers, trained=True)
 
     def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
@@ -58,7 +53,7 @@ class ModelReward:
 
 
 class AdapterReward:
-    """What a reward model says that is an adapter on the policy's own base, over the base that is loaded already.
+    """The reward of a model that is an adapter on the policy's own base, over the base that is loaded already.
 
     Its values are those of `ModelReward` of the same folder; what it adds to memory is the adapter and a head.
     """

@@ -164,7 +164,7 @@ def _source(model: str) -> str:
 
 
 def _check_config(model: str, base: str, max_tokens: int, layers: int | None) -> None:
-    """What the configuration alone tells: its weights may be large."""
+    """Checks that need the configuration alone, before the weights load."""
     with loading(f"model '{model}'", base, _REMEDY):
         config = AutoConfig.from_pretrained(base)
     if config.is_encoder_decoder:

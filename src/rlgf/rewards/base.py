@@ -98,7 +98,7 @@ class PolicyReadingReward(Reward, Protocol):
 
 @dataclass(frozen=True)
 class RewardInput:
-    """Finished texts and what a reward may ask about them, one entry a text. None is not to be had."""
+    """Finished texts and what a reward may ask about them: one entry for each text, or None where nothing is known."""
 
     prompts: Sequence[Any]
     """Texts; lists of messages where a reward passes on what it was given."""

@@ -1,20 +1,18 @@
-"""From what a recipe says under ``reward:`` to a reward."""
+"""Makes a reward of a recipe's ``reward:`` section."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from rlgf.errors import UserError
-from rlgf.registry import resolve
+from rlgf.registry import instance_of, named_callable, resolve
 from rlgf.rewards.base import Reward
 from rlgf.rewards.composed import Composed, Term
 from rlgf.rewards.scale import Scale
 from rlgf.strict import Strict
-from rlgf.tasks.base import build_from, named_callable
 
 REWARDS: Mapping[str, str] = {
     "sentiment": "rlgf.demo.sentiment:Sentiment",
@@ -124,13 +122,12 @@ def build_reward(name: str, options: Mapping[str, Any]) -> Reward:
     Raises:
         UserError: there is no such reward, or an option is not known, is missing or does not fit.
     """
-    reward = named_reward(name, options)
-    built: Reward = build_from(reward, options, f"reward '{name}'") if inspect.isclass(reward) else reward
+    built: Reward = instance_of(named_reward(name, options), options, f"reward '{name}'")
     return built
 
 
 def named_reward(name: str, options: Mapping[str, Any]) -> Any:
-    """The class or function of that name, made sure to be one of a reward's, and not called yet.
+    """The class or function behind a reward's name, not called yet.
 
     Raises:
         UserError: there is no such reward, or it does not take these options.
@@ -139,7 +136,7 @@ def named_reward(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def named_judge(name: str, setting: str) -> Any:
-    """The same of a reward that is to stand by itself, without options and without the policy of a run.
+    """The same of a reward that needs no options and no policy.
 
     Args:
         setting: how a message calls what names it, such as "'evaluation.judge'".

@@ -38,7 +38,7 @@ class Scale:
         return self.scaled(rewards)
 
     def scaled(self, rewards: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """What further rewards are worth, which are not counted in."""
+        """The pay for further rewards, which are not counted in."""
         if self.normalize:
             rewards = (rewards - self.mean) / (self.std + _EPSILON)
         return rewards if self.clip is None else rewards.clamp(*self.clip)

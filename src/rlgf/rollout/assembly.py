@@ -1,4 +1,4 @@
-"""Finished drafts as the tensors of a rollout, and what a separate engine sampled, scored again by the model that is trained."""
+"""Makes the tensors of a rollout from finished drafts, and scores again what a separate engine sampled."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class Collector(EpisodeWriter):
             self.remote.prefetch(writer.requests([d for d, _ in chosen], [s for _, s in chosen]))
 
     def _ahead(self, opened: Sequence[Draft], row: Algorithm, progress: float) -> Iterator[tuple[Draft, int]]:
-        """What the guide will be asked whatever the policy writes, with its limits."""
+        """The drafts that the guide will be asked for whatever the policy writes, with their limits."""
         whole = self.config.limit(Author.GUIDE)
         if row.examples is Author.GUIDE:
             yield from ((draft, whole) for draft in examples_apart(opened))

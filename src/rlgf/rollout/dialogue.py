@@ -27,7 +27,7 @@ class Dialogue:
     """A turn beyond these is not written."""
     policy: LanguageModel
     most_tokens: int
-    """Of turns and replies together."""
+    """The limit of turns and replies together."""
 
     def hold(
         self,
@@ -79,7 +79,7 @@ class Dialogue:
         self._cut(draft, sum(place <= length for place in draft.replied))
 
     def turn(self, draft: Draft, part: Passage) -> Passage:
-        """What is kept of what an author wrote: all up to the text that ends a turn."""
+        """The part of an author's text that is kept: all up to the text that ends a turn."""
         stop = stop_of(self.environment)
         before = self.policy.context(draft.prompt_ids, draft.ids)
         if not stop or stop not in self.policy.decode(part.ids, before):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -70,22 +70,8 @@ class CandidateWriter:
         return tried, [limit for limit in limits for _ in range(self.number)]
 
 
-def guide_writer(guide: Guide, policy: LanguageModel, candidates: int, rewards: Rewards | None) -> Writer:
-    """Who writes for a guide.
-
-    Args:
-        candidates: how many texts it writes for each draft.
-        rewards: pick one of several.
-    """
-    writer = GuideWriter(guide, policy)
-    if candidates == 1:
-        return writer
-    assert rewards is not None, "several candidates come with what judges them"
-    return CandidateWriter(writer, candidates, rewards)
-
-
 def candidate_seeds(seed: int, number: int) -> list[int]:
-    """Of a draft's candidates: the first one is what would be written if it were the only one."""
+    """The seeds of a draft's candidates. The first is the draft's own, so that a single candidate is the usual text."""
     return [seed, *(seeding.derive(seed, "candidate", place) for place in range(1, number))]
 
 
@@ -118,12 +104,17 @@ class EpisodeWriter:
         """How many tokens the policy and the guide have sampled here so far, whatever became of them: a
         roll-in that a group shares counts once, a text that was dropped or cut off counts whole."""
         self.hints = HintGiver(policy, config)
-        self.writers: Mapping[Author, Writer] = {
+        self.writers: dict[Author, Writer] = {
             Author.POLICY: PolicyWriter(self.sampler, config.sampling),
             Author.REFERENCE: ReferenceWriter(policy),
             Author.PAST: PastWriter(policy),
-            **({Author.GUIDE: guide_writer(guide, policy, candidates, rewards)} if guide is not None else {}),
         }
+        if guide is not None:
+            writer = GuideWriter(guide, policy)
+            self.writers[Author.GUIDE] = writer
+            if candidates > 1:
+                assert rewards is not None, "several candidates come with what judges them"
+                self.writers[Author.GUIDE] = CandidateWriter(writer, candidates, rewards)
 
     def episodes(self, drafts: Sequence[Draft], row: Algorithm, progress: float) -> list[Draft]:
         """Finished episodes, the row's ``group_size`` one after another for each draft."""

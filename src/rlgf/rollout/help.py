@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, RollinLength, functions
-from rlgf.rollout.record import left
+from rlgf.rollout.record import lengths_between
 from rlgf.rollout.writers import Draft
 
 
@@ -21,13 +21,14 @@ def draw_switches(
 ) -> list[int]:
     """How many tokens the roll-in author is asked for at each draft; 0 where there is no roll-in.
 
-    Where help is tried at several lengths, the longest. Each draft is told how long the text is that this was drawn from.
+    Where several lengths are tried it is the longest. Each draft keeps the length of the text that its number was drawn
+    from (`Draft.help_limit`).
 
     Args:
-        drafts: one a group, or where `help.members` is set its members one after the other.
+        drafts: one for each group; where `help.members` is set, one for each member.
         progress: the share of the run that is over.
-        lengths: how many tokens the author's text at each of these drafts has, or may have at most where
-            that is not known yet. It is asked for those that have a roll-in alone.
+        lengths: how many tokens the author's text has at each of some drafts, or may have where that is not known
+            yet. It is asked about drafts with a roll-in only.
     """
     help = row.help
     if help.members is None:
@@ -49,7 +50,7 @@ def draw_switches(
 
 
 def positions(draft: Draft, law: RollinLength, progress: float) -> range:
-    """The numbers of tokens among which the switch of a draft is drawn, of the text that it has a roll-in from."""
+    """The numbers of tokens that the switch of a draft is drawn from."""
     length, history = draft.help_limit, draft.history
     drawn = law.positions(length, progress)
     if law.by in ("law", "trial") or not length:
@@ -59,12 +60,12 @@ def positions(draft: Draft, law: RollinLength, progress: float) -> range:
     last = drawn[-1] if drawn else 0
     if law.by == "record":
         if draft.own_rate < 0:
-            open_ = left(length, history.low, history.high) or range(length)
+            untried = lengths_between(length, history.low, history.high) or range(length)
         else:
             # The group has just failed without a beginning: that is too short, whatever is remembered.
             first, low = max(first, min(1, last)), history.low or 0.0
-            open_ = left(length, low, history.high) or left(length, low, None)[:1]
-        return range(min(max(first, open_[0]), last), max(min(last, open_[-1]), first) + 1)
+            untried = lengths_between(length, low, history.high) or lengths_between(length, low, None)[:1]
+        return range(min(max(first, untried[0]), last), max(min(last, untried[-1]), first) + 1)
     rate = history.rate if draft.own_rate < 0 else draft.own_rate
     wanted = 0 if rate is None else round((1 - rate) * length)
     wanted = min(max(wanted, first), last)
@@ -92,7 +93,7 @@ def drawn_again(draft: Draft, length: int, row: Algorithm, progress: float) -> i
 
 
 def _draws(seed: int) -> list[float]:
-    """What decides whether a draft has a roll-in, and how long that is."""
+    """Two random numbers: one decides whether a draft has a roll-in, the other how long it is."""
     draws: list[float] = seeding.uniforms(2, seed, "switch").tolist()
     return draws
 
@@ -123,17 +124,17 @@ def _by_own_rule(draft: Draft, law: RollinLength, progress: float, where: float)
 
 
 def episode_seed(seed: int, update: int, number: int) -> int:
-    """Of the episodes of one sample of an update."""
+    """The seed of the episodes of one sample of an update."""
     return seeding.derive(seed, "episode", update, number)
 
 
 def examples_apart(opened: Sequence[Draft]) -> list[Draft]:
-    """What a reward that learns is shown one text for: each prompt, with a seed of its own."""
+    """A draft for each prompt, with a seed of its own: a reward that learns is shown one text for each."""
     return [draft.branch(seeding.derive(draft.seed, "example")) for draft in opened]
 
 
 def begun_apart(drafts: Sequence[Draft], row: Algorithm) -> Sequence[Draft]:
-    """What has a beginning of its own: each group, or each of its members."""
+    """The drafts that have a beginning of their own: one for each group, or for each of its members."""
     return drafts if row.help.shared else members(drafts, row.group_size)
 
 

@@ -1,4 +1,4 @@
-"""Hints: which episodes are written after one, where its text comes from, and what the prompt then becomes."""
+"""Hints in prompts: which episodes get one, where its text comes from, and what the prompt then is."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class HintGiver:
         write: Write,
         tier: Tier | None = None,
     ) -> None:
-        """Let those drafts that the row's help chooses go on from their prompt with a hint in it, or of a hint for the
-        guide keep that prompt for it.
+        """Put hints into the prompts of those drafts that the row's help chooses.
 
-        A draft whose hint has no text, or whose prompt leaves no room for one, goes on from its own prompt.
+        The policy goes on from such a prompt, or only the guide reads it, as the hint says. A draft whose hint has no
+        text, or whose prompt leaves no room for one, keeps its own prompt.
 
         Args:
             tier: which hint, of a row whose hints have tiers.
@@ -75,8 +75,8 @@ class HintGiver:
     def asked(
         self, drafts: Sequence[Draft], row: Algorithm, progress: float, tier: Tier | None = None
     ) -> tuple[list[Draft], list[int]]:
-        """What the author of the hints is asked to continue in place of each draft, and by how many tokens; 0 where
-        there is no hint."""
+        """For each draft, what the author of hints is asked to continue, and by how many tokens; 0 where there is no
+        hint."""
         hint = row.script.hint
         assert hint is not None, "asked for where it is set"
 
@@ -123,8 +123,11 @@ class HintGiver:
         return whole.ids if text else []
 
     def _fitted(self, draft: Draft, hint: Hint, text: str) -> tuple[HintedPrompt | None, bool]:
-        """The prompt with as much of a hint as there is room for, and whether that is not all of it; None where that is
-        nothing, or the prompt is cut: with a hint it would tell what it does not tell without one."""
+        """The prompt with as much of a hint as there is room for, and whether the hint is cut.
+
+        There is no such prompt (None) where there is no room, or where the prompt itself is cut: with a hint it would
+        tell what it does not tell without one.
+        """
         sample, most = draft.sample, self.config.max_hint_tokens
         bare = len(self.policy.codec.encode_prompt(sample.prompt))
         empty = len(self.policy.codec.encode_prompt(self._retold(sample, hint.template, hint="").prompt))
@@ -166,5 +169,5 @@ class HintGiver:
         return self.config.max_prompt_tokens + self.config.max_hint_tokens
 
     def _text(self, ids: list[int]) -> str:
-        """What tokens say, without half a character at their end."""
+        """The text of some tokens, without half a character at its end."""
         return self.policy.decode(ids).rstrip("\ufffd")

@@ -1,4 +1,4 @@
-"""Who will be asked for what in a run: the collector's own draws, made before anything is written."""
+"""Who will be asked for what in a run, by the collector's own draws, before anything is written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Ask:
     sample: int
     """The number of its sample within the update."""
     seed: int
-    """Of the draft that it goes on with."""
+    """The seed of the draft that it goes on with."""
     written: int
     """Tokens of the response that stand before it, at most; of a hint about how many are put around the prompt."""
     limit: int
@@ -123,7 +123,7 @@ def _in_need(row: Algorithm) -> Algorithm:
 
 
 def evaluation_asks(author: Author, config: RolloutConfig, prompts: int, turns: int = 1) -> list[Ask]:
-    """What an author is asked for where it is measured: one whole text, or dialogue, for each prompt."""
+    """What an evaluation asks an author for: one whole text, or dialogue, for each prompt."""
     limit, whole = config.limit(author), config.max_response_tokens
     return [
         Ask(author, number, 0, whole * (turn > 0), limit)
@@ -134,7 +134,7 @@ def evaluation_asks(author: Author, config: RolloutConfig, prompts: int, turns: 
 
 @dataclass(frozen=True)
 class _Update:
-    """What is asked for where a row's texts are written, or its dialogues, whose lengths are in turns."""
+    """What is asked for when a row's texts or dialogues are written; the lengths of dialogues are in turns."""
 
     row: Algorithm
     config: RolloutConfig
@@ -167,7 +167,7 @@ class _Update:
         return found + finishing * row.tries + branching
 
     def _branches(self, episode: Draft, place: int, begun: int) -> list[Ask]:
-        """What branches off from an episode that is as long as it may be, which begins with so much of a roll-in."""
+        """What branches off from an episode of the greatest length, of which so much is a roll-in."""
         author, branches = self.row.script.rollout, self.row.branches
         if branches is None:
             return []
@@ -199,7 +199,7 @@ class _Update:
         return self.config.max_response_tokens if self.turns == 1 else self.turns
 
     def _of(self, author: Author, sample: int, seed: int, written: int, amount: int) -> list[Ask]:
-        """What an author is asked for who goes on by an amount of tokens, or of turns after as many of them.
+        """What an author is asked for who goes on by an amount of tokens, or of turns.
 
         All turns but a dialogue's first may have a whole response before them, and each may be as long as a response:
         what stands after the text that ends a turn is dropped.

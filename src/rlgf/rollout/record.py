@@ -31,7 +31,7 @@ class PastText(NamedTuple):
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    """Of each token under the policy that drew it."""
+    """One for each token, under the policy that drew it."""
 
 
 class PromptHistory(NamedTuple):
@@ -117,17 +117,18 @@ class PromptHistory(NamedTuple):
             high = share if high is None else min(share, high)
         else:
             low = share if low is None else max(share, low)
-        if low is not None and high is not None and not left(length, low, high):
+        if low is not None and high is not None and not lengths_between(length, low, high):
             return (None, high) if enough else (low, None)
         return low, high
 
 
-def left(length: int, low: float | None, high: float | None) -> range:
+def lengths_between(length: int, low: float | None, high: float | None) -> range:
     """The numbers of tokens, out of 0..length - 1, between a share that is too short and one that is enough.
 
-    Where 0 is enough that is left, and where length - 1 is too short that. Between two neighbours nothing is left.
+    Where 0 tokens are enough it is 0 alone, and where length - 1 are too few it is that alone. Between two neighbours
+    there is none.
     """
-    # A share is one of tokens divided by their number, which may come back as a rounding beside it.
+    # A share is a number of tokens over the length, so a product with the length may be off by rounding.
     first = 0 if low is None else math.floor(low * length + 1e-6) + 1
     last = length - 1 if high is None else math.ceil(high * length - 1e-6) - 1
     return range(min(first, length - 1), max(min(last, length - 1), 0) + 1)
@@ -221,7 +222,7 @@ def succeeded(rewards: Float[Tensor, "B"], help: Help) -> Bool[Tensor, "B"]:
 
 
 def _successes(scored: Scored, help: Help) -> dict[int, PastText]:
-    """Of each group with some, the success that the policy wrote alone and was surest of, by its mean log-probability."""
+    """For each group, the success that the policy wrote alone and was surest of, by its mean log-probability."""
     rollout, rewards = scored.rollout, scored.rewards
     assert rewards is not None, "counted where texts are paid"
     alone = (rollout.written_by(Author.POLICY) | ~rollout.response_mask).all(dim=1)

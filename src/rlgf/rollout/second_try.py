@@ -1,4 +1,4 @@
-"""Help that looks at a group's own texts first: where they open the gate, those that are to have help are written again."""
+"""Help that looks at a group's own texts first. Where these open the gate, the texts that get help are written again."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class SecondTry:
                 opened.append(number)
                 drafts[number].own_rate = rate
         if row.tiers:
-            self._climb(own, drafts, opened)
+            self._try_tiers(own, drafts, opened)
         else:
-            self._again(own, [drafts[number] for number in opened], opened)
+            self._rewrite(own, [drafts[number] for number in opened], opened)
         return own
 
-    def _climb(self, own: list[Draft], drafts: Sequence[Draft], opened: Sequence[int]) -> None:
-        """Write groups again after one tier of hints after another, until enough of what is written so succeeds.
+    def _try_tiers(self, own: list[Draft], drafts: Sequence[Draft], opened: Sequence[int]) -> None:
+        """Write groups again with one tier of hints after another, until enough of these texts succeed.
 
         After the last tier a group stays as that left it.
         """
         size = self.row.group_size
         for rank, tier in enumerate(self.row.tiers):
             parts = [drafts[number].branch(drafts[number].seed) for number in opened]
-            places = self._again(own, parts, opened, tier, rank)
+            places = self._rewrite(own, parts, opened, tier, rank)
             won: dict[int, list[bool]] = {number: [] for number in opened}
             groups = [place // size for place in places]
             for number, success in zip(
@@ -58,7 +58,7 @@ class SecondTry:
             enough = self.row.help.length.enough
             opened = [number for number in opened if sum(won[number]) <= enough * len(won[number])]
 
-    def _again(
+    def _rewrite(
         self,
         own: list[Draft],
         drafts: Sequence[Draft],
@@ -66,7 +66,7 @@ class SecondTry:
         tier: Tier | None = None,
         rank: int = 0,
     ) -> list[int]:
-        """Write those members of some groups again that are to have help, in place of what they were.
+        """Write the members of some groups that get help again, in place of what they were.
 
         Args:
             own: the episodes of all groups.
@@ -90,7 +90,7 @@ class SecondTry:
             if draft.ids or (draft.hint and draft.hint != own[firsts[place]].hint)
         ]
         searched = row.help.length.by == "trial" and tier is None
-        write = self._shortest if searched else self._finished
+        write = self._search if searched else self._finished
         again = write([begun[place] for place in helped])
         places: list[int] = []
         for number, place in enumerate(helped):
@@ -102,10 +102,11 @@ class SecondTry:
     def _finished(self, begun: Sequence[Draft]) -> list[Draft]:
         return self.writer.finished(begun, self.row)
 
-    def _shortest(self, begun: Sequence[Draft]) -> list[Draft]:
-        """The episodes after the shortest beginning that a bisection finds long enough, or after the last one tried.
+    def _search(self, begun: Sequence[Draft]) -> list[Draft]:
+        """The episodes after the shortest beginning that is found to be long enough, or after the last one tried.
 
-        Each group's author has written once, the longest beginning that there may be, of which the others are a part.
+        The search is a bisection. Each group's author has written once: the longest beginning, of which the others are
+        parts.
 
         Args:
             begun: one for each group.

@@ -1,4 +1,4 @@
-"""What states are worth: the mean reward of texts that go on from each, and of prompts what texts of the start say."""
+"""The values of states, from texts that go on from them, and of prompts, from texts of the policy's start."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from rlgf.types import Author, Rollout, pad
 
 
 def branch_points(authors: Sequence[Author], every: int, starts: Sequence[int] | None = None) -> list[int]:
-    """The states of a text, as numbers of tokens before them, that texts are to branch off from.
+    """The states that texts are to branch off from; each is the number of tokens before it.
 
-    Every so many of the policy's own tokens, from the first one on, and where another goes on after its last.
+    They stand before every so many of the policy's own tokens, from the first one on, and after its last one where
+    another author goes on.
 
     Args:
         starts: where each turn of a dialogue begins, which are then its states.
@@ -79,7 +80,7 @@ def start_values(
     rewards: Rewards | None,
     write: Callable[[Sequence[int], Algorithm], Rollout],
 ) -> Float[Tensor, "B"]:
-    """The value of each episode's prompt: what the record knows, else an estimate from texts that the start writes now.
+    """The value of each episode's prompt, from the record or else from texts that the start writes now.
 
     Args:
         drafts: one for each prompt.

@@ -37,7 +37,7 @@ class Draft:
     prompt_ids: list[int]
     """What the response is written after, with the hint where its writer reads one."""
     seed: int
-    """Of this episode alone; all that is drawn while it is written comes from it."""
+    """The seed of this episode alone; all that is drawn while it is written comes from it."""
     ids: list[int] = field(default_factory=list)
     authors: list[Author] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -50,9 +50,9 @@ class Draft:
     hint_cut: bool = False
     """Whether there was no room for the whole hint, or for any of it."""
     index: int | None = None
-    """Of its prompt in the training data."""
+    """The place of its prompt in the training data."""
     history: PromptHistory = PromptHistory()
-    """Of its prompt."""
+    """What the run remembers of its prompt."""
     help_limit: int = 0
     """Tokens of the text that its roll-in is drawn from; 0 where it has none."""
     own_rate: float = -1.0
@@ -64,18 +64,18 @@ class Draft:
     over: bool = False
     """Whether nothing more is to be written of a dialogue."""
     asked: Sample | None = None
-    """In a chat, the sample with the dialogue so far in its messages, for who goes on with it."""
+    """In a chat: the sample with the dialogue so far in its messages."""
 
     @property
     def told(self) -> Sample:
-        """The sample as it is told to who writes the response."""
+        """The sample as the writer of the response reads it."""
         if self.asked is not None:
             return self.asked
         return self.sample if self.hint is None else self.hint.sample
 
     @property
     def turn_seed(self) -> int:
-        """Of what is drawn for the turn under way: the same draws in each turn would have an author repeat itself."""
+        """The seed of the turn under way. With the same seed in each turn an author would repeat itself."""
         return seeding.derive(self.seed, "turn", len(self.replied)) if self.replied else self.seed
 
     @property
@@ -136,14 +136,14 @@ class Passage:
 
 @runtime_checkable
 class Writer(Protocol):
-    """Continues drafts, each by at most its limit in policy tokens (1 or more)."""
+    """Continues drafts, each by at most as many tokens of the policy as its limit says (1 or more)."""
 
     def write(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[Passage]: ...
 
 
 @runtime_checkable
 class ForeseeingWriter(Writer, Protocol):
-    """A writer who can have its texts at hand before it is asked for them."""
+    """A writer whose texts can be there before it is asked for them."""
 
     def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
         """How many tokens `write` would add to each draft, the end included; None where nobody knows yet."""
@@ -260,7 +260,7 @@ class ReferenceWriter:
 
 
 class PastWriter:
-    """What the record keeps of the policy's own successes for a draft's prompt; nothing where it has had none."""
+    """The policy's earlier success at a draft's prompt, from the record; nothing where there is none."""
 
     def __init__(self, policy: LanguageModel) -> None:
         self.policy = policy

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rlgf.errors import UserError
-from rlgf.registry import resolve
-from rlgf.tasks.base import Task, build_from, load_split, require_task
+from rlgf.registry import build_from, resolve
+from rlgf.tasks.base import Task, load_split, require_task
 
 TASKS: Mapping[str, str] = {
     "imdb": "rlgf.demo.imdb:ImdbTask",

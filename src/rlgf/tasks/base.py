@@ -1,19 +1,14 @@
-"""What a task is, and how one is made from a recipe."""
+"""What a task is, and what its samples must be."""
 
 from __future__ import annotations
 
 import inspect
-import itertools
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, overload, runtime_checkable
 
-from pydantic import ValidationError
-
-from rlgf.errors import UserError, misfit, nearest
+from rlgf.errors import UserError, nearest
 from rlgf.jsontext import is_unicode
-from rlgf.registry import resolve
 from rlgf.types import Message, Sample
 
 SPLITS = ("train", "validation", "test")
@@ -62,7 +57,7 @@ class LazySamples(Sequence[Sample], ABC):
 
 
 def require_task(task: Any, what: str) -> Task:
-    """The same object, made sure to be a task.
+    """The same object, checked to be a task.
 
     Args:
         what: the beginning of the message.
@@ -83,7 +78,7 @@ def require_task(task: Any, what: str) -> Task:
 
 
 def load_split(task: Task, split: str) -> Sequence[Sample]:
-    """The samples of a task's split, made sure to be some.
+    """The samples of a task's split, checked to be some.
 
     Raises:
         UserError: see `Task.load`; or it returned something else, or nothing.
@@ -138,75 +133,6 @@ def check_sample(sample: Any, place: str) -> None:
         raise UserError(
             f"{place}: 'columns' must be a mapping of names to values (it is {sample.columns!r:.60})."
         )
-
-
-def build_from(factory: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:
-    """Call a class or function with the options of a recipe.
-
-    Args:
-        what: how a message calls the part, such as "task 'imdb'".
-
-    Raises:
-        UserError: an option is not known, is missing or does not fit.
-    """
-    check_options(factory, options, what)
-    try:
-        return factory(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        # A place ends where it names kinds of a union, which are no keys.
-        named = itertools.takewhile(lambda part: re.fullmatch(r"\w+", str(part)), first["loc"])
-        key = ".".join(map(str, named))
-        place = f"{what}, option '{key}' (it is {first['input']!r})" if key else what
-        raise UserError(f"{place}: {misfit(first)}.") from error
-
-
-def check_options(factory: Callable[..., Any], options: Mapping[str, Any], what: str) -> None:
-    """Refuse options that a class or function does not take, before it is called.
-
-    Raises:
-        UserError: an option is not known or is missing.
-    """
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except ValueError:  # compiled, and says nothing about what it takes
-        raise UserError(f"{what} does not say what it takes: name a class or function of your own.") from None
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    names = [p.name for p in named]
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        for key in options:
-            if key not in names:
-                hint = nearest(key, names) if names else "it takes none."
-                raise UserError(f"{what} has no option '{key}': {hint}")
-    for parameter in named:
-        if parameter.default is parameter.empty and parameter.name not in options:
-            raise UserError(f"{what} needs the option '{parameter.name}'.")
-
-
-def named_callable(
-    name: str, options: Mapping[str, Any], table: Mapping[str, Any], kind: str, call: str
-) -> Any:
-    """A class or function by its name, made sure to be one whose objects are called, or that is, and not called yet.
-
-    Args:
-        kind: how a message calls it, such as "reward".
-        call: how it is called, such as "f(completions, **kwargs)".
-
-    Raises:
-        UserError: there is none of this name, it cannot be called, or it does not take these options.
-    """
-    found, what = resolve(name, table, kind), f"{kind} '{name}'"
-    made = inspect.isclass(found)
-    if not (any("__call__" in vars(one) for one in found.__mro__) if made else callable(found)):
-        raise UserError(f"{what} cannot be called: it must be a function such as {call}.")
-    if made:
-        check_options(found, options, what)
-    elif options:
-        raise UserError(
-            f"{what} is a function, so it takes no options (given: {', '.join(options)}): "
-            "make it a class with __init__ and __call__."
-        )
-    return found
 
 
 def check_split(split: str, task: str) -> None:

@@ -11,7 +11,7 @@ from rlgf.errors import UserError
 from rlgf.strict import Strict
 from rlgf.tasks.base import check_split
 from rlgf.tasks.jsonfiles import JsonLines
-from rlgf.tasks.rows import Row, Rows, table_rows
+from rlgf.tasks.rows import Row, Rows, placed, table_rows
 from rlgf.tasks.source import field, template_parts, texts
 from rlgf.types import Sample
 
@@ -57,8 +57,7 @@ class CommonGenTask(Strict):
         """A record a set of concepts, with what a message calls it."""
         if self.folder is None:
             return _by_concept_set(table_rows(_HUB, {"split": _HUB_SPLITS[split]}))
-        rows = JsonLines(self._file(self.folder, split))
-        return [(rows[i], rows.place(i)) for i in range(len(rows))]
+        return list(placed(JsonLines(self._file(self.folder, split))))
 
     def _sample(self, row: Row, place: str) -> Sample:
         concepts = field(row, "concepts", place)
@@ -81,8 +80,7 @@ class CommonGenTask(Strict):
 def _by_concept_set(rows: Rows) -> list[tuple[Row, str]]:
     """The hub's rows, one a reference, as one record a set of concepts, with what a message calls it."""
     sets: dict[Any, tuple[Row, str]] = {}
-    for i in range(len(rows)):
-        row, place = rows[i], rows.place(i)
+    for row, place in placed(rows):
         number, concepts, target = (
             field(row, name, place) for name in ("concept_set_idx", "concepts", "target")
         )

@@ -6,14 +6,13 @@ import csv
 import sys
 import weakref
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from rlgf.errors import UserError
 from rlgf.tasks.textfiles import decoded, opened
-
-_BOM = b"\xef\xbb\xbf"
 
 
 class CsvFile:
@@ -48,15 +47,17 @@ class CsvFile:
     def place(self, number: int) -> str:
         return f"{self._file}, line {self._lines[number]}"
 
-    def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
+    def _reader(self, lines: Iterator[str]) -> Any:
         # Strict: a quote that is never closed would swallow the rest of the file.
         return csv.reader(lines, delimiter=self._delimiter, strict=True)
 
     def _scan(self) -> list[str]:
-        file, lines = self._file, _Lines(self._opened, self._file)
-        reader = self._reader(lines)
+        file, content = self._file, self._opened
+        content.seek(len(BOM_UTF8) if content.read(len(BOM_UTF8)) == BOM_UTF8 else 0)
+        numbered = enumerate(iter(content.readline, b""), start=1)
+        reader = self._reader(decoded(row, f"{file}, line {number}") for number, row in numbered)
         header: list[str] | None = None
-        begin, line = lines.begin, 1
+        begin, line = content.tell(), 1
         while True:
             try:
                 cells = next(reader, None)
@@ -70,7 +71,7 @@ class CsvFile:
                 self._check_width(cells, header or [], f"{file}, line {line}")
                 self._begins.append(begin)
                 self._lines.append(line)
-            begin, line = lines.begin, lines.number + 1
+            begin, line = content.tell(), reader.line_num + 1
         if header is None:
             raise UserError(f"{file} is empty: it needs a line with the names of the columns, and rows.")
         if not self._begins:
@@ -95,23 +96,3 @@ class CsvFile:
                 f"{place} has {len(cells)} cells, and the header has {len(header)} ({', '.join(header)}): quote a cell "
                 f"that holds {self._delimiter!r}, a quote or a line break."
             )
-
-
-class _Lines(Iterator[str]):
-    """The lines of a file, and where the next one begins."""
-
-    def __init__(self, content: IO[bytes], file: Path) -> None:
-        self._content = content
-        self._file = file
-        self.number = 0
-        """How many lines have been given."""
-        self.begin = len(_BOM) if content.read(len(_BOM)) == _BOM else 0
-        content.seek(self.begin)
-
-    def __next__(self) -> str:
-        line = self._content.readline()
-        if not line:
-            raise StopIteration
-        self.number += 1
-        self.begin += len(line)
-        return decoded(line, f"{self._file}, line {self.number}")

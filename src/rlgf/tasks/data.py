@@ -97,13 +97,7 @@ class DataTask(Source):
     def _rejected(self, row: Row, place: str) -> str | Messages:
         assert self.rejected_field is not None, "asked for where it is set"
         rejected = field(row, self.rejected_field, place, self.hints["rejected"])
-        if is_chat(rejected):
-            return read_messages(rejected, self.rejected_field, place)
-        if not isinstance(rejected, str):
-            raise UserError(
-                f"{place}: '{self.rejected_field}' must be a text or the messages of a chat (it is {rejected!r})."
-            )
-        return rejected
+        return side(rejected, self.rejected_field, place)
 
     def _check_pair(self, rejected: str, chosen: list[str], place: str) -> None:
         name = self.rejected_field

@@ -30,9 +30,6 @@ class JsonArray:
         self._rows = _parsed("".join(lines).removeprefix("\ufeff"), str(file))
         if not self._rows:
             raise UserError(f"{file} is an empty array: it needs at least one JSON object.")
-        self._check()
-
-    def _check(self) -> None:
         for number, row in enumerate(self._rows):
             _check_object(row, self.place(number))
 

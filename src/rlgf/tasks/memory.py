@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rlgf.errors import UserError
-from rlgf.tasks.base import build_from, check_split
+from rlgf.registry import build_from
+from rlgf.tasks.base import check_split
 from rlgf.tasks.data import DataTask
 from rlgf.tasks.rows import Row, Samples
 from rlgf.tasks.source import Source
@@ -61,7 +62,7 @@ class MemoryTask:
         return samples
 
     def _reader(self, data: Any) -> DataTask:
-        """What reads rows with these columns."""
+        """A task that reads rows with these columns."""
         columns = _columns(data)
         reference = next((name for name in _REFERENCES if name in columns), None)
         rejected = "rejected" if reference == "chosen" and "rejected" in columns else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, validate_call
 
 from rlgf.errors import UserError, nearest
 from rlgf.tasks.answers import STEPS, Form
@@ -14,8 +16,7 @@ from rlgf.types import Sample
 
 _MISSING = "needs the package reasoning-gym: pip install 'rlgf[reasoning]'."
 _OURS = ("seed", "size")
-_MOST = 10_000_000
-"""Samples of a split."""
+_Samples = Annotated[int, Field(ge=1, le=10_000_000)]
 _PATIENCE = 1000
 """So many problems in a row that were all there before end the search for a new one."""
 
@@ -27,13 +28,14 @@ class ReasoningTask:
     repeated one is left out: the first are the test split, so that it does not depend on ``train_samples``.
     """
 
+    @validate_call(config=ConfigDict(strict=True))
     def __init__(
         self,
         dataset: str,
-        train_samples: int = 2000,
-        validation_samples: int = 200,
-        test_samples: int = 500,
-        seed: int = 0,
+        train_samples: _Samples = 2000,
+        validation_samples: _Samples = 200,
+        test_samples: _Samples = 500,
+        seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
         prompt: str = "{question}\n",
         response: str = "{answer}",
         **options: Any,
@@ -50,19 +52,6 @@ class ReasoningTask:
         Raises:
             UserError: the package is missing, or the data set or an option is not known or does not fit.
         """
-        for name, text in (("dataset", dataset), ("prompt", prompt), ("response", response)):
-            if not isinstance(text, str):
-                raise UserError(f"task 'reasoning', option '{name}' (it is {text!r}): give a text.")
-        for name, number, least, most in (
-            ("train_samples", train_samples, 1, _MOST),
-            ("validation_samples", validation_samples, 1, _MOST),
-            ("test_samples", test_samples, 1, _MOST),
-            ("seed", seed, 0, 2**32 - 1),
-        ):
-            if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
-                raise UserError(
-                    f"task 'reasoning', option '{name}' (it is {number!r}): give a number from {least} to {most:,}."
-                )
         self.dataset, self.options = dataset, options
         self.counts = {"test": test_samples, "validation": validation_samples, "train": train_samples}
         self._problems = problems(dataset, options, seed, 20 * sum(self.counts.values()) + _PATIENCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import codecs
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,6 +28,11 @@ class Rows(Protocol):
     def __getitem__(self, number: int) -> Row: ...
 
     def place(self, number: int) -> str: ...
+
+
+def placed(rows: Rows) -> Iterator[tuple[Row, str]]:
+    """Each row, and what a message calls it."""
+    return ((rows[number], rows.place(number)) for number in range(len(rows)))
 
 
 _CSV = {".csv": ",", ".tsv": "\t"}

@@ -34,7 +34,20 @@ class Files(Strict):
     """Of text files, such as 'cp1252' or 'utf-16'."""
     subset: str | None = None
     splits: dict[str, str] = {}
-    """What the hub's data set calls a split, where it is not as here."""
+    """The names of splits in the hub's data set, where they are not the same as here."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Files:
+        if (self.data is None) == (self.train == ()):
+            raise ValueError(
+                "give either files ('train', 'validation', ...) or 'data', a data set of the hub"
+            )
+        beside = ("validation", "test") if self.data is not None else ("subset", "splits")
+        for name in beside:
+            if getattr(self, name, None):
+                kind = "a data set of the hub" if self.data is not None else "files"
+                raise ValueError(f"'{name}' does not go with {kind}, and would not be read: leave it out")
+        return self
 
     def rows(self, split: str) -> Rows:
         """
@@ -54,19 +67,6 @@ class Source(Files):
     """
 
     test: Path | tuple[Path, ...] = ()
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Source:
-        if (self.data is None) == (self.train == ()):
-            raise ValueError(
-                "give either files ('train', 'validation', 'test') or 'data', a data set of the hub"
-            )
-        beside = ("validation", "test") if self.data is not None else ("subset", "splits")
-        for name in beside:
-            if getattr(self, name):
-                kind = "a data set of the hub" if self.data is not None else "files"
-                raise ValueError(f"'{name}' does not go with {kind}, and would not be read: leave it out")
-        return self
 
     def samples(self, split: str, task: str, make: Callable[[Row, str], Sample]) -> Samples:
         """The rows of a split as samples, in their order; the first 10,000 are made once to check them.

@@ -23,7 +23,7 @@ ELSEWHERE = {
     "algorithms.imitation_rows": "the same",
     "algorithms.reference_rows": "the same",
     "preview.form": "layout, shown by preview/test_report.py",
-    "checks.rule": "a type and two short helpers of checks/test_settings.py and test_parts.py",
+    "checks.rule": "a type and a short helper of checks/test_settings.py and test_parts.py",
     "demo.models": "packaged models: reward_models/test_train.py and models/samplers/test_vllm.py",
     "guides.repeats": "a server's self-test, in guides/test_http_scores.py",
     "models.samplers.base": "the contract of models/test_samplers.py",

@@ -54,11 +54,12 @@ def test_configurations_made_in_python_keep_the_same_rules() -> None:
 
 def test_no_rule_is_left_out() -> None:
     rules = {rule.__name__ for rule in (*checks.RULES, *checks.DATA_RULES, *checks.SECTIONS.values())}
-    rules |= {rule.__name__ for rule in checks.SHARD_RULES}
+    of_some_runs = (*checks.AHEAD_RULES, *checks.DIALOGUE_RULES, *checks.SHARD_RULES)
+    rules |= {rule.__name__ for rule in of_some_runs}
     rules |= {rule.__name__ for section in checks.PART_RULES.values() for rule in section}
     takes_config = {
         name
-        for module in (checks.settings, checks.shards, checks.ahead, checks.dialogues, checks.parts, checks.data)
+        for module in (checks.settings, checks.shards, checks.ahead, checks.dialogues, checks.engines, checks.parts, checks.data)
         for name, function in vars(module).items()
         if callable(function) and getattr(function, "__module__", "") == module.__name__ and "_" in name
         and next(iter(getattr(function, "__annotations__", {}).values()), "") == "Sections"

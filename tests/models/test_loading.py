@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from rlgf.errors import UserError
-from rlgf.models.loading import _COUNTED_FROM_PADDING, ModelConfig, context_length, context_of
+from rlgf.models.loading import _COUNTED_FROM_PADDING, ModelConfig, context_of, load_model_config
 
 BERT: dict[str, Any] = {
     "vocab_size": 40,
@@ -85,7 +85,7 @@ def test_a_context_ends_where_the_positions_of_longrope_change(tmp_path: Path) -
             )
         ).eval()
     saved(model, tmp_path)
-    assert context_length(ModelConfig(model=str(tmp_path))) == 16
+    assert context_of(load_model_config(ModelConfig(model=str(tmp_path)))) == 16
     ids = torch.randint(40, (1, 17), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         texts = [model(input_ids=ids[:, :length]).logits[:, :8] for length in (8, 16, 17)]

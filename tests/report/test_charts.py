@@ -31,7 +31,7 @@ def test_seeds_are_one_curve_with_the_interval_of_their_mean(tmp_path: Path) -> 
     paths = frontiers(groups)[0]["paths"]
     assert [path["label"] for path in paths] == ["ppo", "ppo++, seed 0", "ppo++, seed 1", "ppo++, seed 2"]
     assert paths[1]["x"] == [0.0, 0.1, 0.2, 0.3, 0.4]
-    model = page_model(groups, {}, "both")
+    model = page_model(groups, "both")
     assert [run["state"] for run in model["runs"]] == [
         "3 of 3 updates done",
         "finished",

@@ -81,7 +81,7 @@ def test_the_guide_is_named_where_one_is_asked(
     folder = run_folder(tmp_path / "a", algorithm=algorithm)
     config = yaml.safe_load((folder / "config.yaml").read_text()) | {"guide": guide}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (listed,) = page_model(grouped([read_run(folder)]), {}, "")["runs"]
+    (listed,) = page_model(grouped([read_run(folder)]), "")["runs"]
     assert listed["guide"] == shown
 
 
@@ -98,10 +98,10 @@ def test_a_page_of_limited_size_leaves_out_samples_and_then_points(tmp_path: Pat
         texts = [sample(u, i, [f"{rng.random()}" for _ in range(8)]) for u in range(1, 401) for i in range(4)]
         run_folder(tmp_path / f"seed-{seed}", texts, seed=seed, updates=400, rise=rng.random())
     groups = grouped([read_run(folder) for folder in find_runs([tmp_path])])
-    whole = render(groups, {}, "both")
+    whole = render(groups, "both")
 
     def read(most: int) -> tuple[Reader, list[int]]:
-        page = render(groups, {}, "both", most)
+        page = render(groups, "both", most)
         assert len(page.encode()) < most
         reader = Reader(page)
         chart = next(c for line in lines(reader, "charts") if (c := json.loads(line))["metric"] == "reward")
@@ -112,7 +112,7 @@ def test_a_page_of_limited_size_leaves_out_samples_and_then_points(tmp_path: Pat
     assert {s["update"] for s in unpacked(reader)} >= {1, 400}
     assert 400 < len(unpacked(reader)) < 3200
     # Room for styles, scripts and tables, for a few texts, and not for the curves.
-    styles = len(render([], {}, "none"))
+    styles = len(render([], "none"))
     reader, points = read(styles + 20_000)
     assert points[:2] in ([1, 3], [1, 6], [1, 11], [1, 21])
     assert points[-1] == 400
@@ -123,7 +123,7 @@ def test_a_warning_of_several_seeds_stands_once(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         run_folder(tmp_path / f"seed-{seed}", seed=seed, updates=30, rise=0.0 if seed else 0.1)
     (group,) = grouped([read_run(folder) for folder in find_runs([tmp_path])])
-    found = {sentence[-30:]: (who, when) for who, when, sentence in page_model([group], {}, "")["warnings"]}
+    found = {sentence[-30:]: (who, when) for who, when, sentence in page_model([group], "")["warnings"]}
     assert found["See docs/warnings.md#reward-flat."[-30:]] == (f"{group.name}, 2 runs of 3", "update 10")
 
 
@@ -144,27 +144,6 @@ def test_a_real_run_becomes_a_page_with_all_its_samples(tmp_path: Path) -> None:
         *titles
     }
     assert "the guide begins, the policy goes on" in page
-
-
-def test_summaries_alone_say_that_samples_are_missing(tmp_path: Path) -> None:
-    (tmp_path / "imdb.json").write_text(
-        json.dumps([{"setting": "dense", "who": "ppo", "seeds": 5, "reward": 0.8}])
-    )
-    page = write_report([tmp_path]).read_text()
-    assert "its runs, with their curves and samples, are not" in page
-    assert "<td>dense</td>" in page
-    assert "There are no samples" in page
-
-
-def test_a_summary_shows_a_dash_where_a_row_lacks_a_column(tmp_path: Path) -> None:
-    rows = [
-        {"setting": "dense", "who": "start", "seeds": 1, "reward": 0.1},
-        {"setting": "dense", "who": "ppo", "seeds": 5, "reward": 0.8, "reward half-width": None, "kl": 0.2},
-    ]
-    (tmp_path / "imdb.json").write_text(json.dumps(rows))
-    page = write_report([tmp_path]).read_text()
-    assert "<td>start</td><td>1</td><td>0.1</td><td>-</td><td>-</td>" in page
-    assert "<td>ppo</td><td>5</td><td>0.8</td><td>-</td><td>0.2</td>" in page
 
 
 def test_a_run_without_samples_says_so(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_each_update_is_written_with_the_weights_that_it_is_due(
         said = trainer.learn(experience)
         assert said["staleness"] == update - written_after
         exact.step()
-    assert not trainer.ahead._line.jobs.keys() - {4}, "nothing is written that no update is for"
+    assert not trainer.ahead._worker.jobs.keys() - {4}, "nothing is written that no update is for"
     trainer.close()
     assert not threads()
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from resuming import digests, refusal
 
 from resume_script import toy_trainer
-from rlgf.run.alive import Hold, goes_on
+from rlgf.run.alive import FolderLock, goes_on
 
 
 def test_a_run_that_is_killed_has_ended(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("name: run\n")
-    code = f"from pathlib import Path; from rlgf.run.alive import Hold; held = Hold(Path({str(tmp_path)!r})); print(1, flush=True); input()"
+    code = f"from pathlib import Path; from rlgf.run.alive import FolderLock; held = FolderLock(Path({str(tmp_path)!r})); print(1, flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
@@ -28,14 +28,14 @@ def test_a_run_that_is_killed_has_ended(tmp_path: Path) -> None:
 
 def test_a_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
     """Before its first checkpoint too, and whether it is to go on or to begin; who looks on does not stand in its way."""
-    held = Hold(tmp_path)
+    held = FolderLock(tmp_path)
     (tmp_path / "config.yaml").write_text("name: first\n")
     before = digests(tmp_path)
     for resume in (False, True):
         assert f"a run goes on in {tmp_path}: wait" in refusal(toy_trainer(tmp_path), resume=resume)
     assert digests(tmp_path) == before
-    held.let_go()
+    held.release()
     with (tmp_path / "config.yaml").open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         threading.Timer(0.15, file.close).start()
-        Hold(tmp_path).let_go()
+        FolderLock(tmp_path).release()

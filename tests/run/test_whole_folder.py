@@ -18,7 +18,7 @@ from resuming import checkpoints, equal, refusal, state
 from resume_script import toy_trainer
 from rlgf.errors import UserError
 from rlgf.run import checkpoint, whole_folder
-from rlgf.run.alive import Hold
+from rlgf.run.alive import FolderLock
 from rlgf.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from rlgf.run.progress import Progress
 from rlgf.run.trainer import Trainer
@@ -51,10 +51,10 @@ def test_what_a_killed_process_left_is_cleared_unless_another_one_writes(run: Pa
     shutil.rmtree(folder / "000002")
     for name in left | kept:
         (folder / name).mkdir(exist_ok=True)
-    held = Hold(run)
+    held = FolderLock(run)
     assert "a run goes on in" in refusal(toy_trainer(run))
     assert {path.name for path in folder.iterdir()} == left | kept
-    held.let_go()
+    held.release()
     toy_trainer(run).train(resume=True)
     assert {path.name for path in folder.iterdir()} == kept
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from rlgf.cli import app
 from rlgf.errors import UserError
-from rlgf.run.alive import Hold, goes_on
+from rlgf.run.alive import FolderLock, goes_on
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from rlgf.watch.follow import follow
@@ -31,14 +31,14 @@ _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 def test_it_follows_until_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run_folder(tmp_path / "run", updates=1, finished=False)
-    held = Hold(folder)
+    held = FolderLock(folder)
 
     def train() -> Iterator[None]:
         yield
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"update": 2, "algorithm": "lols", "reward": 0.875}) + "\n")
         yield
-        held.let_go()
+        held.release()
         yield
 
     goes = train()
@@ -57,24 +57,24 @@ def test_a_terminal_that_cannot_be_written_over_gets_one_view(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It showed nothing until the run had ended."""
-    held = Hold(run_folder(tmp_path / "run", updates=1, finished=False))
-    monkeypatch.setattr("rlgf.watch.follow.time.sleep", lambda seconds: held.let_go())
+    held = FolderLock(run_folder(tmp_path / "run", updates=1, finished=False))
+    monkeypatch.setattr("rlgf.watch.follow.time.sleep", lambda seconds: held.release())
     console = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "dumb"})
     follow(tmp_path / "run", console)
-    held.let_go()
+    held.release()
     assert isinstance(console.file, io.StringIO)
     assert "1 of 1" in console.file.getvalue()
     assert "stopped" not in console.file.getvalue()
 
 
 def test_who_watches_leaves_the_machine_to_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Hold(run_folder(tmp_path / "run", updates=50, finished=False))
+    held = FolderLock(run_folder(tmp_path / "run", updates=50, finished=False))
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:
         waits.append(seconds)
         if len(waits) == 5:
-            held.let_go()
+            held.release()
 
     monkeypatch.setattr("rlgf.watch.follow.time.sleep", sleep)
     begun = time.perf_counter()
@@ -112,9 +112,9 @@ def test_one_run_is_followed(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
     with pytest.raises(UserError, match="holds 2 runs, of which 0 go on: give the folder of one"):
         follow(tmp_path, console)
-    held = Hold(tmp_path / "two")
+    held = FolderLock(tmp_path / "two")
     follow(tmp_path, console)
-    held.let_go()
+    held.release()
     assert isinstance(console.file, io.StringIO)
     assert "two" in console.file.getvalue()
     with pytest.raises(UserError, match="there is no"):

@@ -1,9 +1,9 @@
 """Every rule between the parts of a run. Each is a function to a sentence, or to None where all is well.
 
-There are four kinds, by what they look at: `RULES` read the configuration alone and are checked whenever one is made;
-`SHARD_RULES` do too, for a run whose processes share the weights of its models; `PART_RULES` open what a section
-names, and load no weights; `DATA_RULES` read the task's first samples too. The rules within one algorithm are in
-`rlgf.algorithms.rules`.
+There are four kinds, by what they look at. `RULES` read the configuration alone and are checked whenever one is made;
+so are `AHEAD_RULES` and `DIALOGUE_RULES`, of runs that have to do with them. `SHARD_RULES` are for a run whose processes
+share the weights of its models. `PART_RULES` open what a section names, and load no weights. `DATA_RULES` read the
+task's first samples too. The rules within one algorithm are in `rlgf.algorithms.rules`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
+from rlgf.checks.ahead import AHEAD_RULES
 from rlgf.checks.data import DATA_RULES, Found
+from rlgf.checks.dialogues import DIALOGUE_RULES
 from rlgf.checks.parts import PART_RULES, named_rewards, too_short_for
 from rlgf.checks.settings import RULES, SECTIONS
 from rlgf.checks.shards import SHARD_RULES
@@ -37,8 +39,13 @@ __all__ = [
 
 def broken(config: Sections, given: Collection[str] = ()) -> Iterator[str]:
     """The faults between the sections of a configuration, of which Python may give objects in place of some (`given`)."""
-    needed = [rule for section, rule in SECTIONS.items() if section not in given]
-    return _broken([*needed, *RULES], config)
+    rules = [rule for section, rule in SECTIONS.items() if section not in given]
+    rules += RULES
+    if config.training.async_steps:
+        rules += AHEAD_RULES
+    if config.environment is not None:
+        rules += DIALOGUE_RULES
+    return _broken(rules, config)
 
 
 def broken_parts(config: Sections, sections: Iterable[str] = PART_RULES) -> Iterator[str]:

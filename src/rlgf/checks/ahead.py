@@ -1,9 +1,10 @@
-"""Rules of a run that samples ahead (`training.async_steps`): what has to wait for the update before it."""
+"""Rules of a run that samples ahead: what has to wait for the update before it."""
 
 from __future__ import annotations
 
 from rlgf import distributed
-from rlgf.checks.rule import Rule, engines
+from rlgf.checks.engines import engines
+from rlgf.checks.rule import Rule
 from rlgf.guides.config import members
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.itself import SelfGuideConfig
@@ -14,7 +15,7 @@ _REMEDY = "or set 'training.async_steps: 0'"
 
 
 def the_prompts_ahead_are_known(config: Sections) -> str | None:
-    if not config.training.async_steps or config.rollout.draw == "passes":
+    if config.rollout.draw == "passes":
         return None
     return (
         "'rollout.draw: difficulty' tells the prompts of an update only after the one before it, and "
@@ -23,10 +24,9 @@ def the_prompts_ahead_are_known(config: Sections) -> str | None:
 
 
 def the_updates_ahead_are_known(config: Sections) -> str | None:
-    training = config.training
-    if not training.async_steps or not training.counts_tokens:
+    if not config.training.counts_tokens:
         return None
-    name = "policy_tokens" if training.policy_tokens is not None else "guide_tokens"
+    name = "policy_tokens" if config.training.policy_tokens is not None else "guide_tokens"
     return (
         f"'training.{name}' may end the run after any update, and 'training.async_steps' samples ahead: leave '{name}' "
         f"out, {_REMEDY}."
@@ -34,7 +34,7 @@ def the_updates_ahead_are_known(config: Sections) -> str | None:
 
 
 def the_help_ahead_is_known(config: Sections) -> str | None:
-    for row in config.algorithm.rows if config.training.async_steps else ():
+    for row in config.algorithm.rows:
         if not row.foreseen:
             return (
                 f"algorithm '{row.name}' decides who is helped, or how far, by what texts have earned "
@@ -44,14 +44,14 @@ def the_help_ahead_is_known(config: Sections) -> str | None:
 
 
 def rewards_are_not_asked_ahead(config: Sections) -> str | None:
-    for row in config.algorithm.rows if config.training.async_steps else ():
+    for row in config.algorithm.rows:
         if row.branches is not None or row.start_value is not None:
             field = "start_value" if row.branches is None else "branches"
             return (
                 f"algorithm '{row.name}' asks the reward about further texts ('algorithm.{field}') before an update is "
                 f"learned from, and 'training.async_steps' samples ahead of that: choose another algorithm, {_REMEDY}."
             )
-    if not config.training.async_steps or config.guide is None or config.guide.candidates == 1:
+    if config.guide is None or config.guide.candidates == 1:
         return None
     return (
         f"of {config.guide.candidates} texts ('guide.candidates') the reward picks the best, and it is asked in turn, while "
@@ -60,17 +60,13 @@ def rewards_are_not_asked_ahead(config: Sections) -> str | None:
 
 
 def the_guide_stays_ahead(config: Sections) -> str | None:
-    guide = config.guide
-    if not config.training.async_steps or guide is None:
-        return None
-    if any(server.budget.then == "unguided" for server in members(guide, HTTPGuideConfig)):
+    if any(server.budget.then == "unguided" for server in members(config.guide, HTTPGuideConfig)):
         return (
             "'guide.budget.then: unguided' goes on without the guide from one update to the next, and "
             f"'training.async_steps' has asked it ahead: set 'then: stop', {_REMEDY}."
         )
     writes = any(Author.GUIDE in {*row.script.authors, row.examples} for row in config.algorithm.rows)
-    itself = members(guide, SelfGuideConfig)
-    if writes and itself and config.policy.lora is not None:
+    if writes and members(config.guide, SelfGuideConfig) and config.policy.lora is not None:
         return (
             "with 'policy.lora' the guide 'self' is the model in training with its adapter off, and "
             f"'training.async_steps' asks it while that trains: name a 'guide.model', {_REMEDY}."
@@ -79,12 +75,12 @@ def the_guide_stays_ahead(config: Sections) -> str | None:
 
 
 def engines_do_not_work_ahead(config: Sections) -> str | None:
-    if config.training.async_steps and config.sampler.server is not None:
+    if config.sampler.server is not None:
         return (
             "'sampler.server' writes with the newest weights, and 'training.async_steps' samples ahead in the run's own "
             f"process: leave 'server' out, {_REMEDY}."
         )
-    for where, engine in engines(config) if config.training.async_steps else ():
+    for where, engine in engines(config):
         if engine.engine != "builtin":
             return (
                 f"'{where}.engine: {engine.engine}' writes while nothing trains, and 'training.async_steps' samples ahead: "
@@ -107,3 +103,4 @@ AHEAD_RULES: tuple[Rule, ...] = (
     the_guide_stays_ahead,
     engines_do_not_work_ahead,
 )
+"""They hold where there are `training.async_steps`."""

@@ -37,10 +37,7 @@ def samples_have_what_the_algorithm_reads(config: Sections, found: Found) -> str
 
 
 def there_are_prompts_to_draw_from(config: Sections, found: Found) -> str | None:
-    count, size = (
-        max(config.rollout.prompts(row) for row in config.algorithm.rows),
-        len(found.train),
-    )
+    count, size = max(config.rollout.prompts(row) for row in config.algorithm.rows), len(found.train)
     if config.rollout.draw == "passes" or count <= size:
         return None
     return (
@@ -64,7 +61,7 @@ def metrics_find_what_they_need(config: Sections, found: Found) -> str | None:
 
 
 def the_reward_learns(config: Sections, found: Found) -> str | None:
-    learns = any(_is(one, LearnedReward) for one in found.rewards)
+    learns = any(map(_learns, found.rewards))
     if not learns and any(row.learned_reward for row in config.algorithm.rows):
         return (
             f"algorithm '{config.algorithm.name}' needs a reward that learns beside the policy: set "
@@ -81,7 +78,7 @@ def the_reward_learns(config: Sections, found: Found) -> str | None:
 
 def what_a_reward_learns_is_kept(config: Sections, found: Found) -> str | None:
     for one in found.rewards:
-        if hasattr(one, "update") and not _is(one, LearnedReward):
+        if hasattr(one, "update") and not _learns(one):
             return (
                 f"the reward '{_class_of(one).__name__}' has 'update', and what it learns would be lost with the run: "
                 "give it 'state_dict()' and 'load_state_dict(state)' too."
@@ -124,5 +121,5 @@ def _class_of(one: Any) -> type:
     return one if inspect.isclass(one) else type(one)
 
 
-def _is(one: Any, protocol: type) -> bool:
-    return issubclass(one, protocol) if inspect.isclass(one) else isinstance(one, protocol)
+def _learns(reward: Any) -> bool:
+    return issubclass(reward, LearnedReward) if inspect.isclass(reward) else isinstance(reward, LearnedReward)

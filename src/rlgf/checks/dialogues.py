@@ -17,7 +17,7 @@ def an_environment_has_a_name(config: Sections) -> str | None:
 
 
 def environments_answer_new_texts(config: Sections) -> str | None:
-    for row in config.algorithm.rows if config.environment is not None else ():
+    for row in config.algorithm.rows:
         learned = any(term.on is Span.REFERENCES for term in row.terms.values())
         if learned or {Author.REFERENCE, Author.PAST} & row.script.authors:
             return (
@@ -28,11 +28,11 @@ def environments_answer_new_texts(config: Sections) -> str | None:
 
 
 def turns_are_plain_texts(config: Sections) -> str | None:
-    for row in config.algorithm.rows if config.environment is not None else ():
+    for row in config.algorithm.rows:
         field = _of_single_texts(row)
         if field is not None:
             return f"algorithm '{row.name}' has '{field}', which is of single texts and not of dialogues: {_REMEDY}."
-    if config.environment is not None and config.guide is not None and config.guide.candidates > 1:
+    if config.guide is not None and config.guide.candidates > 1:
         return (
             f"of {config.guide.candidates} texts ('guide.candidates') the reward picks the best, and it pays whole dialogues: "
             "set 'guide.candidates: 1', or leave 'environment' out."
@@ -41,7 +41,7 @@ def turns_are_plain_texts(config: Sections) -> str | None:
 
 
 def rollins_are_whole_turns(config: Sections) -> str | None:
-    for row in config.algorithm.rows if config.environment is not None else ():
+    for row in config.algorithm.rows:
         law = row.help.length
         if row.help.ever and (law.by != "law" or law.whole):
             said = "whole: true" if law.whole else f"by: {law.by}"
@@ -57,6 +57,7 @@ DIALOGUE_RULES: tuple[Rule, ...] = (
     turns_are_plain_texts,
     rollins_are_whole_turns,
 )
+"""They hold where there is an `environment`."""
 
 
 def _of_single_texts(row: Algorithm) -> str | None:

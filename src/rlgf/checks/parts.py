@@ -9,7 +9,8 @@ from transformers import PreTrainedConfig
 
 from rlgf import distributed
 from rlgf.checks.ahead import one_process_works_ahead
-from rlgf.checks.rule import Rule, engines, first
+from rlgf.checks.engines import engines_have_one_process, engines_run_the_guides, the_engine_runs_the_policy
+from rlgf.checks.rule import Rule, first
 from rlgf.environments.base import named_environment, stop_of
 from rlgf.guides.config import members
 from rlgf.guides.http_config import HTTPGuideConfig
@@ -17,8 +18,7 @@ from rlgf.guides.local import LocalGuideConfig
 from rlgf.guides.own import OwnGuideConfig, own_guide
 from rlgf.guides.replay import ReplayGuide, ReplayGuideConfig
 from rlgf.models.encoder_decoder import START_TOKENS
-from rlgf.models.loading import ModelConfig, context_length, context_of, load_model_config
-from rlgf.models.samplers import config as sampler_rules
+from rlgf.models.loading import ModelConfig, context_of, load_model_config
 from rlgf.models.scratch import ScratchConfig
 from rlgf.rewards.build import named_judge, named_reward
 from rlgf.sections import Sections
@@ -26,19 +26,6 @@ from rlgf.sections import Sections
 
 def the_policy_holds_the_texts(config: Sections) -> str | None:
     return _too_short("policy", config.policy.source, config)
-
-
-def the_engine_runs_the_policy(config: Sections) -> str | None:
-    return sampler_rules.cannot_run(config.sampler, config.policy.source)
-
-
-def engines_run_the_guides(config: Sections) -> str | None:
-    models = members(config.guide, LocalGuideConfig)
-    return first(sampler_rules.cannot_run(model.sampler, model) for model in models)
-
-
-def engines_have_one_process(config: Sections) -> str | None:
-    return first(sampler_rules.in_several_processes(engine) for _, engine in engines(config))
 
 
 def every_process_has_a_prompt(config: Sections) -> str | None:
@@ -117,19 +104,20 @@ def named_rewards(config: Sections) -> list[Any]:
 
 def too_short_for(policy: PreTrainedConfig, config: Sections) -> str | None:
     """Whether a policy that is loaded already, of that configuration, holds the texts."""
-    if policy.is_encoder_decoder:
-        return _sides_too_short("policy", policy, config)
-    return _shorter("policy", context_of(policy), config)
+    return _loaded_too_short("policy", policy, config)
 
 
 def _too_short(who: str, model: ModelConfig | ScratchConfig, config: Sections) -> str | None:
     """Whether prompts with responses are more than a model can hold."""
-    length = context_length(model)
-    if length is not None and isinstance(model, ModelConfig):
-        loaded = load_model_config(model)
-        if loaded.is_encoder_decoder:
-            return _sides_too_short(who, loaded, config)
-    return _shorter(who, length, config)
+    if isinstance(model, ModelConfig):
+        return _loaded_too_short(who, load_model_config(model), config)
+    return None if model.encoder_layers else _shorter(who, model.context, config)
+
+
+def _loaded_too_short(who: str, model: PreTrainedConfig, config: Sections) -> str | None:
+    if model.is_encoder_decoder:
+        return _sides_too_short(who, model, config)
+    return _shorter(who, context_of(model), config)
 
 
 def _shorter(who: str, length: int | None, config: Sections) -> str | None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 
-from rlgf.checks.ahead import AHEAD_RULES
-from rlgf.checks.dialogues import DIALOGUE_RULES, an_environment_has_a_name
-from rlgf.checks.rule import Rule, engines, first
+from rlgf.checks.dialogues import an_environment_has_a_name
+from rlgf.checks.engines import engines_are_installed, the_engine_fits_the_policy
+from rlgf.checks.rule import Rule
 from rlgf.guides.base import GuideSettings
 from rlgf.guides.config import follows_policy, members
 from rlgf.guides.ensemble import EnsembleConfig
 from rlgf.guides.http_config import HTTPGuideConfig
 from rlgf.guides.local import LocalGuideConfig
-from rlgf.models.samplers import config as sampler_rules
 from rlgf.sections import Sections
 from rlgf.types import Author
 
@@ -226,14 +225,6 @@ def something_is_left_without_the_guide(config: Sections) -> str | None:
     return None
 
 
-def the_engine_fits_the_policy(config: Sections) -> str | None:
-    return sampler_rules.cannot_train(config.sampler, config.rollout.sampling)
-
-
-def engines_are_installed(config: Sections) -> str | None:
-    return first(sampler_rules.cannot_start(engine, where) for where, engine in engines(config))
-
-
 def trackers_are_installed(config: Sections) -> str | None:
     for name in config.training.trackers:
         if importlib.util.find_spec(name) is None:
@@ -262,8 +253,6 @@ RULES: tuple[Rule, ...] = (
     the_engine_fits_the_policy,
     engines_are_installed,
     trackers_are_installed,
-    *AHEAD_RULES,
-    *DIALOGUE_RULES,
 )
 
 

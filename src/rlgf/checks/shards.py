@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlgf.checks.rule import Rule
-from rlgf.guides.config import follows_policy
+from rlgf.guides.config import follows_policy, members
 from rlgf.guides.itself import SelfGuideConfig
 from rlgf.sections import Sections
 from rlgf.types import Author
@@ -39,11 +39,7 @@ def a_discriminator_is_no_shared_adapter(config: Sections) -> str | None:
 
 def a_policy_that_guides_itself_writes_nothing(config: Sections) -> str | None:
     guided = any(Author.GUIDE in row.script.authors for row in config.algorithm.rows)
-    if (
-        config.guide is None
-        or not guided
-        or not any(isinstance(one, SelfGuideConfig) for one in config.guide.members)
-    ):
+    if not guided or not members(config.guide, SelfGuideConfig):
         return None
     return (
         "with FSDP the guide 'self' gives probabilities and writes no texts, since processes ask for these at different "

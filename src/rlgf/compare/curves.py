@@ -17,11 +17,7 @@ from rlgf.terminal import visible
 mpl.use("Agg")
 
 
-def draw_curves(
-    comparison: Comparison,
-    runs: Mapping[Cell, Finished],
-    authors: Authors,
-) -> list[Path]:
+def draw_curves(comparison: Comparison, runs: Mapping[Cell, Finished], authors: Authors) -> list[Path]:
     """One picture a setting that has a reward: the validation's over policy tokens, the mean over seeds and its range."""
     paths = []
     for setting in comparison.settings:

@@ -123,7 +123,7 @@ def write_page(comparison: Comparison, cells: Iterable[tuple[str, str, int]]) ->
     ]
     path = comparison.results / f"{comparison.name}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(groups, {}, comparison.name, MOST_BYTES), encoding="utf-8")
+    path.write_text(render(groups, comparison.name, MOST_BYTES), encoding="utf-8")
     return path
 
 

@@ -5,11 +5,12 @@ Chen et al., "Training Deep Nets with Sublinear Memory Cost" (arXiv 1604.06174),
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -26,7 +27,7 @@ def enable(model: PreTrainedModel, adapters: Adapters | None = None) -> None:
     Raises:
         UserError: it cannot do so.
     """
-    if not model.supports_gradient_checkpointing or not _layers(model):
+    if not model.supports_gradient_checkpointing or not layers_of(model.modules()):
         raise UserError(
             f"'update.gradient_checkpointing' does not fit the policy: {type(model).__name__} cannot compute its layers a "
             "second time; leave it out, or lower 'update.max_micro_tokens'."
@@ -44,14 +45,16 @@ def enable(model: PreTrainedModel, adapters: Adapters | None = None) -> None:
 
 def recomputes(model: PreTrainedModel) -> bool:
     """Whether a pass that is made now keeps the inputs of layers alone."""
-    return torch.is_grad_enabled() and any(layer.gradient_checkpointing for layer in _layers(model))
+    return torch.is_grad_enabled() and any(
+        layer.gradient_checkpointing for layer in layers_of(model.modules())
+    )
 
 
 @contextmanager
 def recomputed(model: PreTrainedModel) -> Iterator[None]:
     """Around a pass of a model, which is in evaluation mode: `transformers` looks at each layer's mode for whether to
     keep its activations. What is in the layers stays in evaluation mode."""
-    layers = _layers(model) if recomputes(model) else []
+    layers = layers_of(model.modules()) if recomputes(model) else []
     modes = [layer.training for layer in layers]
     for layer in layers:
         layer.training = True
@@ -62,5 +65,6 @@ def recomputed(model: PreTrainedModel) -> Iterator[None]:
             layer.training = mode
 
 
-def _layers(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
-    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+def layers_of(modules: Iterable[nn.Module]) -> list[GradientCheckpointingLayer]:
+    """Those of some modules that can be computed a second time."""
+    return [module for module in modules if isinstance(module, GradientCheckpointingLayer)]

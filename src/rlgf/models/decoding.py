@@ -81,8 +81,9 @@ class DecodingBatch:
 
     def keep(self, rows: Int[Tensor, "M"]) -> None:
         """Drop all but the given rows, which then stand in that order."""
-        for name in ("ids", "start", "last_position"):
-            setattr(self, name, getattr(self, name)[rows])
+        self.ids, self.start, self.last_position = (
+            one[rows] for one in (self.ids, self.start, self.last_position)
+        )
         self._keep_read(rows)
 
     def _keep_read(self, rows: Int[Tensor, "M"]) -> None:

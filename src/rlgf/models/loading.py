@@ -61,17 +61,6 @@ class ModelConfig(Strict):
         return str(resolve(self.model, PACKAGED, "model")()) if self.model in PACKAGED else self.model
 
 
-def context_length(config: ModelConfig | ScratchConfig) -> int | None:
-    """How many tokens the model can read, from its configuration alone.
-
-    Raises:
-        UserError: There is no model of that name.
-    """
-    if isinstance(config, ScratchConfig):
-        return None if config.encoder_layers else config.context
-    return context_of(load_model_config(config))
-
-
 _COUNTED_FROM_PADDING = frozenset(
     [
         "camembert",

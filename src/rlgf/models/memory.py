@@ -14,11 +14,11 @@ import psutil
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from rlgf.distributed import device
 from rlgf.models import lora
+from rlgf.models.checkpointing import layers_of
 from rlgf.models.loading import ModelConfig, skeleton
 from rlgf.models.lora import Adapters, LoRAConfig
 from rlgf.models.response_scores import MOST_LOGITS
@@ -68,7 +68,7 @@ def policy_sizes(
     """
     model = skeleton(source)
     kind = source.quantization if isinstance(source, ModelConfig) else None
-    head, trunk = width(model) + 1, count(model.base_model.parameters())
+    head, trunk = head_size(model)[1] + 1, count(model.base_model.parameters())
     base = Size("policy", count(model.parameters()), _weights(model, kind), trained=adapter is None)
     if adapter is None:
         reference = Size("reference (frozen start)", base.parameters, base.bytes)
@@ -179,7 +179,7 @@ def shape(model: PreTrainedModel) -> Shape:
     outside = [module for module in model.modules() if module not in inside and module is not head]
     response = _stack(model, outside)
     return Shape(
-        vocabulary=vocabulary(model),
+        vocabulary=head_size(model)[0],
         prompt=response if encoder is None else _stack(model, inside),
         response=response,
         cache=_keys_and_values(model),
@@ -191,20 +191,14 @@ def count(parameters: Iterable[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def width(model: PreTrainedModel) -> int:
-    """Of the last hidden states, which are what the head reads."""
-    head = model.get_output_embeddings()
-    weight = getattr(head, "weight", None)
-    if isinstance(weight, Tensor):
-        return int(weight.shape[1])
-    return int(model.config.get_text_config(decoder=True).hidden_size)
-
-
-def vocabulary(model: PreTrainedModel) -> int:
+def head_size(model: PreTrainedModel) -> tuple[int, int]:
+    """The sizes of the vocabulary, and of the last hidden states, which are what the head reads."""
     weight = getattr(model.get_output_embeddings(), "weight", None)
     if isinstance(weight, Tensor):
-        return int(weight.shape[0])
-    return int(model.config.get_text_config(decoder=True).vocab_size)
+        vocabulary, width = weight.shape
+        return vocabulary, width
+    config: Any = model.config.get_text_config(decoder=True)
+    return config.vocab_size, config.hidden_size
 
 
 def matrices(modules: Iterable[nn.Module]) -> list[nn.Linear | Conv1D]:
@@ -214,13 +208,13 @@ def matrices(modules: Iterable[nn.Module]) -> list[nn.Linear | Conv1D]:
 def _stack(model: PreTrainedModel, modules: Iterable[nn.Module]) -> Stack:
     modules = list(modules)
     found = [sum(matrix.weight.shape) for matrix in matrices(modules)]
-    layers = [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
+    layers = layers_of(modules)
     within = [sum(sum(matrix.weight.shape) for matrix in matrices(layer.modules())) for layer in layers]
     config: Any = model.config.get_text_config(decoder=True)
     spelled_out = getattr(config, "_attn_implementation", None) == "eager"
     return Stack(
         activations=sum(found),
-        borders=len(layers) * width(model) if layers else sum(found),
+        borders=len(layers) * head_size(model)[1] if layers else sum(found),
         largest_layer=max(within, default=0),
         # Scores before and after the softmax.
         attention=2 * _number(config, "num_attention_heads", 1) * len(layers) if spelled_out else 0,
@@ -243,9 +237,5 @@ def _number(config: Any, name: str, otherwise: int) -> int:
 
 
 def _gathered_layer(model: PreTrainedModel) -> int:
-    layers = [
-        count(module.parameters())
-        for module in model.modules()
-        if isinstance(module, GradientCheckpointingLayer)
-    ]
+    layers = [count(layer.parameters()) for layer in layers_of(model.modules())]
     return count(model.parameters()) - sum(layers) + max(layers, default=0)

@@ -41,8 +41,8 @@ _T = TypeVar("_T")
 
 
 class _Root(nn.Module):
-    """Stands above a model, so that whatever reads it is one pass of this module, and the weights that are in no layer
-    are there meanwhile: a pass of the trunk alone, or the head in pieces after it."""
+    """A module around a model. Whatever runs the model is one pass of this module, which gathers the weights that are in
+    no layer until it ends: also where the trunk runs alone, and the head after it in pieces."""
 
     def __init__(self, model: nn.Module, *, reshard: bool) -> None:
         """

@@ -21,10 +21,7 @@ _WHO = {
 }
 _WHOSE = {Author.REFERENCE: "the data's", Author.PAST: "the policy's of earlier visits"}
 
-_SHOWN = {
-    Author.REFERENCE: "the data's own texts",
-    Author.GUIDE: "a text of the guide's for each prompt",
-}
+_SHOWN = {Author.REFERENCE: "the data's own texts", Author.GUIDE: "a text of the guide's for each prompt"}
 _CHOSEN = {
     "record": "its length is drawn between the longest that was too short for the prompt and the shortest that was enough",
     "trial": "its length is the shortest that is found to be enough in {tries} tries",

@@ -21,7 +21,7 @@ from rlgf.guides import GuideConfig, GuideSettings
 from rlgf.jsontext import to_json
 from rlgf.report.charts import frontiers, sections
 from rlgf.report.groups import Group, grouped
-from rlgf.report.runs import Run, find_runs, is_number, read_run, summaries
+from rlgf.report.runs import Run, find_runs, is_number, read_run
 from rlgf.report.samples import fitting, packed, sample_lines
 from rlgf.report.told import told_algorithm
 from rlgf.run.warnings import Found, Watch
@@ -35,11 +35,9 @@ _FOR_SAMPLES = 0.1
 """The share of a page of limited size that is kept free for samples, where curves would take all of it."""
 _STEPS = (1, 2, 5, 10, 20, 50, 100)
 
-Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 
-
-def render(groups: Sequence[Group], tables: Tables, title: str, most_bytes: int | None = None) -> str:
-    """The page of some runs, and of the summaries of comparisons whose runs are gone.
+def render(groups: Sequence[Group], title: str, most_bytes: int | None = None) -> str:
+    """The page of some runs.
 
     Text from models stands in blocks of base64 alone and reaches the page as text nodes; a content security policy lets
     no other script run than ours, and loads nothing.
@@ -48,7 +46,7 @@ def render(groups: Sequence[Group], tables: Tables, title: str, most_bytes: int 
         most_bytes: the size that the page shall stay below: first samples are left out, and where curves alone are
             too large, points of them. What is no sample and no curve always stays. Default: any size.
     """
-    model = page_model(groups, tables, title)
+    model = page_model(groups, title)
     page = _page(model)
     if most_bytes is None or len(page.encode()) < most_bytes:
         return page
@@ -76,7 +74,7 @@ def _page(model: Mapping[str, Any]) -> str:
     )
 
 
-def page_model(groups: Sequence[Group], tables: Tables, title: str) -> dict[str, Any]:
+def page_model(groups: Sequence[Group], title: str) -> dict[str, Any]:
     """Everything that the page shows, as plain values."""
     listed = [
         _listed(run, label, number)
@@ -94,17 +92,11 @@ def page_model(groups: Sequence[Group], tables: Tables, title: str) -> dict[str,
         "runs": listed,
         "measured": [m for m in WATCHED if any(run["totals"][m] is not None for run in listed)],
         "warnings": [warning for group in groups for warning in _warned(group)],
-        "tables": {name: {"columns": _columns(rows), "rows": rows} for name, rows in tables.items()},
         "algorithms": _algorithms(groups),
-        "groups": [visible(group.name) for group in groups],
         "names": {
             "groups": [visible(group.name) for group in groups],
             "runs": [visible(run["label"]) for run in listed],
         },
-        "no_samples": "There are no samples: these runs have no samples.jsonl, as runs of an earlier version, or with "
-        "training.samples_kept at 0, have none."
-        if listed
-        else "There are no samples: summaries have none.",
         **_curves(groups),
         **_samples(*sample_lines(groups, MOST_SAMPLES)),
     }
@@ -220,10 +212,6 @@ def _guide(config: Mapping[str, Any]) -> str:
         return _model(section)
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
 # How the page is put together.
 
 
@@ -234,7 +222,6 @@ def _environment() -> Environment:
     environment.filters |= {
         "visible": lambda text: visible(str(text)),
         "number": _number,
-        "cell": lambda value: visible(value) if isinstance(value, str) else _number(value),
         "embedded": lambda value: embedded(to_json(value)),
     }
     return environment
@@ -272,13 +259,10 @@ def write_report(paths: Sequence[Path], output: Path | None = None, title: str |
     Raises:
         UserError: a path holds no run, a file is not what a run writes, or the page cannot be written.
     """
-    folders = find_runs(paths)
-    runs = [read_run(folder) for folder in folders]
-    tables = {} if runs else summaries(paths)
-    first = paths[0] if paths[0].is_dir() else paths[0].parent
-    output = output or first / "report.html"
-    named = runs[0].name if len(runs) == 1 else first.resolve().name
-    page = render(grouped(runs), tables, title or named)
+    runs = [read_run(folder) for folder in find_runs(paths)]
+    output = output or paths[0] / "report.html"
+    named = runs[0].name if len(runs) == 1 else paths[0].resolve().name
+    page = render(grouped(runs), title or named)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(page, encoding="utf-8")

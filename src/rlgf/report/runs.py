@@ -67,7 +67,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     """The folders of runs at or below some paths, each once.
 
     Raises:
-        UserError: a path is not there, or neither a run nor a summary of any is at or below it.
+        UserError: a path is not there, or no run is at or below it.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -76,7 +76,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
                 f"there is no {path}: give the output folder of a run, or a folder of such folders."
             )
         below = [path] if (path / METRICS).is_file() else sorted(file.parent for file in path.rglob(METRICS))
-        if not below and not summaries([path]):
+        if not below:
             raise UserError(
                 f"{path} holds no run: a run's folder has a file {METRICS}, which is there after its first update."
             )
@@ -127,19 +127,6 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 ) from error
             if isinstance(found, dict):
                 yield found
-
-
-def summaries(paths: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
-    """The tables that `rlgf compare` wrote, by name: what is left where the runs themselves are gone."""
-    files = [
-        path for given in paths for path in (sorted(given.glob("*.json")) if given.is_dir() else [given])
-    ]
-    found = {}
-    for file in files:
-        rows = _json(file) if file.suffix == ".json" else None
-        if isinstance(rows, list) and rows and all(isinstance(row, dict) and "who" in row for row in rows):
-            found[file.stem] = rows
-    return found
 
 
 def _tested(folder: Path, metrics: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -35,7 +35,7 @@ class Ahead:
     def __init__(self, config: Config, parts: Parts) -> None:
         self._config = config
         self._parts = parts
-        self._line: _Line | None = None
+        self._worker: _Worker | None = None
 
     def collect(self, update: int, planned: Callable[[int], Plan]) -> Rollout:
         """The episodes of the current update, as it is ``planned``; those that are due while it learns are begun.
@@ -43,13 +43,13 @@ class Ahead:
         Raises:
             Exception: whatever collecting the update raised.
         """
-        line = self._line
-        if line is None or update not in line.jobs or line.jobs[update].plan != planned(update):
+        worker = self._worker
+        if worker is None or update not in worker.jobs or worker.jobs[update].plan != planned(update):
             # The first update of all, or one that is not what it was to be.
             self.close()
-            self._line = line = _Line(self._parts.policy, self._config.training.async_steps, update)
-            self._begin(line, update, planned)
-        job = line.jobs[update]
+            self._worker = worker = _Worker(self._parts.policy, self._config.training.async_steps, update)
+            self._begin(worker, update, planned)
+        job = worker.jobs[update]
         try:
             rollout = job.outcome.result()
         except BaseException:
@@ -59,37 +59,37 @@ class Ahead:
         if not job.taken:
             self._parts.collector.sampled.update(job.collector.sampled)
             job.taken = True
-        line.jobs = {number: one for number, one in line.jobs.items() if number >= update}
-        self._begin(line, update, planned)
+        worker.jobs = {number: one for number, one in worker.jobs.items() if number >= update}
+        self._begin(worker, update, planned)
         return rescored(rollout, self._parts.policy, self._config.rollout)
 
     def metrics(self, update: int) -> dict[str, float]:
         """For the log: ``staleness``, by how many updates the weights that wrote an update's texts were older than the
         policy, and ``seconds_ahead``, how long that took; empty where nobody worked ahead."""
-        job = None if self._line is None else self._line.jobs.get(update)
+        job = None if self._worker is None else self._worker.jobs.get(update)
         if job is None or not job.taken:
             return {}
         return {"staleness": float(update - job.written_after), "seconds_ahead": job.seconds}
 
     def rest(self) -> None:
         """Wait until nothing is being written, so that the guide can be asked from elsewhere."""
-        if self._line is not None:
-            futures.wait([job.outcome for job in self._line.jobs.values()])
+        if self._worker is not None:
+            futures.wait([job.outcome for job in self._worker.jobs.values()])
 
     def close(self) -> None:
         """End the thread; what it has yet to write is given up."""
-        if self._line is not None:
-            self._line.end()
-            self._line = None
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
 
-    def _begin(self, line: _Line, update: int, planned: Callable[[int], Plan]) -> None:
+    def _begin(self, worker: _Worker, update: int, planned: Callable[[int], Plan]) -> None:
         """Hand over what is to be written with the weights of this moment."""
         training = self._config.training
         last = max(update, min(update + training.async_steps, training.updates - 1))
         for number in range(update, last + 1):
-            if number not in line.jobs:
+            if number not in worker.jobs:
                 following = planned(number + 1) if number + 1 < training.updates else None
-                line.add(planned(number), following, self._parts.collector, update)
+                worker.add(planned(number), following, self._parts.collector, update)
 
 
 @dataclass
@@ -125,7 +125,7 @@ class _Job:
             self.outcome.set_exception(error)
 
 
-class _Line:
+class _Worker:
     """The thread, what it has to do, and the weights that it does it with."""
 
     def __init__(self, policy: LanguageModel, steps: int, update: int) -> None:

@@ -14,7 +14,7 @@ _LOOKS = 5
 """How often a lock is asked for: who watches a run has it for a moment."""
 
 
-class Hold:
+class FolderLock:
     """The lock of a run's folder, which one run has at a time, until it is let go or nobody has it any more.
 
     Where the disk has no locks, nothing is held, and who watches takes the run for ended.
@@ -45,14 +45,14 @@ class Hold:
             f"a run goes on in {folder}: wait until it has ended, or end it, or set another 'output'."
         )
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
-            self.let_go()
+            self.release()
 
 
 def goes_on(folder: Path) -> bool:

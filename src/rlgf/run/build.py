@@ -134,7 +134,8 @@ def build_parts(
             if environment is not None:
                 check_dialogues(environment, policy_template(config, policy), data.train)
             reward, judge = scorers(config, reward, data.train, in_turns=environment is not None)
-        begun = load_policy(config, policy, data.train, evaluates=evaluates, read=reads_policy(reward))
+        reward_reads = reads_policy(reward)
+        begun = load_policy(config, policy, data.train, evaluates=evaluates, reward_reads=reward_reads)
         with distributed.main_first():
             models = load_others(config, begun, data.train)
             if isinstance(reward, PolicyReadingReward):

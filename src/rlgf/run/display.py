@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -62,16 +63,14 @@ class Display:
         rollout = experience.rollout
         line = Text("      ")
         line.append(printable(" ".join(rollout.samples[0].prompt.split()[-15:])) + " ", style="dim")
-        ids, authors = rollout.response_ids[0].tolist(), rollout.author[0].tolist()
+        ids = rollout.response_ids[0, : int(rollout.lengths[0])].tolist()
         before = policy.context(rollout.prompt_ids[0][rollout.prompt_mask[0]].tolist())
         start = 0
-        for end in range(1, len(ids) + 1):
-            if end == len(ids) or authors[end] != authors[start]:
-                author = Author(authors[start])
-                if author is not Author.NOBODY:
-                    text = printable(policy.decode(ids[start:end], before + ids[:start]))
-                    append_part(line, author.name.lower(), text)
-                start = end
+        for author, tokens in itertools.groupby(rollout.author[0, : len(ids)].tolist()):
+            end = start + len(list(tokens))
+            text = printable(policy.decode(ids[start:end], before + ids[:start]))
+            append_part(line, Author(author).name.lower(), text)
+            start = end
         assert experience.scored.rewards is not None, "shown of updates with a reward"
         line.append(f"(reward {experience.scored.rewards[0]:.3f})", style="dim")
         self.console.print(line, soft_wrap=True)

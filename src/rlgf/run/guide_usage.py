@@ -95,11 +95,11 @@ class GuideUsage:
 
 
 def _sums(*accounts: Mapping[str, Usage]) -> dict[str, Usage]:
-    """Several accounts as one, of which no part is shared with any of them."""
+    """The sum of several accounts, made of new objects."""
     names = dict.fromkeys(name for account in accounts for name in account)
     return {name: sum((account[name] for account in accounts if name in account), Usage()) for name in names}
 
 
 def _since(before: Mapping[str, Usage], accounts: Mapping[str, Usage]) -> dict[str, Usage]:
-    """What has come to accounts since they were as before."""
+    """How much accounts have grown since they were as ``before``."""
     return {name: usage - before.get(name, Usage()) for name, usage in accounts.items()}

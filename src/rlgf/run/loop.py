@@ -14,13 +14,7 @@ from rlgf.errors import FailedElsewhereError, UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.jsontext import to_json
 from rlgf.models.encoder_decoder import is_encoder_decoder
-from rlgf.run.agreement import (
-    agree_on_settings,
-    checkpoint_of,
-    note_on_length,
-    require_shared_disk,
-    restore,
-)
+from rlgf.run.agreement import agree_on_settings, checkpoint_of, note_on_length, require_shared_disk, restore
 from rlgf.run.callbacks import Callbacks
 from rlgf.run.hub import write_model_card
 from rlgf.run.logs import MetricsLog, SamplesLog, read_metrics, rewind_lines
@@ -64,7 +58,7 @@ class TrainingLoop:
 
     def run(self) -> Totals:
         """See `Trainer.train`."""
-        self.trainer.after_phase = self._after_phase
+        self.trainer.after_phase = self._save_in_a_hurry
         try:
             parts, limit = self.trainer.parts, self.config.rollout.max_prompt_tokens
             codec, ends = parts.policy.codec, is_encoder_decoder(parts.policy.model)
@@ -90,7 +84,7 @@ class TrainingLoop:
                 raise
             raise told from error
         finally:
-            self.trainer.after_phase = lambda phase: None
+            self.trainer.after_phase = lambda: None
             self.stopping.restore()
         if asked:
             raise stopped(asked)
@@ -151,7 +145,7 @@ class TrainingLoop:
         self._warn(found)
         return metrics
 
-    def _after_phase(self, phase: str) -> None:
+    def _save_in_a_hurry(self) -> None:
         """Who takes the machine away may not wait until the update is finished; who pressed Ctrl-C does."""
         if self.stopping.asked not in (0, signal.SIGINT):
             self.saver.save_early(self.trainer.progress)

@@ -42,19 +42,19 @@ class Models:
 
 
 def load_policy(
-    config: Config, given: LanguageModel | None, train: Prompted, *, evaluates: bool, read: bool = False
+    config: Config, given: LanguageModel | None, train: Prompted, *, evaluates: bool, reward_reads: bool
 ) -> Models:
     """The policy and its frozen start, which stands for the others too.
 
-    Processes that will share their weights load them in the main one alone, unless a reward is made from them in each
-    (``read``).
+    Processes that will share their weights load them in the main one alone, unless the reward of each reads the whole
+    policy (``reward_reads``).
 
     Raises:
         UserError: it cannot be loaded, or has weights that are not finite, or is to be trained and all are frozen or in
             half precision.
     """
     # A model's own code need not be there in another process, to which the model would come as a pickle.
-    in_main = given is None and sharding.wanted() and not (config.policy.trust_remote_code or read)
+    in_main = given is None and sharding.wanted() and not (config.policy.trust_remote_code or reward_reads)
 
     def build() -> tuple[LanguageModel, LanguageModel]:
         policy = given

@@ -13,7 +13,6 @@ from rlgf.errors import FailedElsewhereError, LostProcessError, UserError, one_l
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.updater import Updater
 from rlgf.models import sharding
-from rlgf.models.sharding import is_sharded
 from rlgf.run.build import Parts
 from rlgf.run.checkpoint import joint_reward, run_identity, save_checkpoint
 from rlgf.run.memory import leaves_room
@@ -37,7 +36,7 @@ class Saver:
             clear_left(config.folder / "checkpoints")
 
     def begin(self, update: int) -> None:
-        """An update begins after ``update`` finished ones, or the evaluation before it, in which rewards are asked as well."""
+        """An update begins after ``update`` finished ones, or the evaluation before it, which asks the rewards too."""
         self._undo = Undo(update, self._parts.assessor)
 
     def begin_learning(self) -> None:
@@ -219,7 +218,7 @@ def fits(updater: Updater) -> bool:
 
     Of weights that processes share none are kept: to go back would take all processes, also the one that failed.
     """
-    if any(is_sharded(parameter) for parameter in updater.trained):
+    if any(sharding.is_sharded(parameter) for parameter in updater.trained):
         return False
     weights = sum(p.numel() * p.element_size() for p in updater.trained)
     # And two moments of each.

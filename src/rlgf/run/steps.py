@@ -42,7 +42,7 @@ def require_parts(row: Algorithm | None, parts: Parts) -> None:
         row: one given by hand; None for the run's own.
 
     Raises:
-        UserError: it needs what the run, whose own algorithm does without, has not.
+        UserError: it needs something that the run was set up without.
     """
     if row is None:
         return
@@ -79,8 +79,8 @@ class Steps:
         self.progress = Progress()
         self.guide_usage = GuideUsage(self.parts.collector.remote)
         self.guide_usage.settle()
-        self.after_phase: Callable[[str], None] = lambda phase: None
-        """Called within an update, after 'collect' and after 'assess'; `train` saves there when it must."""
+        self.after_phase: Callable[[], None] = lambda: None
+        """Called within an update, after `collect` and after `assess`; `train` saves there when it must."""
         self.ahead = Ahead(config, self.parts)
         self._phases, self._booked = Phases(), Counter[Author]()
 
@@ -134,10 +134,10 @@ class Steps:
                 rollout = self._collect(row or self.row(), samples)
             elif self.config.training.async_steps:
                 rollout = self.ahead.collect(self.progress.update, self._plan)
-                self.after_phase("collect")
+                self.after_phase()
             else:
                 rollout = self._collect_within_budget()
-                self.after_phase("collect")
+                self.after_phase()
                 self._prefetch()
         return rollout
 
@@ -154,7 +154,7 @@ class Steps:
         row = row or self.row()
         with self._phases("assess"):
             experience = self.parts.assessor.assess(rollout, row, self.kl_coefficient(row))
-        self.after_phase("assess")
+        self.after_phase()
         return experience
 
     def learn(self, experience: Experience, row: Algorithm | None = None) -> dict[str, float | str]:

@@ -22,7 +22,7 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.recipe import Source
 from rlgf.renamed import refuse_others
 from rlgf.rewards import Reward
-from rlgf.run.alive import Hold
+from rlgf.run.alive import FolderLock
 from rlgf.run.build import Parts, build_parts
 from rlgf.run.display import Display
 from rlgf.run.given import Given, configured, fitted, gathered, listeners
@@ -145,5 +145,5 @@ class Trainer(Steps):
             with distributed.one_fate():
                 # Other processes may be on machines that do not see the folder.
                 if distributed.is_main():
-                    ended.callback(Hold(self.config.folder).let_go)
+                    ended.callback(FolderLock(self.config.folder).release)
             return TrainingLoop(self, resume=resume).run()

@@ -14,21 +14,11 @@ from rlgf.chat import ChatTemplate, parted
 from rlgf.config import Config
 from rlgf.environments import Environment, reply_to
 from rlgf.errors import UserError
-from rlgf.guides import (
-    Guide,
-    HTTPGuide,
-    HTTPGuideConfig,
-    LocalGuideConfig,
-    RemoteGuide,
-    guide_template,
-)
+from rlgf.guides import Guide, HTTPGuide, HTTPGuideConfig, LocalGuideConfig, RemoteGuide, guide_template
 from rlgf.guides.config import members
 from rlgf.guides.repeats import check_repeats, first_request, scored_first
 from rlgf.models.language_model import LanguageModel
-from rlgf.models.loading import (
-    ModelConfig,
-    load_tokenizer,
-)
+from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.models.text import Codec
 from rlgf.rewards import Reward, RewardInput, build_reward, score
 from rlgf.rewards.composed import reads_policy

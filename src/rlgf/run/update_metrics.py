@@ -38,9 +38,10 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
     if not len(rollout):
         return {}
     found = {"response_tokens": float(rollout.authored.sum(dim=1).float().mean())}
-    kl = mean_kl(scored)
-    found |= {} if kl is None else {"kl": kl}
-    found |= {} if row.kl_penalty is None else {"kl_coefficient": experience.kl_coefficient}
+    if (kl := mean_kl(scored)) is not None:
+        found["kl"] = kl
+    if row.kl_penalty is not None:
+        found["kl_coefficient"] = experience.kl_coefficient
     if scored.rewards is not None:
         by_policy = rollout.written_by(Author.POLICY)
         read = read_by_any({n: t for n, t in row.terms.items() if not t.of_critic}, rollout, row)
@@ -65,7 +66,8 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
     if row.value_term is not None and experience.returns is not None and scored.values is not None:
         read = read_by(row.value_term, rollout, row)
         explained = explained_variance(scored.values[read], experience.returns[read])
-        found |= {} if math.isnan(explained) else {"explained_variance": explained}
+        if not math.isnan(explained):
+            found["explained_variance"] = explained
         if row.gae_lambda == "adaptive" and experience.gae_lambda is not None:
             found["gae_lambda"] = experience.gae_lambda
     found |= _of_hints(rollout)

@@ -57,6 +57,12 @@ class Found:
         return f"{self.sentence} See docs/warnings.md#{self.name}."
 
 
+def _at_least(limit: float, name: str, history: History) -> float | None:
+    """The smallest of a metric's last values; None where there are too few of them, or one is below the limit."""
+    last = history.series(name)[-_SHORT:]
+    return min(last) if len(last) == _SHORT and min(last) >= limit else None
+
+
 def reward_flat(history: History) -> str | None:
     """The last updates all earned the same, and none has ever earned less."""
     rewards = history.series("reward")
@@ -96,10 +102,10 @@ def entropy_collapsed(history: History) -> str | None:
 
 def groups_alike(history: History) -> str | None:
     """In almost every group all members earn the same, so that their advantages are 0."""
-    alike = history.series("groups_alike")[-_SHORT:]
-    if len(alike) < _SHORT or min(alike) < 0.9:
+    alike = _at_least(0.9, "groups_alike", history)
+    if alike is None:
         return None
-    share = "all groups" if min(alike) == 1 else f"at least {min(alike):.0%} of the groups"
+    share = "all groups" if alike == 1 else f"at least {alike:.0%} of the groups"
     return (
         f"In {share} of the last {_SHORT} updates all members earned the same, which "
         "teaches nothing: take prompts that are neither too easy nor too hard, larger groups, or help where a group fails."
@@ -177,11 +183,11 @@ def guide_silent(history: History) -> str | None:
         sum(history.series(f"guide_{name}")[-_SHORT:]) for name in ("calls", "cached", "empty")
     )
     answers = calls + cached  # an empty one is counted wherever it came from
-    blank = history.series("guide_blank")[-_SHORT:]
+    blank = _at_least(0.2, "guide_blank", history)
     if answers >= 20 and empty >= 0.2 * answers:
         said = f"{empty / answers:.0%} of the guide's last {answers:.0f} answers had no text"
-    elif len(blank) == _SHORT and min(blank) >= 0.2:
-        said = f"In each of the last {_SHORT} updates at least {min(blank):.0%} of the texts that the guide was to write had no text"
+    elif blank is not None:
+        said = f"In each of the last {_SHORT} updates at least {blank:.0%} of the texts that the guide was to write had no text"
     else:
         return None
     return f"{said}: read its answers, and look at its prompt, its limit of tokens, and whether it thinks or refuses."
@@ -189,11 +195,11 @@ def guide_silent(history: History) -> str | None:
 
 def guide_cut(history: History) -> str | None:
     """Many of the texts that the guide was to finish have no end."""
-    cut = history.series("guide_cut")[-_SHORT:]
-    if len(cut) < _SHORT or min(cut) < 0.5:
+    cut = _at_least(0.5, "guide_cut", history)
+    if cut is None:
         return None
     return (
-        f"In each of the last {_SHORT} updates at least {min(cut):.0%} of the texts that the guide was to finish were cut "
+        f"In each of the last {_SHORT} updates at least {cut:.0%} of the texts that the guide was to finish were cut "
         "at the limit, and have no end to learn from: raise 'rollout.max_response_tokens' or 'guide.token_ratio', or "
         "ask the guide to be brief."
     )
@@ -201,22 +207,22 @@ def guide_cut(history: History) -> str | None:
 
 def hint_cut(history: History) -> str | None:
     """Many hints find no room in their prompts."""
-    cut = history.series("hint_cut")[-_SHORT:]
-    if len(cut) < _SHORT or min(cut) < 0.2:
+    cut = _at_least(0.2, "hint_cut", history)
+    if cut is None:
         return None
     return (
-        f"In each of the last {_SHORT} updates at least {min(cut):.0%} of the hints were cut, or left out since their "
+        f"In each of the last {_SHORT} updates at least {cut:.0%} of the hints were cut, or left out since their "
         "prompt was cut: raise 'rollout.max_hint_tokens' or 'rollout.max_prompt_tokens', or give shorter hints."
     )
 
 
 def guide_improbable(history: History) -> str | None:
     """The policy would hardly write what the guide writes."""
-    gap = history.series("guide_gap")[-_SHORT:]
-    if len(gap) < _SHORT or min(gap) < 3:
+    gap = _at_least(3.0, "guide_gap", history)
+    if gap is None:
         return None
     return (
-        f"A token of the guide's texts is {math.exp(min(gap)):.0f} times less probable under the policy's start than one "
+        f"A token of the guide's texts is {math.exp(gap):.0f} times less probable under the policy's start than one "
         "of its own, so that it has to go on from texts that it would never write: read the samples for a template, a "
         "language or spaces that are not the policy's, clone some of the guide's texts first, or take a closer guide."
     )

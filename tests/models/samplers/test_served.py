@@ -98,7 +98,7 @@ def test_a_server_that_was_started_anew_between_two_updates_is_brought_everythin
         bring_weights(served)
     own = adapted(letter_gpt(seed=2), r=2)
     with serving(desk_of(own)) as url:
-        served._line.url = url
+        served._connection.url = url
         bring_weights(served)
     for mine, theirs in zip(policy.model.parameters(), own.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)

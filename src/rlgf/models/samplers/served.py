@@ -33,6 +33,7 @@ from rlgf.models.samplers.wire import (
     token,
 )
 from rlgf.models.sampling import Sampling
+from rlgf.terminal import printable
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -40,7 +41,7 @@ CONNECTING = 10.0
 """Seconds to wait for a connection."""
 
 
-class Line:
+class Connection:
     """The way to a server, which says in a sentence what is wrong with it."""
 
     def __init__(self, url: str, seconds: float) -> None:
@@ -121,9 +122,7 @@ class Line:
             sentence = str(json.loads(said)["error"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(self._stranger()) from error
-        # From outside, so without what could move a terminal's cursor.
-        clean = "".join(c if c.isprintable() else " " for c in sentence)[:500].rstrip(".")
-        self.refuse(f"refuses: {clean}")
+        self.refuse(f"refuses: {printable(sentence)[:500].rstrip('.')}")
 
     def _silent(self, error: Exception) -> str:
         why = f"no answer within {self._seconds:g} s" if isinstance(error, TimeoutError) else _words(error)
@@ -165,11 +164,11 @@ class ServedSampler:
         """
         self.language_model = language_model
         self.largest_gap: float | None = config.largest_gap
-        self._line = Line(str(config.server), seconds)
-        found = self._line.description()
+        self._connection = Connection(str(config.server), seconds)
+        found = self._connection.description()
         self._dtype: torch.dtype = getattr(torch, found.dtype)
         self._wanted = described(language_model, config.engine, self._dtype, max_tokens)
-        self._line.require(differs(found, self._wanted))
+        self._connection.require(differs(found, self._wanted))
         trained = {id(parameter) for parameter in language_model.trained}
         named = list(language_model.model.named_parameters())
         # By name, since weights that processes share are others while they are gathered.
@@ -194,10 +193,10 @@ class ServedSampler:
         before, self._number = self._weights, self._number + 1
         with self.language_model.running() as model:
             if distributed.is_main():
-                found = self._line.description()
-                self._line.require(differs(found, self._wanted))
+                found = self._connection.description()
+                self._connection.require(differs(found, self._wanted))
                 if not first and found.weights not in (before, None):
-                    self._line.refuse("has been given weights by another run: start one for each run")
+                    self._connection.refuse("has been given weights by another run: start one for each run")
                 # All where the server may have others, such as one that was started anew.
                 names = self._all if first or found.weights is None else self._trained
                 self._send({name: one for name, one in model.named_parameters() if name in names})
@@ -216,10 +215,10 @@ class ServedSampler:
             raise UserError(no_sets("server"))
         assert self._run is not None, "the weights are brought before texts are asked for"
         asked = Asked(weights=self._weights, sampling=sampling, beginnings=list(beginnings))
-        said = self._line.post("/texts", asked.model_dump_json().encode(), "application/json")
-        texts = self._line.read(Written, said).texts
+        said = self._connection.post("/texts", asked.model_dump_json().encode(), "application/json")
+        texts = self._connection.read(Written, said).texts
         if len(texts) != len(beginnings) or not all(len(t.ids) == len(t.logprobs) > 0 for t in texts):
-            self._line.refuse("gave other texts than it was asked for")
+            self._connection.refuse("gave other texts than it was asked for")
         return [text.continuation for text in texts]
 
     def _send(self, weights: Mapping[str, Tensor]) -> None:
@@ -227,7 +226,7 @@ class ServedSampler:
         for number, group in enumerate(groups):
             piece = Piece(weights=self._weights, number=number, of=len(groups))
             path = f"/weights?{urlencode(piece.model_dump())}"
-            self._line.post(path, packed(group, self._dtype), "application/octet-stream")
+            self._connection.post(path, packed(group, self._dtype), "application/octet-stream")
 
 
 def require_server(config: SamplerConfig, max_tokens: int) -> None:
@@ -235,7 +234,7 @@ def require_server(config: SamplerConfig, max_tokens: int) -> None:
     Raises:
         UserError: no sampler answers at the address, or another engine, or one for shorter texts.
     """
-    line = Line(str(config.server), CONNECTING)
-    found = line.description()
+    connection = Connection(str(config.server), CONNECTING)
+    found = connection.description()
     changes = {"protocol": PROTOCOL, "engine": config.engine, "max_tokens": max_tokens}
-    line.require(differs(found, found.model_copy(update=changes)))
+    connection.require(differs(found, found.model_copy(update=changes)))

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from rlgf.errors import UserError, own_traceback
+from rlgf.errors import UserError, one_line, own_traceback
 from rlgf.models.samplers.desk import Desk, OtherWeightsError
 from rlgf.models.samplers.wire import PIECE, TOKEN_VARIABLE, Asked, Piece, largest_piece
 
@@ -127,14 +127,14 @@ class _Handler(BaseHTTPRequestHandler):
         except UserError as error:
             status, sentence = 409 if isinstance(error, OtherWeightsError) else 400, str(error)
         except (ValidationError, SafetensorError) as error:
-            status, sentence = 400, " ".join(str(error).split())[:300]
+            status, sentence = 400, one_line(error, 300)
         except (ConnectionError, TimeoutError):
             self.close_connection = True
             return
         except Exception as error:
             # Our own fault, which who asked cannot mend.
             sys.stderr.write(own_traceback(error))
-            status, sentence = 500, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            status, sentence = 500, f"{type(error).__name__}: {one_line(error, 200)}"
         else:
             self._send(200, said)
             return

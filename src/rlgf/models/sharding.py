@@ -101,6 +101,11 @@ def asked() -> bool:
     return True
 
 
+def keeps_layers() -> bool:
+    """Whether the launcher asks that a layer's weights stay gathered from its forward to its backward pass."""
+    return not FullyShardedDataParallelPlugin().reshard_after_forward
+
+
 def is_whole(module: nn.Module) -> bool:
     """Whether each process has all of a module's weights."""
     return _root(module) is None

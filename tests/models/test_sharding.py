@@ -44,7 +44,10 @@ CASES = (
     "dialogues",
 )
 """Of those of the script, which without names runs all."""
+KEEPING = ("ppo++", "one trunk", "lora", "encoder-decoder", "checkpointing")
+"""Of these, those that also run with layers that stay whole from the forward to the backward pass."""
 SHARED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
+KEPT = {**SHARED, "FSDP_RESHARD_AFTER_FORWARD": "false"}
 
 
 def launch(
@@ -62,17 +65,21 @@ def launch(
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Every case in one process, and in two that share the weights."""
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every case in one process, and in two that share the weights; and some with layers that stay whole."""
     root = tmp_path_factory.mktemp("sharded")
-    for processes, environment in ((1, {}), (2, SHARED)):
-        done = launch(processes, "sharded_script.py", str(root / str(processes)), *CASES, **environment)
+    starts = {"one": (1, CASES, {}), "two": (2, CASES, SHARED), "kept": (2, KEEPING, KEPT)}
+    for folder, (processes, cases, environment) in starts.items():
+        done = launch(processes, "sharded_script.py", str(root / folder), *cases, **environment)
         assert done.returncode == 0, done.stderr[-3000:]
-    return [root / "1", root / "2"]
+    return root
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_two_processes_that_share_the_weights_learn_what_one_does(folders: list[Path], name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "how"), [*((name, "two") for name in CASES), *((name, "kept") for name in KEEPING)]
+)
+def test_two_processes_that_share_the_weights_learn_what_one_does(root: Path, name: str, how: str) -> None:
+    folders = [root / "one", root / how]
     one, two = (load_file(*(folder / name).glob("*.safetensors")) for folder in folders)
     assert one.keys() == two.keys()
     # The optimizer of a discriminator divides by gradients that are next to nothing at first.
@@ -137,7 +144,7 @@ def test_a_failure_of_one_process_ends_all_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "the launcher asks for DeepSpeed"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "the launcher asks for ZeRO-2 of DeepSpeed"),
         ({**SHARED, "FSDP_VERSION": "1"}, "the launcher asks for version 1 of FSDP"),
         ({**SHARED, "ACCELERATE_MIXED_PRECISION": "fp16"}, "the launcher asks for 'mixed_precision: fp16'"),
         ({"ACCELERATE_MIXED_PRECISION": "fp8"}, "the launcher asks for 'mixed_precision: fp8'"),
@@ -151,6 +158,12 @@ def test_what_a_launcher_cannot_have_is_said(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=said):
         sharding.wanted()
+
+
+@pytest.mark.parametrize("environment", [SHARED, KEPT])
+def test_layers_are_let_go_between_the_passes_or_stay(environment: dict[str, str]) -> None:
+    done = launch(2, "kept_layers_script.py", **environment)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_the_weights_of_the_main_process_stay_where_they_are_until_they_are_shared_out(

@@ -114,6 +114,16 @@ def test_processes_that_share_the_weights_hold_their_parts(monkeypatch: pytest.M
     assert estimated(load_config(RECIPE)).weights == alone.weights
 
 
+def test_weights_that_stay_gathered_for_the_backward_pass_are_those_of_the_largest_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environment(monkeypatch, WORLD_SIZE="4", **SHARED, FSDP_RESHARD_AFTER_FORWARD="false")
+    separate = estimated(load_config(RECIPE))
+    assert separate.phases["learning"]["gathered weights"] == 4 * (TRUNK + WIDTH + 1)
+    adapted = {**RECIPE, "policy": {**RECIPE["policy"], "lora": {"r": 2}, "critic": "head"}}
+    assert estimated(load_config(adapted)).phases["learning"]["gathered weights"] == 4 * TRUNK
+
+
 @pytest.mark.parametrize("asked", [{"ACCELERATE_USE_DEEPSPEED": "true"}, {**SHARED, "FSDP_VERSION": "1"}])
 def test_a_launcher_that_cannot_be_had_is_said(
     monkeypatch: pytest.MonkeyPatch, asked: dict[str, str]

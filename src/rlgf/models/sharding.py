@@ -33,6 +33,7 @@ from transformers import PreTrainedModel
 
 from rlgf import distributed
 from rlgf.errors import UserError
+from rlgf.models import from_deepspeed
 from rlgf.models.abilities import abilities, computes_in_half, declare
 from rlgf.states import digest
 
@@ -79,11 +80,8 @@ def asked() -> bool:
     Raises:
         UserError: it asks for what this library does not do.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise UserError(
-            "the launcher asks for DeepSpeed, which rlgf does not run on: set 'distributed_type: FSDP' and "
-            "'fsdp_version: 2' in its configuration, as recipes/accelerate/fsdp2.yaml does."
-        )
+    if from_deepspeed.asked():
+        raise UserError(from_deepspeed.refusal())
     computes_in_half(distributed.device())  # which refuses other precisions
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return False
@@ -99,6 +97,11 @@ def asked() -> bool:
             "set 'fsdp_offload_params: false' in its configuration."
         )
     return True
+
+
+def keeps_layers() -> bool:
+    """Whether the launcher asks that a layer's weights stay gathered from its forward to its backward pass."""
+    return not FullyShardedDataParallelPlugin().reshard_after_forward
 
 
 def is_whole(module: nn.Module) -> bool:

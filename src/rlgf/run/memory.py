@@ -173,6 +173,13 @@ class Estimate:
             return 0
         return self._each * sum(size.parameters for size in self.shared if size.name.startswith(names))
 
+    def _gathered_to_learn(self) -> int:
+        """Weights that are gathered in a pass with gradients: those of a layer, or all of the largest model."""
+        if not self.launch.shares:
+            return 0
+        largest = max(size.parameters for size in self.shared if size.trained or size.name == "policy")
+        return self._each * (largest if sharding.keeps_layers() else self.shape.gathered_layer)
+
     def _cast(self, *, gradients: bool = False) -> int:
         """Copies of weights in half precision during a pass of the largest model: autocast keeps those of weights that
         are trained, and a pass with gradients all."""
@@ -221,7 +228,7 @@ class Estimate:
         return {
             "gradients": self.gradients,
             "copy to go back to": undo if copies else 0,
-            "gathered weights": self._each * shape.gathered_layer if self.launch.shares else 0,
+            "gathered weights": self._gathered_to_learn(),
             "weights in bfloat16": self._cast(gradients=True),
             "activations": self._each * sum(kept),
             "logits": _LOGITS_ALIVE

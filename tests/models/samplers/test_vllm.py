@@ -141,7 +141,8 @@ def test_behind_a_server_the_base_comes_once_and_then_the_adapter() -> None:
 @vllm
 def test_an_adapter_that_vllm_has_no_place_for_is_one_sentence() -> None:
     with pytest.raises(
-        UserError, match=r"vLLM cannot run a GPT2LMHeadModel .*does not support LoRA"
+        UserError,
+        match=r"vLLM cannot run a GPT2LMHeadModel .*does not support LoRA.*or leave out 'policy\.lora'\.",
     ) as caught:
         build_sampler(CONFIG, adapted("gpt2"), "policy", 4096, 32)
     assert "\n" not in str(caught.value)
@@ -240,3 +241,4 @@ def test_what_it_cannot_run_is_one_sentence() -> None:
     with pytest.raises(UserError, match="vLLM cannot run a GPT2LMHeadModel") as caught:
         build_sampler(CONFIG, letter_gpt(width=32), "policy", 4096, 32)
     assert "\n" not in str(caught.value)
+    assert "policy.lora" not in str(caught.value)

@@ -82,7 +82,13 @@ def test_a_text_is_billed_as_a_prompt(server: FaultyServer) -> None:
     # 16 characters are guessed to be 8 tokens, and one is written.
     with pytest.raises(BudgetSpentError):
         tight.score(scored(1))
+    with pytest.raises(BudgetSpentError):
+        check_repeats(tight, scored(1))
     assert sum(server.seen.values()) == 4
+    single = guide(server, budget={"calls": 1})
+    with pytest.raises(BudgetSpentError):
+        check_repeats(single, scored(2))
+    assert single.usage.calls == 1, "what was paid before it ended is booked"
 
 
 def test_a_token_that_ends_texts_is_sent_with_a_text_that_ends(server: FaultyServer, tmp_path: Path) -> None:

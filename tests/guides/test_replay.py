@@ -43,6 +43,10 @@ def test_what_was_not_recorded_is_refused(tmp_path: Path) -> None:
         ('{"completion": "x"}', " must hold the texts 'prompt' and 'completion'"),
         ('{"prompt": 3, "completion": "x"}', " must hold the texts"),
         ('{"prompt": "x"}', " must hold the texts"),
+        (
+            '{"prefix": "ab", "prompt_length": "1", "messages": [{"role": "user", "content": "a"}], "text": "c"}',
+            ": 'prefix' must be a text, and 'prompt_length' a whole number",
+        ),
     ],
 )
 def test_a_line_that_is_no_recording_is_named(tmp_path: Path, line: str, said: str) -> None:

@@ -1,9 +1,9 @@
 """Every rule between the parts of a run. Each is a function to a sentence, or to None where all is well.
 
-There are four kinds, by what they look at. `RULES` read the configuration alone and are checked whenever one is made;
-so are `AHEAD_RULES` and `DIALOGUE_RULES`, of runs that have to do with them. `SHARD_RULES` are for a run whose processes
-share the weights of its models. `PART_RULES` open what a section names, and load no weights. `DATA_RULES` read the
-task's first samples too. The rules within one algorithm are in `rlgf.algorithms.rules`.
+There are three kinds, by what they look at. The first read the configuration alone: `RULES` always, `AHEAD_RULES` where
+a run samples ahead, `DIALOGUE_RULES` where there is an environment, `SHARD_RULES` where processes share the weights of
+models. `PART_RULES` open what a section names, and load no weights. `DATA_RULES` read the task's first samples too. The
+rules within one algorithm are in `rlgf.algorithms.rules`.
 """
 
 from __future__ import annotations

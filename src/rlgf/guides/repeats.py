@@ -50,9 +50,11 @@ def check_repeats(guide: HTTPGuide, requests: Sequence[Request]) -> None:
     # Without a cache every text is asked about each time.
     with closing(HTTPGuide(guide.config.model_copy(update={"cache": None}))) as anew:
         anew.usage = guide.usage
-        alone = [anew.score([request])[0] for request in requests]
-        together = anew.score(requests)
-        guide.usage = anew.usage
+        try:
+            alone = [anew.score([request])[0] for request in requests]
+            together = anew.score(requests)
+        finally:
+            guide.usage = anew.usage
     for first, second in zip(alone, together, strict=True):
         gap = difference(first, second)
         if gap is None or gap > MOST_DIFFERENCE:

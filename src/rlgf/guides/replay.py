@@ -108,7 +108,12 @@ def _parse(row: Row, place: str) -> tuple[list[_Key], Completion]:
         raise UserError(f"{place} must hold the texts 'prompt' and 'completion'.")
     keys: list[_Key] = []
     if is_chat(chat):
-        written = prefix[row.get("prompt_length") or 0 :] if sent else ""
+        begins = row.get("prompt_length") or 0
+        if sent and not (isinstance(prefix, str) and isinstance(begins, int)):
+            raise UserError(
+                f"{place}: 'prefix' must be a text, and 'prompt_length' a whole number, as the cache writes them."
+            )
+        written = prefix[begins:] if sent else ""
         keys.append((read_messages(chat, "prompt" if chat is prefix else "messages", place), written))
     if isinstance(prefix, str) and not (sent and keys):
         keys.append(prefix)

@@ -1,4 +1,4 @@
-"""Who launches with a configuration for DeepSpeed reads what does the same with FSDP2."""
+"""The refusal of DeepSpeed, which names the lines of an FSDP2 configuration that do the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from accelerate.utils.deepspeed import HfDeepSpeedConfig
 
 _PREFIX = "ACCELERATE_DEEPSPEED_"
 _DEFAULT_STAGE = "2"
-"""Of accelerate."""
+"""The one that accelerate takes where none is given."""
 _IN_STAGES = {
     **dict.fromkeys(
         ("1", "2"),
@@ -31,7 +31,7 @@ def refusal() -> str:
     try:
         found = _settings()
     except (OSError, ValueError, AttributeError):
-        found = {}  # of a file that is not there, or that is none of DeepSpeed's
+        found = {}  # the file is not there, or is not one of DeepSpeed's
     stage = found.get("zero_stage", "")
     if stage == "0":
         return (

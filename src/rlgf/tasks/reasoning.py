@@ -50,7 +50,8 @@ class ReasoningTask:
             options: of the data set, such as ``min_terms``.
 
         Raises:
-            UserError: the package is missing, or the data set or an option is not known or does not fit.
+            UserError: the package is missing, or the data set or one of its options is not known or does not fit.
+            ValidationError: another argument does not fit, such as a number of samples below 1.
         """
         self.dataset, self.options = dataset, options
         self.counts = {"test": test_samples, "validation": validation_samples, "train": train_samples}

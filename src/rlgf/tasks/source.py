@@ -31,7 +31,7 @@ class Files(Strict):
     data: str | None = None
     """A data set of the hub, instead of files."""
     encoding: Annotated[str, AfterValidator(known_encoding)] = "utf-8"
-    """Of text files, such as 'cp1252' or 'utf-16'."""
+    """The encoding of text files, such as 'cp1252' or 'utf-16'."""
     subset: str | None = None
     splits: dict[str, str] = {}
     """The names of splits in the hub's data set, where they are not the same as here."""

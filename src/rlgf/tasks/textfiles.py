@@ -66,7 +66,7 @@ def opened(file: Path, encoding: str = "utf-8") -> IO[bytes]:
             if bytes_read.read(2) in _UTF_16:
                 bytes_read.close()
                 raise UserError(
-                    f"{file} is in UTF-16: set the option 'encoding' to 'utf-16', or save it as UTF-8."
+                    f"{file} is in UTF-16: save it as UTF-8, or for the data of a task set the option 'encoding' to 'utf-16'."
                 )
             bytes_read.seek(0)
             return bytes_read
@@ -86,12 +86,13 @@ def decoded(line: bytes, place: str) -> str:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{place} is not in UTF-8: byte {error.start + 1} of the line is 0x{line[error.start]:02x}. Set the option "
-            "'encoding' to the file's, such as 'cp1252', or save it as UTF-8."
+            f"{place} is not in UTF-8: byte {error.start + 1} of the line is 0x{line[error.start]:02x}. Save it as "
+            "UTF-8, or for the data of a task set the option 'encoding' to the file's, such as 'cp1252'."
         ) from error
     if "\0" in text:
         raise UserError(
-            f"{place} holds a NUL byte: the file is damaged, or in another encoding, which the option 'encoding' names."
+            f"{place} holds a NUL byte: the file is damaged, or in another encoding: save it as UTF-8, or for the data of a "
+            "task set the option 'encoding'."
         )
     return text
 

@@ -142,7 +142,7 @@ def test_behind_a_server_the_base_comes_once_and_then_the_adapter() -> None:
 def test_an_adapter_that_vllm_has_no_place_for_is_one_sentence() -> None:
     with pytest.raises(
         UserError,
-        match=r"vLLM cannot run a GPT2LMHeadModel .*does not support LoRA.*or leave out 'policy\.lora'\.",
+        match=r"vLLM cannot run a GPT2LMHeadModel .*does not support LoRA.*leave out 'policy\.lora', or set 'engine: builtin'",
     ) as caught:
         build_sampler(CONFIG, adapted("gpt2"), "policy", 4096, 32)
     assert "\n" not in str(caught.value)

@@ -307,8 +307,8 @@ def nothing_else_changed() -> Iterator[None]:
 def cannot_run(model: PreTrainedModel, error: BaseException) -> str:
     said = one_line(error, 300)
     # There are such models that it runs without an adapter.
-    otherwise = ", or leave out 'policy.lora'" if "LoRA" in said else ""
+    first = "leave out 'policy.lora', or " if "LoRA" in said else ""
     return (
-        f"vLLM cannot run a {type(model).__name__} ({said}): set 'engine: builtin' where the recipe says "
-        f"'engine: vllm'{otherwise}."
+        f"vLLM cannot run a {type(model).__name__} ({said}): {first}set 'engine: builtin' where the recipe "
+        "says 'engine: vllm'."
     )

@@ -22,7 +22,7 @@ from rlgf.guides.endpoint import _client, _retry_after
 def test_every_fault_is_survived(fault: str) -> None:
     with serving(FaultyServer(faults=[fault], share=0.5, hang=0.3)) as server:
         asked = requests(12)
-        writer = guide(server, timeout=0.2)
+        writer = guide(server, timeout=0.2 if fault == "hang" else 5.0)  # which a busy machine keeps to
         assert [c.text for c in writer.write(asked)] == expected(asked)
         assert writer.usage.calls == 12
         failed = 0 if fault == "slow" else sum(server.seen.values()) - 12

@@ -46,6 +46,8 @@ def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: C
 
     written = {path: path.stat().st_mtime_ns for path in comparison.runs.rglob("summary.json")}
     assert len(written) == 4
+    began = FinishedRuns(comparison).authors_file("plain").stat().st_mtime_ns
+    assert began < min(written.values()), "a grid that is interrupted has the row of its start"
     assert len(list(comparison.runs.rglob("policy/model.safetensors"))) == 4
     assert not list(comparison.runs.rglob("checkpoints"))
     run_comparison(comparison, display=QUIET)

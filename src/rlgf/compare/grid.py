@@ -55,11 +55,15 @@ def run_comparison(
 
 
 def _run_missing(finished: FinishedRuns, display: Display) -> None:
-    """What has not finished anywhere, after what it starts from."""
+    """Whatever has not finished anywhere, after what it starts from."""
     runs, authors, comparison = finished.read(), finished.authors(), finished.comparison
     if len(runs) < len(finished.configs) or not all(authors.values()):
         for sources in comparison.prepare:
             train_once(load_config(*sources), display)
+    # First, so that the table of a grid that is interrupted says where its runs began.
+    for setting in comparison.settings:
+        if not authors[setting]:
+            _measure_authors(finished, setting, display)
     for number, (cell, config) in enumerate(finished.configs.items(), start=1):
         display.note(f"[{number}/{len(finished.configs)}] {' '.join(map(str, cell))}")
         if cell in runs:
@@ -69,9 +73,6 @@ def _run_missing(finished: FinishedRuns, display: Display) -> None:
         # Nothing goes on with a finished run, and the optimizers of a whole grid would fill the disk.
         shutil.rmtree(config.folder / "checkpoints", ignore_errors=True)
         finished.keep()
-    for setting in comparison.settings:
-        if not authors[setting]:
-            _measure_authors(finished, setting, display)
 
 
 def train_once(config: Config, display: Display) -> None:

@@ -102,7 +102,7 @@ class EnvironmentConfig(Strict):
 
 
 def named_environment(name: str, options: Mapping[str, Any]) -> Any:
-    """The class or function behind an environment's name, not called yet.
+    """The class or function that an environment's name stands for. It is not called.
 
     Raises:
         UserError: there is no such environment, or it does not take these options.

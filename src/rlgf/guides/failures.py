@@ -67,7 +67,7 @@ def spent(error: BaseException) -> bool:
 
 
 def words(error: BaseException) -> str:
-    """A server's message about an error, or all that it sent where there is no message."""
+    """The message that a server sent with an error, or the whole error where it sent none."""
     if not isinstance(error, openai.APIStatusError):
         return str(error)
     message = error.body.get("message") if isinstance(error.body, Mapping) else None

@@ -119,7 +119,7 @@ def _chosen(optimizer: Optimizer, group: Mapping[str, Any]) -> float | None:
 
 
 def _agreed(chosen: float | None, schedule: Schedule, name: str) -> Schedule:
-    """The rate that counts: the optimizer's own or the recipe's, whose default counts only where there is no other."""
+    """The recipe's rate, or the optimizer's own where the recipe leaves its rate at the default."""
     if chosen is None or schedule == constant(chosen):
         return schedule
     if schedule == UpdateConfig().learning_rate:

@@ -127,7 +127,7 @@ def build_reward(name: str, options: Mapping[str, Any]) -> Reward:
 
 
 def named_reward(name: str, options: Mapping[str, Any]) -> Any:
-    """The class or function behind a reward's name, not called yet.
+    """The class or function that a reward's name stands for. It is not called.
 
     Raises:
         UserError: there is no such reward, or it does not take these options.

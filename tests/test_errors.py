@@ -27,9 +27,9 @@ def test_of_several_faults_the_first_is_the_error() -> None:
 
 def test_an_unknown_name_points_to_the_nearest_whatever_its_case() -> None:
     assert nearest("RWRD", ["task", "reward"]) == "did you mean 'reward'? Known: reward, task."
-    assert nearest("x", ["task", "reward"]) == "Known: reward, task."
+    assert nearest("x", ["task", "reward"]) == "choose from reward, task."
     assert nearest("coef", ["coefficient", "count"]).startswith("did you mean 'coefficient'?")
-    assert nearest("train.jsonl", ["reasoning", "data"]) == "Known: data, reasoning."
+    assert nearest("train.jsonl", ["reasoning", "data"]) == "choose from data, reasoning."
 
 
 def test_a_traceback_begins_where_the_users_code_does(

@@ -57,5 +57,5 @@ def test_a_reward_models_recipe_is_not_told_of_a_runs_sections() -> None:
         model_config = ConfigDict(extra="forbid")
         epochs: int = 1
 
-    with pytest.raises(UserError, match=r"'max_steps' is not a known key: Known: epochs\."):
+    with pytest.raises(UserError, match=r"'max_steps' is not a known key: choose from epochs\."):
         validated(OfReward, {"max_steps": 3})

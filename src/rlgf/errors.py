@@ -78,10 +78,10 @@ def misfit(found: Mapping[str, Any]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that points from an unknown name to the nearest known one."""
+    """The end of a sentence, which points from an unknown name to the nearest known one."""
     known = sorted(known)
     by_lower = {word.lower(): word for word in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.65)
     close = close or [word for word in by_lower if len(name) > 2 and word.startswith(name.lower())]
-    hint = f"did you mean '{by_lower[close[0]]}'?" if close else ""
-    return f"{hint} Known: {', '.join(known)}.".strip()
+    listed = ", ".join(known)
+    return f"did you mean '{by_lower[close[0]]}'? Known: {listed}." if close else f"choose from {listed}."

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 from resuming import checkpoints
 
+import rlgf
 from rlgf import cli
 
 LATE = """\
@@ -138,3 +140,13 @@ def test_data_without_references_is_measured_without_them(
     monkeypatch.setattr(sys, "argv", ["rlgf", "eval", *late, *bare])
     cli.main()
     assert "reference" not in capsys.readouterr().out.replace("reference perplexity", "")
+
+
+def test_a_warning_of_ours_is_a_sentence_without_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    assert command(["version"], monkeypatch) == 2
+    ours, other = (
+        warnings.formatwarning("Careful.", UserWarning, file, 3) for file in (rlgf.__file__, "mine.py")
+    )
+    assert ours == "rlgf: Careful.\n"
+    assert other.startswith("mine.py:3: UserWarning: Careful.")

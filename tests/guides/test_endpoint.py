@@ -73,7 +73,7 @@ def test_a_server_that_answers_few_at_a_time_is_at_work() -> None:
     ("serve", "ask", "message"),
     [
         ({"key": "secret-1"}, {}, "environment variable OPENAI_API_KEY is not set"),
-        ({"model": "other"}, {}, r"no model letters.*set 'guide.model'.*Known: other"),
+        ({"model": "other"}, {}, r"no model letters.*set 'guide.model'.*choose from other"),
         ({"context": 5}, {}, "context holds 5 tokens.*rollout's lengths"),
         (
             {"faults": ["server error"], "share": 1.0},
@@ -107,9 +107,11 @@ def test_no_server_is_one_sentence_within_the_patience(server: FaultyServer) -> 
     server.shutdown()
     server.server_close()
     started = time.perf_counter()
-    with pytest.raises(UserError, match=r"Start the server or mend the address"):
+    refused = pytest.raises(UserError, match=r"Start the server or mend the address")
+    with pytest.warns(UserWarning, match=r"No server listens at 'guide\.url' .* for 1 s") as said, refused:
         writer.write(requests(3))
     assert time.perf_counter() - started < 5
+    assert len(said) == 1, "it is said once, not of each request"
 
 
 def test_no_wait_goes_beyond_the_patience() -> None:

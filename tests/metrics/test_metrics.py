@@ -20,7 +20,7 @@ def test_an_unknown_metric_is_refused_with_the_nearest() -> None:
         build_metrics([NamedConfig(name="blue")])
     with pytest.raises(UserError, match="'words' is a function, so it takes no options"):
         build_metrics([NamedConfig(name="words", options={"n": 2})])
-    with pytest.raises(UserError, match="metric 'cider_d' has no option 'n': Known: corpus"):
+    with pytest.raises(UserError, match="metric 'cider_d' has no option 'n': choose from corpus"):
         build_metrics([NamedConfig(name="cider_d", options={"n": 2})])
 
 

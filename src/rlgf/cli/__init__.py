@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from pathlib import Path
 
 import typer
 
+import rlgf
 from rlgf.cli import lists, models, runs, texts
 from rlgf.cli.runs import refuse
 from rlgf.errors import FailedElsewhereError, UserError, own_traceback
@@ -23,11 +26,24 @@ for commands in (runs, texts, models, lists):
     app.add_typer(commands.app)
 
 
+_formatted = warnings.formatwarning
+
+
+def _sentence(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of ours without the place that gave it, which says nothing to whoever reads it."""
+    if Path(filename).is_relative_to(Path(rlgf.__file__).parent):
+        return f"rlgf: {message}\n"
+    return _formatted(message, category, filename, lineno, line)
+
+
 def main() -> None:
     """Entry point: what the user can mend is one sentence on standard error, exit code 2.
 
     What the user's own code raises is shown from there on, exit code 1.
     """
+    warnings.formatwarning = _sentence
     # Bars for the loading and saving of small files would bury what a run says.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:

@@ -8,6 +8,7 @@ import math
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +30,7 @@ from rlgf.guides.base import Request
 from rlgf.guides.failures import (
     ASK_ANOTHER,
     RefusedError,
+    causes,
     failure_in,
     filtered,
     parsed,
@@ -68,6 +70,7 @@ class Endpoint:
         """When the server wants to be asked again, by the clock of `time.monotonic`."""
         self._answered = 0.0
         """When it last gave an answer, whoever asked."""
+        self._warned = False
         self._client = _client(config)
 
     def ask(self, request: Request) -> Answer:
@@ -177,11 +180,27 @@ class Endpoint:
 
     def _wait(self, state: RetryCallState) -> float:
         """A random time that grows exponentially, or none where the server says for how long no request should come."""
-        asked = _retry_after(state.outcome.exception() if state.outcome is not None else None)
+        error = state.outcome.exception() if state.outcome is not None else None
+        self._say_that_nothing_listens(error)
+        asked = _retry_after(error)
         with self._lock:
             until = time.monotonic() + min(asked, self.config.patience)
             self._not_before = max(self._not_before, until)
         return 0.0 if asked else min(float(_backoff(state)), max(self._patience_left(state), 0.0))
+
+    def _say_that_nothing_listens(self, error: BaseException | None) -> None:
+        """Once, and before its first answer alone: a server may start late, and an address may be wrong."""
+        with self._lock:
+            says = not (self._answered or self._warned) and any(
+                isinstance(cause, ConnectionRefusedError) for cause in causes(error or Exception())
+            )
+            self._warned |= says
+        if says:
+            warnings.warn(
+                f"No server listens at 'guide.url' {self.config.url} yet; it is asked again for "
+                f"{self.config.patience:.0f} s ('guide.patience').",
+                stacklevel=2,
+            )
 
     def _wait_for_turn(self, state: RetryCallState) -> None:
         """Raises what `require_going` does."""

@@ -229,7 +229,7 @@ def _mend_model(config: HTTPGuideConfig, names: list[str] | None) -> str:
         return "check that the address ends in the API's version, such as /v1, or set 'guide.style'."
     if len(names) > 10:
         names = difflib.get_close_matches(config.model, names, n=10) or sorted(names)[:10]
-    return f"set 'guide.model' or 'guide.style'. {nearest(config.model, names)}"
+    return f"set 'guide.model' or 'guide.style': {nearest(config.model, names)}"
 
 
 def _refused(config: HTTPGuideConfig, error: Exception) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from foreign_guides import Foreign, reading
 
@@ -55,6 +57,16 @@ def test_a_guide_with_the_policys_tokens_reads_its_own_template_where_that_diffe
         with reading(guide) as seen:
             LocalGuide(guide, policy.tokenizer, Sampling()).write([request])
         assert seen == [[*expected, *policy.encode(" a")]]
+
+
+def test_what_a_row_tells_the_chat_template_is_told_to_a_guides_template_too() -> None:
+    template = "{% if quick %}at once: {% endif %}" + WORDS
+    policy, guide = (speaker(with_template(byte_bpe(), template), seed=seed) for seed in (0, 1))
+    told = "at once: system says be kind.user says the film?.assistant says "
+    sample = replace(chat_sample(policy), prompt=told, columns={"chat_template_kwargs": {"quick": True}})
+    with reading(guide) as seen:
+        collector(policy, LocalGuide(guide, policy.tokenizer, Sampling())).answers(Author.GUIDE, [sample])
+    assert seen == [policy.encode(told)]
 
 
 def test_a_guide_without_a_template_reads_the_policys_text_and_says_so() -> None:

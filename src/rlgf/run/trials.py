@@ -10,7 +10,7 @@ from itertools import islice
 from transformers import TrainerState
 
 from rlgf import distributed
-from rlgf.chat import ChatTemplate, parted
+from rlgf.chat import ChatTemplate, parted, row_options
 from rlgf.config import Config
 from rlgf.environments import Environment, reply_to
 from rlgf.errors import UserError
@@ -75,7 +75,8 @@ def check_chats(guides: Sequence[LocalGuideConfig], train: Prompted) -> None:
             )
         template = guide_template(load_tokenizer(guide), guide.model)
         for number in range(min(len(train), CHECKED) if template.there else 0):
-            template.prompt(train[number].messages, train.place(number))
+            sample, place = train[number], train.place(number)
+            template.prompt(sample.messages, place, row_options(sample.columns, place))
 
 
 def check_dialogues(environment: Environment, template: ChatTemplate, train: Prompted) -> None:

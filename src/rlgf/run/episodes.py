@@ -17,15 +17,13 @@ from rlgf.algorithms import Algorithm
 from rlgf.evaluation.files import RECORD
 from rlgf.learning.inputs import read_by_any
 from rlgf.models.language_model import LanguageModel
+from rlgf.models.text import token_ends
 from rlgf.objectives.losses import kl_estimate, log_ratio
 from rlgf.types import Author, Experience, Rollout, take
 
 MOST_TOKENS = 512
 """Of a longer text the first ones are kept, so that a record stays below about 25 kB."""
 _MOST_CHARACTERS = 4000
-_CONTEXT = 64
-"""How many tokens before one are enough to decode it."""
-_HALF = "\ufffd"
 
 
 def picked(rollout: Rollout, row: Algorithm, kept: int) -> Int[Tensor, "N"]:
@@ -86,7 +84,7 @@ def _episode(some: Experience, place: int, policy: LanguageModel) -> dict[str, A
         "group": int(rollout.group[place]),
         "prompt": _cut(sample.prompt),
         "reference": _cut(sample.references[0] if sample.references else ""),
-        "tokens": pieces(rollout, place, policy)[:MOST_TOKENS],
+        "tokens": pieces(rollout, place, policy),
         "left_out": max(0, length - MOST_TOKENS),
         "authors": [[who, len(list(run))] for who, run in itertools.groupby(authors)],
         "finished": bool(rollout.finished[place]),
@@ -98,21 +96,16 @@ def _episode(some: Experience, place: int, policy: LanguageModel) -> dict[str, A
 
 
 def pieces(rollout: Rollout, place: int, policy: LanguageModel) -> list[str]:
-    """The text that each token of a response adds to those before it; nothing for the end of the text.
+    """The text that each of the first tokens of a response adds to those before it; nothing for the end of the text.
 
     A character that several tokens spell stands at the last of them.
     """
     prompt = rollout.prompt_ids[place][rollout.prompt_mask[place]].tolist()
     ids = rollout.response_ids[place, : int(rollout.lengths[place])].tolist()
-    before = policy.context(prompt)
-    found = []
-    for end in range(min(len(ids), MOST_TOKENS)):
-        known = [*before[-_CONTEXT:], *ids[max(0, end - _CONTEXT) : end]]
-        found.append(policy.decode(ids[end : end + 1], known))
-    for number, piece in enumerate(found[:-1]):
-        # Half a character decodes to this sign, and the token that completes it to all of it.
-        if piece.endswith(_HALF) and not rollout.texts[place].startswith("".join(found[: number + 1])):
-            found[number] = piece.rstrip(_HALF)
+    text, found, start = rollout.texts[place], list[str](), 0
+    for end in token_ends(policy.codec, ids[:MOST_TOKENS], policy.context(prompt), text):
+        found.append(text[start:end] if end is not None else "")
+        start = start if end is None else end
     return found
 
 

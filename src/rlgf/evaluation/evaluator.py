@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import TrainerState
 
 from rlgf import distributed
-from rlgf.chat import ChatTemplate
+from rlgf.chat import ChatTemplate, row_options
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation, summarize
 from rlgf.metrics import TEXT_METRICS, Metric, MetricResult, measure
@@ -168,7 +168,8 @@ class Evaluator:
         """A sample as the language model reads it."""
         if not sample.messages or not self._template.there:
             return sample
-        return replace(sample, prompt=self._template.prompt(sample.messages))
+        prompt = self._template.prompt(sample.messages, options=row_options(sample.columns))
+        return replace(sample, prompt=prompt)
 
     def _text_metrics(self, samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, MetricResult]:
         """The metrics, which look at all texts together: each is computed by one of the processes."""

@@ -13,7 +13,7 @@ from letter_data import TEXTS
 from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from chat_toys import ASKED, BAD, GOOD, SYSTEM, TAGS, USER, policy_folder, write
+from chat_toys import ASKED, BAD, GOOD, SYSTEM, TAGS, USER, policy_folder, with_template, write
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
@@ -121,6 +121,21 @@ def test_a_run_with_a_reward_over_its_own_base(adapter: Path, letter_folder: str
     rollout = trainer.collect(trainer.batch(), trainer.row())
     expected = build_reward("model", {"folder": str(adapter)})(list(rollout.prompts), list(rollout.texts))
     assert trainer.step()["reward"] == pytest.approx(sum(expected) / len(expected), abs=1e-4)
+
+
+def test_an_adapter_reads_by_the_tokenizer_that_it_was_trained_with(
+    adapter: Path, letter_folder: str, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    shutil.copytree(adapter, told)
+    with_template(AutoTokenizer.from_pretrained(adapter), "{{ messages[-1].content }}").save_pretrained(told)
+    chats = [[{"role": "user", "content": "bc"}], [{"role": "user", "content": "a"}]], ["aaaa", "dd"]
+    expected = build_reward("model", {"folder": str(told)})(*chats)
+    policy = adapted(letter_folder, r=2)
+    # The policy's own may pad with nothing, as one given in Python, and read chats as its recipe says.
+    policy.tokenizer.pad_token = None
+    with_template(policy.tokenizer, "{{ messages[0].content }}")
+    assert attached(told, policy)(*chats) == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_adapter_that_cannot_stand_on_the_policy_is_refused(

@@ -19,7 +19,7 @@ from rlgf.models.forward import trunk_of
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.lora import Adapters
 from rlgf.reward_models.notes import Notes, read_notes
-from rlgf.reward_models.scorer import Scorer, load_scorer
+from rlgf.reward_models.scorer import Scorer, load_scorer, load_tokenizer
 from rlgf.rewards.base import completion_text, told
 from rlgf.rollout.config import RolloutConfig
 
@@ -99,7 +99,8 @@ class AdapterReward:
         (head,) = rest.values()
         self._scorer = _SharedScorer(
             policy.model,
-            policy.tokenizer,
+            # Its own, since the policy's may have no token that pads, or another chat template.
+            load_tokenizer(str(self._folder)),
             self.notes.max_tokens,
             policy.adapters,
             name,

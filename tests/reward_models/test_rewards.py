@@ -14,6 +14,7 @@ from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from chat_toys import ASKED, BAD, GOOD, SYSTEM, TAGS, USER, policy_folder, with_template, write
+from rlgf.chat import as_dicts
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
@@ -28,6 +29,7 @@ from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
+from rlgf.types import Message
 from toys import letter_gpt
 
 
@@ -179,3 +181,9 @@ def test_a_reward_model_of_chats_pays_what_transformers_users_expect(
         logit = model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits.item()
     centre = json.loads((tmp_path / "model" / "reward.json").read_text())["centre"]
     assert checked_rewards(reward, chat).tolist() == pytest.approx([logit - centre], abs=1e-5)
+    turns = (Message("assistant", " a"), Message("user", "more?"), Message("assistant", " joy"))
+    dialogue = RewardInput(["not read"], ["nor this"], messages=[(SYSTEM, USER)], dialogues=[turns])
+    text = tokenizer.apply_chat_template([*ASKED, *as_dicts(turns)], tokenize=False)
+    with torch.no_grad():
+        logit = model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits.item()
+    assert checked_rewards(reward, dialogue).tolist() == pytest.approx([logit - centre], abs=1e-5)

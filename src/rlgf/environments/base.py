@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -49,7 +50,11 @@ def reply_to(environment: Environment, sample: Sample, dialogue: Messages) -> st
         UserError: it answered something else than a text or None, or takes what is not given.
     """
     known: Mapping[str, Any] = {
-        **sample.columns,
+        # It may change what it is given, and lists of a column are those of the data.
+        **{
+            name: copy.deepcopy(value) if isinstance(value, list | dict) else value
+            for name, value in sample.columns.items()
+        },
         "turns": _said("assistant", dialogue),
         "replies": _said("user", dialogue),
         "prompt": sample.prompt,

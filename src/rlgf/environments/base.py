@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import Field
 
-from rlgf.calls import awaited, call
+from rlgf.calls import awaited, call, own
 from rlgf.errors import UserError
 from rlgf.jsontext import is_unicode
 from rlgf.registry import instance_of, named_callable
@@ -51,10 +50,7 @@ def reply_to(environment: Environment, sample: Sample, dialogue: Messages) -> st
     """
     known: Mapping[str, Any] = {
         # It may change what it is given, and lists of a column are those of the data.
-        **{
-            name: copy.deepcopy(value) if isinstance(value, list | dict) else value
-            for name, value in sample.columns.items()
-        },
+        **{name: own(value) for name, value in sample.columns.items()},
         "turns": _said("assistant", dialogue),
         "replies": _said("user", dialogue),
         "prompt": sample.prompt,

@@ -28,6 +28,9 @@ WORDS = (
     "{% for m in messages %}{{ m.role }} says {{ m.content | trim }}.{% endfor %}"
     "{% if add_generation_prompt %}assistant says {% endif %}"
 )
+THINKS = "{% if enable_thinking is defined and not enable_thinking %}<quiet>{% endif %}" + TAGS
+QUIET = {"chat_template_kwargs": {"enable_thinking": False}}
+"""A row's column for such a template."""
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TAGS
 
 

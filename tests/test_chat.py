@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from chat_toys import ASKED, BAD, FORMS, GOOD, PAIR, SYSTEM, TAGS, USER, with_template, write
+from chat_toys import ASKED, BAD, FORMS, GOOD, PAIR, SYSTEM, THINKS, USER, with_template, write
 from rlgf.chat import ChatTemplate, row_options, set_defaults
 from rlgf.errors import UserError
 from rlgf.tasks import build_task
@@ -111,9 +111,6 @@ def test_an_answer_begins_where_an_assistants_message_without_a_text_stands() ->
     for content, prompt in (("", ""), ("Sure", "Sure")):
         messages = (USER, Message("assistant", content))
         assert template.prompt(messages) == f"<user>the film?<assistant>{prompt}"
-
-
-THINKS = "{% if enable_thinking is defined and not enable_thinking %}<quiet>{% endif %}" + TAGS
 
 
 def test_a_chat_template_is_told_what_the_model_or_the_row_says() -> None:

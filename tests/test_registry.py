@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.registry import resolve
+from rlgf.registry import build_from, resolve
 
 COUNTING = "calls = []\ndef reward(completions, **kwargs):\n    return calls\n"
 
@@ -32,6 +33,30 @@ def test_a_file_is_executed_once_until_a_configuration_is_loaded(tmp_path: Path)
     load_config("imdb")
     resolve(name, {}, "reward")([]).append("kept")
     assert resolve(name, {}, "reward")([]) == ["edited", "kept"], "an unchanged file is not executed again"
+
+
+DATACLASS = """
+from __future__ import annotations
+from dataclasses import dataclass
+@dataclass
+class Bonus:
+    size: float
+"""
+PYDANTIC = """
+from __future__ import annotations
+from typing import Annotated
+from pydantic import BaseModel, Field
+class Bonus(BaseModel):
+    size: Annotated[float, Field(gt=0)]
+"""
+
+
+@pytest.mark.parametrize("text", [DATACLASS, PYDANTIC])
+def test_a_class_of_a_file_may_have_annotations_that_are_read_later(tmp_path: Path, text: str) -> None:
+    # Named as a module of Python's own, which it hides from nobody.
+    (tmp_path / "statistics.py").write_text(text)
+    assert build_from(resolve(f"{tmp_path}/statistics.py:Bonus", {}, "reward"), {"size": 2.0}, "it").size == 2
+    assert importlib.import_module("statistics").mean([1, 3]) == 2
 
 
 def test_a_table_imports_no_more_than_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import os
 import threading
@@ -88,6 +89,11 @@ def _takes_keywords(function: Callable[..., Any]) -> bool:
 
 def _optional(parameter: inspect.Parameter) -> bool:
     return parameter.default is not parameter.empty
+
+
+def own(value: Any) -> Any:
+    """A copy of a list or a dictionary, which a function may change; anything else as it is."""
+    return copy.deepcopy(value) if isinstance(value, list | dict) else value
 
 
 def awaited(answers: Sequence[Any]) -> list[Any]:

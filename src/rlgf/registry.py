@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import itertools
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -154,11 +156,19 @@ def _loaded(path: Path) -> ModuleType:
     if path not in _EXECUTED:
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        # A name of its own, so that no module of the same name is hidden.
+        name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+        spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None, "a file that ends in .py"
         assert spec.loader is not None, "likewise"
         module = importlib.util.module_from_spec(spec)
         written = path.stat().st_mtime_ns
-        spec.loader.exec_module(module)
+        # Dataclasses and pydantic look up there what the annotations of a class name.
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            sys.modules.pop(name, None)
+            raise
         _EXECUTED[path] = written, module
     return _EXECUTED[path][1]

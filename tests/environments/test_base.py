@@ -26,6 +26,16 @@ def test_it_is_told_what_was_said_and_the_columns() -> None:
     assert reply_to(told, SAMPLE, DIALOGUE) == "['one', 'three'] ['two'] ask ['answer'] 7"
 
 
+def test_it_may_change_what_it_is_given() -> None:
+    def deals(turns: list[str], deck: list[str], hands: dict[str, list[str]]) -> str:
+        hands["you"].append(deck.pop())
+        return hands["you"][-1]
+
+    sample = Sample("ask", columns={"deck": ["ace", "king"], "hands": {"you": []}})
+    assert [reply_to(deals, sample, DIALOGUE) for _ in range(3)] == ["king"] * 3
+    assert sample.columns == {"deck": ["ace", "king"], "hands": {"you": []}}
+
+
 def test_one_that_takes_all_is_given_all_and_none_ends_a_dialogue() -> None:
     def told(**known: Any) -> None:
         assert set(known) == {"turns", "replies", "prompt", "references", "number"}

@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 
-from rlgf.evaluation.evaluator import perplexities, perplexity, text_nll
+from chat_toys import QUIET, THINKS, USER, collector, with_template
+from rlgf.evaluation.evaluator import Evaluator, perplexities, perplexity, text_nll
 from rlgf.models.language_model import LanguageModel
-from rlgf.types import Sample
+from rlgf.types import Author, Sample
+from tokenizer_kinds import byte_bpe, llama_legacy, speaker
 
 
 def test_perplexity_equals_a_plain_forward_pass(language_model: LanguageModel) -> None:
@@ -47,6 +49,24 @@ def test_perplexity_of_an_empty_text_is_that_of_ending(language_model: LanguageM
         logits = language_model.model(torch.tensor([language_model.encode("The film")])).logits[0, -1]
     assert tokens.tolist() == [1]
     assert nll.item() == pytest.approx(-logits.log_softmax(-1)[language_model.end_id].item(), abs=1e-4)
+
+
+def test_a_language_model_of_another_family_is_told_what_the_row_says() -> None:
+    policy, other = speaker(with_template(byte_bpe())), speaker(with_template(llama_legacy(), THINKS), seed=1)
+    maker = collector(policy, None)
+    evaluator = Evaluator(maker, policy, other, None, None, maker.config, metrics={})
+    found = evaluator.evaluate(
+        Author.POLICY, [Sample("<user>the film?<assistant>", columns=QUIET, messages=(USER,))]
+    )
+    nll, tokens = text_nll(
+        other,
+        [Sample("<quiet><user>the film?<assistant>")],
+        [found.records[0]["completion"]],
+        max_prompt_tokens=50,
+        max_tokens=10,
+        max_batch_tokens=99,
+    )
+    assert found.totals["output_perplexity"] == pytest.approx(perplexity(nll, tokens), rel=1e-5)
 
 
 def test_the_perplexity_of_what_is_all_but_impossible_is_infinite() -> None:

@@ -37,3 +37,12 @@ def test_the_turns_of_a_dialogue_have_one_guide() -> None:
     assert all(len(set(wrote[first : first + 3])) == 1 for first in range(0, 60, 3))
     assert wrote[::3] == [answer.guide for answer in both.write(turns[::3])]
     assert set(wrote) == {"a", "b"}
+
+
+def test_the_members_of_an_ensemble_within_another_are_chosen_by_their_own_weights() -> None:
+    inner = {name: FavouringGuide(name, 1.0) for name in "ab"}
+    within = EnsembleGuide({name: (guide, 1.0) for name, guide in inner.items()})
+    both = EnsembleGuide({"in": (within, 1.0), "c": (FavouringGuide("c", 1.0), 1.0)})
+    both.write([replace(one, seed=seed) for seed in range(200) for one in requests(1)])
+    asked = {name: len(guide.requests) for name, guide in inner.items()}
+    assert all(30 < number < 70 for number in asked.values()), asked

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from foreign_guides import Foreign, reading
 
-from chat_toys import SYSTEM, TAGS, USER, WORDS, chat_sample, collector, with_template
+from chat_toys import QUIET, SYSTEM, TAGS, THINKS, USER, WORDS, chat_sample, collector, with_template
 from rlgf.algorithms.catalog import AGGREVATED
 from rlgf.guides import LocalGuide, Request
 from rlgf.models.sampling import Sampling
-from rlgf.types import Author, Message
+from rlgf.types import Author, Message, Sample
 from tokenizer_kinds import byte_bpe, llama_legacy, sentence_pieces, speaker
 
 
@@ -59,14 +57,18 @@ def test_a_guide_with_the_policys_tokens_reads_its_own_template_where_that_diffe
         assert seen == [[*expected, *policy.encode(" a")]]
 
 
-def test_what_a_row_tells_the_chat_template_is_told_to_a_guides_template_too() -> None:
-    template = "{% if quick %}at once: {% endif %}" + WORDS
-    policy, guide = (speaker(with_template(byte_bpe(), template), seed=seed) for seed in (0, 1))
-    told = "at once: system says be kind.user says the film?.assistant says "
-    sample = replace(chat_sample(policy), prompt=told, columns={"chat_template_kwargs": {"quick": True}})
-    with reading(guide) as seen:
-        collector(policy, LocalGuide(guide, policy.tokenizer, Sampling())).answers(Author.GUIDE, [sample])
-    assert seen == [policy.encode(told)]
+def test_a_guides_template_is_told_what_the_row_says() -> None:
+    policy = speaker(with_template(byte_bpe(), THINKS))
+    sample = Sample("<quiet><user>the film?<assistant>", columns=QUIET, messages=(USER,))
+    prompt = policy.encode_prompt(sample.prompt, 999)
+    for template, expected in [
+        (THINKS, prompt),
+        (WORDS, policy.encode("user says the film?.assistant says ")),
+    ]:
+        guide = speaker(with_template(byte_bpe(), template), seed=1)
+        with reading(guide) as seen:
+            collector(policy, LocalGuide(guide, policy.tokenizer, Sampling())).answers(Author.GUIDE, [sample])
+        assert seen == [expected]
 
 
 def test_a_guide_without_a_template_reads_the_policys_text_and_says_so() -> None:

@@ -60,6 +60,16 @@ def test_pieces_are_those_of_the_text_after_the_prompt() -> None:
     )  # fmt: skip
 
 
+def test_a_beginning_of_text_that_the_server_puts_before_the_texts_own_is_passed_over() -> None:
+    said = reply(["<s>", "<s>", "The", " sky", " up"], [None, -9.0, -1.0, -2.0, -3.0], prompt_tokens=4)
+    assert read_scores(said, "<s>The", " sky").pieces == (Piece(0, 4, -2.0),)
+    # Nothing is passed over where the text repeats itself, or the token after it repeats it.
+    assert read_scores(reply(["a", "a"], [None, -1.0], prompt_tokens=2), "a", "a").pieces == (
+        Piece(0, 1, -1.0),
+    )
+    assert read_scores(reply(["a", "a"], [-1.0, -2.0]), "", "a").pieces == (Piece(0, 1, -1.0),)
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [

@@ -49,6 +49,24 @@ def test_columns_reach_a_metric_and_its_answer_is_checked() -> None:
             measure({"own": lambda *_, wrong=wrong, **columns: wrong}, samples, ["x", "y"])
 
 
+def test_a_metric_may_change_what_it_is_given() -> None:
+    def changes(completions: list[str], concepts: list[list[str]]) -> list[float]:
+        completions[0] = completions[0].lower()
+        for wanted in concepts:
+            wanted.pop()
+        return [0.0] * len(completions)
+
+    def sees(completions: list[str], concepts: list[list[str]]) -> list[float]:
+        return [
+            float((text, wanted) == ("A", ["a", "b"]))
+            for text, wanted in zip(completions, concepts, strict=True)
+        ]
+
+    sample = Sample("p", columns={"concepts": ["a", "b"]})
+    assert measure({"changes": changes, "sees": sees}, [sample], ["A"])["sees"].total == 1.0
+    assert sample.columns == {"concepts": ["a", "b"]}
+
+
 def test_two_metrics_of_one_name_are_refused_and_named() -> None:
     both = {"words": lambda completions: 1.0, "totals": lambda completions: {"words": 99.0}}
     with pytest.raises(UserError, match="'words' and 'totals' both return 'words'"):

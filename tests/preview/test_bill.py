@@ -109,8 +109,8 @@ def test_what_is_measured_of_the_guide_is_one_answer_for_each_prompt() -> None:
     assert bill.run.completion_tokens == sum(r.max_new_tokens for r in guide.requests) == 40
 
 
-@pytest.mark.parametrize("ensemble", [False, True])
-def test_a_servers_bill_is_no_less_than_what_it_was_paid(ensemble: bool) -> None:
+@pytest.mark.parametrize("guides", [1, 2, 3])
+def test_a_servers_bill_is_no_less_than_what_it_was_paid(guides: int) -> None:
     with serving(FaultyServer()) as server:
         one = {
             "url": server.url,
@@ -119,8 +119,9 @@ def test_a_servers_bill_is_no_less_than_what_it_was_paid(ensemble: bool) -> None
             "prices": {"prompt": 1, "completion": 10},
         }
         guide: dict[str, Any] = {**one, "budget": {"calls": 1000}}
-        if ensemble:
-            guide = {"guides": {"x": one, "y": one}, "weights": {"x": 3}}
+        if guides > 1:
+            within = {"guides": {"a": one, "b": one}}
+            guide = {"guides": {"x": one, "y": one if guides == 2 else within}, "weights": {"x": 3}}
         config = load_config({**RECIPE, "guide": guide}, "algorithm=ppo++", "training.updates=3")
         plans = list(planned(config.algorithm, config.rollout, 3, config.seed, 64))
         bills = training_bills(config, plans, LetterTask().load("train"))

@@ -13,7 +13,8 @@ from letter_data import TEXTS
 from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from chat_toys import ASKED, BAD, GOOD, SYSTEM, TAGS, USER, policy_folder, write
+from chat_toys import ASKED, BAD, GOOD, SYSTEM, TAGS, USER, policy_folder, with_template, write
+from rlgf.chat import as_dicts
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
@@ -28,6 +29,7 @@ from rlgf.run.build import build_parts
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
+from rlgf.types import Message
 from toys import letter_gpt
 
 
@@ -123,6 +125,21 @@ def test_a_run_with_a_reward_over_its_own_base(adapter: Path, letter_folder: str
     assert trainer.step()["reward"] == pytest.approx(sum(expected) / len(expected), abs=1e-4)
 
 
+def test_an_adapter_reads_by_the_tokenizer_that_it_was_trained_with(
+    adapter: Path, letter_folder: str, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    shutil.copytree(adapter, told)
+    with_template(AutoTokenizer.from_pretrained(adapter), "{{ messages[-1].content }}").save_pretrained(told)
+    chats = [[{"role": "user", "content": "bc"}], [{"role": "user", "content": "a"}]], ["aaaa", "dd"]
+    expected = build_reward("model", {"folder": str(told)})(*chats)
+    policy = adapted(letter_folder, r=2)
+    # The policy's own may pad with nothing, as one given in Python, and read chats as its recipe says.
+    policy.tokenizer.pad_token = None
+    with_template(policy.tokenizer, "{{ messages[0].content }}")
+    assert attached(told, policy)(*chats) == pytest.approx(expected, abs=1e-5)
+
+
 def test_an_adapter_that_cannot_stand_on_the_policy_is_refused(
     adapter: Path, letter_folder: str, preference: Path, tmp_path: Path
 ) -> None:
@@ -164,3 +181,9 @@ def test_a_reward_model_of_chats_pays_what_transformers_users_expect(
         logit = model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits.item()
     centre = json.loads((tmp_path / "model" / "reward.json").read_text())["centre"]
     assert checked_rewards(reward, chat).tolist() == pytest.approx([logit - centre], abs=1e-5)
+    turns = (Message("assistant", " a"), Message("user", "more?"), Message("assistant", " joy"))
+    dialogue = RewardInput(["not read"], ["nor this"], messages=[(SYSTEM, USER)], dialogues=[turns])
+    text = tokenizer.apply_chat_template([*ASKED, *as_dicts(turns)], tokenize=False)
+    with torch.no_grad():
+        logit = model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits.item()
+    assert checked_rewards(reward, dialogue).tolist() == pytest.approx([logit - centre], abs=1e-5)

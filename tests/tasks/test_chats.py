@@ -9,7 +9,20 @@ from typing import Any
 
 import pytest
 
-from chat_toys import ASKED, GOOD, NO_SYSTEM, SYSTEM, TAGS, USER, WORDS, policy_folder, recipe, with_template
+from chat_toys import (
+    ASKED,
+    GOOD,
+    NO_SYSTEM,
+    QUIET,
+    SYSTEM,
+    TAGS,
+    THINKS,
+    USER,
+    WORDS,
+    policy_folder,
+    recipe,
+    with_template,
+)
 from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
@@ -33,6 +46,11 @@ def test_the_policys_own_template_makes_its_prompts(tmp_path: Path, language_mod
     over = build_parts(recipe(tmp_path, policy, rows[:1], options={"chat_model": other}))
     assert over.train[0].prompt == "system says be kind.user says the film?.assistant says "
     assert over.train[0].messages == (SYSTEM, USER)
+    thinks = policy_folder(tmp_path / "thinks", language_model, THINKS)
+    told = build_parts(
+        recipe(tmp_path, policy, [{"prompt": ASKED[1:], **QUIET}], options={"chat_model": thinks})
+    )
+    assert told.train[0].prompt == "<quiet><user>the film?<assistant>"
 
 
 def test_a_policy_that_cannot_read_chats_is_one_sentence_with_the_line(

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import Field
 
-from rlgf.calls import awaited, call
+from rlgf.calls import awaited, call, own
 from rlgf.errors import UserError
 from rlgf.jsontext import is_unicode
 from rlgf.registry import instance_of, named_callable
@@ -49,7 +49,8 @@ def reply_to(environment: Environment, sample: Sample, dialogue: Messages) -> st
         UserError: it answered something else than a text or None, or takes what is not given.
     """
     known: Mapping[str, Any] = {
-        **sample.columns,
+        # It may change what it is given, and lists of a column are those of the data.
+        **{name: own(value) for name, value in sample.columns.items()},
         "turns": _said("assistant", dialogue),
         "replies": _said("user", dialogue),
         "prompt": sample.prompt,

@@ -168,8 +168,8 @@ class Evaluator:
         """A sample as the language model reads it."""
         if not sample.messages or not self._template.there:
             return sample
-        options = row_options(sample.columns)
-        return replace(sample, prompt=self._template.prompt(sample.messages, options=options))
+        prompt = self._template.prompt(sample.messages, options=row_options(sample.columns))
+        return replace(sample, prompt=prompt)
 
     def _text_metrics(self, samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, MetricResult]:
         """The metrics, which look at all texts together: each is computed by one of the processes."""

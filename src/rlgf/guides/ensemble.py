@@ -66,6 +66,12 @@ def choice(weights: Sequence[float], seed: int) -> int:
     return next((i for i, bound in enumerate(bounds) if draw < bound), len(weights) - 1)
 
 
+def seed_within(seed: int, name: str) -> int:
+    """The seed by which the member of that name chooses, where it is several guides itself; with the same one it would
+    choose by the same number."""
+    return seeding.derive(seed, "within", name)
+
+
 class EnsembleGuide:
     """Sends each request to one guide, drawn by weight from the request's own seed.
 
@@ -81,24 +87,24 @@ class EnsembleGuide:
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """See `Guide.write`."""
         answers: dict[int, Completion] = {}
-        for name, guide, chosen in self._dealt(requests):
-            written = completions_of(guide, [requests[i] for i in chosen])
+        for name, guide, chosen, asked in self._dealt(requests):
+            written = completions_of(guide, asked)
             answers |= zip(chosen, (replace(one, guide=name) for one in written), strict=True)
         return [answers[i] for i in range(len(requests))]
 
     def recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
         """See `RecordedGuide.recorded`; None for a guide that writes as it is asked."""
         texts: dict[int, Completion | None] = {}
-        for _, guide, chosen in self._dealt(requests):
+        for _, guide, chosen, asked in self._dealt(requests):
             if isinstance(guide, RecordedGuide):
-                texts |= zip(chosen, guide.recorded([requests[i] for i in chosen]), strict=True)
+                texts |= zip(chosen, guide.recorded(asked), strict=True)
         return [texts.get(i) for i in range(len(requests))]
 
     def prefetch(self, requests: Sequence[Request]) -> None:
         """See `RemoteGuide.prefetch`; guides that cannot be asked ahead are not."""
-        for _, guide, chosen in self._dealt(requests):
+        for _, guide, _, asked in self._dealt(requests):
             if isinstance(guide, RemoteGuide):
-                guide.prefetch([requests[i] for i in chosen])
+                guide.prefetch(asked)
 
     @property
     def accounts(self) -> dict[str, Usage]:
@@ -125,13 +131,18 @@ class EnsembleGuide:
         for guide in self._remote.values():
             guide.close()
 
-    def _dealt(self, requests: Sequence[Request]) -> Iterator[tuple[str, Guide, list[int]]]:
-        """The guides that are asked anything, and the numbers of their requests."""
+    def _dealt(self, requests: Sequence[Request]) -> Iterator[tuple[str, Guide, list[int], list[Request]]]:
+        """The guides that are asked anything, the numbers of their requests, and these as they are asked them."""
         seeds = [request.seed if request.episode is None else request.episode for request in requests]
         choices = [choice(self._weights, seed) for seed in seeds]
         for number, (name, guide) in enumerate(self.guides.items()):
             if number in choices:
-                yield name, guide, [i for i, chosen in enumerate(choices) if chosen == number]
+                chosen = [i for i, one in enumerate(choices) if one == number]
+                asked = [requests[i] for i in chosen]
+                if isinstance(guide, EnsembleGuide):
+                    within = (seed_within(seeds[i], name) for i in chosen)
+                    asked = [replace(one, episode=seed) for one, seed in zip(asked, within, strict=True)]
+                yield name, guide, chosen, asked
 
 
 def _together(accounts: Mapping[str, Mapping[str, Usage]]) -> dict[str, Usage]:

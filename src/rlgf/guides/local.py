@@ -229,8 +229,8 @@ class LocalGuide:
         if not request.messages:
             return self._steering + request.prompt
         if self._template.there:
-            columns = {} if request.sample is None else request.sample.columns
-            return self._template.prompt(request.messages, options=row_options(columns))
+            options = {} if request.sample is None else row_options(request.sample.columns)
+            return self._template.prompt(request.messages, options=options)
         if not self.shares_tokenizer:
             warnings.warn(
                 f"{self._template.owner} has no chat template, so it reads chats as the policy's template writes them: "

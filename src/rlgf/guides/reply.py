@@ -183,7 +183,12 @@ def read_scores(reply: Any, prompt: str, text: str, end_token: str = "") -> Answ
         raise NoScoresError("gives no list of tokens with one log-probability for each of them")
     prompt_tokens, completion_tokens = used(reply)
     # A token is written after the text.
-    spelled = places([str(token) for token in tokens[: prompt_tokens or None]], prompt + text + end_token)
+    names, whole = [str(token) for token in tokens[: prompt_tokens or None]], prompt + text + end_token
+    spelled = places(names, whole)
+    if spelled is None and names[:1] == names[1:2]:
+        # A chat template writes the token that begins a text, and some servers put it before the text once more.
+        names, logprobs = names[1:], logprobs[1:]
+        spelled = places(names, whole)
     if spelled is None:
         raise NoScoresError(
             "gives tokens that do not spell the text it was sent, so it does not repeat the prompt or names its tokens otherwise"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from rlgf.calls import arguments, awaited, call
+from rlgf.calls import arguments, awaited, call, own
 from rlgf.errors import UserError
 from rlgf.types import Sample, columns_of
 
@@ -94,7 +94,11 @@ def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[s
         UserError: it takes something that is not given, or it returned another number of values than texts, or
             one that is not finite.
     """
-    (answer,) = awaited([call(metric, given, ARGUMENTS, f"the metric '{name}'")])
+    # It may change what it is given, which others are given too, and lists of a column are those of the data.
+    copied = {
+        key: list(map(own, value)) if isinstance(value, list) else value for key, value in given.items()
+    }
+    (answer,) = awaited([call(metric, copied, ARGUMENTS, f"the metric '{name}'")])
     count = len(given["completions"])
     found: dict[str, MetricResult] = {}
     # An answer that is not a mapping stands under the metric's own name.

@@ -13,7 +13,7 @@ from rlgf import seeding
 from rlgf.config import Config
 from rlgf.guides import EnsembleConfig, GuideConfig, HTTPGuideConfig, Request, Usage
 from rlgf.guides.budget import most, priced, within
-from rlgf.guides.ensemble import choice
+from rlgf.guides.ensemble import choice, seed_within
 from rlgf.guides.repeats import first_request, scored_first
 from rlgf.preview import form
 from rlgf.preview.faults import Checked
@@ -98,7 +98,7 @@ def _route(config: GuideConfig, seed: int, name: str = "") -> str:
         return name
     names = list(config.guides)
     chosen = names[choice([config.weights.get(one, 1.0) for one in names], seed)]
-    return _route(config.guides[chosen], seed, f"{name}/{chosen}".strip("/"))
+    return _route(config.guides[chosen], seed_within(seed, chosen), f"{name}/{chosen}".strip("/"))
 
 
 _Asked = dict[str, tuple[list[Request], list[int]]]

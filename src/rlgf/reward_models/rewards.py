@@ -19,9 +19,10 @@ from rlgf.models.forward import trunk_of
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.lora import Adapters
 from rlgf.reward_models.notes import Notes, read_notes
-from rlgf.reward_models.scorer import Scorer, load_scorer
+from rlgf.reward_models.scorer import Scorer, load_scorer, load_tokenizer
 from rlgf.rewards.base import completion_text, told
 from rlgf.rollout.config import RolloutConfig
+from rlgf.types import Message, Messages
 
 
 class ModelReward:
@@ -99,7 +100,8 @@ class AdapterReward:
         (head,) = rest.values()
         self._scorer = _SharedScorer(
             policy.model,
-            policy.tokenizer,
+            # Its own, since the policy's may have no token that pads, or another chat template.
+            load_tokenizer(str(self._folder)),
             self.notes.max_tokens,
             policy.adapters,
             name,
@@ -130,9 +132,21 @@ class _SharedScorer(Scorer):
 
 def _paid(scorer: Scorer, notes: Notes, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
     """What a preference model or a classifier pays; see `ModelReward`."""
-    prompts, completions = list(map(told, prompts)), list(map(completion_text, completions))
     if notes.kind == "classifier":
-        probabilities: list[float] = scorer.scores([""] * len(completions), completions).sigmoid().tolist()
+        texts = list(map(completion_text, completions))
+        probabilities: list[float] = scorer.scores([""] * len(texts), texts).sigmoid().tolist()
         return probabilities
-    scores: list[float] = (scorer.scores(prompts, completions) - notes.centre).tolist()
+    rows = [_parts(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+    scores: list[float] = (
+        scorer.scores([asked for asked, _ in rows], [text for _, text in rows]) - notes.centre
+    ).tolist()
     return scores
+
+
+def _parts(prompt: Any, completion: Any) -> tuple[str | Messages, str]:
+    """What is asked, and the last turn of the answer; the turns of a dialogue before it, and the replies, are asked too."""
+    asked = told(prompt)
+    if isinstance(asked, str) or isinstance(completion, str):
+        return asked, completion_text(completion)
+    *before, last = (Message(one["role"], one["content"]) for one in completion)
+    return (*asked, *before), last.content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import TrainerState
 
-from rlgf.calls import arguments, awaited, call
+from rlgf.calls import arguments, awaited, call, own
 from rlgf.chat import as_dicts, parted, transcript
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
@@ -310,7 +309,7 @@ def _name(reward: Any) -> str:
 def _own(column: Any) -> Any:
     if not isinstance(column, Sequence):
         return column  # no column: a reward made of others hands on what it was given
-    return [copy.deepcopy(value) if isinstance(value, list | dict) else value for value in column]
+    return [own(value) for value in column]
 
 
 def _there(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,8 +75,8 @@ def check_chats(guides: Sequence[LocalGuideConfig], train: Prompted) -> None:
             )
         template = guide_template(load_tokenizer(guide), guide.model)
         for number in range(min(len(train), CHECKED) if template.there else 0):
-            sample, place = train[number], train.place(number)
-            template.prompt(sample.messages, place, row_options(sample.columns, place))
+            options = row_options(train[number].columns)
+            template.prompt(train[number].messages, train.place(number), options)
 
 
 def check_dialogues(environment: Environment, template: ChatTemplate, train: Prompted) -> None:
@@ -86,7 +86,7 @@ def check_dialogues(environment: Environment, template: ChatTemplate, train: Pro
         UserError: the template refuses the messages, or leaves some out; or see `reply_to`.
     """
     if train[0].messages:
-        template.between(parted(train[0].messages)[0], "yes")
+        template.between(parted(train[0].messages)[0], "yes", row_options(train[0].columns))
     reply_to(environment, train[0], (Message("assistant", _some_text(train[0])),))
 
 

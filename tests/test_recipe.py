@@ -240,9 +240,9 @@ def test_numbers_that_would_train_nonsense_are_refused(override: str, field: str
     ("content", "part"),
     [
         (b"task: [imdb\nseed: 1", "not valid YAML"),
-        (b"task:\n\t- imdb", "not valid YAML"),
+        (b"task:\n\t- imdb", "line 2, column 1: there is a tab, and YAML is indented by spaces."),
         (b"seed: 1\nseed: 2", "duplicate key seed"),
-        (b"\xff\xfe\x00", "not valid YAML"),
+        (b"\xff\xfe\x00", "is not in UTF-8 (invalid start byte): save it as UTF-8."),
         (b"- task\n- seed", "must be a mapping"),
     ],
 )

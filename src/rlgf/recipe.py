@@ -240,8 +240,12 @@ def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dic
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{what} is not valid YAML: {reason}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} is not in UTF-8 ({error.reason}): save it as UTF-8.") from error
     if not isinstance(plain, dict):
         raise UserError(f"{what} must be a mapping of keys to values.")
+        if "cannot start any token" in reason and not override and _indents_by_tabs(path):
+            reason += ": there is a tab, and YAML is indented by spaces"
     found: dict[str, Any] = _with_text_keys(plain)
     return found
 
@@ -249,6 +253,12 @@ def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dic
 def _with_text_keys(value: Any) -> Any:
     """The same with texts for keys: YAML 1.1 reads the key `on` of a term as true."""
     if isinstance(value, list):
+def _indents_by_tabs(path: Path) -> bool:
+    return any(
+        "\t" in line[: -len(line.lstrip())] for line in path.read_text("utf-8").splitlines() if line.strip()
+    )
+
+
         return [_with_text_keys(entry) for entry in value]
     if not isinstance(value, dict):
         return value

@@ -22,6 +22,7 @@ UNFIT: list[dict[str, Any]] = [
     {"scheduler": "linear"},
     {"callbacks": StopWhenLearned()},
     {"callbacks": [3]},
+    {"guide": print},
     {"trackers": [GeneralTracker]},
     {"config": None},
     {"config": [RECIPE, 3]},

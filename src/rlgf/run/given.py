@@ -16,6 +16,7 @@ from rlgf.config import Config, load_config
 from rlgf.environments import Environment
 from rlgf.errors import UserError
 from rlgf.guides import Guide
+from rlgf.guides.base import require_write
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory
 from rlgf.models.language_model import LanguageModel
@@ -80,9 +81,14 @@ def gathered(
     if task is not None:
         require_task(task, "'task' is")
     if guide is not None and not isinstance(guide, Guide):
+        hint = "a guide by name or by settings is the recipe's section 'guide'"
+        if inspect.isroutine(guide):
+            hint = "make it the method of a class, as def write(self, requests): return f(requests)"
         raise UserError(
             f"'guide' must have a method write(requests), and {type(guide).__name__} has none: a guide by name or "
             "by settings is the recipe's section 'guide'."
+    if guide is not None:
+        require_write(guide, "'guide'")
         )
     for name, maker in (("optimizer", optimizer), ("scheduler", scheduler)):
         if maker is not None and not callable(maker):

@@ -63,7 +63,7 @@ def test_your_own_task_is_built_with_its_options() -> None:
             {"promt_words": 3},
             r"no option 'promt_words': did you mean 'prompt_words'\?.*label, prompt",
         ),
-        ("imdb", {"prompt_words": "many"}, r"option 'prompt_words' \(it is 'many'\): .*integer"),
+        ("imdb", {"prompt_words": "many"}, r"option 'prompt_words' \(it is 'many'\): .*whole number"),
         ("imdb", {"prompt_words": -1}, r"option 'prompt_words' \(it is -1\): .*at least 0"),
         ("imdb", {"label": "good"}, r"option 'label' \(it is 'good'\): .*'positive' or 'negative'"),
         ("data", {}, r"task 'data'.*give either files .* or 'data'"),

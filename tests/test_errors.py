@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import Field, TypeAdapter, ValidationError
 
 from rlgf.cachedir import cached_folder
 from rlgf.errors import (
@@ -12,6 +15,7 @@ from rlgf.errors import (
     LostProcessError,
     RefusedError,
     UserError,
+    misfit,
     nearest,
     one_line,
     own_traceback,
@@ -30,6 +34,32 @@ def test_an_unknown_name_points_to_the_nearest_whatever_its_case() -> None:
     assert nearest("x", ["task", "reward"]) == "choose from reward, task."
     assert nearest("coef", ["coefficient", "count"]).startswith("did you mean 'coefficient'?")
     assert nearest("train.jsonl", ["reasoning", "data"]) == "choose from data, reasoning."
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "words"),
+    [
+        (int, "two", "it must be a whole number"),
+        (int, 2.5, "it must be a whole number"),
+        (float, None, "it must be a number"),
+        (bool, 7, "it must be true or false"),
+        (str, 5, "it must be a text"),
+        (dict[str, int], [], "it must be a mapping of names to values"),
+        (Literal["head", "separate"], "heads", "it must be 'head' or 'separate'"),
+        (Annotated[float, Field(allow_inf_nan=False)], math.nan, "it must be a finite number"),
+        (Annotated[int, Field(ge=1)], 0, "it must be at least 1"),
+        (Annotated[float, Field(gt=0)], 0, "it must be more than 0"),
+        (Annotated[int, Field(le=9)], 10, "it must be at most 9"),
+        (Annotated[float, Field(lt=0.5)], 1, "it must be less than 0.5"),
+        (Annotated[dict[str, int], Field(min_length=2)], {}, "it must have at least 2 entries (it has 0)"),
+    ],
+)
+def test_what_does_not_fit_is_said_without_the_words_of_pydantic(
+    annotation: Any, value: Any, words: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(annotation).validate_python(value)
+    assert misfit(caught.value.errors()[0]) == words
 
 
 def test_a_traceback_begins_where_the_users_code_does(

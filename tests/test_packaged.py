@@ -58,6 +58,7 @@ def test_a_recipe_begins_with_one_sentence(name: str) -> None:
         ("recipes/imdb.yaml", ", but one called imdb;"),
         ("../recipes/imdb", ";"),
         ("zzzzzz", ";"),
+        ("training.updates", ";"),
     ],
 )
 def test_an_unknown_name_is_one_sentence_with_the_nearest(source: str, hint: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
@@ -44,6 +45,25 @@ def test_a_key_of_an_earlier_version_is_told_where_it_went(override: str, now: s
 )
 def test_a_name_of_trl_leads_to_ours(override: str, said: str) -> None:
     assert said in refusal(BASE, override)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"guide": {"url": "http://x/v1", "model": "m", "api_key": "k"}},
+            "which 'guide.key_variable' names.",
+        ),
+        ({"guide": {"base_url": "http://x/v1", "model": "m"}}, "the address of a server is 'guide.url'."),
+        (
+            {"guide": {"url": "http://x/v1", "model": "m", "max_tokens": 5}},
+            "'rollout.max_guide_tokens' limits",
+        ),
+        ({"reward": {"weights": [1, 2]}}, "as in reward: {terms: {one: {weight: 2}}}."),
+    ],
+)
+def test_a_key_of_other_clients_leads_to_what_does_its_work(change: dict[str, Any], said: str) -> None:
+    assert said in refusal(BASE, change)
 
 
 def test_names_of_trl_are_those_of_the_page_for_its_users() -> None:

@@ -56,7 +56,12 @@ def test_a_policy_has_one_source_and_is_quantized_under_an_adapter(
 
 @pytest.mark.parametrize(
     ("field", "sentence"),
-    [({"name": "a\0b"}, "character NUL"), ({"output": "~/runs"}, "'~' is not expanded")],
+    [
+        ({"name": "a\0b"}, "character NUL"),
+        ({"output": "~/runs"}, "'~' is not expanded"),
+        ({"name": "run-${seed}"}, r"'\$\{' stands for nothing in a recipe"),
+        ({"output": "${oc.env:HOME}/x"}, r"'\$\{' stands for nothing in a recipe"),
+    ],
 )
 def test_what_becomes_part_of_a_path_can_be_one(field: dict[str, str], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):

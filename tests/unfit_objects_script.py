@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from accelerate.tracking import GeneralTracker
+from torch.nn import DataParallel
+from transformers import GPT2LMHeadModel
 
 from rlgf.errors import UserError
 from rlgf.run.trainer import Trainer
@@ -14,10 +16,13 @@ RECIPE: dict[str, Any] = {"algorithm": "rloo", "task": "toys:LetterTask", "rewar
 FITS = {"policy": letter_gpt().model, "tokenizer": letter_tokenizer("abcd")}
 UNFIT: list[dict[str, Any]] = [
     {"policy": "gpt2"},
+    {"policy": GPT2LMHeadModel},
+    {"policy": DataParallel(FITS["policy"])},
     {"tokenizer": "gpt2"},
     {"task": 3},
     {"reward": "owner/name"},
     {"reward": [print, None]},
+    {"guide": print},
     {"optimizer": "adam"},
     {"scheduler": "linear"},
     {"callbacks": StopWhenLearned()},

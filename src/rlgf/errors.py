@@ -72,9 +72,29 @@ def one_line(said: object, most: int) -> str:
 
 def misfit(found: Mapping[str, Any]) -> str:
     """What one of the errors of `pydantic` says, without a full stop and in words that need no knowledge of it."""
-    if found["type"] == "path_type":
-        return "it must be a path"
-    return str(found["msg"]).removeprefix("Value error, ").removesuffix(".")
+    words = _MISFITS.get(found["type"])
+    if words is None:
+        return str(found["msg"]).removeprefix("Value error, ").removesuffix(".")
+    return words.format_map(found.get("ctx", {}))
+
+
+_WHOLE, _NUMBER, _TRUTH = "it must be a whole number", "it must be a number", "it must be true or false"
+_MISFITS: Mapping[str, str] = {
+    "path_type": "it must be a path",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), _WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
+    **dict.fromkeys(("bool_type", "bool_parsing"), _TRUTH),
+    "string_type": "it must be a text",
+    "dict_type": "it must be a mapping of names to values",
+    "finite_number": "it must be a finite number",
+    "greater_than": "it must be more than {gt:.10g}",
+    "greater_than_equal": "it must be at least {ge:.10g}",
+    "less_than": "it must be less than {lt:.10g}",
+    "less_than_equal": "it must be at most {le:.10g}",
+    "too_short": "it must have at least {min_length} entries (it has {actual_length})",
+    "literal_error": "it must be {expected}",
+}
+"""What the errors of `pydantic` say here, by their type; what it puts into a sentence stands in braces."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -58,7 +58,9 @@ def find_recipe(source: str | Path, folder: str = "", what: str = "recipe") -> P
     if os.path.isdir(path):
         raise UserError(f"there is no {what} {path}, which is a folder; give the path of a YAML file in it.")
     inside = [name.removeprefix(f"{folder}/") for name in names if name.startswith(folder)]
-    wanted = str(path.with_suffix("")).removeprefix("recipes/")  # as the docs name those of a checkout
+    # What follows a full stop is else a part of a key, as in training.updates.
+    stem = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
+    wanted = str(stem).removeprefix("recipes/")  # as the docs name those of a checkout
     twins = [str(twin) for end in (".yaml", ".yml") if os.path.isfile(twin := path.with_suffix(end))]
     close = twins or difflib.get_close_matches(wanted, inside, n=1)
     hint = f", but one called {close[0]}" if close else ""

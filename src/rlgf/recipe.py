@@ -18,7 +18,7 @@ from rlgf.errors import IncoherentError, RefusedError, UserError, misfit, neares
 from rlgf.guides.base import GuideSettings
 from rlgf.guides.config import kinds
 from rlgf.packaged import find_recipe
-from rlgf.renamed import key_for_trls, moved_key
+from rlgf.renamed import hint_on_key, key_for_trls, moved_key
 
 Source = str | Path | Mapping[str, Any]
 """The path of a recipe, the name of a packaged one, an override such as ``update.epochs=2``, or a mapping."""
@@ -131,6 +131,9 @@ def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
         ours = key_for_trls(path[-1], model.model_fields)
         if ours is not None:
             return f"'{where}' is not a known key: what TRL calls '{path[-1]}' is here '{ours}'."
+        hint = hint_on_key(path)
+        if hint is not None:
+            return f"'{where}' is not a known key: {hint}."
         places = _places(model, path[-1])
         # A key that many sections have says nothing of which one was meant.
         if 0 < len(places) <= _FEW:
@@ -237,13 +240,23 @@ def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dic
         plain = OmegaConf.to_container(
             OmegaConf.from_dotlist([str(source)]) if override else OmegaConf.load(path)
         )
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} is not in UTF-8 ({error.reason}): save it as UTF-8.") from error
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
+        if "cannot start any token" in reason and not override and _indents_by_tabs(path):
+            reason += ": there is a tab, and YAML is indented by spaces"
         raise UserError(f"{what} is not valid YAML: {reason}.") from error
     if not isinstance(plain, dict):
         raise UserError(f"{what} must be a mapping of keys to values.")
     found: dict[str, Any] = _with_text_keys(plain)
     return found
+
+
+def _indents_by_tabs(path: Path) -> bool:
+    return any(
+        "\t" in line[: -len(line.lstrip())] for line in path.read_text("utf-8").splitlines() if line.strip()
+    )
 
 
 def _with_text_keys(value: Any) -> Any:

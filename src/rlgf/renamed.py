@@ -72,8 +72,20 @@ _TRL: Mapping[str, str] = {
     "save_steps": "training.checkpoint_every",
     "eval_steps": "evaluation.every",
     "output_dir": "output",
+    "model_name_or_path": "policy.model",
+    "dataset_name": "task: {name: data, options: {data: ...}}",
+    "warmup_ratio": "update.learning_rate: {start: 1e-5, end: 0, warmup: 0.05}",
 }
 """Keys by the names that TRL has for them (docs/from-trl.md)."""
+_OTHERS: Mapping[str, Mapping[str, str]] = {
+    "guide": {
+        "api_key": "a key is kept in an environment variable, which 'guide.key_variable' names",
+        "base_url": "the address of a server is 'guide.url'",
+        "max_tokens": "'rollout.max_guide_tokens' limits what a guide writes",
+    },
+    "reward": {"weights": "each term has a weight of its own, as in reward: {terms: {one: {weight: 2}}}"},
+}
+"""What does the work of keys that clients of servers, and other trainers, have in a section."""
 _ARGUMENTS: Mapping[str, str] = {
     "model": "policy",
     "args": "config",
@@ -91,6 +103,11 @@ def moved_key(path: Sequence[str]) -> str | None:
     now = _MOVED.get(path[0], {}).get(path[-1])
     section = ".".join([*path[:-1], ""]) if path[0] == "algorithm" else ""
     return None if now is None else f"{section}{now}"
+
+
+def hint_on_key(path: Sequence[str]) -> str | None:
+    """What does the work of a key that others have in this section, in a clause."""
+    return _OTHERS.get(path[0], {}).get(path[-1])
 
 
 def key_for_trls(name: str, sections: Container[str]) -> str | None:

@@ -82,6 +82,10 @@ def _written_out(path: Path | None) -> Path | None:
 def _file_name(name: str) -> str:
     if "\0" in name:
         raise ValueError("it becomes part of a path, and must not hold the character NUL")
+    if "${" in name:
+        raise ValueError(
+            "'${' stands for nothing in a recipe, and would be a part of the folder's name: write it out"
+        )
     return name
 
 

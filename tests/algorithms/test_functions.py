@@ -180,7 +180,7 @@ def test_inputs_and_options_that_fit_are_no_fault() -> None:
         (torch.relu, {}, "does not say what it reads"),
         (loss, {"clp": 0.1}, "has no option 'clp' (it has 'clip')"),
         (needy, {}, "needs 'scale', which is neither an input (logprobs, mask) nor among its 'options'"),
-        (loss, {"clip": "wide"}, "the option 'clip' of the term 'policy' is 'wide': Input should be a valid number"),
+        (loss, {"clip": "wide"}, "the option 'clip' of the term 'policy' is 'wide': it must be a number"),
     ],
 )  # fmt: skip
 def test_a_fault_is_named(function: Any, options: dict[str, Any], message: str) -> None:

@@ -137,7 +137,7 @@ def test_a_row_that_learns_from_nothing_is_refused() -> None:
         ({"base": "dpo", "advantage": "given_order"}, "set 'script.rollout: reference'"),
         ({"base": "offline-dpo", "script": {"rollin": "reference"}}, "leave 'script.rollin' out"),
         ({"base": "dpo", "terms": {"value": {}}}, "no critic and no whitening"),
-        ({"base": "dpo", "terms": {"policy": {"options": {"beta": 0}}}}, "greater than 0"),
+        ({"base": "dpo", "terms": {"policy": {"options": {"beta": 0}}}}, "more than 0"),
     ],
 )
 def test_an_incoherent_row_of_pairs_is_refused(changes: dict[str, Any], message: str) -> None:

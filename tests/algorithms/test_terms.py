@@ -63,7 +63,7 @@ def test_your_own_kl_penalty_leaves_the_rewards(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"select": "entropie"}, "selector 'entropie' is not known"),
-        ({"select": {"name": "top_entropy", "options": {"share": 0}}}, "greater than 0"),
+        ({"select": {"name": "top_entropy", "options": {"share": 0}}}, "more than 0"),
         (
             {"select": {"name": "top_entropy", "options": {"part": 0.2}}},
             r"no option 'part' \(it has 'share'\)",

@@ -90,6 +90,17 @@ def test_help_has_its_short_name_too(
     assert "--help" in capsys.readouterr().out
 
 
+def test_an_override_with_dashes_says_how_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["check", "imdb", "--training.updates=2"], monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert (
+        said
+        == "rlgf: --training.updates is no option: an override has no dashes, as training.updates=VALUE.\n"
+    )
+
+
 def test_ctrl_c_is_no_success(late: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that goes on after a good run must not go on after a broken-off one."""
     (tmp_path / "raises_late.py").write_text("def r(completions): raise KeyboardInterrupt")

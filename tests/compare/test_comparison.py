@@ -45,6 +45,14 @@ def test_a_comparison_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_comparison(tmp_path / "none.yaml")
 
 
+def test_the_recipe_of_a_run_is_told_from_a_comparison(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("task: imdb\nseed: 1\n")
+    with pytest.raises(
+        UserError, match=r"is the recipe of a run, and no comparison: run it with `rlgf train "
+    ):
+        load_comparison(tmp_path / "run.yaml")
+
+
 def test_a_quick_look_is_two_seeds_under_a_name_of_its_own(comparison: Comparison, tmp_path: Path) -> None:
     quick = load_comparison(tmp_path / "compare.yaml", ["quick=true", "quick_over=[training.updates=1]"])
     assert (quick.name, quick.seeds) == ("toy-quick", 2)

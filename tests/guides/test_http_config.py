@@ -25,7 +25,7 @@ from rlgf.guides import HTTPGuide, HTTPGuideConfig, LocalGuideConfig, Request
         ("guide.url=http://host/v1/chat/completions", "leave out '/chat/completions'"),
         ("guide.url=http://host/v1/completions", "leave out '/completions'"),
         ("guide.template=Go on.", r"needs a place for the text: write \{text\}"),
-        ("guide.prices.prompt=-1", "'guide.prices.prompt'.*greater than or equal to 0"),
+        ("guide.prices.prompt=-1", "'guide.prices.prompt'.*at least 0"),
         ("guide.budget.cost=3", "needs 'prices'"),
         ("guide.continue_message=true", "belongs to 'style: chat'"),
         ("guide.tempereture=1", "'guide.tempereture' is not a known key: did you mean 'temperature'"),

@@ -17,6 +17,16 @@ class Scoring(FavouringGuide):
         raise NotImplementedError
 
 
+class Awaited:
+    async def write(self, requests: Any) -> list[Any]:
+        return []
+
+
+class Deaf:
+    def write(self) -> list[Any]:
+        return []
+
+
 class Mute:
     """Cannot write."""
 
@@ -60,6 +70,12 @@ def test_what_a_function_returns_shows_once_it_is_called() -> None:
     own_guide(config("nothing"))
     with pytest.raises(UserError, match=r"has no method 'write\(requests\)'"):
         config("nothing").build(None)
+    with pytest.raises(UserError, match="has an async 'write', and nobody awaits it: make it a plain method"):
+        config("Awaited").build(None)
+    with pytest.raises(
+        UserError, match=r"has a 'write' that cannot be called as write\(requests\) \(too many"
+    ):
+        config("Deaf").build(None)
     assert config("made").may_score
     assert config("Scoring", favourite="c", probability=0.5).may_score
     assert not OwnGuideConfig(

@@ -54,6 +54,7 @@ def test_good_answers_become_float32(answer: Any) -> None:
         ),
         ([1.0] * 4, r"returned 4 values for 3"),
         (None, r"returned None for 3 completions"),
+        (dict.fromkeys("abc", "x" * 50), r"returned .{60} for 3 completions"),
         (0.5, r"returned 0\.5 for 3 completions"),
         ([1.0, float("nan"), float("inf")], r"returned nan for completion 1: .*finite"),
         ([1.0, 2.0, float("-inf")], r"returned -inf for completion 2"),

@@ -187,11 +187,16 @@ def test_an_object_of_another_type_is_named() -> None:
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         "'policy' must be a model of transformers (it is a str): a model by name is the recipe's 'policy.model'.",
+        "'policy' must be a model of transformers (it is a type): make an object of GPT2LMHeadModel, such as by its "
+        "from_pretrained.",
+        "'policy' must be a model of transformers (it is a DataParallel): give the model that it is wrapped around.",
         "'tokenizer' must be one of transformers (it is a str).",
         "'task' is a int, which has no method load(split) ('int' object has no attribute 'load').",
         "'reward' is the text 'owner/name': a reward by name is the recipe's section 'reward', which for a model that "
         "`rlgf reward` trained is {name: model, options: {folder: ...}}.",
-        "'reward' must be a function such as f(completions, **kwargs) (it is a NoneType).",
+        "'reward' must be a function such as f(completions, **kwargs), or a list of them (it is a NoneType).",
+        "'guide' must have a method write(requests), and builtin_function_or_method has none: make it the method of a "
+        "class, as def write(self, requests): return f(requests).",
         "'optimizer' must be a function that makes one of groups of parameters, such as a functools.partial (it is a str).",
         "'scheduler' must be a function that makes one of an optimizer, such as a functools.partial (it is a str).",
         "'callbacks' must be a list of objects of transformers.TrainerCallback (it is a StopWhenLearned).",
@@ -206,13 +211,8 @@ def test_an_object_of_another_type_is_named() -> None:
 
 def test_a_callback_may_be_its_class(tmp_path: Path) -> None:
     """As with the trainer of transformers."""
-    trainer = Trainer(
-        recipe(tmp_path),
-        display=QUIET,
-        policy=letter_gpt().model,
-        tokenizer=letter_tokenizer("abcd"),
-        callbacks=[StopWhenLearned],
-    )
+    fits: Any = {"policy": letter_gpt().model, "tokenizer": letter_tokenizer("abcd")}
+    trainer = Trainer(recipe(tmp_path), display=QUIET, callbacks=[StopWhenLearned], **fits)
     assert [type(callback) for callback in trainer.callbacks] == [StopWhenLearned]
 
 

@@ -58,6 +58,10 @@ def test_columns_are_found_by_the_names_that_data_sets_use(
             r"a stream can be made one with list\(data.take\(1000\)\)\.$",
         ),
         ({"prompt": "a"}, "'train' must be a data set or a list .it is a dict"),
+        (
+            {"prompt": ["a"]},
+            r"'train' is a dictionary of columns: give datasets.Dataset.from_dict\(train\)\.$",
+        ),
         (["a"], "'train' must hold dictionaries"),
     ],
 )

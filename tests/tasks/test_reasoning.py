@@ -65,7 +65,7 @@ def test_a_prompt_is_a_template_of_the_question_and_the_metadata() -> None:
         ({"dataset": "gcd", "min_numbers": 9, "max_numbers": 2}, r"'gcd' refuses its options: "),
         (
             {"dataset": "gcd", "train_samples": 0},
-            r"'train_samples' \(it is 0\): .* greater than or equal to 1",
+            r"'train_samples' \(it is 0\): .* at least 1",
         ),
         (
             {"dataset": "gcd", "response": "none"},
@@ -74,8 +74,8 @@ def test_a_prompt_is_a_template_of_the_question_and_the_metadata() -> None:
         ({"dataset": "gcd", "response": "{steps}\n= {answer}"}, r"the steps of 'gcd' cannot be written"),
         ({"dataset": "countdown", "response": "{steps} {answer}"}, r"must stand what tells them apart"),
         ({"dataset": "gcd", "prompt": "{question"}, r"option 'prompt'"),
-        ({"dataset": "gcd", "test_samples": 10**12}, r"'test_samples' .* less than or equal to 10000000"),
-        ({"dataset": "gcd", "seed": -1}, r"option 'seed' \(it is -1\): .* greater than or equal to 0"),
+        ({"dataset": "gcd", "test_samples": 10**12}, r"'test_samples' .* at most 10000000"),
+        ({"dataset": "gcd", "seed": -1}, r"option 'seed' \(it is -1\): .* at least 0"),
         ({}, r"task 'reasoning' needs the option 'dataset'"),
     ],
 )

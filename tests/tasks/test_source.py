@@ -24,8 +24,11 @@ def test_null_in_a_template_is_refused_unless_an_option_says_what_it_is(tmp_path
     nan = written(tmp_path / "b.jsonl", '{"q": NaN}\n')
     refused(nan, "line 1: 'q' has no value (it is nan)", template="{q}")
     null = written(tmp_path / "c.jsonl", '{"prompt": null}\n')
-    refused(null, "line 1: 'prompt' must be a text")
+    refused(null, "line 1: 'prompt' must be a text", "set the option 'absent' to what stands for it")
     assert prompts(null, absent="") == [""]
+    nan = written(tmp_path / "d.jsonl", '{"prompt": NaN}\n')
+    refused(nan, "line 1: 'prompt' must be a text", "'absent'")
+    assert prompts(nan, absent="") == [""]
 
 
 def test_values_in_a_template_are_texts_and_numbers(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from rlgf.errors import UserError, nearest
+from rlgf.errors import misfit as in_words
 from rlgf.registry import resolve
 
 
@@ -60,8 +61,7 @@ def misfit(
         try:
             TypeAdapter(hints.get(key, Any)).validate_python(value)
         except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            return f"the option '{key}' of {where} is {value!r}: {reason}"
+            return f"the option '{key}' of {where} is {value!r}: {in_words(error.errors()[0])}"
     return None
 
 

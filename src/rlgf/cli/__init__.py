@@ -63,6 +63,11 @@ def main() -> None:
         if show is None:
             sys.stderr.write(own_traceback(error))
             sys.exit(1)
+        # As the command lines of other trainers are written.
+        option = str(getattr(error, "option_name", "")).lstrip("-")
+        if "." in option:
+            refuse(f"--{option} is no option: an override has no dashes, as {option}=VALUE.")
+            sys.exit(2)
         show()
         sys.exit(getattr(error, "exit_code", 2))
     if ended:

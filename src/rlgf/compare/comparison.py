@@ -86,6 +86,10 @@ def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Compar
     """
     path = find_recipe(source, "compare", "comparison")
     merged = read_source(path)
+    if "algorithms" not in merged and {"task", "policy"} & merged.keys():
+        raise UserError(
+            f"{source} is the recipe of a run, and no comparison: run it with `rlgf train {source}`."
+        )
     for override in overrides:
         merged = laid_over(merged, read_source(override))
     comparison = validated(Comparison, merged)

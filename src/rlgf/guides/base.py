@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,6 +83,25 @@ class Guide(Protocol):
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion a request, in the same order."""
         ...
+
+
+def require_write(guide: Guide, name: str) -> None:
+    """
+    Raises:
+        UserError: a guide's `write` cannot be called with requests, or would have to be awaited.
+    """
+    if inspect.iscoroutinefunction(guide.write):
+        raise UserError(
+            f"{name} has an async 'write', and nobody awaits it: make it a plain method, which may call asyncio.run."
+        )
+    try:
+        inspect.signature(guide.write).bind([])
+    except TypeError as error:
+        raise UserError(
+            f"{name} has a 'write' that cannot be called as write(requests) ({error})."
+        ) from error
+    except ValueError:  # compiled, and says nothing about what it takes
+        return
 
 
 def completions_of(guide: Guide, requests: Sequence[Request]) -> list[Completion]:

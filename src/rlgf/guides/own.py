@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rlgf.errors import UserError
-from rlgf.guides.base import Guide, GuideSettings
+from rlgf.guides.base import Guide, GuideSettings, require_write
 from rlgf.models.language_model import LanguageModel
 from rlgf.registry import check_options, resolve
 
@@ -23,6 +23,7 @@ class OwnGuideConfig(GuideSettings):
         guide = own_guide(self)(**self.options)
         if not isinstance(guide, Guide):
             raise UserError(_NO_WRITE.format(self.name))
+        require_write(guide, f"'guide.name' {self.name}")
         return guide
 
     @property

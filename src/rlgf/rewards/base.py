@@ -325,7 +325,7 @@ def _checked(answer: Any, count: int, name: str) -> Float[Tensor, "B"]:
     if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping | set | frozenset):
         values = list(values)
     if not isinstance(values, list) or len(values) != count:
-        returned = f"{len(values)} values" if isinstance(values, list) else repr(values)
+        returned = f"{len(values)} values" if isinstance(values, list) else f"{values!r:.60}"
         raise UserError(
             f"{name} returned {returned} for {count} completions: it must return a list with one number per completion."
         )
@@ -333,7 +333,7 @@ def _checked(answer: Any, count: int, name: str) -> Float[Tensor, "B"]:
     for i, number in enumerate(numbers):
         if number is not None and not (math.isfinite(number) and abs(number) <= _LARGEST):
             raise UserError(
-                f"{name} returned {values[i]!r} for completion {i}: it must return finite float32 numbers, or None "
+                f"{name} returned {values[i]!r:.60} for completion {i}: it must return finite float32 numbers, or None "
                 "where it does not apply."
             )
     return torch.tensor([math.nan if number is None else number for number in numbers], dtype=torch.float32)

@@ -16,6 +16,7 @@ from rlgf.config import Config, load_config
 from rlgf.environments import Environment
 from rlgf.errors import UserError
 from rlgf.guides import Guide
+from rlgf.guides.base import require_write
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory
 from rlgf.models.language_model import LanguageModel
@@ -80,10 +81,14 @@ def gathered(
     if task is not None:
         require_task(task, "'task' is")
     if guide is not None and not isinstance(guide, Guide):
+        hint = "a guide by name or by settings is the recipe's section 'guide'"
+        if inspect.isroutine(guide):
+            hint = "make it the method of a class, as def write(self, requests): return f(requests)"
         raise UserError(
-            f"'guide' must have a method write(requests), and {type(guide).__name__} has none: a guide by name or "
-            "by settings is the recipe's section 'guide'."
+            f"'guide' must have a method write(requests), and {type(guide).__name__} has none: {hint}."
         )
+    if guide is not None:
+        require_write(guide, "'guide'")
     for name, maker in (("optimizer", optimizer), ("scheduler", scheduler)):
         if maker is not None and not callable(maker):
             what = "groups of parameters" if name == "optimizer" else "an optimizer"
@@ -108,6 +113,10 @@ def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> L
             hint = ": give its base model, and the adapter as 'peft_config'"
         elif isinstance(policy, str):
             hint = ": a model by name is the recipe's 'policy.model'"
+        elif inspect.isclass(policy):
+            hint = f": make an object of {policy.__name__}, such as by its from_pretrained"
+        elif isinstance(getattr(policy, "module", getattr(policy, "_orig_mod", None)), PreTrainedModel):
+            hint = ": give the model that it is wrapped around"
         raise UserError(f"'policy' must be a model of transformers (it is a {type(policy).__name__}){hint}.")
     # What peft puts an adapter into, for a run of ours or for anybody else; merged, there is none left.
     layers = any(hasattr(module, "base_layer") for module in policy.modules())
@@ -193,7 +202,8 @@ def _one_reward(reward: Any) -> Reward:
         raise UserError(f"'reward' is the class {reward.__name__}: give an object of it.")
     if not callable(reward):
         raise UserError(
-            f"'reward' must be a function such as f(completions, **kwargs) (it is a {type(reward).__name__})."
+            f"'reward' must be a function such as f(completions, **kwargs), or a list of them (it is a "
+            f"{type(reward).__name__})."
         )
     return reward  # type: ignore[no-any-return]  # a callable
 

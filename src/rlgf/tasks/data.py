@@ -12,7 +12,7 @@ from rlgf.chat import ChatTemplate, answered, is_chat, read_messages, row_option
 from rlgf.errors import UserError
 from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.tasks.rows import Row, Samples
-from rlgf.tasks.source import BRACES, Source, field, side, template_parts, texts, value_text
+from rlgf.tasks.source import BRACES, Source, field, is_absent, side, template_parts, texts, value_text
 from rlgf.types import Messages, Sample
 
 _PROMPT_OF_PAIR = (
@@ -138,7 +138,7 @@ class DataTask(Source):
             return None
         hint = self.hints["prompt"] if self.rejected_field is None else _PROMPT_OF_PAIR
         prompt = field(row, name, place, hint)
-        return side(self.absent if prompt is None and self.absent is not None else prompt, name, place)
+        return side(self.absent if self.absent is not None and is_absent(prompt) else prompt, name, place)
 
     @cached_property
     def _chat(self) -> ChatTemplate | None:

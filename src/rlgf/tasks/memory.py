@@ -99,6 +99,8 @@ def _check(name: str, data: Any) -> None:
             f"'{name}' is a dictionary of the splits {', '.join(map(str, data))}: give one of them, such as "
             f"{name}=data['{next(iter(data))}']."
         )
+    if isinstance(data, Mapping) and data and all(map(_is_column, data.values())):
+        raise UserError(f"'{name}' is a dictionary of columns: give datasets.Dataset.from_dict({name}).")
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__") or isinstance(data, Mapping):
         stream = "list(data.take(1000))" if hasattr(data, "take") else "list(...)"
         raise UserError(
@@ -111,6 +113,10 @@ def _check(name: str, data: Any) -> None:
         raise UserError(
             f"'{name}' must hold dictionaries such as {{'prompt': ...}} (its first entry is {data[0]!r})."
         )
+
+
+def _is_column(values: Any) -> bool:
+    return hasattr(values, "__len__") and not isinstance(values, str | Mapping)
 
 
 def _by_name(split: str, text: str) -> str:

@@ -115,7 +115,10 @@ def side(value: Any, name: str, place: str) -> str | Messages:
     if isinstance(value, list) or is_chat(value):
         return read_messages(value, name, place)
     if not isinstance(value, str):
-        raise UserError(f"{place}: '{name}' must be a text or the messages of a chat (it is {value!r}).")
+        hint = ": set the option 'absent' to what stands for it" if is_absent(value) else ""
+        raise UserError(
+            f"{place}: '{name}' must be a text or the messages of a chat (it is {value!r}){hint}."
+        )
     return value
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import email.utils
 import json
 import math
-import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
-import httpx2
 import openai
 from tenacity import (
     RetryCallState,
@@ -27,6 +23,7 @@ from tenacity import (
 
 from rlgf.errors import UserError
 from rlgf.guides.base import Request
+from rlgf.guides.client import openai_client
 from rlgf.guides.failures import (
     ASK_ANOTHER,
     RefusedError,
@@ -71,7 +68,7 @@ class Endpoint:
         self._answered = 0.0
         """When it last gave an answer, whoever asked."""
         self._warned = False
-        self._client = _client(config)
+        self._client = openai_client(config)
 
     def ask(self, request: Request) -> Answer:
         """The server's continuation, or what it says of the text that is to be scored.
@@ -257,68 +254,6 @@ class Endpoint:
             return [model.id for model in self._client.models.list()]
         except (openai.OpenAIError, ValueError, AttributeError, TypeError):
             return None
-
-
-def _client(config: HTTPGuideConfig) -> openai.OpenAI:
-    """Raises what `Endpoint` does."""
-    key, headers = config.key, dict[str, Any](config.resolved_headers())
-    address = urlsplit(config.url)
-    if not f".{address.hostname}".endswith(".api.openai.com"):
-        # The client reads these from the environment, and sends them to any server.
-        lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
-        names = ("OpenAI-Organization", "OpenAI-Project", *(line.partition(":")[0].strip() for line in lines))
-        unasked = {name: openai.Omit() for name in names if name.lower() != "authorization"}
-        headers = {**unasked, "Authorization": f"Bearer {key or 'none'}", **headers}
-    try:
-        return openai.OpenAI(
-            base_url=address._replace(query="").geturl(),
-            default_query=dict(parse_qsl(address.query)),
-            api_key=key or "none",
-            default_headers=headers,
-            timeout=config.timeout,
-            max_retries=0,  # retried here, where an answer without a completion is retried too
-            # Redirects would carry secret headers to another host.
-            http_client=openai.DefaultHttpxClient(
-                follow_redirects=False,
-                event_hooks={
-                    "request": [_without_none],
-                    "response": [partial(_bound, max(config.patience, config.timeout))],
-                },
-            ),
-        )
-    except Exception as error:  # of many kinds: of the client, of sockets, of certificates
-        raise UserError(
-            f"'guide.url' {config.url} cannot be asked ({error}): mend the environment variables of proxies "
-            "(HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) and of certificates (SSL_CERT_FILE)."
-        ) from error
-
-
-def _without_none(request: httpx2.Request) -> None:
-    """Send no key where there is none, which the client does not allow."""
-    if request.headers.get("authorization") == "Bearer none":
-        del request.headers["authorization"]
-
-
-def _bound(seconds: float, response: httpx2.Response) -> None:
-    """Let no server send one answer for longer than that."""
-    assert isinstance(response.stream, httpx2.SyncByteStream)
-    response.stream = _Bounded(response.stream, response.request, time.monotonic() + seconds)
-
-
-@dataclass
-class _Bounded(httpx2.SyncByteStream):
-    stream: httpx2.SyncByteStream
-    request: httpx2.Request
-    until: float
-
-    def __iter__(self) -> Iterator[bytes]:
-        for part in self.stream:
-            if time.monotonic() > self.until:
-                raise openai.APITimeoutError(request=self.request)
-            yield part
-
-    def close(self) -> None:
-        self.stream.close()
 
 
 def _is_now(created: Any, date: str | None) -> bool:

@@ -43,8 +43,8 @@ class Request:
     prompt_length: int | None = None
     """Characters of the prefix that are the prompt; None where that is all of it."""
     messages: Messages = ()
-    """The messages of a chat; empty for a text. The prompt is what the policy's chat template makes of them, and a guide may
-    use a template of its own, or none. `written` stands in the assistant's turn."""
+    """The messages of a chat; empty for a text. The policy's chat template makes the prompt of them, and a guide may use a
+    template of its own, or none. `written` stands in the assistant's turn."""
     sample: Sample | None = field(default=None, compare=False, repr=False)
     """The task's sample that the prompt comes from, for a guide that reads its references or columns."""
     scored: str | None = None

@@ -111,7 +111,7 @@ def recipe(tmp_path: Path, policy: str, rows: Sequence[Any], **changes: Any) -> 
 def chat_sample(policy: LanguageModel, *messages: Message) -> Sample:
     asked = messages or (SYSTEM, USER)
     template = ChatTemplate(policy.tokenizer, "the policy", "")
-    return Sample(template.prompt(asked), messages=asked)
+    return Sample(template.prompt(asked, {}), messages=asked)
 
 
 def collector(policy: LanguageModel, guide: Any) -> Collector:

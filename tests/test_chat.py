@@ -110,19 +110,25 @@ def test_an_answer_begins_where_an_assistants_message_without_a_text_stands() ->
     template = ChatTemplate(with_template(letter_gpt().tokenizer), "it", "leave it")
     for content, prompt in (("", ""), ("Sure", "Sure")):
         messages = (USER, Message("assistant", content))
-        assert template.prompt(messages) == f"<user>the film?<assistant>{prompt}"
+        assert template.prompt(messages, {}) == f"<user>the film?<assistant>{prompt}"
 
 
 def test_a_chat_template_is_told_what_the_model_or_the_row_says() -> None:
     tokenizer = with_template(letter_gpt().tokenizer, THINKS)
     template = ChatTemplate(tokenizer, "it", "leave it")
-    assert template.prompt((USER,)) == "<user>the film?<assistant>"
-    assert template.prompt((USER,), options={"enable_thinking": False}) == "<quiet><user>the film?<assistant>"
+    assert template.prompt((USER,), {}) == "<user>the film?<assistant>"
+    assert (
+        template.prompt((USER,), {"chat_template_kwargs": {"enable_thinking": False}})
+        == "<quiet><user>the film?<assistant>"
+    )
     for _ in range(2):
         set_defaults(tokenizer, {"enable_thinking": False, "style": "it's"})
     assert tokenizer.chat_template.count("set style") == 1
-    assert template.prompt((USER,)) == "<quiet><user>the film?<assistant>"
-    assert template.prompt((USER,), options={"enable_thinking": True}) == "<user>the film?<assistant>"
+    assert template.prompt((USER,), {}) == "<quiet><user>the film?<assistant>"
+    assert (
+        template.prompt((USER,), {"chat_template_kwargs": {"enable_thinking": True}})
+        == "<user>the film?<assistant>"
+    )
 
 
 def test_a_row_tells_the_template_by_a_column(tmp_path: Path) -> None:

@@ -219,16 +219,17 @@ class ChatTemplate:
     def there(self) -> bool:
         return self.tokenizer is not None and self.tokenizer.chat_template is not None
 
-    def prompt(self, messages: Messages, place: str = "", options: Mapping[str, Any] | None = None) -> str:
-        """What the template makes of messages, up to where the assistant begins or its last message stops.
+    def prompt(self, messages: Messages, columns: Mapping[str, Any], place: str = "") -> str:
+        """The text that the template makes of messages, up to where the assistant begins or its last message stops.
 
         Args:
+            columns: those of the messages' row, which may tell the template more; see `row_options`.
             place: what a message to the user calls the row.
-            options: see `row_options`.
 
         Raises:
-            UserError: there is no template, or it refuses the messages.
+            UserError: there is no template, or it refuses the messages or what the row tells it.
         """
+        options = row_options(columns, place)
         before, begun = parted(messages)
         # An assistant's message without a text is a place for the answer, which begins there.
         return self._rendered(messages if begun else before, place, answers=not begun, options=options)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import TrainerState
 
 from rlgf import distributed
-from rlgf.chat import ChatTemplate, row_options
+from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation, summarize
 from rlgf.metrics import TEXT_METRICS, Metric, MetricResult, measure
@@ -168,7 +168,7 @@ class Evaluator:
         """A sample as the language model reads it."""
         if not sample.messages or not self._template.there:
             return sample
-        prompt = self._template.prompt(sample.messages, options=row_options(sample.columns))
+        prompt = self._template.prompt(sample.messages, sample.columns)
         return replace(sample, prompt=prompt)
 
     def _text_metrics(self, samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, MetricResult]:

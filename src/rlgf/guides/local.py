@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlgf.chat import ChatTemplate, row_options
+from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.guides.base import GuideSettings, Request
 from rlgf.guides.given_text import GivenText, given_text
@@ -229,8 +229,8 @@ class LocalGuide:
         if not request.messages:
             return self._steering + request.prompt
         if self._template.there:
-            options = {} if request.sample is None else row_options(request.sample.columns)
-            return self._template.prompt(request.messages, options=options)
+            columns = {} if request.sample is None else request.sample.columns
+            return self._template.prompt(request.messages, columns)
         if not self.shares_tokenizer:
             warnings.warn(
                 f"{self._template.owner} has no chat template, so it reads chats as the policy's template writes them: "

@@ -144,7 +144,7 @@ class Dialogue:
             asked, begun = parted(draft.sample.messages)
             first = Message("assistant", begun + draft.dialogue[0].content)
             messages = (*asked, first, *draft.dialogue[1:])
-            prompt = self._template.prompt(messages, options=row_options(draft.sample.columns))
+            prompt = self._template.prompt(messages, draft.sample.columns)
             draft.asked = replace(draft.sample, prompt=prompt, messages=messages)
 
     def _cut(self, draft: Draft, turns: int) -> None:

@@ -10,7 +10,7 @@ from functools import cached_property
 from rlgf import seeding
 from rlgf.algorithms import Algorithm, Hint
 from rlgf.algorithms.script import Tier, filled
-from rlgf.chat import ChatTemplate, row_options
+from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.config import RolloutConfig
@@ -150,12 +150,12 @@ class HintGiver:
         if (
             places
             and self.template.there
-            and self.template.prompt(sample.messages, options=row_options(sample.columns)) == sample.prompt
+            and self.template.prompt(sample.messages, sample.columns) == sample.prompt
         ):
             messages = list(sample.messages)
             content = filled(template, prompt=messages[places[-1]].content, **parts)
             messages[places[-1]] = Message("user", content)
-            prompt = self.template.prompt(tuple(messages), options=row_options(sample.columns))
+            prompt = self.template.prompt(tuple(messages), sample.columns)
             return replace(sample, messages=tuple(messages), prompt=prompt)
         body = sample.prompt.removesuffix(sample.cue) if sample.cue else sample.prompt
         return replace(sample, prompt=filled(template, prompt=body, **parts) + sample.cue, messages=())

@@ -75,8 +75,7 @@ def check_chats(guides: Sequence[LocalGuideConfig], train: Prompted) -> None:
             )
         template = guide_template(load_tokenizer(guide), guide.model)
         for number in range(min(len(train), CHECKED) if template.there else 0):
-            options = row_options(train[number].columns)
-            template.prompt(train[number].messages, train.place(number), options)
+            template.prompt(train[number].messages, train[number].columns, train.place(number))
 
 
 def check_dialogues(environment: Environment, template: ChatTemplate, train: Prompted) -> None:

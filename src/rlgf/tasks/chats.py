@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from rlgf.chat import ChatTemplate, row_options
+from rlgf.chat import ChatTemplate
 from rlgf.tasks.base import LazySamples, Task, check_sample, load_split
 from rlgf.tasks.source import CHECKED
 from rlgf.types import Sample
@@ -69,7 +69,7 @@ class Prompted(LazySamples):
         if not sample.messages or sample.prompt:
             return sample
         place = self.place(number)
-        prompt = self._template().prompt(sample.messages, place, row_options(sample.columns, place))
+        prompt = self._template().prompt(sample.messages, sample.columns, place)
         return replace(sample, prompt=prompt)
 
     def place(self, number: int) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import field_validator
 
-from rlgf.chat import ChatTemplate, answered, is_chat, read_messages, row_options
+from rlgf.chat import ChatTemplate, answered, is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.tasks.rows import Row, Samples
@@ -69,8 +69,7 @@ class DataTask(Source):
             not isinstance(prompt, str) or any(isinstance(one, tuple) for _, one in sides)
         ):
             messages, answers = answered(prompt, sides, place)
-            chat = self._chat
-            prompt = "" if chat is None else chat.prompt(messages, place, row_options(row, place))
+            prompt = "" if self._chat is None else self._chat.prompt(messages, row, place)
         else:
             answers = [one if isinstance(one, str) else one[-1].content for _, one in sides]
         assert isinstance(prompt, str), "where there are no messages there is a text"

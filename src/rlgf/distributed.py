@@ -109,12 +109,20 @@ def is_main() -> bool:
     return bool(_state().is_main_process)
 
 
-def mesh() -> DeviceMesh:
-    """All processes in a row, joined on the device that computes."""
+def mesh(shares: int) -> DeviceMesh:
+    """All processes, joined on the device that computes: in a row, or in rows of ``shares``."""
     if _link.mesh is None:
         kind = "cuda" if torch.cuda.is_available() else "cpu"
-        group = dist.new_group(timeout=timedelta(seconds=_link.seconds))
-        _link.mesh = DeviceMesh.from_group(group, kind)
+        wait = timedelta(seconds=_link.seconds)
+        if shares == count():
+            _link.mesh = DeviceMesh.from_group(dist.new_group(timeout=wait), kind)
+        else:
+            rows = torch.arange(count()).reshape(-1, shares)
+            across, along = (
+                dist.new_subgroups_by_enumeration(lines.tolist(), timeout=wait)[0] for lines in (rows.T, rows)
+            )
+            names = ("copies", "shares")
+            _link.mesh = DeviceMesh.from_group([across, along], kind, mesh=rows, mesh_dim_names=names)
     return _link.mesh
 
 

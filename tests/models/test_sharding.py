@@ -48,6 +48,14 @@ KEEPING = ("ppo++", "one trunk", "lora", "encoder-decoder", "checkpointing")
 """Of these, those that also run with layers that stay whole from the forward to the backward pass."""
 SHARED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
 KEPT = {**SHARED, "FSDP_RESHARD_AFTER_FORWARD": "false"}
+COPIES = {
+    **SHARED,
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "true",
+    "PARALLELISM_CONFIG_DP_REPLICATE_SIZE": "2",
+    "PARALLELISM_CONFIG_DP_SHARD_SIZE": "2",
+}
+COPIED = ("ppo++", "lora")
+"""Of these, those that also run in four processes, of which two and two share the weights."""
 
 
 def launch(
@@ -66,9 +74,14 @@ def launch(
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every case in one process, and in two that share the weights; and some with layers that stay whole."""
+    """Every case in one process, and in two that share the weights; and some in other ways."""
     root = tmp_path_factory.mktemp("sharded")
-    starts = {"one": (1, CASES, {}), "two": (2, CASES, SHARED), "kept": (2, KEEPING, KEPT)}
+    starts = {
+        "one": (1, CASES, {}),
+        "two": (2, CASES, SHARED),
+        "kept": (2, KEEPING, KEPT),
+        "copies": (4, COPIED, COPIES),
+    }
     for folder, (processes, cases, environment) in starts.items():
         done = launch(processes, "sharded_script.py", str(root / folder), *cases, **environment)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -76,9 +89,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "how"), [*((name, "two") for name in CASES), *((name, "kept") for name in KEEPING)]
+    ("name", "how"),
+    [
+        *((name, "two") for name in CASES),
+        *((name, "kept") for name in KEEPING),
+        *((name, "copies") for name in COPIED),
+    ],
 )
-def test_two_processes_that_share_the_weights_learn_what_one_does(root: Path, name: str, how: str) -> None:
+def test_processes_that_share_the_weights_learn_what_one_does(root: Path, name: str, how: str) -> None:
     folders = [root / "one", root / how]
     one, two = (load_file(*(folder / name).glob("*.safetensors")) for folder in folders)
     assert one.keys() == two.keys()
@@ -98,7 +116,7 @@ def test_two_processes_that_share_the_weights_learn_what_one_does(root: Path, na
 
 
 def test_a_checkpoint_of_shared_weights_goes_on_anyhow(tmp_path: Path) -> None:
-    """In one process, in two that hold all of them, and in four that share them; and the other way round."""
+    """In one process, in two that hold all of them, and in four that share one copy or two; and the other way round."""
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     assert launch(1, "resume_script.py", str(whole)).returncode == 0
     assert launch(2, "resume_script.py", str(shared), **SHARED).returncode == 0
@@ -107,6 +125,7 @@ def test_a_checkpoint_of_shared_weights_goes_on_anyhow(tmp_path: Path) -> None:
         ("one", shared, 1, {}),
         ("two", shared, 2, {}),
         ("four", shared, 4, SHARED),
+        ("two and two", shared, 4, COPIES),
         ("two from one", whole, 2, SHARED),
     ):
         half = shutil.copytree(start, tmp_path / name)
@@ -148,7 +167,19 @@ def test_a_failure_of_one_process_ends_all_at_once(tmp_path: Path) -> None:
         ({**SHARED, "FSDP_VERSION": "1"}, "the launcher asks for version 1 of FSDP"),
         ({**SHARED, "ACCELERATE_MIXED_PRECISION": "fp16"}, "the launcher asks for 'mixed_precision: fp16'"),
         ({"ACCELERATE_MIXED_PRECISION": "fp8"}, "the launcher asks for 'mixed_precision: fp8'"),
-        ({**SHARED, "FSDP_OFFLOAD_PARAMS": "true"}, "set 'fsdp_offload_params: false'"),
+        (
+            {**SHARED, "FSDP_OFFLOAD_PARAMS": "true"},
+            "the launcher asks for 'fsdp_offload_params: true': set it",
+        ),
+        (
+            {**SHARED, "FSDP_ACTIVATION_CHECKPOINTING": "true"},
+            "'update.gradient_checkpointing: true' in the recipe",
+        ),
+        (
+            {**COPIES, "PARALLELISM_CONFIG_TP_SIZE": "2"},
+            "the launcher asks for 'parallelism_config_tp_size: 2'",
+        ),
+        (COPIES, "2 copies of the weights, each spread over 2 processes, and starts 1: set"),
     ],
 )
 def test_what_a_launcher_cannot_have_is_said(
@@ -181,7 +212,7 @@ def test_the_weights_of_the_main_process_stay_where_they_are_until_they_are_shar
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sharding, "fully_shard", moves)
     monkeypatch.setattr(sharding, "fill", lambda own, weights: given.update(weights))
-    monkeypatch.setattr(sharding.distributed, "mesh", lambda: None)
+    monkeypatch.setattr(sharding.distributed, "mesh", lambda shares: None)
     sharding.shard(model, "the policy", from_main=True)
     assert all(torch.equal(given[name], weight) for name, weight in before.items())
 

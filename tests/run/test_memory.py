@@ -92,7 +92,7 @@ def test_processes_that_share_the_weights_hold_their_parts(monkeypatch: pytest.M
     alone = estimated(load_config(RECIPE))
     environment(monkeypatch, WORLD_SIZE="4", **SHARED)
     found = estimated(load_config(RECIPE))
-    assert found.launch == Launch(4, 4, shares=True)
+    assert found.launch == Launch(4, 4, sharing=4)
     for part in ("weights", "moments", "gradients"):
         assert getattr(found, part) == pytest.approx(getattr(alone, part) / 4, abs=4)
     assert found.phases["loading"] == {"weights": alone.weights}
@@ -110,6 +110,14 @@ def test_processes_that_share_the_weights_hold_their_parts(monkeypatch: pytest.M
     }
     environment(monkeypatch, ACCELERATE_MIXED_PRECISION="bf16")
     assert estimated(load_config(RECIPE)).phases["writing"]["gathered weights"] == 2 * TRUNK
+    sizes = {"PARALLELISM_CONFIG_DP_REPLICATE_SIZE": "2", "PARALLELISM_CONFIG_DP_SHARD_SIZE": "2"}
+    environment(monkeypatch, ACCELERATE_USE_PARALLELISM_CONFIG="true", **sizes)
+    copied = estimated(load_config(RECIPE))
+    assert copied.weights == pytest.approx(alone.weights / 2, abs=4)
+    assert (
+        copied.launch.words
+        == "each of 4 processes, of which 2 at a time share the weights (FSDP2 with copies)"
+    )
     environment(monkeypatch, ACCELERATE_USE_FSDP="false")
     assert estimated(load_config(RECIPE)).weights == alone.weights
 

@@ -38,6 +38,11 @@ from rlgf.models.abilities import abilities, computes_in_half, declare
 from rlgf.states import digest
 
 _ATTRIBUTE = "_rlgf_root"
+_NOT_DONE = {
+    "fsdp_offload_params": "since texts cannot be written with weights that lie in the machine's memory",
+    "fsdp_activation_checkpointing": "and 'update.gradient_checkpointing: true' in the recipe",
+}
+"""What a launcher may ask of FSDP that is done otherwise here, or not at all."""
 _T = TypeVar("_T")
 
 
@@ -91,12 +96,41 @@ def asked() -> bool:
             f"the launcher asks for version {version} of FSDP: set 'fsdp_version: 2' in its configuration, as "
             "recipes/accelerate/fsdp2.yaml does."
         )
-    if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true":
-        raise UserError(
-            "the launcher asks for weights that lie in the machine's memory, where texts cannot be written with them: "
-            "set 'fsdp_offload_params: false' in its configuration."
-        )
+    for name, instead in _NOT_DONE.items():
+        if os.environ.get(name.upper(), "false").lower() == "true":
+            raise UserError(
+                f"the launcher asks for '{name}: true': set it to false in its configuration, {instead}."
+            )
+    sharing()
     return True
+
+
+def sharing() -> int:
+    """Over how many processes one copy of the weights is spread: over all, or over as many as the launcher says (HSDP).
+
+    Raises:
+        UserError: its sizes do not come to the number of processes, or divide more than the data.
+    """
+    if os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "false").lower() != "true":
+        return distributed.launched()
+    sizes = {
+        name: int(os.environ.get(f"PARALLELISM_CONFIG_{name.upper()}", "1"))
+        for name in ("dp_replicate_size", "dp_shard_size", "tp_size", "cp_size", "sp_size")
+    }
+    copies, shares, *others = sizes.values()
+    if max(others) > 1:
+        name = next(name for name in ("tp_size", "cp_size", "sp_size") if sizes[name] > 1)
+        raise UserError(
+            f"the launcher asks for 'parallelism_config_{name}: {sizes[name]}': leave it out of its configuration, "
+            "since processes divide the texts here, and neither a text nor a layer."
+        )
+    if shares == 1 or copies * shares != distributed.launched():
+        raise UserError(
+            f"the launcher asks for {copies} copies of the weights, each spread over {shares} processes, and starts "
+            f"{distributed.launched()}: set 'parallelism_config_dp_replicate_size' and "
+            "'parallelism_config_dp_shard_size' (2 or more), whose product is the number of processes."
+        )
+    return shares
 
 
 def keeps_layers() -> bool:
@@ -125,7 +159,7 @@ def shard(module: nn.Module, what: str, *, from_main: bool = False) -> None:
             _fit_for_steps(model, what)
             break
     plugin = FullyShardedDataParallelPlugin()
-    options: dict[str, Any] = {"mesh": distributed.mesh(), "mp_policy": _precision()}
+    options: dict[str, Any] = {"mesh": distributed.mesh(sharing()), "mp_policy": _precision()}
     # Detached, since a parameter's data moves to the GPU when it is shared out, all at once.
     whole_weights = {name: one.detach() for name, one in module.named_parameters()} if from_main else {}
     for layer in _layers(module, plugin.transformer_cls_names_to_wrap):

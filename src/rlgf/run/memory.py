@@ -40,8 +40,8 @@ class Launch:
     processes: int = 1
     together: int = 1
     """How many of them are on one machine."""
-    shares: bool = False
-    """Whether they share the weights (FSDP2)."""
+    sharing: int = 1
+    """Over how many of them the weights are spread (FSDP2); 1 where each holds all."""
 
     @staticmethod
     def found() -> Launch:
@@ -50,18 +50,28 @@ class Launch:
             UserError: the launcher asks for what this library does not do.
         """
         processes = distributed.launched()
-        return Launch(processes, distributed.together(), sharding.asked() and processes > 1)
+        return Launch(processes, distributed.together(), sharding.sharing() if sharding.asked() else 1)
+
+    @property
+    def shares(self) -> bool:
+        """Whether they share the weights."""
+        return self.sharing > 1
 
     @property
     def words(self) -> str:
         if self.processes == 1:
             return "one process"
-        how = "which share the weights (FSDP2)" if self.shares else "each of which holds all weights (DDP)"
+        if not self.shares:
+            how = "each of which holds all weights (DDP)"
+        elif self.sharing == self.processes:
+            how = "which share the weights (FSDP2)"
+        else:
+            how = f"of which {self.sharing} at a time share the weights (FSDP2 with copies)"
         return f"each of {self.processes} processes, {how}"
 
     def share(self, size: int) -> int:
         """One process's part of what is shared out."""
-        return math.ceil(size / self.processes) if self.shares else size
+        return math.ceil(size / self.sharing)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class World:
         return {
             "task": {"name": "data", "options": {split: str(data / f"{split}.jsonl") for split in SPLITS}},
             "policy": {"model": str(self.root / "model")},
-            "reward": {"name": "model", "options": {"folder": str(self.root / "reward")}},
+            "reward": {"name": "model", "options": {"model": str(self.root / "reward")}},
             "output": str(self.root / "new"),
             "rollout": {"episodes": 2, "max_prompt_tokens": 4, "max_response_tokens": 3},
             "update": {"minibatch": 2, "epochs": 1},

@@ -149,7 +149,7 @@ def test_a_model_without_any_tokenizer_is_said_to_have_none(
     "name", ["nothing", "./nothing", "nobody/nothing", "/nowhere/at/all", "", "a b", "data/train.jsonl"]
 )
 @pytest.mark.parametrize(
-    "where", ["policy.model", "guide.model", "reward.options.folder", "evaluation.language_model.model"]
+    "where", ["policy.model", "guide.model", "reward.options.model", "evaluation.language_model.model"]
 )
 def test_what_is_not_there_is_named(world: World, where: str, name: str) -> None:
     said = world.run(world.recipe_for("guide"), f"{where}={name or chr(39) * 2}")
@@ -204,10 +204,10 @@ def test_a_reward_folder_without_a_trained_head_is_refused(world: World) -> None
     notes = world.root / "guide" / "reward.json"
     shutil.copy(world.root / "reward" / "reward.json", notes)
     try:
-        said = world.run(world.recipe(), f"reward.options.folder={world.root / 'guide'}")
+        said = world.run(world.recipe(), f"reward.options.model={world.root / 'guide'}")
     finally:
         notes.unlink()
-    assert "never trained as a reward model" in said
+    assert "never trained to score texts" in said
 
 
 def test_a_weight_file_with_another_version_of_a_layer_is_refused(world: World) -> None:

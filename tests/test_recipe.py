@@ -40,7 +40,7 @@ def test_no_value_of_a_recipe_ends_in_a_traceback(value: str) -> None:
         "task": {"name": "data", "options": {"train": "a.jsonl"}},
         "policy": {"model": "m"},
         "guide": {"model": "g"},
-        "reward": {"name": "model", "options": {"folder": "r"}},
+        "reward": {"name": "model", "options": {"model": "r"}},
         "algorithm": "ppo++",
     }
     whole = load_config(base).model_dump(mode="json")

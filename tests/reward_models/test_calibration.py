@@ -15,7 +15,7 @@ from rlgf.rewards import build_reward
 
 def test_accuracy_and_calibration_are_those_of_the_held_out_pairs(preference: Path) -> None:
     """Counted again from the stored model's own scores."""
-    reward = build_reward("model", {"folder": str(preference / "model")})
+    reward = build_reward("model", {"model": str(preference / "model")})
     rows = [json.loads(line) for line in (preference / "dev.jsonl").read_text().splitlines()]
     sides = [
         reward([row["prompt"] for row in rows], [row[side] for row in rows])

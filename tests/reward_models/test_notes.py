@@ -20,6 +20,6 @@ def test_the_folder_is_plain_transformers_and_the_centre_is_kept_beside(preferen
         logit = model(**tokenizer("bcaadd", return_tensors="pt", return_token_type_ids=False)).logits.item()
     centre = json.loads((folder / "reward.json").read_text())["centre"]
     assert centre != 0
-    assert build_reward("model", {"folder": str(folder)})(["bc"], ["aadd"]) == pytest.approx(
+    assert build_reward("model", {"model": str(folder)})(["bc"], ["aadd"]) == pytest.approx(
         [logit - centre], abs=1e-5
     )

@@ -11,7 +11,14 @@ import pytest
 import torch
 from letter_data import TEXTS
 from rich.console import Console
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+)
 
 from chat_toys import ASKED, BAD, GOOD, SYSTEM, TAGS, USER, policy_folder, with_template, write
 from rlgf.chat import as_dicts
@@ -30,11 +37,12 @@ from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
 from rlgf.types import Message
+from tokenizer_kinds import word_pieces
 from toys import letter_gpt
 
 
 def test_a_folder_is_a_reward_and_its_scores_are_centred(preference: Path) -> None:
-    reward = build_reward("model", {"folder": str(preference / "model")})
+    reward = build_reward("model", {"model": str(preference / "model")})
     good, bad = score(reward, RewardInput(["bc", "bc"], ["aaaaaa", "dddddd"], {}, [(), ()])).total.tolist()
     assert good > 0 > bad
     rows = [json.loads(line) for line in (preference / "train.jsonl").read_text().splitlines()]
@@ -64,7 +72,7 @@ def attached(folder: Path, policy: LanguageModel) -> Reward:
 def test_an_adapter_on_the_policys_base_pays_what_a_model_of_its_own_would(
     adapter: Path, letter_folder: str
 ) -> None:
-    expected = build_reward("model", {"folder": str(adapter)})(*TEXTS)
+    expected = build_reward("model", {"model": str(adapter)})(*TEXTS)
     assert max(expected) - min(expected) > 1
     policy = adapted(letter_folder, r=2)
     ids = torch.tensor([[0, 1, 2]])
@@ -83,9 +91,9 @@ def test_an_adapter_on_the_policys_base_pays_what_a_model_of_its_own_would(
 def test_what_a_head_pays_is_not_rounded_to_half_precision(
     adapter: Path, letter_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = build_reward("model", {"folder": str(adapter)})(*TEXTS)
+    expected = build_reward("model", {"model": str(adapter)})(*TEXTS)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert build_reward("model", {"folder": str(adapter)})(*TEXTS) == expected
+    assert build_reward("model", {"model": str(adapter)})(*TEXTS) == expected
     shared = attached(adapter, adapted(letter_folder, r=2))
     assert isinstance(shared, AdapterReward)
     found = shared._scorer.scores(*TEXTS)
@@ -95,7 +103,7 @@ def test_what_a_head_pays_is_not_rounded_to_half_precision(
 def test_a_text_that_ends_in_the_padding_token_is_paid_likewise(adapter: Path, letter_folder: str) -> None:
     """As most chats do whose tokenizer pads with its end of text."""
     whole, shared = (
-        build_reward("model", {"folder": str(adapter)}),
+        build_reward("model", {"model": str(adapter)}),
         attached(adapter, adapted(letter_folder, r=2)),
     )
     assert isinstance(whole, ModelReward)
@@ -121,7 +129,7 @@ def test_a_run_with_a_reward_over_its_own_base(adapter: Path, letter_folder: str
     )
     trainer = Trainer(config, build_parts(config), Display(Console(quiet=True)))
     rollout = trainer.collect(trainer.batch(), trainer.row())
-    expected = build_reward("model", {"folder": str(adapter)})(list(rollout.prompts), list(rollout.texts))
+    expected = build_reward("model", {"model": str(adapter)})(list(rollout.prompts), list(rollout.texts))
     assert trainer.step()["reward"] == pytest.approx(sum(expected) / len(expected), abs=1e-4)
 
 
@@ -132,7 +140,7 @@ def test_an_adapter_reads_by_the_tokenizer_that_it_was_trained_with(
     shutil.copytree(adapter, told)
     with_template(AutoTokenizer.from_pretrained(adapter), "{{ messages[-1].content }}").save_pretrained(told)
     chats = [[{"role": "user", "content": "bc"}], [{"role": "user", "content": "a"}]], ["aaaa", "dd"]
-    expected = build_reward("model", {"folder": str(told)})(*chats)
+    expected = build_reward("model", {"model": str(told)})(*chats)
     policy = adapted(letter_folder, r=2)
     # The policy's own may pad with nothing, as one given in Python, and read chats as its recipe says.
     policy.tokenizer.pad_token = None
@@ -160,8 +168,73 @@ def test_an_adapter_that_cannot_stand_on_the_policy_is_refused(
 
 def test_a_folder_without_a_reward_model_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(UserError, match="holds no reward model; give a folder that `rlgf reward"):
-            build_reward("model", {"folder": str(folder)})
+        with pytest.raises(
+            UserError, match=r"'adapter', option 'folder' .* holds no adapter that `rlgf reward"
+        ):
+            build_reward("adapter", {"folder": str(folder)})
+        with pytest.raises(UserError, match=r"model '.*' cannot be loaded"):
+            build_reward("model", {"model": str(folder)})
+
+
+def test_what_somebody_published_pays_as_it_does_alone(tmp_path: Path, language_model: LanguageModel) -> None:
+    """Also where it names no token that pads, and texts of unequal length end in the tokenizer's end of text."""
+    tokenizer = with_template(language_model.tokenizer, TAGS)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, num_labels=1, pad_token_id=None
+    )
+    torch.manual_seed(0)
+    model = GPT2ForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    reward = build_reward("model", {"model": str(tmp_path)})
+    texts = ["", "ab", "a", "dcbadc", "bad"]
+    with torch.no_grad():
+        alone = [model(torch.tensor([tokenizer("ca" + text)["input_ids"]])).logits.item() for text in texts]
+        assert reward(["ca"] * 5, texts) == pytest.approx(alone, abs=1e-6)
+        rows = [tokenizer.apply_chat_template([*ASKED, last], return_dict=False) for last in (GOOD, BAD)]
+        assert len(rows[0]) != len(rows[1])
+        chats = [model(torch.tensor([row])).logits.item() for row in rows]
+    assert reward([ASKED] * 2, [[GOOD], [BAD]]) == pytest.approx(chats, abs=1e-6)
+    with pytest.raises(UserError, match="has one output and no labels: leave out 'label'"):
+        build_reward("model", {"model": str(tmp_path), "label": "good"})
+
+
+@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification"])
+def test_a_classifier_pays_the_probability_of_a_label(tmp_path: Path, kind: str) -> None:
+    tokenizer = word_pieces()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        id2label={0: "bad", 1: "so so", 2: "good"},
+        problem_type=kind,
+    )
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(config).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(50)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["a joy", "the film was dull and long"]
+    with torch.no_grad():
+        logits = torch.cat([model(**tokenizer(text, return_tensors="pt")).logits for text in texts])
+    expected = logits.softmax(dim=1) if kind.startswith("single") else logits.sigmoid()
+    reward = build_reward("model", {"model": str(tmp_path), "label": "good"})
+    assert reward(["", "it is"], texts) == pytest.approx(expected[:, 2].tolist(), abs=1e-5)
+    with pytest.raises(UserError, match=r"set 'label' \(it is None\) to one of bad, so so, good"):
+        build_reward("model", {"model": str(tmp_path)})
+
+
+def test_a_model_that_scores_no_texts_is_refused_by_its_configuration(letter_folder: str) -> None:
+    with pytest.raises(UserError, match="is a GPT2LMHeadModel, which scores no texts"):
+        build_reward("model", {"model": letter_folder})
+
+
+def test_a_label_of_a_reward_model_of_ones_own_is_refused(preference: Path) -> None:
+    with pytest.raises(UserError, match=r"option 'label' .* has one output: leave it out"):
+        build_reward("model", {"model": str(preference / "model"), "label": "good"})
 
 
 def test_a_reward_model_of_chats_pays_what_transformers_users_expect(
@@ -172,7 +245,7 @@ def test_a_reward_model_of_chats_pays_what_transformers_users_expect(
     file = write(tmp_path / "pairs.jsonl", *rows)
     told = {"kind": "preference", "model": folder, "output": str(tmp_path / "model"), "max_tokens": 60}
     train_reward_model(load_reward_recipe(told | {"data": {"train": file, "validation": file}}))
-    reward = build_reward("model", {"folder": str(tmp_path / "model")})
+    reward = build_reward("model", {"model": str(tmp_path / "model")})
     chat = RewardInput(["not read"], [" a joy"], messages=[(SYSTEM, USER)])
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")

@@ -68,7 +68,7 @@ def test_an_adapter_is_trained_alone_and_merged_on_request(adapter: Path, tmp_pa
     name = "transformer.h.0.attn.c_attn.weight"
     moved = torch.linalg.matrix_rank(trained[name] - start[name], atol=1e-4)
     assert 0 < moved <= 4
-    whole, over_base = (build_reward("model", {"folder": str(f)}) for f in (tmp_path / "whole", adapter))
+    whole, over_base = (build_reward("model", {"model": str(f)}) for f in (tmp_path / "whole", adapter))
     assert whole(*TEXTS) == pytest.approx(over_base(*TEXTS), abs=1e-5)
 
 
@@ -80,7 +80,7 @@ def test_an_adapter_keeps_how_many_layers_it_is_for(letter_folder: str, tmp_path
     assert (
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole").config.num_hidden_layers == 1
     )
-    assert len(build_reward("model", {"folder": str(tmp_path / "model")})(*TEXTS)) == 3
+    assert len(build_reward("model", {"model": str(tmp_path / "model")})(*TEXTS)) == 3
 
 
 def test_a_classifier_gives_the_probability_of_its_label(letter_folder: str, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_classifier_gives_the_probability_of_its_label(letter_folder: str, tmp
     )
     report = train_reward_model(load_reward_recipe(told))
     assert report["accuracy"] > 0.9
-    reward = build_reward("model", {"folder": report and str(tmp_path / "model")})
+    reward = build_reward("model", {"model": report and str(tmp_path / "model")})
     good, bad = reward(["bbbb", "aaaa"], ["aaaaaa", "dddddd"])
     assert 0 <= bad < 0.5 < good <= 1, "the completion alone is read"
     saved = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")

@@ -192,8 +192,8 @@ def test_an_object_of_another_type_is_named() -> None:
         "'policy' must be a model of transformers (it is a DataParallel): give the model that it is wrapped around.",
         "'tokenizer' must be one of transformers (it is a str).",
         "'task' is a int, which has no method load(split) ('int' object has no attribute 'load').",
-        "'reward' is the text 'owner/name': a reward by name is the recipe's section 'reward', which for a model that "
-        "`rlgf reward` trained is {name: model, options: {folder: ...}}.",
+        "'reward' is the text 'owner/name': a reward by name is the recipe's section 'reward', which for a reward model "
+        "is {name: model, options: {model: FOLDER or hub name}}.",
         "'reward' must be a function such as f(completions, **kwargs), or a list of them (it is a NoneType).",
         "'guide' must have a method write(requests), and builtin_function_or_method has none: make it the method of a "
         "class, as def write(self, requests): return f(requests).",

@@ -64,7 +64,7 @@ def check_scorer(name: str, model: PreTrainedModel, report: Mapping[str, Any], *
             )
     for key in filter(counts, missing):
         remedy = (
-            "so it was never trained as a reward model: give a folder that `rlgf reward RECIPE.yaml` wrote"
+            "so it was never trained to score texts: give a reward model, such as `rlgf reward RECIPE.yaml` trains"
             if trained
             else "and they would be drawn at random: give a folder that holds the whole model"
         )

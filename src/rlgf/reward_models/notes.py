@@ -42,8 +42,8 @@ def read_notes(folder: str, reward: str) -> Notes:
     notes = Path(folder) / _FILE
     if not notes.is_file():
         raise UserError(
-            f"{place}: it holds no reward model; give a folder that `rlgf reward RECIPE.yaml` wrote, or let another model "
-            "be asked by a function, as reward: file.py:function."
+            f"{place}: it holds no adapter that `rlgf reward RECIPE.yaml` trained; pay by another model with reward: {{name: "
+            "model, options: {{model: ...}}}}."
         )
     try:
         return Notes.model_validate_json(notes.read_text(encoding="utf-8"))

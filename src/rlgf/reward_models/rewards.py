@@ -18,8 +18,8 @@ from rlgf.models.encoder_decoder import is_encoder_decoder
 from rlgf.models.forward import trunk_of
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.lora import Adapters
-from rlgf.reward_models.notes import Notes, read_notes
-from rlgf.reward_models.scorer import Scorer, load_scorer, load_tokenizer
+from rlgf.reward_models.notes import Kind, Notes, holds_reward_model, read_notes
+from rlgf.reward_models.scorer import Scorer, load_published, load_scorer, load_tokenizer
 from rlgf.rewards.base import completion_text, told
 from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Message, Messages
@@ -28,20 +28,33 @@ from rlgf.types import Message, Messages
 class ModelReward:
     """What a trained reward model says of a text.
 
-    A preference model reads prompt and completion and pays its score less its mean over the texts that
-    it was trained on; a classifier reads the completion alone and pays the probability of its label.
+    A model with one output reads prompt and completion and pays its score, one that `rlgf reward` trained less its
+    mean over the texts that it was trained on. A classifier reads the completion alone and pays the probability of
+    its label.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, model: str, label: str | None = None) -> None:
         """
         Args:
-            folder: what `rlgf reward RECIPE` wrote.
+            model: a folder that `rlgf reward RECIPE` wrote, or the folder or hub name of another
+                ``AutoModelForSequenceClassification``.
+            label: whose probability is paid, where that is a classifier with several.
 
         Raises:
-            UserError: it is not such a folder.
+            UserError: it is no such model, or it has no such label.
         """
-        self.notes = read_notes(folder, "model")
-        self._scorer = load_scorer(folder, self.notes.max_tokens, self.notes.layers, trained=True)
+        if holds_reward_model(model):
+            self.notes = read_notes(model, "model")
+            if label is not None:
+                raise UserError(
+                    f"reward 'model', option 'label' (it is '{label}'): {model} holds a model that `rlgf reward` trained, "
+                    "which has one output: leave it out."
+                )
+            self._scorer = load_scorer(model, self.notes.max_tokens, self.notes.layers, trained=True)
+        else:
+            self._scorer = load_published(model, label)
+            kind: Kind = "preference" if label is None else "classifier"
+            self.notes = Notes(kind=kind, max_tokens=self._scorer.max_tokens)
 
     def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
         """One number per completion; see `Reward`."""

@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
 
@@ -108,6 +109,31 @@ class Scorer:
         notes.save(folder)
 
 
+@dataclass(frozen=True)
+class PublishedScorer(Scorer):
+    """A scorer with the head that its files have: of a classifier the log-odds of one label."""
+
+    label: int | None
+    pads: bool
+    """Whether its configuration names the token that pads, by which it finds where a text ends."""
+
+    def _outputs(self, ids: Int[Tensor, "N L"], mask: Int[Tensor, "N L"]) -> Float[Tensor, "N"]:
+        if not self.pads:
+            # Alone, such a model reads the last token of a text whatever it is; so pad with one that no text ends in.
+            last = ids[torch.arange(len(ids)), mask.sum(dim=1) - 1].tolist()
+            pad_id = next(token for token in range(len(ids) + 1) if token not in last)
+            self.model.config.pad_token_id = pad_id
+            ids = ids.where(mask.bool(), pad_id)
+        logits = self.model(input_ids=ids, attention_mask=mask).logits.float()
+        if self.label is None:
+            return logits[:, 0]
+        chosen: Tensor = logits[:, self.label]
+        if self.model.config.problem_type == "multi_label_classification":
+            return chosen
+        others = torch.arange(logits.shape[1], device=logits.device) != self.label
+        return chosen - logits[:, others].logsumexp(dim=1)
+
+
 def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, trained: bool = False) -> Scorer:
     """A model with one output from a packaged, a hub or a folder's encoder or causal model, dropout off.
 
@@ -121,23 +147,54 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, train
         UserError: there is no such model, it does not do for a reward model, or it is too short for ``max_tokens``
             or ``layers``.
     """
-    source = _source(model)
-    base = lora.adapter_base(source, None) or source
-    _check_config(model, base, max_tokens, layers)
+    source, base = _places(model)
+    _check_config(model, _config(model, base), max_tokens, layers)
     tokenizer = load_tokenizer(model)
-    kept = {} if layers is None else {"num_hidden_layers": layers}
-    with loading(f"model '{model}'", base, _REMEDY):
-        loaded, report = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, dtype=torch.float32, **weights.REPORTED, **kept
-        )
+    kept = {"num_labels": 1} if layers is None else {"num_labels": 1, "num_hidden_layers": layers}
     # An adapter has the head beside it.
-    weights.check_scorer(model, loaded, report, trained=trained and base == source)
-    if base != source:
-        loaded = lora.merged(loaded, source, None)
-    check_vocabulary(f"model '{model}'", loaded, tokenizer)
-    require_finite_weights(f"model '{model}'", loaded.named_parameters())
+    loaded = _loaded(model, tokenizer, torch.float32, trained=trained and base == source, **kept)
     loaded.config.pad_token_id = tokenizer.pad_token_id
-    return Scorer(loaded.eval().to(device()), tokenizer, max_tokens)
+    return Scorer(loaded, tokenizer, max_tokens)
+
+
+def load_published(model: str, label: str | None) -> Scorer:
+    """A reward model or a classifier that `transformers` trained or anybody published, with its own head.
+
+    Args:
+        label: the one of a classifier's labels that is scored, by its log-odds; None for a model with one output.
+
+    Raises:
+        UserError: there is no such model, it does not score texts, or it has no such label.
+    """
+    source, base = _places(model)
+    config = _config(model, base)
+    _check_config(model, config)
+    head = "ForSequenceClassification"
+    kinds = config.architectures or []
+    if base == source and not any(kind.endswith(head) for kind in kinds):
+        raise UserError(
+            f"model '{model}' is a {', '.join(kinds) or config.model_type}, which scores no texts: give one whose name "
+            f"ends in '{head}', or a folder that `rlgf reward RECIPE.yaml` wrote."
+        )
+    # An adapter has a head of its own, and one output.
+    labels = list(config.id2label.values()) if base == source else ["score"]
+    if len(labels) == 1 and label is not None:
+        raise UserError(f"model '{model}' has one output and no labels: leave out 'label' (it is '{label}').")
+    if len(labels) > 1 and label not in labels:
+        raise UserError(
+            f"model '{model}' is a classifier: set 'label' (it is {label!r}) to one of {', '.join(labels)}."
+        )
+    tokenizer = load_tokenizer(model)
+    kept = {} if base == source else {"num_labels": 1}
+    dtype = torch.float32 if device().type == "cpu" else "auto"
+    loaded = _loaded(model, tokenizer, dtype, trained=base == source, **kept)
+    return PublishedScorer(
+        loaded,
+        tokenizer,
+        context_of(config) or tokenizer.model_max_length,
+        None if label is None else labels.index(label),
+        config.pad_token_id is not None,
+    )
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -163,10 +220,39 @@ def _source(model: str) -> str:
     return str(resolve(model, _PACKAGED, "model")()) if model in _PACKAGED else model
 
 
-def _check_config(model: str, base: str, max_tokens: int, layers: int | None) -> None:
-    """Checks that need the configuration alone, before the weights load."""
+def _places(model: str) -> tuple[str, str]:
+    """Where a model is, and where its base is if it is an adapter."""
+    source = _source(model)
+    return source, lora.adapter_base(source, None) or source
+
+
+def _loaded(
+    model: str, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype | str, *, trained: bool, **kept: int
+) -> Any:
+    """A model that scores texts, on the device and without dropout; an adapter is merged into its base."""
+    source, base = _places(model)
     with loading(f"model '{model}'", base, _REMEDY):
-        config = AutoConfig.from_pretrained(base)
+        loaded, report = AutoModelForSequenceClassification.from_pretrained(
+            base, dtype=dtype, **weights.REPORTED, **kept
+        )
+    weights.check_scorer(model, loaded, report, trained=trained)
+    if base != source:
+        loaded = lora.merged(loaded, source, None)
+    check_vocabulary(f"model '{model}'", loaded, tokenizer)
+    require_finite_weights(f"model '{model}'", loaded.named_parameters())
+    return loaded.eval().to(device())
+
+
+def _config(model: str, base: str) -> PreTrainedConfig:
+    with loading(f"model '{model}'", base, _REMEDY):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(base)
+    return config
+
+
+def _check_config(
+    model: str, config: PreTrainedConfig, max_tokens: int | None = None, layers: int | None = None
+) -> None:
+    """Checks that need the configuration alone, before the weights load."""
     if config.is_encoder_decoder:
         raise UserError(
             f"model '{model}' has an encoder and a decoder ('{config.model_type}'), and a reward model is made from an "

@@ -190,13 +190,13 @@ def _one_reward(reward: Any) -> Reward:
         return Composed(named)
     if isinstance(reward, str):
         raise UserError(
-            f"'reward' is the text '{reward}': a reward by name is the recipe's section 'reward', which for a model that "
-            "`rlgf reward` trained is {name: model, options: {folder: ...}}."
+            f"'reward' is the text '{reward}': a reward by name is the recipe's section 'reward', which for a reward model "
+            "is {name: model, options: {model: FOLDER or hub name}}."
         )
     if isinstance(reward, PreTrainedModel):
         raise UserError(
-            "'reward' is a model: give a function that asks it, or name the folder of one that `rlgf reward` trained in the "
-            "recipe, as reward: {name: model, options: {folder: ...}}."
+            "'reward' is a model: give a function that asks it, or name its folder or its place on the hub in the recipe, as "
+            "reward: {name: model, options: {model: ...}}."
         )
     if inspect.isclass(reward):
         raise UserError(f"'reward' is the class {reward.__name__}: give an object of it.")

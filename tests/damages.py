@@ -50,6 +50,8 @@ FILES = {
 HARMLESS = {
     ("model/generation_config.json", "deleted"): "the end is also in config.json",
     ("guide/generation_config.json", "deleted"): "the end is also in config.json",
+    ("reward/reward.json", "deleted"): "it is then a reward model as others publish them",
+    ("reward/reward.json", "a folder"): "likewise",
     ("data/train.jsonl", "truncated"): "two whole lines are left",
     ("data/validation.jsonl", "truncated"): "two whole lines are left",
     ("data/test.jsonl", "truncated"): "two whole lines are left",

@@ -162,7 +162,7 @@ def test_what_would_not_be_used_is_refused(tmp_path: Path) -> None:
         ({"reward": []}, "'reward' is an empty list"),
         (
             {"reward": letter_gpt().model},
-            "'reward' is a model: give a function that asks it, or name the folder of one that `rlgf reward` trained",
+            "'reward' is a model: give a function that asks it, or name its folder or its place on the hub",
         ),
         ({"peft_config": {"r": 2}}, "'peft_config' must be a peft.LoraConfig (it is a dict)"),
         ({"guide": FavouringGuide}, "'guide' is the class FavouringGuide: give an object of it"),

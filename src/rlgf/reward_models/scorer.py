@@ -125,13 +125,14 @@ class PublishedScorer(Scorer):
             self.model.config.pad_token_id = pad_id
             ids = ids.where(mask.bool(), pad_id)
         logits = self.model(input_ids=ids, attention_mask=mask).logits.float()
+        chosen: Tensor = logits[:, self.label or 0]
         if self.label is None:
-            return logits[:, 0]
-        chosen: Tensor = logits[:, self.label]
+            return chosen
         if self.model.config.problem_type == "multi_label_classification":
             return chosen
         others = torch.arange(logits.shape[1], device=logits.device) != self.label
-        return chosen - logits[:, others].logsumexp(dim=1)
+        odds: Tensor = chosen - logits[:, others].logsumexp(dim=1)
+        return odds
 
 
 def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, trained: bool = False) -> Scorer:
@@ -177,7 +178,7 @@ def load_published(model: str, label: str | None) -> Scorer:
             f"ends in '{head}', or a folder that `rlgf reward RECIPE.yaml` wrote."
         )
     # An adapter has a head of its own, and one output.
-    labels = list(config.id2label.values()) if base == source else ["score"]
+    labels = [str(name) for name in (config.id2label or {}).values()] if base == source else ["score"]
     if len(labels) == 1 and label is not None:
         raise UserError(f"model '{model}' has one output and no labels: leave out 'label' (it is '{label}').")
     if len(labels) > 1 and label not in labels:

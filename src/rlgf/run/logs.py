@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
+from accelerate.utils import patch_environment
 
 from rlgf import distributed
 from rlgf.algorithms import Algorithm
@@ -31,11 +32,13 @@ class MetricsLog:
     def __init__(self, config: Config, trackers: Sequence[GeneralTracker]) -> None:
         """``trackers`` are further ones than the configuration names."""
         self.path = config.folder / "metrics.jsonl"
-        self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            log_with=[*config.training.trackers, *trackers] or None,
-            project_dir=str(config.folder),
-        )
+        # It is here for its trackers, and would divide the processes a second time.
+        with patch_environment(accelerate_use_parallelism_config="false"):
+            self.accelerator = Accelerator(
+                cpu=not torch.cuda.is_available(),
+                log_with=[*config.training.trackers, *trackers] or None,
+                project_dir=str(config.folder),
+            )
         self.accelerator.init_trackers(config.name)
         for tracker in self._trackers:
             describe_run(tracker, config.model_dump(mode="json"), config.to_yaml())

@@ -36,5 +36,12 @@ def test_kl_controller_follows_its_closed_form() -> None:
     assert coefficient == pytest.approx(0.1 * 1.0 * 1.01 * 0.995 * 1.02 * 0.98)
 
 
+def test_a_horizon_is_a_number_of_updates_and_no_share_of_the_run() -> None:
+    """With 0.1 a coefficient below its target would become its own negative, and pay for leaving the start."""
+    with pytest.raises(ValueError, match=r"horizon\n.*greater than or equal to 1"):
+        KLConfig(target=0.02, horizon=0.1)
+    assert KLConfig(coefficient=0.1, target=0.02, horizon=1).next(0.1, 0.0) == pytest.approx(0.08)
+
+
 def test_without_a_target_the_coefficient_stays() -> None:
     assert KLConfig(coefficient=0.1).next(0.3, 5.0) == 0.3

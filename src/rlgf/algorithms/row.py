@@ -27,8 +27,8 @@ class KLConfig(Strict):
     """Where an adaptive coefficient starts."""
     target: float | None = Field(default=None, gt=0)
     """KL in nats per token that the coefficient is steered to; None keeps it fixed."""
-    horizon: float = Field(default=10.0, gt=0)
-    """Updates over which a coefficient grows by the relative error; larger is slower."""
+    horizon: float = Field(default=10.0, ge=1)
+    """Updates over which a coefficient grows by the relative error; larger is slower. Below 0.2 it would fall below 0."""
 
     def next(self, coefficient: float, kl: float) -> float:
         """The coefficient after an update whose mean KL, in nats per token, was ``kl``.

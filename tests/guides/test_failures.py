@@ -34,6 +34,12 @@ BOTH = error("`temperature` and `top_p` cannot both be specified for this model.
 QUOTA = error(
     "You exceeded your current quota, please check your plan and billing details.", code="insufficient_quota"
 )
+BEHIND = error(
+    "Provider returned error",
+    code=400,
+    metadata={"raw": '{"error":{"message":"temperature is not supported with this model"}}'},
+)
+TOP_P = {"error": "Input validation error: `top_p` must be > 0.0 and < 1.0", "error_type": "validation"}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,16 @@ QUOTA = error(
             error("Unrecognized request argument supplied: chat_template_kwargs"),
             "refuses 'chat_template_kwargs'.*take 'chat_template_kwargs' out of 'guide.extra_body'",
         ),
+        (400, BEHIND, "temperature is not supported.*'guide.temperature: null'"),
+        (200, BEHIND, "temperature is not supported.*'guide.temperature: null'"),
+        (422, TOP_P, "'guide.top_p: null'"),
+        (400, error("max_tokens must be <= 4"), "refuses the request.*rollout's lengths"),
         (404, PAGE, "has no chat for the model 'letters'"),
+        (
+            200,
+            {"error": "Unexpected endpoint or method. (POST /chat/completions)"},
+            "has no chat.*Unexpected endpoint",
+        ),
         (429, QUOTA, "quota is spent.*pay for more"),
         (429, error("No quota", type="insufficient_quota"), "quota is spent"),
         (402, error("Insufficient credits"), "quota is spent"),

@@ -66,3 +66,9 @@ def test_a_server_that_does_not_go_on_with_a_message_is_one_sentence() -> None:
         guide_of(server, style="chat", continue_message=True).write(
             [Request("It was", 4, 0, prompt_length=3)]
         )
+
+
+@pytest.mark.parametrize("listed", [{"data": []}, {"data": None}])
+def test_a_server_that_lists_no_models_names_none(monkeypatch: pytest.MonkeyPatch, listed: Any) -> None:
+    monkeypatch.setenv("KEY", "x")
+    assert "choose from" not in refused(always=(404, error("model 'letters' not found")), listed=listed)

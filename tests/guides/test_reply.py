@@ -54,6 +54,7 @@ def test_the_answer_is_the_text_without_the_thinking(content: Any, text: str) ->
         chat(None, "stop", reasoning="Let me think"),
         chat("<think>Let me think", "length"),
         chat([{"type": "thinking", "thinking": "hm"}], "length", reasoning_content="hm"),
+        chat(None, "length", usage={"prompt_tokens": 11, "completion_tokens": 0, "total_tokens": 411}),
     ],
 )
 def test_a_model_that_only_thinks_is_one_sentence_and_is_asked_once(reply: dict[str, Any]) -> None:
@@ -139,6 +140,7 @@ FLAGGED = "Your chosen model requires moderation and your input was flagged"
         (400, error("Invalid prompt: it may violate our usage policy.", code="invalid_prompt")),
         (400, error("Content Exists Risk", code="invalid_request_error")),
         (200, error("Content Exists Risk", code=400)),
+        (400, error("AzureException - triggering Azure OpenAI's content management policy", code="400")),
         (403, {"code": "no permission", "error": "Content violates usage guidelines. SAFETY_CHECK_TYPE_BIO"}),
         (403, error("Provider returned error", metadata={"reasons": ["flagged"]})),
         (200, error("Provider returned error", code=403, metadata={"reasons": ["flagged"]})),
@@ -181,6 +183,23 @@ def test_thinking_in_a_completion_is_text_as_any_other() -> None:
 def test_a_server_that_does_not_count_tokens_is_booked_at_the_most(usage: Any) -> None:
     _, writer, _ = asked_once(chat("good", usage=usage))
     assert writer.usage.completion_tokens == 6
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 12, "completion_tokens": 2, "total_tokens": 331}, (12, 319)),
+        ({"prompt_tokens": 12, "total_tokens": 331}, (12, 319)),
+        ({"prompt_tokens": 12, "completion_tokens": 2, "total_tokens": 14}, (12, 2)),
+        ({"prompt_tokens": 12, "completion_tokens": 2, "total_tokens": 5}, (12, 2)),
+        ({"completion_tokens": 2, "total_tokens": 14}, (0, 2)),
+    ],
+)
+def test_what_a_model_thinks_is_booked_where_only_the_total_counts_it(
+    usage: dict[str, int], tokens: tuple[int, int]
+) -> None:
+    _, writer, _ = asked_once(chat("good", usage=usage))
+    assert (writer.usage.prompt_tokens, writer.usage.completion_tokens) == tokens
 
 
 @pytest.mark.parametrize("reason", ["stop", "eos", "eos_token", "end_turn", "stop_sequence"])

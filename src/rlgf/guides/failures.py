@@ -34,7 +34,8 @@ _FILTERED = (
 )
 """Codes of a prompt that a server does not answer, whoever asks."""
 _FLAGGED = re.compile(
-    r"^(?!.*\baccount\b).*(flagged|content exists risk|usage (policy|policies|guidelines)|safety_check|content policy)",
+    r"^(?!.*\baccount\b).*(flagged|content exists risk|usage (policy|policies|guidelines)|safety_check|"
+    r"content (management )?policy)",
     re.I | re.S,
 )
 """What servers say of such a prompt with status 400 or 403."""
@@ -70,8 +71,16 @@ def words(error: BaseException) -> str:
     """The message that a server sent with an error, or the whole error where it sent none."""
     if not isinstance(error, openai.APIStatusError):
         return str(error)
-    message = error.body.get("message") if isinstance(error.body, Mapping) else None
-    return f"status {error.status_code}: {message or error.response.text}"
+    return f"status {error.status_code}: {_message(error.body) or error.response.text}"
+
+
+def _message(error: Any) -> Any:
+    """What an error says, and what OpenRouter adds of the server behind it, which is often all that tells the cause."""
+    if not isinstance(error, Mapping):
+        return None
+    said, more = error.get("message"), error.get("metadata")
+    raw = more.get("raw") if isinstance(more, Mapping) else None
+    return f"{said} ({raw})" if raw else said
 
 
 def filtered(error: openai.APIStatusError | RefusedError) -> bool:
@@ -144,11 +153,13 @@ def failure_in(reply: Any) -> Any:
 
 def reported(error: Any) -> Exception:
     """An error that came with status 200, as the status in it would have been."""
-    said = str(error.get("message", error)) if isinstance(error, Mapping) else str(error)
+    said = str(_message(error) or error)
     code = error.get("code", error.get("status")) if isinstance(error, Mapping) else None
     status = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()) else 0
     if code in _FILTERED:
         return RefusedError(400, said, code)
+    if said.startswith("Unexpected endpoint"):  # LM Studio, of an address without its version
+        return RefusedError(404, said)
     if 400 <= status < 500 or status == 501 or _SPENT.search(f"{said} {code}"):
         return RefusedError(status or 402, said, body=error)
     return UnusableAnswerError(f"an error: {said}")
@@ -165,10 +176,12 @@ _REMEDIES = {
 """What to write into a recipe for a server that does not take a parameter."""
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|not permitted|not allowed|unexpected|unrecognized|unknown|extra|cannot both|invalid|"
-    r"only the default|deprecated|removed",
+    r"only the default|deprecated|removed|must be",
     re.I,
 )
-_TOO_LONG = re.compile(r"too (large|long|big|many)|at most|at least|minimum|maximum|exceed|context", re.I)
+_TOO_LONG = re.compile(
+    r"too (large|long|big|many)|at most|at least|must be|minimum|maximum|exceed|context", re.I
+)
 """What servers say of a number of tokens that they could not give, whatever the parameter's name."""
 _CONTEXT = re.compile(r"context|too long|too many tokens", re.I)
 """And what they say of a text that is too long for their model."""
@@ -225,7 +238,7 @@ def refusal(
 
 
 def _mend_model(config: HTTPGuideConfig, names: list[str] | None) -> str:
-    if names is None:
+    if not names:
         return "check that the address ends in the API's version, such as /v1, or set 'guide.style'."
     if len(names) > 10:
         names = difflib.get_close_matches(config.model, names, n=10) or sorted(names)[:10]

@@ -75,15 +75,16 @@ def read_reply(reply: Any, style: Literal["completions", "chat"]) -> Answer:
     said = _joined(content)
     text = _without_thinking(said) if said and style == "chat" else said
     thought = said != text or _has_part(content, "thinking", "reasoning") or any(map(message.get, _THINKING))
+    prompt_tokens, completion_tokens = used(reply)
     # A model whose limit ran out in thought, on some chat servers without a word of what it thought.
-    cut = style == "chat" and reason in _CUT and _usage(reply).get("completion_tokens") != 0
+    wrote = completion_tokens > 0 or _usage(reply).get("completion_tokens") != 0
+    cut = style == "chat" and reason in _CUT and wrote
     thought_only = not refused and not text and (thought or cut)
     said_nothing = (field in message and reason in ENDED) or (text is not None and reason in _CUT)
     if not text and not (refused or thought_only or said_nothing):
         raise UnusableAnswerError("a choice without text")
     text = "" if refused or text is None else text
     whole = whole_characters(text)
-    prompt_tokens, completion_tokens = used(reply)
     return Answer(
         text=whole,
         finished=reason in ENDED,
@@ -112,7 +113,11 @@ def first_choice(reply: Any) -> Mapping[str, Any]:
 def used(reply: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens of the prompt and of the completion, 0 where a server does not say."""
     usage = _usage(reply)
-    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    prompt, completion, total = (
+        _count(usage.get(f"{what}_tokens")) for what in ("prompt", "completion", "total")
+    )
+    # Some servers, such as xAI and Gemini, count what a model thinks in the total alone, and charge for it.
+    return prompt, max(completion, total - prompt) if prompt else completion
 
 
 def _usage(reply: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from http_toys import requests
-from reply_toys import guide_of
+from reply_toys import chat, guide_of
 
 from faulty_server import FaultyServer, serving
 from rlgf.errors import UserError
@@ -128,3 +128,17 @@ def test_a_cache_that_cannot_be_read_any_more_is_one_sentence(tmp_path: Path) ->
             UserError, match=rf"cache {tmp_path} cannot be read \(no such table.*another folder\.$"
         ):
             writer.write(requests(1))
+
+
+def test_a_model_that_only_thought_is_asked_again_once_it_may_speak(tmp_path: Path) -> None:
+    """Where its server turned its thinking off, nothing that answers are kept by has changed."""
+    with serving(FaultyServer(always=(200, chat("", "length")))) as server:
+        with pytest.raises(UserError, match="spent all of its tokens on thinking"):
+            guide_of(server, cache=str(tmp_path), style="chat").write(requests(1))
+        server.always = (200, chat(" good"))
+        writer = guide_of(server, cache=str(tmp_path), style="chat")
+        assert writer.write(requests(1))[0].text == " good"
+        server.always = (200, chat("", "length"))
+        for _ in range(2):
+            assert writer.write(requests(1, start=1))[0].text == ""
+        assert sum(server.seen.values()) == 3, "once it has spoken, all that it says is kept"

@@ -207,7 +207,9 @@ class HTTPGuide:
             return Found(kept, cached=True)
         with self._busy:
             answer = self._endpoint.ask(request)
-        self._answers.put(request, answer)
+        # The first answer of a model that does nothing but think would stand in the way once its server lets it speak.
+        if self._has_spoken or not answer.thought_only:
+            self._answers.put(request, answer)
         return Found(answer, cached=False)
 
     def _completion(self, answer: Answer) -> Completion:

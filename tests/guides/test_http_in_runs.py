@@ -117,6 +117,32 @@ def test_a_spent_budget_can_go_on_unguided(tmp_path: Path, kind: dict[str, Any])
         assert (rollout.dialogues is not None) == bool(kind)
 
 
+def test_a_larger_budget_has_the_guide_back(tmp_path: Path) -> None:
+    with serving(FaultyServer()) as server:
+
+        def run(updates: int, **budget: Any) -> Trainer:
+            settings = {
+                "url": server.url,
+                "model": "letters",
+                "cache": None,
+                "timeout": 5.0,
+                "budget": budget,
+            }
+            made = toy_trainer(tmp_path, guide=settings, training={"updates": updates}, **GUIDED)
+            made.train(resume=updates > 4)
+            assert made.parts.collector.remote is not None
+            made.parts.collector.remote.close()
+            return made
+
+        asked = [
+            run(4, calls=12, then="unguided").guide_usage.total.calls,
+            run(5, calls=12, then="unguided").guide_usage.total.calls,
+            run(6, calls=100, then="unguided").guide_usage.total.calls,
+        ]
+    assert asked[1] == asked[0] + 1, "the trial alone"
+    assert asked[2] > asked[1] + 2
+
+
 def test_prefetched_requests_hide_the_guides_latency(tmp_path: Path) -> None:
     def pause(update: int) -> None:
         time.sleep(0.3)

@@ -7,10 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 from rlgf import distributed
-from rlgf.guides import EnsembleGuide, RemoteGuide, Usage
+from rlgf.config import Config
+from rlgf.guides import EnsembleGuide, HTTPGuideConfig, RemoteGuide, Usage
+from rlgf.guides.config import members
 
 _SPENT = ("calls", "prompt_tokens", "completion_tokens", "cost")
 """What a budget limits."""
+
+
+def budgets(config: Config) -> list[dict[str, Any]]:
+    """What a recipe allows each of its guides."""
+    return [server.budget.model_dump() for server in members(config.guide, HTTPGuideConfig)]
 
 
 class GuideUsage:

@@ -34,6 +34,8 @@ class Progress:
     """What each remote guide was asked, see `rlgf.guides.Usage`."""
     unguided: bool = False
     """Whether the guide's budget is spent and the run goes on without it."""
+    budgets: list[dict[str, Any]] = field(default_factory=list)
+    """Those of all guides at that time: under others a resumed run asks its guide again."""
     planned: int = 0
     """How many updates the run was to have."""
     validation_due: bool = False

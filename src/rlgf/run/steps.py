@@ -21,7 +21,7 @@ from rlgf.run.ahead import Ahead
 from rlgf.run.build import Parts
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
-from rlgf.run.guide_usage import GuideUsage
+from rlgf.run.guide_usage import GuideUsage, budgets
 from rlgf.run.plan import Plan, plan_of
 from rlgf.run.progress import Progress
 from rlgf.run.start import write_start
@@ -261,7 +261,7 @@ class Steps:
             assert rollout is not None, "collected, or its budget was spent"
             return rollout
         self.display.note(f"{said} Going on without the guide.")
-        self.progress.unguided = True
+        self.progress.unguided, self.progress.budgets = True, budgets(self.config)
         return self._collect(self.row())
 
     def _prefetch(self) -> None:

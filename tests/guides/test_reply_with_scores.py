@@ -19,6 +19,8 @@ SPELLED = {
     "a first character in parts": (["\ufffd", "", "本", "!"], "日本!", [(0, 1), (1, 2), (2, 3)]),
     "parts as a sign": (["a", " \ufffd", "\ufffd", "b"], "a 日b", [(0, 1), (1, 3), (3, 4)]),
     "parts as bytes": (["a", "bytes:\\xe6", "bytes:\\x97\\xa5", "b"], "a日b", [(0, 1), (1, 2), (2, 3)]),
+    "a space among the parts and after them": (["\ufffd", "\ufffd", " \ufffd", "\ufffd", " ", "!"], "日 日 !", [(0, 3), (3, 4), (4, 5)]),
+    "a space among bytes": (["bytes:\\xe6", "bytes:\\x20\\xe6", " ", "!"], "日 日 !", [(0, 3), (3, 4), (4, 5)]),
     "parts at the end": (["a", "\ufffd", "\ufffd"], "a日", [(0, 1), (1, 2)]),
 }  # fmt: skip
 

@@ -238,6 +238,10 @@ def places(tokens: Sequence[str], text: str) -> list[tuple[int, int, int, int]] 
             )
             last += len(list(halves))
             end = len(text) if last == len(tokens) else text.find(tokens[last], place + 1)
+            # The next token may be a space, and some of these have one before their part of a character.
+            spaces = sum(one.count(" ") + one.count(r"\x20") for one in tokens[number:last])
+            while 0 <= end < len(text) and text.count(" ", place, end) < spaces:
+                end = text.find(tokens[last], end + 1)
         elif not found and text[0].isspace() and text.startswith(token, 1):
             end = 1 + len(token)  # Some tokenizers drop the first space of what they decode.
         elif not found:

@@ -23,6 +23,7 @@ from rlgf.run.checkpoint import (
     read_reward,
     run_identity,
 )
+from rlgf.run.guide_usage import budgets
 from rlgf.run.progress import Progress
 from rlgf.states import copied, digest, read_back
 
@@ -157,3 +158,11 @@ def note_on_length(progress: Progress, config: Config) -> str | None:
     moving = moving_schedules(config)
     follow = f"; {', '.join(moving)} from here on as in a run of {updates}" if moving else ""
     return f"The run had {progress.planned} updates and now has {updates}{follow}."
+
+
+def asked_again(progress: Progress, config: Config) -> str | None:
+    """Let a run that went on without its guide ask it again where it has another budget, and say so."""
+    if not progress.unguided or progress.budgets in ([], budgets(config)):
+        return None
+    progress.unguided = False
+    return "'guide.budget' is another one than was spent: the guide is asked again."

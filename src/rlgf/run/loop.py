@@ -14,9 +14,15 @@ from rlgf.errors import FailedElsewhereError, UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.jsontext import to_json
 from rlgf.models.encoder_decoder import is_encoder_decoder
-from rlgf.run.agreement import agree_on_settings, checkpoint_of, note_on_length, require_shared_disk, restore
+from rlgf.run.agreement import (
+    agree_on_settings,
+    asked_again,
+    checkpoint_of,
+    note_on_length,
+    require_shared_disk,
+    restore,
+)
 from rlgf.run.callbacks import Callbacks
-from rlgf.run.guide_usage import budgets
 from rlgf.run.hub import write_model_card
 from rlgf.run.logs import MetricsLog, SamplesLog, read_metrics, rewind_lines
 from rlgf.run.saver import Saver, out_of_memory
@@ -181,16 +187,14 @@ class TrainingLoop:
             self.display.note(f"Resumed from {checkpoint} after update {progress.update}.")
         elif resume and distributed.is_main():  # which a misspelled name would not show
             self.display.note(f"There is no checkpoint in {folder}: the run begins at its start.")
-        if (note := note_on_length(progress, config)) is not None:
-            self.display.note(note)
+        for note in (note_on_length(progress, config), asked_again(progress, config)):
+            if note is not None:
+                self.display.note(note)
         progress.planned = config.training.updates
         if progress.update == 0:
             progress.validation_due = True
         else:
             trainer.guide_usage.restore(progress.guide_accounts)
-        if progress.unguided and progress.budgets and progress.budgets != budgets(config):
-            progress.unguided = False
-            self.display.note("'guide.budget' is another one than was spent: the guide is asked again.")
         if distributed.is_main():
             with full_disk_named(folder, "the recipe"):
                 folder.mkdir(parents=True, exist_ok=True)

@@ -90,6 +90,14 @@ def test_what_ends_a_run_early_bounds_its_tokens() -> None:
         assert used <= most <= 200 + each
 
 
+def test_the_tokens_of_all_candidates_are_counted() -> None:
+    sources = ["algorithm=luffy", "guide.candidates=3"]
+    trainer, _ = counted(load_config(RECIPE, *sources))
+    row = re.search(r"sampled by the guide [\d,]+ [\d,]+ ([\d,]+)", " ".join(shown(*sources).split()))
+    assert row is not None
+    assert int(row[1].replace(",", "")) == trainer.progress.guide_tokens
+
+
 def test_a_mixture_runs_its_rows_as_often_as_is_said() -> None:
     trainer, _ = counted(load_config(RECIPE, "algorithm=lols"))
     rows = [trainer.row(update).name for update in range(5)]

@@ -190,7 +190,9 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan], held_out: tuple[int, in
     add("responses", response, episodes * response, updates * episodes * response)
     taken = {Author.REFERENCE: "the data", Author.PAST: "the policy at earlier visits"}
     for author in (Author.POLICY, Author.GUIDE, *taken):
-        sums = [sum(ask.limit for ask in plan.of(author)) for plan in plans]
+        # Of several candidates one is used, and all are written.
+        texts = config.guide.candidates if author is Author.GUIDE and config.guide is not None else 1
+        sums = [texts * sum(ask.limit for ask in plan.of(author)) for plan in plans]
         if any(sums):
             whose = taken.get(author, f"the {author.name.lower()}")
             # The update that reaches a limit is finished.
@@ -199,11 +201,11 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan], held_out: tuple[int, in
             run = run if most is None else min(run, most + max(sums))
             # With an environment more is sampled than is used: what stands after the end of a turn is dropped.
             turns = 1 if author in taken else config.turns
-            did = "written" if turns == 1 else "sampled"
+            did = "written" if turns == texts == 1 else "sampled"
             add(f"  {did} by {whose}", rollout.limit(author) * turns, max(sums), run)
-    texts = validations(config) * held_out[0] + held_out[1]
+    measured = validations(config) * held_out[0] + held_out[1]
     response *= config.turns
-    rows.add_row(Text("evaluation, by the policy"), f"{response:,}", "", f"{texts * response:,}")
+    rows.add_row(Text("evaluation, by the policy"), f"{response:,}", "", f"{measured * response:,}")
     return rows
 
 

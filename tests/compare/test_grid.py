@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rlgf.compare.finished import FinishedRuns
 from rlgf.compare.grid import run_comparison
 from rlgf.errors import UserError
 from rlgf.evaluation.files import WATCHED
+from rlgf.run import whole_folder
 from rlgf.run.display import Display
 
 QUIET = Display(Console(quiet=True))
@@ -52,6 +54,18 @@ def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: C
     assert not list(comparison.runs.rglob("checkpoints"))
     run_comparison(comparison, display=QUIET)
     assert {path: path.stat().st_mtime_ns for path in comparison.runs.rglob("summary.json")} == written
+
+
+def test_what_start_and_guides_measured_is_written_in_one_step(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(place: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(whole_folder, "_sync", full)
+    with pytest.raises(OSError, match="No space"):
+        run_comparison(comparison, display=QUIET)
+    assert not FinishedRuns(comparison).authors_file("plain").exists(), "a torn file cannot be read again"
 
 
 def test_a_comparison_needs_neither_references_nor_a_judge(comparison: Comparison, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from rlgf.report.runs import read_run
 from rlgf.run.checkpoint import latest_checkpoint
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
+from rlgf.run.whole_folder import write_whole
 from rlgf.types import Author
 
 
@@ -101,7 +102,7 @@ def _measure_authors(finished: FinishedRuns, setting: str, display: Display) -> 
         measured["reference text"] = reference
     path = finished.authors_file(setting)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(finished.authors_record(setting, measured), indent=1))
+    write_whole(path, to_json(finished.authors_record(setting, measured), indent=1))
 
 
 MOST_BYTES = 900_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import sys
 import warnings
@@ -48,6 +50,32 @@ def command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     with pytest.raises(SystemExit) as caught:
         cli.main()
     return caught.value.code
+
+
+def test_a_full_disk_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(**options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "app", full)
+    assert command(["compare", "imdb"], monkeypatch) == 2
+    assert capsys.readouterr().err == "rlgf: the disk is full: free some space and run the command again.\n"
+
+
+def test_a_terminal_without_a_texts_characters_ends_no_run(
+    late: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raises_late.py").write_text(LATE.replace("n == 5", "False"))
+    task = next(source for source in late if source.startswith("task")).replace("train.jsonl", "umlaut.jsonl")
+    (tmp_path / "umlaut.jsonl").write_text('{"prompt": "Für", "references": ["gut"]}\n' * 4)
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    over = [task, "training={updates: 1, sample_every: 1, trackers: []}"]
+    monkeypatch.setattr(sys, "argv", ["rlgf", "train", *late, *over])
+    cli.main()
+    shown.seek(0)
+    assert "F\\xfcr [policy]" in shown.read()
 
 
 def test_a_reward_that_raises_late_loses_nothing_and_is_shown_with_its_own_traceback(

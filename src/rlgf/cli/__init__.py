@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import warnings
@@ -46,6 +48,9 @@ def main() -> None:
     warnings.formatwarning = _sentence
     # Bars for the loading and saving of small files would bury what a run says.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without the characters of a text that is shown would end the run.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # Some versions of typer return the code of an early end, such as Ctrl-C, instead of raising it.
         ended = app(standalone_mode=False)
@@ -59,6 +64,9 @@ def main() -> None:
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            refuse("the disk is full: free some space and run the command again.")
+            sys.exit(2)
         show = getattr(error, "show", None)
         if show is None:
             sys.stderr.write(own_traceback(error))

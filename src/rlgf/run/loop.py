@@ -198,7 +198,7 @@ class TrainingLoop:
         if distributed.is_main():
             with full_disk_named(folder, "the recipe"):
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / "config.yaml").write_text(config.to_yaml())
+                (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
             # Of a finished run that goes on these would be taken for what it measures at its new end.
             for stale in ("summary.json", "evaluation/policy.jsonl") if trainer.done_share < 1 else ():
                 (folder / stale).unlink(missing_ok=True)

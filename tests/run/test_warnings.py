@@ -98,6 +98,11 @@ def test_a_run_without_a_reward_may_grow_far_from_its_start_too() -> None:
     assert "reward" not in found.sentence
 
 
+def test_a_discriminator_that_is_one_term_of_a_reward_is_looked_at_too() -> None:
+    blind = [{"update": i, "algorithm": "gail", "real/discriminator_loss": 0.693} for i in range(1, 12)]
+    assert [(one.name, one.update) for one in Watch().look(blind)] == [("discriminator-blind", 10)]
+
+
 def test_texts_of_one_length_have_no_end_that_a_guide_could_miss() -> None:
     cut = lines(guide_cut=[1.0] * 30)
     one = Watch({"rollout": {"min_response_tokens": 48, "max_response_tokens": 48}})

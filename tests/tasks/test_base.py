@@ -55,10 +55,10 @@ class Loads:
         ([changed("columns", {1: 2})], "'columns' must be a mapping of names to values (it is {1: 2})"),
         ([changed("rejected", 5)], "'rejected' must be a text (it is 5)"),
         ([changed("cue", 5)], "'cue' must be a text (it is 5)"),
-        ([changed("messages", "hi")], "'messages' must be a tuple of rlgf.types.Message (it is 'hi')"),
+        ([changed("messages", "hi")], "'messages' must be a tuple of rlgf.Message (it is 'hi')"),
         (
             [changed("messages", ({"role": "user", "content": "hi"},))],
-            "'messages' must be a tuple of rlgf.types.Message (it is ({'role'",
+            "'messages' must be a tuple of rlgf.Message (it is ({'role'",
         ),
         ([changed("messages", (Message("user", "\ud800"),))], "'messages' has half of a surrogate pair"),
         ([Sample("a", rejected="\ud800")], "'rejected' has half of a surrogate pair"),

@@ -107,7 +107,7 @@ def evaluate(
 
 @app.command()
 def check(sources: Sources) -> None:
-    """Say what a recipe would do and what it would need, or all that is wrong with it; loads and asks nothing.
+    """Say what a recipe would do and what it would need, or all that is wrong with it; loads no model, asks no server.
 
     Under a launcher such as torchrun it says what each process needs.
     """

@@ -28,6 +28,8 @@ class History:
             self.row = str(line["algorithm"])
             rows = (None, self.row)
         for name, value in line.items():
+            if name.endswith("/discriminator_loss"):
+                name = "discriminator_loss"  # of a term of a composed reward
             if isinstance(value, int | float):
                 for row in rows:
                     self._values.setdefault((name, row), []).append(float(value))

@@ -116,9 +116,7 @@ def check_sample(sample: Any, place: str) -> None:
         named.append(("rejected", sample.rejected))
     messages = sample.messages
     if not isinstance(messages, list | tuple) or not all(isinstance(one, Message) for one in messages):
-        raise UserError(
-            f"{place}: 'messages' must be a tuple of rlgf.types.Message (it is {messages!r:.60})."
-        )
+        raise UserError(f"{place}: 'messages' must be a tuple of rlgf.Message (it is {messages!r:.60}).")
     named += [("messages", part) for one in messages for part in (one.role, one.content)]
     for name, text in named:
         if not isinstance(text, str):

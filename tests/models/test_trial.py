@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from saved_models import GPT2, loaded, saved
-from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+)
 
 from conftest import ROTARY
 from rlgf.models.abilities import Abilities, abilities
@@ -34,3 +42,10 @@ def test_a_cap_on_the_logits_shows_however_small_they_are(scale: float) -> None:
     assert not abilities(model).plain_head
     plain = Gemma2ForCausalLM(Gemma2Config(**ROTARY, head_dim=8, final_logit_softcapping=None)).eval()
     assert abilities(plain).plain_head
+
+
+def test_the_routers_balancing_loss_costs_no_way_to_run_a_model() -> None:
+    """It is asked for in the configurations of many models with experts, and fails where a pass goes on from a cache."""
+    model = MixtralForCausalLM(MixtralConfig(**ROTARY, num_local_experts=4, output_router_logits=True))
+    assert abilities(model) == Abilities()
+    assert model.config.output_router_logits

@@ -72,6 +72,15 @@ def takes(model: nn.Module, name: str) -> bool:
     return name in _arguments(type(model).forward, type(trunk).forward)
 
 
+def for_logits(model: nn.Module, *, use_cache: bool) -> dict[str, Any]:
+    """The arguments of a pass that is to give logits and nothing else, as far as a model knows them.
+
+    A configuration may ask for the routers' balancing loss too, whose computation fails where a pass goes on from a cache.
+    """
+    wanted = {"use_cache": use_cache, "output_router_logits": False}
+    return {name: value for name, value in wanted.items() if takes(model, name)}
+
+
 @lru_cache
 def _arguments(forward: Callable[..., Any], trunk: Callable[..., Any]) -> frozenset[str]:
     """Names of a forward pass's arguments; those that it hands on to its trunk are the trunk's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 from rlgf import distributed
 from rlgf.config import Config
 from rlgf.distributed import device
-from rlgf.errors import UserError
+from rlgf.errors import UserError, one_line
 from rlgf.finite import require_finite_weights
 from rlgf.models import checkpointing, sharding
 from rlgf.models.critic import Critic, build_critic
@@ -70,6 +71,7 @@ def load_policy(
         policy, reference = _with_reference(policy, config)
         if not evaluates:
             _require_trainable(policy)
+            _require_savable(policy)
         return policy, reference
 
     if in_main:
@@ -144,6 +146,22 @@ def _require_trainable(policy: LanguageModel) -> None:
             f"'policy' has weights in {str(coarse).removeprefix('torch.')}, whose rounding swallows small updates: give "
             "policy.float(), or load it with dtype='float32'; to measure it and not train it, pass evaluates=True."
         )
+
+
+def _require_savable(policy: LanguageModel) -> None:
+    """Raises a `UserError` where `transformers` would refuse to save a policy with the generation configuration that it
+    has, which it does of one that was changed in Python and warns of something: at the first checkpoint it is too late."""
+    if policy.adapters is not None or not policy.model.can_generate():
+        return
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            policy.model.generation_config.save_pretrained(folder)
+    except (AttributeError, ValueError) as error:
+        reason = str(error).partition(". ")[0]
+        raise UserError(
+            f"'policy' has a generation_config that transformers does not save ({one_line(reason, 300)}): mend it before "
+            "the run, as policy.generation_config = GenerationConfig(eos_token_id=...) does."
+        ) from error
 
 
 def _with_reference(policy: LanguageModel, config: Config) -> tuple[LanguageModel, LanguageModel]:

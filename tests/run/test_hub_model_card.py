@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from resuming import equal
 from rich.console import Console
 from scipy import stats
 
 from rlgf.config import load_config
 from rlgf.evaluation.files import Evaluation
+from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
 from rlgf.run.hub import write_model_card
 from rlgf.run.progress import Progress
@@ -76,6 +78,33 @@ def test_a_model_card_loads_what_it_lies_beside(finished: Trainer, monkeypatch: 
     names: dict[str, Any] = {}
     exec(code, names)
     assert equal(names["model"].state_dict(), finished.parts.policy.model.state_dict())
+
+
+def test_a_model_card_loads_an_adapter_over_an_adapter(tmp_path: Path) -> None:
+    """By itself `peft` would leave out the first, without a word."""
+    save_policy(letter_gpt(), tmp_path / "base")
+    source = tmp_path / "base"
+    for number in (1, 2):
+        recipe = {
+            "output": str(tmp_path / str(number)),
+            "task": "toys:LetterTask",
+            "policy": {"model": str(source), "lora": {}},
+            "reward": "toys:share_of_a",
+            "algorithm": "rloo",
+            "rollout": {"episodes": 8, "max_prompt_tokens": 4, "max_response_tokens": 6},
+            "update": {"minibatch": 4, "learning_rate": 0.1},
+            "training": {"updates": 1, "trackers": []},
+            "evaluation": {"samples": 4, "test_samples": 4},
+        }
+        trainer = Trainer(recipe, display=Display(Console(quiet=True)))
+        trainer.train()
+        source = tmp_path / str(number) / "policy"
+    code = (source / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(code.replace('"."', repr(str(source))), names)
+    ids = torch.tensor([[0, 1, 2]])
+    with torch.no_grad():
+        torch.testing.assert_close(names["model"](ids).logits, trainer.parts.policy.model(ids).logits)
 
 
 def test_what_was_given_in_python_is_not_named_after_the_recipe_that_it_replaces(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from rlgf.strict import Strict
 _PREFIX = "base_model.model."
 """What `peft` puts before the names of a model's weights."""
 
+_LAYERS = "_rlgf_layers"
+
 POLICY = "default"
 """The policy's adapter; `peft` loads an adapter of this name without being told."""
 
@@ -270,12 +272,19 @@ def merged(base: PreTrainedModel, source: str, revision: str | None) -> PreTrain
     with loading(f"the adapter '{source}'", source):
         _make_room(base, source, revision)
         whole = PeftModel.from_pretrained(base, source, revision=revision).merge_and_unload()
+    setattr(whole, _LAYERS, [*(layers(base) or [base.name_or_path]), source])
     # It is not its base any more, and no other adapter of that base fits it.
     whole.name_or_path = source
     for weight in whole.parameters():
         if weight.is_floating_point():  # of weights in 4 or 8 bits there are no gradients
             weight.requires_grad_(True)
     return whole
+
+
+def layers(model: PreTrainedModel) -> list[str]:
+    """The names of a model's base and of the adapters that were merged into it, in their order; none where none was."""
+    found: list[str] = getattr(model, _LAYERS, [])
+    return found
 
 
 def _make_room(base: PreTrainedModel, source: str, revision: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,9 +118,10 @@ def write_model_card(
     *,
     encoder_decoder: bool,
     given: Mapping[str, str] | None = None,
+    layers: Sequence[str] = (),
 ) -> None:
-    """Write ``README.md``, of a test evaluation, what Python gave (`Parts.given`) and what a remote guide was asked in all
-    (`GuideUsage.summary`; empty for any other)."""
+    """Write ``README.md``, of a test evaluation, what Python gave (`Parts.given`), what a remote guide was asked in all
+    (`GuideUsage.summary`; empty for any other) and what was merged into the start (`rlgf.models.lora.layers`)."""
     task = "text2text-generation" if encoder_decoder else "text-generation"
     tags = ["rlgf", "reinforcement-learning", "guided-feedback", f"arxiv:{_PAPER}"]
     known: dict[str, Any] = {"base_model": config.policy.model} if _on_hub(config.policy.model) else {}
@@ -133,7 +134,7 @@ def write_model_card(
         "Trained with reinforcement learning with guided feedback "
         f"([arXiv {_PAPER}](https://arxiv.org/abs/{_PAPER})) by [rlgf](https://github.com/rlgf/rlgf).",
         _table(("", ""), _training(config, progress, guide, given or {})),
-        f"## Load it\n\n{_loading(config, encoder_decoder)}",
+        f"## Load it\n\n{_loading(config, encoder_decoder, layers)}",
         f"## Measured on the test split\n\n{_measured(evaluation)}",
         f"## Recipe\n\n{recipe}",
     ]
@@ -169,17 +170,27 @@ def _training(
     )
 
 
-def _loading(config: Config, encoder_decoder: bool) -> str:
-    kind = "AutoModelForSeq2SeqLM" if encoder_decoder else "AutoModelForCausalLM"
-    package, kind = (
-        ("transformers", kind) if config.policy.lora is None else ("peft", kind.replace("Auto", "AutoPeft"))
-    )
+def _loading(config: Config, encoder_decoder: bool, layers: Sequence[str]) -> str:
+    kind, lora = f"AutoModelFor{'Seq2SeqLM' if encoder_decoder else 'CausalLM'}", config.policy.lora
+    imports = [f"from transformers import {kind}"]
+    model = [f"model = {kind}.from_pretrained(name)"]
+    if lora is not None and layers:
+        # Of an adapter over an adapter `peft` by itself loads the last one, and leaves out those below it.
+        imports = ["from peft import PeftModel", *imports]
+        model = [
+            f"model = {kind}.from_pretrained({layers[0]!r})",
+            f"for adapter in ({', '.join(map(repr, layers[1:]))}, name):  # each lies over those before it",
+            "    model = PeftModel.from_pretrained(model, adapter).merge_and_unload()",
+        ]
+    elif lora is not None:
+        kind = kind.replace("Auto", "AutoPeft")
+        imports, model = [f"from peft import {kind}"], [f"model = {kind}.from_pretrained(name)"]
     lines = [
-        f"from {package} import {kind}",
+        *imports,
         "from transformers import AutoTokenizer",
         "",
         'name = "."  # this folder, or its name on the hub',
-        f"model = {kind}.from_pretrained(name)",
+        *model,
         "tokenizer = AutoTokenizer.from_pretrained(name)",
     ]
     return "```python\n" + "\n".join(lines) + "\n```"

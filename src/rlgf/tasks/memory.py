@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlgf.errors import UserError
+from rlgf.errors import UserError, one_line
 from rlgf.registry import build_from
 from rlgf.tasks.base import check_split
 from rlgf.tasks.data import DataTask
@@ -111,7 +111,7 @@ def _check(name: str, data: Any) -> None:
         raise UserError(f"'{name}' is a table of pandas: give {name}.to_dict('records').")
     if len(data) and not isinstance(data[0], Sample | Mapping):
         raise UserError(
-            f"'{name}' must hold dictionaries such as {{'prompt': ...}} (its first entry is {data[0]!r})."
+            f"'{name}' must hold dictionaries such as {{'prompt': ...}} (its first entry is {one_line(repr(data[0]), 60)})."
         )
 
 

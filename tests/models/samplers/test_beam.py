@@ -7,8 +7,9 @@ import itertools
 import pytest
 import torch
 from torch import Tensor
+from transformers import MixtralConfig, MixtralForCausalLM
 
-from conftest import sharpen
+from conftest import ROTARY, sharpen
 from rlgf.errors import UserError
 from rlgf.models.abilities import Abilities, declare
 from rlgf.models.generate import Continuation
@@ -132,3 +133,11 @@ def test_a_model_that_cannot_search_is_refused(lacks: str, monkeypatch: pytest.M
     ):
         BeamSampler(policy, 2)
     BeamSampler(policy, 1)
+
+
+def test_a_model_with_experts_searches_whatever_its_routers_are_asked_for() -> None:
+    model = MixtralForCausalLM(MixtralConfig(**ROTARY, num_local_experts=4))
+    policy = LanguageModel(sharpen(model), letter_gpt(LETTERS).tokenizer)
+    plain = ids_of(BeamSampler(policy, 2).write(beginnings(policy, 4), Sampling()))
+    model.config.output_router_logits = True
+    assert ids_of(BeamSampler(policy, 2).write(beginnings(policy, 4), Sampling())) == plain

@@ -85,3 +85,15 @@ def test_a_policy_that_is_given_is_put_where_the_run_computes(monkeypatch: pytes
     del model.hf_quantizer
     models._put_on_device(model)
     assert model.device.type == "meta"
+
+
+def test_a_generation_configuration_that_cannot_be_saved_is_refused_before_training() -> None:
+    """Not at the first checkpoint: transformers saves none that it warns of, once it was changed in Python."""
+    policy = letter_gpt()
+    policy.model.generation_config.temperature = 0.7
+    with pytest.raises(
+        UserError, match=r"'policy' has a generation_config that transformers does not save \(Gen"
+    ):
+        models._require_savable(policy)
+    policy.model.generation_config.do_sample = True
+    models._require_savable(policy)

@@ -229,19 +229,6 @@ def test_a_model_in_half_precision_is_measured_and_not_trained(tmp_path: Path) -
     adapted.step()
 
 
-def test_a_generation_configuration_that_cannot_be_saved_is_refused_before_training(tmp_path: Path) -> None:
-    """Not at the first checkpoint: transformers saves none that it warns of, once it was changed in Python."""
-    whole: dict[str, Any] = {"policy": letter_gpt().model, "tokenizer": letter_tokenizer("abcd")}
-    whole["policy"].generation_config.temperature = 0.7
-    said = sentence_of(lambda: Trainer(recipe(tmp_path), display=QUIET, **whole))
-    assert said.startswith(
-        "'policy' has a generation_config that transformers does not save (GenerationConfig is invalid:"
-    )
-    assert Trainer(recipe(tmp_path), display=QUIET, evaluates=True, **whole).evaluate().totals["reward"] >= 0
-    adapted = Trainer(recipe(tmp_path), display=QUIET, peft_config=ADAPTER, **whole)
-    adapted.save_model(tmp_path / "adapter")
-
-
 def test_a_frozen_model_is_measured_and_not_trained(tmp_path: Path) -> None:
     frozen = letter_gpt().model.requires_grad_(False)
     whole: dict[str, Any] = {"policy": frozen, "tokenizer": letter_tokenizer("abcd")}

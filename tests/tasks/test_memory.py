@@ -63,6 +63,10 @@ def test_columns_are_found_by_the_names_that_data_sets_use(
             r"'train' is a dictionary of columns: give datasets.Dataset.from_dict\(train\)\.$",
         ),
         (["a"], "'train' must hold dictionaries"),
+        (
+            datasets.Dataset.from_list([{"prompt": "a"}]).with_format("pandas"),
+            r"'train' must hold dictionaries .* \(its first entry is prompt 0 a\)\.$",
+        ),
     ],
 )
 def test_what_is_no_data_set_is_refused_at_once(data: Any, message: str) -> None:

@@ -72,8 +72,8 @@ def takes(model: nn.Module, name: str) -> bool:
     return name in _arguments(type(model).forward, type(trunk).forward)
 
 
-def for_logits(model: nn.Module, *, use_cache: bool) -> dict[str, Any]:
-    """The arguments of a pass that is to give logits and nothing else, as far as a model knows them.
+def lean(model: nn.Module, *, use_cache: bool) -> dict[str, Any]:
+    """The arguments of a lean pass, which gives logits and nothing else, as far as a model knows them.
 
     A configuration may ask for the routers' balancing loss too, whose computation fails where a pass goes on from a cache.
     """

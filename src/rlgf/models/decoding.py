@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
-from rlgf.models.abilities import abilities, for_logits, mixed_precision, takes
+from rlgf.models.abilities import abilities, lean, mixed_precision, takes
 from rlgf.models.encoder_decoder import encode, encoded_inputs
 from rlgf.models.kv_cache import cache_argument, keep_rows, reserving_cache, reserving_layers
 from rlgf.models.vocabulary import read_logits
@@ -142,7 +142,7 @@ class DecodingBatch:
             inputs = {"logits_to_keep": 1, **inputs}
             inputs = {name: value for name, value in inputs.items() if takes(self.model, name)}
         name = self.cache_name
-        inputs |= for_logits(self.model, use_cache=name is not None)
+        inputs |= lean(self.model, use_cache=name is not None)
         with mixed_precision(self.device):
             output = self.model(**inputs, **({} if name is None else {name: self.cache}))
         return read_logits(self.model, output.logits[:, -1])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from rlgf.kept import KeptTokens, kept_mask
-from rlgf.models.abilities import abilities, declare, for_logits, mixed_precision, takes
+from rlgf.models.abilities import abilities, declare, lean, mixed_precision, takes
 from rlgf.models.checkpointing import recomputed, recomputes
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
 from rlgf.models.kv_cache import cache_argument, keep_rows
@@ -192,7 +192,7 @@ def _inputs(model: PreTrainedModel, tokens: Tokens, start: Sequence[int]) -> dic
     shares = abilities(model).shared_prompts and not recomputes(model)
     shared = tokens.shared_prompts() if shares else None
     if shared is None:
-        return {**tokens.model_inputs(model, start), **for_logits(model, use_cache=False)}
+        return {**tokens.model_inputs(model, start), **lean(model, use_cache=False)}
     prompts, of = shared
     name, cache = cache_argument(model), DynamicCache(config=model.config.get_text_config(decoder=True))
     assert name is not None, "a model without a cache cannot share prompts"
@@ -207,7 +207,7 @@ def _inputs(model: PreTrainedModel, tokens: Tokens, start: Sequence[int]) -> dic
     if "position_ids" in told:
         told["position_ids"] = told["position_ids"][:, before.shape[1] :]
     ids = torch.cat([tokens.prompt_ids[:, -1:], tokens.response_ids[:, :-1]], dim=1)
-    return {"input_ids": ids, **told, **for_logits(model, use_cache=True), name: cache}
+    return {"input_ids": ids, **told, **lean(model, use_cache=True), name: cache}
 
 
 def _by_likeness(

@@ -14,15 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.errors import UserError
-from rlgf.models.abilities import (
-    Abilities,
-    computes_in_half,
-    declare,
-    for_logits,
-    found_by,
-    mixed_precision,
-    takes,
-)
+from rlgf.models.abilities import Abilities, computes_in_half, declare, found_by, lean, mixed_precision, takes
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
 from rlgf.models.forward import Tokens, response_outputs, under_head
 from rlgf.models.generate import sample_continuations
@@ -303,7 +295,7 @@ class _Trial:
             if text.prompt is None
             else {"input_ids": text.prompt, "decoder_input_ids": ids}
         )
-        more |= for_logits(self.model, use_cache=False)
+        more |= lean(self.model, use_cache=False)
         with mixed_precision(device):
             output = self.model(**{name: value[None].to(device) for name, value in given.items()}, **more)
         return _logprobs(read_logits(self.model, output.logits)[0])

@@ -272,7 +272,7 @@ def merged(base: PreTrainedModel, source: str, revision: str | None) -> PreTrain
     with loading(f"the adapter '{source}'", source):
         _make_room(base, source, revision)
         whole = PeftModel.from_pretrained(base, source, revision=revision).merge_and_unload()
-    setattr(whole, _LAYERS, [*(layers(base) or [base.name_or_path]), source])
+    setattr(whole, _LAYERS, [*(layers(base) or [str(base.name_or_path)]), source])
     # It is not its base any more, and no other adapter of that base fits it.
     whole.name_or_path = source
     for weight in whole.parameters():

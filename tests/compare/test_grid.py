@@ -68,6 +68,22 @@ def test_what_start_and_guides_measured_is_written_in_one_step(
     assert not FinishedRuns(comparison).authors_file("plain").exists(), "a torn file cannot be read again"
 
 
+def test_a_run_that_fails_leaves_the_others_their_place(comparison: Comparison, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("def fails(completions, **kwargs):\n    return [float('nan')] * len(completions)\n")
+    base = json.dumps({"reward": f"{own}:fails"})
+    (tmp_path / "fails.yaml").write_text(base)
+    # Start and guide are measured by the first one's recipe.
+    algorithms = {"ppo++": ("algorithm=ppo++",), "ppo": ("algorithm=ppo", str(tmp_path / "fails.yaml"))}
+    grid = comparison.model_copy(update={"algorithms": algorithms, "seeds": 1, "baseline": "ppo++"})
+    with pytest.raises(UserError, match=r"1 of 2 runs failed, and are not in the tables: plain ppo 0\."):
+        run_comparison(grid, display=QUIET)
+    assert "| ppo++ | 1 |" in (grid.results / "toy.md").read_text()
+    own.write_text("def fails(completions, **kwargs):\n    return [0.5] * len(completions)\n")
+    run_comparison(grid, display=QUIET)
+    assert "| ppo | 1 | 0.5" in (grid.results / "toy.md").read_text()
+
+
 def test_a_comparison_needs_neither_references_nor_a_judge(comparison: Comparison, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "ab"}\n')
     files = dict.fromkeys(("train", "validation", "test"), str(tmp_path / "rows.jsonl"))

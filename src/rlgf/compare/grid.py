@@ -30,17 +30,18 @@ def run_comparison(
     """Train what has not been trained yet, evaluate start and guide, and write tables, curves and the page of all runs.
 
     Every configuration is checked before the first run starts. A finished run keeps its policy, metrics and
-    texts; its checkpoints are deleted.
+    texts; its checkpoints are deleted. Where one fails, the others are trained all the same.
 
     Raises:
         UserError: a run's recipe does not fit, a folder has a finished run of another configuration, or nothing has
-            finished to report on.
+            finished to report on; or, once all is written, a run has failed.
     """
     display, finished = display or Display(), FinishedRuns(comparison)
-    if not report_only:
-        _run_missing(finished, display)
+    failed = {} if report_only else _run_missing(finished, display)
     runs, authors = finished.read(), finished.authors()
     if not runs:
+        for error in failed.values():
+            raise error
         raise UserError(f"no run of '{comparison.name}' has finished: run it without --report-only.")
     written = [
         finished.keep(),
@@ -53,10 +54,20 @@ def run_comparison(
         written.append(write_page(comparison, here))
     for path in written:
         display.note(f"Wrote {path}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(finished.configs)} runs failed, and are not in the tables: {', '.join(failed)}. The "
+            "reason stands above at each; run the comparison again to try them again."
+        )
 
 
-def _run_missing(finished: FinishedRuns, display: Display) -> None:
-    """Whatever has not finished anywhere, after what it starts from."""
+def _run_missing(finished: FinishedRuns, display: Display) -> dict[str, UserError]:
+    """Train whatever has not finished anywhere, after what it starts from.
+
+    Returns:
+        Which runs failed, and why.
+    """
+    failed: dict[str, UserError] = {}
     runs, authors, comparison = finished.read(), finished.authors(), finished.comparison
     if len(runs) < len(finished.configs) or not all(authors.values()):
         for sources in comparison.prepare:
@@ -66,14 +77,21 @@ def _run_missing(finished: FinishedRuns, display: Display) -> None:
         if not authors[setting]:
             _measure_authors(finished, setting, display)
     for number, (cell, config) in enumerate(finished.configs.items(), start=1):
-        display.note(f"[{number}/{len(finished.configs)}] {' '.join(map(str, cell))}")
+        name = " ".join(map(str, cell))
+        display.note(f"[{number}/{len(finished.configs)}] {name}")
         if cell in runs:
             display.note("is finished.")
             continue
-        train_once(config, display)
+        try:
+            train_once(config, display)
+        except UserError as error:
+            display.note(f"failed: {error}")
+            failed[name] = error
+            continue
         # Nothing goes on with a finished run, and the optimizers of a whole grid would fill the disk.
         shutil.rmtree(config.folder / "checkpoints", ignore_errors=True)
         finished.keep()
+    return failed
 
 
 def train_once(config: Config, display: Display) -> None:

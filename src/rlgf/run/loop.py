@@ -188,9 +188,8 @@ class TrainingLoop:
             self.display.note(f"Resumed from {checkpoint} after update {progress.update}.")
         elif resume and distributed.is_main():  # which a misspelled name would not show
             self.display.note(f"There is no checkpoint in {folder}: the run begins at its start.")
-        for note in (note_on_length(progress, config), asked_again(progress, config)):
-            if note is not None:
-                self.display.note(note)
+        for note in filter(None, (note_on_length(progress, config), asked_again(progress, config))):
+            self.display.note(note)
         progress.planned = config.training.updates
         if progress.update == 0:
             progress.validation_due = True

@@ -40,8 +40,8 @@ def run_comparison(
     failed = {} if report_only else _run_missing(finished, display)
     runs, authors = finished.read(), finished.authors()
     if not runs:
-        for error in failed.values():
-            raise error
+        if failed:
+            raise next(iter(failed.values()))
         raise UserError(f"no run of '{comparison.name}' has finished: run it without --report-only.")
     written = [
         finished.keep(),

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rlgf.cli import app, main
-from rlgf.cli.texts import generate, score
+from rlgf.cli.texts import generate, score, winrate
 from rlgf.demo.review_verdicts import write_verdict_pairs
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation, score_file
@@ -88,3 +88,38 @@ def test_the_command_writes_pairs_and_a_folder_that_cannot_be_written_is_one_sen
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file cannot be written: Not a directory; set another folder\."):
         write_verdict_pairs(tmp_path / "file")
+
+
+def test_metrics_and_rewards_take_options_as_in_a_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    a.write_text('{"prompt": "p", "completion": "one two"}\n{"prompt": "q", "completion": "one two"}\n')
+    b.write_text('{"prompt": "p", "completion": "one two three four"}\n{"prompt": "q", "completion": "x"}\n')
+    winrate(a, b, reward="{name: length, options: {target: 2}}")
+    assert "1, 1, 0" in capsys.readouterr().out  # a win by the longer text's penalty, and a tie
+    own = tmp_path / "own.py"
+    own.write_text(
+        "class Long:\n"
+        "    def __init__(self, least): self.least = least\n"
+        "    def __call__(self, completions, **columns):\n"
+        "        return {'long': [float(len(text.split()) >= self.least) for text in completions]}\n"
+    )
+    output = tmp_path / "scores.jsonl"
+    score(b, metrics=f"words, {{name: '{own}:Long', options: {{least: 3}}}}", output=output)
+    assert json.loads(output.read_text().splitlines()[0])["totals"] == {"words": 2.5, "long": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{name: length", r"--reward \{name: length cannot be read: give a name, or with options"),
+        ("{nme: length}", r"--reward \{nme: length\}: 'nme' is not a known key: did you mean 'name'"),
+        ("{name: length, options: {goal: 2}}", "reward 'length' has no option 'goal'"),
+        ("length, sentiment", "--reward names 2 rewards: give one"),
+        ("3", "--reward 3 cannot be read"),
+    ],
+)
+def test_a_reward_that_is_not_written_as_in_a_recipe_is_one_sentence(given: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        winrate(FILE, reward=given)

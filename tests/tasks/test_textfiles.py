@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import datasets
@@ -12,6 +13,7 @@ from written_files import prompts, refused, written
 
 from rlgf.errors import UserError
 from rlgf.tasks import build_task
+from rlgf.tasks.textfiles import opened
 
 GOOD = {"prompt": "x", "references": "y"}
 
@@ -88,3 +90,11 @@ def test_an_encoding_that_is_none_is_refused() -> None:
 def test_an_address_is_no_file(name: str) -> None:
     for site in ("https://example.org/sets", "hf://datasets/owner"):
         refused(Path(f"{site}/{name}"), f"{site}/{name} is an address, and files are read: download it")
+
+
+def test_a_pipe_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(
+        UserError, match=r"pipe cannot be read: it is a pipe, .* save its text as a file first"
+    ):
+        opened(tmp_path / "pipe")

@@ -64,7 +64,7 @@ def rewards_can_be_called(config: Sections) -> str | None:
 
 def the_judge_can_be_called(config: Sections) -> str | None:
     if config.evaluation.judge is not None:
-        named_judge(config.evaluation.judge, "'evaluation.judge'")
+        named_judge(config.evaluation.judge, {}, "'evaluation.judge'")
     return None
 
 

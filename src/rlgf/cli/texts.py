@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+import yaml
 from rich.console import Console
 from rich.text import Text
 
 from rlgf.errors import UserError
 
+if TYPE_CHECKING:
+    from rlgf.strict import NamedConfig
+
 app = typer.Typer()
+
+
+def _named(given: str, option: str) -> list[NamedConfig]:
+    """What an option names, each as in a recipe: a bare name, or a name and options in braces.
+
+    Raises:
+        UserError: it is not written so.
+    """
+    from rlgf.recipe import validated
+    from rlgf.strict import NamedConfig
+
+    try:
+        read = yaml.safe_load(f"[{given.strip(' ,')}]")
+        configs = [{"name": one} if isinstance(one, str) else one for one in read]
+        if all(isinstance(one, dict) for one in configs):
+            return [validated(NamedConfig, one) for one in configs]
+    except UserError as error:
+        raise UserError(f"{option} {given}: {error}") from error
+    except yaml.YAMLError:
+        pass
+    raise UserError(
+        f'{option} {given} cannot be read: give a name, or with options "{{name: NAME, options: {{KEY: VALUE}}}}".'
+    )
 
 
 @app.command()
@@ -56,7 +83,10 @@ def score(
         Path, typer.Argument(help="JSON lines with prompt and completion, as `rlgf eval --output` writes.")
     ],
     metrics: Annotated[
-        str, typer.Option(help="Names with commas between them, see docs/metrics.md.")
+        str,
+        typer.Option(
+            help="With commas between them, each a name of docs/metrics.md or {name: NAME, options: {KEY: VALUE}}."
+        ),
     ] = "distinct,repetition,words",
     references: Annotated[
         Path | None, typer.Option(help="JSON lines with references: one line per text, in the same order.")
@@ -67,16 +97,15 @@ def score(
     from rlgf.evaluation.files import score_file
     from rlgf.outputs import require_file
     from rlgf.run.display import Display
-    from rlgf.strict import NamedConfig
 
     if output is not None:
         require_file(output, "--output", (file, references))
-    names = [name.strip() for name in metrics.split(",") if name.strip()]
-    if not names:
+    named = _named(metrics, "--metrics")
+    if not named:
         raise UserError(
             "--metrics names none: give one or several of docs/metrics.md, such as distinct,words."
         )
-    evaluation = score_file(file, [NamedConfig(name=name) for name in names], references)
+    evaluation = score_file(file, named, references)
     if output is not None:
         evaluation.save(output)
     title = f"{file}: {len(evaluation.records)} texts"
@@ -89,7 +118,10 @@ def winrate(
     file_b: Annotated[
         Path | None, typer.Argument(help="The same prompts by another model. Default: A's references.")
     ] = None,
-    reward: Annotated[str | None, typer.Option(help="Prefer by a reward, named as in a recipe.")] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="Prefer by a reward: its name, or {name: length, options: {target: 40}}."),
+    ] = None,
     judge: Annotated[
         str | None, typer.Option(help="Prefer by a model: YAML with the keys of an HTTP guide.")
     ] = None,
@@ -103,8 +135,12 @@ def winrate(
     if judge is not None and reward is None:
         found = by_judge(http_judge(judge), *pairs)
     elif reward is not None and judge is None:
-        named_judge(reward, "--reward")
-        found = by_reward(build_reward(reward, {}), *pairs)
+        named = _named(reward, "--reward")
+        if len(named) != 1:
+            raise UserError(f"--reward names {len(named)} rewards: give one.")
+        name, options = named[0].name, named[0].options
+        named_judge(name, options, "--reward")
+        found = by_reward(build_reward(name, options), *pairs)
     else:
         raise UserError("give exactly one of --reward and --judge.")
     Console().print(winrate_table(found, str(file_a), str(file_b or "its references")))

@@ -135,8 +135,8 @@ def named_reward(name: str, options: Mapping[str, Any]) -> Any:
     return named_callable(name, options, REWARDS, "reward", "f(completions, **kwargs)")
 
 
-def named_judge(name: str, setting: str) -> Any:
-    """The same of a reward that needs no options and no policy.
+def named_judge(name: str, options: Mapping[str, Any], setting: str) -> Any:
+    """The same of a reward that needs no policy.
 
     Args:
         setting: how a message calls what names it, such as "'evaluation.judge'".
@@ -149,4 +149,4 @@ def named_judge(name: str, setting: str) -> Any:
             f"{setting} (it is '{name}') must be a reward that stands by itself, and this one is made from the policy of a "
             "run: choose another."
         )
-    return named_reward(name, {})
+    return named_reward(name, options)

@@ -45,6 +45,8 @@ def require_there(file: Path) -> None:
             f"{address} is an address, and files are read: download it, or name a data set of the hub as 'data'."
         )
     what = "it is a folder, so name a file in it" if file.is_dir() else "there is no such file"
+    if file.is_fifo():
+        what = "it is a pipe, which can be read only once: save its text as a file first"
     raise UserError(f"{file} cannot be read: {what}.")
 
 

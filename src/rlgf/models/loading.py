@@ -137,14 +137,22 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     Raises:
         UserError: There is no model of that name, or its folder has no tokenizer.
     """
-    if lacks_tokenizer(Path(config.source)):
-        raise UserError(
-            f"model '{config.model}' cannot be loaded: {config.source} has no tokenizer, such as tokenizer.json: save it "
-            "there too, with `tokenizer.save_pretrained`."
-        )
+    require_tokenizer(config.model, config.source)
     tokenizer: PreTrainedTokenizerBase = _from_pretrained(AutoTokenizer, config)
     set_defaults(tokenizer, config.chat_template_kwargs)
     return tokenizer
+
+
+def require_tokenizer(model: str, source: str) -> None:
+    """
+    Raises:
+        UserError: it is a folder without a tokenizer.
+    """
+    if lacks_tokenizer(Path(source)):
+        raise UserError(
+            f"model '{model}' cannot be loaded: {source} has no tokenizer, such as tokenizer.json: save it there too, with "
+            "`tokenizer.save_pretrained`."
+        )
 
 
 def load_language_model(

@@ -264,6 +264,14 @@ def adapter_base(source: str, revision: str | None) -> str | None:
     return base
 
 
+def whole_weights(source: str) -> set[str]:
+    """Names of the base's weights that an adapter's files hold whole, such as those of a head."""
+    from peft.utils import load_peft_weights
+
+    with loading(f"the adapter '{source}'", source):
+        return {path.removeprefix(_PREFIX) for path in load_peft_weights(source, device="cpu")}
+
+
 def merged(base: PreTrainedModel, source: str, revision: str | None) -> PreTrainedModel:
     """A base with an adapter added to its weights, as if it had been trained whole."""
     from peft import PeftModel

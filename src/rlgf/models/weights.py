@@ -4,7 +4,7 @@ or it is refused."""
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -41,11 +41,19 @@ def check_complete(name: str, model: PreTrainedModel, report: Mapping[str, Any])
         )
 
 
-def check_scorer(name: str, model: PreTrainedModel, report: Mapping[str, Any], *, trained: bool) -> None:
+def check_scorer(
+    name: str,
+    model: PreTrainedModel,
+    report: Mapping[str, Any],
+    *,
+    trained: bool,
+    later: Collection[str] = (),
+) -> None:
     """Refuse a model with one output if weights were drawn at random.
 
     Args:
         trained: whether those of its head count too.
+        later: names of weights that an adapter brings.
 
     Raises:
         UserError: names the weights.
@@ -53,7 +61,8 @@ def check_scorer(name: str, model: PreTrainedModel, report: Mapping[str, Any], *
 
     def counts(key: str) -> bool:
         # Encoders are trained with a pooler or without one; it belongs to the head then.
-        return trained or (key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key)
+        of_trunk = key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key
+        return key not in later and (trained or of_trunk)
 
     unfit, missing = _unread(model, report)
     for key, found, needed in unfit:

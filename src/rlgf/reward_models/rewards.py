@@ -29,8 +29,8 @@ class ModelReward:
     """What a trained reward model says of a text.
 
     A model with one output reads prompt and completion and pays its score, one that `rlgf reward` trained less its
-    mean over the texts that it was trained on. A classifier reads the completion alone and pays the probability of
-    its label.
+    mean over the texts that it was trained on; one output of a regression is paid likewise. A classifier reads the
+    completion alone and pays the probability of its label.
     """
 
     def __init__(self, model: str, label: str | None = None) -> None:
@@ -38,7 +38,7 @@ class ModelReward:
         Args:
             model: a folder that `rlgf reward RECIPE` wrote, or the folder or hub name of another
                 ``AutoModelForSequenceClassification``.
-            label: whose probability is paid, where that is a classifier with several.
+            label: what is paid for, where that has several.
 
         Raises:
             UserError: it is no such model, or it has no such label.
@@ -50,10 +50,10 @@ class ModelReward:
                     f"reward 'model', option 'label' (it is '{label}'): {model} holds a model that `rlgf reward` trained, "
                     "which has one output: leave it out."
                 )
-            self._scorer = load_scorer(model, self.notes.max_tokens, self.notes.layers, trained=True)
+            self._scorer: Scorer = load_scorer(model, self.notes.max_tokens, self.notes.layers, trained=True)
         else:
-            self._scorer = load_published(model, label)
-            kind: Kind = "preference" if label is None else "classifier"
+            self._scorer = published = load_published(model, label)
+            kind: Kind = "classifier" if published.classifies else "preference"
             self.notes = Notes(kind=kind, max_tokens=self._scorer.max_tokens)
 
     def __call__(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:

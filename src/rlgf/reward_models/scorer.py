@@ -26,7 +26,7 @@ from rlgf.finite import require_finite_weights
 from rlgf.loads import loading
 from rlgf.models import lora, weights
 from rlgf.models.forward import length_batches
-from rlgf.models.loading import PACKAGED, check_vocabulary, context_of
+from rlgf.models.loading import PACKAGED, check_vocabulary, context_of, require_tokenizer
 from rlgf.models.text import Codec
 from rlgf.registry import resolve
 from rlgf.reward_models.notes import Notes
@@ -111,24 +111,27 @@ class Scorer:
 
 @dataclass(frozen=True)
 class PublishedScorer(Scorer):
-    """A scorer with the head that its files have: of a classifier the log-odds of one label."""
+    """A scorer with the head that its files have: of a classifier the log-odds of one label, of others an output."""
 
     label: int | None
-    pads: bool
-    """Whether its configuration names the token that pads, by which it finds where a text ends."""
+    pad_id: int | None
+    """The token that pads by its configuration, by which it finds where a text ends; the tokenizer may name another."""
+
+    @property
+    def classifies(self) -> bool:
+        """Whether what it says of a label becomes a probability; several outputs of a regression do not."""
+        return self.label is not None and self.model.config.problem_type != "regression"
 
     def _outputs(self, ids: Int[Tensor, "N L"], mask: Int[Tensor, "N L"]) -> Float[Tensor, "N"]:
-        if not self.pads:
+        pad_id = self.pad_id
+        if pad_id is None or pad_id < 0:  # early Llamas have -1
             # Alone, such a model reads the last token of a text whatever it is; so pad with one that no text ends in.
             last = ids[torch.arange(len(ids)), mask.sum(dim=1) - 1].tolist()
             pad_id = next(token for token in range(len(ids) + 1) if token not in last)
-            self.model.config.pad_token_id = pad_id
-            ids = ids.where(mask.bool(), pad_id)
-        logits = self.model(input_ids=ids, attention_mask=mask).logits.float()
+            self.model.config.get_text_config().pad_token_id = pad_id
+        logits = self.model(input_ids=ids.where(mask.bool(), pad_id), attention_mask=mask).logits.float()
         chosen: Tensor = logits[:, self.label or 0]
-        if self.label is None:
-            return chosen
-        if self.model.config.problem_type == "multi_label_classification":
+        if not self.classifies or self.model.config.problem_type == "multi_label_classification":
             return chosen
         others = torch.arange(logits.shape[1], device=logits.device) != self.label
         odds: Tensor = chosen - logits[:, others].logsumexp(dim=1)
@@ -158,7 +161,7 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, train
     return Scorer(loaded, tokenizer, max_tokens)
 
 
-def load_published(model: str, label: str | None) -> Scorer:
+def load_published(model: str, label: str | None) -> PublishedScorer:
     """A reward model or a classifier that `transformers` trained or anybody published, with its own head.
 
     Args:
@@ -177,8 +180,10 @@ def load_published(model: str, label: str | None) -> Scorer:
             f"model '{model}' is a {', '.join(kinds) or config.model_type}, which scores no texts: give one whose name "
             f"ends in '{head}', or a folder that `rlgf reward RECIPE.yaml` wrote."
         )
-    # An adapter has a head of its own, and one output.
-    labels = [str(name) for name in (config.id2label or {}).values()] if base == source else ["score"]
+    # An adapter has a head of its own, and one output. Files list labels in any order, and YAML reads numbers.
+    names = config.id2label if base == source else {0: "score"}
+    labels = {str(name): output for output, name in sorted((names or {}).items())}
+    label = None if label is None else str(label)
     if len(labels) == 1 and label is not None:
         raise UserError(f"model '{model}' has one output and no labels: leave out 'label' (it is '{label}').")
     if len(labels) > 1 and label not in labels:
@@ -188,13 +193,13 @@ def load_published(model: str, label: str | None) -> Scorer:
     tokenizer = load_tokenizer(model)
     kept = {} if base == source else {"num_labels": 1}
     dtype = torch.float32 if device().type == "cpu" else "auto"
-    loaded = _loaded(model, tokenizer, dtype, trained=base == source, **kept)
+    loaded = _loaded(model, tokenizer, dtype, trained=True, **kept)
     return PublishedScorer(
         loaded,
         tokenizer,
         context_of(config) or tokenizer.model_max_length,
-        None if label is None else labels.index(label),
-        config.pad_token_id is not None,
+        None if label is None else labels[label],
+        config.get_text_config().pad_token_id,
     )
 
 
@@ -205,6 +210,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
         UserError: there is no such model, or its tokenizer has no such token.
     """
     source = _source(model)
+    require_tokenizer(model, source)
     with loading(f"model '{model}'", source, _REMEDY):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
     if tokenizer.pad_token_id is None:
@@ -236,7 +242,8 @@ def _loaded(
         loaded, report = AutoModelForSequenceClassification.from_pretrained(
             base, dtype=dtype, **weights.REPORTED, **kept
         )
-    weights.check_scorer(model, loaded, report, trained=trained)
+    later = lora.whole_weights(source) if base != source else set()
+    weights.check_scorer(model, loaded, report, trained=trained, later=later)
     if base != source:
         loaded = lora.merged(loaded, source, None)
     check_vocabulary(f"model '{model}'", loaded, tokenizer)

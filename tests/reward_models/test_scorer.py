@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, RobertaConfig, T5Config
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    RobertaConfig,
+    T5Config,
+)
 
 from chat_toys import ASKED, SYSTEM, TAGS, USER, WORDS, with_template
 from rlgf.chat import transcript
 from rlgf.errors import UserError
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import ModelConfig, load_language_model
+from rlgf.models.lora import Adapters, LoRAConfig
 from rlgf.reward_models.scorer import Scorer, load_scorer
+from rlgf.rewards import build_reward
 from tokenizer_kinds import byte_bpe, encoder_pieces, llama_legacy, word_pieces
 
 
@@ -135,3 +149,70 @@ def test_an_encoder_decoder_is_refused_by_its_configuration(tmp_path: Path) -> N
     T5Config().save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"an encoder and a decoder \('t5'\).*encoder or a causal model"):
         load_scorer(str(tmp_path), 8)
+
+
+def test_labels_are_found_in_any_order_and_a_regressions_output_is_paid_as_it_is(tmp_path: Path) -> None:
+    tokenizer = word_pieces()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+    )
+    config.id2label = {0: "0", 1: "1", 2: "2"}
+    model = BertForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with torch.no_grad():
+        alone = model(**tokenizer("it is a joy", return_tensors="pt")).logits[0]
+    written = json.loads((tmp_path / "config.json").read_text())
+    written["id2label"] = {"2": "2", "0": "0", "1": "1"}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    for label in (0, 1, 2):
+        reward = build_reward("model", {"model": str(tmp_path), "label": label})
+        assert reward([""], ["it is a joy"]) == pytest.approx([alone.softmax(dim=0)[label].item()], abs=1e-5)
+    (tmp_path / "config.json").write_text(json.dumps(written | {"problem_type": "regression"}))
+    reward = build_reward("model", {"model": str(tmp_path), "label": "2"})
+    assert reward(["it is"], [" a joy"]) == pytest.approx([alone[2].item()], abs=1e-5)
+
+
+def test_a_batch_is_padded_with_the_token_that_the_model_looks_for(
+    tmp_path: Path, language_model: LanguageModel
+) -> None:
+    tokenizer = language_model.tokenizer
+    pad_id = tokenizer("d")["input_ids"][0]
+    assert pad_id != tokenizer.pad_token_id
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, num_labels=1, pad_token_id=pad_id
+    )
+    model = GPT2ForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["a", "abcabcab", "cab"]
+    with torch.no_grad():
+        alone = [model(torch.tensor([tokenizer(text)["input_ids"]])).logits.item() for text in texts]
+    reward = build_reward("model", {"model": str(tmp_path)})
+    assert reward([""] * 3, texts) == pytest.approx(alone, abs=1e-6)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    config = BertConfig(
+        vocab_size=30522,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        num_labels=1,
+    )
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"has no tokenizer, such as tokenizer\.json"):
+        build_reward("model", {"model": str(tmp_path)})
+
+
+def test_an_adapter_of_a_policy_scores_no_texts(letter_folder: str, tmp_path: Path) -> None:
+    policy = load_language_model(ModelConfig(model=letter_folder))
+    Adapters(policy.model, LoRAConfig(r=2)).save(tmp_path)
+    policy.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"has no weights for 'score\.weight', so it was never trained"):
+        build_reward("model", {"model": str(tmp_path)})

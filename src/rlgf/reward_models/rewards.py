@@ -33,7 +33,7 @@ class ModelReward:
     completion alone and pays the probability of its label.
     """
 
-    def __init__(self, model: str, label: str | None = None) -> None:
+    def __init__(self, model: str, label: str | int | None = None) -> None:
         """
         Args:
             model: a folder that `rlgf reward RECIPE` wrote, or the folder or hub name of another

@@ -161,7 +161,7 @@ def load_scorer(model: str, max_tokens: int, layers: int | None = None, *, train
     return Scorer(loaded, tokenizer, max_tokens)
 
 
-def load_published(model: str, label: str | None) -> PublishedScorer:
+def load_published(model: str, label: str | int | None) -> PublishedScorer:
     """A reward model or a classifier that `transformers` trained or anybody published, with its own head.
 
     Args:

@@ -179,6 +179,10 @@ def test_a_failure_of_one_process_ends_all_at_once(tmp_path: Path) -> None:
             {**COPIES, "PARALLELISM_CONFIG_TP_SIZE": "2"},
             "the launcher asks for 'parallelism_config_tp_size: 2'",
         ),
+        (
+            {"ACCELERATE_USE_PARALLELISM_CONFIG": "true", "PARALLELISM_CONFIG_TP_SIZE": "2"},
+            "the launcher asks for 'parallelism_config_tp_size: 2'",
+        ),
         (COPIES, "2 copies of the weights, each spread over 2 processes, and starts 1: set"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from rlgf.models.language_model import LanguageModel
 from rlgf.rollout.collector import Collector
 from rlgf.rollout.config import RolloutConfig
-from rlgf.rollout.writers import ReferenceWriter, prompt_tokens
+from rlgf.rollout.writers import Draft, ReferenceWriter, prompt_tokens
 from rlgf.types import Author, Sample
 
 
@@ -55,3 +55,10 @@ def test_the_collector_cuts_prompts_before_their_cue(language_model: LanguageMod
     text = language_model.decode(rollout.prompt_ids[0].tolist())
     assert text.startswith("SUBREDDIT: r/a\n\nTITLE")
     assert text.endswith("\n\nTL;DR:")
+
+
+def test_what_is_longer_than_the_reference_does_not_end_with_it(language_model: LanguageModel) -> None:
+    ids = language_model.encode(" leaves early")
+    draft = Draft(Sample("He", (" leaves",)), language_model.encode("He"), seed=0, ids=ids)
+    (part,) = ReferenceWriter(language_model).write([draft], [8])
+    assert (part.ids, part.finished) == ([], False)

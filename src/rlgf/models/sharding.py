@@ -88,6 +88,12 @@ def asked() -> bool:
     if from_deepspeed.asked():
         raise UserError(from_deepspeed.refusal())
     computes_in_half(distributed.device())  # which refuses other precisions
+    for name in ("tp_size", "cp_size", "sp_size"):
+        if (size := _parallel_size(name)) > 1:
+            raise UserError(
+                f"the launcher asks for 'parallelism_config_{name}: {size}': leave it out of its configuration, since "
+                "processes divide the texts here, and neither a text nor a layer."
+            )
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return False
     version = os.environ.get("FSDP_VERSION", "1")
@@ -109,21 +115,11 @@ def sharing() -> int:
     """Over how many processes one copy of the weights is spread: over all, or over as many as the launcher says (HSDP).
 
     Raises:
-        UserError: its sizes do not come to the number of processes, or divide more than the data.
+        UserError: its sizes do not come to the number of processes.
     """
     if os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "false").lower() != "true":
         return distributed.launched()
-    sizes = {
-        name: int(os.environ.get(f"PARALLELISM_CONFIG_{name.upper()}", "1"))
-        for name in ("dp_replicate_size", "dp_shard_size", "tp_size", "cp_size", "sp_size")
-    }
-    copies, shares, *others = sizes.values()
-    if max(others) > 1:
-        name = next(name for name in ("tp_size", "cp_size", "sp_size") if sizes[name] > 1)
-        raise UserError(
-            f"the launcher asks for 'parallelism_config_{name}: {sizes[name]}': leave it out of its configuration, "
-            "since processes divide the texts here, and neither a text nor a layer."
-        )
+    copies, shares = _parallel_size("dp_replicate_size"), _parallel_size("dp_shard_size")
     if shares == 1 or copies * shares != distributed.launched():
         raise UserError(
             f"the launcher asks for {copies} copies of the weights, each spread over {shares} processes, and starts "
@@ -131,6 +127,11 @@ def sharing() -> int:
             "'parallelism_config_dp_shard_size' (2 or more), whose product is the number of processes."
         )
     return shares
+
+
+def _parallel_size(name: str) -> int:
+    said = os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "false").lower() == "true"
+    return int(os.environ.get(f"PARALLELISM_CONFIG_{name.upper()}", "1")) if said else 1
 
 
 def keeps_layers() -> bool:

@@ -252,7 +252,8 @@ class ReferenceWriter:
             before = self.policy.context(draft.prompt_ids)
             whole = splice(self.policy, reference, len(draft.ids) + limit, before)
             rest = whole.ids[len(draft.ids) :]
-            parts.append(Passage(rest, [0.0] * len(rest), whole.finished))
+            # After what is longer than the reference nothing stands, not even its end.
+            parts.append(Passage(rest, [0.0] * len(rest), whole.finished and bool(rest)))
         return parts
 
     def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:

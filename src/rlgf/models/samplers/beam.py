@@ -102,6 +102,8 @@ class BeamSampler:
                     **more,
                     generation_config=settings,
                     logits_processor=LogitsProcessorList([self._writable]),
+                    # Weights are gathered meanwhile (`sharding.whole`), and processes search for unequal times.
+                    synced_gpus=False,
                 )
             for i, row in zip(chosen, output[:, first.shape[1] :].cpu(), strict=True):
                 found[i] = self._ended(row)

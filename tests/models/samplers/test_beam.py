@@ -141,3 +141,12 @@ def test_a_model_with_experts_searches_whatever_its_routers_are_asked_for() -> N
     plain = ids_of(BeamSampler(policy, 2).write(beginnings(policy, 4), Sampling()))
     model.config.output_router_logits = True
     assert ids_of(BeamSampler(policy, 2).write(beginnings(policy, 4), Sampling())) == plain
+
+
+def test_a_search_does_not_wait_for_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of weights that processes share the library would sum flags over all of them, and some may have no text."""
+    monkeypatch.setattr("transformers.generation.utils.is_fsdp_managed_module", lambda module: True)
+    monkeypatch.setattr("transformers.generation.utils._get_torch_distributed_world_size", lambda: 2)
+    policy = letter_gpt(LETTERS)
+    (found,) = BeamSampler(policy, 2, 64).write([Beginning(policy.encode("a"), [], 3, 0)], Sampling())
+    assert len(found.ids) <= 3

@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 import torch
 from letter_data import GOOD, TEXTS, Rows, letter_pairs, letters, recipe, refusal
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+)
 from typer.testing import CliRunner
 
 from rlgf.cli import app
@@ -19,7 +25,10 @@ from rlgf.cli.models import merge
 from rlgf.demo.imdb import labelled_reviews
 from rlgf.reward_models.train import load_reward_recipe, train_reward_model
 from rlgf.rewards import build_reward
+from tokenizer_kinds import word_pieces
 from toys import letter_gpt
+
+SIZES = {"vocab_size": 30522, "hidden_size": 8, "max_position_embeddings": 40}
 
 
 def test_a_preference_model_learns_what_is_preferred(preference: Path) -> None:
@@ -127,6 +136,34 @@ def test_an_adapter_without_peft_is_one_sentence(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else found(name))
     message = refusal(recipe("letters", tmp_path, GOOD, GOOD, lora={}))
     assert "pip install 'rlgf[lora]'" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (
+            BertForMaskedLM,
+            BertConfig(**SIZES, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8),
+        ),
+        (
+            DistilBertForMaskedLM,
+            DistilBertConfig(vocab_size=30522, dim=8, n_layers=1, n_heads=1, hidden_dim=8),
+        ),
+    ],
+)
+def test_all_that_was_drawn_at_random_is_kept_beside_an_adapter(
+    tmp_path: Path, kind: Any, settings: Any
+) -> None:
+    """A pooler, or a layer between the trunk and the head, which the base's files do not have."""
+    kind(settings).save_pretrained(tmp_path / "base")
+    word_pieces().save_pretrained(tmp_path / "base")
+    told = recipe(str(tmp_path / "base"), tmp_path, letter_pairs(8, 0), letter_pairs(8, 1), lora={"r": 1})
+    train_reward_model(load_reward_recipe(told))
+    paid = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        paid.append(build_reward("model", {"model": str(tmp_path / "model")})(["a", "b"], ["b c", "d"]))
+    assert paid[0] == paid[1]
 
 
 def test_a_model_that_cannot_serve_is_one_sentence(letter_folder: str, tmp_path: Path) -> None:

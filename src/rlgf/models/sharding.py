@@ -91,8 +91,7 @@ def asked() -> bool:
     for name in ("tp_size", "cp_size", "sp_size"):
         if (size := _parallel_size(name)) > 1:
             raise UserError(
-                f"the launcher asks for 'parallelism_config_{name}: {size}': leave it out of its configuration, since "
-                "processes divide the texts here, and neither a text nor a layer."
+                f"the launcher asks for 'parallelism_config_{name}: {size}': leave it out, since texts alone are divided."
             )
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return False

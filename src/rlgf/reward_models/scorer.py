@@ -199,7 +199,7 @@ def load_published(model: str, label: str | int | None) -> PublishedScorer:
         tokenizer,
         context_of(config) or tokenizer.model_max_length,
         None if label is None else labels[label],
-        config.get_text_config().pad_token_id,
+        getattr(config.get_text_config(), "pad_token_id", None),
     )
 
 

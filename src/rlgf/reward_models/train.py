@@ -166,7 +166,16 @@ def _adapted(model: PreTrainedModel, lora: LoRAConfig) -> Any:
     """The model with an adapter, which is then all of it that is trained beside the head."""
     import peft
 
-    config = peft.LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.layers, task_type="SEQ_CLS")
+    # All that the base's files may lack, and which is then drawn at random, is saved beside the adapter.
+    head = {name for name, part in model.named_children() if any(True for _ in part.parameters())}
+    poolers = {"pooler" for name, _ in model.named_modules() if name.endswith("pooler")}
+    config = peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        target_modules=lora.layers,
+        task_type="SEQ_CLS",
+        modules_to_save=sorted(head - {model.base_model_prefix} | poolers),
+    )
     with warnings.catch_warnings():
         # What peft asks of transformers by an old name, and the layout of GPT-2's weights, which it finds out.
         warnings.simplefilter("ignore", category=FutureWarning)

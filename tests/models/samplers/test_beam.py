@@ -149,4 +149,4 @@ def test_a_search_does_not_wait_for_other_processes(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("transformers.generation.utils._get_torch_distributed_world_size", lambda: 2)
     policy = letter_gpt(LETTERS)
     (found,) = BeamSampler(policy, 2, 64).write([Beginning(policy.encode("a"), [], 3, 0)], Sampling())
-    assert len(found.ids) <= 3
+    assert len(found.token_ids) <= 3

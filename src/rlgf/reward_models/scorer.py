@@ -181,8 +181,8 @@ def load_published(model: str, label: str | int | None) -> PublishedScorer:
             f"ends in '{head}', or a folder that `rlgf reward RECIPE.yaml` wrote."
         )
     # An adapter has a head of its own, and one output. Files list labels in any order, and YAML reads numbers.
-    names = config.id2label if base == source else {0: "score"}
-    labels = {str(name): int(output) for output, name in sorted((names or {}).items())}
+    names: Any = config.id2label if base == source else {0: "score"}
+    labels: dict[str, int] = {str(name): output for output, name in sorted((names or {}).items())}
     label = None if label is None else str(label)
     if len(labels) == 1 and label is not None:
         raise UserError(f"model '{model}' has one output and no labels: leave out 'label' (it is '{label}').")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -178,7 +179,7 @@ def test_a_folder_without_a_reward_model_is_refused(tmp_path: Path) -> None:
 
 def test_what_somebody_published_pays_as_it_does_alone(tmp_path: Path, language_model: LanguageModel) -> None:
     """Also where it names no token that pads, and texts of unequal length end in the tokenizer's end of text."""
-    tokenizer = with_template(language_model.tokenizer, TAGS)
+    tokenizer = with_template(copy.deepcopy(language_model.tokenizer), TAGS)
     config = GPT2Config(
         vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, num_labels=1, pad_token_id=None
     )

@@ -227,7 +227,7 @@ class ChatTemplate:
             place: what a message to the user calls the row.
 
         Raises:
-            UserError: there is no template, or it refuses the messages or what the row tells it.
+            UserError: there is no template, or it refuses the messages or the options of their row.
         """
         options = row_options(columns, place)
         before, begun = parted(messages)

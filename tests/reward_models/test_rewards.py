@@ -12,10 +12,10 @@ import pytest
 import torch
 from letter_data import TEXTS
 from rich.console import Console
+from small_bert import save_bert
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertConfig,
     BertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -202,18 +202,10 @@ def test_what_somebody_published_pays_as_it_does_alone(tmp_path: Path, language_
 
 @pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification"])
 def test_a_classifier_pays_the_probability_of_a_label(tmp_path: Path, kind: str) -> None:
-    tokenizer = word_pieces()
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=8,
-        id2label={0: "bad", 1: "so so", 2: "good"},
-        problem_type=kind,
-    )
+    tokenizer, labels = word_pieces(), {0: "bad", 1: "so so", 2: "good"}
     torch.manual_seed(0)
-    model = BertForSequenceClassification(config).eval()
+    save_bert(tmp_path, BertForSequenceClassification, id2label=labels, problem_type=kind)
+    model = BertForSequenceClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(50)
     model.save_pretrained(tmp_path)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_bert import save_bert
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -103,18 +104,10 @@ def test_texts_are_held_against_what_the_positions_are_enough_for(tmp_path: Path
         load_scorer(str(tmp_path), 40)
 
 
-def _bert(folder: Path, kind: Any, **changes: Any) -> str:
-    tokenizer = word_pieces()
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-    kind(BertConfig(vocab_size=len(tokenizer), **sizes, **changes)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
 def test_a_base_may_bring_a_head_of_its_own_or_none(tmp_path: Path) -> None:
     bases = [
-        _bert(tmp_path / "labels", BertForSequenceClassification, num_labels=3),
-        _bert(tmp_path / "none", BertForMaskedLM),
+        save_bert(tmp_path / "labels", BertForSequenceClassification, num_labels=3),
+        save_bert(tmp_path / "none", BertForMaskedLM),
     ]
     for base in bases:
         assert load_scorer(base, 8).model.classifier.weight.shape == (1, 16)
@@ -126,7 +119,7 @@ def test_a_base_may_bring_a_head_of_its_own_or_none(tmp_path: Path) -> None:
 
 
 def test_no_weights_of_a_base_are_drawn_at_random(tmp_path: Path) -> None:
-    folder = _bert(tmp_path, BertForMaskedLM)
+    folder = save_bert(tmp_path, BertForMaskedLM)
     with pytest.raises(UserError, match=r"'layers' 9 is more than the model .* holds: set it to 2 or less"):
         load_scorer(folder, 8, layers=9)
     config = BertConfig.from_pretrained(folder)
@@ -152,20 +145,10 @@ def test_an_encoder_decoder_is_refused_by_its_configuration(tmp_path: Path) -> N
 
 
 def test_labels_are_found_in_any_order_and_a_regressions_output_is_paid_as_it_is(tmp_path: Path) -> None:
-    tokenizer = word_pieces()
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=8,
-    )
-    config.id2label = {0: "0", 1: "1", 2: "2"}
-    model = BertForSequenceClassification(config).eval()
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    save_bert(tmp_path, BertForSequenceClassification, id2label={0: "0", 1: "1", 2: "2"})
+    model = BertForSequenceClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
-        alone = model(**tokenizer("it is a joy", return_tensors="pt")).logits[0]
+        alone = model(**word_pieces()("it is a joy", return_tensors="pt")).logits[0]
     written = json.loads((tmp_path / "config.json").read_text())
     written["id2label"] = {"2": "2", "0": "0", "1": "1"}
     (tmp_path / "config.json").write_text(json.dumps(written))
@@ -197,15 +180,8 @@ def test_a_batch_is_padded_with_the_token_that_the_model_looks_for(
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    config = BertConfig(
-        vocab_size=30522,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=8,
-        num_labels=1,
-    )
-    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    save_bert(tmp_path / "whole", BertForSequenceClassification, num_labels=1)
+    BertForSequenceClassification.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"has no tokenizer, such as tokenizer\.json"):
         build_reward("model", {"model": str(tmp_path)})
 

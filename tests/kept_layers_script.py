@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
-from rlgf.models import sharding
+from rlgf.models import launcher, sharding
 from rlgf.models.forward import Tokens, response_outputs
 from toys import letter_gpt
 
@@ -29,7 +29,7 @@ def main() -> None:
             assert whole() == {True}
         assert whole() == {False}
         logits, _ = sharding.run(model, response_outputs, model, tokens)
-        assert whole() == {sharding.keeps_layers()}
+        assert whole() == {launcher.keeps_layers()}
         logits.logsumexp(dim=-1).sum().backward()
         assert whole() == {False}
         assert all(sharding.is_sharded(one.grad) for one in model.parameters())

@@ -15,7 +15,7 @@ import torch
 
 from rlgf import distributed
 from rlgf.algorithms import ALGORITHMS
-from rlgf.models import sharding
+from rlgf.models import launcher, sharding
 from toys import letter_t5
 from training_toys import build
 
@@ -57,7 +57,7 @@ def run(folder: Path, case: dict[str, Any]) -> list[dict[str, Any]]:
         case = {**case, "policy": case["policy"]()}
     trainer = build(**{"update": UPDATE, "training": {"updates": 2}, **case})
     shared = [sharding.is_sharded(parameter) for parameter in trainer.parts.updater.trained]
-    assert all(shared) if sharding.wanted() else not any(shared)
+    assert all(shared) if launcher.wanted() else not any(shared)
     steps = [trainer.step() for _ in range(2)]
     trainer.save_model(folder)
     return [{**step, **trainer.evaluate().totals} for step in steps]
@@ -67,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)
     root = Path(sys.argv[1])
     # With shared weights one row is refused (docs/scaling.md).
-    names = sys.argv[2:] or [name for name in CASES if name != "a-star-po" or not sharding.wanted()]
+    names = sys.argv[2:] or [name for name in CASES if name != "a-star-po" or not launcher.wanted()]
     found = {name: run(root / name, CASES[name]) for name in names}
     if distributed.is_main():
         (root / "metrics.json").write_text(json.dumps(found))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rlgf.errors import UserError
-from rlgf.models import from_deepspeed, sharding
+from rlgf.models import from_deepspeed, launcher
 
 WHOLE, LAYERS = (
     "with 'fsdp_reshard_after_forward: false', which",
@@ -28,7 +28,7 @@ def said(monkeypatch: pytest.MonkeyPatch, **settings: str) -> str:
     for name, value in settings.items():
         monkeypatch.setenv(f"ACCELERATE_DEEPSPEED_{name}", value)
     with pytest.raises(UserError) as raised:
-        sharding.wanted()
+        launcher.wanted()
     sentence = str(raised.value)
     assert sentence.startswith("the launcher asks for ")
     assert sentence.endswith(" (docs/scaling.md).")
@@ -44,7 +44,7 @@ def file(folder: Path, zero: Any) -> str:
 def test_who_does_not_ask_for_deepspeed_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not from_deepspeed.asked()
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "false")
-    assert not sharding.wanted()
+    assert not launcher.wanted()
 
 
 @pytest.mark.parametrize(("stage", "line"), [("1", WHOLE), ("2", WHOLE), ("3", LAYERS)])

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 from rlgf import checks
 from rlgf.config import load_config
-from rlgf.errors import UserError
 from rlgf.models import sharding
 from toys import letter_gpt
 
@@ -61,8 +60,8 @@ COPIED = ("ppo++", "lora")
 def launch(
     processes: int, script: str, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*(launcher if processes > 1 else []), str(TESTS / script), *arguments]
+    spread = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*(spread if processes > 1 else []), str(TESTS / script), *arguments]
     return subprocess.run(
         [sys.executable, *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
@@ -160,41 +159,6 @@ def test_a_failure_of_one_process_ends_all_at_once(tmp_path: Path) -> None:
         assert said["nothing"] == "finished"
 
 
-@pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "the launcher asks for ZeRO-2 of DeepSpeed"),
-        ({**SHARED, "FSDP_VERSION": "1"}, "the launcher asks for version 1 of FSDP"),
-        ({**SHARED, "ACCELERATE_MIXED_PRECISION": "fp16"}, "the launcher asks for 'mixed_precision: fp16'"),
-        ({"ACCELERATE_MIXED_PRECISION": "fp8"}, "the launcher asks for 'mixed_precision: fp8'"),
-        (
-            {**SHARED, "FSDP_OFFLOAD_PARAMS": "true"},
-            "the launcher asks for 'fsdp_offload_params: true': set it",
-        ),
-        (
-            {**SHARED, "FSDP_ACTIVATION_CHECKPOINTING": "true"},
-            "'update.gradient_checkpointing: true' in the recipe",
-        ),
-        (
-            {**COPIES, "PARALLELISM_CONFIG_TP_SIZE": "2"},
-            "the launcher asks for 'parallelism_config_tp_size: 2'",
-        ),
-        (
-            {"ACCELERATE_USE_PARALLELISM_CONFIG": "true", "PARALLELISM_CONFIG_TP_SIZE": "2"},
-            "the launcher asks for 'parallelism_config_tp_size: 2'",
-        ),
-        (COPIES, "2 copies of the weights, each spread over 2 processes, and starts 1: set"),
-    ],
-)
-def test_what_a_launcher_cannot_have_is_said(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=said):
-        sharding.wanted()
-
-
 @pytest.mark.parametrize("environment", [SHARED, KEPT])
 def test_layers_are_let_go_between_the_passes_or_stay(environment: dict[str, str]) -> None:
     done = launch(2, "kept_layers_script.py", **environment)
@@ -219,12 +183,6 @@ def test_the_weights_of_the_main_process_stay_where_they_are_until_they_are_shar
     monkeypatch.setattr(sharding.distributed, "mesh", lambda shares: None)
     sharding.shard(model, "the policy", from_main=True)
     assert all(torch.equal(given[name], weight) for name, weight in before.items())
-
-
-def test_one_process_has_nobody_to_share_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SHARED.items():
-        monkeypatch.setenv(name, value)
-    assert not sharding.wanted()
 
 
 def test_critics_of_shared_adapters_are_refused_before_a_model_loads() -> None:

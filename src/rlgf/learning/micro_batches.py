@@ -13,7 +13,7 @@ from rlgf import distributed
 from rlgf.algorithms import Algorithm, Span, View
 from rlgf.finite import require_finite
 from rlgf.learning.inputs import StepTerm, read_by_any
-from rlgf.models import sharding
+from rlgf.models import launcher, sharding
 from rlgf.models.critic import Critic
 from rlgf.models.forward import Tokens, length_batches, response_outputs
 from rlgf.models.language_model import LanguageModel
@@ -91,7 +91,7 @@ def dealt_out(
 
     mine = share(distributed.rank())
     yield from ((rows, True) for rows in mine)
-    if sharding.wanted() and len(prompts):
+    if launcher.wanted() and len(prompts):
         most = max(len(share(number)) for number in range(distributed.count()))
         shortest = (prompts + ends).argmin()[None]
         yield from [(shortest, False)] * (most - len(mine))

@@ -12,7 +12,7 @@ from rlgf import distributed
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.identity import moving_schedules
-from rlgf.models import sharding
+from rlgf.models import launcher
 from rlgf.outputs import require_folder
 from rlgf.run.build import Parts
 from rlgf.run.checkpoint import (
@@ -69,10 +69,10 @@ def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progre
         UserError: the checkpoint cannot be gone on with.
     """
     progress, updater, assessor = start, parts.updater, parts.assessor
-    if checkpoint is not None and not sharding.wanted():
+    if checkpoint is not None and not launcher.wanted():
         progress = load_checkpoint(checkpoint, updater, run_identity(config, parts), assessor)
     found = distributed.gathered(checkpoint)[0]
-    if found is not None and sharding.wanted():
+    if found is not None and launcher.wanted():
         require_shared_disk(found / "manifest.json")
         progress = load_checkpoint(found, updater, run_identity(config, parts), assessor)
     elif found is not None:
@@ -88,7 +88,7 @@ def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progre
                     tensor.copy_(weight)
             updater.optimizer.load_state_dict(optimizer)
             assessor.load_state_dict(own_reward(reward))
-    if not sharding.wanted():
+    if not launcher.wanted():
         distributed.same(
             "weights",
             lambda: digest([parts.policy.model.state_dict(), updater.moved])[:16],
@@ -130,7 +130,7 @@ def require_shared_disk(written: Path) -> None:
         UserError: the processes share the weights, so that each writes a part of a checkpoint, and one of them does not
             find the file.
     """
-    if not sharding.wanted():
+    if not launcher.wanted():
         return
     distributed.gathered(None)
     missing = [number for number, there in enumerate(distributed.gathered(written.exists())) if not there]

@@ -19,7 +19,7 @@ from rlgf.errors import UserError
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.updater import Updater
 from rlgf.loads import loading
-from rlgf.models import sharding
+from rlgf.models import launcher, sharding
 from rlgf.models.language_model import LanguageModel
 from rlgf.run.build import Parts
 from rlgf.run.progress import Progress
@@ -55,7 +55,7 @@ def save_checkpoint(
             untouched.
     """
     final = root / f"{progress.update:06d}"
-    together = sharding.wanted()
+    together = launcher.wanted()
     first = distributed.is_main() or not together
     # Where the main process is gone, others may write at the same time.
     apart = f"-{distributed.rank()}" if distributed.rank() and not together else ""
@@ -218,7 +218,7 @@ def joint_reward(own: dict[str, Any] | None) -> dict[str, Any] | None:
     if distributed.count() == 1:
         return own
     digests = distributed.gathered(None if own is None else digest(own))
-    if None in digests and sharding.wanted():
+    if None in digests and launcher.wanted():
         return None
     if None in digests or len(set(digests)) == 1:
         return own

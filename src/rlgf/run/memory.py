@@ -15,7 +15,7 @@ from rlgf.distributed import device
 from rlgf.errors import UserError
 from rlgf.guides.config import keeps_average, members
 from rlgf.guides.local import LocalGuideConfig
-from rlgf.models import sharding
+from rlgf.models import launcher
 from rlgf.models.abilities import computes_in_half
 from rlgf.models.loading import ModelConfig
 from rlgf.models.memory import Shape, Size, device_bytes, frozen_size, logits_bytes, policy_sizes
@@ -50,7 +50,7 @@ class Launch:
             UserError: the launcher asks for what this library does not do.
         """
         processes = distributed.launched()
-        return Launch(processes, distributed.together(), sharding.sharing() if sharding.asked() else 1)
+        return Launch(processes, distributed.together(), launcher.sharing() if launcher.asked() else 1)
 
     @property
     def shares(self) -> bool:
@@ -188,7 +188,7 @@ class Estimate:
         if not self.launch.shares:
             return 0
         largest = max(size.parameters for size in self.shared if size.trained or size.name == "policy")
-        return self._each * (largest if sharding.keeps_layers() else self.shape.gathered_layer)
+        return self._each * (largest if launcher.keeps_layers() else self.shape.gathered_layer)
 
     def _cast(self, *, gradients: bool = False) -> int:
         """Copies of weights in half precision during a pass of the largest model: autocast keeps those of weights that

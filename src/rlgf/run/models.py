@@ -15,7 +15,7 @@ from rlgf.config import Config
 from rlgf.distributed import device
 from rlgf.errors import UserError, one_line
 from rlgf.finite import require_finite_weights
-from rlgf.models import checkpointing, sharding
+from rlgf.models import checkpointing, launcher, sharding
 from rlgf.models.critic import Critic, build_critic
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import load_language_model
@@ -55,7 +55,7 @@ def load_policy(
             half precision.
     """
     # A model's own code need not be there in another process, to which the model would come as a pickle.
-    in_main = given is None and sharding.wanted() and not (config.policy.trust_remote_code or reward_reads)
+    in_main = given is None and launcher.wanted() and not (config.policy.trust_remote_code or reward_reads)
 
     def build() -> tuple[LanguageModel, LanguageModel]:
         policy = given
@@ -113,7 +113,7 @@ def build_critics(config: Config, models: Models) -> dict[str, Critic]:
     if trains and not sharding.is_hollow(policy.model):
         # After all copies of the model are made: some keep the states of their last pass, gradients and all.
         check_trainable(policy.model)
-    if sharding.wanted():
+    if launcher.wanted():
         sharding.shard_all(
             {"the policy": policy.model, "the reference": models.reference.model, **critics},
             from_main=models.in_main,

@@ -12,7 +12,7 @@ from rlgf.config import Config
 from rlgf.errors import FailedElsewhereError, LostProcessError, UserError, one_line
 from rlgf.learning.assessor import Assessor
 from rlgf.learning.updater import Updater
-from rlgf.models import sharding
+from rlgf.models import launcher, sharding
 from rlgf.run.build import Parts
 from rlgf.run.checkpoint import joint_reward, run_identity, save_checkpoint
 from rlgf.run.memory import leaves_room
@@ -68,7 +68,7 @@ class Saver:
     def save_early(self, progress: Progress) -> None:
         """A checkpoint of the last finished update while the next one collects: who sent a signal may not wait
         until that is finished."""
-        if sharding.wanted() or not distributed.is_main():
+        if launcher.wanted() or not distributed.is_main():
             # Where processes share the weights none has all that there is to save, and the others may be anywhere.
             return
         if progress.update and self._saved != progress.update and self._undo is not None:
@@ -128,12 +128,12 @@ class Saver:
             return f"The last finished update, {number}, is saved; --resume goes on."
         if self._saving and isinstance(error, Exception):
             return self._newest()
-        if alone and sharding.wanted():
+        if alone and launcher.wanted():
             return f"A part of the weights is gone with the other process; {self._newest()}"
         if within is not None and not within.possible:
             reason = (
                 "of weights that processes share no copy is kept"
-                if sharding.wanted()
+                if launcher.wanted()
                 else "a copy of what it changes would have crowded the memory"
             )
             return f"Update {number + 1} was learning, and {reason}; {self._newest()}"
@@ -150,7 +150,7 @@ class Saver:
         if alone and not distributed.is_main():
             # `save_pretrained` writes nothing in another process than the first of a group.
             distributed.part()
-        if distributed.is_main() or alone or sharding.wanted():
+        if distributed.is_main() or alone or launcher.wanted():
             save_checkpoint(
                 self._config.folder / "checkpoints",
                 self._parts.updater,

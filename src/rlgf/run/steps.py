@@ -15,7 +15,7 @@ from rlgf.config import Config
 from rlgf.errors import UserError, nearest
 from rlgf.evaluation.files import Evaluation
 from rlgf.guides import BudgetSpentError
-from rlgf.models import sharding
+from rlgf.models import launcher, sharding
 from rlgf.models.samplers import bring_weights
 from rlgf.run.ahead import Ahead
 from rlgf.run.build import Parts
@@ -214,7 +214,7 @@ class Steps:
     def save_model(self, folder: str | Path) -> None:
         """Write the policy as plain `transformers` or `peft` loads it, and what it started from beside it; called by
         all processes."""
-        if distributed.is_main() or sharding.wanted():
+        if distributed.is_main() or launcher.wanted():
             save_policy(self.parts.policy, Path(folder))
         if distributed.is_main():
             write_start(Path(folder), self.config.policy.model_dump(mode="json"))

@@ -17,7 +17,7 @@ from rlgf.errors import UserError
 from rlgf.guides import Guide
 from rlgf.learning.rates import SchedulerFactory
 from rlgf.learning.updater import OptimizerFactory
-from rlgf.models import sharding
+from rlgf.models import launcher
 from rlgf.models.language_model import LanguageModel
 from rlgf.recipe import Source
 from rlgf.renamed import refuse_others
@@ -117,7 +117,7 @@ class Trainer(Steps):
         config = configured(config, given, peft_config)
         given = fitted(given, config)
         distributed.join(config.training.process_timeout)
-        if sharding.wanted():
+        if launcher.wanted():
             checks.require(checks.broken_by_shards(config))
         display = display or Display(Console(quiet=not distributed.is_main()))
         with distributed.one_fate():

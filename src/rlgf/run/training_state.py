@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from rlgf import distributed
 from rlgf.learning.updater import Updater
-from rlgf.models import sharding
+from rlgf.models import launcher
 
 _TENSORS = "state"
 _REST = "optimizer.pt"
@@ -45,7 +45,7 @@ def write_training_state(updater: Updater, folder: Path) -> None:
         with _checkpointing():
             writer = HuggingFaceStorageWriter(str(folder / _TENSORS), save_distributed=True)
             save(tensors, storage_writer=writer, **_together())
-    if distributed.is_main() or not sharding.wanted():
+    if distributed.is_main() or not launcher.wanted():
         torch.save({"param_groups": state["param_groups"], "state": rest}, folder / _REST)
 
 
@@ -93,7 +93,7 @@ def _of_models(updater: Updater) -> dict[str, Tensor]:
 
 
 def _together() -> dict[str, Any]:
-    return {"process_group": distributed.group()} if sharding.wanted() else {"no_dist": True}
+    return {"process_group": distributed.group()} if launcher.wanted() else {"no_dist": True}
 
 
 @contextmanager

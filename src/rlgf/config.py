@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from pydantic import model_validator
 from rlgf import checks
 from rlgf.algorithms.pick import carried
 from rlgf.errors import IncoherentError, UserError
-from rlgf.guides.config import fit_for
+from rlgf.guides.config import fit_for as fit_guide
 from rlgf.packaged import recipe_names
 from rlgf.recipe import Source, laid_over, read_source, validated
 from rlgf.registry import forget_edited
 from rlgf.rewards.build import fit_for as fit_reward
 from rlgf.sections import Sections
+
+_Fit = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
 class Config(Sections):
@@ -62,13 +64,7 @@ def load_config(*sources: Source, given: Collection[str] = ()) -> Config:
             # Whatever else stood there is overruled.
             if base is not None and isinstance(old, dict):
                 part["algorithm"] = laid_over(carried(old, str(base)), part["algorithm"])
-        if isinstance(part.get("policy"), dict) and isinstance(merged.get("policy"), dict):
-            merged["policy"] = _fit_policy(merged["policy"], part["policy"])
-        if isinstance(part.get("guide"), dict) and isinstance(merged.get("guide"), dict):
-            merged["guide"] = fit_for(merged["guide"], part["guide"])
-        if isinstance(part.get("reward"), dict) and isinstance(merged.get("reward"), dict):
-            merged["reward"] = fit_reward(merged["reward"], part["reward"])
-        merged = laid_over(merged, part)
+        merged = laid_over(_fit(merged, part, _FITS), part)
     return validated(Config, merged, given)
 
 
@@ -95,6 +91,12 @@ def _whole_algorithm(algorithm: Any) -> bool:
     )
 
 
+def _fit(old: dict[str, Any], new: dict[str, Any], fits: Mapping[str, _Fit]) -> dict[str, Any]:
+    """What stays of earlier recipes when a later one is laid over them."""
+    both = {key for key in fits if isinstance(old.get(key), dict) and isinstance(new.get(key), dict)}
+    return {key: fits[key](value, new[key]) if key in both else value for key, value in old.items()}
+
+
 def _fit_policy(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """What stays of a policy when a later recipe is laid over it: a model replaces one from scratch, and that a model."""
     named = {key for key in ("model", "scratch") if new.get(key) is not None}
@@ -102,11 +104,28 @@ def _fit_policy(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in old.items() if key not in gone}
 
 
+def _fit_evaluation(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The same of an evaluation, whose judge is named as a reward is."""
+    return _fit(old, new, {"judge": fit_reward})
+
+
+_FITS: Mapping[str, _Fit] = {
+    "policy": _fit_policy,
+    "guide": fit_guide,
+    "reward": fit_reward,
+    "evaluation": _fit_evaluation,
+}
+"""The sections of which a later recipe does not keep all that it leaves out, each with what stays."""
+
+
 def _spelled_out(part: dict[str, Any]) -> dict[str, Any]:
     """A recipe with its short forms written out, so that later sources can change single fields."""
     for key, field in (("algorithm", "base"), ("task", "name"), ("reward", "name"), ("environment", "name")):
         if isinstance(part.get(key), str):
             part[key] = {field: part[key]}
+    evaluation = part.get("evaluation")
+    if isinstance(evaluation, dict) and isinstance(evaluation.get("judge"), str):
+        part["evaluation"] = {**evaluation, "judge": {"name": evaluation["judge"]}}
     if part.get("guide") in ("oracle", "self"):
         part["guide"] = {part["guide"]: True}
     return part

@@ -59,6 +59,7 @@ def test_every_row_has_a_prompt_for_each_process(monkeypatch: pytest.MonkeyPatch
             ["evaluation.judge=discriminator"],
             "'evaluation.judge' (it is 'discriminator') must be a reward that stands by itself",
         ),
+        (["evaluation.judge={name: length, options: {aim: 4}}"], "reward 'length' has no option 'aim'"),
         (["evaluation.judge=adapter"], "'evaluation.judge' (it is 'adapter') must be a reward"),
         (["reward.options.loud=1"], "is a function, so it takes no options (given: loud)"),
         ([{"guide": {"name": f"{HERE}:Silent"}}], "has no method 'write(requests)'"),

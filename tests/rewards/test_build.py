@@ -52,6 +52,20 @@ def test_another_reward_does_not_get_the_options_of_the_one_before() -> None:
     )
 
 
+def test_a_judge_takes_options_as_a_reward_does() -> None:
+    judged = {**BASE, "evaluation": {"judge": {"name": "length", "options": {"target": 4}}}}
+    for over, expected in (
+        ({}, {"name": "length", "options": {"target": 4}}),
+        ("evaluation.judge.options.target=5", {"name": "length", "options": {"target": 5}}),
+        ("evaluation.judge=length", {"name": "length", "options": {"target": 4}}),
+        ("evaluation.judge=sentiment", {"name": "sentiment", "options": {}}),
+    ):
+        judge = load_config(judged, over).evaluation.judge
+        assert judge is not None
+        assert judge.model_dump() == expected
+    assert load_config(judged, "evaluation.judge=null").evaluation.judge is None
+
+
 def test_one_reward_replaces_terms_and_terms_replace_one_reward() -> None:
     terms = {"reward": {"terms": {"sentiment": 1.0}, "normalize": True}}
     later = load_config(BASE, terms).reward

@@ -63,8 +63,8 @@ def rewards_can_be_called(config: Sections) -> str | None:
 
 
 def the_judge_can_be_called(config: Sections) -> str | None:
-    if config.evaluation.judge is not None:
-        named_judge(config.evaluation.judge, {}, "'evaluation.judge'")
+    if (judge := config.evaluation.judge) is not None:
+        named_judge(judge.name, judge.options, "'evaluation.judge'")
     return None
 
 

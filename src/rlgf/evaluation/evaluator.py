@@ -44,14 +44,20 @@ class EvaluationConfig(Strict):
     beams: int | None = Field(default=None, ge=1)
     """The policy also answers each prompt with the best text of a beam search with so many beams, with 1 by greedy
     decoding. What those texts score is reported as ``beam/reward`` or ``greedy/reward``, and so on."""
-    judge: str | None = None
-    """A second scorer that no training sees, named like a reward; it shows reward hacking."""
+    judge: NamedConfig | None = None
+    """A second scorer that no training sees: a reward's name, or ``{name: ..., options: {...}}``. It shows reward
+    hacking."""
     language_model: ModelConfig | None = None
     """The frozen model whose perplexity of the outputs is reported; default: the policy's start."""
     reference: ModelConfig | None = None
     """The model that KL is measured against; default: the one that the policy's run started from."""
     metrics: tuple[NamedConfig, ...] = tuple(NamedConfig(name=name) for name in TEXT_METRICS)
     """Names of metrics, or ``{name: ..., options: {...}}``; see docs/metrics.md."""
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _named(cls, judge: Any) -> Any:
+        return {"name": judge} if isinstance(judge, str) else judge
 
     @field_validator("metrics", mode="before")
     @classmethod

@@ -116,7 +116,8 @@ def scorers(
         reward = config.reward.build()
         if not reads_policy(reward):
             _try(reward, train[0], in_turns=in_turns)
-    judge = build_reward(config.evaluation.judge, {}) if config.evaluation.judge else None
+    named = config.evaluation.judge
+    judge = None if named is None else build_reward(named.name, named.options)
     if judge is not None:
         _try(judge, train[0], in_turns=in_turns)
     return reward, judge

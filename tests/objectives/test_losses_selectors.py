@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlgf.objectives.losses import top_entropy, uncertainty
+from rlgf.objectives.losses import finished, top_entropy, uncertainty
 
 
 @given(
@@ -36,3 +36,8 @@ def test_a_text_of_which_nothing_is_read_has_no_weights() -> None:
 def test_uncertainty_is_the_variance_of_drawing_the_token(p: float) -> None:
     found = uncertainty(torch.tensor([[p]]).log())
     assert found.item() == pytest.approx(p * (1 - p), abs=1e-7)
+
+
+def test_of_a_text_that_was_cut_off_nothing_is_learned() -> None:
+    mask = torch.tensor([[True, True], [True, False]])
+    assert finished(torch.tensor([False, True]), mask).tolist() == [[0.0, 0.0], [1.0, 1.0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,35 @@ def test_a_gradient_is_weighed_token_by_token_whatever_the_loss(share: float) ->
     torch.testing.assert_close(
         policy.model.table.grad[:, :3], gradient_of(loss, at=sharp), atol=1e-6, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("micro", [10**6, 12], ids=["whole", "in micro-batches"])
+def test_of_texts_that_the_limit_cut_off_nothing_is_learned(micro: int) -> None:
+    """They count where rewards are compared, and among the tokens that the loss is divided by."""
+    row, whole = RLOO.changed(group_size=2, terms={"policy": {"select": "finished"}}), pairs(RLOO)
+    cut = torch.arange(len(whole)) % 3 == 0
+    found = backward(row, replace(whole, finished=~cut), micro=micro)
+    policy = table_language_model(POLICY)
+    assessor = Assessor(policy, table_language_model(REFERENCE), {}, reward, Sampling(), 10**6)
+    experience = assessor.assess(whole, RLOO, 0.0)
+    assert experience.advantages is not None
+    without = torch.where(cut[:, None], 0.0, experience.advantages)
+    updater = Updater(policy, {}, Sampling(), UpdateConfig(), seed=0)
+    updater.backward(replace(experience, advantages=without), RLOO)
+    assert isinstance(policy.model, TableModel)
+    assert policy.model.table.grad is not None
+    assert policy.model.table.grad.abs().max() > 0.01
+    torch.testing.assert_close(found, policy.model.table.grad[:, :3], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("micro", [10**6, 12], ids=["whole", "in micro-batches"])
+def test_a_mean_over_texts_is_that_over_tokens_where_texts_are_of_one_length(micro: int) -> None:
+    """A policy gradient before the first step, whoever's ratio is taken."""
+    expected = backward(RLOO.changed(group_size=2), pairs(RLOO))
+    for options in ({}, {"ratio": "text"}, {"length": LENGTH}):
+        policy = {"loss": "clipped_surrogate_of_texts", "options": options}
+        row = RLOO.changed(group_size=2, terms={"policy": policy})
+        torch.testing.assert_close(backward(row, pairs(RLOO), micro=micro), expected, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.long

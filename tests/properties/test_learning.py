@@ -32,6 +32,7 @@ def trainer(
     policy: LanguageModel | None = None,
     guide: FavouringGuide | None = None,
     lora: dict[str, int] | None = None,
+    terms: dict[str, object] | None = None,
     **options: object,
 ) -> Trainer:
     config = Config.model_validate(
@@ -40,7 +41,12 @@ def trainer(
             "policy": {"model": "made by hand", "lora": lora},
             "guide": {"model": "made by hand"},
             "reward": {"name": "toys:share_of_a"},
-            "algorithm": {"base": algorithm, "kl": {"coefficient": 0.0}, **CHANGED.get(algorithm, {})},
+            "algorithm": {
+                "base": algorithm,
+                "kl": {"coefficient": 0.0},
+                **CHANGED.get(algorithm, {}),
+                **({} if terms is None else {"terms": terms}),
+            },
             "output": str(tmp_path / "run"),
             "rollout": {
                 "episodes": 64,
@@ -90,6 +96,14 @@ def test_learns_from_dialogues(tmp_path: Path, algorithm: str) -> None:
     end = learner.train()["policy"]["reward"]
     assert start < 0.4
     assert end > 0.9
+
+
+@pytest.mark.parametrize("options", [{}, {"length": 6}, {"ratio": "text"}])
+def test_learns_by_a_mean_over_texts(tmp_path: Path, options: dict[str, object]) -> None:
+    policy = {"loss": "clipped_surrogate_of_texts", "options": options}
+    learner = trainer(tmp_path, "guided-grpo", terms={"policy": policy})
+    assert learner.evaluate().totals["reward"] < 0.4
+    assert learner.train()["policy"]["reward"] > 0.9
 
 
 @pytest.mark.parametrize("algorithm", ["seq-kd", "dagger"])

@@ -33,9 +33,10 @@ Selector = Callable[..., Tensor]
 SELECTORS: Mapping[str, Selector] = {
     "top_entropy": losses.top_entropy,
     "uncertainty": losses.uncertainty,
+    "finished": losses.finished,
 }
 
-SELECTABLE = frozenset({"mask", "author", "logprobs", "old_logprobs", "entropy", "advantages"})
+SELECTABLE = frozenset({"mask", "author", "finished", "logprobs", "old_logprobs", "entropy", "advantages"})
 """The fields of `rlgf.algorithms.terms.LossInputs` that a selector may read."""
 
 
@@ -95,6 +96,8 @@ class LossInputs:
     """The tokens that the term reads."""
     author: UInt8[Tensor, "B T"]
     """Who wrote each token, see `rlgf.types.Author`."""
+    finished: Bool[Tensor, "B"] | None = None
+    """Which texts their authors ended, rather than the length limit."""
     tokens: float = 1.0
     """How many tokens it reads alone, for what a loss reports as a mean over its own."""
     texts: float = 1.0
@@ -142,6 +145,7 @@ LOSSES: Mapping[str, LossFunction] = {
     "clipped_surrogate": losses.clipped_surrogate,
     "nll": losses.negative_log_likelihood,
     "policy_gradient": losses.policy_gradient,
+    "clipped_surrogate_of_texts": losses.clipped_surrogate_of_texts,
     "shaped_importance": losses.shaped_importance,
     "shaped_ratio": losses.shaped_ratio,
     "dpo": losses.dpo,

@@ -216,6 +216,7 @@ class InputReader:
             normalizer=1.0,
             mask=authored,
             author=author,
+            finished=micro.rollout.finished.to(device),
             tokens=1.0,
             texts=1.0,
             kl_coefficient=micro.kl_coefficient,

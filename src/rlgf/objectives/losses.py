@@ -12,7 +12,7 @@ and a weight must depend on its own text alone, so that the gradient does not de
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -35,6 +35,15 @@ def top_entropy(
     order = entropy.masked_fill(~mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
     rank = order.argsort(dim=1)
     return ((rank < wanted) & mask).to(entropy.dtype)
+
+
+def finished(finished: Bool[Tensor, "B"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """1 at each token of a text that its author ended, 0 in those that the length limit cut off.
+
+    What a text that is cut off earned says little of its tokens (overlong filtering of DAPO, Yu et al., arXiv
+    2503.14476, section 3.4).
+    """
+    return finished[:, None].expand_as(mask).float()
 
 
 def uncertainty(logprobs: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
@@ -74,16 +83,59 @@ def clipped_surrogate(
         clip_high: eps_high; default: ``clip``, eps.
         tokens: how many tokens are masked in the whole optimizer step; default: the normalizer.
     """
+    ratio = torch.where(mask, logprobs - old_logprobs, 0.0).exp()
+    surrogate, outside = _clipped(ratio, advantages, clip, clip_high)
+    loss = -(surrogate * mask).sum() / normalizer
+    return loss, {"clip_fraction": (outside & mask).sum() / (tokens or normalizer)}
+
+
+def clipped_surrogate_of_texts(
+    logprobs: Float[Tensor, "B T"],
+    old_logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    texts: float,
+    tokens: float,
+    clip: Positive = 0.2,
+    clip_high: Positive | None = None,
+    ratio: Literal["token", "text"] = "token",
+    length: Annotated[int, Gt(0)] | None = None,
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """The clipped policy loss as a mean over texts of what each comes to.
+
+    ``-sum over texts of (sum over t of min(rho_t * A_t, clip(rho_t, 1 - eps, 1 + eps_high) * A_t)) / length / texts``.
+    With each text's own number n of tokens as its length this is the loss of GRPO's paper (Shao et al., arXiv
+    2402.03300, equation 3); with one length for all, that of Dr. GRPO (Liu et al., arXiv 2503.20783, section 3.2); with
+    the ratio of texts, ``rho_t = (pi(y) / old(y))^(1/n)``, that of GSPO (Zheng et al., arXiv 2507.18071, equation 5).
+
+    Metrics: ``clip_fraction``, as in `clipped_surrogate`.
+
+    Args:
+        texts: the texts of the whole optimizer step.
+        tokens: how many tokens are masked in it.
+        clip_high: eps_high; default: ``clip``, eps.
+        ratio: whether each token has a ratio of its own, or all tokens of a text that of the text.
+        length: what the sum of each text is divided by; default: n.
+    """
+    own = mask.sum(dim=1, keepdim=True).clamp(min=1)
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
-    ratio = log_ratio.exp()
-    unclipped = ratio * advantages
+    if ratio == "text":
+        log_ratio = (log_ratio.sum(dim=1, keepdim=True) / own).expand_as(mask)
+    surrogate, outside = _clipped(log_ratio.exp(), advantages, clip, clip_high)
+    loss = -(surrogate * mask / (own if length is None else length)).sum() / texts
+    return loss, {"clip_fraction": (outside & mask).sum() / tokens}
+
+
+def _clipped(
+    ratio: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    clip: float,
+    clip_high: float | None,
+) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    """The smaller of the plain and the clipped ratio times the advantage, and where the ratio is outside."""
     high = clip if clip_high is None else clip_high
-    clipped = ratio.clamp(1 - clip, 1 + high) * advantages
-    loss = -(torch.minimum(unclipped, clipped) * mask).sum() / normalizer
-    with torch.no_grad():
-        outside = (ratio - 1 > high) | (1 - ratio > clip)
-        clip_fraction = (outside & mask).sum() / (tokens or normalizer)
-    return loss, {"clip_fraction": clip_fraction}
+    surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + high) * advantages)
+    return surrogate, ((ratio - 1 > high) | (1 - ratio > clip)).detach()
 
 
 @torch.no_grad()

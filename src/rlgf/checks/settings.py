@@ -20,7 +20,9 @@ from rlgf.types import Author
 
 
 def a_task_is_there(config: Sections) -> str | None:
-    return "'task' is missing: the recipe must set it." if config.task is None else None
+    if config.task is not None:
+        return None
+    return "'task' is missing: the recipe must set it, or stand after one that does, as in `rlgf train imdb smollm2`."
 
 
 def a_policy_is_there(config: Sections) -> str | None:

@@ -27,7 +27,8 @@ from rlgf.types import Author
 def run_comparison(
     comparison: Comparison, *, report_only: bool = False, display: Display | None = None
 ) -> None:
-    """Train what has not been trained yet, evaluate start and guide, and write tables, curves and the page of all runs.
+    """Train what has not been trained yet, evaluate start and guide, and write tables, curves and the page of the runs whose
+    folders are there.
 
     Every configuration is checked before the first run starts. A finished run keeps its policy, metrics and
     texts; its checkpoints are deleted. Where one fails, the others are trained all the same.

@@ -146,7 +146,7 @@ def _markdown(comparison: Comparison, rows: list[dict[str, Any]], pictured: Coll
     lines = [
         f"# {comparison.name}",
         "",
-        f"Written by `rlgf compare` on {date.today()}. Curves and texts of all runs: [{page}]({page})",
+        f"Written by `rlgf compare` on {date.today()}. Curves and texts of the runs whose folders were there: [{page}]({page})",
         "(save it, and open it in a browser).",
         "",
     ]
@@ -168,9 +168,9 @@ def _markdown(comparison: Comparison, rows: list[dict[str, Any]], pictured: Coll
         )
         if budget is not None:
             lines += [
-                f"Equal KL is {budget:.2f} nats per token, the median of all runs at their last evaluation: the",
-                "column has the validation reward where a run's KL last is within it, on straight lines between",
-                "evaluations.",
+                f"Equal KL is {budget:.2f} nats per token, the median at the last evaluation of the runs in that",
+                "column, which has the validation reward where a run's KL last is within it, on straight lines",
+                "between evaluations.",
                 "",
             ]
     lines.append(

@@ -20,6 +20,12 @@ def test_coverage_counts_lemmas() -> None:
     assert sum(a != pytest.approx(b) for a, b in zip(values["concept_coverage"], slow, strict=True)) <= 1
 
 
+def test_spaces_do_not_part_the_words_of_a_concept() -> None:
+    texts = ["We ate ice  cream.", "We ate ice\ncream.", "Ice, cream."]
+    found = metric("concept_coverage")(texts, [["ice cream"]] * 3)
+    assert found["concept_coverage"] == [1, 1, 0]
+
+
 def test_the_stand_in_is_f1_over_the_union_of_the_references() -> None:
     """The text says 3 things (man, old man, man sleeps); the references 4, of which it says 2."""
     texts = ["An old man sleeps.", "", "A man eats an apple."]

@@ -137,7 +137,11 @@ def parse(texts: Sequence[str]) -> list[Parse]:
 
 
 def _parsed(texts: Sequence[str]) -> list[Parse]:
-    return [Parse(tuple(map(_lemma, doc)), frozenset(_propositions(doc))) for doc in _model().pipe(texts)]
+    return [
+        # Spaces and line ends are tokens of spaCy's, and no words.
+        Parse(tuple(_lemma(token) for token in doc if not token.is_space), frozenset(_propositions(doc)))
+        for doc in _model().pipe(texts)
+    ]
 
 
 @cache

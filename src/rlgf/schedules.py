@@ -24,8 +24,8 @@ class Schedule(Strict):
     over: float = Field(default=1.0, gt=0, le=1)
     """The share of the run after which ``end`` is reached."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
-    """The share of the run during which the number first rises from 0; a learning rate reaches its first
-    step of the rise in the first update."""
+    """The share of the run during which the number is multiplied by a factor that rises from 0 to 1, so that a fall from
+    ``start`` begins beneath it; a learning rate reaches its first step of the rise in the first update."""
 
     @model_validator(mode="before")
     @classmethod

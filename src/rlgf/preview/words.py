@@ -39,7 +39,11 @@ def schedule(number: Schedule) -> str:
         way = "falling" if number.end < number.start else "rising"
         where = "over the run" if number.over == 1 else f"over the first {number.over:.0%} of the run"
         words = f"{number.start:g}, {way} to {number.end:g} {where} ({number.shape})"
-    return words + (f", after a warm-up of {number.warmup:.0%} of the run" if number.warmup else "")
+    return words + (
+        f", times a warm-up from 0 to 1 over the first {number.warmup:.0%} of the run"
+        if number.warmup
+        else ""
+    )
 
 
 def row_words(

@@ -69,11 +69,15 @@ SECTIONS: Mapping[str, Sequence[Chart]] = {
         Chart(
             "Explained variance", "explained_variance", "Of the returns, by the critic: 1 is all, 0 is none."
         ),
-        Chart("KL of an update", "update_kl", "Nats per token between the policy before and after a step."),
+        Chart(
+            "KL of an update",
+            "update_kl",
+            "Nats per token from the policy before the update to the one in training, a mean over its steps.",
+        ),
         Chart(
             "KL at the first step",
             "first_step_kl",
-            "The same before an update's first step: 0 but for rounding.",
+            "The same at an update's first step: 0 but for rounding.",
         ),
         Chart("Gradient norm", "gradient_norm", "Of the policy, before clipping."),
         Chart("Policy loss", "policy_loss"),

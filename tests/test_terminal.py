@@ -1,10 +1,10 @@
-"""Text that cannot steer a terminal."""
+"""Texts that cannot steer a terminal, and numbers for people."""
 
 from __future__ import annotations
 
 import pytest
 
-from rlgf.terminal import printable, visible
+from rlgf.terminal import number, printable, visible
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,18 @@ def test_every_control_character_is_made_harmless() -> None:
 def test_a_text_keeps_its_lines_and_spaces() -> None:
     assert visible("a  b\n\tc\x1b") == "a  b\n\\tc\\x1b"
     assert visible("a\tb", kept="\t") == "a\tb"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.512345, "0.5123"),
+        (2.0, "2"),
+        (-1.5e-7, "-1.5e-07"),
+        (999.96, "1000"),
+        (12345.6, "12,346"),
+        (3e6, "3,000,000"),
+    ],
+)
+def test_large_numbers_have_no_power_of_ten(value: float, shown: str) -> None:
+    assert number(value) == shown

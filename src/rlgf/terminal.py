@@ -1,4 +1,4 @@
-"""Text that cannot steer a terminal."""
+"""Texts that cannot steer a terminal, and numbers for people."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def visible(text: str, kept: str = "\n") -> str:
 def printable(text: str) -> str:
     """The same in one line, with one space where there are several."""
     return visible(" ".join(text.split()))
+
+
+def number(value: float) -> str:
+    """Four digits, or all that stand before the point: no power of ten for a large number."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 _STYLES = {"policy": "cyan", "guide": "yellow", "reference": "green", "past": "blue"}

@@ -44,6 +44,10 @@ def test_a_split_with_fewer_prompts_than_are_wanted_counts_those() -> None:
     text = " ".join(shown("evaluation.samples=256", "evaluation.test_samples=7").split())
     assert "4 times 64 prompts of 'validation', 7 of 'test' at the end" in text
     assert f"evaluation, by the policy 6 {(4 * 64 + 7) * 6:,}" in text
+    searched = " ".join(
+        shown("evaluation.samples=64", "evaluation.test_samples=7", "evaluation.beams=2").split()
+    )
+    assert f"evaluation, by the policy 6 {3 * (4 * 64 + 7) * 6:,}" in searched
 
 
 @pytest.mark.parametrize(("updates", "every"), [(5, 2), (4, 2), (1, 5)])

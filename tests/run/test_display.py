@@ -66,9 +66,29 @@ def test_an_update_is_one_line_of_what_was_measured() -> None:
     screen = io.StringIO()
     display = Display(Console(file=screen, width=40))
     with display.run("name", 12, 0):
-        display.update(3, 12, {"algorithm": "ppo++", "reward": 0.51239, "policy_loss": 2.0, "seconds": 1.5})
+        display.update(
+            3,
+            12,
+            {
+                "algorithm": "ppo++",
+                "reward": 0.51239,
+                "policy_loss": 2.0,
+                "tokens_per_second": 12345.6,
+                "seconds": 1.5,
+            },
+        )
     (line,) = screen.getvalue().splitlines()
-    assert line.split() == ["3/12", "ppo++", "reward", "0.5124", "policy_loss", "2", "1.5s"]
+    assert line.split() == [
+        "3/12",
+        "ppo++",
+        "reward",
+        "0.5124",
+        "policy_loss",
+        "2",
+        "tokens_per_second",
+        "12,346",
+        "1.5s",
+    ]
 
 
 def test_generated_text_is_shown_as_it_is(tmp_path: Path) -> None:

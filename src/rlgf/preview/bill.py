@@ -21,6 +21,7 @@ from rlgf.rollout.episodes import candidate_seeds
 from rlgf.rollout.plan import Ask, UpdatePlan, evaluation_asks
 from rlgf.run.plan import shuffled_passes
 from rlgf.tasks import load_split
+from rlgf.terminal import number
 from rlgf.types import Author, Sample
 
 
@@ -171,7 +172,7 @@ def asked(found: Checked, plans: Sequence[UpdatePlan]) -> list[RenderableType]:
                 Text(_name(bill) if when == "per update" else ""),
                 when,
                 *cells,
-                *[f"{usage.cost:,.4g}"] * paid,
+                *[number(usage.cost)] * paid,
             )
     distils = any(row.distills for row in config.algorithm.rows)
     notes = [said for bill in training for said in _budget(bill)]

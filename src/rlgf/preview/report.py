@@ -25,6 +25,7 @@ from rlgf.run.memory import Estimate, estimated, memory
 from rlgf.run.trials import long_prompts, policy_template, unread_prompts
 from rlgf.tasks import load_split
 from rlgf.tasks.chats import PromptedTask
+from rlgf.terminal import number
 from rlgf.types import Author
 
 
@@ -148,7 +149,7 @@ def _sizes(
     return {
         "per update": f"{config.rollout.episodes:,} episodes from {span(prompts)} prompts"
         + (", drawn by difficulty" if config.rollout.draw == "difficulty" else ""),
-        "prompts in all": f"{total:,}, {total / samples:.2g} passes over the {samples:,} samples of 'train'",
+        "prompts in all": f"{total:,}, {number(total / samples)} passes over the {samples:,} samples of 'train'",
         **_engine(config),
         "training": f"{update.epochs} epochs in minibatches of {update.minibatch} episodes, learning rate {rate}",
         "optimizer steps": f"{span(sorted(set(steps)))} per update, {steps_in_all:,} in all{early}",
@@ -205,7 +206,9 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan], held_out: tuple[int, in
             add(f"  {did} by {whose}", rollout.limit(author) * turns, max(sums), run)
     measured = validations(config) * held_out[0] + held_out[1]
     response *= config.turns
-    rows.add_row(Text("evaluation, by the policy"), f"{response:,}", "", f"{measured * response:,}")
+    # A search goes on with as many texts as it has beams.
+    texts = 1 + (config.evaluation.beams or 0)
+    rows.add_row(Text("evaluation, by the policy"), f"{response:,}", "", f"{measured * texts * response:,}")
     return rows
 
 

@@ -25,7 +25,7 @@ from rlgf.report.runs import Run, find_runs, is_number, read_run
 from rlgf.report.samples import fitting, packed, sample_lines
 from rlgf.report.told import told_algorithm
 from rlgf.run.warnings import Found, Watch
-from rlgf.terminal import visible
+from rlgf.terminal import number, visible
 
 MOST_SAMPLES = 10_000
 _ASSETS = Path(__file__).parent / "assets"
@@ -238,9 +238,7 @@ def embedded(json_text: str) -> Markup:
 
 
 def _number(value: Any) -> str:
-    if not is_number(value):
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return number(value) if is_number(value) else "-"
 
 
 def _hashes(texts: Sequence[str]) -> Markup:

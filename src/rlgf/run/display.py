@@ -13,7 +13,7 @@ from rich.text import Text
 
 from rlgf.evaluation.files import WATCHED
 from rlgf.models.language_model import LanguageModel
-from rlgf.terminal import append_part, printable
+from rlgf.terminal import append_part, number, printable
 from rlgf.types import Author, Experience
 
 _OF_UPDATES = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second", "guide_overlap")
@@ -48,7 +48,7 @@ class Display:
 
     def update(self, update: int, updates: int, metrics: Mapping[str, float | str]) -> None:
         """One line per update, and the bar moves on."""
-        numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in _OF_UPDATES if name in metrics)
+        numbers = "  ".join(f"{name} {number(metrics[name])}" for name in _OF_UPDATES if name in metrics)
         if metrics.get("warnings"):
             numbers += f"  warnings {metrics['warnings']:.0f}"
         self.console.print(

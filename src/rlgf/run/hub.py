@@ -16,7 +16,7 @@ from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.evaluation.statistics import interval
 from rlgf.run.progress import Progress
-from rlgf.terminal import printable
+from rlgf.terminal import number, printable
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 """Of a repository of the hub."""
@@ -157,7 +157,7 @@ def _training(
         tokens = guide["prompt_tokens"] + guide["completion_tokens"]
         yield (
             "asked of the guide",
-            f"{guide['calls']:,.0f} answers, {tokens:,.0f} tokens, cost {guide['cost']:.4g}",
+            f"{guide['calls']:,.0f} answers, {tokens:,.0f} tokens, cost {number(guide['cost'])}",
         )
     yield "task", source("task", config.task.name if config.task else "")
     if "reward" in given or config.reward is not None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from rlgf.report.runs import Run, is_number
 from rlgf.run.warnings import Watch
-from rlgf.terminal import append_part, printable
+from rlgf.terminal import append_part, number, printable
 
 _COLOURS = ("cyan", "green")
 """Of the lines of one chart, in their order."""
@@ -67,8 +67,8 @@ def _chart(title: str, lines: Mapping[str, Series], end: int, width: int, height
     for colour, (name, series) in zip(_COLOURS, lines.items(), strict=False):
         for (x, y), (x_next, y_next) in zip(series, [*series[1:], series[-1]], strict=True):
             canvas.line(x, y, x_next, y_next, color=colour)
-        legend.append(f"{name} {series[-1][1]:.4g}  ", style=colour)
-    legend.append(f"{low:.3g} to {high:.3g}", style="dim")
+        legend.append(f"{name} {number(series[-1][1])}  ", style=colour)
+    legend.append(f"{number(low)} to {number(high)}", style="dim")
     body = Text.from_ansi(canvas.plot(), no_wrap=True, overflow="crop")
     return Panel(Text("\n").join([legend, body]), title=title, title_align="left", width=width, height=height)
 
@@ -120,7 +120,7 @@ def _head(run: Run, goes_on: bool) -> RenderableType:
     left = time_left(run)
     if run.totals is not None and not goes_on:
         numbers = "  ".join(
-            f"{name} {run.totals[name]:.4g}" for name in ("reward", "judge", "kl") if name in run.totals
+            f"{name} {number(run.totals[name])}" for name in ("reward", "judge", "kl") if name in run.totals
         )
         state = Text(f"finished in {duration(run.seconds)}; test: {numbers}", style="green")
     elif not goes_on:
@@ -166,7 +166,7 @@ def _guide(run: Run) -> RenderableType | None:
         f"{sums['calls']:,.0f}{limits.get('calls', '')} answers asked for",
         f"{sums['cached']:,.0f} from the cache",
         f"{tokens:,.0f}{limits.get('tokens', '')} tokens",
-        f"cost {sums['cost']:.4g}{limits.get('cost', '')}",
+        f"cost {number(sums['cost'])}{limits.get('cost', '')}",
         f"{sums['empty']:,.0f} empty",
         f"{duration(sums['waited_seconds'])} waited",
     ]
@@ -193,7 +193,7 @@ def _texts(run: Run, most: int) -> RenderableType:
 
 def _text(sample: Mapping[str, Any]) -> Text:
     reward = sample.get("reward")
-    paid = f"{reward:.3g}" if is_number(reward) else "-"
+    paid = number(reward) if is_number(reward) else "-"
     split = printable(str(sample.get("split", "")))[:10]
     line = Text().append(f"{sample['update']:>4} {split:<10} {paid:>7}  ", style="dim")
     prompt = printable(str(sample.get("prompt", "")))

@@ -32,6 +32,13 @@ def test_a_budget_is_held_against_all_that_may_be_asked(budget: dict[str, Any], 
     assert sentence in said({**ON_A_SERVER, "budget": budget})
 
 
+def test_of_several_servers_each_has_its_budget_named() -> None:
+    two = {"guides": {"small": ON_A_SERVER, "smaller": ON_A_SERVER}}
+    text = said({"guides": {"big": ON_A_SERVER, "two": two}})
+    assert "There is no budget of big ('guide.guides.big.budget')." in text
+    assert "There is no budget of two/small ('guide.guides.two.guides.small.budget')." in text
+
+
 def test_requests_are_counted_for_an_update_and_for_the_run() -> None:
     text = said()
     assert "toys:FavouringGuide per update 16 60 run 80 " in text

@@ -219,15 +219,15 @@ def _name(bill: Bill) -> str:
 def _budget(bill: Bill) -> list[str]:
     if not isinstance(bill.config, HTTPGuideConfig):
         return []
-    budget = bill.config.budget
+    budget, whose = bill.config.budget, f" of {bill.name}" if bill.name else ""
     if not budget.limited:
-        return ["There is no budget ('guide.budget')."]
+        key = "".join(f".guides.{name}" for name in bill.name.split("/") if name)
+        return [f"There is no budget{whose} ('guide{key}.budget')."]
     limits = [
         *([f"{budget.calls:,} calls"] if budget.calls is not None else []),
         *([f"{budget.tokens:,} tokens"] if budget.tokens is not None else []),
         *([f"a cost of {budget.cost:g}"] if budget.cost is not None else []),
     ]
-    whose = f" of {bill.name}" if bill.name else ""
     if bill.suffices(bill.run):
         return [f"The budget{whose} ({', '.join(limits)}) suffices."]
     then = "trains on without the guide" if budget.then == "unguided" else "stops with a checkpoint"

@@ -87,7 +87,8 @@ def test_under_a_launcher_it_is_said_what_each_process_needs(monkeypatch: pytest
 
 
 def test_a_run_is_told_in_plain_words() -> None:
-    words = " ".join(shown("algorithm=lols", "algorithm.terms.entropy.weight=0.01").split())
+    changes = ("algorithm=lols", "algorithm.terms.entropy.weight=0.01", "update.epochs=1")
+    words = " ".join(shown(*changes).split())
     for part in (
         "letters: 5 updates of lols on the task 'toys:LetterTask', seed 0",
         "the policy begins, the guide goes on",
@@ -97,10 +98,12 @@ def test_a_run_is_told_in_plain_words() -> None:
         "clip 0.2",
         "entropy entropy",
         "16 episodes from 16 prompts",
-        "4 per update, 20 in all",
+        "1 epoch in minibatches of 8 episodes",
+        "2 per update, 10 in all",
         "4 times 8 prompts of 'validation', 8 of 'test' at the end",
     ):
         assert part in words
+    assert "None" not in words, "an option that is not set"
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))

@@ -151,7 +151,7 @@ def _sizes(
         + (", drawn by difficulty" if config.rollout.draw == "difficulty" else ""),
         "prompts in all": f"{total:,}, {number(total / samples)} passes over the {samples:,} samples of 'train'",
         **_engine(config),
-        "training": f"{update.epochs} epochs in minibatches of {update.minibatch} episodes, learning rate {rate}",
+        "training": f"{update.epochs} epoch{'s' * (update.epochs != 1)} in minibatches of {update.minibatch} episodes, learning rate {rate}",
         "optimizer steps": f"{span(sorted(set(steps)))} per update, {steps_in_all:,} in all{early}",
         "evaluation": f"{validations(config)} times {held_out[0]:,} prompts of 'validation', "
         f"{held_out[1]:,} of 'test' at the end",

@@ -184,7 +184,8 @@ def term_words(name: str, term: Term, row: Algorithm) -> list[str]:
     """A term's name, loss, tokens, weight and options."""
     parameters = inspect.signature(term.function).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.name not in READABLE}
-    options = ", ".join(f"{key} {value}" for key, value in {**defaults, **term.options}.items())
+    taken = {key: value for key, value in {**defaults, **term.options}.items() if value is not None}
+    options = ", ".join(f"{key} {value}" for key, value in taken.items())
     tokens = _tokens(term.on, row) + _selected(term) + _view(term, row)
     return [name, term.loss, tokens, schedule(term.weight), options]
 

@@ -48,7 +48,9 @@ class Display:
 
     def update(self, update: int, updates: int, metrics: Mapping[str, float | str]) -> None:
         """One line per update, and the bar moves on."""
-        numbers = "  ".join(f"{name} {number(metrics[name])}" for name in _OF_UPDATES if name in metrics)
+        numbers = "  ".join(
+            f"{name} {number(float(metrics[name]))}" for name in _OF_UPDATES if name in metrics
+        )
         if metrics.get("warnings"):
             numbers += f"  warnings {metrics['warnings']:.0f}"
         self.console.print(

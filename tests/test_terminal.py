@@ -53,3 +53,7 @@ def test_a_text_keeps_its_lines_and_spaces() -> None:
 )
 def test_large_numbers_have_no_power_of_ten(value: float, shown: str) -> None:
     assert number(value) == shown
+
+
+def test_a_number_may_have_fewer_digits() -> None:
+    assert [number(value, 2) for value in (0.2743, 9.96, 24.6, 240.4)] == ["0.27", "10", "25", "240"]

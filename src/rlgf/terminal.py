@@ -22,9 +22,9 @@ def printable(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
-def number(value: float) -> str:
-    """Four digits, or all that stand before the point: no power of ten for a large number."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def number(value: float, digits: int = 4) -> str:
+    """So many digits, or all that stand before the point: no power of ten for a large number."""
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
 _STYLES = {"policy": "cyan", "guide": "yellow", "reference": "green", "past": "blue"}

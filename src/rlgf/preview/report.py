@@ -149,7 +149,7 @@ def _sizes(
     return {
         "per update": f"{config.rollout.episodes:,} episodes from {span(prompts)} prompts"
         + (", drawn by difficulty" if config.rollout.draw == "difficulty" else ""),
-        "prompts in all": f"{total:,}, {number(total / samples)} passes over the {samples:,} samples of 'train'",
+        "prompts in all": f"{total:,}, {number(total / samples, 2)} passes over the {samples:,} samples of 'train'",
         **_engine(config),
         "training": f"{update.epochs} epoch{'s' * (update.epochs != 1)} in minibatches of {update.minibatch} episodes, learning rate {rate}",
         "optimizer steps": f"{span(sorted(set(steps)))} per update, {steps_in_all:,} in all{early}",

@@ -73,7 +73,7 @@ def reward_flat(history: History) -> str | None:
     if len(rewards) < PATIENCE or max(rewards[-PATIENCE:]) > min(rewards):
         return None
     return (
-        f"The reward has stood at its lowest, {number(rewards[-1])}, for {PATIENCE} updates, so there is nothing to learn "
+        f"The reward has stood at its lowest, {number(rewards[-1], 3)}, for {PATIENCE} updates, so there is nothing to learn "
         "from: let a guide or the data begin the texts, start nearer to the goal, or pay for steps on the way."
     )
 
@@ -160,7 +160,7 @@ def length_drifting(history: History) -> str | None:
     if abs(last - first) < 4 or 0.5 < last / first < 2:
         return None
     return (
-        f"Texts had {number(first)} tokens in the first {_SHORT} updates and have {number(last)} in the last {_SHORT}: read the "
+        f"Texts had {number(first, 3)} tokens in the first {_SHORT} updates and have {number(last, 3)} in the last {_SHORT}: read the "
         "samples, and see whether the reward pays for length; a target length can be a term of it."
     )
 
@@ -175,8 +175,8 @@ def judge_falling(history: History) -> str | None:
     if not judged[-1] < judged[-2] < judged[-3] or judged[-1] >= judged[0]:
         return None
     return (
-        f"The validation reward has risen from {number(rewards[0])} to {number(rewards[-1])} while the judge fell from "
-        f"{number(judged[0])} to {number(judged[-1])}, so the reward is being exploited: read the best samples, raise "
+        f"The validation reward has risen from {number(rewards[0], 3)} to {number(rewards[-1], 3)} while the judge fell from "
+        f"{number(judged[0], 3)} to {number(judged[-1], 3)}, so the reward is being exploited: read the best samples, raise "
         "'algorithm.kl.coefficient', mend the reward, or keep an earlier checkpoint."
     )
 

@@ -68,7 +68,7 @@ def _chart(title: str, lines: Mapping[str, Series], end: int, width: int, height
         for (x, y), (x_next, y_next) in zip(series, [*series[1:], series[-1]], strict=True):
             canvas.line(x, y, x_next, y_next, color=colour)
         legend.append(f"{name} {number(series[-1][1])}  ", style=colour)
-    legend.append(f"{number(low)} to {number(high)}", style="dim")
+    legend.append(f"{number(low, 3)} to {number(high, 3)}", style="dim")
     body = Text.from_ansi(canvas.plot(), no_wrap=True, overflow="crop")
     return Panel(Text("\n").join([legend, body]), title=title, title_align="left", width=width, height=height)
 
@@ -193,7 +193,7 @@ def _texts(run: Run, most: int) -> RenderableType:
 
 def _text(sample: Mapping[str, Any]) -> Text:
     reward = sample.get("reward")
-    paid = number(reward) if is_number(reward) else "-"
+    paid = number(reward, 3) if is_number(reward) else "-"
     split = printable(str(sample.get("split", "")))[:10]
     line = Text().append(f"{sample['update']:>4} {split:<10} {paid:>7}  ", style="dim")
     prompt = printable(str(sample.get("prompt", "")))

@@ -11,14 +11,19 @@ from typing import Any
 import pytest
 import torch
 from small_bert import save_bert
+from torch import nn
 from transformers import (
+    AutoModelForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    ConvBertConfig,
+    FNetConfig,
     GPT2Config,
     GPT2ForSequenceClassification,
     RobertaConfig,
     T5Config,
+    XLNetConfig,
 )
 
 from chat_toys import ASKED, SYSTEM, TAGS, USER, WORDS, with_template
@@ -177,6 +182,29 @@ def test_a_batch_is_padded_with_the_token_that_the_model_looks_for(
         alone = [model(torch.tensor([tokenizer(text)["input_ids"]])).logits.item() for text in texts]
     reward = build_reward("model", {"model": str(tmp_path)})
     assert reward([""] * 3, texts) == pytest.approx(alone, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        XLNetConfig(vocab_size=30522, d_model=16, n_layer=1, n_head=2, d_inner=16, num_labels=1),
+        ConvBertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_labels=1),
+        FNetConfig(vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_labels=1),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_a_model_whose_scores_padding_would_change_reads_each_text_alone(config: Any, tmp_path: Path) -> None:
+    tokenizer = word_pieces()
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["a joy", "it is a joy from the first scene on", "no"]
+    with torch.no_grad():
+        alone = [model(torch.tensor([tokenizer(text)["input_ids"]])).logits.item() for text in texts]
+    assert build_reward("model", {"model": str(tmp_path)})([""] * 3, texts) == pytest.approx(alone, abs=1e-4)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ def context_of(config: PreTrainedConfig, *, encoder: bool = False) -> int | None
     names = (f"max_{'en' if encoder else 'de'}coder_position_embeddings", "max_position_embeddings")
     length = length or next(filter(None, (getattr(text, name, None) for name in names)), None)
     first = (text.pad_token_id or 0) + 1 if text.model_type in _COUNTED_FROM_PADDING else 0
-    return int(length) - first if length else None
+    # XLNet, which has no limit, says -1.
+    return int(length) - first if length and length > 0 else None
 
 
 def load_model_config(config: ModelConfig) -> PreTrainedConfig:

@@ -34,6 +34,8 @@ from rlgf.types import Messages, padded
 
 _PACKAGED = {"minilm": "rlgf.demo.models:minilm_folder", **PACKAGED}
 _MAX_BATCH_TOKENS = 8192
+_READ_ALONE = frozenset({"convbert", "fnet", "nystromformer", "reformer", "xlnet", "yoso"})
+"""Architectures whose scores change with the padding beside a text, whatever the mask says."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Scorer:
 
     def logits(self, ids: Sequence[Sequence[int]]) -> Float[Tensor, "N"]:
         """One score a text, with a gradient."""
+        if self.model.config.model_type in _READ_ALONE and len(ids) > 1:
+            return torch.cat([self.logits([row]) for row in ids])
         rows, mask = (one.to(self.model.device) for one in padded(ids, self._pad_id))
         return self._outputs(rows, mask.long()).float()
 

@@ -220,6 +220,26 @@ def test_a_classifier_pays_the_probability_of_a_label(tmp_path: Path, kind: str)
         build_reward("model", {"model": str(tmp_path)})
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers by an old name
+def test_an_adapter_of_a_classifier_pays_the_probability_of_a_label(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    base, folder = save_bert(tmp_path / "base", BertForSequenceClassification), tmp_path / "adapter"
+    options = {"num_labels": 3, "ignore_mismatched_sizes": True}
+    model = BertForSequenceClassification.from_pretrained(base, **options)
+    adapted = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"])).eval()
+    adapted.save_pretrained(folder)
+    tokenizer = word_pieces()
+    tokenizer.save_pretrained(folder)
+    with torch.no_grad():
+        alone = adapted(**tokenizer("a joy", return_tensors="pt")).logits.softmax(dim=1)[0, 2].item()
+    reward = build_reward("model", {"model": str(folder), "label": "LABEL_2"})
+    assert reward(["it is"], ["a joy"]) == pytest.approx([alone], abs=1e-6)
+    with pytest.raises(UserError, match=r"set 'label' \(it is None\) to one of LABEL_0, LABEL_1, LABEL_2"):
+        build_reward("model", {"model": str(folder)})
+
+
 def test_a_model_that_scores_no_texts_is_refused_by_its_configuration(letter_folder: str) -> None:
     with pytest.raises(UserError, match="is a GPT2LMHeadModel, which scores no texts"):
         build_reward("model", {"model": letter_folder})

@@ -264,12 +264,13 @@ def adapter_base(source: str, revision: str | None) -> str | None:
     return base
 
 
-def whole_weights(source: str) -> set[str]:
-    """Names of the base's weights that an adapter's files hold whole, such as those of a head."""
+def whole_weights(source: str) -> dict[str, int]:
+    """Names of the base's weights that an adapter's files hold whole, such as those of a head, and how many rows each has."""
     from peft.utils import load_peft_weights
 
     with loading(f"the adapter '{source}'", source):
-        return {path.removeprefix(_PREFIX) for path in load_peft_weights(source, device="cpu")}
+        held = load_peft_weights(source, device="cpu")
+    return {path.removeprefix(_PREFIX): len(weight) for path, weight in held.items() if weight.dim()}
 
 
 def merged(base: PreTrainedModel, source: str, revision: str | None) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -184,8 +185,11 @@ def load_published(model: str, label: str | int | None) -> PublishedScorer:
             f"model '{model}' is a {', '.join(kinds) or config.model_type}, which scores no texts: give one whose name "
             f"ends in '{head}', or a folder that `rlgf reward RECIPE.yaml` wrote."
         )
-    # An adapter has a head of its own, and one output. Files list labels in any order, and YAML reads numbers.
-    names: Any = config.id2label if base == source else {0: "score"}
+    kept = {} if base == source else {"num_labels": _outputs(source, config)}
+    # An adapter's files name no outputs: its base's names are theirs where there are as many, and else made up.
+    config.num_labels = kept.get("num_labels", config.num_labels)
+    # Files list labels in any order, and YAML reads numbers.
+    names: Any = config.id2label
     labels: dict[str, int] = {str(name): output for output, name in sorted((names or {}).items())}
     label = None if label is None else str(label)
     if len(labels) == 1 and label is not None:
@@ -195,7 +199,6 @@ def load_published(model: str, label: str | int | None) -> PublishedScorer:
             f"model '{model}' is a classifier: set 'label' (it is {label!r}) to one of {', '.join(labels)}."
         )
     tokenizer = load_tokenizer(model)
-    kept = {} if base == source else {"num_labels": 1}
     dtype = torch.float32 if device().type == "cpu" else "auto"
     loaded = _loaded(model, tokenizer, dtype, trained=True, **kept)
     return PublishedScorer(
@@ -205,6 +208,17 @@ def load_published(model: str, label: str | int | None) -> PublishedScorer:
         None if label is None else labels[label],
         getattr(config.get_text_config(), "pad_token_id", None),
     )
+
+
+def _outputs(adapter: str, config: PreTrainedConfig) -> int:
+    """How many outputs the head beside an adapter has, for a base of that configuration."""
+    single = copy.deepcopy(config)
+    single.num_labels = 1
+    with loading(f"model '{adapter}'", adapter, _REMEDY), torch.device("meta"):
+        needed = AutoModelForSequenceClassification.from_config(single).state_dict()
+    rows = {name: len(weight) for name, weight in needed.items() if weight.dim()}
+    held = lora.whole_weights(adapter)
+    return next((count for name, count in held.items() if rows.get(name) == 1 != count), 1)
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -246,7 +260,7 @@ def _loaded(
         loaded, report = AutoModelForSequenceClassification.from_pretrained(
             base, dtype=dtype, **weights.REPORTED, **kept
         )
-    later = lora.whole_weights(source) if base != source else set()
+    later = lora.whole_weights(source) if base != source else {}
     weights.check_scorer(model, loaded, report, trained=trained, later=later)
     if base != source:
         loaded = lora.merged(loaded, source, None)

@@ -14,11 +14,11 @@ from trl_rewards import GIVEN, said
 
 from chat_toys import ASKED, GOOD, SYSTEM, USER, trl_format_reward
 from rlgf.errors import UserError
-from rlgf.rewards import Logged, Reward, RewardInput, checked_rewards
-from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward, keeps_state
+from rlgf.rewards import Composed, Logged, Reward, RewardInput, Term, checked_rewards
+from rlgf.rewards.base import LearnedReward, PolicyReadingReward, StatefulReward, keeps_state, learned
 from rlgf.rewards.discriminator import Discriminator
 from rlgf.types import Message, Rollout
-from toys import share_of_a
+from toys import share_of_a, written
 
 
 def test_what_a_reward_can_do_shows_in_its_methods() -> None:
@@ -248,11 +248,27 @@ class Network(nn.Module):
 
 
 class LearningNetwork(Network):
-    def update(self, rollout: Rollout) -> dict[str, float]:
-        return {}
+    answer: Any = None
+
+    def update(self, rollout: Rollout) -> Any:
+        return self.answer
 
 
 def test_a_network_that_never_learns_has_no_state_to_keep() -> None:
     assert not keeps_state(Network())
     assert keeps_state(LearningNetwork())
     assert not keeps_state(len)
+
+
+def test_what_a_reward_learns_may_have_no_metrics() -> None:
+    reward, rollout = LearningNetwork(), written("ab")
+    answers: list[tuple[Any, dict[str, float]]] = [(None, {}), ({"seen": 1.0}, {"seen": 1.0})]
+    for answer, metrics in answers:
+        reward.answer = answer
+        assert learned(reward, rollout) == metrics
+        named = {f"one/{name}": value for name, value in metrics.items()}
+        assert Composed({"one": Term(reward)}).update(rollout) == named
+    reward.answer = [1.0]
+    with pytest.raises(UserError, match=r"'LearningNetwork' returned \[1.0\]: it must return a dictionary"):
+        learned(reward, rollout)
+    assert learned(Network(), rollout) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +257,7 @@ def test_rewards_given_in_python_have_the_weights_of_the_recipe(tmp_path: Path) 
         return [0.5] * len(completions)
 
     terms = {"terms": {"none": 2, "share_of_a": {"weight": 0}}, "clip": [0, 3]}
-    for given, total in (([none, share_of_a], 1.0), (none, 1.0)):
+    for given, total in (([none, share_of_a], 1.0), (none, 1.0), (partial(none, unused=1), 1.0)):
         section = terms if isinstance(given, list) else {"terms": {"none": 2}}
         trainer = Trainer(recipe(tmp_path, reward=section), display=QUIET, policy=letter_gpt(), reward=given)
         assert trainer.evaluate(split="validation").totals["reward"] == total

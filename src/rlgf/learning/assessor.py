@@ -27,7 +27,7 @@ from rlgf.models.sampling import Sampling
 from rlgf.objectives.advantages import importance_weights, rewarded_share, whiten
 from rlgf.objectives.losses import log_ratio
 from rlgf.rewards import Reward, RewardInput, Scale, score
-from rlgf.rewards.base import LearnedReward, keeps_state
+from rlgf.rewards.base import keeps_state, learned
 from rlgf.rewards.composed import Scores
 from rlgf.types import Author, Experience, Rollout, Scored
 
@@ -184,7 +184,7 @@ class Assessor:
 
     def learn_reward(self, rollout: Rollout) -> dict[str, float]:
         """Let a reward that learns do so; its metrics."""
-        return dict(self.reward.update(rollout)) if isinstance(self.reward, LearnedReward) else {}
+        return learned(self.reward, rollout)
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"scale": self.scale.state_dict()}

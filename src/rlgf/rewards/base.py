@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from numbers import Real
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
@@ -66,13 +67,13 @@ class StatefulReward(Reward, Protocol):
 class LearnedReward(StatefulReward, Protocol):
     """A reward that learns beside the policy."""
 
-    def update(self, rollout: Rollout, /) -> Mapping[str, float]:
+    def update(self, rollout: Rollout, /) -> Mapping[str, float] | None:
         """Learn from the episodes of an update, which have been paid and learned from by then.
 
         Of several processes each is given the episodes of all, and must learn the same.
 
         Returns:
-            Metrics to log.
+            Metrics to log, where there are any.
         """
         ...
 
@@ -81,6 +82,20 @@ def keeps_state(reward: object) -> TypeGuard[StatefulReward]:
     """Whether a reward's state goes into checkpoints: not that of a network that scores and never learns."""
     learns = isinstance(reward, LearnedReward)
     return isinstance(reward, StatefulReward) and (learns or not isinstance(reward, nn.Module))
+
+
+def learned(reward: Reward | None, rollout: Rollout) -> dict[str, float]:
+    """Let a reward learn, if it is one that does; its metrics.
+
+    Raises:
+        UserError: its `update` returned something else.
+    """
+    found: Any = reward.update(rollout) if isinstance(reward, LearnedReward) else None
+    if found is not None and not isinstance(found, Mapping):
+        raise UserError(
+            f"'update' of {_name(reward)} returned {found!r:.60}: it must return a dictionary of metrics, or nothing."
+        )
+    return {str(metric): value for metric, value in (found or {}).items()}
 
 
 @runtime_checkable
@@ -301,9 +316,14 @@ def not_given(reward: object, columns: Iterable[str], *, in_turns: bool) -> str 
     return None
 
 
+def name_of(given: Any) -> str:
+    """A function's own name, also of a partial of it; of another object its class's."""
+    given = given.func if isinstance(given, partial) else given
+    return str(getattr(given, "__name__", type(given).__name__))
+
+
 def _name(reward: Any) -> str:
-    reward = getattr(reward, "func", reward)  # of a partial
-    return f"the reward '{getattr(reward, '__name__', type(reward).__name__)}'"
+    return f"the reward '{name_of(reward)}'"
 
 
 def _own(column: Any) -> Any:

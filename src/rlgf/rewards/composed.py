@@ -15,7 +15,6 @@ from torch import Tensor
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
 from rlgf.rewards.base import (
-    LearnedReward,
     Logged,
     PolicyReadingReward,
     Reward,
@@ -23,6 +22,7 @@ from rlgf.rewards.base import (
     all_checked_rewards,
     checked_rewards,
     keeps_state,
+    learned,
 )
 from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Rollout
@@ -75,8 +75,7 @@ class Composed:
         return {
             f"{name}/{metric}": value
             for name, reward in self.rewards.items()
-            if isinstance(reward, LearnedReward)
-            for metric, value in reward.update(rollout).items()
+            for metric, value in learned(reward, rollout).items()
         }
 
     def attach(self, policy: LanguageModel, config: RolloutConfig, seed: int) -> None:

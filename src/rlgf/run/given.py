@@ -22,7 +22,7 @@ from rlgf.learning.updater import OptimizerFactory
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, check_vocabulary, load_tokenizer
 from rlgf.recipe import Source
-from rlgf.rewards import Reward
+from rlgf.rewards.base import Reward, name_of
 from rlgf.rewards.build import TermConfig
 from rlgf.rewards.composed import Composed, Term
 from rlgf.strict import NamedConfig
@@ -144,10 +144,10 @@ def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> L
 
 
 def called(given: object) -> str:
-    """What a run calls an object that was given in Python: a function's own name, else its class's."""
+    """What a run calls an object that was given in Python: a function's own name, also of a partial, else its class's."""
     if isinstance(given, Composed):
         return ", ".join(given.terms)
-    return "train" if isinstance(given, MemoryTask) else getattr(given, "__name__", type(given).__name__)
+    return "train" if isinstance(given, MemoryTask) else name_of(given)
 
 
 def fitted(given: Given, config: Config) -> Given:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,17 +20,40 @@ import torch
 from resume_script import toy_trainer
 from rlgf import distributed
 from rlgf.learning.assessor import Assessor
+from rlgf.learning.updater import Updater
 from rlgf.models import sharding
 from rlgf.run import checkpoint
 
 
 def ended(folder: Path, *, resume: bool = False) -> str:
-    training = {"checkpoint_every": 1, "process_timeout": 20}
+    training = {"checkpoint_every": 1, "process_timeout": 100}
     try:
         toy_trainer(folder, training=training, evaluation={"every": 4}).train(resume=resume)
     except Exception as error:
         return f"{type(error).__name__}: {error} {' '.join(getattr(error, '__notes__', []))}"
     return "finished"
+
+
+def failed_in_a_pass(folder: Path) -> dict[str, Any]:
+    """How runs end that fail while weights go from one process to the other; in one of them alone it comes last."""
+    whose, loss, there = (0, 1), Updater._policy_loss, toy_trainer(folder / "late")
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        if distributed.rank() in whose:
+            raise ValueError("a bad loss")
+        return loss(*arguments, **options)
+
+    with patch.object(Updater, "_policy_loss", fails):
+        said = {"a loss of both": ended(folder)}
+        whose, started = (1,), time.monotonic()
+        said["a loss of one"] = ended(folder)
+    said["seconds"] = time.monotonic() - started
+    if distributed.is_main():  # the other one is gone
+        try:
+            sharding.joint_state(there.parts.policy.model.state_dict(keep_vars=True))
+        except Exception as error:
+            said["weights"] = f"{type(error).__name__}: {error}"
+    return said
 
 
 def main() -> None:
@@ -59,6 +83,7 @@ def main() -> None:
     with patch.object(Assessor, "state_dict", mute):
         said["a reward without a state"] = ended(folder, resume=True)
     said["nothing"] = ended(folder, resume=True)
+    said |= failed_in_a_pass(folder / "passes")
     (folder / f"{distributed.rank()}.json").write_text(json.dumps(said))
 
 

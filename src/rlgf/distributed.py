@@ -40,10 +40,17 @@ class _Link:
     group: Any = None
     """On the CPU also where gradients are summed on GPUs: there a lost process would abort the others."""
     told: BaseException | None = None
+    unheard: BaseException | None = None
+    """What failed in the midst of exchanges in which nobody can be told anything; see `in_touch`."""
+    alike: int = 0
+    """How often that was."""
     mesh: DeviceMesh | None = None
 
 
 _link = _Link()
+
+_PATIENCE = 20.0
+"""Seconds that a process which failed where nobody hears it waits for others that may have failed alike."""
 
 _OF_CONNECTION = re.compile(r"gloo|NCCL|ProcessGroup|[Cc]onnection (closed|reset)|[Tt]imed out")
 
@@ -173,11 +180,13 @@ def tell(error: BaseException) -> None:
 
     Raises:
         FailedElsewhereError: a process before this one failed at the same moment, and is the one to say why.
-        LostProcessError: another process is gone.
+        LostProcessError: another process is gone, or cannot hear of it.
     """
     if count() == 1 or error is _link.told or isinstance(error, FailedElsewhereError | LostProcessError):
         return
     _link.told = error
+    if error is _link.unheard:
+        _await_alike()
     said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     found = _exchange(None, " ".join(said.split())[:500])
     first, reason = next(
@@ -185,6 +194,20 @@ def tell(error: BaseException) -> None:
     )
     if first != rank():
         raise FailedElsewhereError(_failed(first, reason)) from error
+
+
+def _await_alike() -> None:
+    """Wait until all processes have failed where none hears another.
+
+    Raises:
+        LostProcessError: one of them has not. It waits for this one, and knows once this one is gone.
+    """
+    _link.alike += 1
+    came = [f"rlgf failed {_link.alike} {number}" for number in range(count())]
+    with in_touch():
+        store = dist.distributed_c10d._get_default_store()
+        store.set(came[rank()], "")
+        store.wait(came, timedelta(seconds=min(_PATIENCE, _link.seconds)))
 
 
 @contextmanager
@@ -245,20 +268,21 @@ def _exchange(item: Any, failure: str | None) -> list[tuple[str | None, Any]]:
 
 
 @contextmanager
-def in_touch(*, computes: bool = False) -> Iterator[None]:
+def in_touch(*, computes: bool = False, unheard: bool = False) -> Iterator[None]:
     """
     Args:
         computes: whether the block also computes, so that not every error is one of a connection.
+        unheard: whether processes wait for one another in it where none can tell the others that it has failed.
 
     Raises:
         LostProcessError: instead of the error of a broken or silent connection.
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        if computes and not _OF_CONNECTION.search(str(error)):
+    except BaseException as error:
+        broken = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
+        if not broken or (computes and not _OF_CONNECTION.search(str(error))):
+            _link.unheard = error if unheard else _link.unheard
             raise
         reason = one_line(error, 200)
         raise LostProcessError(

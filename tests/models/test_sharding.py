@@ -157,6 +157,14 @@ def test_a_failure_of_one_process_ends_all_at_once(tmp_path: Path) -> None:
     for said in (main, other):
         assert "The newest checkpoint is that of update 1" in said["a reward without a state"]
         assert said["nothing"] == "finished"
+    assert main["a loss of both"].startswith("ValueError: a bad loss")
+    assert other["a loss of both"].startswith(
+        "FailedElsewhereError: process 0 of 2 failed: ValueError: a bad"
+    )
+    assert other["a loss of one"].startswith("ValueError: a bad loss")
+    assert main["a loss of one"].startswith("LostProcessError: another process of the run has ended")
+    assert max(main["seconds"], other["seconds"]) < 60, "and not as long as one process waits for another"
+    assert main["weights"].startswith("LostProcessError")
 
 
 @pytest.mark.parametrize("environment", [SHARED, KEPT])

@@ -129,7 +129,8 @@ class Updater:
             experience = with_beginning(
                 experience, row, self.policy, self.sampling, self.config.max_micro_tokens
             )
-        with distributed.in_touch(computes=True):
+        shared = not sharding.is_whole(self.policy.model)
+        with distributed.in_touch(computes=True, unheard=shared):
             for metrics in self._steps(experience, row, update, progress, references):
                 for name, value in metrics.items():
                     gathered[name].append(float(value))

@@ -168,7 +168,8 @@ def put_together(tensor: Tensor) -> Tensor:
     """The whole of a tensor; called by all processes together."""
     if not isinstance(tensor, DTensor):
         return tensor
-    found: Tensor = tensor.full_tensor()
+    with distributed.in_touch():
+        found: Tensor = tensor.full_tensor()
     return found
 
 
@@ -215,7 +216,8 @@ def fill(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
                 continue  # a buffer, which no training changes
             source = given[name] if distributed.is_main() else torch.empty(tensor.shape)
             source = source.to(tensor.device, tensor.dtype)
-            tensor.copy_(distribute_tensor(source, tensor.device_mesh, tensor.placements))
+            with distributed.in_touch():
+                tensor.copy_(distribute_tensor(source, tensor.device_mesh, tensor.placements))
 
 
 def _root(module: nn.Module) -> _Root | None:

@@ -128,8 +128,6 @@ class Saver:
             return f"The last finished update, {number}, is saved; --resume goes on."
         if self._saving and isinstance(error, Exception):
             return self._newest()
-        if alone and launcher.wanted():
-            return f"A part of the weights is gone with the other process; {self._newest()}"
         if within is not None and not within.possible:
             reason = (
                 "of weights that processes share no copy is kept"
@@ -137,6 +135,8 @@ class Saver:
                 else "a copy of what it changes would have crowded the memory"
             )
             return f"Update {number + 1} was learning, and {reason}; {self._newest()}"
+        if alone and launcher.wanted():
+            return f"A part of the weights is gone with the other process; {self._newest()}"
         self._write(progress, reward, alone=alone)
         return f"Saved after update {number}; --resume goes on."
 

@@ -100,7 +100,7 @@ def _together() -> dict[str, Any]:
 def _checkpointing() -> Iterator[None]:
     """Let an error come as itself, and not within a list of what each process met."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), distributed.in_touch(computes=True):
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             yield
     except CheckpointException as error:

@@ -21,7 +21,9 @@ from resuming import checkpoints, equal, metrics, state
 from faulty_server import FaultyServer, serving
 from resume_script import LOLS, toy_trainer
 from rlgf.guides import HTTPGuide, HTTPGuideConfig
+from rlgf.run import loop
 from rlgf.run.saver import Saver
+from rlgf.run.signals import Stopping
 from rlgf.run.trainer import Trainer
 
 SCRIPT = Path(__file__).parents[1].joinpath("resume_script.py")
@@ -139,6 +141,21 @@ def test_a_preempted_run_saves_at_once_and_again_after_the_update(
     finally:
         signal.signal(number, outside)
     goes_on(tmp_path, straight)
+
+
+def test_a_ctrl_c_of_a_launcher_is_as_hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is passed on to all processes, and those that go on are killed a little later."""
+    hurried: list[str] = []
+
+    def of_several(note: Callable[[str], None], **options: Any) -> Stopping:
+        return Stopping(note, alone=False, hurry=lambda: hurried.append("now"))
+
+    monkeypatch.setattr(loop, "Stopping", of_several)
+    trainer = toy_trainer(tmp_path, in_third(lambda: os.kill(os.getpid(), signal.SIGINT)), **SELDOM)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert checkpoints(tmp_path) == ["000002", "000003"]
+    assert hurried == ["now"]
 
 
 def test_a_launcher_that_ends_all_waits_for_what_is_saved(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -81,7 +80,7 @@ class TrainingLoop:
             said = self._rescue(error)
             full = out_of_memory(error, self.trainer.progress, self.config)
             told = error if full is None else UserError(full)
-            if isinstance(error, UserError) and self.stopping.asked not in (0, signal.SIGINT):
+            if isinstance(error, UserError) and self.stopping.hurried:
                 # The guide was closed while it was asked.
                 told, said = stopped(self.stopping.asked), f"{error} {said}"
             if isinstance(told, UserError) or not isinstance(told, Exception):
@@ -155,7 +154,7 @@ class TrainingLoop:
 
     def _save_in_a_hurry(self) -> None:
         """Who takes the machine away may not wait until the update is finished; who pressed Ctrl-C does."""
-        if self.stopping.asked not in (0, signal.SIGINT):
+        if self.stopping.hurried:
             self.saver.save_early(self.trainer.progress)
 
     def _validate(self) -> None:

@@ -15,19 +15,29 @@ class Stopping:
     """Turns signals into a wish that the loop reads between updates, while the block runs.
 
     Where one process is all there is, a second Ctrl-C raises `KeyboardInterrupt` at once. Of several
-    processes none may leave the others in the middle of an exchange; their launcher sees to an end.
+    processes none may leave the others in the middle of an exchange; their launcher, which passes Ctrl-C on, sees to
+    an end.
     """
 
     def __init__(
         self, note: Callable[[str], None], *, alone: bool, hurry: Callable[[], None] | None = None
     ) -> None:
-        """``hurry`` is called in a thread of its own when a scheduler's signal comes, which may not wait."""
+        """``hurry`` is called in a thread of its own when a signal comes that may not wait."""
         self.asked = 0
         """The number of the first signal that came; 0 as long as there was none."""
         self._note = note
         self._alone = alone
         self._hurry = hurry
         self._before: dict[int, Any] = {}
+
+    @property
+    def hurried(self) -> bool:
+        """Whether a signal came that may not wait until the update is finished."""
+        return bool(self.asked) and self._hurries(self.asked)
+
+    def _hurries(self, number: int) -> bool:
+        # A launcher kills its processes a little after a Ctrl-C too: `torchrun` after 30 s.
+        return number != signal.SIGINT or not self._alone
 
     def __enter__(self) -> Stopping:
         for number in (signal.SIGINT, *_POLITE):
@@ -67,7 +77,7 @@ class Stopping:
         if not self.asked or again:
             self._note(f"Stopping after this update{again}.")
         self.asked = self.asked or number
-        if number != signal.SIGINT and self._hurry is not None:
+        if self._hurry is not None and self._hurries(number):
             # Not here: the code that the signal interrupted may hold a lock.
             threading.Thread(target=self._hurry, daemon=True).start()
 

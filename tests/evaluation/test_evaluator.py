@@ -13,7 +13,7 @@ import torch
 from resume_script import toy_trainer
 from rlgf.config import load_config
 from rlgf.errors import UserError
-from rlgf.evaluation.evaluator import Evaluator, perplexities, perplexity, text_nll
+from rlgf.evaluation.evaluator import Evaluator, _extra, _Share, perplexities, perplexity, text_nll
 from rlgf.metrics import TEXT_METRICS
 from rlgf.models.language_model import LanguageModel
 from rlgf.rewards import Reward
@@ -147,6 +147,16 @@ def test_prompts_without_references_have_no_reference_perplexity() -> None:
     found = evaluator().evaluate(Author.POLICY, [Sample("ab", ("a",)), Sample("b")])
     assert "reference_perplexity" not in found.totals
     assert "kl" in found.totals
+
+
+def test_what_one_process_said_beside_its_texts_stays_with_them() -> None:
+    """A reward may call `log_extra` only where it has something to say, which no text of a process may be."""
+    shares = [
+        _Share(("a", "b"), [1, 1]),
+        _Share(("c",), [1], extra={"why": ["short"]}),
+        _Share(("d",), [1], extra={"why": ["long"], "how": [1]}),
+    ]
+    assert _extra(shares) == {"why": [None, None, "short", "long"], "how": [None, None, None, 1]}
 
 
 def test_save_writes_totals_and_one_json_line_a_text(tmp_path: Path) -> None:

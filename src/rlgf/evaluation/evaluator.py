@@ -145,8 +145,7 @@ class Evaluator:
         found.update(of_texts)
         lengths = [length for share in shares for length in share.lengths]
         found["tokens"] = MetricResult(sum(lengths) / len(texts))
-        extra = {name: [v for share in shares for v in share.extra.get(name, [])] for name in shares[0].extra}
-        return texts, found, extra
+        return texts, found, _extra(shares)
 
     def _share(self, rollout: Rollout) -> _Share:
         """Everything that concerns each text by itself."""
@@ -222,6 +221,15 @@ class _Share:
     extra: dict[str, list[Any]] = field(default_factory=dict)
     nll: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Nats and tokens of each text."""
+
+
+def _extra(shares: Sequence[_Share]) -> dict[str, list[Any]]:
+    """What rewards said beside of each text; None of those that a process's reward said nothing about."""
+    names = dict.fromkeys(name for share in shares for name in share.extra)
+    return {
+        name: [value for share in shares for value in share.extra.get(name, [None] * len(share.texts))]
+        for name in names
+    }
 
 
 def _joined(shares: Sequence[_Share]) -> dict[str, MetricResult]:

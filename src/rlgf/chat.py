@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from rlgf.errors import UserError
+from rlgf.errors import UserError, shown
 from rlgf.types import Message, Messages
 
 _ASSISTANT = "assistant"
@@ -82,7 +82,7 @@ def row_options(columns: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     given = columns.get(OPTIONS) or {}
     if not isinstance(given, Mapping):
         raise UserError(
-            f"{place or 'a row'}: '{OPTIONS}' must be a mapping, such as {{'enable_thinking': False}} (it is {_shown(given)})."
+            f"{place or 'a row'}: '{OPTIONS}' must be a mapping, such as {{'enable_thinking': False}} (it is {shown(given)})."
         )
     return {str(name): value for name, value in given.items() if value is not None}
 
@@ -104,7 +104,7 @@ def set_defaults(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any])
 
 
 def _no_messages(value: Any, name: str, place: str) -> str:
-    return f"{place}: '{name}' must hold one message or more, each with 'role' and 'content' (it is {_shown(value)})."
+    return f"{place}: '{name}' must hold one message or more, each with 'role' and 'content' (it is {shown(value)})."
 
 
 def _text(content: Any, where: str) -> str:
@@ -119,15 +119,10 @@ def _text(content: Any, where: str) -> str:
         text = part.get("text") if isinstance(part, Mapping) else part
         if not isinstance(text, str):
             raise UserError(
-                f"{where} must have a text, or a list of text parts, as its 'content' (it is {_shown(content)})."
+                f"{where} must have a text, or a list of text parts, as its 'content' (it is {shown(content)})."
             )
         texts.append(text)
     return "".join(texts)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else text[:200] + "..."
 
 
 def answered(

@@ -70,6 +70,12 @@ def one_line(said: object, most: int) -> str:
     return " ".join(str(said).split())[:most].rstrip(".")
 
 
+def shown(value: object) -> str:
+    """A value as a part of a sentence: a long one is cut."""
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
 def misfit(found: Mapping[str, Any]) -> str:
     """What one of the errors of `pydantic` says, without a full stop and in words that need no knowledge of it."""
     words = _MISFITS.get(found["type"])

@@ -34,6 +34,10 @@ from tokenizer_kinds import byte_bpe
             {"prompt": "a", "chosen": 1, "rejected": "b"},
             ["line 3", "'chosen' must be a text or the messages of a chat (it is 1)"],
         ),
+        (
+            {"prompt": "a", "chosen": None, "rejected": "b"},
+            ["line 3", "'chosen' must be a text or the messages of a chat (it is None)."],
+        ),
     ],
 )
 @pytest.mark.parametrize("split", ["train", "dev"])

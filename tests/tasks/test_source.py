@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import datasets
 import pytest
-from written_files import prompts, refused, written
+from written_files import load, prompts, refused, written
 
 from rlgf.errors import UserError
 from rlgf.tasks import build_task
@@ -29,6 +30,21 @@ def test_null_in_a_template_is_refused_unless_an_option_says_what_it_is(tmp_path
     nan = written(tmp_path / "d.jsonl", '{"prompt": NaN}\n')
     refused(nan, "line 1: 'prompt' must be a text", "'absent'")
     assert prompts(nan, absent="") == [""]
+
+
+def test_an_absent_side_of_a_pair_is_not_said_to_be_mended_by_an_option_for_prompts(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.jsonl", '{"prompt": "a", "chosen": "b", "rejected": null}\n')
+    options = {"reference_field": "chosen", "rejected_field": "rejected", "absent": ""}
+    refused(file, "line 1: 'rejected' must be a text or the messages of a chat (it is None).", **options)
+
+
+def test_a_long_value_is_cut_in_a_message(tmp_path: Path) -> None:
+    row = {"prompt": 5, "references": ["word " * 5000, ""], "list": ["word " * 5000]}
+    file = written(tmp_path / "a.jsonl", json.dumps(row) + "\n")
+    for options in ({"reference_field": "references"}, {"prompt_field": "list"}, {"template": "{list}"}):
+        with pytest.raises(UserError, match=r"line 1: .*'word word .*\.\.\.\)") as caught:
+            load(file, **{"reference_field": None, **options})
+        assert len(str(caught.value)) < 500
 
 
 def test_values_in_a_template_are_texts_and_numbers(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlgf.chat import as_dicts, is_chat, read_messages
-from rlgf.errors import UserError
+from rlgf.errors import UserError, shown
 from rlgf.jsontext import to_json
 from rlgf.metrics import build_metrics, check_needs, measure
 from rlgf.metrics.base import MetricResult
@@ -140,7 +140,7 @@ def _rows(file: Path) -> list[tuple[Row, str]]:
 def _sample(row: Row, place: str) -> Sample:
     columns = row.get("columns", {})
     if not isinstance(columns, dict):
-        raise UserError(f"{place}: 'columns' must be a mapping of names to values (it is {columns!r}).")
+        raise UserError(f"{place}: 'columns' must be a mapping of names to values (it is {shown(columns)}).")
     chat = row.get("messages")
     return Sample(
         _text(row, "prompt", place),
@@ -171,7 +171,7 @@ def _text(row: Row, name: str, place: str) -> str:
                 if is_chat(row[name])
                 else ""
             )
-            raise UserError(f"{place}: '{name}' must be a text (it is {row[name]!r}){chat}.")
+            raise UserError(f"{place}: '{name}' must be a text (it is {shown(row[name])}){chat}.")
         there = ", ".join(row) or "none"
         raise UserError(f"{place} must have the text '{name}'. Fields: {there}.")
     return str(row[name])
@@ -181,7 +181,7 @@ def _list(row: Row, name: str, place: str) -> tuple[str, ...]:
     given = row.get(name, [])
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{place}: '{name}' must be a text or a list of texts (it is {given!r}).")
+        raise UserError(f"{place}: '{name}' must be a text or a list of texts (it is {shown(given)}).")
     return tuple(texts)
 
 

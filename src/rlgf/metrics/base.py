@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from rlgf.calls import arguments, awaited, call, own
-from rlgf.errors import UserError
+from rlgf.errors import UserError, shown
 from rlgf.types import Sample, columns_of
 
 Made = TypeVar("Made")
@@ -159,7 +159,7 @@ def check_needs(
                 if not _texts(given):
                     raise UserError(
                         f"the metric '{name}' needs '{need}', one or more texts that are not blank, and "
-                        f"{place(i)} has {given!r}: {remedy}."
+                        f"{place(i)} has {shown(given)}: {remedy}."
                     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import model_validator
 
 from rlgf.chat import answered
-from rlgf.errors import UserError
+from rlgf.errors import UserError, shown
 from rlgf.tasks.rows import Row, placed
 from rlgf.tasks.source import Files, field, is_absent, side
 from rlgf.types import Messages
@@ -85,14 +85,14 @@ class ExamplesConfig(Files):
             labels.add(str(label))
             text = self._value(row, "text_field", place)
             if not isinstance(text, str):
-                raise UserError(f"{place}: '{self.text_field}' must be a text (it is {text!r}).")
+                raise UserError(f"{place}: '{self.text_field}' must be a text (it is {shown(text)}).")
             return Labelled(text, label == positive or str(label) == str(positive))
 
         found = self._examples(split, make)
         if len({one.positive for one in found}) < 2:
-            shown = ", ".join(sorted(labels)[:5])
+            there = ", ".join(sorted(labels)[:5])
             raise UserError(
-                f"'positive' (it is '{positive}') must be one of two or more labels in '{split}'; there: {shown}."
+                f"'positive' (it is '{positive}') must be one of two or more labels in '{split}'; there: {there}."
             )
         return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from rlgf.errors import UserError
+from rlgf.errors import UserError, shown
 from rlgf.strict import Strict
 from rlgf.tasks.base import check_split
 from rlgf.tasks.jsonfiles import JsonLines
@@ -62,7 +62,7 @@ class CommonGenTask(Strict):
     def _sample(self, row: Row, place: str) -> Sample:
         concepts = field(row, "concepts", place)
         if not isinstance(concepts, list) or not concepts or not all(isinstance(c, str) for c in concepts):
-            raise UserError(f"{place}: 'concepts' must be a list of words (it is {concepts!r}).")
+            raise UserError(f"{place}: 'concepts' must be a list of words (it is {shown(concepts)}).")
         references = texts(field(row, "references", place), "references", place)
         prompt = self.template.format(concepts=" ".join(concepts))
         return Sample(prompt, references, {"concepts": concepts})

@@ -137,7 +137,9 @@ class DataTask(Source):
             return None
         hint = self.hints["prompt"] if self.rejected_field is None else _PROMPT_OF_PAIR
         prompt = field(row, name, place, hint)
-        return side(self.absent if self.absent is not None and is_absent(prompt) else prompt, name, place)
+        if self.absent is not None and is_absent(prompt):
+            return self.absent
+        return side(prompt, name, place, "set the option 'absent' to what stands for it")
 
     @cached_property
     def _chat(self) -> ChatTemplate | None:

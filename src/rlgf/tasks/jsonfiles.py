@@ -73,8 +73,8 @@ class JsonLines:
         """
         self._opened.seek(self._begins[number])
         place = self.place(number)
-        row = _parsed(decoded(self._opened.readline(), place).removeprefix("\ufeff"), place, _TORN)
-        _check_object(row, place)
+        row = _parsed(decoded(self._opened.readline(), place).removeprefix("\ufeff"), place, _LINES)
+        _check_object(row, place, _LINES if isinstance(row, list) else "")
         return dict(row)
 
     def place(self, number: int) -> str:
@@ -112,7 +112,10 @@ def _has_half(lines: JsonLines, number: int) -> bool:
         return False  # said where the line is read
 
 
-_TORN = "; an object must stand whole on one line, and objects over several lines in an array, [{...}, {...}]"
+_LINES = (
+    "; each object must stand whole on one line, or for the data of a task all of them in an array, [{...}, {...}], in a "
+    ".json file"
+)
 
 
 def _parsed(text: str, place: str, torn: str = "") -> Any:
@@ -158,10 +161,13 @@ def _whole(value: Any) -> Any:
     return [_whole(entry) for entry in value] if isinstance(value, list) else value
 
 
-def _check_object(row: Any, place: str) -> None:
+def _check_object(row: Any, place: str, hint: str = "") -> None:
     """
+    Args:
+        hint: the end of the message.
+
     Raises:
         UserError: a row is no JSON object.
     """
     if not isinstance(row, dict):
-        raise UserError(f'{place} must hold a JSON object such as {{"prompt": ...}}.')
+        raise UserError(f'{place} must hold a JSON object such as {{"prompt": ...}}{hint}.')

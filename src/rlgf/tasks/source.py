@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, model_validator
 
 from rlgf.chat import is_chat, read_messages
-from rlgf.errors import UserError
+from rlgf.errors import UserError, shown
 from rlgf.strict import Strict
 from rlgf.tasks.base import check_split
 from rlgf.tasks.rows import Row, Rows, Samples, file_rows, table_rows
@@ -106,8 +106,11 @@ def field(row: Row, name: str, place: str, hint: str = "") -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def side(value: Any, name: str, place: str) -> str | Messages:
+def side(value: Any, name: str, place: str, hint: str = "") -> str | Messages:
     """The text or the messages of a chat that a column holds.
+
+    Args:
+        hint: what a message says is to be done where the value is absent.
 
     Raises:
         UserError: it holds something else.
@@ -115,9 +118,9 @@ def side(value: Any, name: str, place: str) -> str | Messages:
     if isinstance(value, list) or is_chat(value):
         return read_messages(value, name, place)
     if not isinstance(value, str):
-        hint = ": set the option 'absent' to what stands for it" if is_absent(value) else ""
+        remedy = f": {hint}" if hint and is_absent(value) else ""
         raise UserError(
-            f"{place}: '{name}' must be a text or the messages of a chat (it is {value!r}){hint}."
+            f"{place}: '{name}' must be a text or the messages of a chat (it is {shown(value)}){remedy}."
         )
     return value
 
@@ -130,9 +133,11 @@ def texts(value: Any, name: str, place: str) -> tuple[str, ...]:
     """
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
-        raise UserError(f"{place}: '{name}' must be a text or a list of texts (it is {value!r}).")
+        raise UserError(f"{place}: '{name}' must be a text or a list of texts (it is {shown(value)}).")
     if not listed or not all(text.strip() for text in listed):
-        raise UserError(f"{place}: '{name}' has an empty reference (it is {value!r}): each must hold words.")
+        raise UserError(
+            f"{place}: '{name}' has an empty reference (it is {shown(value)}): each must hold words."
+        )
     return tuple(listed)
 
 
@@ -153,8 +158,8 @@ def template_parts(template: str) -> list[tuple[str, str | None]]:
         raise ValueError(f"{error}: {BRACES}") from error
     for _, name, spec, conversion in parts:
         if name is not None and (spec or conversion or not name.strip() or set(name) & set("\"'[].,\n")):
-            shown = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-            raise ValueError(f"{{{shown}}} names no column: {BRACES}")
+            written = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            raise ValueError(f"{{{written}}} names no column: {BRACES}")
     return [(text, name) for text, name, _, _ in parts]
 
 
@@ -181,6 +186,6 @@ def value_text(value: Any, name: str, place: str, absent: str | None) -> str:
         return str(value).lower()  # as JSON writes it
     if isinstance(value, list | dict | bytes):
         raise UserError(
-            f"{place}: '{name}' must be a text or a number to stand in a template (it is {value!r})."
+            f"{place}: '{name}' must be a text or a number to stand in a template (it is {shown(value)})."
         )
     return str(value)

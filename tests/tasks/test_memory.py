@@ -21,6 +21,18 @@ def test_samples_are_taken_as_they_are_and_training_data_stands_in() -> None:
     assert task.load("test") == [Sample("c")]
 
 
+@pytest.mark.parametrize("asked", ["Question: a", [{"role": "user", "content": "Question: a"}]])
+def test_messages_beside_a_prompt_are_a_column_like_any_other(asked: Any) -> None:
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (sample,) = MemoryTask(train=[{"prompt": asked, "messages": talk, "solution": "b"}]).load("train")
+    told = sample.prompt or sample.messages[0].content
+    assert (told, sample.references) == ("Question: a", ())
+    assert sample.columns == {"messages": talk, "solution": "b"}
+    options = {"reference_field": "messages"}
+    (sample,) = MemoryTask(train=[{"prompt": "a", "messages": talk}]).reading(options).load("train")
+    assert sample.references == ("b",)
+
+
 @pytest.mark.parametrize(
     ("row", "references", "rejected"),
     [

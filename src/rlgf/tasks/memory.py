@@ -14,17 +14,19 @@ from rlgf.tasks.rows import Row, Samples
 from rlgf.tasks.source import Source
 from rlgf.types import Sample
 
-_REFERENCES = ("references", "completion", "chosen", "messages", "conversations")
+_REFERENCES = ("references", "completion", "chosen")
 """Columns that hold a reference, as data sets of the hub call them; the first that a row has counts."""
+_CONVERSATIONS = ("messages", "conversations")
+"""Columns that hold the prompt with its reference; beside a prompt they are further columns, as in TRL."""
 _SOURCES = frozenset(Source.model_fields)
 
 
 class MemoryTask:
     """A task of data that is at hand, read by column names as the task 'data' reads files.
 
-    The prompt is in the column 'prompt'; the reference in 'references', 'completion', 'chosen', 'messages' or
-    'conversations', where one of these is there, and the worse text of a pair in 'rejected'. Options of the task 'data'
-    name others.
+    The prompt is in the column 'prompt'; the reference in 'references', 'completion' or 'chosen', where one of these is
+    there, and the worse text of a pair in 'rejected'. Without a column 'prompt', 'messages' or 'conversations' hold both.
+    Options of the task 'data' name others.
     """
 
     def __init__(self, *, options: Mapping[str, Any] | None = None, **splits: Any) -> None:
@@ -64,7 +66,9 @@ class MemoryTask:
     def _reader(self, data: Any) -> DataTask:
         """A task that reads rows with these columns."""
         columns = _columns(data)
-        reference = next((name for name in _REFERENCES if name in columns), None)
+        prompted = self.options.get("prompt_field", "prompt") in columns
+        known = _REFERENCES if prompted else (*_REFERENCES, *_CONVERSATIONS)
+        reference = next((name for name in known if name in columns), None)
         rejected = "rejected" if reference == "chosen" and "rejected" in columns else None
         found = {"train": "memory", "reference_field": reference, "rejected_field": rejected}
         reader: DataTask = build_from(_Reader, {**found, **self.options}, "task 'data'")

@@ -202,3 +202,43 @@ def test_a_reward_that_takes_no_column_of_the_data_is_refused_before_it_is_calle
     (said,) = checks.broken_by_data(config, found)
     assert said.startswith("the reward 'misread' takes 'solutoin', which is not given: ")
     assert ("did you mean 'solution'?" in said) == (column == "solution")
+
+
+class Strict:
+    """A reward that is a class."""
+
+    def __call__(self, completions: list[str], solution: list[str]) -> list[float]:
+        return [0.0 for _ in completions]
+
+
+def strict(completions: list[str], solution: list[str]) -> list[float]:
+    return [0.0 for _ in completions]
+
+
+@pytest.mark.parametrize("reward", ["Strict", "strict"])
+@pytest.mark.parametrize("lacks", ["train", "validation", "test"])
+def test_a_column_that_only_one_split_lacks_is_said_before_a_model_loads(
+    reward: str, lacks: str, tmp_path: Path
+) -> None:
+    """The test comes after the last update."""
+    whole, bare = tmp_path / "whole.jsonl", tmp_path / "bare.jsonl"
+    # A row may lack it.
+    whole.write_text('{"prompt": "a"}\n{"prompt": "a", "solution": "b"}\n')
+    bare.write_text('{"prompt": "a"}\n')
+    options: dict[str, Any] = dict.fromkeys(("train", "validation", "test"), str(whole))
+    options |= {"reference_field": None, lacks: str(bare)}
+    said = refusal(
+        {"task": {"name": "data", "options": options}, "reward": f"{__name__}:{reward}"}, task="data"
+    )
+    where = "" if lacks == "train" else f"of the task's split '{lacks}': "
+    assert said.startswith(f"{where}the reward '{reward}' takes 'solution', which is not given: ")
+
+
+def test_hints_from_a_column_that_the_first_row_lacks_are_taken() -> None:
+    hinted = {"algorithm": {"base": "hinted-grpo", "script": {"hint": {"author": None, "column": "hint"}}}}
+    config = load_config(SOUND, hinted)
+    samples = [Sample("a"), Sample("b", columns={"hint": "c"})]
+    found = checks.Found(Untouched(Sample("a")), samples, {}, [])
+    assert list(checks.broken_by_data(config, found)) == []
+    (said,) = checks.broken_by_data(config, checks.Found(Untouched(Sample("a")), samples[:1], {}, []))
+    assert "takes hints from the column 'hint', and a sample has none" in said

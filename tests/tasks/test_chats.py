@@ -124,3 +124,19 @@ def test_chats_that_cannot_be_rendered_are_one_sentence(
     refused({"role": "user", "content": None}, what="line 1: message 1 of 'prompt' must have a text")
     refused(what="line 1: 'prompt' must hold one message or more")
     refused({"text": "hi"}, what="line 1: 'prompt' must hold one message or more, each with 'role'")
+
+
+def test_a_sample_has_all_columns_that_the_first_of_its_split_have() -> None:
+    """Of an update in which no row has it, a reward is given a column of None, as of one in which another row has it."""
+
+    class Rows:
+        def load(self, split: str) -> list[Sample]:
+            return [Sample("a"), Sample("b", columns={"n": 1}), Sample("c", columns={"m": None, "n": 2})]
+
+    samples = PromptedTask(Rows(), lambda: pytest.fail("there is no chat")).load("train")
+    assert [sample.columns for sample in samples] == [
+        {"n": None, "m": None},
+        {"n": 1, "m": None},
+        {"n": 2, "m": None},
+    ]
+    assert samples.samples[0].columns == {}, "as the task has it"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from rlgf.algorithms.spec import lacking
@@ -15,6 +15,7 @@ from rlgf.metrics.base import check_samples
 from rlgf.rewards.base import LearnedReward, not_given
 from rlgf.sections import Sections
 from rlgf.tasks import Task, load_split
+from rlgf.tasks.base import column_names
 from rlgf.types import Author, Sample
 
 
@@ -28,12 +29,21 @@ class Found:
     rewards: Sequence[Any]
     """Each reward by itself, or the class that it is to be made from."""
 
+    @cached_property
+    def held_out(self) -> Mapping[str, Sequence[Sample]]:
+        """
+        Raises:
+            UserError: a split is not to be had, or is empty.
+        """
+        return {split: load_split(self.task, split) for split in ("validation", "test")}
+
 
 DataRule = Callable[[Sections, Found], str | None]
 
 
 def samples_have_what_the_algorithm_reads(config: Sections, found: Found) -> str | None:
-    return first(lacking(row, found.train[0]) for row in config.algorithm.rows)
+    sample = replace(found.train[0], columns=column_names(found.train))
+    return first(lacking(row, sample) for row in config.algorithm.rows)
 
 
 def there_are_prompts_to_draw_from(config: Sections, found: Found) -> str | None:
@@ -48,15 +58,14 @@ def there_are_prompts_to_draw_from(config: Sections, found: Found) -> str | None
 
 def held_out_samples_are_there(config: Sections, found: Found) -> str | None:
     """The test comes after the last update: too late to learn that there is nothing to test on."""
-    for split in ("validation", "test"):
-        load_split(found.task, split)
+    assert found.held_out, "loaded, or it has said why not"
     return None
 
 
 def metrics_find_what_they_need(config: Sections, found: Found) -> str | None:
     counts = {"validation": config.evaluation.samples, "test": config.evaluation.test_samples}
     for split, count in counts.items() if found.metrics else ():
-        check_samples(found.metrics, load_split(found.task, split)[:count], f"the task's split '{split}'")
+        check_samples(found.metrics, found.held_out[split][:count], f"the task's split '{split}'")
     return None
 
 
@@ -99,10 +108,13 @@ def rewards_find_their_references(config: Sections, found: Found) -> str | None:
 
 
 def rewards_take_what_there_is(config: Sections, found: Found) -> str | None:
-    # A row may lack a column that others have; the rest of the rows are held to be like the first.
-    columns = {name for sample in islice(found.train, 256) for name in sample.columns}
     in_turns = config.environment is not None
-    return first(not_given(one, columns, in_turns=in_turns) for one in found.rewards)
+    for split, samples in {"train": found.train, **found.held_out}.items():
+        columns = column_names(samples)
+        said = first(not_given(one, columns, in_turns=in_turns) for one in found.rewards)
+        if said is not None:
+            return said if split == "train" else f"of the task's split '{split}': {said}"
+    return None
 
 
 DATA_RULES: tuple[DataRule, ...] = (

@@ -290,14 +290,14 @@ def _asked(reward: Reward, given: RewardInput, logged: Logged) -> Any:
 
 
 def not_given(reward: object, columns: Iterable[str], *, in_turns: bool) -> str | None:
-    """A sentence on what a function takes and no run would give it; it is not called.
+    """A sentence on what a reward takes and no run would give it; it is not called.
 
     Args:
+        reward: itself, or the class that it is to be made from.
         columns: those of the data.
         in_turns: whether it is to score dialogues.
     """
-    if not inspect.isfunction(reward):
-        return None
+    function: Any = partial(reward.__call__, None) if inspect.isclass(reward) else reward
     everything = RewardInput(
         [],
         [],
@@ -310,7 +310,7 @@ def not_given(reward: object, columns: Iterable[str], *, in_turns: bool) -> str 
         dialogues=[] if in_turns else None,
     )
     try:
-        arguments(reward, everything.arguments(Logged()), _FIRST, _name(reward))
+        arguments(function, everything.arguments(Logged()), _FIRST, _name(reward))
     except UserError as error:
         return str(error)
     return None

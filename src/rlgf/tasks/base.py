@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol, overload, runtime_checkable
 
 from rlgf.errors import UserError, nearest
@@ -131,6 +132,14 @@ def check_sample(sample: Any, place: str) -> None:
         raise UserError(
             f"{place}: 'columns' must be a mapping of names to values (it is {sample.columns!r:.60})."
         )
+
+
+def column_names(samples: Iterable[Sample]) -> dict[str, None]:
+    """The columns that any of the first 256 samples has, each with None, which it is where a sample lacks it.
+
+    The rest of the samples are held to be like these.
+    """
+    return dict.fromkeys(name for sample in islice(samples, 256) for name in sample.columns)
 
 
 def check_split(split: str, task: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from rlgf.chat import ChatTemplate
-from rlgf.tasks.base import LazySamples, Task, check_sample, load_split
+from rlgf.tasks.base import LazySamples, Task, check_sample, column_names, load_split
 from rlgf.tasks.source import CHECKED
 from rlgf.types import Sample
 
@@ -49,7 +49,7 @@ class PromptedTask:
 
 
 class Prompted(LazySamples):
-    """The samples of a `PromptedTask`."""
+    """The samples of a `PromptedTask`, each with all columns that the first of them have."""
 
     def __init__(self, samples: Sequence[Sample], template: Callable[[], ChatTemplate], split: str) -> None:
         self.samples = samples
@@ -64,13 +64,24 @@ class Prompted(LazySamples):
         Raises:
             UserError: see `PromptedTask.load`.
         """
-        sample = self.samples[number]
-        check_sample(sample, self.place(number))
+        sample = self._checked(number)
+        if self._columns.keys() - sample.columns.keys():
+            # What is asked about an update's few samples alone would depend on which these are.
+            sample = replace(sample, columns={**self._columns, **sample.columns})
         if not sample.messages or sample.prompt:
             return sample
         place = self.place(number)
         prompt = self._template().prompt(sample.messages, sample.columns, place)
         return replace(sample, prompt=prompt)
+
+    @cached_property
+    def _columns(self) -> dict[str, None]:
+        return column_names(map(self._checked, range(len(self))))
+
+    def _checked(self, number: int) -> Sample:
+        sample = self.samples[number]
+        check_sample(sample, self.place(number))
+        return sample
 
     def place(self, number: int) -> str:
         place = getattr(self.samples, "place", None)

@@ -10,6 +10,7 @@ import pytest
 from rlgf.demo.imdb import ImdbTask, labelled_reviews
 from rlgf.errors import UserError
 from rlgf.tasks import Task, build_task, load_split
+from rlgf.tasks.base import column_names
 from rlgf.tasks.chats import PromptedTask
 from rlgf.types import Message, Sample
 from toys import sentence_of
@@ -79,3 +80,10 @@ def test_a_sample_that_is_made_when_it_is_asked_for_is_looked_at_then() -> None:
 
     samples = PromptedTask(Loads(Lazy()), lambda: pytest.fail("no chats")).load("test")
     assert "sample 1 of the task's split 'test': 'prompt' must be a text" in sentence_of(lambda: samples[-1])
+
+
+def test_the_first_samples_name_the_columns_and_one_that_is_none_is_said() -> None:
+    samples: list[Any] = [Sample("a", columns={"n": 1}), Sample("b", columns={"m": 1, "n": 2})]
+    assert list(column_names(samples, "test")) == ["n", "m"]
+    with pytest.raises(UserError, match=r"sample 2 of the task's split 'test' must be an rlgf.Sample"):
+        column_names(iter([*samples, {"prompt": "a"}]), "test")

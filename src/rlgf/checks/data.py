@@ -42,7 +42,7 @@ DataRule = Callable[[Sections, Found], str | None]
 
 
 def samples_have_what_the_algorithm_reads(config: Sections, found: Found) -> str | None:
-    sample = replace(found.train[0], columns=column_names(found.train))
+    sample = replace(found.train[0], columns=column_names(found.train, "train"))
     return first(lacking(row, sample) for row in config.algorithm.rows)
 
 
@@ -110,7 +110,7 @@ def rewards_find_their_references(config: Sections, found: Found) -> str | None:
 def rewards_take_what_there_is(config: Sections, found: Found) -> str | None:
     in_turns = config.environment is not None
     for split, samples in {"train": found.train, **found.held_out}.items():
-        columns = column_names(samples)
+        columns = column_names(samples, split)
         said = first(not_given(one, columns, in_turns=in_turns) for one in found.rewards)
         if said is not None:
             return said if split == "train" else f"of the task's split '{split}': {said}"

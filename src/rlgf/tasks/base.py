@@ -134,12 +134,19 @@ def check_sample(sample: Any, place: str) -> None:
         )
 
 
-def column_names(samples: Iterable[Sample]) -> dict[str, None]:
+def column_names(samples: Iterable[Sample], split: str) -> dict[str, None]:
     """The columns that any of the first 256 samples has, each with None, which it is where a sample lacks it.
 
     The rest of the samples are held to be like these.
+
+    Raises:
+        UserError: see `check_sample`.
     """
-    return dict.fromkeys(name for sample in islice(samples, 256) for name in sample.columns)
+    found: dict[str, None] = {}
+    for number, sample in enumerate(islice(samples, 256)):
+        check_sample(sample, f"sample {number} of the task's split '{split}'")
+        found |= dict.fromkeys(sample.columns)
+    return found
 
 
 def check_split(split: str, task: str) -> None:

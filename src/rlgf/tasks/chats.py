@@ -64,7 +64,8 @@ class Prompted(LazySamples):
         Raises:
             UserError: see `PromptedTask.load`.
         """
-        sample = self._checked(number)
+        sample = self.samples[number]
+        check_sample(sample, self.place(number))
         if self._columns.keys() - sample.columns.keys():
             # What is asked about an update's few samples alone would depend on which these are.
             sample = replace(sample, columns={**self._columns, **sample.columns})
@@ -76,12 +77,7 @@ class Prompted(LazySamples):
 
     @cached_property
     def _columns(self) -> dict[str, None]:
-        return column_names(map(self._checked, range(len(self))))
-
-    def _checked(self, number: int) -> Sample:
-        sample = self.samples[number]
-        check_sample(sample, self.place(number))
-        return sample
+        return column_names(self.samples, self._split)
 
     def place(self, number: int) -> str:
         place = getattr(self.samples, "place", None)

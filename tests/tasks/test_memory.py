@@ -94,6 +94,13 @@ def test_a_row_that_does_not_fit_is_named_when_it_is_loaded() -> None:
         task.load("tests")
 
 
+def test_half_a_character_in_any_row_is_named_when_it_is_loaded() -> None:
+    """Beyond the first rows it would end the run in its middle."""
+    rows = [*[{"prompt": "a"}] * 300, {"prompt": "a\ud83d"}]
+    with pytest.raises(UserError, match=r"row 300 of 'train': 'prompt' has half of a surrogate pair"):
+        MemoryTask(train=rows).load("train")
+
+
 def test_a_row_of_another_kind_than_the_first_is_named() -> None:
     with pytest.raises(
         UserError, match=r"row 1 of 'train' must be a dictionary, as the first one is \(it is 'b'\)"

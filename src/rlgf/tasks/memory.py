@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from rlgf.errors import UserError, one_line
 from rlgf.registry import build_from
-from rlgf.tasks.base import check_split
+from rlgf.tasks.base import check_sample, check_split
 from rlgf.tasks.data import DataTask
 from rlgf.tasks.rows import Row, Samples
 from rlgf.tasks.source import Source
@@ -59,8 +59,8 @@ class MemoryTask:
         if not len(data) or isinstance(data[0], Sample):
             return list(data)
         samples = Samples(_Rows(data, split), self._reader(data)._sample)
-        for _ in samples:
-            pass
+        for number, sample in enumerate(samples):
+            check_sample(sample, samples.place(number))
         return samples
 
     def _reader(self, data: Any) -> DataTask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def test_what_no_command_can_do_is_one_sentence(tmp_path: Path) -> None:
     ):
         generate(str(tmp_path / "small"), ["ab"], max_tokens=9999)
     generate(str(tmp_path / "small"), ["ab"], max_tokens=3)
+    with pytest.raises(UserError, match=r"the prompt 'a\\udcff' is not in UTF-8"):
+        generate("no such model", ["ab", os.fsdecode(b"a\xff")])
 
 
 def test_a_file_of_texts_is_not_overwritten_by_its_scores(

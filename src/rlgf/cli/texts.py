@@ -52,12 +52,18 @@ def generate(
 ) -> None:
     """Let a model continue texts."""
     from rlgf.guides import LocalGuide, Request
+    from rlgf.jsontext import is_unicode
     from rlgf.models.encoder_decoder import START_TOKENS, is_encoder_decoder
     from rlgf.models.loading import ModelConfig, context_of, load_language_model
     from rlgf.models.sampling import Sampling
     from rlgf.seeding import derive
     from rlgf.terminal import visible
 
+    for prompt in prompts:
+        if not is_unicode(prompt):
+            raise UserError(
+                f"the prompt {prompt!r} is not in UTF-8: let the terminal or the script write UTF-8."
+            )
     language_model = load_language_model(ModelConfig(model=model))
     encodes, context = is_encoder_decoder(language_model.model), context_of(language_model.model.config)
     before = START_TOKENS if encodes else 1

@@ -118,7 +118,7 @@ def _sentences(model: type[BaseModel], error: ValidationError) -> list[str]:
 
 
 def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
-    path = [str(part) for part in first["loc"]]
+    path = [str(part) for part in first["loc"] if part != "[key]"]
     where = ".".join(path)
     if first["type"] == "extra_forbidden":
         moved = moved_key(path)

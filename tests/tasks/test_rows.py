@@ -55,6 +55,23 @@ def test_parquet_cells(tmp_path: Path) -> None:
     assert prompts(tmp_path / "b.PARQUET", template="{q} ({year})", absent="?") == ["A (1999)", "B (?)"]
 
 
+def test_splits_of_a_data_set_are_named_or_cut_by_an_option(tmp_path: Path) -> None:
+    """Many data sets of the hub have one split alone."""
+    datasets.Dataset.from_list([{"prompt": text} for text in "abcd"]).to_parquet(
+        tmp_path / "hub" / "train.parquet"
+    )
+    options = {"data": str(tmp_path / "hub"), "reference_field": None}
+    with pytest.raises(
+        UserError, match=r"Unknown split \"test\".*; say which one.* by the option 'splits', such as"
+    ):
+        build_task("data", options).load("test")
+    options["splits"] = {"train": "train[:75%]", "test": "train[75%:]"}
+    task = build_task("data", options)
+    assert [[s.prompt for s in task.load(split)] for split in ("train", "test")] == [["a", "b", "c"], ["d"]]
+    with pytest.raises(UserError, match=r"'splits.tset' .*: it must be 'train', 'validation' or 'test'\.$"):
+        build_task("data", {**options, "splits": {"tset": "train"}})
+
+
 def test_two_files_of_one_split_may_have_columns_of_other_types(tmp_path: Path) -> None:
     one = written(tmp_path / "a.csv", "prompt,n\nx,1\n")
     two = written(tmp_path / "b.csv", "n,more,prompt\nmany,m,y\n")

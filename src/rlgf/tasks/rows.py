@@ -108,8 +108,10 @@ def table_rows(source: str, options: dict[str, Any], name: str | None = None) ->
     try:
         return TableRows(datasets.load_dataset(source, **options), name or source)
     except Exception as error:  # the library and the readers below it raise many kinds
-        what = name or f"the data {source} {options}"
-        raise UserError(f"{what} cannot be loaded: {_reason(error)}.") from error
+        what, reason = name or f"the data {source} {options}", _reason(error)
+        if reason.startswith("Unknown split"):
+            reason += "; say which one, or which part of one, by the option 'splits', such as {validation: 'train[:5%]'}"
+        raise UserError(f"{what} cannot be loaded: {reason}.") from error
 
 
 def _reason(error: BaseException) -> str:

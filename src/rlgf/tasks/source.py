@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, model_validator
 
@@ -33,8 +33,8 @@ class Files(Strict):
     encoding: Annotated[str, AfterValidator(known_encoding)] = "utf-8"
     """The encoding of text files, such as 'cp1252' or 'utf-16'."""
     subset: str | None = None
-    splits: dict[str, str] = {}
-    """The names of splits in the hub's data set, where they are not the same as here."""
+    splits: dict[Literal["train", "validation", "test"], str] = {}
+    """The names of splits in the hub's data set, or parts of them such as 'train[:10%]', where they are not the same as here."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Files:

@@ -55,7 +55,8 @@ class Files(Strict):
             UserError: they cannot be read, or there are none.
         """
         if self.data is not None:
-            return table_rows(self.data, {"name": self.subset, "split": self.splits.get(split, split)})
+            named: dict[str, str] = dict(self.splits.items())
+            return table_rows(self.data, {"name": self.subset, "split": named.get(split, split)})
         files = getattr(self, split)
         return file_rows((files,) if isinstance(files, Path) else files, self.encoding)
 

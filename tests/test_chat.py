@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from chat_toys import ASKED, BAD, FORMS, GOOD, PAIR, SYSTEM, THINKS, USER, with_template, write
+from chat_toys import ASKED, BAD, FORMS, GOOD, PAIR, SYSTEM, TAGS, THINKS, USER, with_template, write
 from rlgf.chat import ChatTemplate, row_options, set_defaults
 from rlgf.errors import UserError
 from rlgf.tasks import build_task
@@ -129,6 +129,16 @@ def test_a_chat_template_is_told_what_the_model_or_the_row_says() -> None:
         template.prompt((USER,), {"chat_template_kwargs": {"enable_thinking": True}})
         == "<user>the film?<assistant>"
     )
+
+
+def test_each_of_several_templates_is_told_what_the_model_says() -> None:
+    tokenizer = with_template(letter_gpt().tokenizer, None)
+    set_defaults(tokenizer, {"enable_thinking": False})
+    assert tokenizer.chat_template is None
+    tokenizer.chat_template = {"default": THINKS, "tool_use": TAGS}
+    set_defaults(tokenizer, {"enable_thinking": False})
+    prompt = ChatTemplate(tokenizer, "it", "leave it").prompt((USER,), {})
+    assert prompt == "<quiet><user>the film?<assistant>"
 
 
 def test_a_row_tells_the_template_by_a_column(tmp_path: Path) -> None:

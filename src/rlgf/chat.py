@@ -98,9 +98,15 @@ def set_defaults(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any])
         f"{{%- if {name} is not defined %}}{{%- set {name} = {value!r} %}}{{%- endif %}}"
         for name, value in options.items()
     ]
-    before, template = "".join(lines), tokenizer.chat_template
-    if isinstance(template, str) and not template.startswith(before):
-        tokenizer.chat_template = before + template
+    before, given = "".join(lines), tokenizer.chat_template
+
+    def told(template: str) -> str:
+        return template if template.startswith(before) else before + template
+
+    if isinstance(given, dict):  # several by name, of which one is the default
+        tokenizer.chat_template = {name: told(template) for name, template in given.items()}
+    elif given is not None:
+        tokenizer.chat_template = told(given)
 
 
 def _no_messages(value: Any, name: str, place: str) -> str:

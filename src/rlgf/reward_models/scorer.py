@@ -187,7 +187,7 @@ def load_published(model: str, label: str | int | None) -> PublishedScorer:
         )
     kept = {} if base == source else {"num_labels": _outputs(source, config)}
     # An adapter's files name no outputs: its base's names are theirs where there are as many, and else made up.
-    config.num_labels = kept.get("num_labels", config.num_labels)
+    config.update(kept)
     # Files list labels in any order, and YAML reads numbers.
     names: Any = config.id2label
     labels: dict[str, int] = {str(name): output for output, name in sorted((names or {}).items())}

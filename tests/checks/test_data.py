@@ -172,6 +172,15 @@ def test_data_that_does_not_fit_is_one_sentence_before_models_load(
     assert message in refusal(*overrides, task=task)
 
 
+def test_references_that_a_later_sample_lacks_are_missed_before_a_model_loads() -> None:
+    samples = [Sample("a", ("b",)), Sample("a")]
+    found = checks.Found(Untouched(samples[0]), samples, {}, [])
+    assert list(checks.broken_by_data(load_config(SOUND, "algorithm=bc"), found)) == [
+        "algorithm 'bc' needs reference texts, and a sample has none: let the task give them (its option 'reference_field'), "
+        "or choose another algorithm."
+    ]
+
+
 def test_a_term_without_weight_needs_no_references() -> None:
     source = "algorithm.terms={references: {loss: nll, on: references, weight: 0}}"
     config = load_config(SOUND, source)

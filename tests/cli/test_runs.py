@@ -9,6 +9,7 @@ import pytest
 
 from rlgf.cli import main
 from rlgf.config import load_config
+from rlgf.types import Sample
 
 
 @pytest.fixture
@@ -56,6 +57,28 @@ def test_train_with_trls_quickstart_reward(
     rlgf("eval", monkeypatch, "policy.model=run/policy", "--output", "texts")
     assert "before training" not in capsys.readouterr().out
     assert [path.name for path in Path("texts").iterdir()] == ["policy.jsonl"]
+
+
+class Some:
+    """A task whose samples do not all have a reference."""
+
+    def __init__(self, **options: object) -> None:
+        """Those of the recipe that it is laid over."""
+
+    def load(self, split: str) -> list[Sample]:
+        return [Sample("ab", ("cd",)), Sample("ab")]
+
+
+def test_texts_of_the_data_that_only_some_prompts_have_are_not_measured(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = f"task.name={__name__}:Some"
+    rlgf("eval", monkeypatch, own, "--output", "some")
+    assert [path.name for path in Path("some").iterdir()] == ["policy.jsonl"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        rlgf("eval", monkeypatch, own, "--author", "reference")
+    assert "'test' has none, or not for each prompt" in capsys.readouterr().err
 
 
 def test_an_evaluation_asks_nobody_whom_it_does_not_measure(

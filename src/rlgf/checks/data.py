@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from rlgf.algorithms.spec import lacking
@@ -15,7 +16,7 @@ from rlgf.metrics.base import check_samples
 from rlgf.rewards.base import LearnedReward, not_given
 from rlgf.sections import Sections
 from rlgf.tasks import Task, load_split
-from rlgf.tasks.base import column_names
+from rlgf.tasks.base import SEEN, column_names
 from rlgf.types import Author, Sample
 
 
@@ -42,8 +43,9 @@ DataRule = Callable[[Sections, Found], str | None]
 
 
 def samples_have_what_the_algorithm_reads(config: Sections, found: Found) -> str | None:
-    sample = replace(found.train[0], columns=column_names(found.train, "train"))
-    return first(lacking(row, sample) for row in config.algorithm.rows)
+    columns = column_names(found.train, "train")
+    some = [replace(sample, columns=columns) for sample in islice(found.train, SEEN)]
+    return first(lacking(row, sample) for row in config.algorithm.rows for sample in some)
 
 
 def there_are_prompts_to_draw_from(config: Sections, found: Found) -> str | None:

@@ -86,11 +86,11 @@ def evaluate(
     rows = {}
     with closing(Trainer(config, evaluates=True)) as trainer, distributed.one_fate():
         there = dict.fromkeys(MEASURED, True)
-        there |= {"guide": config.guide is not None, "reference": trainer.parts.has_references(split)}
+        there |= {"guide": config.guide is not None, "reference": trainer.has_references(split)}
         if author and not there["reference"] and "reference" in author:
             raise UserError(
-                f"--author reference measures the data's own texts, and '{split}' has none: give the task's "
-                "'reference_field', or leave this author out."
+                f"--author reference measures the data's own texts, and '{split}' has none, or not for each prompt: give the "
+                "task's 'reference_field', or leave this author out."
             )
         for name in author or [name for name, is_there in there.items() if is_there]:
             evaluation = trainer.evaluate(name, split)

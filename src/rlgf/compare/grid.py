@@ -112,7 +112,7 @@ def _measure_authors(finished: FinishedRuns, setting: str, display: Display) -> 
     measured: dict[str, dict[str, float]] = {}
     with closing(Trainer(configs.pop("start"), display=display)) as trainer:
         measured["start"] = trainer.evaluate(Author.POLICY).totals
-        referenced = trainer.parts.has_references("test")
+        referenced = trainer.has_references("test")
         reference = trainer.evaluate(Author.REFERENCE).totals if referenced else None
     for name, config in configs.items():
         with closing(Trainer(config, display=display)) as trainer:

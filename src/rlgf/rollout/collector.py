@@ -210,7 +210,7 @@ def _require(row: Algorithm, samples: Sequence[Sample], authors: set[Author]) ->
     """
     if {*row.script.authors, row.examples} - authors:
         raise UserError(f"algorithm '{row.name}' needs a guide: give the recipe a 'guide:' section.")
-    # A configuration has shown its first sample; here come all of them, and those given by hand.
+    # A configuration has shown its first samples; here come all of them, and those given by hand.
     found = next(filter(None, (lacking(row, sample) for sample in samples)), None)
     if found is not None:
         raise UserError(found)

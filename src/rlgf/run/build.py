@@ -81,10 +81,6 @@ class Parts:
         """
         return load_split(self.task, split)
 
-    def has_references(self, split: str) -> bool:
-        """Whether the data has texts of its own for the prompts of a split, which can be measured too."""
-        return bool(self.held_out(split)[0].references)
-
 
 def _written_out(columns: Mapping[str, Any]) -> str:
     """Columns as text, the same in every process; of an object that JSON does not know its kind alone."""

@@ -200,8 +200,6 @@ class Steps:
             if author not in MEASURED:
                 raise UserError(f"author '{author}' is not known: {nearest(author, MEASURED)}")
             author = MEASURED[author]
-        evaluation = self.config.evaluation
-        count = evaluation.test_samples if split == "test" else evaluation.samples
         if author is Author.GUIDE:
             if self.parts.collector.guide is None:
                 raise UserError(
@@ -209,7 +207,16 @@ class Steps:
                 )
             self.ahead.rest()
         self.parts.tell_rewards(self.progress.update, self.progress.samples)
-        return self.parts.evaluator.evaluate(author, self.parts.held_out(split)[:count])
+        return self.parts.evaluator.evaluate(author, self._measured(split))
+
+    def has_references(self, split: str) -> bool:
+        """Whether the data has a text of its own for each prompt that an evaluation takes, and can be measured too."""
+        return all(sample.references for sample in self._measured(split))
+
+    def _measured(self, split: str) -> Sequence[Sample]:
+        evaluation = self.config.evaluation
+        count = evaluation.test_samples if split == "test" else evaluation.samples
+        return self.parts.held_out(split)[:count]
 
     def save_model(self, folder: str | Path) -> None:
         """Write the policy as plain `transformers` or `peft` loads it, and what it started from beside it; called by

@@ -22,6 +22,7 @@ from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.models.text import Codec
 from rlgf.rewards import Reward, RewardInput, build_reward, score
 from rlgf.rewards.composed import reads_policy
+from rlgf.tasks.base import SEEN
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.tasks.source import CHECKED
 from rlgf.types import Message, Sample
@@ -151,10 +152,6 @@ def _some_text(sample: Sample) -> str:
     return sample.references[0] if sample.references else sample.prompt
 
 
-_SEEN = 256
-"""Prompts that are looked at, which takes no time."""
-
-
 def long_prompts(
     task: PromptedTask, train: Sequence[Sample], codec: Codec, limit: int, *, ends: bool = False
 ) -> list[str]:
@@ -166,7 +163,7 @@ def long_prompts(
     """
     if task.continues_texts:
         return []
-    some = list(islice(train, _SEEN))
+    some = list(islice(train, SEEN))
     around = limit - codec.room(limit, ends=ends)
     lengths = [around + len(codec.encode_prompt(sample.prompt)) for sample in some if not sample.cue]
     over = [length for length in lengths if length > limit]
@@ -181,7 +178,7 @@ def long_prompts(
 
 def unread_prompts(train: Prompted, codec: Codec) -> list[str]:
     """What is to be said of prompts that are dropped or read as unknown: no sentence or one."""
-    count = min(_SEEN, len(train))
+    count = min(SEEN, len(train))
     unread = [number for number in range(count) if _unread(train[number].prompt, codec)]
     if not unread:
         return []

@@ -13,6 +13,8 @@ from rlgf.jsontext import is_unicode
 from rlgf.types import Message, Sample
 
 SPLITS = ("train", "validation", "test")
+SEEN = 256
+"""Samples that are looked at before a run, which takes no time; the rest are held to be like these."""
 
 
 @runtime_checkable
@@ -137,13 +139,11 @@ def check_sample(sample: Any, place: str) -> None:
 def column_names(samples: Iterable[Sample], split: str) -> dict[str, None]:
     """The columns that any of the first 256 samples has, each with None, which it is where a sample lacks it.
 
-    The rest of the samples are held to be like these.
-
     Raises:
         UserError: see `check_sample`.
     """
     found: dict[str, None] = {}
-    for number, sample in enumerate(islice(samples, 256)):
+    for number, sample in enumerate(islice(samples, SEEN)):
         check_sample(sample, f"sample {number} of the task's split '{split}'")
         found |= dict.fromkeys(sample.columns)
     return found

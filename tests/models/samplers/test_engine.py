@@ -11,7 +11,8 @@ from test_samplers import tiny_model
 from torch import Tensor, nn
 
 from rlgf.errors import UserError
-from rlgf.models.samplers.engine import hand_over
+from rlgf.models.samplers import engine as engines
+from rlgf.models.samplers.engine import dtype_of, hand_over
 
 
 class Engine:
@@ -46,3 +47,14 @@ def test_all_weights_are_handed_over_or_it_is_said_which_is_not() -> None:
     engine.network.register_parameter("another", nn.Parameter(torch.zeros(1)))
     with pytest.raises(UserError, match=r"weights of a LlamaForCausalLM .'another' got no weights"):
         hand_over(model.model, engine)
+
+
+def test_an_engine_on_a_gpu_computes_in_half_whose_model_waits_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As behind a server, where the engine has the GPU and the policy is what weights come into."""
+    model = tiny_model(0).model
+    assert (model.device.type, dtype_of(model)) == ("cpu", torch.float32)
+    monkeypatch.setattr(engines, "device", lambda: torch.device("cuda", 0))
+    assert dtype_of(model) is torch.bfloat16
+    assert dtype_of(model.half()) is torch.float16

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
+from rlgf.distributed import device
 from rlgf.errors import UserError, one_line
 from rlgf.models.abilities import computes_in_half
 from rlgf.models.language_model import LanguageModel
@@ -219,9 +220,6 @@ def make_engine(
     model = language_model.model
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
-    on_gpu = torch.cuda.is_available()
-    halved = computes_in_half(model.device) and model.dtype == torch.float32
-    dtype = torch.bfloat16 if halved else model.dtype
     with tempfile.TemporaryDirectory() as folder, keeping_weights():
         from vllm import LLM
 
@@ -231,13 +229,13 @@ def make_engine(
                 folder,
                 skip_tokenizer_init=True,
                 load_format="dummy",
-                dtype=str(dtype).removeprefix("torch."),
+                dtype=str(dtype_of(model)).removeprefix("torch."),
                 max_model_len=max_tokens,
                 generation_config="vllm",
                 logprobs_mode="processed_logprobs",
                 enable_prefix_caching=True,
                 enable_sleep_mode=sleeps,
-                enforce_eager=not on_gpu,
+                enforce_eager=device().type != "cuda",
                 # Beside a model in training; with the cache's size given it reserves nothing more.
                 gpu_memory_utilization=0.05,
                 kv_cache_memory_bytes=int(cache_gib * 2**30),
@@ -252,6 +250,13 @@ def make_engine(
             return engine
         except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
             raise UserError(cannot_run(model, error)) from error
+
+
+def dtype_of(model: PreTrainedModel) -> torch.dtype:
+    """What an engine computes in: as the passes of a model where the engine is, on a GPU also where the model behind a
+    server waits on the CPU."""
+    halved = computes_in_half(device()) and model.dtype == torch.float32
+    return torch.bfloat16 if halved else model.dtype
 
 
 def _room(rank: int) -> int:

@@ -33,6 +33,7 @@ from rlgf.models.samplers import (
     BuiltinSampler,
     EngineConfig,
     SamplerConfig,
+    VLLMSampler,
     bring_weights,
     build_sampler,
 )
@@ -66,6 +67,35 @@ vllm = pytest.mark.usefixtures("_vllm")
 @pytest.fixture(params=[pytest.param(None, marks=NEEDS_VLLM)])
 def _vllm() -> None:
     """Where it is installed."""
+
+
+class Sleeper:
+    """Stands for an engine on a GPU."""
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.told.append(f"wakes its {' and '.join(tags)}")
+
+    def sleep(self, level: int) -> None:
+        self.told.append(f"sleeps at level {level}")
+
+
+def test_an_engine_that_wakes_finds_the_memory_that_training_has_let_go_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    sampler = object.__new__(VLLMSampler)
+    vars(sampler).update(_engine=Sleeper(told), _sleeps=True, _adapters=None, trained=True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append("frees"))
+    monkeypatch.setattr(sampler, "_take_over", lambda base: told.append("takes over"))
+    with sampler._awake():
+        told.append("writes")
+    assert told == [
+        *("frees", "wakes its weights", "takes over", "frees", "wakes its kv_cache"),
+        *("writes", "sleeps at level 2"),
+    ]
 
 
 @vllm

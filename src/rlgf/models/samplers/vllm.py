@@ -122,16 +122,20 @@ class VLLMSampler:
     @contextmanager
     def _awake(self) -> Iterator[Any]:
         """The engine, with the weights as they are now."""
-        if self._sleeps:
-            self._engine.wake_up(tags=["weights"])
+        self._wake("weights")
         if self.trained:
             self._take_over(base=self._adapters is None)
-        if self._sleeps:
-            self._engine.wake_up(tags=["kv_cache"])
+        self._wake("kv_cache")
         try:
             yield self._engine
         finally:
             self._rest()
+
+    def _wake(self, tag: str) -> None:
+        if self._sleeps:
+            # It takes its memory from the device itself, past PyTorch, which keeps what training has let go of.
+            torch.cuda.empty_cache()
+            self._engine.wake_up(tags=[tag])
 
     def take_over(self, *, base: bool) -> None:
         """Take over the weights of a model that was said not to be trained, for the texts that follow.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from unfit_parts import SOUND, refusal
 
 from rlgf import checks
@@ -88,6 +89,21 @@ def test_an_engine_in_several_processes_is_one_sentence(monkeypatch: pytest.Monk
     ]
     assert list(checks.broken_parts(load_config(SOUND, VLLM, SERVER), ["sampler"])) == []
     assert list(checks.broken_parts(load_config(SOUND))) == []
+
+
+def test_two_engines_on_a_gpu_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineConfig, "installed", True)
+    guide = {"guide": {"model": "gpt2", "sampler": {"engine": "vllm"}}}
+    recipe = {**SOUND, "guide": None}
+    both, behind = (load_config(recipe, guide, VLLM, *more) for more in ([], [SERVER]))
+    assert list(checks.broken_parts(both, ["sampler"])) == []
+    monkeypatch.setattr("rlgf.distributed.device", lambda: torch.device("cuda", 0))
+    (said,) = checks.broken_parts(both, ["sampler"])
+    assert said.startswith(
+        "the recipe asks for 2 engines of vLLM in one process, and on a GPU only one of them"
+    )
+    for sound in (behind, load_config(recipe, guide), load_config(SOUND, VLLM)):
+        assert list(checks.broken_parts(sound, ["sampler"])) == []
 
 
 def test_a_guide_in_fewer_bits_does_not_go_with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,16 @@ def engines_have_one_process(config: Sections) -> str | None:
     return None
 
 
+def a_gpu_has_one_engine(config: Sections) -> str | None:
+    count = sum(engine.here for _, engine in engines(config))
+    if count < 2 or distributed.device().type != "cuda":
+        return None
+    return (
+        f"the recipe asks for {count} engines of vLLM in one process, and on a GPU only one of them can sleep while the "
+        "policy trains: serve the guide with 'vllm serve' and name it as 'guide.url', or set one of them to 'engine: builtin'."
+    )
+
+
 def _cannot_run(engine: EngineConfig, model: ModelConfig | ScratchConfig) -> str | None:
     """Why an engine cannot run a model, as the model's configuration says."""
     if not engine.apart:

@@ -9,7 +9,12 @@ from transformers import PreTrainedConfig
 
 from rlgf import distributed
 from rlgf.checks.ahead import one_process_works_ahead
-from rlgf.checks.engines import engines_have_one_process, engines_run_the_guides, the_engine_runs_the_policy
+from rlgf.checks.engines import (
+    a_gpu_has_one_engine,
+    engines_have_one_process,
+    engines_run_the_guides,
+    the_engine_runs_the_policy,
+)
 from rlgf.checks.rule import Rule, first
 from rlgf.environments.base import named_environment, stop_of
 from rlgf.guides.config import members
@@ -90,7 +95,12 @@ def guides_leave_the_end_of_a_turn(config: Sections) -> str | None:
 PART_RULES: Mapping[str, tuple[Rule, ...]] = {
     "policy": (the_policy_holds_the_texts, the_engine_runs_the_policy),
     "guide": (own_guides_can_write, recordings_can_be_read, guides_hold_the_texts, engines_run_the_guides),
-    "sampler": (engines_have_one_process, one_process_works_ahead, every_process_has_a_prompt),
+    "sampler": (
+        engines_have_one_process,
+        a_gpu_has_one_engine,
+        one_process_works_ahead,
+        every_process_has_a_prompt,
+    ),
     "reward": (rewards_can_be_called,),
     "environment": (the_environment_can_be_called, guides_leave_the_end_of_a_turn),
     "evaluation": (the_judge_can_be_called,),

@@ -22,7 +22,9 @@ def policy_desk(config: Config) -> Desk:
     Raises:
         UserError: there is no such model, or the engine cannot run it.
     """
-    config = config.model_copy(update={"sampler": config.sampler.model_copy(update={"server": None})})
+    # Here there is the policy alone.
+    sampler_here = config.sampler.model_copy(update={"server": None})
+    config = config.model_copy(update={"sampler": sampler_here, "guide": None})
     checks.require(checks.broken_parts(config, ["policy", "sampler"]))
     policy = _policy(config)
     rollout, engine = config.rollout, config.sampler.engine

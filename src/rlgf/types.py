@@ -104,7 +104,7 @@ class Rollout:
     kept: tuple[KeptTokens | None, ...]
     """What top-k and top-p left to draw each policy token from; None for an episode of which they cut nothing."""
     finished: Bool[Tensor, "B"]
-    """Whether the response ends in the end-of-text token rather than at the length limit."""
+    """Whether the response ends in the end-of-text token, or an environment ended it, rather than at a limit."""
     group: Int[Tensor, "B"]
     """Episodes of one group share the prompt and the roll-in."""
     texts: tuple[str, ...]

@@ -35,7 +35,8 @@ class Reward(Protocol):
       ``role`` and ``content``; a completion is then a list of one message, or of all
       turns and replies of a dialogue;
     - ``prompt_ids`` and ``completion_ids``: token ids of the policy, the end-of-text token included;
-    - ``finished``: whether the text ended by itself, and not at the length limit; of a dialogue, its last turn;
+    - ``finished``: whether the text ended by itself, and not at the length limit; of a dialogue, its last
+      turn, or all of it where its environment ended it;
     - ``references``: a tuple of texts for each;
     - in dialogues ``turns`` and ``replies``: lists of texts, the author's and the environment's;
     - every further column of the samples by its name;

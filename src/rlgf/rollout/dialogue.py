@@ -107,6 +107,8 @@ class Dialogue:
             return False
         reply = reply_to(self.environment, draft.sample, draft.dialogue)
         if reply is None:
+            # Nothing cut it off, also where its last turn ends in what stops it.
+            draft.finished = True
             return False
         ids = self._tokens(draft, reply)
         # An author needs room for one token at least.

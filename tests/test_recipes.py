@@ -93,6 +93,12 @@ def test_the_stand_in_recipe_goes_over_the_one_of_imdb() -> None:
     assert (config.task.name, config.rollout.min_response_tokens) == ("review-verdicts", 0)
 
 
+def test_a_hint_in_words_is_not_cut_at_a_random_length() -> None:
+    (row,) = load_config("imdb", "algorithms/hints").algorithm.rows
+    assert row.help.length.whole
+    assert row.help.success is not None
+
+
 def test_each_row_has_a_recipe_in_the_matrix_of_what_runs_with_what(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loaded here, run by `make matrix`."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")

@@ -22,6 +22,15 @@ from rlgf.types import Author
 from toys import FavouringGuide, LetterTask, letter_gpt
 
 
+@pytest.mark.parametrize(("algorithm", "longest"), [("hinted-grpo", 16), ("guided-grpo", 6)])
+def test_the_longest_text_of_a_guide_may_be_a_hint(algorithm: str, longest: int) -> None:
+    text = shown(
+        f"algorithm={algorithm}", "algorithm.help.length={whole: true}", "algorithm.help.shared=false"
+    )
+    (line,) = (line for line in text.splitlines() if "written by the guide" in line)
+    assert line.split()[4] == str(longest)
+
+
 @pytest.mark.parametrize("algorithm", ["ppo", "guided-dpo", "bc", "grpo"])
 def test_optimizer_steps_are_counted(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(RECIPE, f"algorithm={algorithm}", "update.minibatch=6", "training.updates=1")

@@ -203,7 +203,9 @@ def _tokens(config: Config, plans: Sequence[UpdatePlan], held_out: tuple[int, in
             # With an environment more is sampled than is used: what stands after the end of a turn is dropped.
             turns = 1 if author in taken else config.turns
             did = "written" if turns == texts == 1 else "sampled"
-            add(f"  {did} by {whose}", rollout.limit(author) * turns, max(sums), run)
+            # A hint may be longer than a response.
+            each = max(rollout.limit(author), *(ask.limit for plan in plans for ask in plan.of(author)))
+            add(f"  {did} by {whose}", each * turns, max(sums), run)
     measured = validations(config) * held_out[0] + held_out[1]
     response *= config.turns
     # A search goes on with as many texts as it has beams.

@@ -21,6 +21,7 @@ from resuming import checkpoints, equal, metrics, state
 from faulty_server import FaultyServer, serving
 from resume_script import LOLS, toy_trainer
 from rlgf.guides import HTTPGuide, HTTPGuideConfig
+from rlgf.learning.updater import Updater
 from rlgf.run import loop
 from rlgf.run.saver import Saver
 from rlgf.run.signals import Stopping
@@ -125,13 +126,22 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, before: Any) -> None:
     assert checkpoints(tmp_path) == ["000001"], "without the update under way, but nothing finished is lost"
 
 
+def asked_to_end(folder: Path, number: signal.Signals) -> None:
+    """A signal, in an update that goes on until the one before it is saved."""
+    os.kill(os.getpid(), number)
+    deadline = time.monotonic() + 30
+    while not (folder / "checkpoints" / "000002").exists():
+        assert time.monotonic() < deadline, "nothing is saved while the update goes on"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_preempted_run_saves_at_once_and_again_after_the_update(
     tmp_path: Path, straight: Trainer, number: signal.Signals
 ) -> None:
     # Under nohup a hangup would be ignored.
     outside = signal.signal(number, signal.SIG_DFL)
-    trainer = toy_trainer(tmp_path, in_third(lambda: os.kill(os.getpid(), number)), **SELDOM)
+    trainer = toy_trainer(tmp_path, in_third(lambda: asked_to_end(tmp_path, number)), **SELDOM)
     try:
         with pytest.raises(SystemExit) as caught:
             trainer.train()
@@ -145,17 +155,47 @@ def test_a_preempted_run_saves_at_once_and_again_after_the_update(
 
 def test_a_ctrl_c_of_a_launcher_is_as_hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is passed on to all processes, and those that go on are killed a little later."""
-    hurried: list[str] = []
 
-    def of_several(note: Callable[[str], None], **options: Any) -> Stopping:
-        return Stopping(note, alone=False, hurry=lambda: hurried.append("now"))
+    def of_several(note: Callable[[str], None], *, alone: bool, hurry: Callable[[], None]) -> Stopping:
+        return Stopping(note, alone=False, hurry=hurry)
 
     monkeypatch.setattr(loop, "Stopping", of_several)
-    trainer = toy_trainer(tmp_path, in_third(lambda: os.kill(os.getpid(), signal.SIGINT)), **SELDOM)
+    trainer = toy_trainer(tmp_path, in_third(lambda: asked_to_end(tmp_path, signal.SIGINT)), **SELDOM)
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     assert checkpoints(tmp_path) == ["000002", "000003"]
-    assert hurried == ["now"]
+
+
+def test_what_is_being_learned_is_not_saved_in_a_hurry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights belong to no update; and what is being saved is not yet learned from."""
+    trainer = toy_trainer(tmp_path, **SELDOM)
+    update, put, found = Updater.update, Saver._put, list[Any]()
+
+    def learns(updater: Updater, *arguments: Any) -> Any:
+        saver.save_early(trainer.progress)
+        found.append(checkpoints(tmp_path) if (tmp_path / "checkpoints").exists() else [])
+        return update(updater, *arguments)
+
+    def puts(saver: Saver, *arguments: Any) -> None:
+        learning = threading.Thread(target=saver.begin_learning)
+        learning.start()
+        put(saver, *arguments)
+        found.append(learning.is_alive())
+
+    trainer.step()
+    saver = Saver(trainer.config, trainer.parts, saved=0)
+    monkeypatch.setattr(Updater, "update", learns)
+    saver.begin(1)
+    experience = trainer.assess(trainer.collect())
+    saver.begin_learning()
+    trainer.learn(experience)
+    saver.begin(2)
+    monkeypatch.setattr(Saver, "_put", puts)
+    saver.save_early(trainer.progress)
+    assert found == [[], True]
+    assert checkpoints(tmp_path) == ["000002"]
 
 
 def test_a_launcher_that_ends_all_waits_for_what_is_saved(

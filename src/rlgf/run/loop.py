@@ -59,13 +59,12 @@ class TrainingLoop:
         self.watch = Watch(self.config.model_dump(mode="json"))
         self.watch.look(so_far)  # what an earlier part of the run was told already
         self.callbacks = Callbacks(trainer, so_far)
-        remote = trainer.parts.collector.remote
-        hurry = None if remote is None else remote.close
-        self.stopping = Stopping(self.display.note, alone=distributed.count() == 1, hurry=hurry)
+        self.stopping = Stopping(
+            self.display.note, alone=distributed.count() == 1, hurry=self._save_in_a_hurry
+        )
 
     def run(self) -> Totals:
         """See `Trainer.train`."""
-        self.trainer.after_phase = self._save_in_a_hurry
         try:
             parts, limit = self.trainer.parts, self.config.rollout.max_prompt_tokens
             codec, ends = parts.policy.codec, is_encoder_decoder(parts.policy.model)
@@ -91,7 +90,6 @@ class TrainingLoop:
                 raise
             raise told from error
         finally:
-            self.trainer.after_phase = lambda: None
             self.stopping.restore()
         if asked:
             raise stopped(asked)
@@ -154,8 +152,9 @@ class TrainingLoop:
 
     def _save_in_a_hurry(self) -> None:
         """Who takes the machine away may not wait until the update is finished; who pressed Ctrl-C does."""
-        if self.stopping.hurried:
-            self.saver.save_early(self.trainer.progress)
+        self.saver.save_early(self.trainer.progress)
+        if self.trainer.parts.collector.remote is not None:
+            self.trainer.parts.collector.remote.close()
 
     def _validate(self) -> None:
         trainer = self.trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -31,6 +32,9 @@ class Saver:
         self._saved = saved
         self._saving = False
         self._undo: Undo | None = None
+        self._early = 0
+        """The update that `save_early` has saved."""
+        self._writes = threading.Lock()
         self._room = fits(parts.updater)
         if distributed.is_main():
             clear_left(config.folder / "checkpoints")
@@ -42,7 +46,8 @@ class Saver:
     def begin_learning(self) -> None:
         """The episodes of the update are about to change the weights."""
         assert self._undo is not None, "an update has begun"
-        self._undo.keep(self._parts.updater if self._room else None)
+        with self._writes:
+            self._undo.keep(self._parts.updater if self._room else None)
 
     def save(self, progress: Progress) -> None:
         """A checkpoint of the last finished update, made sure that all processes hold the same.
@@ -66,13 +71,18 @@ class Saver:
         self._saving = False
 
     def save_early(self, progress: Progress) -> None:
-        """A checkpoint of the last finished update while the next one collects: who sent a signal may not wait
-        until that is finished."""
+        """A checkpoint of the last finished update while the next one collects or is assessed, in a thread of its own: who
+        sent a signal may not wait until that is finished. One that cannot be written is left out."""
         if launcher.wanted() or not distributed.is_main():
             # Where processes share the weights none has all that there is to save, and the others may be anywhere.
             return
-        if progress.update and self._saved != progress.update and self._undo is not None:
-            self._write(progress, self._undo.reward)
+        with self._writes, suppress(Exception):
+            undo, number = self._undo, progress.update
+            # Else the weights are changing, or what the run does next is to save.
+            new = number > max(self._saved, self._early)
+            if undo is not None and undo.update == number and not undo.learning and new:
+                self._put(progress, undo.reward)
+                self._early = number
 
     def rescue(self, error: BaseException, progress: Progress) -> str:
         """Whatever ends the run, save the last finished update, and let no process leave before that.
@@ -151,14 +161,13 @@ class Saver:
             # `save_pretrained` writes nothing in another process than the first of a group.
             distributed.part()
         if distributed.is_main() or alone or launcher.wanted():
-            save_checkpoint(
-                self._config.folder / "checkpoints",
-                self._parts.updater,
-                progress,
-                run_identity(self._config, self._parts),
-                reward,
-            )
+            with self._writes:
+                self._put(progress, reward)
         self._saved = progress.update
+
+    def _put(self, progress: Progress, reward: dict[str, Any]) -> None:
+        root, identity = self._config.folder / "checkpoints", run_identity(self._config, self._parts)
+        save_checkpoint(root, self._parts.updater, progress, identity, reward)
 
 
 def out_of_memory(error: BaseException, progress: Progress, config: Config) -> str | None:
@@ -187,7 +196,7 @@ class Undo:
         """``update`` is how many updates are finished."""
         self.update = update
         self.reward: dict[str, Any] = copied(assessor.state_dict())
-        self._learning = False
+        self.learning = False
         self._kept: tuple[list[torch.Tensor], dict[str, Any]] | None = None
 
     def keep(self, updater: Updater | None) -> None:
@@ -195,12 +204,12 @@ class Undo:
         there is no way back."""
         if updater is not None:
             self._kept = copied(updater.moved), copied(updater.optimizer.state_dict())
-        self._learning = True
+        self.learning = True
 
     @property
     def possible(self) -> bool:
         """Whether weights and optimizer are those of the last finished update, or can be again."""
-        return self._kept is not None or not self._learning
+        return self._kept is not None or not self.learning
 
     def put_back(self, updater: Updater, assessor: Assessor) -> None:
         if self._kept is not None:

@@ -19,9 +19,7 @@ class Stopping:
     an end.
     """
 
-    def __init__(
-        self, note: Callable[[str], None], *, alone: bool, hurry: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, note: Callable[[str], None], *, alone: bool, hurry: Callable[[], None]) -> None:
         """``hurry`` is called in a thread of its own when a signal comes that may not wait."""
         self.asked = 0
         """The number of the first signal that came; 0 as long as there was none."""
@@ -77,7 +75,7 @@ class Stopping:
         if not self.asked or again:
             self._note(f"Stopping after this update{again}.")
         self.asked = self.asked or number
-        if self._hurry is not None and self._hurries(number):
+        if self._hurries(number):
             # Not here: the code that the signal interrupted may hold a lock.
             threading.Thread(target=self._hurry, daemon=True).start()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from accelerate.tracking import GeneralTracker
@@ -79,8 +79,6 @@ class Steps:
         self.progress = Progress()
         self.guide_usage = GuideUsage(self.parts.collector.remote)
         self.guide_usage.settle()
-        self.after_phase: Callable[[], None] = lambda: None
-        """Called within an update, after `collect` and after `assess`; `train` saves there when it must."""
         self.ahead = Ahead(config, self.parts)
         self._phases, self._booked = Phases(), Counter[Author]()
 
@@ -134,10 +132,8 @@ class Steps:
                 rollout = self._collect(row or self.row(), samples)
             elif self.config.training.async_steps:
                 rollout = self.ahead.collect(self.progress.update, self._plan)
-                self.after_phase()
             else:
                 rollout = self._collect_within_budget()
-                self.after_phase()
                 self._prefetch()
         return rollout
 
@@ -153,9 +149,7 @@ class Steps:
         require_parts(row, self.parts)
         row = row or self.row()
         with self._phases("assess"):
-            experience = self.parts.assessor.assess(rollout, row, self.kl_coefficient(row))
-        self.after_phase()
-        return experience
+            return self.parts.assessor.assess(rollout, row, self.kl_coefficient(row))
 
     def learn(self, experience: Experience, row: Algorithm | None = None) -> dict[str, float | str]:
         """The optimizer steps of the current update, which is then over; a reward that learns does so after the policy.

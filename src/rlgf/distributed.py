@@ -102,6 +102,17 @@ def launched() -> int:
     return count() if _link.group is not None else int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def require_one(what: str) -> None:
+    """
+    Raises:
+        UserError: the launcher has started several processes, each of which would do all of it and write the same files.
+    """
+    if launched() > 1:
+        raise UserError(
+            f"{what} runs in one process, and there are {launched()}: start it without a launcher."
+        )
+
+
 def together() -> int:
     """How many of them are on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", str(launched())))

@@ -21,6 +21,17 @@ from rlgf.run.display import Display
 QUIET = Display(Console(quiet=True))
 
 
+def test_several_processes_do_not_write_the_same_tables(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        UserError, match="a comparison runs in one process, and there are 2: start it without"
+    ):
+        run_comparison(comparison, display=QUIET)
+    assert not comparison.runs.exists()
+
+
 def test_a_grid_ends_in_tables_and_pictures_and_runs_nothing_twice(comparison: Comparison) -> None:
     run_comparison(comparison, display=QUIET)
     results = comparison.results

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from rlgf.cli import app
 from rlgf.cli.models import merge
 from rlgf.demo.imdb import labelled_reviews
+from rlgf.errors import UserError
 from rlgf.reward_models.train import load_reward_recipe, train_reward_model
 from rlgf.rewards import build_reward
 from tokenizer_kinds import word_pieces
@@ -37,6 +38,17 @@ def test_a_preference_model_learns_what_is_preferred(preference: Path) -> None:
     assert report["accuracy"] > 0.9
     assert 0 <= report["calibration_error"] < 0.2
     assert (preference / "model" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_several_processes_do_not_write_the_same_model(
+    letter_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_reward_recipe(recipe(letter_folder, tmp_path, GOOD, GOOD))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        UserError, match="the training of a reward model runs in one process, and there are 2:"
+    ):
+        train_reward_model(config)
 
 
 def test_training_is_repeatable_and_leaves_the_random_state(letter_folder: str, tmp_path: Path) -> None:

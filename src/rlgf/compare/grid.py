@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+from rlgf import distributed
 from rlgf.compare.comparison import Comparison
 from rlgf.compare.curves import draw_curves
 from rlgf.compare.finished import FinishedRuns, has_finished
@@ -34,9 +35,10 @@ def run_comparison(
     texts; its checkpoints are deleted. Where one fails, the others are trained all the same.
 
     Raises:
-        UserError: a run's recipe does not fit, a folder has a finished run of another configuration, or nothing has
+        UserError: a launcher has started several processes, a run's recipe does not fit, a folder has a finished run of another configuration, or nothing has
             finished to report on; or, once all is written, a run has failed.
     """
+    distributed.require_one("a comparison")
     display, finished = display or Display(), FinishedRuns(comparison)
     failed = {} if report_only else _run_missing(finished, display)
     runs, authors = finished.read(), finished.authors()

@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlgf import seeding
+from rlgf import distributed, seeding
 from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.jsontext import to_json
@@ -91,8 +91,9 @@ def train_reward_model(config: RewardModelConfig) -> dict[str, Any]:
 
     Raises:
         UserError: data, a model or the package for LoRA is not there or does not fit, the folder cannot be written
-            or holds a model already, or a loss, a gradient or a score is not finite.
+            or holds a model already, a launcher has started several processes, or a loss, a gradient or a score is not finite.
     """
+    distributed.require_one("the training of a reward model")
     require_no_model(config.output, "'output'")
     if config.lora is not None:
         check_installed("'lora'")

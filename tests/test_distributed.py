@@ -176,3 +176,35 @@ def _goes_on(folder: Path) -> None:
     goes_on = toy_trainer(folder, training={"checkpoint_every": 4}, evaluation={"every": 4})
     goes_on.train(resume=True)
     assert goes_on.progress.update == 4
+
+
+LEFT = """
+import os
+import sys
+
+import torch.distributed as dist
+
+from rlgf import distributed
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{sys.argv[1]}", rank=0, world_size=1)
+distributed.count = lambda: 2
+before = threads()
+distributed.join(30)
+assert threads() > before
+distributed._leave_group()
+assert threads() == before
+assert dist.is_initialized()
+distributed.join(30)
+distributed.part()
+assert threads() < before
+assert not dist.is_initialized()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux, which lists threads in /proc")
+def test_no_thread_outlives_a_group_that_is_left() -> None:
+    """One that holds a tensor while the interpreter ends aborts the process."""
+    subprocess.run([sys.executable, "-c", LEFT, str(free_port())], check=True, timeout=120)

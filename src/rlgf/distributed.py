@@ -60,10 +60,9 @@ def _state() -> PartialState:
     on_cpu = not torch.cuda.is_available()
     # Without a GPU the launcher's processes are joined only where the CPU is asked for.
     state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=_link.seconds))
-    if on_cpu:
-        # A thread of gloo that still holds a tensor while the interpreter ends aborts the process:
-        # https://github.com/pytorch/pytorch/issues/190489.
-        atexit.register(part)
+    # A thread of gloo that still holds a tensor while the interpreter ends aborts the process:
+    # https://github.com/pytorch/pytorch/issues/190489.
+    atexit.register(part if on_cpu else _leave_group)
     return state
 
 
@@ -91,6 +90,15 @@ def part() -> None:
     """Leave the others for good; nothing can be exchanged any more."""
     if dist.is_initialized():
         dist.destroy_process_group()
+    # The threads of a group end with the last who knows it.
+    _link.group = _link.mesh = None
+
+
+def _leave_group() -> None:
+    """Leave the group on the CPU alone: to destroy those of NCCL can take processes that are gone."""
+    if _link.group is not None and dist.is_initialized():
+        dist.destroy_process_group(_link.group)
+    _link.group = None
 
 
 def count() -> int:

@@ -8,9 +8,11 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
 from resuming import digests, refusal
 
 from resume_script import toy_trainer
+from rlgf.errors import UserError
 from rlgf.run.alive import FolderLock, goes_on
 
 
@@ -34,6 +36,11 @@ def test_a_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
     for resume in (False, True):
         assert f"a run goes on in {tmp_path}: wait" in refusal(toy_trainer(tmp_path), resume=resume)
     assert digests(tmp_path) == before
+    with pytest.raises(UserError) as kept:
+        FolderLock(tmp_path)
+    # The traceback has the object, which at the interpreter's end would find no module to close its file with.
+    refused = kept.traceback[-1].frame.f_locals["self"]
+    assert refused._descriptor == -1
     held.release()
     with (tmp_path / "config.yaml").open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)

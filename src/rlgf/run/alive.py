@@ -41,6 +41,7 @@ class FolderLock:
                 time.sleep(0.1)
             except OSError:
                 return
+        self.release()  # whoever keeps the error keeps this object too
         raise UserError(
             f"a run goes on in {folder}: wait until it has ended, or end it, or set another 'output'."
         )

@@ -240,5 +240,7 @@ class Term(Strict):
             return f"a selector weighs tokens, and the loss '{self.loss}' is one of whole texts: leave 'select' out of the term '{name}'"
         if self.on is Span.REFERENCES and not self.asks <= _OF_REFERENCES:
             odd = ", ".join(sorted(self.asks - _OF_REFERENCES))
-            return f"the loss '{self.loss}' of the term '{name}' reads {odd}, and the references have none: set another 'on'"
+            if self.select is not None and self.reads <= _OF_REFERENCES:
+                what = f"the selector '{self.select.name}'"
+            return f"{what} of {where} reads {odd}, and the references have none: set another 'on'"
         return None

@@ -66,6 +66,13 @@ def test_a_judge_takes_options_as_a_reward_does() -> None:
     assert load_config(judged, "evaluation.judge=null").evaluation.judge is None
 
 
+def test_a_judge_without_options_is_written_by_its_name() -> None:
+    for judge in ("length", {"name": "length", "options": {"target": 4}}):
+        assert (
+            load_config(BASE, {"evaluation": {"judge": judge}}).model_dump()["evaluation"]["judge"] == judge
+        )
+
+
 def test_one_reward_replaces_terms_and_terms_replace_one_reward() -> None:
     terms = {"reward": {"terms": {"sentiment": 1.0}, "normalize": True}}
     later = load_config(BASE, terms).reward

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 from torch import Tensor
 from transformers import TrainerState
 
@@ -32,6 +32,18 @@ from rlgf.strict import NamedConfig, Strict
 from rlgf.types import Author, Completion, Rollout, Sample
 
 
+def _spelled_out(named: Any) -> Any:
+    return {"name": named} if isinstance(named, str) else named
+
+
+def _short(named: NamedConfig) -> NamedConfig | str:
+    return named if named.options else named.name
+
+
+_Judge = Annotated[NamedConfig, BeforeValidator(_spelled_out), PlainSerializer(_short)]
+"""Written by its name where it has no options, as the finished runs of a comparison are known by."""
+
+
 class EvaluationConfig(Strict):
     """The measures, on how many prompts, and how often."""
 
@@ -44,7 +56,7 @@ class EvaluationConfig(Strict):
     beams: int | None = Field(default=None, ge=1)
     """The policy also answers each prompt with the best text of a beam search with so many beams, with 1 by greedy
     decoding. What those texts score is reported as ``beam/reward`` or ``greedy/reward``, and so on."""
-    judge: NamedConfig | None = None
+    judge: _Judge | None = None
     """A second scorer that no training sees: a reward's name, or ``{name: ..., options: {...}}``. It shows reward
     hacking."""
     language_model: ModelConfig | None = None
@@ -54,17 +66,12 @@ class EvaluationConfig(Strict):
     metrics: tuple[NamedConfig, ...] = tuple(NamedConfig(name=name) for name in TEXT_METRICS)
     """Names of metrics, or ``{name: ..., options: {...}}``; see docs/metrics.md."""
 
-    @field_validator("judge", mode="before")
-    @classmethod
-    def _named(cls, judge: Any) -> Any:
-        return {"name": judge} if isinstance(judge, str) else judge
-
     @field_validator("metrics", mode="before")
     @classmethod
-    def _spelled_out(cls, metrics: Any) -> Any:
+    def _listed(cls, metrics: Any) -> Any:
         if not isinstance(metrics, list | tuple):
             raise ValueError("it must be a list of names, such as [distinct, words]")
-        return tuple({"name": metric} if isinstance(metric, str) else metric for metric in metrics)
+        return tuple(map(_spelled_out, metrics))
 
 
 @dataclass

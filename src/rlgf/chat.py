@@ -228,7 +228,7 @@ class ChatTemplate:
             place: what a message to the user calls the row.
 
         Raises:
-            UserError: there is no template, or it refuses the messages or the options of their row.
+            UserError: there is no template, or it refuses the messages or the row's options.
         """
         options = row_options(columns, place)
         before, begun = parted(messages)

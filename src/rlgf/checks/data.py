@@ -34,7 +34,7 @@ class Found:
     def held_out(self) -> Mapping[str, Sequence[Sample]]:
         """
         Raises:
-            UserError: a split is not to be had, or is empty.
+            UserError: a split is not there, or is empty.
         """
         return {split: load_split(self.task, split) for split in ("validation", "test")}
 

@@ -198,7 +198,7 @@ def token_ends(codec: Codec, ids: Sequence[int], before: Sequence[int], text: st
         text: what they spell, or the beginning of it.
 
     Returns:
-        None for a token that ends inside a character or stands after the end of the text.
+        None for a token that ends inside a character or comes after the end of the text.
     """
     found: list[int | None] = []
     place, known, inside = 0, list(before[-_CONTEXT:]), False

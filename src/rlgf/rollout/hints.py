@@ -125,8 +125,8 @@ class HintGiver:
     def _fitted(self, draft: Draft, hint: Hint, text: str) -> tuple[HintedPrompt | None, bool]:
         """The prompt with as much of a hint as there is room for, and whether the hint is cut.
 
-        The prompt is None where there is no room, and where the bare prompt is cut already: with a hint another part of
-        it would be read.
+        The prompt is None where there is no room. It is also None where the bare prompt is too long and is cut: with a
+        hint it would be cut elsewhere.
         """
         sample, most = draft.sample, self.config.max_hint_tokens
         bare = len(self.policy.codec.encode_prompt(sample.prompt))

@@ -151,7 +151,7 @@ class TrainingLoop:
         return metrics
 
     def _save_in_a_hurry(self) -> None:
-        """Who takes the machine away may not wait until the update is finished; who pressed Ctrl-C does."""
+        """For a signal that may not wait until the update is finished; see `Stopping`."""
         self.saver.save_early(self.trainer.progress)
         if self.trainer.parts.collector.remote is not None:
             self.trainer.parts.collector.remote.close()

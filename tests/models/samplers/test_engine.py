@@ -52,7 +52,7 @@ def test_all_weights_are_handed_over_or_it_is_said_which_is_not() -> None:
 def test_an_engine_on_a_gpu_computes_in_half_whose_model_waits_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As behind a server, where the engine has the GPU and the policy is what weights come into."""
+    """So it is behind a server: the engine is on the GPU, and the policy on the CPU only receives weights."""
     model = tiny_model(0).model
     assert (model.device.type, dtype_of(model)) == ("cpu", torch.float32)
     monkeypatch.setattr(engines, "device", lambda: torch.device("cuda", 0))

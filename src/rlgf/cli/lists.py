@@ -42,7 +42,7 @@ def guide_cache(
 
     if export is not None:
         require_file(export, "--export")
-    with closing(GuideCache(folder)) as cache:
+    with closing(GuideCache.existing(folder)) as cache:
         if export is not None:
             Console().print(Text(f"Wrote {cache.export(export, model)} answers to {export}."))
         if clear:

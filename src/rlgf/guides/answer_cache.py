@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import diskcache
+from diskcache.core import DBNAME
 
 from rlgf.cachedir import cache_root
 from rlgf.chat import as_dicts
@@ -45,6 +46,20 @@ class GuideCache:
                 f"the guide cache {self.folder} has the format {written_by!r}, and this version reads "
                 f"{_FORMAT!r}; move it away or set 'guide.cache' to another folder."
             )
+
+    @classmethod
+    def existing(cls, folder: str) -> GuideCache:
+        """The cache that is there.
+
+        Raises:
+            UserError: there is none, or see above.
+        """
+        if not (cache_root() / folder / DBNAME).is_file():
+            raise UserError(
+                f"there is no guide cache in {cache_root() / folder}: a run with 'guide.url' makes one; give --folder what "
+                "'guide.cache' says in its recipe."
+            )
+        return cls(folder)
 
     def get(self, identity: Mapping[str, Any], request: Request) -> dict[str, Any] | None:
         """The answer that was kept for a request, if there is one.

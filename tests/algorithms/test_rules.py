@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from rlgf.algorithms import Algorithm, algorithm_from
 from rlgf.algorithms.spec import merged
+from rlgf.algorithms.terms import SELECTORS
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,17 @@ def test_a_penalty_that_nothing_reads_is_not_steered(base: str) -> None:
         algorithm_from(steered)
     if base == "opd":
         algorithm_from({**steered, "terms": {"kl": {}}})
+
+
+@pytest.mark.parametrize("term", [{"loss": "policy_gradient"}, {"loss": "entropy", "select": "mine:gaining"}])
+def test_beside_pairs_no_token_has_an_advantage(
+    term: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SELECTORS, "mine:gaining", lambda advantages: advantages)
+    with pytest.raises(
+        ValidationError, match="the term 'more' reads advantages of tokens, and 'preference' picks pairs"
+    ):
+        algorithm_from({"base": "dpo", "terms": {"more": term}})
 
 
 @pytest.mark.parametrize("base", ["ppo", "grpo"])

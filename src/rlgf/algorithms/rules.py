@@ -77,8 +77,7 @@ def lambda_has_a_reader(row: Row) -> str | None:
 
 
 def pairs_meet_losses_over_pairs(row: Row) -> str | None:
-    paired = [name for name, term in row.terms.items() if term.paired]
-    if bool(paired) != row.paired:
+    if any(term.paired for term in row.terms.values()) != row.paired:
         pairings = ", ".join(name for name, e in ESTIMATORS.items() if e.paired)
         return (
             f"pairs are picked by the advantages {pairings} and learned from by losses over pairs "
@@ -87,6 +86,8 @@ def pairs_meet_losses_over_pairs(row: Row) -> str | None:
     for name, term in row.terms.items():
         if (term.on is Span.WHOLE) != term.paired:
             return f"a loss over pairs, and no other, reads whole texts: set 'on: whole' for the term '{name}' if it is one"
+        if row.paired and "advantages" in term.asks:
+            return f"the term '{name}' reads advantages of tokens, and '{row.advantage}' picks pairs of texts: leave the term out"
     if row.paired and (row.whiten or row.value_term is not None):
         return "a loss over pairs needs no critic and no whitening: leave the value term and 'whiten' out"
     if row.from_pairs and row.script.rollin is not None:
@@ -112,8 +113,7 @@ def branches_have_readers(row: Row) -> str | None:
 
 def ratios_are_to_the_writer(row: Row) -> str | None:
     for name, term in row.terms.items():
-        known = (Author.POLICY, Author.PAST)
-        if "old_logprobs" in term.asks and row.script.author(term.on) not in known:
+        if "old_logprobs" in term.asks and row.script.author(term.on) not in (Author.POLICY, Author.PAST):
             return (
                 f"the loss '{term.loss}' of the term '{name}' needs the probabilities of who wrote the {term.on}, so the "
                 "policy must have: set another 'on', or a loss that does without, such as nll, policy_gradient or shaped_importance"

@@ -132,6 +132,7 @@ def test_what_was_given_in_python_is_not_named_after_the_recipe_that_it_replaces
     card = (tmp_path / "run/policy/README.md").read_text()
     for section, name in (("task", "train"), ("reward", "share_of_a"), ("guide", "FavouringGuide")):
         assert f"| {section} | given in Python: `{name}` |" in card
+    assert "## Measured on 'train', since no test split was given" in card
     written = (tmp_path / "run/config.yaml").read_text()
     assert "normalize: true" in written, "it still counts"
     for unused in ("imdb", "sentiment", "unasked"):

@@ -14,11 +14,14 @@ from rlgf.tasks.memory import MemoryTask
 from rlgf.types import Message, Sample
 
 
-def test_samples_are_taken_as_they_are_and_training_data_stands_in() -> None:
+def test_samples_are_taken_as_they_are_and_the_split_before_stands_in() -> None:
     train = [Sample("a", ("b",))]
     task = MemoryTask(train=train, validation=None, test=[Sample("c")])
     assert task.load("train") == task.load("validation") == train
     assert task.load("test") == [Sample("c")]
+    held_out = MemoryTask(train=train, validation=[Sample("d")])
+    assert held_out.load("test") == [Sample("d")], "the texts that were not trained on"
+    assert [held_out.source("test"), MemoryTask(train=train).source("test")] == ["validation", "train"]
 
 
 @pytest.mark.parametrize("asked", ["Question: a", [{"role": "user", "content": "Question: a"}]])

@@ -40,6 +40,7 @@ from rlgf.run.trials import asked_guide, check_chats, check_dialogues, policy_te
 from rlgf.states import digest
 from rlgf.tasks import Task, build_task, load_split
 from rlgf.tasks.chats import Prompted, PromptedTask
+from rlgf.tasks.memory import MemoryTask
 from rlgf.types import Sample
 
 
@@ -55,7 +56,8 @@ class Parts:
     updater: Updater
     evaluator: Evaluator
     given: Mapping[str, str] = field(default_factory=dict)
-    """What was given in Python in place of the sections of a recipe, by name: 'task', 'reward' or 'guide'."""
+    """What was given in Python in place of the sections of a recipe, by name: 'task', 'reward' or 'guide'; and 'test', the
+    argument whose rows the test reads."""
 
     @cached_property
     def data(self) -> str:
@@ -144,7 +146,10 @@ def build_parts(
         parts = _assembled(config, data, models, all_there, judge)
         undone.pop_all()
     named = [name for name in ("task", "guide", "reward") if name in given.sections]
-    return replace(parts, given={name: called(getattr(given, name)) for name in named})
+    called_so = {name: called(getattr(given, name)) for name in named}
+    if isinstance(task, MemoryTask):
+        called_so["test"] = task.source("test")
+    return replace(parts, given=called_so)
 
 
 @dataclass(frozen=True)

@@ -128,14 +128,17 @@ def write_model_card(
     library = "transformers" if config.policy.lora is None else "peft"
     data = ModelCardData(library_name=library, pipeline_tag=task, tags=tags, **known)
     recipe = "\n".join("    " + line for line in config.to_yaml().splitlines())
+    given = given or {}
+    test = given.get("test", "test")
+    measured = "the test split" if test == "test" else f"'{test}', since no test split was given"
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {_plain(config.name)}",
         "Trained with reinforcement learning with guided feedback "
         f"([arXiv {_PAPER}](https://arxiv.org/abs/{_PAPER})) by [rlgf](https://github.com/rlgf/rlgf).",
-        _table(("", ""), _training(config, progress, guide, given or {})),
+        _table(("", ""), _training(config, progress, guide, given)),
         f"## Load it\n\n{_loading(config, encoder_decoder, layers)}",
-        f"## Measured on the test split\n\n{_measured(evaluation)}",
+        f"## Measured on {measured}\n\n{_measured(evaluation)}",
         f"## Recipe\n\n{recipe}",
     ]
     ModelCard("\n\n".join(parts) + "\n").save(folder / "README.md")

@@ -79,7 +79,7 @@ class Trainer(Steps):
             train: samples to train on: a `datasets.Dataset`, or a list of dictionaries or of `Sample`. The options of the
                 recipe's task 'data', such as ``prompt_field``, say how its rows are read.
             validation: likewise, to measure on during the run; default: ``train``.
-            test: likewise, at its end.
+            test: likewise, at its end; default: ``validation``.
             task: all three.
             reward: a function as TRL has it, or several, which are added up, with the weights of the recipe's
                 ``reward.terms`` of the same names.

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from rlgf.errors import UserError, one_line
 from rlgf.registry import build_from
-from rlgf.tasks.base import check_sample, check_split
+from rlgf.tasks.base import SPLITS, check_sample, check_split
 from rlgf.tasks.data import DataTask
 from rlgf.tasks.rows import Row, Samples
 from rlgf.tasks.source import Source
@@ -34,7 +34,7 @@ class MemoryTask:
         Args:
             options: those of the task 'data'; the ones that say where its files are do not count.
             splits: 'train', and 'validation' and 'test' where they are given: sequences of `Sample` or of mappings, such
-                as a `datasets.Dataset`. For a split that is not given the training data stands in.
+                as a `datasets.Dataset`. For a split that is not given the one before it stands in.
 
         Raises:
             UserError: a split is not a sequence of samples or of mappings, or is empty.
@@ -48,6 +48,11 @@ class MemoryTask:
         """The same data, read by these options."""
         return MemoryTask(options=options, **self._splits)
 
+    def source(self, split: str) -> str:
+        """The split whose data are read: itself, or of one that is not given the last that is given before it."""
+        before = SPLITS[: SPLITS.index(split) + 1]
+        return next(name for name in reversed(before) if name in self._splits)
+
     def load(self, split: str) -> Sequence[Sample]:
         """The samples of a split, in their order.
 
@@ -55,7 +60,7 @@ class MemoryTask:
             UserError: there is no such split, or a row does not hold what it should; it names the row.
         """
         check_split(split, "in memory")
-        data = self._splits.get(split, self._splits["train"])
+        data = self._splits[self.source(split)]
         if not len(data) or isinstance(data[0], Sample):
             return list(data)
         samples = Samples(_Rows(data, split), self._reader(data)._sample)

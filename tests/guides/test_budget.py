@@ -35,6 +35,7 @@ def test_a_budget_is_never_exceeded(server: FaultyServer, budget: dict[str, Any]
 def test_prefetching_keeps_to_the_budget(server: FaultyServer) -> None:
     writer = guide(server, timeout=5.0, budget={"calls": 5})  # a slow machine asks no sixth time
     writer.prefetch(requests(9))
+    assert writer.aside["letters"].calls == 0, "they go together or not at all"
     writer.write(requests(5))
     assert sum(server.seen.values()) == 5
     with pytest.raises(BudgetSpentError):

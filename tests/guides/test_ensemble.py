@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
+import pytest
 from http_toys import guide, requests
 
 from faulty_server import FaultyServer, serving
-from rlgf.guides import EnsembleGuide
+from rlgf.errors import UserError
+from rlgf.guides import BudgetSpentError, EnsembleGuide
 from toys import FavouringGuide
 
 
@@ -46,3 +49,46 @@ def test_the_members_of_an_ensemble_within_another_are_chosen_by_their_own_weigh
     both.write([replace(one, seed=seed) for seed in range(200) for one in requests(1)])
     asked = {name: len(guide.requests) for name, guide in inner.items()}
     assert all(30 < number < 70 for number in asked.values()), asked
+
+
+def test_servers_are_asked_side_by_side_and_a_second_of_both_counts_once() -> None:
+    asked: list[str] = []
+
+    class Waiting(FaultyServer):
+        """Answers once the other server is asked too."""
+
+        def fault(self, body: str, attempt: int) -> str | None:
+            asked.append(self.url)
+            until = time.monotonic() + 20
+            while len(set(asked)) < 2 and time.monotonic() < until:
+                time.sleep(0.05)
+            assert len(set(asked)) == 2
+            time.sleep(0.2)
+            return None
+
+    with serving(Waiting()) as one, serving(Waiting()) as two:
+        inner = EnsembleGuide({"two": (guide(two, timeout=30.0), 1.0), "c": (FavouringGuide("c", 1.0), 1.0)})
+        both = EnsembleGuide({"one": (guide(one, timeout=30.0), 1.0), "in": (inner, 1.0)})
+        started = time.perf_counter()
+        both.write(requests(12))
+        passed = time.perf_counter() - started
+    busy = {name: usage.busy_seconds for name, usage in both.accounts.items()}
+    assert busy.keys() == {"one/letters", "in/two/letters"}
+    assert 0.2 < sum(busy.values()) <= passed
+
+
+def test_what_other_members_were_asked_is_booked_where_one_fails() -> None:
+    with serving(FaultyServer(context=5)) as one, serving(FaultyServer()) as two:
+        both = EnsembleGuide({"one": (guide(one), 1.0), "two": (guide(two, timeout=20.0), 1.0)})
+        with pytest.raises(UserError, match="context holds"):
+            both.write(requests(20))
+        assert both.accounts["two/letters"].calls == sum(two.answered.values()) > 0
+
+
+def test_no_member_is_asked_side_by_side_with_one_whose_budget_is_spent() -> None:
+    with serving(FaultyServer()) as one, serving(FaultyServer()) as two:
+        both = EnsembleGuide({"one": (guide(one, budget={"calls": 1}), 1.0), "two": (guide(two), 1.0)})
+        with pytest.raises(BudgetSpentError):
+            both.write(requests(20))
+        assert not one.seen
+        assert not two.seen

@@ -25,6 +25,11 @@ class Server:
 
     def prefetch(self, requests: Sequence[Request]) -> None: ...
 
+    def affords(self, requests: Sequence[Request]) -> bool:
+        return True
+
+    def wind_down(self, why: str) -> None: ...
+
     @property
     def aside(self) -> Mapping[str, Usage]:
         return {}

@@ -246,6 +246,14 @@ class RemoteGuide(Guide, Protocol):
         """Ask now for what `write` will be asked for soon; returns at once."""
         ...
 
+    def affords(self, requests: Sequence[Request]) -> bool:
+        """Whether its limits allow all of these, were none of them answered yet."""
+        ...
+
+    def wind_down(self, why: str) -> None:
+        """Ask no more of what was asked ahead: book what was answered, and forget the rest, so that it can be asked anew."""
+        ...
+
     def close(self) -> None:
         """Send nothing more; answers under way may come, since it is paid for."""
         ...

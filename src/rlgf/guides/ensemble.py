@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from rlgf import seeding
-from rlgf.errors import nearest
+from rlgf.errors import UserError, nearest
 from rlgf.guides.base import (
     Guide,
     GuideSettings,
@@ -21,6 +21,8 @@ from rlgf.guides.base import (
     completions_of,
 )
 from rlgf.guides.config import GuideConfig
+from rlgf.guides.http import HTTPGuide
+from rlgf.guides.under_way import Stopwatch
 from rlgf.models.language_model import LanguageModel
 from rlgf.types import Completion
 
@@ -83,13 +85,31 @@ class EnsembleGuide:
         self.guides = {name: guide for name, (guide, _) in guides.items()}
         self._remote = {name: one for name, one in self.guides.items() if isinstance(one, RemoteGuide)}
         self._weights = [weight for _, weight in guides.values()]
+        busy = Stopwatch()
+        for server in self._servers:
+            server.busy = busy
+
+    @property
+    def _servers(self) -> list[HTTPGuide]:
+        """The members on servers, those of an ensemble within this one among them."""
+        servers: list[HTTPGuide] = []
+        for guide in self.guides.values():
+            servers += guide._servers if isinstance(guide, EnsembleGuide) else []
+            servers += [guide] if isinstance(guide, HTTPGuide) else []
+        return servers
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
-        """See `Guide.write`."""
+        """See `Guide.write`. Servers are asked side by side, unless a budget is near its end."""
         answers: dict[int, Completion] = {}
-        for name, guide, chosen, asked in self._dealt(requests):
-            written = completions_of(guide, asked)
-            answers |= zip(chosen, (replace(one, guide=name) for one in written), strict=True)
+        if self.affords(requests):
+            self.prefetch(requests)
+        try:
+            for name, guide, chosen, asked in self._dealt(requests):
+                written = completions_of(guide, asked)
+                answers |= zip(chosen, (replace(one, guide=name) for one in written), strict=True)
+        except UserError as error:
+            self.wind_down(str(error))
+            raise
         return [answers[i] for i in range(len(requests))]
 
     def recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
@@ -105,6 +125,19 @@ class EnsembleGuide:
         for _, guide, _, asked in self._dealt(requests):
             if isinstance(guide, RemoteGuide):
                 guide.prefetch(asked)
+
+    def affords(self, requests: Sequence[Request]) -> bool:
+        """See `RemoteGuide.affords`."""
+        return all(
+            guide.affords(asked)
+            for _, guide, _, asked in self._dealt(requests)
+            if isinstance(guide, RemoteGuide)
+        )
+
+    def wind_down(self, why: str) -> None:
+        """See `RemoteGuide.wind_down`."""
+        for guide in self._remote.values():
+            guide.wind_down(why)
 
     @property
     def accounts(self) -> dict[str, Usage]:

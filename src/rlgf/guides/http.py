@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -48,7 +47,8 @@ class HTTPGuide:
         self._aside = Usage()
         """The sum set aside for all requests under way."""
         self._has_spoken = False
-        self._busy = Stopwatch()
+        self.busy = Stopwatch()
+        """One for all members of an ensemble, so that a second in which several are asked counts once."""
 
     @property
     def accounts(self) -> dict[str, Usage]:
@@ -70,18 +70,18 @@ class HTTPGuide:
         mine = [one.get(self.config.model, Usage()) for one in asides]
         self._others = kept_for_others(self.config.budget, self.usage, mine, place)
 
+    def affords(self, requests: Sequence[Request]) -> bool:
+        """See `RemoteGuide.affords`."""
+        return self._affords(self._new(requests))
+
     def prefetch(self, requests: Sequence[Request]) -> None:
-        """See `RemoteGuide.prefetch`. What the budget does not allow is left to `write` to refuse.
+        """See `RemoteGuide.prefetch`. Requests that the budget does not allow together are left to `write`.
 
         Answers in the cache are found where requests are sent, so that the caller does not wait for the disk.
         """
-        plain = dict.fromkeys(map(self._plain, requests))
-        new = [request for request in plain if request not in self._under_way]
-        if not self._affords(new):
-            # The first number of requests that would be too many.
-            counts = range(1, len(new) + 1)
-            new = new[: bisect.bisect_left(counts, True, key=lambda count: not self._affords(new[:count]))]
-        self._submit(new)
+        new = self._new(requests)
+        if self._affords(new):
+            self._submit(new)
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """See `Guide.write`.
@@ -115,7 +115,7 @@ class HTTPGuide:
         started = time.perf_counter()
         fresh = self._settle([request for request in dict.fromkeys(requests) if request in self._under_way])
         self.usage.waited_seconds += time.perf_counter() - started
-        self.usage.busy_seconds += self._busy.take()
+        self.usage.busy_seconds += self.busy.take()
         paid = {request for request, found in fresh.items() if not found.cached}
         hits = sum(request not in paid for request in requests)
         self.usage.cached += hits
@@ -129,9 +129,13 @@ class HTTPGuide:
         if not self._affords(requests):
             self._release_cached()
         if not self._affords(requests):
-            self._wind_down("the guide's budget is spent.")
+            self.wind_down("the guide's budget is spent.")
             spent = over_budget(self.config.budget, self.usage)
             raise BudgetSpentError(spent, go_on=self.config.budget.then == "unguided")
+
+    def _new(self, requests: Sequence[Request]) -> list[Request]:
+        """Those that are not asked ahead already, each once and as the server sees it."""
+        return [one for one in dict.fromkeys(map(self._plain, requests)) if one not in self._under_way]
 
     def _plain(self, request: Request) -> Request:
         """The request as the server sees it: text of whole characters, or a chat without the policy's rendering."""
@@ -140,6 +144,19 @@ class HTTPGuide:
             messages = tuple(Message(m.role, whole_characters(m.content)) for m in request.messages)
             plain = replace(plain, prefix=request.written, prompt_length=0, messages=messages)
         return plain if plain.prefix.isascii() else replace(plain, prefix=whole_characters(plain.prefix))
+
+    def wind_down(self, why: str) -> None:
+        """See `RemoteGuide.wind_down`."""
+        self._endpoint.halt(why)
+        for request, under_way in list(self._under_way.items()):
+            found = self._workers.outcome(under_way)
+            self._release(under_way)
+            if isinstance(found, BaseException):
+                del self._under_way[request]
+            elif not found.cached:
+                self._book(found.answer, self._most([request]))
+                under_way.outcome = replace(found, cached=True)
+        self._endpoint.go_on()
 
     def close(self) -> None:
         """See `RemoteGuide.close`. Waits a little for the attempts that are under way."""
@@ -167,22 +184,9 @@ class HTTPGuide:
                 self._book(found.answer, self._most([request]))
         self.usage += priced(self.config, 0, *self._endpoint.take_wasted())
         if failed is not None:
-            self._wind_down(str(failed))
+            self.wind_down(str(failed))
             raise failed
         return answers
-
-    def _wind_down(self, why: str) -> None:
-        """Ask no more of what was asked ahead: book what was answered, and forget the rest, so that it can be asked anew."""
-        self._endpoint.halt(why)
-        for request, under_way in list(self._under_way.items()):
-            found = self._workers.outcome(under_way)
-            self._release(under_way)
-            if isinstance(found, BaseException):
-                del self._under_way[request]
-            elif not found.cached:
-                self._book(found.answer, self._most([request]))
-                under_way.outcome = replace(found, cached=True)
-        self._endpoint.go_on()
 
     def _release_cached(self) -> None:
         """Set nothing aside any more for what turns out to be in the cache."""
@@ -205,7 +209,7 @@ class HTTPGuide:
         kept = self._answers.get(request)
         if kept is not None:
             return Found(kept, cached=True)
-        with self._busy:
+        with self.busy:
             answer = self._endpoint.ask(request)
         # The first answer of a model that does nothing but think would stand in the way once its server lets it speak.
         if self._has_spoken or not answer.thought_only:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from rlgf import checks
 from rlgf.checks import parts
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
+from rlgf.metrics import build_metrics
 from rlgf.run.build import build_parts
+from rlgf.strict import NamedConfig
 from rlgf.types import Rollout, Sample
 from toys import LetterTask
 
@@ -251,3 +254,29 @@ def test_hints_from_a_column_that_the_first_row_lacks_are_taken() -> None:
     assert list(checks.broken_by_data(config, found)) == []
     (said,) = checks.broken_by_data(config, checks.Found(Untouched(Sample("a")), samples[:1], {}, []))
     assert "takes hints from the column 'hint', and a sample has none" in said
+
+
+class Unsliced(Sequence[Sample]):
+    """A sequence that is asked by place alone, and one of whose samples has no prompt."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, number: Any) -> Any:
+        assert isinstance(number, int)
+        sample = Sample("a", ("b",))
+        if number:
+            object.__setattr__(sample, "prompt", None)
+        return sample
+
+
+class Lazy:
+    def load(self, split: str) -> Any:
+        return Unsliced() if split == "validation" else [Sample("a", ("b",))]
+
+
+@pytest.mark.parametrize("metric", ["words", "rouge"])
+def test_a_sample_of_a_lazy_sequence_that_is_none_is_said(metric: str) -> None:
+    found = checks.Found(Lazy(), [Sample("a")], build_metrics([NamedConfig(name=metric)]), [])
+    (said,) = set(checks.broken_by_data(load_config(SOUND), found))
+    assert said == "sample 1 of the task's split 'validation': 'prompt' must be a text (it is None)."

@@ -86,4 +86,4 @@ def test_the_first_samples_name_the_columns_and_one_that_is_none_is_said() -> No
     samples: list[Any] = [Sample("a", columns={"n": 1}), Sample("b", columns={"m": 1, "n": 2})]
     assert list(column_names(samples, "test")) == ["n", "m"]
     with pytest.raises(UserError, match=r"sample 2 of the task's split 'test' must be an rlgf.Sample"):
-        column_names(iter([*samples, {"prompt": "a"}]), "test")
+        column_names([*samples, {"prompt": "a"}], "test")

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 from rlgf.algorithms.spec import lacking
@@ -16,7 +15,7 @@ from rlgf.metrics.base import check_samples
 from rlgf.rewards.base import LearnedReward, not_given
 from rlgf.sections import Sections
 from rlgf.tasks import Task, load_split
-from rlgf.tasks.base import SEEN, column_names
+from rlgf.tasks.base import checked_samples, column_names
 from rlgf.types import Author, Sample
 
 
@@ -44,7 +43,7 @@ DataRule = Callable[[Sections, Found], str | None]
 
 def samples_have_what_the_algorithm_reads(config: Sections, found: Found) -> str | None:
     columns = column_names(found.train, "train")
-    some = [replace(sample, columns=columns) for sample in islice(found.train, SEEN)]
+    some = [replace(sample, columns=columns) for sample in checked_samples(found.train, "train")]
     return first(lacking(row, sample) for row in config.algorithm.rows for sample in some)
 
 
@@ -67,7 +66,8 @@ def held_out_samples_are_there(config: Sections, found: Found) -> str | None:
 def metrics_find_what_they_need(config: Sections, found: Found) -> str | None:
     counts = {"validation": config.evaluation.samples, "test": config.evaluation.test_samples}
     for split, count in counts.items() if found.metrics else ():
-        check_samples(found.metrics, found.held_out[split][:count], f"the task's split '{split}'")
+        some = list(checked_samples(found.held_out[split], split, count))
+        check_samples(found.metrics, some, f"the task's split '{split}'")
     return None
 
 

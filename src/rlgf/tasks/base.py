@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, overload, runtime_checkable
 
 from rlgf.errors import UserError, nearest
@@ -136,17 +135,25 @@ def check_sample(sample: Any, place: str) -> None:
         )
 
 
-def column_names(samples: Iterable[Sample], split: str) -> dict[str, None]:
+def checked_samples(samples: Sequence[Any], split: str, most: int = SEEN) -> Iterator[Sample]:
+    """The first samples, by place, since a sequence of the user's own may know no slices.
+
+    Raises:
+        UserError: see `check_sample`.
+    """
+    for number in range(min(most, len(samples))):
+        sample = samples[number]
+        check_sample(sample, f"sample {number} of the task's split '{split}'")
+        yield sample
+
+
+def column_names(samples: Sequence[Any], split: str) -> dict[str, None]:
     """The columns that any of the first 256 samples has, each with None, which it is where a sample lacks it.
 
     Raises:
         UserError: see `check_sample`.
     """
-    found: dict[str, None] = {}
-    for number, sample in enumerate(islice(samples, SEEN)):
-        check_sample(sample, f"sample {number} of the task's split '{split}'")
-        found |= dict.fromkeys(sample.columns)
-    return found
+    return {name: None for sample in checked_samples(samples, split) for name in sample.columns}
 
 
 def check_split(split: str, task: str) -> None:

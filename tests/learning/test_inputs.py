@@ -13,6 +13,7 @@ from rlgf.algorithms import ALGORITHMS, Algorithm, LossInputs, Selection, Term, 
 from rlgf.algorithms.catalog import LUFFY, PPO_PLUS_PLUS
 from rlgf.errors import UserError
 from rlgf.learning.inputs import InputReader, StepTerm, read_by, read_by_any, selected, step_terms
+from rlgf.models.forward import Tokens
 from rlgf.models.sampling import Sampling
 from rlgf.types import Author, Experience, Scored
 from toys import letter_gpt, sentence_of, written
@@ -49,6 +50,19 @@ def test_heads_of_other_widths_are_compared_over_what_both_have(widths: tuple[in
     policy, guide = reader.distributions(torch.randn(1, 2, widths[0]), torch.randn(1, 2, widths[1]))
     assert policy.shape == guide.shape == (1, 2, 5)
     assert torch.allclose(policy.exp().sum(dim=-1), torch.ones(1, 2))
+
+
+def test_a_loss_over_the_policys_own_distribution_needs_no_guide() -> None:
+    policy = letter_gpt()
+    tokens = Tokens.of(MIXED)
+    reader = InputReader(policy, Sampling(temperature=0.5), 5, None)
+    found, _ = reader.read(frozenset({"distribution"}), Experience(Scored(MIXED)), tokens)
+    assert found.guide_distribution is None
+    assert found.distribution is not None
+    assert found.distribution.requires_grad
+    ids = torch.tensor([[0, 1, 2, 3, 0, 4]])
+    logits = policy.model(ids).logits[0, 1:-1] / 0.5
+    torch.testing.assert_close(found.distribution[0], logits.log_softmax(dim=-1))
 
 
 def first(mask: Tensor) -> Tensor:
@@ -134,6 +148,13 @@ def test_terms_that_weigh_nothing_now_are_left_out() -> None:
     assert set(terms(kl)) == {"policy"}, "without a coefficient there is no penalty"
     batch = Experience(Scored(MIXED), kl_coefficient=0.1)
     assert {term.name for term in step_terms(kl, batch, None, 0.0)} == {"policy", "kl"}
+
+
+def test_a_term_that_never_weighs_asks_for_nothing_also_while_no_other_does() -> None:
+    late = {"loss": "entropy", "weight": {"start": 0, "end": 1}}
+    row = algorithm_from({"base": "distill", "terms": {"distill": {"weight": 0}, "late": late}})
+    assert isinstance(row, Algorithm)
+    assert set(terms(row)) == {"late"}
 
 
 def test_terms_on_references_read_those() -> None:

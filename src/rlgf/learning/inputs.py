@@ -137,7 +137,7 @@ def _with_gradient_times(value: Tensor, weight: Tensor) -> Tensor:
 def step_terms(
     row: Algorithm, batch: Experience, references: Rollout | None, progress: float
 ) -> list[StepTerm]:
-    """The terms of a row that weigh anything now; all of them where none does.
+    """The terms of a row that weigh anything now; where none does, those that ever do.
 
     Args:
         batch: the episodes of the whole optimizer step.
@@ -159,7 +159,7 @@ def step_terms(
         weight = 0.0 if idle else term.weight.at(progress)
         texts = float(read.any(dim=1).sum())
         found.append(StepTerm(name, term, weight, max(count, 1.0), max(tokens, 1.0), max(texts, 1.0)))
-    return [term for term in found if term.weight] or found
+    return [term for term in found if term.weight] or [term for term in found if term.term.ever]
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class InputReader:
             return None if tensor is None or name not in names else tensor[:, :length].to(device)
 
         # Before the policy's own pass, since the guide may be the same model without its adapter.
-        guide = self._guided(micro.rollout, tokens) if names & OF_VOCABULARY else None
+        guide = self._guided(micro.rollout, tokens) if "guide_distribution" in names else None
         run = partial(self._outputs, names, tokens, guide, hidden=hidden)
         outputs, states = sharding.run(self.policy.model, run)
         found: dict[str, Tensor | None] = {
@@ -234,7 +234,7 @@ class InputReader:
         """
         model, ends, with_entropy = self.policy.model, self.policy.end_ids, "entropy" in names
         scored = names & {"logprobs", "entropy", "reference_log_ratios", "old_log_ratios"}
-        if guide is not None:
+        if names & OF_VOCABULARY:
             logits, states = response_outputs(model, tokens, hidden=hidden)
             found: dict[str, Tensor | None] = {}
             found["distribution"], found["guide_distribution"] = self.distributions(logits, guide)
@@ -256,24 +256,27 @@ class InputReader:
             tokens = Tokens.of(rollout.told).cut(length).to(device)
         return self.guide.log_distribution(tokens)
 
-    def distributions(self, logits: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
+    def distributions(self, logits: Tensor, guide: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The log-probabilities of the policy and of the guide, both without top-k and top-p.
 
         Args:
-            guide: see `ScoringGuide.log_distribution`.
+            guide: see `ScoringGuide.log_distribution`; None where no loss reads it.
         """
         ends, end_id = self.policy.end_ids, self.policy.end_id
-        guide_ends = set(getattr(self.guide, "end_ids", ends))
+        guide_ends = set(ends if guide is None else getattr(self.guide, "end_ids", ends))
         # A token that ends the guide's texts alone is none that the guide could have the policy go on from.
         # Special tokens that were added to the tokenizer may be more than one of them has in its head.
-        shared = min(self.vocabulary, logits.shape[-1], guide.shape[-1])
+        widths = logits.shape[-1], (logits if guide is None else guide).shape[-1]
+        shared = min(self.vocabulary, *widths)
         policy = log_distribution(logits[..., :shared], Sampling(temperature=self.sampling.temperature), ())
         policy = one_end(policy, ends, end_id, guide_ends - set(ends))
-        guide = one_end(guide[..., :shared], guide_ends.union(ends), end_id)
         # A token that the policy may not draw yet is none that the guide could ask it for.
         possible = Sampling(min_tokens=self.sampling.min_tokens)
-        policy, guide = (log_distribution(side, possible, (end_id,)) for side in (policy, guide))
-        return policy, guide
+        policy = log_distribution(policy, possible, (end_id,))
+        if guide is None:
+            return policy, None
+        guide = one_end(guide[..., :shared], guide_ends.union(ends), end_id)
+        return policy, log_distribution(guide, possible, (end_id,))
 
 
 def value_inputs(micro: Experience, values: Float[Tensor, "B T"]) -> LossInputs:

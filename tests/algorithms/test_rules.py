@@ -31,6 +31,7 @@ from rlgf.algorithms.terms import SELECTORS
         ({"help": {"probability": {"start": 0.5, "end": 0}}}, "'script.rollin' must name who writes it"),
         ({"help": {"probability": {"start": 0, "end": 0.5}}}, "'script.rollin' must name who writes it"),
         ({"terms": {"policy": None}}, "no term trains the policy"),
+        ({"terms": {"policy": {"weight": 0}}}, "no term trains the policy: .* a weight above 0"),
         ({"examples": "guide"}, "set 'learned_reward: true' too"),
         ({"examples": "policy", "learned_reward": True}, "set 'examples' to reference or guide"),
         ({"terms": {"policy": {"options": {"clop": 0.1}}}}, "has no option 'clop' .it has 'clip'"),

@@ -41,8 +41,8 @@ def callable_losses(row: Row) -> str | None:
 
 
 def trains_the_policy(row: Row) -> str | None:
-    if all(term.of_critic for term in row.terms.values()):
-        return f"no term trains the policy: give 'terms' one with a loss such as {', '.join(LOSSES)}"
+    if all(term.of_critic or not term.ever for term in row.terms.values()):
+        return f"no term trains the policy: give 'terms' one with a weight above 0 and a loss such as {', '.join(LOSSES)}"
     return None
 
 

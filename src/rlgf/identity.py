@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,20 +11,17 @@ from pydantic import BaseModel
 from rlgf.schedules import Schedule
 
 
-class _Free:
-    """Type of the mark; see `FREE`."""
+class _Mark(Enum):
+    """Stands in the annotation of a field, as in ``Annotated[int, FREE]``."""
+
+    FREE = "free"
+    LATER = "later"
 
 
-FREE = _Free()
-"""Marks a field that changes no result, as in ``Annotated[int, FREE]``: memory, speed, prices, the things shown
-and measured. A resumed run may change it. Every other field belongs to the run's identity."""
-
-
-class _Later:
-    """Type of the mark; see `LATER`."""
-
-
-LATER = _Later()
+FREE = _Mark.FREE
+"""Marks a field that changes no result: memory, speed, prices, the things shown and measured. A resumed run may change
+it. Every other field belongs to the run's identity."""
+LATER = _Mark.LATER
 """Marks a section that runs of earlier versions do not have: at its default it is not part of the identity, so that
 they can be resumed."""
 
@@ -39,12 +37,12 @@ def identity(
 
 
 def is_free(model: type[BaseModel], name: str) -> bool:
-    return any(isinstance(mark, _Free) for mark in model.model_fields[name].metadata)
+    return FREE in model.model_fields[name].metadata
 
 
 def _as_ever(value: BaseModel, name: str) -> bool:
     field = type(value).model_fields[name]
-    return any(isinstance(mark, _Later) for mark in field.metadata) and getattr(value, name) == field.default
+    return LATER in field.metadata and getattr(value, name) == field.default
 
 
 def moving_schedules(config: BaseModel) -> list[str]:

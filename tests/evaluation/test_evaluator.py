@@ -80,11 +80,11 @@ def test_totals_are_of_the_texts() -> None:
 def test_perplexities_are_those_of_the_models_named() -> None:
     policy = perturbed(letter_gpt())
     found = evaluator(policy).evaluate(Author.POLICY, SAMPLES)
-    limits = {"max_prompt_tokens": 4, "max_tokens": 8, "max_batch_tokens": 999}
+    limits = RolloutConfig(max_prompt_tokens=4, max_response_tokens=8, max_batch_tokens=999)
     prompts, texts = ([record[key] for record in found.records] for key in ("prompt", "completion"))
     samples = [Sample(prompt) for prompt in prompts]
-    outputs = text_nll(letter_gpt(), samples, texts, **limits)
-    references = text_nll(policy, samples, ["aaaaaa"] * len(prompts), **limits)
+    outputs = text_nll(letter_gpt(), samples, texts, limits)
+    references = text_nll(policy, samples, ["aaaaaa"] * len(prompts), limits)
     assert found.totals["output_perplexity"] == pytest.approx(perplexity(*outputs), rel=1e-4)
     assert found.totals["reference_perplexity"] == pytest.approx(perplexity(*references), rel=1e-4)
     assert [r["output_perplexity"] for r in found.records] == pytest.approx(perplexities(*outputs), rel=1e-4)

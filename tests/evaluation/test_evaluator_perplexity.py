@@ -10,6 +10,7 @@ import torch
 from chat_toys import QUIET, THINKS, USER, collector, with_template
 from rlgf.evaluation.evaluator import Evaluator, perplexities, perplexity, text_nll
 from rlgf.models.language_model import LanguageModel
+from rlgf.rollout.config import RolloutConfig
 from rlgf.types import Author, Sample
 from tokenizer_kinds import byte_bpe, llama_legacy, speaker
 
@@ -22,9 +23,8 @@ def test_perplexity_equals_a_plain_forward_pass(language_model: LanguageModel) -
         " buys bread and walks home in the rain.",
     ]
     samples = [Sample(prompt) for prompt in prompts]
-    nll, tokens = text_nll(
-        language_model, samples, texts, max_prompt_tokens=12, max_tokens=14, max_batch_tokens=40
-    )
+    config = RolloutConfig(max_prompt_tokens=12, max_response_tokens=14, max_batch_tokens=40)
+    nll, tokens = text_nll(language_model, samples, texts, config)
     expected, counts = [], []
     for prompt, text in zip(prompts, texts, strict=True):
         before = language_model.encode(prompt)[-12:] or [language_model.end_id]
@@ -42,9 +42,8 @@ def test_perplexity_equals_a_plain_forward_pass(language_model: LanguageModel) -
 
 
 def test_perplexity_of_an_empty_text_is_that_of_ending(language_model: LanguageModel) -> None:
-    nll, tokens = text_nll(
-        language_model, [Sample("The film")], [""], max_prompt_tokens=9, max_tokens=9, max_batch_tokens=99
-    )
+    config = RolloutConfig(max_prompt_tokens=9, max_response_tokens=9, max_batch_tokens=99)
+    nll, tokens = text_nll(language_model, [Sample("The film")], [""], config)
     with torch.no_grad():
         logits = language_model.model(torch.tensor([language_model.encode("The film")])).logits[0, -1]
     assert tokens.tolist() == [1]
@@ -62,9 +61,7 @@ def test_a_language_model_of_another_family_is_told_what_the_row_says() -> None:
         other,
         [Sample("<quiet><user>the film?<assistant>")],
         [found.records[0]["completion"]],
-        max_prompt_tokens=50,
-        max_tokens=10,
-        max_batch_tokens=99,
+        RolloutConfig(max_prompt_tokens=50, max_response_tokens=10, max_batch_tokens=99),
     )
     assert found.totals["output_perplexity"] == pytest.approx(perplexity(nll, tokens), rel=1e-5)
 

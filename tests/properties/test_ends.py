@@ -142,10 +142,8 @@ def test_an_end_that_is_written_out_ends_the_text(text: str, finished: bool) -> 
     assert rollout.samples[0].rejected == "bab"
     assert rollout.texts == ("ab",) * 3
     assert rollout.response_ids[rollout.response_mask].tolist() == [0, 1, END] * 3
-    found = [
-        text_nll(policy, [Sample("abc")], [one], max_prompt_tokens=9, max_tokens=9, max_batch_tokens=99)
-        for one in (text, "ab<end>")
-    ]
+    limits = RolloutConfig(max_prompt_tokens=9, max_response_tokens=9, max_batch_tokens=99)
+    found = [text_nll(policy, [Sample("abc")], [one], limits) for one in (text, "ab<end>")]
     assert found[0] == found[1]
 
 

@@ -166,7 +166,7 @@ class Evaluator:
                 for term, of_term in terms.items():
                     share.values[f"{name}/{term}"] = [None if v != v else v for v in of_term.tolist()]
         told = [self._told(sample) for sample in rollout.samples]
-        share.nll["output_perplexity"] = self._nll(self.language_model, told, rollout.texts)
+        share.nll["output_perplexity"] = text_nll(self.language_model, told, rollout.texts, self.config)
         return share
 
     def _beside_draws(self, share: _Share, rollout: Rollout, referenced: bool) -> None:
@@ -174,7 +174,8 @@ class Evaluator:
         share.values["kl"] = self._kl(rollout)
         if referenced:
             texts = [sample.references[0] for sample in rollout.samples]
-            share.nll["reference_perplexity"] = self._nll(self.collector.policy, rollout.samples, texts)
+            policy = self.collector.policy
+            share.nll["reference_perplexity"] = text_nll(policy, rollout.samples, texts, self.config)
 
     def _told(self, sample: Sample) -> Sample:
         """A sample as the language model reads it."""
@@ -203,18 +204,6 @@ class Evaluator:
         kl = kl_estimate(rollout.sampled_logprobs, reference_logprobs) * rollout.authored
         per_token: list[float | None] = (kl.sum(dim=1) / rollout.authored.sum(dim=1)).tolist()
         return per_token
-
-    def _nll(
-        self, model: LanguageModel, samples: Sequence[Sample], texts: Sequence[str]
-    ) -> tuple[Tensor, Tensor]:
-        return text_nll(
-            model,
-            samples,
-            texts,
-            max_prompt_tokens=self.config.max_prompt_tokens,
-            max_tokens=self.config.max_response_tokens,
-            max_batch_tokens=self.config.max_batch_tokens,
-        )
 
 
 @dataclass(frozen=True)
@@ -268,23 +257,21 @@ def text_nll(
     language_model: LanguageModel,
     samples: Sequence[Sample],
     texts: Sequence[str],
-    *,
-    max_prompt_tokens: int,
-    max_tokens: int,
-    max_batch_tokens: int,
+    config: RolloutConfig,
 ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
     """Negative log-likelihood of each text after its sample's prompt, as the model itself would give it.
 
     Returns:
-        Sums of nats (B,) and numbers of tokens (B,), over at most ``max_tokens`` tokens per text.
+        Sums of nats (B,) and numbers of tokens (B,), over at most ``max_response_tokens`` tokens per text.
     """
     scored = []
     for sample, text in zip(samples, texts, strict=True):
-        before = prompt_tokens(language_model, sample, max_prompt_tokens)
-        passage = splice(language_model, Completion(text, False), max_tokens, language_model.context(before))
+        before = prompt_tokens(language_model, sample, config.max_prompt_tokens)
+        context = language_model.context(before)
+        passage = splice(language_model, Completion(text, False), config.max_response_tokens, context)
         scored.append((before, passage.ids))
     with language_model.running() as model:
-        logprobs = text_scores(model, scored, 1.0, max_batch_tokens)
+        logprobs = text_scores(model, scored, 1.0, config.max_batch_tokens)
     return -torch.tensor([sum(one) for one in logprobs]), torch.tensor([float(len(one)) for one in logprobs])
 
 

@@ -185,13 +185,7 @@ def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
 def _words(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     """The words that a place in the configuration takes; none where it takes any."""
     fields = (m.model_fields[path[-1]] for m in _parents(model, path[:-1]) if path[-1] in m.model_fields)
-    return [word for field in fields for word in _literals(field.annotation)]
-
-
-def _literals(annotation: Any) -> list[str]:
-    if isinstance(annotation, str):
-        return [annotation]
-    return [word for argument in get_args(annotation) for word in _literals(argument)]
+    return [word for field in fields for word in _within(field.annotation) if isinstance(word, str)]
 
 
 def _parents(model: type[BaseModel], path: Sequence[str]) -> list[type[BaseModel]]:
@@ -209,12 +203,15 @@ def _parents(model: type[BaseModel], path: Sequence[str]) -> list[type[BaseModel
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, GuideSettings):
-        return list(kinds())
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    # Of a union, and of what a mapping or a list holds.
-    return [model for argument in get_args(annotation) for model in _models(argument)]
+    found = [one for one in _within(annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
+    return [kind for one in found for kind in (kinds() if issubclass(one, GuideSettings) else [one])]
+
+
+def _within(annotation: Any) -> Iterator[Any]:
+    """An annotation, and what it is made of: the kinds of a union, and what a mapping or a list holds."""
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _within(argument)
 
 
 def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dict[str, Any]:

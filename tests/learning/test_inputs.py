@@ -39,9 +39,9 @@ def test_a_term_reads_the_tokens_of_its_span(span: str, read: list[list[bool]]) 
 
 
 def test_several_terms_read_what_any_of_them_does() -> None:
-    both = read_by_any({"one": on("rollin"), "two": on("rollout")}, MIXED, PPO_PLUS_PLUS)
+    both = read_by_any([on("rollin"), on("rollout")], MIXED, PPO_PLUS_PLUS)
     assert torch.equal(both, MIXED.response_mask)
-    assert not read_by_any({}, MIXED, PPO_PLUS_PLUS).any()
+    assert not read_by_any([], MIXED, PPO_PLUS_PLUS).any()
 
 
 @pytest.mark.parametrize("widths", [(5, 7), (7, 5), (5, 5)])

@@ -135,9 +135,9 @@ class Assessor:
             return replace(
                 experience, token_rewards=token_rewards, pairs=found.rows, difference=found.difference
             )
-        weighing = {name: term for name, term in row.terms.items() if term.weighs_advantages}
-        asking = {name: term for name, term in row.terms.items() if "advantages" in term.asks}
-        read, asked = (read_by_any(terms, rollout, row) for terms in (weighing, asking))
+        terms = row.terms.values()
+        read = read_by_any((term for term in terms if term.weighs_advantages), rollout, row)
+        asked = read_by_any((term for term in terms if "advantages" in term.asks), rollout, row)
         # What neither a loss nor a selector reads may be anything.
         advantages = torch.where(asked, found.advantages, 0.0)
         if row.whiten:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -32,10 +32,10 @@ def read_by(term: Term, rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]
     return rollout.written_by(row.script.author(term.on))
 
 
-def read_by_any(terms: Mapping[str, Term], rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
+def read_by_any(terms: Iterable[Term], rollout: Rollout, row: Algorithm) -> Bool[Tensor, "B T"]:
     """The tokens that at least one of several terms reads."""
     read = torch.zeros_like(rollout.response_mask)
-    for term in terms.values():
+    for term in terms:
         read = read | read_by(term, rollout, row)
     return read
 
@@ -143,7 +143,7 @@ def step_terms(
         batch: the episodes of the whole optimizer step.
     """
     # Terms that weigh tokens by their advantage are one sum over the tokens of all of them.
-    weighing = {name: term for name, term in row.terms.items() if term.weighs_advantages}
+    weighing = (term for term in row.terms.values() if term.weighs_advantages)
     together = read_by_any(weighing, batch.rollout, row).sum()
     found = []
     for name, term in row.terms.items():

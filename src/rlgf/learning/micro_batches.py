@@ -155,7 +155,7 @@ def passes(terms: Sequence[StepTerm], batch: Experience, row: Algorithm, *, meas
         episodes = batch.bare if view is View.PROMPT else batch
         there = [term for term in terms if view in (None, term.term.view)]
         # Not of terms that weigh nothing now: a micro-batch of theirs alone would have no gradient.
-        reads = read_by_any({term.name: term.term for term in there}, batch.rollout, row)
+        reads = read_by_any((term.term for term in there), batch.rollout, row)
         moved = None
         if measured and (written == (view is not View.PROMPT)):
             moved = Moved.of(batch, reads, view)
@@ -169,7 +169,7 @@ def with_beginning(
     compares with them."""
     rollout, scored = experience.rollout, experience.scored
     others = rollout.authored & ~rollout.drawn
-    of_policy = {n: t for n, t in row.terms.items() if not t.of_critic and t.on is not Span.REFERENCES}
+    of_policy = (t for t in row.terms.values() if not t.of_critic and t.on is not Span.REFERENCES)
     if scored.old_logprobs is not None or not (others & read_by_any(of_policy, rollout, row)).any():
         return experience
     with policy.running() as model:

@@ -186,7 +186,7 @@ class Updater:
         of_critic = [term for term in terms if term.term.of_critic]
         on_references = [term for term in terms if term.term.on is Span.REFERENCES]
         of_policy = [term for term in terms if term not in of_critic and term not in on_references]
-        value_reads = read_by_any({t.name: t.term for t in of_critic}, batch.rollout, row)
+        value_reads = read_by_any((term.term for term in of_critic), batch.rollout, row)
         device = self.policy.model.device
 
         for one in passes(of_policy, batch, row, measured=self.config.max_update_kl is not None):
@@ -252,7 +252,7 @@ class Updater:
         if moved is not None:
             assert inputs.logprobs is not None, "asked for above"
             assert inputs.old_logprobs is not None, "asked for above"
-            reads = read_by_any({term.name: term.term for term in terms}, micro.rollout, row)
+            reads = read_by_any((term.term for term in terms), micro.rollout, row)
             mask = moved.compared(micro, reads)[:, : inputs.mask.shape[1]]
             gone = losses.update_kl(
                 inputs.logprobs, inputs.old_logprobs, mask.to(inputs.mask.device), moved.tokens

@@ -49,7 +49,7 @@ def episode_records(
     """One record for each of some episodes of an update that ran ``row``; see docs/report.md for the fields."""
     ranks = _ranks(experience)
     some = take(replace(experience, pairs=None, difference=None), rows)
-    losses = {name: term for name, term in row.terms.items() if not term.of_critic}
+    losses = (term for term in row.terms.values() if not term.of_critic)
     columns = _per_token(some, read_by_any(losses, some.rollout, row))
     for place, number in enumerate(rows.tolist()):
         pair = {"pair": ranks[number]} if number in ranks else {}

@@ -44,7 +44,7 @@ def describe(experience: Experience, row: Algorithm) -> dict[str, float]:
         found["kl_coefficient"] = experience.kl_coefficient
     if scored.rewards is not None:
         by_policy = rollout.written_by(Author.POLICY)
-        read = read_by_any({n: t for n, t in row.terms.items() if not t.of_critic}, rollout, row)
+        read = read_by_any((term for term in row.terms.values() if not term.of_critic), rollout, row)
         learned = read if experience.pairs is None else read[experience.pairs.flatten()]
         found |= {
             "reward": float(scored.rewards.mean()),

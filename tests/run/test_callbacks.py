@@ -19,6 +19,12 @@ from toys import LetterTask, letter_gpt
 class Reads(TrainerCallback):
     """Keeps what the last event showed."""
 
+    def __init__(self) -> None:
+        self.logged: list[dict[str, Any]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **named: Any) -> None:
+        self.logged.append(logs)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         self.read = args.output_dir, args.max_steps, args.eval_steps, args.training.updates, state.max_steps
 
@@ -62,6 +68,7 @@ def test_early_stopping_ends_a_run_whose_validation_reward_no_longer_rises(tmp_p
     assert reads.best == 0.3
     evaluated = [line["eval_reward"] for line in reads.history if "eval_reward" in line]
     assert evaluated == [0.1, 0.3, 0.2, 0.3]
+    assert [logs["eval_reward"] for logs in reads.logged if "eval_reward" in logs] == evaluated
     assert [line["step"] for line in reads.history if "reward" in line] == [1, 2, 3]
 
 

@@ -103,6 +103,7 @@ class Callbacks:
     def tell_evaluation(self, totals: Mapping[str, float]) -> None:
         """Tell of what was measured, by its names and by those that `transformers` gives it."""
         named = {f"eval_{name}": value for name, value in totals.items()}
+        self.tell("on_log", logs=named)
         # Callbacks compare with the best before this one.
         self.tell("on_evaluate", metrics={**totals, **named})
         self._note(self.trainer.progress.update, named)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from chat_toys import with_template
 from rlgf.cli import app, main
 from rlgf.cli.texts import generate, score, winrate
 from rlgf.demo.review_verdicts import write_verdict_pairs
@@ -54,6 +55,21 @@ def test_what_no_command_can_do_is_one_sentence(tmp_path: Path) -> None:
     generate(str(tmp_path / "small"), ["ab"], max_tokens=3)
     with pytest.raises(UserError, match=r"the prompt 'a\\udcff' is not in UTF-8"):
         generate("no such model", ["ab", os.fsdecode(b"a\xff")])
+
+
+def test_a_text_is_asked_in_the_chat_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy, folder = letter_gpt(), str(tmp_path / "small")
+    save_policy(policy, tmp_path / "small")
+    with pytest.raises(UserError, match=r"--chat asks for a chat template, and .* has none: leave it out"):
+        generate(folder, ["a"], max_tokens=6, chat=True)
+    with_template(policy.tokenizer, "{{ messages[0].content }}b").save_pretrained(folder)
+    capsys.readouterr()
+    generate(folder, ["ab"], max_tokens=6)
+    generate(folder, ["a"], max_tokens=6, chat=True)
+    continued, asked, answered = capsys.readouterr().out.splitlines()
+    assert asked == "a"
+    assert len(answered) > 1
+    assert continued == "ab" + answered
 
 
 def test_a_file_of_texts_is_not_overwritten_by_its_scores(

@@ -49,8 +49,11 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 1.0,
     seed: int = 0,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask each text as a user's message, in the model's chat template.")
+    ] = False,
 ) -> None:
-    """Let a model continue texts."""
+    """Let a model continue texts, or answer them."""
     from rlgf.guides import LocalGuide, Request
     from rlgf.jsontext import is_unicode
     from rlgf.models.encoder_decoder import START_TOKENS, is_encoder_decoder
@@ -58,6 +61,7 @@ def generate(
     from rlgf.models.sampling import Sampling
     from rlgf.seeding import derive
     from rlgf.terminal import visible
+    from rlgf.types import Message
 
     for prompt in prompts:
         if not is_unicode(prompt):
@@ -72,12 +76,22 @@ def generate(
             f"--max-tokens {max_tokens} leaves no room for what stands before a text, since the context of {model} holds "
             f"{context} tokens: lower it to {context - before} or less."
         )
+    if chat and language_model.tokenizer.chat_template is None:
+        raise UserError(f"--chat asks for a chat template, and {model} has none: leave it out.")
     writer = LocalGuide(
         language_model, language_model.tokenizer, Sampling(temperature=temperature, top_p=top_p)
     )
-    requests = [Request(p, max_tokens, derive(seed, "generate", i)) for i, p in enumerate(prompts)]
-    # An encoder-decoder's text does not go on from its prompt, so it begins a line.
-    between = "\n" if encodes else ""
+    requests = [
+        Request(
+            prompt,
+            max_tokens,
+            derive(seed, "generate", number),
+            messages=(Message("user", prompt),) if chat else (),
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+    # An encoder-decoder's text does not go on from its prompt, and an answer neither, so it begins a line.
+    between = "\n" if encodes or chat else ""
     for prompt, completion in zip(prompts, writer.write(requests), strict=True):
         line = Text(visible(prompt), style="dim") + Text(between + visible(completion.text))
         Console().print(line, soft_wrap=True)

@@ -10,11 +10,20 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 import rlgf.models.abilities as module
 from rlgf.errors import UserError
-from rlgf.models.abilities import Abilities, abilities, computes_in_half, declare, mixed_precision, takes
+from rlgf.models.abilities import (
+    Abilities,
+    abilities,
+    computes_in_half,
+    declare,
+    many_passes,
+    mixed_precision,
+    takes,
+)
 from rlgf.models.samplers.base import BuiltinSampler
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
@@ -81,6 +90,47 @@ RECIPE: dict[str, Any] = {
 @pytest.fixture
 def half(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+
+
+class Casts(TorchDispatchMode):
+    """Counts how often a weight, of which no two have the same shape as a text's numbers, becomes bfloat16."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.shapes = {parameter.shape for parameter in model.parameters() if parameter.dim() == 2}
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and function is torch.ops.aten._to_copy.default:
+            self.count += found.dtype == torch.bfloat16 and args[0].shape in self.shapes
+        return found
+
+
+@pytest.mark.usefixtures("half")
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_weight_is_cast_once_for_all_passes(trained: bool) -> None:
+    model = letter_gpt(layers=2).model.requires_grad_(trained)
+    ids, before = torch.tensor([[0, 1, 2]]), list(model.parameters())
+    with torch.no_grad(), mixed_precision(model.device):
+        straight = model(input_ids=ids).logits
+    with Casts(model) as casts, torch.no_grad(), many_passes(model):
+        found = [model(input_ids=ids).logits for _ in range(3)]
+    assert casts.count == 9, "four matrices a layer, and the head"
+    assert all(torch.equal(logits, straight) for logits in found)
+    after = list(model.parameters())
+    assert all(
+        one is other and one.requires_grad == trained for one, other in zip(before, after, strict=True)
+    )
+
+
+@pytest.mark.usefixtures("half")
+def test_a_frozen_weight_that_another_thread_trains_through_stays_as_it_is() -> None:
+    live = letter_gpt().model.requires_grad_(False)
+    copy_of_it = copy.deepcopy(live, {id(weight): weight for weight in live.parameters()})
+    with torch.no_grad(), many_passes(copy_of_it):
+        assert all(weight.requires_grad for weight in copy_of_it.parameters())
+        assert not any(weight.requires_grad for weight in live.parameters())
 
 
 @pytest.mark.parametrize(

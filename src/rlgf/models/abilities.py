@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -109,3 +110,26 @@ def computes_in_half(device: torch.device) -> bool:
 def mixed_precision(device: torch.device) -> torch.autocast:
     """Matrix products run in bfloat16 where passes do, over weights that stay as they are."""
     return torch.autocast(device.type, torch.bfloat16, enabled=computes_in_half(device))
+
+
+@contextmanager
+def many_passes(model: PreTrainedModel) -> Iterator[None]:
+    """`mixed_precision` around passes without gradients, in all of which it casts each weight once.
+
+    It keeps the casts of those weights alone that want a gradient. So frozen ones stand here as such, in the modules of
+    this model: a copy of it in another thread may share its weights.
+    """
+    frozen = [
+        (module, name, weight)
+        for module in (model.modules() if computes_in_half(model.device) else ())
+        for name, weight in module._parameters.items()
+        if type(weight) is nn.Parameter and weight.dtype == torch.float32 and not weight.requires_grad
+    ]
+    for module, name, weight in frozen:
+        module._parameters[name] = nn.Parameter(weight.detach())
+    try:
+        with mixed_precision(model.device):
+            yield
+    finally:
+        for module, name, weight in frozen:
+            module._parameters[name] = weight

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlgf.kept import KeptTokens
-from rlgf.models.abilities import abilities, mixed_precision
+from rlgf.models.abilities import abilities, many_passes
 from rlgf.models.decoding import DecodingBatch
 from rlgf.models.forward import length_batches
 from rlgf.models.sampling import Sampling, draw, sampling_logits
@@ -77,8 +77,7 @@ def sample_continuations(
             use_cache=use_cache,
         )
         limits, first = max_new_tokens[rows], first_positions[rows]
-        # Around all steps, since weights that are trained are cast once while it lasts; others are in each product.
-        with mixed_precision(model.device):
+        with many_passes(model):
             found = _run(batch, limits, first, uniforms[rows], sampling, end_ids, keep_sets=keep_sets)
         results |= dict(zip(chosen, found, strict=True))
     return [results[i] for i in range(len(prefixes))]

@@ -190,12 +190,12 @@ class Estimate:
         largest = max(size.parameters for size in self.shared if size.trained or size.name == "policy")
         return self._each * (largest if launcher.keeps_layers() else self.shape.gathered_layer)
 
-    def _cast(self, *, gradients: bool = False) -> int:
+    def _cast(self, *, frozen: bool = True) -> int:
         """Copies of weights in half precision during a pass of the largest model: autocast keeps those of weights that
-        are trained, and a pass with gradients all."""
+        are trained, and others where a text is written or a pass has gradients."""
         if self._each == _FLOAT or self.launch.shares:
             return 0
-        return _HALF * max((size.parameters for size in self.shared if size.trained or gradients), default=0)
+        return _HALF * max((size.parameters for size in self.shared if size.trained or frozen), default=0)
 
     def _writing(self) -> dict[str, int]:
         rollout, evaluation = self.config.rollout, self.config.evaluation
@@ -219,7 +219,7 @@ class Estimate:
         prompts, responses = rows * self._prompt, rows * rollout.max_response_tokens
         return {
             "gathered weights": self._gathered("policy", "reference", "critic"),
-            "weights in bfloat16": self._cast(),
+            "weights in bfloat16": self._cast(frozen=False),
             "activations": self._each * (shape.prompt.widest * prompts + shape.response.widest * responses),
             "logits": _LOGITS_ALIVE * _FLOAT * min(MOST_PIECE, responses * shape.vocabulary),
         }
@@ -239,7 +239,7 @@ class Estimate:
             "gradients": self.gradients,
             "copy to go back to": undo if copies else 0,
             "gathered weights": self._gathered_to_learn(),
-            "weights in bfloat16": self._cast(gradients=True),
+            "weights in bfloat16": self._cast(),
             "activations": self._each * sum(kept),
             "logits": _LOGITS_ALIVE
             * logits_bytes(shape.vocabulary, prompt, response, update.max_micro_tokens, rows),

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from rlgf.errors import UserError
-from rlgf.models.abilities import abilities, mixed_precision, takes
+from rlgf.models.abilities import abilities, many_passes, takes
 from rlgf.models.generate import Continuation, decoding_batches
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.samplers.base import Beginning, BuiltinSampler
@@ -96,7 +96,7 @@ class BeamSampler:
             first = inputs.get("decoder_input_ids", ids)
             more = {"output_router_logits": False} if takes(model, "output_router_logits") else {}
             settings = self._settings(limit, least, first)
-            with torch.no_grad(), mixed_precision(model.device), _plain_settings(model):
+            with torch.no_grad(), many_passes(model), _plain_settings(model):
                 output = generate(
                     **inputs,
                     **more,

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from rlgf.models.sampling import Sampling, draw, entropy, sampling_logits, token_logprobs
+from rlgf.models.sampling import Sampling, draw, entropy, possible, sampling_logits, token_logprobs
 
 ENDS = (2,)
 JUST_UNDER_1 = 1 - 2**-24
@@ -287,3 +287,9 @@ def test_the_minimum_length_does_not_wait_for_a_gpu() -> None:
         logits, positions = torch.empty(4, 9, device="cuda"), torch.empty(4, dtype=torch.long, device="cuda")
         ends = torch.empty(2, dtype=torch.long, device="cuda")
         assert sampling_logits(logits, positions, Sampling(min_tokens=3), ends).shape == (4, 9)
+
+
+def test_a_token_without_probability_is_never_drawn() -> None:
+    """Where rounding makes the cumulative sum step up at one, as a sum that is added up in pieces may."""
+    logits = torch.tensor([[0.0, 1.0, -math.inf, -200.0, 0.5]]).expand(5, -1)
+    assert possible(torch.arange(5)[:, None], logits).squeeze(1).tolist() == [0, 1, 1, 1, 4]

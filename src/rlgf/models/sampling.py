@@ -106,7 +106,20 @@ def draw(
     # Scaling by the last keeps rounding from pushing a draw after the last possible token.
     threshold = uniforms[:, None] * cumulative[:, -1:]
     ids = torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)
+    if logits.device.type != "cpu":
+        ids = possible(ids, logits)
     return ids.squeeze(-1), (logits.gather(-1, ids) - total).squeeze(-1)
+
+
+def possible(ids: Int[Tensor, "N 1"], logits: Float[Tensor, "N V"]) -> Int[Tensor, "N 1"]:
+    """Tokens that were drawn, and the most probable one in the place of any that has no probability.
+
+    A GPU adds up each entry of a cumulative sum in an order of its own, so that one may exceed the entry before it by
+    rounding alone.
+    """
+    likeliest = logits.argmax(dim=-1, keepdim=True)
+    gap = logits.gather(-1, ids) - logits.gather(-1, likeliest)
+    return torch.where(gap.exp() > 0, ids, likeliest)
 
 
 def token_logprobs(

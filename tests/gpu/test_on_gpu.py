@@ -20,9 +20,10 @@ from rlgf.models.generate import sample_continuations
 from rlgf.models.kv_cache import ReservingLayer
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
-from rlgf.models.sampling import Sampling
+from rlgf.models.sampling import Sampling, draw
 from rlgf.run.memory import estimated
 from rlgf.run.trainer import Trainer
+from rlgf.states import copied
 from toys import letter_gpt
 
 pytestmark = [
@@ -107,6 +108,25 @@ def test_decoding_waits_for_the_gpu_hardly_more_than_once_a_token(policy: Langua
     waits = sum("synchroniz" in str(warning.message) for warning in said)
     # Transformers looks at each mask, and one step in eight looks who has ended.
     assert waits <= length * (1 + 1 / 8) + _LOOKS
+
+
+def test_a_token_without_probability_is_never_drawn() -> None:
+    """A GPU's cumulative sums may fall or rise by rounding alone where nothing is added."""
+    logits = 3 * torch.randn(1, 150_000, generator=torch.Generator().manual_seed(0))
+    logits[0, torch.randperm(150_000, generator=torch.Generator().manual_seed(1))[50:]] = float("-inf")
+    sums = logits.cuda().softmax(dim=-1).cumsum(dim=-1)
+    # One draw at each sum, where rounding decides.
+    for uniform in sums.unique().clamp(max=1 - 2**-24):
+        ids, logprobs = draw(logits.cuda(), uniform[None])
+        assert logits[0, ids.cpu()].isfinite().all()
+        assert logprobs.isfinite().all()
+
+
+def test_copies_to_go_back_to_lie_in_memory_that_a_gpu_writes_to_itself() -> None:
+    there = torch.randn(1000, device="cuda")
+    kept = copied({"weight": there})["weight"]
+    assert kept.is_pinned()
+    assert torch.equal(kept, there.cpu())
 
 
 def test_keys_and_values_are_kept_in_bfloat16(policy: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from failing_script import CASES
 from process_runs import launch
 from resume_script import toy_trainer
+from rlgf import distributed
+from rlgf.errors import LostProcessError
 
 FAILING = Path(__file__).with_name("failing_script.py")
 LOST = Path(__file__).with_name("lost_script.py")
@@ -108,6 +112,22 @@ def test_processes_that_do_not_fit_together_are_refused(
     ended = [of_process["misfits"][name] for of_process in failures]
     assert said in ended[0]
     assert said in ended[1]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Failed to recv, got 0 bytes. Connection was likely closed.",
+        "Timed out after 2 seconds waiting for clients. 1/2 clients joined.",
+    ],
+)
+def test_who_never_meets_the_others_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    def meet(**options: object) -> None:
+        raise dist.DistNetworkError(said)
+
+    monkeypatch.setattr(distributed, "PartialState", meet)
+    with pytest.raises(LostProcessError, match=re.escape(f"the connection says: {said.rstrip('.')}")):
+        distributed._state.__wrapped__()
 
 
 def free_port() -> int:

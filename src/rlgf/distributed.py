@@ -59,7 +59,8 @@ _OF_CONNECTION = re.compile(r"gloo|NCCL|ProcessGroup|[Cc]onnection (closed|reset
 def _state() -> PartialState:
     on_cpu = not torch.cuda.is_available()
     # Without a GPU the launcher's processes are joined only where the CPU is asked for.
-    state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=_link.seconds))
+    with in_touch(computes=True):
+        state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=_link.seconds))
     # A thread of gloo that still holds a tensor while the interpreter ends aborts the process:
     # https://github.com/pytorch/pytorch/issues/190489.
     atexit.register(part if on_cpu else _leave_group)
@@ -301,7 +302,8 @@ def in_touch(*, computes: bool = False, unheard: bool = False) -> Iterator[None]
         yield
     except BaseException as error:
         broken = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
-        if not broken or (computes and not _OF_CONNECTION.search(str(error))):
+        of_connection = isinstance(error, dist.DistError) or _OF_CONNECTION.search(str(error))
+        if not broken or (computes and not of_connection):
             _link.unheard = error if unheard else _link.unheard
             raise
         reason = one_line(error, 200)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from http_toys import guide, requests
 
 from faulty_server import FaultyServer, serving
 from rlgf.errors import UserError
-from rlgf.guides import BudgetSpentError, EnsembleGuide
+from rlgf.guides import BudgetSpentError, EnsembleConfig, EnsembleGuide
 from toys import FavouringGuide
 
 
@@ -92,3 +94,25 @@ def test_no_member_is_asked_side_by_side_with_one_whose_budget_is_spent() -> Non
             both.write(requests(20))
         assert not one.seen
         assert not two.seen
+
+
+def test_the_errors_of_a_member_name_its_settings_as_they_stand_in_the_recipe(tmp_path: Path) -> None:
+    def built(server: dict[str, Any]) -> EnsembleGuide:
+        there, self_made = (
+            {"url": "http://127.0.0.1:1/v1", "model": "letters", "cache": None},
+            {"oracle": True},
+        )
+        inner = {"guides": {"two": there | server, "three": self_made}, "weights": {"two": 1e9}}
+        return EnsembleConfig.model_validate(
+            {"guides": {"one": self_made, "in": inner}, "weights": {"in": 1e9}}
+        ).build(None)
+
+    poor = built({"budget": {"calls": 1}})
+    with pytest.raises(
+        BudgetSpentError, match=r"'guide.guides.in.guides.two.budget' .*calls.*guides.two.budget.then"
+    ):
+        poor.write(requests(2))
+    poor.close()
+    (tmp_path / "cache.db").write_text("no data base")
+    with pytest.raises(UserError, match=r"'guide.guides.in.guides.two.cache'"):
+        built({"cache": str(tmp_path)})

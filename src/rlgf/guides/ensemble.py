@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
@@ -56,9 +57,21 @@ class EnsembleConfig(GuideSettings):
         return ", ".join(member.label for member in self.members)
 
     def build(self, start: LanguageModel | None) -> EnsembleGuide:
-        return EnsembleGuide(
-            {name: (member.build(start), self.weights.get(name, 1.0)) for name, member in self.guides.items()}
-        )
+        built = {}
+        for name, member in self.guides.items():
+            with _errors_of(name):
+                built[name] = member.build(start), self.weights.get(name, 1.0)
+        return EnsembleGuide(built)
+
+
+@contextmanager
+def _errors_of(name: str) -> Iterator[None]:
+    """Let the errors of a member name its settings as they stand in the recipe."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (str(error).replace("'guide.", f"'guide.guides.{name}."),)
+        raise
 
 
 def choice(weights: Sequence[float], seed: int) -> int:
@@ -105,7 +118,8 @@ class EnsembleGuide:
             self.prefetch(requests)
         try:
             for name, guide, chosen, asked in self._dealt(requests):
-                written = completions_of(guide, asked)
+                with _errors_of(name):
+                    written = completions_of(guide, asked)
                 answers |= zip(chosen, (replace(one, guide=name) for one in written), strict=True)
         except UserError as error:
             self.wind_down(str(error))
@@ -115,9 +129,10 @@ class EnsembleGuide:
     def recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
         """See `RecordedGuide.recorded`; None for a guide that writes as it is asked."""
         texts: dict[int, Completion | None] = {}
-        for _, guide, chosen, asked in self._dealt(requests):
+        for name, guide, chosen, asked in self._dealt(requests):
             if isinstance(guide, RecordedGuide):
-                texts |= zip(chosen, guide.recorded(asked), strict=True)
+                with _errors_of(name):
+                    texts |= zip(chosen, guide.recorded(asked), strict=True)
         return [texts.get(i) for i in range(len(requests))]
 
     def prefetch(self, requests: Sequence[Request]) -> None:

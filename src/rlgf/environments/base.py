@@ -31,7 +31,6 @@ class Environment(Protocol):
     def __call__(self, *args: Any, **kwargs: Any) -> str | None:
         """The text that follows the last turn as it stands, with its own spaces and line breaks; None where the
         dialogue is over. In a chat it is the content of the user's next message."""
-        ...
 
 
 def stop_of(environment: Environment) -> str:

@@ -82,7 +82,6 @@ class Guide(Protocol):
 
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion a request, in the same order."""
-        ...
 
 
 def require_write(guide: Guide, name: str) -> None:
@@ -136,12 +135,10 @@ class FollowingGuide(Guide, Protocol):
 
     def follow(self) -> None:
         """An update has moved the policy."""
-        ...
 
     @property
     def moving(self) -> Sequence[Tensor]:
         """Those weights, always in the same order: a checkpoint keeps them."""
-        ...
 
 
 @runtime_checkable
@@ -166,7 +163,6 @@ class ScoringGuide(Guide, Protocol):
         Returns:
             (B, T, V) without a graph, on the device of ``tokens``.
         """
-        ...
 
 
 @runtime_checkable
@@ -180,7 +176,6 @@ class TextScoringGuide(Guide, Protocol):
         begins in the prefix is left out, and so are tokens that do not fit into the guide's context. Where the request
         has `scores_end` and the guide can say it, the last piece is the end of the text and has no characters.
         """
-        ...
 
 
 @runtime_checkable
@@ -189,7 +184,6 @@ class RecordedGuide(Guide, Protocol):
 
     def recorded(self, requests: Sequence[Request]) -> list[Completion | None]:
         """The whole text that answers each request, whatever its limit; None where it has yet to be written."""
-        ...
 
 
 @dataclass
@@ -236,15 +230,12 @@ class RemoteGuide(Guide, Protocol):
     @property
     def accounts(self) -> Mapping[str, Usage]:
         """What has been asked so far, by the name of who was asked."""
-        ...
 
     def restore(self, accounts: Mapping[str, Usage]) -> None:
         """Go on from the accounts of a checkpoint, so that a budget is one of the whole run."""
-        ...
 
     def prefetch(self, requests: Sequence[Request]) -> None:
         """Ask now for what `write` will be asked for soon; returns at once."""
-        ...
 
     def affords(self, requests: Sequence[Request]) -> bool:
         """Whether its limits allow all of these, were none of them answered yet."""
@@ -256,12 +247,10 @@ class RemoteGuide(Guide, Protocol):
 
     def close(self) -> None:
         """Send nothing more; answers under way may come, since it is paid for."""
-        ...
 
     @property
     def aside(self) -> Mapping[str, Usage]:
         """What requests under way may cost at most, by the name of who was asked."""
-        ...
 
     def share_budget(self, asides: Sequence[Mapping[str, Usage]], place: int) -> None:
         """Leave the other processes their part of what the limits still allow, until this is called again.
@@ -270,7 +259,6 @@ class RemoteGuide(Guide, Protocol):
             asides: the `aside` of every process.
             place: which of them is this one.
         """
-        ...
 
 
 class BudgetSpentError(UserError):

@@ -76,7 +76,6 @@ class LearnedReward(StatefulReward, Protocol):
         Returns:
             Metrics to log, where there are any.
         """
-        ...
 
 
 def keeps_state(reward: object) -> TypeGuard[StatefulReward]:
@@ -108,7 +107,6 @@ class PolicyReadingReward(Reward, Protocol):
 
         It must copy the weights that it keeps, or inject an adapter of its own into ``policy.adapters``.
         """
-        ...
 
 
 @dataclass(frozen=True)

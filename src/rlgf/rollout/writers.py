@@ -147,7 +147,6 @@ class ForeseeingWriter(Writer, Protocol):
 
     def lengths(self, drafts: Sequence[Draft], limits: Sequence[int]) -> list[int | None]:
         """How many tokens `write` would add to each draft, the end included; None where nobody knows yet."""
-        ...
 
 
 class PolicyWriter:

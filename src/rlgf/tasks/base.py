@@ -27,7 +27,6 @@ class Task(Protocol):
 
     def load(self, split: str) -> Sequence[Sample]:
         """The samples of 'train', 'validation' or 'test', always in the same order."""
-        ...
 
 
 class LazySamples(Sequence[Sample], ABC):

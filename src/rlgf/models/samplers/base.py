@@ -52,7 +52,6 @@ class Sampler(Protocol):
         Args:
             keep_sets: whether to return what top-k and top-p left of the vocabulary at each token.
         """
-        ...
 
 
 class BuiltinSampler:

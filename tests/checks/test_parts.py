@@ -10,7 +10,7 @@ from transformers import LEDConfig
 from unfit_parts import HERE, SOUND, refusal
 
 from rlgf import checks
-from rlgf.checks.parts import too_short_for
+from rlgf.checks.parts import too_short
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
@@ -117,6 +117,6 @@ def test_an_encoder_and_a_decoder_each_hold_their_part(
     overrides = (f"rollout.max_prompt_tokens={prompt}", f"rollout.max_response_tokens={response}")
     policy = {"policy": {"model": str(tmp_path), "scratch": None}}
     if message is None:
-        assert too_short_for(config, load_config(SOUND, policy, *overrides)) is None
+        assert too_short("policy", config, load_config(SOUND, policy, *overrides)) is None
         return
     assert message in refusal(policy, *overrides)

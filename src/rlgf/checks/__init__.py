@@ -14,7 +14,7 @@ from typing import Any
 from rlgf.checks.ahead import AHEAD_RULES
 from rlgf.checks.data import DATA_RULES, Found
 from rlgf.checks.dialogues import DIALOGUE_RULES
-from rlgf.checks.parts import PART_RULES, named_rewards, too_short_for
+from rlgf.checks.parts import PART_RULES, named_rewards, too_short
 from rlgf.checks.settings import RULES, SECTIONS
 from rlgf.checks.shards import SHARD_RULES
 from rlgf.errors import UserError
@@ -33,7 +33,7 @@ __all__ = [
     "broken_parts",
     "named_rewards",
     "require",
-    "too_short_for",
+    "too_short",
 ]
 
 

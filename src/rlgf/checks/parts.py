@@ -30,7 +30,7 @@ from rlgf.sections import Sections
 
 
 def the_policy_holds_the_texts(config: Sections) -> str | None:
-    return _too_short("policy", config.policy.source, config)
+    return _named_too_short("policy", config.policy.source, config)
 
 
 def every_process_has_a_prompt(config: Sections) -> str | None:
@@ -47,7 +47,7 @@ def every_process_has_a_prompt(config: Sections) -> str | None:
 
 def guides_hold_the_texts(config: Sections) -> str | None:
     models = members(config.guide, LocalGuideConfig)
-    return first(_too_short("guide", model, config) for model in models)
+    return first(_named_too_short("guide", model, config) for model in models)
 
 
 def own_guides_can_write(config: Sections) -> str | None:
@@ -112,22 +112,18 @@ def named_rewards(config: Sections) -> list[Any]:
     return [named_reward(name, options) for name, options in config.reward.named] if config.reward else []
 
 
-def too_short_for(policy: PreTrainedConfig, config: Sections) -> str | None:
-    """Whether a policy that is loaded already, of that configuration, holds the texts."""
-    return _loaded_too_short("policy", policy, config)
-
-
-def _too_short(who: str, model: ModelConfig | ScratchConfig, config: Sections) -> str | None:
-    """Whether prompts with responses are more than a model can hold."""
-    if isinstance(model, ModelConfig):
-        return _loaded_too_short(who, load_model_config(model), config)
-    return None if model.encoder_layers else _shorter(who, model.context, config)
-
-
-def _loaded_too_short(who: str, model: PreTrainedConfig, config: Sections) -> str | None:
+def too_short(who: str, model: PreTrainedConfig, config: Sections) -> str | None:
+    """Whether prompts with responses are more than a model of that configuration can hold."""
     if model.is_encoder_decoder:
         return _sides_too_short(who, model, config)
     return _shorter(who, context_of(model), config)
+
+
+def _named_too_short(who: str, model: ModelConfig | ScratchConfig, config: Sections) -> str | None:
+    """The same of a model that a recipe names."""
+    if isinstance(model, ModelConfig):
+        return too_short(who, load_model_config(model), config)
+    return None if model.encoder_layers else _shorter(who, model.context, config)
 
 
 def _shorter(who: str, length: int | None, config: Sections) -> str | None:

@@ -117,7 +117,7 @@ def build_parts(
     checks.require(checks.broken_parts(config, [s for s in checks.PART_RULES if s not in given.sections]))
     if policy is None:
         memory.require_room(config, trains=not evaluates, adam=optimizer is None)
-    elif short := checks.too_short_for(policy.model.config, config):
+    elif short := checks.too_short("policy", policy.model.config, config):
         raise UserError(short)
     if config.sampler.server is not None:
         require_server(config.sampler, sum(config.rollout.room(config.algorithm)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from rlgf.models.abilities import abilities
+from rlgf.models.abilities import abilities, declare
 from rlgf.models.generate import Continuation, sample_continuations
 from rlgf.models.kv_cache import cache_argument
 from rlgf.models.sampling import Sampling, draw, sampling_logits
@@ -22,6 +23,17 @@ SAMPLINGS = [
     Sampling(temperature=1.3, min_tokens=6),
     Sampling(temperature=0.8, top_k=7, top_p=0.9, min_tokens=3),
 ]
+
+
+@contextmanager
+def without_cache(model: PreTrainedModel) -> Iterator[None]:
+    """The model reads the whole text at every step: slow, to check the cache against."""
+    able = abilities(model)
+    declare(model, replace(able, cache=False))
+    try:
+        yield
+    finally:
+        declare(model, able)
 
 
 class Task:
@@ -42,7 +54,6 @@ class Task:
         rows: list[int] | None = None,
         end_ids: Collection[int] = (END,),
         max_batch_tokens: int = 32_768,
-        use_cache: bool = True,
     ) -> list[Continuation]:
         rows = list(range(len(self.prefixes))) if rows is None else rows
         return sample_continuations(
@@ -54,7 +65,6 @@ class Task:
             end_ids,
             first_positions=self.first_positions[rows],
             max_batch_tokens=max_batch_tokens,
-            use_cache=use_cache,
             keep_sets=True,
         )
 

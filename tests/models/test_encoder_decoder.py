@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import torch
+from decoding_task import without_cache
 from torch import Tensor
 from transformers import (
     BartConfig,
@@ -174,7 +175,8 @@ def test_a_batch_equals_plain_forward_passes_row_by_row(model: PreTrainedModel, 
     slow = [task.slowly(model, row) for row in range(len(task.prompts))]
     assert any(c.finished for c in slow)
     assert len({t for c in slow for t in c.token_ids.tolist()}) > 8
-    assert_same(task.run(model, use_cache=use_cache), slow)
+    with nullcontext() if use_cache else without_cache(model):
+        assert_same(task.run(model), slow)
 
 
 def test_neither_order_nor_companions_nor_budget_change_the_texts(model: PreTrainedModel) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
-from decoding_task import END, LIMIT, SAMPLINGS, Task, assert_same
+from decoding_task import END, LIMIT, SAMPLINGS, Task, assert_same, without_cache
 from transformers import PreTrainedModel
 
 from rlgf.models.generate import sample_continuations
@@ -28,7 +30,8 @@ def test_a_batch_equals_plain_forward_passes_row_by_row(
     task = Task()
     slow = [task.slowly(any_model, row, sampling, (END,)) for row in range(len(task.prefixes))]
     assert_same(task.run(any_model, sampling), slow)
-    assert_same(task.run(any_model, sampling, use_cache=False), slow)
+    with without_cache(any_model):
+        assert_same(task.run(any_model, sampling), slow)
 
 
 def test_without_an_end_of_text_every_row_runs_to_its_limit(any_model: PreTrainedModel) -> None:
@@ -168,7 +171,8 @@ def test_a_row_may_fill_the_context(tiny_gpt2: PreTrainedModel, use_cache: bool)
     prefixes = [torch.ones(30, dtype=torch.long)] * 2
     limits = torch.tensor([34, 34])
     uniforms = torch.full((2, 34), 0.5)
-    results = sample_continuations(tiny_gpt2, prefixes, limits, uniforms, Sampling(), (), use_cache=use_cache)
+    with nullcontext() if use_cache else without_cache(tiny_gpt2):
+        results = sample_continuations(tiny_gpt2, prefixes, limits, uniforms, Sampling(), ())
     assert [len(c.token_ids) for c in results] == [34, 34]
 
 

@@ -161,7 +161,6 @@ def truncated_distribution(sampling: Sampling, start: Tensor) -> Rollout:
         uniforms,
         sampling,
         (),
-        use_cache=False,
         keep_sets=True,
     )
     drafts = []

@@ -28,8 +28,6 @@ class DecodingBatch:
         prefixes: Sequence[Int[Tensor, "_"]],
         limits: Int[Tensor, "N"],
         prompts: Sequence[Int[Tensor, "_"]] | None,
-        *,
-        use_cache: bool,
     ) -> None:
         """
         Args:
@@ -38,8 +36,8 @@ class DecodingBatch:
             prompts: what an encoder-decoder model's encoder reads.
         """
         self.model, self.device = model, model.device
-        able, name = abilities(model), cache_argument(model)
-        self.cache_name = name if use_cache and able.cache else None
+        able = abilities(model)
+        self.cache_name = cache_argument(model) if able.cache else None
         self.cache: DynamicCache | EncoderDecoderCache | None = None
         self.step_mask = able.step_mask
         self.first_position = able.first_position

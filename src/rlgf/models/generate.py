@@ -45,7 +45,6 @@ def sample_continuations(
     prompts: Sequence[Int[Tensor, "_"]] | None = None,
     first_positions: Int[Tensor, "N"] | None = None,
     max_batch_tokens: int = 32_768,
-    use_cache: bool = True,
     keep_sets: bool = False,
 ) -> list[Continuation]:
     """Continue each prefix until a token that ends the text or its own length limit.
@@ -60,7 +59,6 @@ def sample_continuations(
         first_positions: response position of each row's first token (default 0), for the
             minimum length.
         max_batch_tokens: rows times positions of one decoding batch.
-        use_cache: False runs the whole text at every step; slow, kept to check the cache against.
         keep_sets: whether to return what top-k and top-p left of the vocabulary at each token.
     """
     lengths = torch.tensor([len(prefix) for prefix in prefixes])
@@ -74,7 +72,6 @@ def sample_continuations(
             [prefixes[i] for i in chosen],
             max_new_tokens[rows],
             None if prompts is None else [prompts[i] for i in chosen],
-            use_cache=use_cache,
         )
         limits, first = max_new_tokens[rows], first_positions[rows]
         with many_passes(model):

@@ -219,22 +219,9 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {
-        "visible": lambda text: visible(str(text)),
-        "number": _number,
-        "embedded": lambda value: embedded(to_json(value)),
-    }
+    environment.filters |= {"visible": lambda text: visible(str(text)), "number": _number}
+    environment.policies["json.dumps_function"] = to_json
     return environment
-
-
-def embedded(json_text: str) -> Markup:
-    """JSON for the inside of a script element: no text in it can end the element or begin a comment.
-
-    The three characters stand in JSON within strings alone, where an escape means the same.
-    """
-    for sign in "<>&":
-        json_text = json_text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(json_text)
 
 
 def _number(value: Any) -> str:

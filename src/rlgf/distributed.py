@@ -90,8 +90,11 @@ def join(seconds: float) -> None:
 def part() -> None:
     """Leave the others for good; nothing can be exchanged any more."""
     if dist.is_initialized():
-        # To destroy the groups of NCCL can take processes that are gone.
-        dist.distributed_c10d._abort_process_group()
+        if torch.cuda.is_available():
+            # To destroy the groups of NCCL can take processes that are gone.
+            dist.distributed_c10d._abort_process_group()
+        else:
+            dist.destroy_process_group()
     # The threads of a group end with the last who knows it.
     _link.group = _link.mesh = None
 

@@ -88,9 +88,9 @@ def test_ctrl_c_saves_after_the_update_under_way(uninterrupted: Path, tmp_path: 
     assert metrics(tmp_path) == metrics(uninterrupted)
 
 
-def interrupt(times: int) -> Callable[[int], None]:
+def interrupt(times: int, at: int = 2) -> Callable[[int], None]:
     def during(update: int) -> None:
-        if update == 2:
+        if update == at:
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
 
@@ -108,6 +108,19 @@ def test_a_trainer_that_was_interrupted_can_go_on(finished: Trainer, tmp_path: P
         trainer.train(resume=True)
     except KeyboardInterrupt:
         pytest.fail("stopped again")
+    assert equal(state(trainer), state(finished))
+
+
+def test_a_run_that_is_stopped_in_its_last_update_is_not_tested(finished: Trainer, tmp_path: Path) -> None:
+    """So that a comparison, whose run it may be, does not go on with the next one."""
+    trainer = toy_trainer(tmp_path, interrupt(1, at=4), evaluation={"every": 8})
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert checkpoints(tmp_path)[-1] == "000004"
+    assert not (tmp_path / "summary.json").exists()
+    trainer.train(resume=True)
+    assert trainer.progress.update == 4
+    assert (tmp_path / "summary.json").exists()
     assert equal(state(trainer), state(finished))
 
 

@@ -119,11 +119,12 @@ class TrainingLoop:
                 if number and (asked or done or save or number % training.checkpoint_every == 0):
                     self.saver.save(trainer.progress)
                     self.callbacks.tell("on_save")
-                if done:
-                    return 0
+                # Before the test of a run that is done: a comparison would go on with its next one.
                 if asked:
                     self.display.note(f"Stopped and saved after update {number}; --resume goes on.")
                     return int(asked)
+                if done:
+                    return 0
                 self.callbacks.control = TrainerControl()
                 self.saver.begin(number)
                 self.callbacks.tell("on_step_begin")

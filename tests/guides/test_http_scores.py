@@ -133,7 +133,7 @@ def test_a_server_that_knows_no_echo_is_refused_too() -> None:
 
 def test_a_text_that_is_too_long_to_score_is_no_fault_of_the_kind_of_server() -> None:
     refused = pytest.raises(
-        UserError, match=r"refuses the request .*context holds 5 tokens.*rollout's lengths"
+        UserError, match=r"too long for its model .*context holds 5 tokens.*'rollout.max_response_tokens'"
     )
     with serving(FaultyServer(context=5)) as server, refused:
         guide(server).score(scored(1))

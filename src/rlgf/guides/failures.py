@@ -183,7 +183,7 @@ _TOO_LONG = re.compile(
     r"too (large|long|big|many)|at most|at least|must be|minimum|maximum|exceed|context", re.I
 )
 """What servers say of a number of tokens that they could not give, whatever the parameter's name."""
-_CONTEXT = re.compile(r"context|too long|too many tokens", re.I)
+_CONTEXT = re.compile(r"context|too long|too many tokens|reduce the length|`inputs` (must have|tokens)", re.I)
 """And what they say of a text that is too long for their model."""
 _CONTINUES = re.compile(r"prefill|assistant|continue|last message|last role|prefix", re.I)
 """And of a beginning of their answer, which they do not take."""
@@ -232,6 +232,11 @@ def refusal(
     if config.continue_message and request.written and status in (400, 422) and _CONTINUES.search(said):
         return (
             f"{where}: the server does not continue a message ({said}): set 'guide.continue_message: false'."
+        )
+    if status == 413 or (status in (400, 422) and _CONTEXT.search(said)):
+        return (
+            f"{where}: a text is too long for its model ({said}): give the model a longer context, leave such prompts out "
+            "of the data, or lower 'rollout.max_response_tokens'; 'rollout.max_prompt_tokens' is the policy's alone."
         )
     hint = ", 'guide.extra_body'" if config.extra_body else ""
     return f"{where}: the server refuses the request ({said}); see 'guide.model'{hint} and the rollout's lengths."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,24 @@ def test_every_algorithm_is_told_and_drawn(name: str) -> None:
         hints = [line["label"] for line in drawn["drawing"]["lines"] if "hint" in line["label"]]
         assert len(hints) == row.script.hinted
         assert len(drawn["drawing"]["reads"]) == len(row.terms)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        {"base": "bc", "terms": {"policy": {"loss": "CODE"}}},
+        {"base": "bc", "terms": ["CODE"]},
+        {"base": "bc", "terms": [{"loss": "nll", "select": "CODE"}]},
+        {"base": "grpo", "advantage": "CODE"},
+        {"base": "guided-grpo", "help": {"length": {"by": "CODE"}}},
+        {"base": "lols", "explore": {"help": {"length": {"by": "CODE"}}}},
+    ],
+)
+def test_code_that_a_folder_names_is_not_executed(algorithm: dict[str, Any], tmp_path: Path) -> None:
+    trap = tmp_path / "trap.py"
+    trap.write_text("raise SystemExit('executed')")
+    told = json.loads(json.dumps(algorithm).replace("CODE", f"{trap}:anything"))
+    assert told_algorithm({"algorithm": told}) is None
 
 
 def test_what_may_have_no_help_is_drawn_without_it_too() -> None:

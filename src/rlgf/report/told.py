@@ -16,7 +16,7 @@ from rlgf.types import Author
 def told_algorithm(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the page says of a run's algorithm; None where its row needs code to be understood.
 
-    A run's folder may come from anywhere, so a loss or an estimator that is named ``file.py:function`` is not
+    A run's folder may come from anywhere, so a loss, a rule or an estimator that is named ``file.py:function`` is not
     executed to describe it.
     """
     spec = config.get("algorithm")
@@ -98,10 +98,13 @@ def _writes(author: Author) -> str:
 
 
 def _functions(spec: Any) -> Iterator[str]:
-    """The names of losses and estimators anywhere in a row or a mixture."""
+    """The names of losses, selectors, length rules and estimators anywhere in a row or a mixture."""
+    if isinstance(spec, list):  # of terms
+        for one in spec:
+            yield from [one] if isinstance(one, str) else _functions(one)
     if isinstance(spec, Mapping):
         for key, value in spec.items():
-            if key in ("loss", "advantage", "select") and isinstance(value, str):
+            if key in ("loss", "advantage", "select", "by") and isinstance(value, str):
                 yield value
             elif key == "select" and isinstance(value, Mapping):
                 yield str(value.get("name"))

@@ -82,6 +82,7 @@ def test_each_row_is_the_one_of_the_design(name: str) -> None:
     whole = RollinLength(low=constant(0.0), high=constant(1.0))
     drawn = {"reverse-curriculum", "prefix-rft", "questa", "pope", "uft"}
     own = drawn | {"luffy", "exgrpo", "hpt", "bread", "adaback", "opsd", "sdft", "sdpo", "ghpo", "scaf-grpo"}
+    own |= {"hinted-grpo", "sage"}
     assert (found.help.length == whole) == (name not in own)
     origins = {
         "hinted-grpo": GUIDE,

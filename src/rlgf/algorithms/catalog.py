@@ -17,7 +17,7 @@ HINTED_GRPO = GRPO.but(
     summary="Guide-GRPO: a group of which all fail is written again after the guide's hint, and learned from as "
     "an answer to the prompt without it",
     script=Script(hint=Hint(author=Author.GUIDE)),
-    help=Help(probability=constant(1.0), success=0.5, gate=Gate()),
+    help=Help(probability=constant(1.0), success=0.5, gate=Gate(), length=RollinLength(whole=True)),
     terms={
         "policy": Term(loss="clipped_surrogate", view=View.PROMPT),
         "kl": Term(loss="kl", view=View.PROMPT),
@@ -60,7 +60,7 @@ SAGE = GRPO.but(
             ask="{prompt}\n\n{reference}\n\nA hint that does not give this away: ",
         )
     ),
-    help=Help(probability=constant(1.0), success=0.5, gate=Gate()),
+    help=Help(probability=constant(1.0), success=0.5, gate=Gate(), length=RollinLength(whole=True)),
     paper="Liao et al., arXiv 2602.03143",
 )
 

@@ -218,7 +218,9 @@ class RollinLength(Strict):
     def _one_law(self) -> RollinLength:
         drawn = (self.low, self.high, self.by) != (constant(0.0), constant(1.0), "law")
         if self.whole and drawn:
-            raise ValueError("'whole' takes the text up to its end: leave 'low', 'high' and 'by' out")
+            raise ValueError(
+                "'whole' takes the text up to its end: leave 'low', 'high' and 'by' out, or set 'whole: false'"
+            )
         for progress in (hundredth / 100 for hundredth in range(101)):
             low, high = self.low.at(progress), self.high.at(progress)
             if low > high + 1e-6:

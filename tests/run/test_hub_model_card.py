@@ -12,6 +12,7 @@ from resuming import equal
 from rich.console import Console
 from scipy import stats
 
+from rlgf.cli.models import merge
 from rlgf.config import load_config
 from rlgf.evaluation.files import Evaluation
 from rlgf.run.checkpoint import save_policy
@@ -103,6 +104,14 @@ def test_a_model_card_loads_an_adapter_over_an_adapter(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     exec(code.replace('"."', repr(str(source))), names)
     ids = torch.tensor([[0, 1, 2]])
+    with torch.no_grad():
+        torch.testing.assert_close(names["model"](ids).logits, trainer.parts.policy.model(ids).logits)
+    merge(str(source), tmp_path / "whole")
+    card, whole = ((folder / "README.md").read_text() for folder in (source, tmp_path / "whole"))
+    assert "library_name: transformers" in whole
+    code = whole.partition("```python\n")[2].partition("```")[0]
+    assert whole.partition("## Measured")[2] == card.partition("## Measured")[2]
+    exec(code.replace('"."', repr(str(tmp_path / "whole"))), names)
     with torch.no_grad():
         torch.testing.assert_close(names["model"](ids).logits, trainer.parts.policy.model(ids).logits)
 

@@ -67,12 +67,14 @@ def merge(
     output: Annotated[Path, typer.Argument(help="The folder for the whole model.")],
 ) -> None:
     """Add an adapter to its base's weights, and save the model as if it had been trained whole."""
+    from rlgf.models.encoder_decoder import is_encoder_decoder
     from rlgf.models.loading import ModelConfig, load_language_model
     from rlgf.models.lora import adapter_base
     from rlgf.outputs import require_no_model
     from rlgf.reward_models.notes import holds_reward_model
     from rlgf.reward_models.rewards import ModelReward
     from rlgf.run.checkpoint import save_policy
+    from rlgf.run.hub import carry_card
     from rlgf.run.start import carry_start
 
     if adapter_base(adapter, None) is None:
@@ -84,8 +86,10 @@ def merge(
     if holds_reward_model(adapter):
         ModelReward(adapter).save(output)
     else:
-        save_policy(load_language_model(ModelConfig(model=adapter)), output)
+        whole = load_language_model(ModelConfig(model=adapter))
+        save_policy(whole, output)
         carry_start(adapter, output)
+        carry_card(adapter, output, encoder_decoder=is_encoder_decoder(whole.model))
     Console().print(Text(f"Wrote {output}."))
 
 

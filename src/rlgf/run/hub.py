@@ -137,11 +137,23 @@ def write_model_card(
         "Trained with reinforcement learning with guided feedback "
         f"([arXiv {_PAPER}](https://arxiv.org/abs/{_PAPER})) by [rlgf](https://github.com/rlgf/rlgf).",
         _table(("", ""), _training(config, progress, guide, given)),
-        f"## Load it\n\n{_loading(config, encoder_decoder, layers)}",
+        f"## Load it\n\n{_loading(encoder_decoder, layers, adapter=config.policy.lora is not None)}",
         f"## Measured on {measured}\n\n{_measured(evaluation)}",
         f"## Recipe\n\n{recipe}",
     ]
     ModelCard("\n\n".join(parts) + "\n").save(folder / "README.md")
+
+
+def carry_card(adapter: str, folder: Path, *, encoder_decoder: bool) -> None:
+    """Write the card of an adapter, where `write_model_card` wrote one, beside the whole model that it was merged into."""
+    source = Path(adapter) / "README.md"
+    card = source.read_text(encoding="utf-8") if source.is_file() else ""
+    before, mark, rest = card.partition("## Load it\n\n```python\n")
+    if mark and "\n- rlgf\n" in before:
+        before = before.replace("library_name: peft", "library_name: transformers", 1)
+        code = _loading(encoder_decoder, (), adapter=False)
+        card = f"{before}## Load it\n\n{code}{rest.partition('```')[2]}"
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _training(
@@ -173,11 +185,11 @@ def _training(
     )
 
 
-def _loading(config: Config, encoder_decoder: bool, layers: Sequence[str]) -> str:
-    kind, lora = f"AutoModelFor{'Seq2SeqLM' if encoder_decoder else 'CausalLM'}", config.policy.lora
+def _loading(encoder_decoder: bool, layers: Sequence[str], *, adapter: bool) -> str:
+    kind = f"AutoModelFor{'Seq2SeqLM' if encoder_decoder else 'CausalLM'}"
     imports = [f"from transformers import {kind}"]
     model = [f"model = {kind}.from_pretrained(name)"]
-    if lora is not None and layers:
+    if adapter and layers:
         # Of an adapter over an adapter `peft` by itself loads the last one, and leaves out those below it.
         imports = ["from peft import PeftModel", *imports]
         model = [
@@ -185,7 +197,7 @@ def _loading(config: Config, encoder_decoder: bool, layers: Sequence[str]) -> st
             f"for adapter in ({', '.join(map(repr, layers[1:]))}, name):  # each lies over those before it",
             "    model = PeftModel.from_pretrained(model, adapter).merge_and_unload()",
         ]
-    elif lora is not None:
+    elif adapter:
         kind = kind.replace("Auto", "AutoPeft")
         imports, model = [f"from peft import {kind}"], [f"model = {kind}.from_pretrained(name)"]
     lines = [

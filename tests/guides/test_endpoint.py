@@ -72,7 +72,7 @@ def test_a_server_that_answers_few_at_a_time_is_at_work() -> None:
     [
         ({"key": "secret-1"}, {}, "environment variable OPENAI_API_KEY is not set"),
         ({"model": "other"}, {}, r"no model letters.*set 'guide.model'.*choose from other"),
-        ({"context": 5}, {}, "context holds 5 tokens.*rollout's lengths"),
+        ({"context": 5}, {}, "context holds 5 tokens.*'rollout.max_response_tokens'"),
         (
             {"faults": ["server error"], "share": 1.0},
             {"patience": 0.5},

@@ -67,7 +67,7 @@ TOP_P = {"error": "Input validation error: `top_p` must be > 0.0 and < 1.0", "er
         (200, BEHIND, "temperature is not supported.*'guide.temperature: null'"),
         (422, TOP_P, "'guide.top_p: null'"),
         (400, error("max_tokens must be <= 4"), "refuses the request.*rollout's lengths"),
-        (404, PAGE, "has no chat for the model 'letters'"),
+        (404, PAGE, "has no chat for the model 'letters'.*'guide.style: completions'"),
         (
             200,
             {"error": "Unexpected endpoint or method. (POST /chat/completions)"},
@@ -97,6 +97,7 @@ TOP_P = {"error": "Input validation error: `top_p` must be > 0.0 and < 1.0", "er
         (403, PAGE.replace("Bad gateway", "flagged"), "what stands before the server"),
         (413, error("payload too large"), "too long for its model"),
         (200, "data: {}\n\ndata: [DONE]", r"a stream instead of one answer"),
+        (200, ": PROCESSING\n\ndata: {}\n\n", r"a stream instead of one answer"),
     ],
 )
 def test_what_waiting_does_not_mend_is_asked_once(status: int, reply: Any, message: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 from reply_toys import chat, error, guide_of
 
 from faulty_server import FaultyServer, serving
 from rlgf.errors import UserError
 from rlgf.guides import Request
+from rlgf.guides.failures import remedy
 
 
 def test_an_empty_prompt_is_sent_and_its_refusal_says_what_to_do() -> None:
@@ -72,3 +75,33 @@ def test_a_server_that_does_not_go_on_with_a_message_is_one_sentence() -> None:
 def test_a_server_that_lists_no_models_names_none(monkeypatch: pytest.MonkeyPatch, listed: Any) -> None:
     monkeypatch.setenv("KEY", "x")
     assert "choose from" not in refused(always=(404, error("model 'letters' not found")), listed=listed)
+
+
+NO_TEMPLATE = "default chat template is no longer allowed, so you must provide a chat template"
+
+
+@pytest.mark.parametrize(("status", "said"), [(404, "This is not a chat model"), (400, NO_TEMPLATE)])
+def test_a_model_that_is_there_and_has_no_chat_is_asked_in_the_other_style(
+    monkeypatch: pytest.MonkeyPatch, status: int, said: str
+) -> None:
+    monkeypatch.setenv("KEY", "x")
+    sentence = refused(always=(status, error(said)))
+    assert "it has the model, so set 'guide.style: completions'" in sentence
+    assert "did you mean" not in sentence
+
+
+def test_advice_fits_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that answers is started already, and one that cannot be reached may be behind a proxy."""
+    out_of_order = openai.APIStatusError(
+        "out of order", response=httpx2.Response(500, request=_ASKED), body=None
+    )
+    assert "what the server logs" in remedy(out_of_order)
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    unreached = openai.APIConnectionError(request=_ASKED)
+    assert "proxy" not in remedy(unreached)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert "proxy (HTTP_PROXY" in remedy(unreached)
+
+
+_ASKED = httpx2.Request("POST", "http://127.0.0.1:1/v1/completions")

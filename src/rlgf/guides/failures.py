@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.request import getproxies
 
 import openai
 
@@ -129,7 +130,7 @@ def parsed(text: str) -> Any:
                 200,
                 "a web page instead of JSON: is there a proxy, or does the address lack its version, /v1?",
             ) from error
-        if text.lstrip().startswith(("data:", "event:")):
+        if text.lstrip().startswith(("data:", "event:", ":")):
             raise RefusedError(
                 200, "a stream instead of one answer: set 'guide.extra_body: {stream: false}'"
             ) from error
@@ -187,6 +188,8 @@ _CONTEXT = re.compile(r"context|too long|too many tokens|reduce the length|`inpu
 """And what they say of a text that is too long for their model."""
 _CONTINUES = re.compile(r"prefill|assistant|continue|last message|last role|prefix", re.I)
 """And of a beginning of their answer, which they do not take."""
+_NO_CHAT = re.compile(r"must provide a chat template|chat_template is not set|template not found", re.I)
+"""And of a chat, where their model has no template for one."""
 
 ASK_ANOTHER = "name a server that scores prompts, such as vLLM's, or set 'guide.model'"
 """For a server that does not say how probable a text is."""
@@ -215,7 +218,7 @@ def refusal(
     if 300 <= status < 400 and isinstance(error, openai.APIStatusError):
         place = _masked(config, error.response.headers.get("location", ""))
         return f"{where}: the server has moved to {place or 'an address that it does not say'}: write that address."
-    if status == 404 or (status == 501 and request.scored is None):
+    if status == 404 or (status == 501 and request.scored is None) or _NO_CHAT.search(said):
         return f"{where} has no {config.style} for the model '{config.model}' ({said}): {_mend_model(config, models())}"
     refused = _refused(config, error)
     if refused:
@@ -245,6 +248,9 @@ def refusal(
 def _mend_model(config: HTTPGuideConfig, names: list[str] | None) -> str:
     if not names:
         return "check that the address ends in the API's version, such as /v1, or set 'guide.style'."
+    if config.model in names:
+        other = "completions" if config.style == "chat" else "chat"
+        return f"it has the model, so set 'guide.style: {other}', or a key that may use it."
     if len(names) > 10:
         names = difflib.get_close_matches(config.model, names, n=10) or sorted(names)[:10]
     return f"set 'guide.model' or 'guide.style': {nearest(config.model, names)}"
@@ -271,7 +277,9 @@ def remedy(error: Exception) -> str:
         return "Raise 'guide.timeout', lower 'guide.concurrency' or mend the address"
     if getattr(error, "status_code", 0) == 429:
         return "Lower 'guide.concurrency' or raise 'guide.patience'"
-    return "Start the server or mend the address"
+    if not isinstance(error, openai.APIConnectionError):
+        return "Look at what the server logs, or mend the address or 'guide.style'"
+    return f"Start the server or mend the address{' or the proxy (HTTP_PROXY, HTTPS_PROXY)' * bool(getproxies())}"
 
 
 def reason(config: HTTPGuideConfig, error: Exception) -> str:

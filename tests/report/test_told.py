@@ -40,9 +40,10 @@ def test_every_algorithm_is_told_and_drawn(name: str) -> None:
 )
 def test_code_that_a_folder_names_is_not_executed(algorithm: dict[str, Any], tmp_path: Path) -> None:
     trap = tmp_path / "trap.py"
-    trap.write_text("raise SystemExit('executed')")
+    trap.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
     told = json.loads(json.dumps(algorithm).replace("CODE", f"{trap}:anything"))
     assert told_algorithm({"algorithm": told}) is None
+    assert not (tmp_path / "executed").exists()
 
 
 def test_what_may_have_no_help_is_drawn_without_it_too() -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from jaxtyping import Bool, Float, UInt8
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from rlgf.algorithms.functions import misfit, parameters
@@ -26,7 +26,7 @@ from rlgf.algorithms.script import Span, View
 from rlgf.objectives import losses
 from rlgf.registry import resolve
 from rlgf.schedules import Schedule, constant
-from rlgf.strict import Strict
+from rlgf.strict import NamedConfig, Strict
 
 Selector = Callable[..., Tensor]
 
@@ -40,7 +40,7 @@ SELECTABLE = frozenset({"mask", "author", "finished", "logprobs", "old_logprobs"
 """The fields of `rlgf.algorithms.terms.LossInputs` that a selector may read."""
 
 
-class Selection(Strict):
+class Selection(NamedConfig):
     """Which of the tokens that it reads a term learns from; in a recipe a bare name is short for one without options.
 
     A selector gives a weight for each token. It names what it reads, one parameter for each, and its other parameters
@@ -54,12 +54,6 @@ class Selection(Strict):
 
     name: str
     """A name of `SELECTORS`, or your own function as `file.py:function`."""
-    options: Mapping[str, Any] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _spelled_out(cls, data: Any) -> Any:
-        return {"name": data} if isinstance(data, str) else data
 
     @property
     def function(self) -> Selector:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
+from pydantic import Field, PlainSerializer, field_validator
 from torch import Tensor
 from transformers import TrainerState
 
@@ -32,15 +32,11 @@ from rlgf.strict import NamedConfig, Strict
 from rlgf.types import Author, Completion, Rollout, Sample
 
 
-def _spelled_out(named: Any) -> Any:
-    return {"name": named} if isinstance(named, str) else named
-
-
 def _short(named: NamedConfig) -> NamedConfig | str:
     return named if named.options else named.name
 
 
-_Judge = Annotated[NamedConfig, BeforeValidator(_spelled_out), PlainSerializer(_short)]
+_Judge = Annotated[NamedConfig, PlainSerializer(_short)]
 """Written by its name where it has no options, as the finished runs of a comparison are known by."""
 
 
@@ -71,7 +67,7 @@ class EvaluationConfig(Strict):
     def _listed(cls, metrics: Any) -> Any:
         if not isinstance(metrics, list | tuple):
             raise ValueError("it must be a list of names, such as [distinct, words]")
-        return tuple(map(_spelled_out, metrics))
+        return metrics
 
 
 @dataclass

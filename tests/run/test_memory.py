@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from rlgf.config import load_config
 from rlgf.errors import UserError
+from rlgf.guides.local import LocalGuideConfig
+from rlgf.models.memory import Size
+from rlgf.models.samplers.config import EngineConfig, SamplerConfig
 from rlgf.run import memory, models
 from rlgf.run.build import build_parts
 from rlgf.run.memory import Launch, estimated
@@ -38,6 +42,23 @@ def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
 def test_who_lets_another_process_write_holds_no_keys_and_values() -> None:
     found = estimated(load_config(RECIPE, "sampler.server=http://127.0.0.1:8300", "sampler.engine=vllm"))
     assert found.phases["writing"].keys() == {"weights", "moments of AdamW"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_engines_hold_weights_and_a_cache_each(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    engine = EngineConfig(engine="vllm", cache_gib=0.5)
+    guide = LocalGuideConfig(model="made by hand", sampler=engine)
+    config = load_config(RECIPE).model_copy(update={"sampler": SamplerConfig(engine="vllm"), "guide": guide})
+    monkeypatch.setattr(memory, "device", lambda: torch.device(device))
+    monkeypatch.setattr(memory, "frozen_size", lambda who, model: Size(who, 1000, 4000))
+    found = {phase: parts.get("vLLM") for phase, parts in estimated(config).phases.items()}
+    if device == "cpu":
+        # With its weights packed beside them, and always there.
+        held = 2 * (4 * TRUNK + 4000) + 2**31 + 2**29
+        assert found == dict.fromkeys(("writing", "scoring", "learning", "saving"), held)
+    else:
+        held = 2 * TRUNK + 4000 + 2**31 + 2**29
+        assert found == {"writing": held, "scoring": None, "learning": None, "saving": None}
 
 
 def test_each_part_is_its_formula() -> None:

@@ -116,15 +116,18 @@ class Estimate:
     @cached_property
     def phases(self) -> Mapping[str, Mapping[str, int]]:
         """Bytes of each part, by what a run does; a part that it does not need is missing."""
+        engines = {"vLLM": self._engines}
         rest = {
             "weights": self.weights,
             "copies of the policy's weights": self.copies,
             "moments of AdamW": self.moments,
+            # On a GPU it lets go of them when it has written.
+            **(engines if device().type == "cpu" else {}),
         }
         # Texts of the next update are written meanwhile.
         ahead = {"sampling ahead": sum(self._writing().values()) if self.config.training.async_steps else 0}
         phases = {
-            "writing": {**rest, **self._writing()},
+            "writing": {**rest, **engines, **self._writing()},
             "scoring": {**rest, **ahead, **self._scoring()},
             "learning": {**rest, **ahead, **self._learning()},
             "saving": {**rest, **ahead, "what is written": self._saving},
@@ -210,7 +213,6 @@ class Estimate:
             "keys and values": self._each * self.shape.cache * tokens,
             "activations": self._each * self.shape.prompt.widest * rows * self._prompt,
             "logits": _DRAWN_ALIVE * _FLOAT * rows * self.shape.vocabulary,
-            "vLLM": self._engine(),
         }
 
     def _scoring(self) -> dict[str, int]:
@@ -245,12 +247,20 @@ class Estimate:
             * logits_bytes(shape.vocabulary, prompt, response, update.max_micro_tokens, rows),
         }
 
-    def _engine(self) -> int:
-        """vLLM's own weights and cache; on a GPU it lets go of them when it has written."""
-        sampler = self.config.sampler
-        if not sampler.here:
-            return 0
-        return self._each * self.shared[0].parameters + round(sampler.cache_gib * 2**30)
+    @property
+    def _engines(self) -> int:
+        """The weights and caches of vLLM, for the policy and for a guide; on a CPU it also packs the weights."""
+        sampler, whole = self.config.sampler, {size.name: size.bytes for size in self.others}
+        engines = [(sampler, self._each * self.shared[0].parameters)]
+        engines += [
+            (model.sampler, whole[who])
+            for who, model in models(self.config)
+            if isinstance(model, LocalGuideConfig) and who in whole
+        ]
+        copies = 2 if device().type == "cpu" else 1
+        return sum(
+            copies * weights + round(engine.cache_gib * 2**30) for engine, weights in engines if engine.here
+        )
 
     @property
     def _prompt(self) -> int:

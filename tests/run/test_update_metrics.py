@@ -87,6 +87,12 @@ def test_a_guide_that_writes_nothing_is_told_of(said: str, algorithm: str, tmp_p
     assert trainer.step()["guide_blank"] == float(not said)
 
 
+def test_a_guide_that_is_asked_for_nothing_is_not_silent(tmp_path: Path) -> None:
+    """As at the end of a curriculum, whose bounds fall to 0."""
+    ended = {"help": {"probability": 1, "length": {"high": 0}}}
+    assert "guide_blank" not in toy_trainer(tmp_path, algorithm={"base": "ppo++", **ended}).step()
+
+
 def test_no_coefficient_is_told_where_no_penalty_reads_it(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, algorithm="dpo")
     found = describe(trainer.assess(trainer.collect()), trainer.row())

@@ -46,6 +46,8 @@ def draw_switches(
     for draft, has in zip(drafts, chosen, strict=True):
         draft.help_limit = next(found) if has else 0
         switches.append(_switch(draft, help.length, progress, _draws(draft.seed)[1]))
+        if help.length.by == "law" and not switches[-1]:
+            draft.help_limit = 0  # the bounds leave no length, and nobody is asked
     return switches
 
 

@@ -19,4 +19,6 @@ def test_every_row_is_shown_with_who_writes_what_is_learned_and_its_paper() -> N
     (shown,) = (line for line in lines if "│ ppo++ " in line and "guide, p = " in line)
     assert "clipped_surrogate on rollout" in shown
     assert "V of the policy" in shown
+    assert any("│ bread " in line and "guide, p = 1 where the gate opens" in line for line in lines)
+    assert "where the gate opens" not in shown
     assert any("aggrevated" in line and " or " in line for line in lines), "a mixture names its rows"

@@ -38,6 +38,7 @@ def algorithm_table() -> Group:
 def _cells(row: Algorithm) -> list[str]:
     script, help = row.script, row.help
     often = f"p = {help.probability.start:g}" if help.members is None else f"{help.members} a group"
+    often += "" if help.gate is None else " where the gate opens"
     terms = [f"{term.loss} on {_tokens(term)}{_told(term, row, often)}" for term in row.terms.values()]
     return [
         "" if script.rollin is None else f"{script.rollin.name.lower()}, {often}",

@@ -23,8 +23,9 @@ _WHOSE = {Author.REFERENCE: "the data's", Author.PAST: "the policy's of earlier 
 
 _SHOWN = {Author.REFERENCE: "the data's own texts", Author.GUIDE: "a text of the guide's for each prompt"}
 _CHOSEN = {
-    "record": "its length is drawn between the longest that was too short for the prompt and the shortest that was enough",
-    "trial": "its length is the shortest that is found to be enough in {tries} tries",
+    "record": "its length is drawn between the longest that was too short for the prompt and the shortest after which {many} "
+    "succeeded",
+    "trial": "its length is the shortest of {tries} tries after which {many} succeed",
     "difficulty": "its share of the text is the share of the prompt's texts that failed",
 }
 
@@ -108,7 +109,7 @@ def help_words(row: Algorithm, rollout: RolloutConfig, turns: int | None = None)
 def _hint(row: Algorithm, hint: Hint, rollout: RolloutConfig) -> str:
     """Where a hint comes from, and how long it is."""
     written = hint.author in (Author.GUIDE, Author.POLICY)
-    length = _tiers(hint) if hint.tiers else _length(row, rollout.max_hint_tokens if written else None)
+    length = _tiers(row, hint) if hint.tiers else _length(row, rollout.max_hint_tokens if written else None)
     return f"{hint_words(hint)}; {length}; with its template at most {rollout.max_hint_tokens} tokens"
 
 
@@ -130,10 +131,15 @@ def mixture_words(mixture: Mixture) -> str:
     return f"Each update runs {mixture.explore.name} with probability {often}, else {mixture.imitate.name}."
 
 
-def _tiers(hint: Hint) -> str:
+def _tiers(row: Algorithm, hint: Hint) -> str:
     shares = ", ".join(f"{share:.0%}" for share in hint.shares)
     how = f"{shares} of it" if shares else "each whole"
-    return f"{how}, one after another until texts succeed"
+    return f"{how}, one after another until {_enough(row)} succeed"
+
+
+def _enough(row: Algorithm) -> str:
+    share = row.help.length.enough
+    return f"more than {share:.0%} of the texts" if share else "some texts"
 
 
 def _gate(row: Algorithm) -> str:
@@ -147,8 +153,8 @@ def _gate(row: Algorithm) -> str:
     else:
         which = f"of whose texts none earned {least}"
     if gate.looks_at == "group":
-        return f"only groups {which} on their own, which are then written again"
-    when = "at its last visit" if gate.failures == 1 else f"at its last {gate.failures} visits"
+        return f"only groups {which} on their own; the texts that are helped are then written again"
+    when = "at their last visit" if gate.failures == 1 else f"at their last {gate.failures} visits"
     return f"only prompts {which} {when}"
 
 
@@ -223,12 +229,15 @@ def _length(row: Algorithm, limit: int | None, turns: int | None = None) -> str:
         return "a whole text, up to its end"
     if law.by not in LENGTH_RULES:
         return f"its length is chosen by {law.by}"
+    bounds = f"from the share {schedule(law.low)} to the share {schedule(law.high)} of the text"
+    bounded = (law.low, law.high) != (constant(0.0), constant(1.0))
     if law.by != "law":
-        return _CHOSEN[law.by].format(tries=law.tries)
+        words = _CHOSEN[law.by].format(tries=law.tries, many=_enough(row))
+        return f"{words}, within bounds {bounds}" if bounded else words
     if law.low == law.high:
         return f"its length is the share {schedule(law.low)} of the text"
-    if (law.low, law.high) != (constant(0.0), constant(1.0)):
-        return f"its length is uniform from the share {schedule(law.low)} to the share {schedule(law.high)} of the text"
+    if bounded:
+        return f"its length is uniform {bounds}"
     if limit is None:
         return "its length is uniform from 1 token to one less than the text has"
     if turns is not None:

@@ -63,11 +63,11 @@ def generate(
     from rlgf.terminal import visible
     from rlgf.types import Message
 
-    for prompt in prompts:
-        if not is_unicode(prompt):
-            raise UserError(
-                f"the prompt {prompt!r} is not in UTF-8: let the terminal or the script write UTF-8."
-            )
+    unreadable = next((prompt for prompt in prompts if not is_unicode(prompt)), None)
+    if unreadable is not None:
+        raise UserError(
+            f"the prompt {unreadable!r} is not in UTF-8: let the terminal or the script write UTF-8."
+        )
     language_model = load_language_model(ModelConfig(model=model))
     encodes, context = is_encoder_decoder(language_model.model), context_of(language_model.model.config)
     before = START_TOKENS if encodes else 1
@@ -81,14 +81,10 @@ def generate(
     writer = LocalGuide(
         language_model, language_model.tokenizer, Sampling(temperature=temperature, top_p=top_p)
     )
+    chats = [(Message("user", prompt),) if chat else () for prompt in prompts]
     requests = [
-        Request(
-            prompt,
-            max_tokens,
-            derive(seed, "generate", number),
-            messages=(Message("user", prompt),) if chat else (),
-        )
-        for number, prompt in enumerate(prompts)
+        Request(prompt, max_tokens, derive(seed, "generate", number), messages=messages)
+        for number, (prompt, messages) in enumerate(zip(prompts, chats, strict=True))
     ]
     # An encoder-decoder's text does not go on from its prompt, and an answer neither, so it begins a line.
     between = "\n" if encodes or chat else ""

@@ -59,6 +59,10 @@ def test_a_split_with_fewer_prompts_than_are_wanted_counts_those() -> None:
     assert f"evaluation, by the policy 6 {3 * (4 * 64 + 7) * 6:,}" in searched
 
 
+def test_one_pass_over_the_data_is_one() -> None:
+    assert "prompts in all 64, 1 pass over the 64 samples" in " ".join(shown("training.updates=4").split())
+
+
 @pytest.mark.parametrize(("updates", "every"), [(5, 2), (4, 2), (1, 5)])
 def test_evaluations_are_counted(
     updates: int, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -143,13 +143,13 @@ def _sizes(
     steps = [steps_per_update(config, plan.row) for plan in plans]
     steps_in_all = sum(each * plan.times for each, plan in zip(steps, plans, strict=True))
     total = sum(plan.prompts * plan.times for plan in plans)
-    update = config.update
+    update, passes = config.update, number(total / samples, 2)
     early = ", fewer where 'max_update_kl' is reached" if update.max_update_kl is not None else ""
     rate = schedule(update.learning_rate)
     return {
         "per update": f"{config.rollout.episodes:,} episodes from {span(prompts)} prompts"
         + (", drawn by difficulty" if config.rollout.draw == "difficulty" else ""),
-        "prompts in all": f"{total:,}, {number(total / samples, 2)} passes over the {samples:,} samples of 'train'",
+        "prompts in all": f"{total:,}, {passes} pass{'es' * (passes != '1')} over the {samples:,} samples of 'train'",
         **_engine(config),
         "training": f"{update.epochs} epoch{'s' * (update.epochs != 1)} in minibatches of {update.minibatch} episodes, learning rate {rate}",
         "optimizer steps": f"{span(sorted(set(steps)))} per update, {steps_in_all:,} in all{early}",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from counting_rewards import COUNTING
+from counting_rewards import COUNTING, Counting
 from torch import Tensor
 
 from resume_script import toy_trainer
@@ -98,6 +98,17 @@ def test_a_name_of_ours_stays_ours_whatever_a_loss_or_a_reward_reports() -> None
     updater = trainer.parts.updater
     step = updater.optimizer.state[next(iter(updater.policy.model.parameters()))]["step"]
     assert int(step) == 4, "no number of another's ended the update"
+
+
+def test_a_name_of_ours_stays_ours_whatever_a_learning_reward_reports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = {"policy_loss": 99.0, "gradient_norm": 99.0, "reward": 99.0, "mine": 1.0}
+    monkeypatch.setattr(Counting, "update", lambda self, rollout: said)
+    metrics = build("grpo", reward=Counting()).step()
+    assert metrics["mine"] == 1.0
+    for name in ("policy_loss", "gradient_norm", "reward"):
+        assert abs(float(metrics[name])) < 10, name
 
 
 def test_weights_are_brought_where_the_policy_writes_and_once(monkeypatch: pytest.MonkeyPatch) -> None:

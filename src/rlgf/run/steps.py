@@ -169,7 +169,8 @@ class Steps:
                 experience, row, self.progress.update, self.done_share, references
             )
             if row.advantage is not None:
-                losses |= self.parts.assessor.learn_reward(experience.rollout)
+                # A name of ours stays ours.
+                losses = self.parts.assessor.learn_reward(experience.rollout) | losses
             new = self.parts.collector.sampled - self._booked
             sampled = sum(distributed.gathered(new), Counter[Author]())
             self._booked = Counter(self.parts.collector.sampled)

@@ -17,10 +17,12 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    CanineConfig,
     ConvBertConfig,
     FNetConfig,
     GPT2Config,
     GPT2ForSequenceClassification,
+    PerceiverConfig,
     RobertaConfig,
     T5Config,
     XLNetConfig,
@@ -32,7 +34,7 @@ from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, load_language_model
 from rlgf.models.lora import Adapters, LoRAConfig
-from rlgf.reward_models.scorer import Scorer, load_scorer
+from rlgf.reward_models.scorer import Scorer, load_published, load_scorer
 from rlgf.rewards import build_reward
 from tokenizer_kinds import byte_bpe, encoder_pieces, llama_legacy, word_pieces
 
@@ -147,6 +149,21 @@ def test_an_encoder_decoder_is_refused_by_its_configuration(tmp_path: Path) -> N
     T5Config().save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"an encoder and a decoder \('t5'\).*encoder or a causal model"):
         load_scorer(str(tmp_path), 8)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [CanineConfig(num_labels=1), PerceiverConfig(num_labels=1)],
+    ids=lambda config: config.model_type,
+)
+def test_a_model_without_embeddings_of_tokens_is_refused_by_its_configuration(
+    config: Any, tmp_path: Path
+) -> None:
+    config.architectures = [type(config).__name__.replace("Config", "ForSequenceClassification")]
+    config.save_pretrained(tmp_path)
+    for load in (lambda: load_scorer(str(tmp_path), 8), lambda: load_published(str(tmp_path), None)):
+        with pytest.raises(UserError, match=rf"\('{config.model_type}'\) has no table of token embeddings"):
+            load()
 
 
 def test_labels_are_found_in_any_order_and_a_regressions_output_is_paid_as_it_is(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ _PACKAGED = {"minilm": "rlgf.demo.models:minilm_folder", **PACKAGED}
 _MAX_BATCH_TOKENS = 8192
 _READ_ALONE = frozenset({"convbert", "fnet", "nystromformer", "reformer", "xlnet", "yoso"})
 """Architectures whose scores change with the padding beside a text, whatever the mask says."""
+_NO_EMBEDDINGS = frozenset({"canine", "perceiver"})
+"""Architectures that read characters or bytes in ways of their own; short texts are too short for them."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +285,11 @@ def _check_config(
         raise UserError(
             f"model '{model}' has an encoder and a decoder ('{config.model_type}'), and a reward model is made from an "
             "encoder or a causal model: choose one of these."
+        )
+    if config.model_type in _NO_EMBEDDINGS:
+        raise UserError(
+            f"model '{model}' ('{config.model_type}') has no table of token embeddings, and a reward model is made from one "
+            "that has: choose another."
         )
     own = getattr(config.get_text_config(), "num_hidden_layers", None)
     for name, asked, most in (("max_tokens", max_tokens, context_of(config)), ("layers", layers, own)):

@@ -12,13 +12,16 @@ from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
+    GPT2ForSequenceClassification,
     GPT2LMHeadModel,
+    GPT2Model,
     MixtralConfig,
     MixtralForCausalLM,
     PreTrainedModel,
 )
 
 from conftest import ROTARY
+from rlgf.errors import UserError
 from rlgf.models.abilities import Abilities, abilities
 
 
@@ -49,3 +52,11 @@ def test_the_routers_balancing_loss_costs_no_way_to_run_a_model() -> None:
     model = MixtralForCausalLM(MixtralConfig(**ROTARY, num_local_experts=4, output_router_logits=True))
     assert abilities(model) == Abilities()
     assert model.config.output_router_logits
+
+
+@pytest.mark.parametrize("kind", [GPT2Model, GPT2ForSequenceClassification])
+def test_a_model_without_a_head_that_writes_is_told_how_to_load_it(kind: type[PreTrainedModel]) -> None:
+    with pytest.raises(
+        UserError, match=rf"\({kind.__name__}\) has no head that writes tokens: load it with Auto"
+    ):
+        abilities(kind(GPT2Config(**GPT2)).eval())

@@ -203,7 +203,6 @@ class _Trial:
 
     def _has_plain_head(self) -> bool:
         """Whether logits are the head's of the last hidden states, for large ones too: some models cap them."""
-        head = self.model.get_output_embeddings()
         tokens = self._tokens([torch.cat([text.begun, self.more]) for text in self.texts])
         logits, _ = response_outputs(self.model, tokens)
         louder = _LARGE / float(logits[logits.isfinite()].std().clamp(min=1e-12))
@@ -215,7 +214,7 @@ class _Trial:
         try:
             logits, hidden = response_outputs(self.model, tokens, hidden=True)
             with mixed_precision(self.model.device):
-                found = read_logits(self.model, head(hidden))
+                found = read_logits(self.model, self.model.get_output_embeddings()(hidden))
         except (TypeError, RuntimeError):  # there is no head, or it does not take the states as they are
             return False
         finally:
@@ -321,6 +320,8 @@ def _spread(logprobs: Float[Tensor, "L V"]) -> Float[Tensor, "L"]:
 
 def _refusal(model: PreTrainedModel, reason: str) -> UserError:
     name = model.config.name_or_path
+    if model.get_output_embeddings() is None:
+        reason = "has no head that writes tokens: load it with AutoModelForCausalLM or AutoModelForSeq2SeqLM"
     return UserError(f"model{f' {name!r}' if name else ''} ({type(model).__name__}) {reason}.")
 
 

@@ -130,13 +130,17 @@ class PublishedScorer(Scorer):
         return self.label is not None and self.model.config.problem_type != "regression"
 
     def _outputs(self, ids: Int[Tensor, "N L"], mask: Int[Tensor, "N L"]) -> Float[Tensor, "N"]:
-        pad_id = self.pad_id
+        config, pad_id = self.model.config.get_text_config(), self.pad_id
         if pad_id is None or pad_id < 0:  # early Llamas have -1
             # Alone, such a model reads the last token of a text whatever it is; so pad with one that no text ends in.
             last = ids[torch.arange(len(ids)), mask.sum(dim=1) - 1].tolist()
             pad_id = next(token for token in range(len(ids) + 1) if token not in last)
-            self.model.config.get_text_config().pad_token_id = pad_id
-        logits = self.model(input_ids=ids.where(mask.bool(), pad_id), attention_mask=mask).logits.float()
+        config.pad_token_id = pad_id
+        try:
+            output = self.model(input_ids=ids.where(mask.bool(), pad_id), attention_mask=mask)
+        finally:
+            config.pad_token_id = self.pad_id
+        logits = output.logits.float()
         chosen: Tensor = logits[:, self.label or 0]
         if not self.classifies or self.model.config.problem_type == "multi_label_classification":
             return chosen

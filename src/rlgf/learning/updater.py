@@ -99,6 +99,14 @@ class Updater:
         """Everything that an update moves."""
         return [*self.trained, *self.following]
 
+    @torch.no_grad()
+    def put_back(self, moved: Sequence[Tensor], optimizer: dict[str, Any]) -> None:
+        """Let everything that an update moves, and the optimizer, be as they were."""
+        for tensor, before in zip(self.moved, moved, strict=True):
+            tensor.copy_(before)
+            tensor.grad = None
+        self.optimizer.load_state_dict(optimizer)
+
     def update(
         self,
         experience: Experience,

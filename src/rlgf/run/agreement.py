@@ -6,8 +6,6 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from rlgf import distributed
 from rlgf.config import Config
 from rlgf.errors import UserError
@@ -83,10 +81,7 @@ def restore(checkpoint: Path | None, config: Config, parts: Parts, start: Progre
         if not distributed.is_main():
             told, weights, optimizer, reward = state
             progress = Progress.of(told)
-            with torch.no_grad():
-                for tensor, weight in zip(updater.moved, weights, strict=True):
-                    tensor.copy_(weight)
-            updater.optimizer.load_state_dict(optimizer)
+            updater.put_back(weights, optimizer)
             assessor.load_state_dict(own_reward(reward))
     if not launcher.wanted():
         distributed.same(

@@ -213,12 +213,7 @@ class Undo:
 
     def put_back(self, updater: Updater, assessor: Assessor) -> None:
         if self._kept is not None:
-            weights, optimizer = self._kept
-            with torch.no_grad():
-                for tensor, weight in zip(updater.moved, weights, strict=True):
-                    tensor.copy_(weight)
-                    tensor.grad = None
-            updater.optimizer.load_state_dict(optimizer)
+            updater.put_back(*self._kept)
         assessor.load_state_dict(copied(self.reward))
 
 

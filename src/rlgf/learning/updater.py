@@ -187,7 +187,7 @@ class Updater:
             The losses and what they report; ``update_kl``, how far the policy is from where the update began, in nats
             per token.
         """
-        metrics: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+        metrics: dict[str, Tensor] = {}
         critic = None if row.critic is None else self.critics[row.critic]
         shared = critic is not None and critic.reads_policy_hidden
         terms = step_terms(row, batch, references, progress)
@@ -205,7 +205,7 @@ class Updater:
                 self.config.max_micro_tokens,
                 device,
             ):
-                found = metrics if counts else defaultdict(lambda: torch.zeros(()))
+                found = metrics if counts else {}
                 loss, hidden = self._policy_loss(
                     one.terms, micro, tokens, row, one.moved, found, hidden=of_trunk
                 )
@@ -216,12 +216,12 @@ class Updater:
             for micro, tokens, counts in micro_batches(
                 batch, value_reads, self.config.max_micro_tokens, device
             ):
-                found = metrics if counts else defaultdict(lambda: torch.zeros(()))
+                found = metrics if counts else {}
                 _backward(_value_loss(of_critic, critic, micro, tokens, None, row, found), counts=counts)
         if references is not None and on_references:
             self._reference_loss(on_references, references, row, metrics)
         distributed.sum_gradients(self.trained)
-        return distributed.sum_numbers(dict(metrics))
+        return distributed.sum_numbers(metrics)
 
     def _step(self) -> Tensor:
         """Clip and apply the gradients; returns the norm of the policy's."""
@@ -277,7 +277,7 @@ class Updater:
             micro = Experience(Scored(references[rows]))
             tokens = Tokens.of(micro.rollout).to(self.policy.model.device)
             inputs, _ = self.reader.read(names, micro, tokens)
-            found = metrics if counts else defaultdict(lambda: torch.zeros(()))
+            found = metrics if counts else {}
             _backward(_summed(terms, inputs, micro.rollout, row, found), counts=counts)
 
 
@@ -321,7 +321,7 @@ def _backward(loss: Tensor, *, counts: bool) -> None:
 
 def _accumulate(metrics: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:
     for name, value in found.items():
-        metrics[name] = metrics[name] + value.cpu()
+        metrics[name] = metrics.get(name, torch.zeros(())) + value.cpu()
 
 
 def _means(gathered: Mapping[str, list[float]]) -> dict[str, float]:

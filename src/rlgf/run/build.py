@@ -146,7 +146,7 @@ def build_parts(
         parts = _assembled(config, data, models, all_there, judge)
         undone.pop_all()
     named = [name for name in ("task", "guide", "reward") if name in given.sections]
-    called_so = {name: called(getattr(given, name)) for name in named}
+    called_so: dict[str, str] = {name: called(getattr(given, name)) for name in named}
     if isinstance(task, MemoryTask):
         called_so["test"] = task.source("test")
     return replace(parts, given=called_so)

@@ -20,6 +20,7 @@ from rlgf.models.abilities import computes_in_half
 from rlgf.models.loading import ModelConfig
 from rlgf.models.memory import Shape, Size, device_bytes, frozen_size, logits_bytes, policy_sizes
 from rlgf.models.response_scores import MOST_PIECE
+from rlgf.models.samplers.config import EngineConfig
 from rlgf.models.scratch import ScratchConfig
 
 _FLOAT, _HALF = 4, 2
@@ -251,7 +252,7 @@ class Estimate:
     def _engines(self) -> int:
         """The weights and caches of vLLM, for the policy and for a guide; on a CPU it also packs the weights."""
         sampler, whole = self.config.sampler, {size.name: size.bytes for size in self.others}
-        engines = [(sampler, self._each * self.shared[0].parameters)]
+        engines: list[tuple[EngineConfig, int]] = [(sampler, self._each * self.shared[0].parameters)]
         engines += [
             (model.sampler, whole[who])
             for who, model in models(self.config)

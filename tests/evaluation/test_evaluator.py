@@ -48,7 +48,7 @@ def evaluator(
     start = letter_gpt()
     collector = Collector(policy or start, FavouringGuide("a", 0.6), config, seed=0)
     reference = letter_gpt()
-    return Evaluator(collector, reference, reference, share_of_a, judge, config, beams=beams)
+    return Evaluator(collector, reference, reference, share_of_a, judge, beams=beams)
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "min_response_tokens": 5}])

@@ -53,7 +53,7 @@ def test_perplexity_of_an_empty_text_is_that_of_ending(language_model: LanguageM
 def test_a_language_model_of_another_family_is_told_what_the_row_says() -> None:
     policy, other = speaker(with_template(byte_bpe())), speaker(with_template(llama_legacy(), THINKS), seed=1)
     maker = collector(policy, None)
-    evaluator = Evaluator(maker, policy, other, None, None, maker.config, metrics={})
+    evaluator = Evaluator(maker, policy, other, None, None, metrics={})
     found = evaluator.evaluate(
         Author.POLICY, [Sample("<user>the film?<assistant>", columns=QUIET, messages=(USER,))]
     )

@@ -210,7 +210,7 @@ def test_each_turn_can_be_searched(beams: int) -> None:
     policy = sharpen(letter_gpt().model, 3.0)
     maker = collector(LanguageModel(policy, letter_gpt().tokenizer), Echo(stop="b"))
     start = letter_gpt()
-    measured = Evaluator(maker, start, start, share_of_a, None, maker.config, beams=beams)
+    measured = Evaluator(maker, start, start, share_of_a, None, beams=beams)
     assert measured.searcher is not None
     rollout = measured.searcher.answers(Author.POLICY, SAMPLES)
     assert rollout.dialogues is not None

@@ -79,7 +79,6 @@ class Evaluator:
     language_model: LanguageModel
     reward: Reward | None
     judge: Reward | None
-    config: RolloutConfig
     metrics: Mapping[str, Metric] = field(default_factory=lambda: TEXT_METRICS)
     trainer_state: TrainerState = field(default_factory=TrainerState)
     beams: int | None = None
@@ -161,8 +160,8 @@ class Evaluator:
                 share.values[name] = values.tolist()
                 for term, of_term in terms.items():
                     share.values[f"{name}/{term}"] = [None if v != v else v for v in of_term.tolist()]
-        told = [self._told(sample) for sample in rollout.samples]
-        share.nll["output_perplexity"] = text_nll(self.language_model, told, rollout.texts, self.config)
+        told, limits = [self._told(sample) for sample in rollout.samples], self.collector.config
+        share.nll["output_perplexity"] = text_nll(self.language_model, told, rollout.texts, limits)
         return share
 
     def _beside_draws(self, share: _Share, rollout: Rollout, referenced: bool) -> None:
@@ -170,8 +169,8 @@ class Evaluator:
         share.values["kl"] = self._kl(rollout)
         if referenced:
             texts = [sample.references[0] for sample in rollout.samples]
-            policy = self.collector.policy
-            share.nll["reference_perplexity"] = text_nll(policy, rollout.samples, texts, self.config)
+            policy, limits = self.collector.policy, self.collector.config
+            share.nll["reference_perplexity"] = text_nll(policy, rollout.samples, texts, limits)
 
     def _told(self, sample: Sample) -> Sample:
         """A sample as the language model reads it."""
@@ -189,15 +188,10 @@ class Evaluator:
 
     def _kl(self, rollout: Rollout) -> list[float | None]:
         """KL(policy || its start) of each text, in nats per token."""
+        limits, ends = self.collector.config, self.collector.policy.end_ids
         with self.reference.running() as model:
-            reference_logprobs = score_logprobs(
-                model,
-                rollout,
-                self.config.sampling,
-                self.collector.policy.end_ids,
-                self.config.max_batch_tokens,
-            )
-        kl = kl_estimate(rollout.sampled_logprobs, reference_logprobs) * rollout.authored
+            found = score_logprobs(model, rollout, limits.sampling, ends, limits.max_batch_tokens)
+        kl = kl_estimate(rollout.sampled_logprobs, found) * rollout.authored
         per_token: list[float | None] = (kl.sum(dim=1) / rollout.authored.sum(dim=1)).tolist()
         return per_token
 

@@ -226,7 +226,6 @@ def _assembled(config: Config, data: _Data, models: Models, given: Given, judge:
         models.judge,
         given.reward,
         judge,
-        rollout,
         data.metrics,
         state,
         config.evaluation.beams,

@@ -17,7 +17,7 @@ from rlgf.config import Config
 from rlgf.environments import Environment, EnvironmentConfig
 from rlgf.errors import UserError
 from rlgf.evaluation.evaluator import Evaluator
-from rlgf.guides import Guide, GuideSettings, scoring_guide, text_scoring_guide
+from rlgf.guides import Guide, scoring_guide, text_scoring_guide
 from rlgf.guides.config import follows_policy, members
 from rlgf.guides.local import LocalGuideConfig
 from rlgf.learning.assessor import Assessor
@@ -125,8 +125,10 @@ def build_parts(
         # What follows they do together, where they share the weights.
         with distributed.main_first():
             data = _data(config, given)
-            if guide is None and config.guide is not None:
-                guide = _early_guide(config, config.guide, data.train, undone, evaluates=evaluates)
+            if guide is None and config.guide is not None and config.guide.early:
+                guide = asked_guide(config, data.train, undone, evaluates=evaluates)
+            elif guide is None:  # what can be tried of one before its model loads
+                check_chats(members(config.guide, LocalGuideConfig), data.train)
             if environment is None and config.environment is not None:
                 environment = config.environment.build()
             if environment is not None:
@@ -172,16 +174,6 @@ def _data(config: Config, given: Given) -> _Data:
     rewards = checks.named_rewards(config) if given.reward is None else single_rewards(given.reward)
     checks.require(checks.broken_by_data(config, checks.Found(prompted, train, metrics, rewards)))
     return _Data(prompted, train, metrics)
-
-
-def _early_guide(
-    config: Config, settings: GuideSettings, train: Prompted, undone: ExitStack, *, evaluates: bool
-) -> Guide | None:
-    """A guide that loads no model; of one that does, what can be tried before it does."""
-    if settings.early:
-        return asked_guide(config, train, undone, evaluates=evaluates)
-    check_chats(members(settings, LocalGuideConfig), train)
-    return None
 
 
 def _assembled(config: Config, data: _Data, models: Models, given: Given, judge: Reward | None) -> Parts:

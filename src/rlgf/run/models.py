@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,7 +22,6 @@ from rlgf.models.lora import Adapters
 from rlgf.models.trial import check_trainable
 from rlgf.run.start import check_comparable, load_start, scratch_texts
 from rlgf.tasks.chats import Prompted
-from rlgf.types import Sample
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,15 @@ def load_others(config: Config, begun: Models, train: Prompted) -> Models:
     Raises:
         UserError: one cannot be loaded, or has other tokens than the policy.
     """
-    against = _measured_against(config, begun.policy, train, evaluates=begun.evaluates) or begun.reference
-    judge = config.evaluation.language_model
+    given, judge = config.evaluation.reference, config.evaluation.language_model
+    against = None
+    if given is not None:
+        against = load_language_model(given)
+    elif begun.evaluates:
+        against = load_start(config, train)
+    if against is not None:
+        check_comparable(begun.policy, against)
+    against = against or begun.reference
     return replace(
         begun, measured_against=against, judge=against if judge is None else load_language_model(judge)
     )
@@ -171,18 +176,3 @@ def _with_reference(policy: LanguageModel, config: Config) -> tuple[LanguageMode
         return policy, replace(policy, without_adapter=True)
     frozen = copy.deepcopy(policy.model).requires_grad_(False)
     return policy, LanguageModel(frozen, policy.tokenizer)
-
-
-def _measured_against(
-    config: Config, policy: LanguageModel, train: Sequence[Sample], *, evaluates: bool
-) -> LanguageModel | None:
-    """What the policy's KL is measured against, where that is not what it is now. Raises a `UserError` where it cannot be
-    loaded, or has other tokens."""
-    given = config.evaluation.reference
-    if given is not None:
-        found: LanguageModel | None = load_language_model(given)
-    else:
-        found = load_start(config, train) if evaluates else None
-    if found is not None:
-        check_comparable(policy, found)
-    return found

@@ -63,7 +63,8 @@ class DataTask(Source):
         prompt = self._prompt(row, references, place)
         sides = [(str(self.reference_field), one) for one in references]
         if self.rejected_field is not None:
-            sides.append((self.rejected_field, self._rejected(row, place)))
+            worse = field(row, self.rejected_field, place, self.hints["rejected"])
+            sides.append((self.rejected_field, side(worse, self.rejected_field, place)))
         messages: Messages = ()
         if self.template is None and (
             not isinstance(prompt, str) or any(isinstance(one, tuple) for _, one in sides)
@@ -93,11 +94,6 @@ class DataTask(Source):
         if isinstance(value, list) and value and all(map(is_chat, value)):
             return [read_messages(one, name, place) for one in value]
         return list(texts(value, name, place))
-
-    def _rejected(self, row: Row, place: str) -> str | Messages:
-        assert self.rejected_field is not None, "asked for where it is set"
-        rejected = field(row, self.rejected_field, place, self.hints["rejected"])
-        return side(rejected, self.rejected_field, place)
 
     def _check_pair(self, rejected: str, chosen: list[str], place: str) -> None:
         name = self.rejected_field

@@ -87,9 +87,10 @@ def test_what_other_members_were_asked_is_booked_where_one_fails() -> None:
         assert both.accounts["two/letters"].calls == sum(two.answered.values()) > 0
 
 
-def test_no_member_is_asked_side_by_side_with_one_whose_budget_is_spent() -> None:
+def test_no_member_is_asked_ahead_of_one_whose_budget_is_spent() -> None:
     with serving(FaultyServer()) as one, serving(FaultyServer()) as two:
         both = EnsembleGuide({"one": (guide(one, budget={"calls": 1}), 1.0), "two": (guide(two), 1.0)})
+        both.prefetch(requests(20))
         with pytest.raises(BudgetSpentError):
             both.write(requests(20))
         assert not one.seen

@@ -114,8 +114,7 @@ class EnsembleGuide:
     def write(self, requests: Sequence[Request]) -> list[Completion]:
         """See `Guide.write`. Servers are asked side by side, unless a budget is near its end."""
         answers: dict[int, Completion] = {}
-        if self.affords(requests):
-            self.prefetch(requests)
+        self.prefetch(requests)
         try:
             for name, guide, chosen, asked in self._dealt(requests):
                 with _errors_of(name):
@@ -136,8 +135,8 @@ class EnsembleGuide:
         return [texts.get(i) for i in range(len(requests))]
 
     def prefetch(self, requests: Sequence[Request]) -> None:
-        """See `RemoteGuide.prefetch`; guides that cannot be asked ahead are not."""
-        for _, guide, _, asked in self._dealt(requests):
+        """See `RemoteGuide.prefetch`; guides that cannot be asked ahead are not, and none where a budget is near its end."""
+        for _, guide, _, asked in self._dealt(requests) if self.affords(requests) else ():
             if isinstance(guide, RemoteGuide):
                 guide.prefetch(asked)
 

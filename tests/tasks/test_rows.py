@@ -162,3 +162,23 @@ def test_files_that_are_not_there_and_tables_without_rows(tmp_path: Path) -> Non
     refused(tmp_path / "a.parquet", "a.parquet has no rows")
     mixed = [written(tmp_path / "a.csv", "prompt\nx\n"), written(tmp_path / "a.jsonl", '{"prompt": "x"}')]
     refused(mixed, "of one kind", "a.csv", "a.jsonl")
+
+
+def test_a_data_set_that_was_saved_alone_is_the_split_train(tmp_path: Path) -> None:
+    folder, rows = str(tmp_path / "saved"), [{"prompt": str(number)} for number in range(10)]
+    datasets.Dataset.from_list(rows).save_to_disk(folder, num_shards=2)
+    options = {"data": folder, "reference_field": None, "splits": {"validation": "train[:20%]"}}
+    task = build_task("data", options)
+    assert [sample.prompt for sample in task.load("train")] == [row["prompt"] for row in rows]
+    assert [sample.prompt for sample in task.load("validation")] == ["0", "1"]
+    with pytest.raises(
+        UserError, match=r"saved cannot be loaded: Unknown split \"test\".*by the option 'splits'"
+    ):
+        task.load("test")
+
+
+def test_a_file_is_not_taken_for_a_data_set_of_the_hub(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "a"}')
+    with pytest.raises(UserError, match=r"'data' names the file .*rows\.jsonl: give it as 'train'"):
+        build_task("data", {"data": str(file)}).load("train")

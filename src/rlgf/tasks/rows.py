@@ -105,10 +105,21 @@ def table_rows(source: str, options: dict[str, Any], name: str | None = None) ->
     """
     import datasets
 
+    if Path(source).is_file():
+        raise UserError(
+            f"'data' names the file {source}: give it as 'train', with files for 'validation' and 'test'."
+        )
+    name = name or source
+    if Path(source, "state.json").is_file():
+        # A single `Dataset` as its `save_to_disk` leaves it, which `load_dataset` does not take by the folder's name.
+        files = sorted(map(str, Path(source).glob("*.arrow")))
+        source, options = "arrow", {**options, "data_files": {"train": files}}
     try:
-        return TableRows(datasets.load_dataset(source, **options), name or source)
+        return TableRows(datasets.load_dataset(source, **options), name)
     except Exception as error:  # the library and the readers below it raise many kinds
-        what, reason = name or f"the data {source} {options}", _reason(error)
+        reason = _reason(error)
+        named = [f"{key} '{options[key]}'" for key in ("name", "split") if options.get(key)]
+        what = name if "data_files" in options else ", ".join([f"the data set {name}", *named])
         if reason.startswith("Unknown split"):
             reason += "; say which one, or which part of one, by the option 'splits', such as {validation: 'train[:5%]'}"
         raise UserError(f"{what} cannot be loaded: {reason}.") from error

@@ -174,3 +174,15 @@ def test_what_a_recipe_says_is_not_changed() -> None:
     before = json.dumps(spec)
     algorithm_from(spec)
     assert json.dumps(spec) == before
+
+
+@pytest.mark.parametrize("base", ["ppo", "lols"])
+def test_a_misspelled_term_names_the_nearest(base: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"changes 'plicy', and '{base}' has no such term: did you mean 'policy'"
+    ):
+        algorithm_from({"base": base, "terms": {"plicy": {"weight": 2}}})
+    more: dict[str, Any] = {"entropy": {"weight": 0.1}, "more": {"loss": "nll", "on": "references"}}
+    added = algorithm_from({"base": "ppo", "terms": more})
+    assert isinstance(added, Algorithm)
+    assert [*added.terms] == ["policy", "value", "entropy", "more"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from rlgf.algorithms.catalog import ALGORITHMS
 from rlgf.algorithms.spec import Algorithm, AnyAlgorithm, Mixture, merged
+from rlgf.algorithms.terms import LOSSES
 from rlgf.errors import UserError, nearest
 
 
@@ -38,12 +39,27 @@ def algorithm_from(spec: Any) -> AnyAlgorithm:
     if base not in ALGORITHMS:
         raise UserError(f"algorithm '{base}' is not known: {nearest(base, ALGORITHMS)}")
     row = ALGORITHMS[base]
+    _check_terms(changes.get("terms"), row)
     if isinstance(row, Mixture):
         of_rows = {key: changes.pop(key) for key in [*changes] if key in _OF_ROWS}
         for name in _MEMBERS:
             own = changes.get(name, {})
             changes[name] = _member(name, merged(of_rows, {"base": own} if isinstance(own, str) else own))
     return type(row).model_validate(merged(row.model_dump(), changes))
+
+
+def _check_terms(terms: Any, row: AnyAlgorithm) -> None:
+    """
+    Raises:
+        UserError: a change is of a term that the row has not.
+    """
+    own = {name for one in row.rows for name in one.terms}
+    for name, term in terms.items() if isinstance(terms, Mapping) else ():
+        if isinstance(term, Mapping) and "loss" not in term and name not in own and name not in LOSSES:
+            raise UserError(
+                f"'algorithm.terms' changes '{name}', and '{row.name}' has no such term: {nearest(name, own)} A new one needs a "
+                "'loss', or the name of one."
+            )
 
 
 def _member(key: str, spec: Any) -> Any:

@@ -98,3 +98,14 @@ def test_a_file_that_is_no_module_is_one_sentence(tmp_path: Path, text: str, sen
 def test_where_nothing_is_ours_no_empty_list_is_shown() -> None:
     with pytest.raises(UserError, match=r"^guide\.name 'guide' is not known\. Your own is named as"):
         resolve("guide", {}, "guide.name")
+
+
+def test_a_function_that_is_not_called_with_options_is_told_how_it_is_called() -> None:
+    def write(requests: list[str]) -> list[str]:
+        return requests
+
+    with pytest.raises(
+        UserError,
+        match=r"guide 'own' needs the option 'requests': a function is called once, with the options alone, and returns",
+    ):
+        build_from(write, {}, "guide 'own'")

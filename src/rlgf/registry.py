@@ -96,7 +96,11 @@ def check_options(factory: Callable[..., Any], options: Mapping[str, Any], what:
                 raise UserError(f"{what} has no option '{key}': {hint}")
     for parameter in named:
         if parameter.default is parameter.empty and parameter.name not in options:
-            raise UserError(f"{what} needs the option '{parameter.name}'.")
+            # What was meant for one that is given texts or a split gets the options, and returns what is.
+            once = ": a function is called once, with the options alone, and returns the object that is used"
+            raise UserError(
+                f"{what} needs the option '{parameter.name}'{once if inspect.isroutine(factory) else ''}."
+            )
 
 
 def named_callable(

@@ -71,3 +71,12 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         find_runs([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="holds no run"):
         find_runs([tmp_path])
+
+
+def test_a_null_in_a_summary_is_no_number(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "a")
+    (folder / "summary.json").write_text('{"totals": {"policy": {"reward": null, "kl": 0.5}}}')
+    assert read_run(folder).totals == {"kl": 0.5}
+    (folder / "summary.json").write_text('{"totals": null, "progress": null}')
+    assert read_run(folder).totals is None
+    assert write_report([folder]).is_file()

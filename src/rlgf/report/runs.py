@@ -92,7 +92,9 @@ def read_run(folder: Path) -> Run:
     """
     config = _yaml(folder / "config.yaml")
     summary = _json(folder / "summary.json") or {}
-    totals = summary.get("totals", {}).get("policy")
+    measured = (summary.get("totals") or {}).get("policy")
+    totals = None if measured is None else {name: one for name, one in measured.items() if is_number(one)}
+    seconds = (summary.get("progress") or {}).get("seconds")
     metrics = [row for row in json_lines(folder / METRICS) if isinstance(row.get("update"), int)]
     kept = (line for line in json_lines(folder / SAMPLES) if {"update", "tokens", "authors"} <= line.keys())
     samples = [*kept, *_tested(folder, metrics)]
@@ -103,7 +105,7 @@ def read_run(folder: Path) -> Run:
         metrics,
         _latest(samples),
         totals,
-        float(summary.get("progress", {}).get("seconds", timed)),
+        float(seconds if is_number(seconds) else timed),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +281,16 @@ def test_a_sample_of_a_lazy_sequence_that_is_none_is_said(metric: str) -> None:
     found = checks.Found(Lazy(), [Sample("a")], build_metrics([NamedConfig(name=metric)]), [])
     (said,) = set(checks.broken_by_data(load_config(SOUND), found))
     assert said == "sample 1 of the task's split 'validation': 'prompt' must be a text (it is None)."
+
+
+@pytest.mark.parametrize(("algorithm", "refused"), [("ppo++", True), ("ppo", False)])
+def test_a_guide_that_writes_references_needs_some_before_a_model_loads(
+    algorithm: str, refused: bool
+) -> None:
+    config = load_config({key: value for key, value in SOUND.items() if key != "guide"}, {"guide": "oracle"})
+    config = load_config(config.model_dump(mode="json"), {"algorithm": algorithm})
+    samples = [Sample("a", ("b",)), Sample("a")]
+    found = checks.Found(Untouched(Sample("a", ("b",))), samples, {}, [])
+    said = list(checks.broken_by_data(config, found))
+    assert [one.partition(",")[0] for one in said] == ["the guide 'oracle' writes references"] * refused
+    assert not list(checks.broken_by_data(config, replace(found, train=samples[:1])))

@@ -10,6 +10,8 @@ from typing import Any
 
 from rlgf.algorithms.spec import lacking
 from rlgf.checks.rule import first
+from rlgf.guides.config import members
+from rlgf.guides.oracle import OracleGuideConfig
 from rlgf.metrics import Metric
 from rlgf.metrics.base import check_samples
 from rlgf.rewards.base import LearnedReward, not_given
@@ -119,6 +121,18 @@ def rewards_take_what_there_is(config: Sections, found: Found) -> str | None:
     return None
 
 
+def the_guide_finds_its_references(config: Sections, found: Found) -> str | None:
+    asked = any(row.asks_for_texts for row in config.algorithm.rows)
+    if not asked or not members(config.guide, OracleGuideConfig):
+        return None
+    if all(sample.references for sample in checked_samples(found.train, "train")):
+        return None
+    return (
+        "the guide 'oracle' writes references, and a sample of 'train' has none: give the task's 'reference_field', or "
+        "choose another guide."
+    )
+
+
 DATA_RULES: tuple[DataRule, ...] = (
     samples_have_what_the_algorithm_reads,
     there_are_prompts_to_draw_from,
@@ -127,6 +141,7 @@ DATA_RULES: tuple[DataRule, ...] = (
     the_reward_learns,
     what_a_reward_learns_is_kept,
     rewards_find_their_references,
+    the_guide_finds_its_references,
     rewards_take_what_there_is,
 )
 

@@ -81,3 +81,20 @@ def test_no_weights_are_loaded_and_no_server_is_asked(
     words = " ".join(out.split())
     assert "The budget (10 calls) may not suffice: where it is spent the run stops" in words
     assert "model parameters weights gradients AdamW" in words
+
+
+def test_a_template_without_room_for_a_hint_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = letter_gpt()
+    for part in (letters.model, letters.tokenizer):
+        part.save_pretrained(tmp_path / "policy")
+    recipe = recipe_file(
+        tmp_path,
+        policy={"model": str(tmp_path / "policy")},
+        algorithm={"base": "hinted-grpo", "script": {"hint": {"template": "{hint}abcd{prompt}"}}},
+    )
+    code, out, err = command(capsys, monkeypatch, recipe, "rollout.max_hint_tokens=4")
+    assert (code, out) == (2, "")
+    assert "the template of hints takes 4 tokens, and 'rollout.max_hint_tokens' 4 leave no room" in err
+    assert command(capsys, monkeypatch, recipe, "rollout.max_hint_tokens=5")[0] == 0

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from faulty_server import FaultyServer, serving
+from rlgf.chat import ChatTemplate
 from rlgf.config import Config, load_config
 from rlgf.errors import UserError
 from rlgf.guides import LocalGuideConfig
 from rlgf.run.build import build_parts
-from rlgf.run.trials import asked_guide, check_chats, check_dialogues, policy_template, scorers
+from rlgf.run.trials import asked_guide, check_chats, check_dialogues, check_hints, policy_template, scorers
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.types import Message, Sample
-from toys import FavouringGuide, letter_gpt
+from toys import FavouringGuide, letter_gpt, letter_tokenizer
 
 SAMPLES = [Sample("ab", ("cd",))]
 
@@ -145,3 +146,14 @@ def test_an_environment_is_tried_on_a_turn() -> None:
         check_dialogues(lambda turns: 3, template, prompted(SAMPLES))
     with pytest.raises(UserError, match="the environment takes 'colour', which is not given"):
         check_dialogues(lambda turns, colour: None, template, prompted(SAMPLES))
+
+
+def test_a_template_of_hints_is_measured_by_the_tokenizer_alone() -> None:
+    template = ChatTemplate(letter_tokenizer("abcd"), "the policy", "")
+    hint = {"template": "{hint}aaaa{prompt}"}
+    changes = {"algorithm": {"base": "hinted-grpo", "script": {"hint": hint}}}
+    sections = config().model_dump(mode="json") | {"guide": {"model": "none"}, "algorithm": "ppo"}
+    for most, refused in ((5, nullcontext()), (4, pytest.raises(UserError, match="takes 4 tokens, and"))):
+        hinted = load_config(sections, changes, {"rollout": {"max_hint_tokens": most}})
+        with refused:
+            check_hints(hinted, lambda: template, prompted(SAMPLES))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rlgf import checks
@@ -13,7 +14,9 @@ from rlgf.errors import UserError
 from rlgf.metrics import Metric, build_metrics
 from rlgf.models.loading import ModelConfig, load_model_config
 from rlgf.run.memory import Launch, models
+from rlgf.run.trials import check_hints, policy_template
 from rlgf.tasks import Task, build_task, load_split
+from rlgf.tasks.chats import Prompted
 from rlgf.types import Sample
 
 
@@ -43,6 +46,10 @@ def check(config: Config) -> Checked:
         assert config.task is not None, "checked with the configuration"
         found.task = build_task(config.task.name, config.task.options)
         found.train = load_split(found.task, "train")
+    with _noting(found.broken):
+        if len(found.train) and "policy" not in found.missing:
+            template = partial(policy_template, config, None)
+            check_hints(config, template, Prompted(found.train, template, "train"))
     metrics: dict[str, Metric] = {}
     with _noting(found.broken):
         metrics = build_metrics(config.evaluation.metrics)

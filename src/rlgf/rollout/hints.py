@@ -13,6 +13,7 @@ from rlgf.algorithms.script import Tier, filled
 from rlgf.chat import ChatTemplate
 from rlgf.errors import UserError
 from rlgf.models.language_model import LanguageModel
+from rlgf.models.text import Codec
 from rlgf.rollout.config import RolloutConfig
 from rlgf.rollout.help import draw_switches
 from rlgf.rollout.writers import Draft, HintedPrompt, Passage, splice
@@ -98,13 +99,13 @@ class HintGiver:
             known = sample.references[0] if sample.references else ""
             if hint.author is Author.POLICY:
                 known = self._known(sample, hint.ask, known)
-            sample = self._retold(sample, hint.ask, reference=known)
+            sample = _retold(sample, hint.ask, self.template, reference=known)
         ids = draft.prompt_ids if hint.ask is None else self._ids(sample)
         return Draft(sample, ids, seeding.derive(draft.seed, "hint"))
 
     def _known(self, sample: Sample, ask: str, reference: str) -> str:
         """As much of the reference as the policy has room for beside the problem and what it is asked."""
-        asked, ids = self._retold(sample, ask, reference=""), self.policy.encode(reference)
+        asked, ids = _retold(sample, ask, self.template, reference=""), self.policy.encode(reference)
         room = max(self._limit - len(self.policy.codec.encode_prompt(asked.prompt)), 0)
         return reference if len(ids) <= room else self._text(ids[:room])
 
@@ -128,37 +129,17 @@ class HintGiver:
         The prompt is None where there is no room. It is also None where the bare prompt is too long and is cut: with a
         hint it would be cut elsewhere.
         """
-        sample, most = draft.sample, self.config.max_hint_tokens
-        bare = len(self.policy.codec.encode_prompt(sample.prompt))
-        empty = len(self.policy.codec.encode_prompt(self._retold(sample, hint.template, hint="").prompt))
-        if empty - bare >= most:
-            raise UserError(
-                f"the template of hints takes {empty - bare} tokens, and 'rollout.max_hint_tokens' {most} leave no room "
-                "for a hint: raise it."
-            )
+        sample = draft.sample
+        bare, room = room_for_hint(
+            sample, hint, self.policy.codec, self.template, self.config.max_hint_tokens
+        )
         ids = self.policy.encode(text)
-        room = most - (empty - bare) if bare <= self.config.max_prompt_tokens else 0
+        room = room if bare <= self.config.max_prompt_tokens else 0
         text = self._text(ids[:room])
         if not text:
             return None, len(ids) > room
-        told = self._retold(sample, hint.template, hint=text)
+        told = _retold(sample, hint.template, self.template, hint=text)
         return HintedPrompt(text, told, self._ids(told), draft.prompt_ids), len(ids) > room
-
-    def _retold(self, sample: Sample, template: str, **parts: str) -> Sample:
-        """A sample whose prompt stands in a template; of a chat, the user's last message does."""
-        places = [i for i, message in enumerate(sample.messages) if message.role == "user"]
-        if (
-            places
-            and self.template.there
-            and self.template.prompt(sample.messages, sample.columns) == sample.prompt
-        ):
-            messages = list(sample.messages)
-            content = filled(template, prompt=messages[places[-1]].content, **parts)
-            messages[places[-1]] = Message("user", content)
-            prompt = self.template.prompt(tuple(messages), sample.columns)
-            return replace(sample, messages=tuple(messages), prompt=prompt)
-        body = sample.prompt.removesuffix(sample.cue) if sample.cue else sample.prompt
-        return replace(sample, prompt=filled(template, prompt=body, **parts) + sample.cue, messages=())
 
     def _ids(self, sample: Sample) -> list[int]:
         return self.policy.encode_prompt(sample.prompt, self._limit, sample.cue)
@@ -171,3 +152,32 @@ class HintGiver:
     def _text(self, ids: list[int]) -> str:
         """The text of some tokens, without half a character at its end."""
         return self.policy.decode(ids).rstrip("\ufffd")
+
+
+def room_for_hint(sample: Sample, hint: Hint, codec: Codec, chat: ChatTemplate, most: int) -> tuple[int, int]:
+    """How many tokens a sample's prompt has, and how many a hint may have of the ``most`` that it may add with its template.
+
+    Raises:
+        UserError: the template alone takes them all.
+    """
+    bare = len(codec.encode_prompt(sample.prompt))
+    taken = len(codec.encode_prompt(_retold(sample, hint.template, chat, hint="").prompt)) - bare
+    if taken >= most:
+        raise UserError(
+            f"the template of hints takes {taken} tokens, and 'rollout.max_hint_tokens' {most} leave no room for a hint: "
+            "raise it."
+        )
+    return bare, most - taken
+
+
+def _retold(sample: Sample, template: str, chat: ChatTemplate, **parts: str) -> Sample:
+    """A sample whose prompt stands in a template; of a chat, the user's last message does."""
+    places = [i for i, message in enumerate(sample.messages) if message.role == "user"]
+    if places and chat.there and chat.prompt(sample.messages, sample.columns) == sample.prompt:
+        messages = list(sample.messages)
+        content = filled(template, prompt=messages[places[-1]].content, **parts)
+        messages[places[-1]] = Message("user", content)
+        prompt = chat.prompt(tuple(messages), sample.columns)
+        return replace(sample, messages=tuple(messages), prompt=prompt)
+    body = sample.prompt.removesuffix(sample.cue) if sample.cue else sample.prompt
+    return replace(sample, prompt=filled(template, prompt=body, **parts) + sample.cue, messages=())

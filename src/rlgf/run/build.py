@@ -36,7 +36,7 @@ from rlgf.rollout.episodes import Rewards
 from rlgf.run import memory
 from rlgf.run.given import Given, called
 from rlgf.run.models import Models, build_critics, load_others, load_policy
-from rlgf.run.trials import asked_guide, check_chats, check_dialogues, policy_template, scorers
+from rlgf.run.trials import asked_guide, check_chats, check_dialogues, check_hints, policy_template, scorers
 from rlgf.states import digest
 from rlgf.tasks import Task, build_task, load_split
 from rlgf.tasks.chats import Prompted, PromptedTask
@@ -125,6 +125,7 @@ def build_parts(
         # What follows they do together, where they share the weights.
         with distributed.main_first():
             data = _data(config, given)
+            check_hints(config, lambda: data.task.template, data.train)
             if guide is None and config.guide is not None and config.guide.early:
                 guide = asked_guide(config, data.train, undone, evaluates=evaluates)
             elif guide is None:  # what can be tried of one before its model loads

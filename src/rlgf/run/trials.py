@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import islice
 
@@ -22,6 +22,7 @@ from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.models.text import Codec
 from rlgf.rewards import Reward, RewardInput, build_reward, score
 from rlgf.rewards.composed import reads_policy
+from rlgf.rollout.hints import room_for_hint
 from rlgf.tasks.base import SEEN
 from rlgf.tasks.chats import Prompted, PromptedTask
 from rlgf.tasks.source import CHECKED
@@ -103,6 +104,19 @@ def policy_template(config: Config, policy: LanguageModel | None) -> ChatTemplat
 
 
 _CHAT_MODEL = "set the option 'chat_model' of the task 'data' to a model whose template makes its prompts"
+
+
+def check_hints(config: Config, template: Callable[[], ChatTemplate], train: Prompted) -> None:
+    """Put the first prompt into the templates of hints, before any weights load.
+
+    Raises:
+        UserError: one leaves no room for a hint; or there is no tokenizer.
+    """
+    for row in config.algorithm.rows:
+        hint = row.script.hint
+        # A model from scratch has none yet.
+        if hint is not None and (chat := template()).tokenizer is not None:
+            room_for_hint(train[0], hint, Codec(chat.tokenizer), chat, config.rollout.max_hint_tokens)
 
 
 def scorers(

@@ -25,6 +25,7 @@ from rlgf.rewards import (
     build_reward,
     checked_rewards,
 )
+from rlgf.rewards.build import TermConfig, check_weights
 from rlgf.run.build import build_parts
 from toys import FavouringGuide, LetterTask, letter_gpt
 
@@ -176,3 +177,18 @@ def test_a_term_and_a_guide_of_one_name_are_refused() -> None:
     guides = {"guides": {"length": {"model": "gpt2"}, "other": {"model": "gpt2"}}}
     message = refusal({**BASE, "guide": guides, "reward": {"terms": {"length": {"options": {"target": 3}}}}})
     assert "both called 'length'" in message
+
+
+def test_weights_of_rewards_given_in_python_name_no_other_reward() -> None:
+    weight, two = TermConfig(weight=0.5), TermConfig(name="two")
+    check_weights({"rew": weight}, ["rew"])
+    for terms, said in (
+        (
+            {"rew": weight, "nun": weight},
+            "'reward.terms' names 'nun', and the rewards given in Python are rew",
+        ),
+        ({"rew": two}, "'reward.terms.rew' names a reward, and the one of that name is given in Python"),
+        ({"rew": TermConfig(options={"a": 1})}, "set its weight alone, such as rew: 0.5"),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_weights(terms, ["rew"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -44,6 +44,24 @@ def _term(value: Any) -> Any:
     if isinstance(value, str):
         return {"name": value}
     return {"weight": value} if isinstance(value, int | float) else value
+
+
+def check_weights(terms: Mapping[str, TermConfig], given: Sequence[str]) -> None:
+    """
+    Raises:
+        UserError: a term is of no reward that Python gives, or names one in the place of one of these.
+    """
+    for name, term in terms.items():
+        if name not in given:
+            raise UserError(
+                f"'reward.terms' names '{name}', and the rewards given in Python are {', '.join(given)}: name one of these, or "
+                "set 'reward' to null."
+            )
+        if term.name is not None or term.options:
+            raise UserError(
+                f"'reward.terms.{name}' names a reward, and the one of that name is given in Python: set its weight alone, such "
+                f"as {name}: 0.5."
+            )
 
 
 class RewardConfig(Strict):

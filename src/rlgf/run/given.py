@@ -23,7 +23,7 @@ from rlgf.models.language_model import LanguageModel
 from rlgf.models.loading import ModelConfig, check_vocabulary, load_tokenizer
 from rlgf.recipe import Source
 from rlgf.rewards.base import Reward, name_of
-from rlgf.rewards.build import TermConfig
+from rlgf.rewards.build import TermConfig, check_weights
 from rlgf.rewards.composed import Composed, Term
 from rlgf.strict import NamedConfig
 from rlgf.tasks import Task
@@ -318,11 +318,8 @@ def _replaced(config: Config, given: Given) -> Iterator[tuple[str, Any]]:
     names = list(given.reward.terms) if isinstance(given.reward, Composed) else [called(given.reward)]
     terms = section.terms or {}
     unknown = [name for name in terms if name not in names]
-    if isinstance(given.reward, Composed) and unknown:
-        raise UserError(
-            f"'reward.terms' names '{unknown[0]}', and the rewards given in Python are {', '.join(names)}: name one of "
-            "these, or set 'reward' to null."
-        )
+    if isinstance(given.reward, Composed) or not unknown:
+        check_weights(terms, names)
     kept = terms if terms and not unknown else None
     left = {"name": None, "options": {}, "terms": kept}
     says_nothing = kept is None and section.clip is None and not section.normalize

@@ -59,6 +59,17 @@ def test_what_a_killed_process_left_is_cleared_unless_another_one_writes(run: Pa
     assert {path.name for path in folder.iterdir()} == kept
 
 
+def test_what_a_numbered_process_left_is_cleared_once_there_is_a_newer_checkpoint(run: Path) -> None:
+    folder = run / "checkpoints"
+    for name in (".writing-000004-1", ".replaced-000003-2", ".writing-000006-1"):
+        (folder / name).mkdir()
+    whole_folder.clear_left(folder)
+    assert {path.name for path in folder.iterdir()} == {"000002", "000004", ".writing-000006-1"}
+    (folder / "000004").rename(folder / "000008")
+    whole_folder.clear_left(folder)
+    assert {path.name for path in folder.iterdir()} == {"000002", "000008"}
+
+
 def test_a_copy_kept_under_another_name_is_neither_loaded_nor_dropped(finished: Trainer, run: Path) -> None:
     folder = run / "checkpoints"
     for name in ("000001-mine", "000004-mine"):

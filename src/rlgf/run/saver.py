@@ -170,6 +170,8 @@ class Saver:
         save_checkpoint(root, self._parts.updater, progress, identity, reward)
 
 
+        if distributed.is_main():
+            clear_left(root)
 def out_of_memory(error: BaseException, progress: Progress, config: Config) -> str | None:
     """A sentence for a failure for want of memory; None for another."""
     full = isinstance(error, torch.OutOfMemoryError) or (

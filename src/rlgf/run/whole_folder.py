@@ -95,11 +95,16 @@ def put_in_place(aside: Path, final: Path) -> None:
 
 
 def clear_left(root: Path) -> None:
-    """Remove what a process that was killed left behind, where no process of the run goes on."""
+    """Remove what a process that was killed left behind, where no process of the run goes on.
+
+    What bears the number of a process may still be written, by one whose main one is gone: it stays until there is a
+    checkpoint as new as it would be.
+    """
+    newest = max((int(path.name) for path in root.glob("*") if path.name.isdecimal()), default=0)
     for path in root.glob(".*"):
-        # Those with a process's number may still be written, by processes whose main one is gone.
-        if re.fullmatch(r"\.(writing|replaced)-\d+", path.name):
-            shutil.rmtree(path)
+        left = re.fullmatch(r"\.(?:writing|replaced)-(\d+)(-\d+)?", path.name)
+        if left is not None and (left[2] is None or int(left[1]) <= newest):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -120,7 +120,7 @@ def test_an_answer_that_is_no_choice_is_a_tie_and_counted(
     with serving(answering(monkeypatch, lambda *_: answer)) as server:
         found = by_judge(http_judge(judge(server, tmp_path)), texts(MINE), THEIRS)
     assert found == WinRate(interval([0.5] * 6), 0, 6, 0, first_rate=None, agreement=None, unclear=12)
-    assert [*winrate_table(found, "a", "b").columns[1].cells][2:] == [
+    assert [*winrate_table(found).columns[1].cells][2:] == [
         "no choice was made",
         "no two choices were made",
         "12",

@@ -114,3 +114,15 @@ def test_the_title_of_a_table_is_plain_text() -> None:
     Display(Console(file=screen, width=400)).table("a\x1b[31m\u202e [bold]b", {"policy": {"reward": 1.0}})
     assert "[bold]b" in screen.getvalue()
     assert not {"\x1b", "\u202e"} & set(screen.getvalue())
+
+
+def test_a_title_stays_whole_on_a_narrow_terminal() -> None:
+    screen, title = io.StringIO(), "results/of_a_run_with_a_long_name.jsonl: 12 texts"
+    Display(Console(file=screen, width=20)).table(title, {"policy": {"reward": 1.0}})
+    assert title in screen.getvalue().splitlines()
+
+
+def test_a_table_without_values_is_a_sentence() -> None:
+    screen = io.StringIO()
+    Display(Console(file=screen, width=80)).table("one.jsonl", {"total": {}})
+    assert screen.getvalue() == "one.jsonl: none of the metrics has a value for these texts.\n"

@@ -146,6 +146,7 @@ def winrate(
     from rlgf.evaluation.winrate import by_judge, by_reward, http_judge, read_pairs, winrate_table
     from rlgf.rewards import build_reward
     from rlgf.rewards.build import named_judge
+    from rlgf.terminal import printable
 
     pairs = read_pairs(file_a, file_b)
     if judge is not None and reward is None:
@@ -159,7 +160,9 @@ def winrate(
         found = by_reward(build_reward(name, options), *pairs)
     else:
         raise UserError("give exactly one of --reward and --judge.")
-    Console().print(winrate_table(found, str(file_a), str(file_b or "its references")))
+    # Not as the table's own title, which a narrow table breaks within words.
+    Console().print(Text(printable(f"{file_a} against {file_b or 'its references'}")), soft_wrap=True)
+    Console().print(winrate_table(found))
 
 
 @app.command()

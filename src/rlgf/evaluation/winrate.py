@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from rlgf.chat import transcript
 from rlgf.errors import UserError
@@ -167,9 +166,9 @@ def http_judge(source: str | Path) -> Callable[[list[str]], list[str]]:
     return ask
 
 
-def winrate_table(found: WinRate, a: str, b: str) -> Table:
+def winrate_table(found: WinRate) -> Table:
     """The lines that are printed of a win rate."""
-    table = Table("", "", title=Text(f"{a} against {b}"))
+    table = Table("", "")
     rate = found.rate
     spread = f"± {rate.half_width:.3f} (95%, {rate.count} prompts)" if rate.count > 1 else "(1 prompt)"
     table.add_row("win rate", f"{rate.mean:.3f} {spread}")

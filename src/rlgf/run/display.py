@@ -92,8 +92,12 @@ class Display:
     def table(self, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
         """One column per author, one row per metric; a dash where a metric does not apply."""
         names = list(dict.fromkeys(name for row in rows.values() for name in row))
-        table = Table(title=Text(printable(title), style="table.title"))
-        table.add_column("")
+        if not names:
+            self.note(f"{printable(title)}: none of the metrics has a value for these texts.")
+            return
+        # Not as the table's own title, which a narrow table breaks within words.
+        self.note(f"\n{printable(title)}")
+        table = Table("")
         for author in rows:
             table.add_column(author, justify="right")
         for name in names:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from rlgf.errors import UserError
 from rlgf.evaluation.files import WATCHED
 from rlgf.run import whole_folder
 from rlgf.run.display import Display
+from rlgf.run.loop import TrainingLoop
 
 QUIET = Display(Console(quiet=True))
 
@@ -119,3 +122,20 @@ def test_a_comparison_needs_neither_references_nor_a_judge(comparison: Compariso
 def test_a_report_without_runs_says_so(comparison: Comparison) -> None:
     with pytest.raises(UserError, match="no run of 'toy' has finished"):
         run_comparison(comparison, report_only=True, display=QUIET)
+
+
+def test_a_comparison_that_is_stopped_says_how_it_goes_on(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = TrainingLoop._step
+
+    def stopped(loop: TrainingLoop) -> dict[str, float | str]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(loop)
+
+    monkeypatch.setattr(TrainingLoop, "_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_comparison(comparison)
+    said = capsys.readouterr().out
+    assert "Stopped and saved after update 1; the comparison goes on where it is run again." in said
+    assert "--resume" not in said

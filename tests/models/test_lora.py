@@ -140,7 +140,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     TrainingLoop(half, resume=False)
     for _ in range(2):
         half.step()
-    Saver(half.config, half.parts, saved=0).save(half.progress)
+    Saver(half.config, half.parts, saved=0, goes_on="--resume goes on").save(half.progress)
     resumed = trainer(half.config)
     resumed.train(resume=True)
     for one, other in zip(

@@ -43,7 +43,7 @@ def test_the_discriminator_of_an_adapter_is_one_too_and_goes_on_bit_for_bit(tmp_
     TrainingLoop(half, resume=False)
     for _ in range(2):
         half.step()
-    Saver(half.config, half.parts, saved=0).save(half.progress)
+    Saver(half.config, half.parts, saved=0, goes_on="--resume goes on").save(half.progress)
     resumed = toy_trainer(tmp_path / "half", **changes)
     resumed.train(resume=True)
     expected, found = (t.parts.assessor.state_dict()["reward"]["classifier"] for t in (whole, resumed))

@@ -198,7 +198,7 @@ def test_what_is_being_learned_is_not_saved_in_a_hurry(
         found.append(learning.is_alive())
 
     trainer.step()
-    saver = Saver(trainer.config, trainer.parts, saved=0)
+    saver = Saver(trainer.config, trainer.parts, saved=0, goes_on="--resume goes on")
     monkeypatch.setattr(Updater, "update", learns)
     saver.begin(1)
     experience = trainer.assess(trainer.collect())

@@ -39,7 +39,8 @@ def run_comparison(
             finished to report on; or, once all is written, a run has failed.
     """
     distributed.require_one("a comparison")
-    display, finished = display or Display(), FinishedRuns(comparison)
+    display = display or Display(goes_on="the comparison goes on where it is run again")
+    finished = FinishedRuns(comparison)
     failed = {} if report_only else _run_missing(finished, display)
     runs, authors = finished.read(), finished.authors()
     if not runs:

@@ -23,8 +23,10 @@ _OF_UPDATES = ("reward", "kl", "policy_loss", "value_loss", "tokens_per_second",
 class Display:
     """Writes to one console; everything generated is shown as plain text, never as markup."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, goes_on: str = "--resume goes on") -> None:
+        """``goes_on`` says how a run goes on once it has ended."""
         self.console = console or Console()
+        self.goes_on = goes_on
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 

@@ -49,7 +49,7 @@ class TrainingLoop:
         self.folder = trainer.config.folder
         with distributed.one_fate():
             self._restore(resume)
-            self.saver = Saver(self.config, trainer.parts, saved=trainer.progress.update)
+            self.saver = Saver(self.config, trainer.parts, trainer.progress.update, self.display.goes_on)
             self.log = MetricsLog(self.config, trainer.trackers)
             self.samples = SamplesLog(self.folder, self.config.training.samples_kept, trainer.parts.policy)
             for log in (self.log, self.samples) if distributed.is_main() else ():
@@ -121,7 +121,7 @@ class TrainingLoop:
                     self.callbacks.tell("on_save")
                 # Before the test of a run that is done: a comparison would go on with its next one.
                 if asked:
-                    self.display.note(f"Stopped and saved after update {number}; --resume goes on.")
+                    self.display.note(f"Stopped and saved after update {number}; {self.display.goes_on}.")
                     return int(asked)
                 if done:
                     return 0

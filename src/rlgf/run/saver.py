@@ -25,8 +25,10 @@ from rlgf.states import copied, digest
 class Saver:
     """Writes the checkpoints of a run, also that of the last finished update when the next one fails."""
 
-    def __init__(self, config: Config, parts: Parts, saved: int) -> None:
-        """``saved`` is the update of the checkpoint that the run goes on from; 0 where there is none."""
+    def __init__(self, config: Config, parts: Parts, saved: int, goes_on: str) -> None:
+        """``saved`` is the update of the checkpoint that the run goes on from, 0 where there is none; ``goes_on`` says how
+        it goes on once it has ended."""
+        self._goes_on = goes_on
         self._config = config
         self._parts = parts
         self._saved = saved
@@ -135,7 +137,7 @@ class Saver:
         if number == 0:
             return "No update had finished: there is nothing to save."
         if self._saved == number:
-            return f"The last finished update, {number}, is saved; --resume goes on."
+            return f"The last finished update, {number}, is saved; {self._goes_on}."
         if self._saving and isinstance(error, Exception):
             return self._newest()
         if within is not None and not within.possible:
@@ -148,12 +150,12 @@ class Saver:
         if alone and launcher.wanted():
             return f"A part of the weights is gone with the other process; {self._newest()}"
         self._write(progress, reward, alone=alone)
-        return f"Saved after update {number}; --resume goes on."
+        return f"Saved after update {number}; {self._goes_on}."
 
     def _newest(self) -> str:
         if not self._saved:
             return "There is no checkpoint: the run starts again from its beginning."
-        return f"The newest checkpoint is that of update {self._saved}; --resume goes on from there."
+        return f"The newest checkpoint is that of update {self._saved}; {self._goes_on} from there."
 
     def _write(self, progress: Progress, reward: dict[str, Any], *, alone: bool = False) -> None:
         """``alone``: another process is gone, and it may be the main one: all hold the same."""
@@ -168,10 +170,10 @@ class Saver:
     def _put(self, progress: Progress, reward: dict[str, Any]) -> None:
         root, identity = self._config.folder / "checkpoints", run_identity(self._config, self._parts)
         save_checkpoint(root, self._parts.updater, progress, identity, reward)
-
-
         if distributed.is_main():
             clear_left(root)
+
+
 def out_of_memory(error: BaseException, progress: Progress, config: Config) -> str | None:
     """A sentence for a failure for want of memory; None for another."""
     full = isinstance(error, torch.OutOfMemoryError) or (
@@ -183,7 +185,7 @@ def out_of_memory(error: BaseException, progress: Progress, config: Config) -> s
     return (
         f"memory ran out in update {progress.update + 1} ({reason}): set 'update.max_micro_tokens' (it is "
         f"{config.update.max_micro_tokens}) or 'rollout.max_batch_tokens' (it is {config.rollout.max_batch_tokens}) "
-        "lower, which changes no result, and --resume."
+        "lower, which changes no result, and go on."
     )
 
 

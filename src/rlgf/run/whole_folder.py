@@ -31,7 +31,7 @@ def full_disk_named(folder: Path, what: str) -> Iterator[None]:
         if full or shutil.disk_usage(folder.parent).free < 2**20:
             raise UserError(
                 f"the disk is full: {what} could not be written to {folder}; earlier checkpoints are "
-                "untouched: free some space and run with --resume."
+                "untouched: free some space and go on."
             ) from error
         raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,21 @@ def test_a_row_tells_the_template_by_a_column(tmp_path: Path) -> None:
     assert prompts == ["<quiet><user>the film?<assistant>", "<user>the film?<assistant>"]
     with pytest.raises(UserError, match=r"a\.jsonl, .*'chat_template_kwargs' must be a mapping, such as"):
         row_options({"chat_template_kwargs": "quiet"}, "a.jsonl, line 1")
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_row_tells_the_template_of_its_tools(tmp_path: Path, as_text: bool) -> None:
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    shows = "{% for t in tools or [] %}<{{ t.function.name }}>{% endfor %}" + TAGS
+    template = ChatTemplate(with_template(letter_gpt().tokenizer, shows), "it", "leave it")
+    rows = [{"prompt": ASKED[1:], "tools": json.dumps(tools) if as_text else tools}]
+    rows += [{"prompt": ASKED[1:], "tools": none} for none in (None, "" if as_text else [])]
+    task = build_task("data", {"train": write(tmp_path / "a.jsonl", *rows), "reference_field": None})
+    prompts = [sample.prompt for sample in PromptedTask(task, lambda: template).load("train")]
+    assert prompts == ["<add><user>the film?<assistant>", *["<user>the film?<assistant>"] * 2]
+    for unfit in ("a hammer", ["a hammer"], 3, "[1]", {"name": "add"}):
+        with pytest.raises(UserError, match=r"a\.jsonl, line 1: 'tools' must be a list of JSON schemas"):
+            row_options({"tools": unfit}, "a.jsonl, line 1")
 
 
 def _thinking_rows() -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -74,17 +75,32 @@ def _tell_of_others(message: Mapping[str, Any], name: str) -> None:
 
 
 def row_options(columns: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """What a row says to the chat template of its prompt, in the column 'chat_template_kwargs'.
+    """What a row says to the chat template of its prompt, in the columns 'chat_template_kwargs' and 'tools'.
 
     Raises:
-        UserError: it is not a mapping.
+        UserError: one of them is not what it must be.
     """
     given = columns.get(OPTIONS) or {}
     if not isinstance(given, Mapping):
         raise UserError(
             f"{place or 'a row'}: '{OPTIONS}' must be a mapping, such as {{'enable_thinking': False}} (it is {shown(given)})."
         )
-    return {str(name): value for name, value in given.items() if value is not None}
+    found = {str(name): value for name, value in given.items() if value is not None}
+    return found | {"tools": tools} if (tools := _tools(columns.get("tools"), place)) else found
+
+
+def _tools(given: Any, place: str) -> list[Any]:
+    """The tools that a row tells of; as text they are JSON, as in many data sets of the hub."""
+    try:
+        tools = json.loads(given) if isinstance(given, str) and given.strip() else given
+    except ValueError:
+        tools = given
+    if tools and not (isinstance(tools, list | tuple) and all(isinstance(tool, Mapping) for tool in tools)):
+        raise UserError(
+            f"{place or 'a row'}: 'tools' must be a list of JSON schemas for the chat template, or such a list as a JSON text "
+            f"(it is {shown(given)}): give the column another name where it holds something else."
+        )
+    return list(tools or [])
 
 
 def set_defaults(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> None:

@@ -128,24 +128,22 @@ def load_checkpoint(
     with loading(f"checkpoint {folder}", folder / "policy"):
         _verify(folder)
         _same_config(folder, json.loads((folder / "config.json").read_text()), config)
-        return _read(folder, updater, assessor)
+        _read_policy(folder / "policy", updater.policy)
+        read_training_state(updater, folder)
+        if assessor is not None:
+            assessor.load_state_dict(own_reward(read_reward(folder)))
+        return Progress.of(json.loads((folder / "progress.json").read_text()))
 
 
-def _read(folder: Path, updater: Updater, assessor: Assessor | None) -> Progress:
-    model, adapters = updater.policy.model, updater.policy.adapters
+def _read_policy(folder: Path, policy: LanguageModel) -> None:
+    model = policy.model
     # Of weights that processes share, the main one gives each its part.
     reads = sharding.is_whole(model) or distributed.is_main()
-    if adapters is not None:
-        adapters.load(folder / "policy", reads=reads)
+    if policy.adapters is not None:
+        policy.adapters.load(folder, reads=reads)
     else:
-        saved = {}
-        if reads:
-            saved = type(model).from_pretrained(folder / "policy", dtype=model.dtype).state_dict()
+        saved = type(model).from_pretrained(folder, dtype=model.dtype).state_dict() if reads else {}
         sharding.load(model, saved)
-    read_training_state(updater, folder)
-    if assessor is not None:
-        assessor.load_state_dict(own_reward(read_reward(folder)))
-    return Progress.of(json.loads((folder / "progress.json").read_text()))
 
 
 _ADVICE = "delete {folder} to go back to the checkpoint before it, or start over in another output folder"

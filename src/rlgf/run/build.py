@@ -148,11 +148,15 @@ def build_parts(
         all_there = replace(given, guide=guide, reward=reward, environment=environment)
         parts = _assembled(config, data, models, all_there, judge)
         undone.pop_all()
-    named = [name for name in ("task", "guide", "reward") if name in given.sections]
-    called_so: dict[str, str] = {name: called(getattr(given, name)) for name in named}
-    if isinstance(task, MemoryTask):
-        called_so["test"] = task.source("test")
-    return replace(parts, given=called_so)
+    return replace(parts, given=_called(given))
+
+
+def _called(given: Given) -> dict[str, str]:
+    """See `Parts.given`."""
+    found = {
+        name: called(getattr(given, name)) for name in ("task", "guide", "reward") if name in given.sections
+    }
+    return found | ({"test": given.task.source("test")} if isinstance(given.task, MemoryTask) else {})
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from rlgf.models.abilities import computes_in_half
 from rlgf.models.loading import ModelConfig
 from rlgf.models.memory import Shape, Size, device_bytes, frozen_size, logits_bytes, policy_sizes
 from rlgf.models.response_scores import MOST_PIECE
-from rlgf.models.samplers.config import EngineConfig
 from rlgf.models.scratch import ScratchConfig
 
 _FLOAT, _HALF = 4, 2
@@ -251,16 +250,15 @@ class Estimate:
     @property
     def _engines(self) -> int:
         """The weights and caches of vLLM, for the policy and for a guide; on a CPU it also packs the weights."""
-        sampler, whole = self.config.sampler, {size.name: size.bytes for size in self.others}
-        engines: list[tuple[EngineConfig, int]] = [(sampler, self._each * self.shared[0].parameters)]
-        engines += [
-            (model.sampler, whole[who])
-            for who, model in models(self.config)
-            if isinstance(model, LocalGuideConfig) and who in whole
-        ]
+        weights = {size.name: size.bytes for size in self.others}
+        weights["policy"] = self._each * self.shared[0].parameters
+        of_guides = {who: m.sampler for who, m in models(self.config) if isinstance(m, LocalGuideConfig)}
+        engines = {"policy": self.config.sampler, **of_guides}
         copies = 2 if device().type == "cpu" else 1
         return sum(
-            copies * weights + round(engine.cache_gib * 2**30) for engine, weights in engines if engine.here
+            copies * weights[who] + round(engine.cache_gib * 2**30)
+            for who, engine in engines.items()
+            if engine.here and who in weights
         )
 
     @property

@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import importlib.util
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rlgf.config import load_config
 from rlgf.errors import UserError
 from rlgf.run.display import Display
-from rlgf.run.logs import write_table
+from rlgf.run.logs import _service, write_table
 from rlgf.run.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +140,8 @@ def test_mlflow_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.data.params["algorithm.name"] == "rloo"
     assert {"reward", "test/reward"} <= run.data.metrics.keys()
+    assert run.info.run_name == "letters"
+    assert mlflow.get_experiment(run.info.experiment_id).name == "rlgf"
     (table,) = tmp_path.rglob("texts_validation.json")
     written = json.loads(table.read_text())
     assert written["columns"] == ["update", "prompt", "completion", "reward"]
@@ -157,4 +161,17 @@ def test_trackio_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
     pytest.importorskip("trackio", reason=ELSEWHERE)
     trained(tmp_path / "run", ["trackio"])
-    assert list((tmp_path / "trackio").rglob("*letters*"))
+    assert list((tmp_path / "trackio").rglob("*rlgf*"))
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_service_gets_runs_of_one_project(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    service = SimpleNamespace(init=lambda **given: asked.append(given))
+    monkeypatch.setitem(sys.modules, name, service)
+    for project in (None, "films"):
+        if project:
+            monkeypatch.setenv(f"{name.upper()}_PROJECT", project)
+        _service(name, "letters").start()
+    assert asked == [{"project": "rlgf", "name": "letters"}, {"project": "films", "name": "letters"}]
+    assert _service("tensorboard", "letters") == "tensorboard"

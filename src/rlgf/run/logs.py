@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from accelerate.utils import patch_environment
 
 from rlgf import distributed
@@ -36,7 +37,8 @@ class MetricsLog:
         with patch_environment(accelerate_use_parallelism_config="false"):
             self.accelerator = Accelerator(
                 cpu=not torch.cuda.is_available(),
-                log_with=[*config.training.trackers, *trackers] or None,
+                log_with=[*(_service(name, config.name) for name in config.training.trackers), *trackers]
+                or None,
                 project_dir=str(config.folder),
             )
         self.accelerator.init_trackers(config.name)
@@ -86,6 +88,24 @@ class MetricsLog:
                     f"the tracker '{tracker.name}' failed ({one_line(error, 200)}): the run goes on without it.",
                     stacklevel=2,
                 )
+
+
+_PROJECTS = {
+    "wandb": ("WANDB_PROJECT", "name"),
+    "trackio": ("TRACKIO_PROJECT", "name"),
+    "mlflow": ("MLFLOW_EXPERIMENT_NAME", "run_name"),
+}
+"""The variable that names a service's project, and what its tracker calls the name of a run."""
+
+
+def _service(tracker: str, run: str) -> str | GeneralTracker:
+    """The tracker of a service, with this run in a project that it shares with others: by itself `accelerate` makes a
+    project of each run, where none can be compared, and a name is invented for the run in it."""
+    if tracker not in _PROJECTS:
+        return tracker
+    variable, named = _PROJECTS[tracker]
+    made: GeneralTracker = LOGGER_TYPE_TO_CLASS[tracker](os.environ.get(variable, "rlgf"), **{named: run})
+    return made
 
 
 def rewind_lines(path: Path, update: int) -> None:

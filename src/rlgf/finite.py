@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Bool
@@ -31,15 +31,6 @@ def require_finite(what: str, values: Tensor, mask: Bool[Tensor, "..."] | None =
         return
     found = counted[~counted.isfinite()].flatten()[0].item()
     raise UserError(f"{what} must be finite, and one is {found}; {_ADVICE}.")
-
-
-def require_finite_metrics(metrics: Mapping[str, Tensor]) -> None:
-    """
-    Raises:
-        UserError: a loss, or what it reports, is not finite.
-    """
-    for name, value in metrics.items():
-        require_finite(f"the training's '{name}'", value)
 
 
 def require_finite_weights(what: str, weights: Iterable[tuple[str, Tensor]]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from rlgf import distributed, seeding
 from rlgf.algorithms import Algorithm, LossInputs, Span
 from rlgf.errors import UserError
-from rlgf.finite import require_finite, require_finite_metrics
+from rlgf.finite import require_finite
 from rlgf.guides.base import FollowingGuide, ScoringGuide
 from rlgf.learning.inputs import InputReader, StepTerm, read_by, read_by_any, step_terms, value_inputs
 from rlgf.learning.micro_batches import (
@@ -164,7 +164,8 @@ class Updater:
             order = seeding.generator(self.seed, "minibatches", update, epoch)
             for batch, texts in minibatches(experience, references, self.config.minibatch, order):
                 metrics = self.backward(batch, row, progress, texts)
-                require_finite_metrics(metrics)
+                for name, value in metrics.items():
+                    require_finite(f"the training's '{name}'", value)
                 metrics["gradient_norm"] = self._step()
                 yield metrics
 
@@ -225,14 +226,11 @@ class Updater:
 
     def _step(self) -> Tensor:
         """Clip and apply the gradients; returns the norm of the policy's."""
-        norms = {
-            name: sharding.put_together(
-                torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
-            )
-            for name, parameters in self.parameters.items()
-        }
-        for name, norm in norms.items():
-            require_finite(f"the gradient of the {name}", norm)
+        norms = {}
+        for name, parameters in self.parameters.items():
+            own = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
+            norms[name] = sharding.put_together(own)
+            require_finite(f"the gradient of the {name}", norms[name])
         self.optimizer.step()
         self.optimizer.zero_grad()
         return norms["policy"]

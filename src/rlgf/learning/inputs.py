@@ -182,9 +182,8 @@ class InputReader:
             hidden: whether to return the last hidden states, too.
         """
         length, device = tokens.response_ids.shape[1], tokens.response_ids.device
-        author, authored = (
-            of[:, :length].to(device) for of in (micro.rollout.author, micro.rollout.authored)
-        )
+        author = micro.rollout.author[:, :length].to(device)
+        authored = micro.rollout.authored[:, :length].to(device)
 
         def cut(tensor: Tensor | None, name: str) -> Tensor | None:
             return None if tensor is None or name not in names else tensor[:, :length].to(device)

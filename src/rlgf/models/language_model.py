@@ -94,10 +94,8 @@ class LanguageModel:
             cue: the end of a text that loses the end of what stands before its cue where it is too long;
                 without a cue it loses its beginning.
         """
-        ids, room = (
-            self.codec.encode_prompt(text),
-            self.codec.room(limit, ends=is_encoder_decoder(self.model)),
-        )
+        ids = self.codec.encode_prompt(text)
+        room = self.codec.room(limit, ends=is_encoder_decoder(self.model))
         if len(ids) > room and cue:
             first = self.codec.encode_prompt(text.removesuffix(cue))
             last, _ = self.codec.continuation(cue, first, prompt=True)

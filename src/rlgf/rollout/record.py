@@ -234,9 +234,7 @@ def _successes(scored: Scored, help: Help) -> dict[int, PastText]:
             found[group] = place
     texts = {}
     for group, place in found.items():
-        ids, logprobs = (
-            of[place, : int(rollout.lengths[place])].tolist()
-            for of in (rollout.response_ids, rollout.sampled_logprobs)
-        )
-        texts[group] = PastText(tuple(ids), tuple(logprobs))
+        length = int(rollout.lengths[place])
+        ids, logprobs = rollout.response_ids[place, :length], rollout.sampled_logprobs[place, :length]
+        texts[group] = PastText(tuple(ids.tolist()), tuple(logprobs.tolist()))
     return texts

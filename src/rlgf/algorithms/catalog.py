@@ -25,16 +25,13 @@ HINTED_GRPO = GRPO.but(
     equation=f"{GRPO.equation}, rho = pi(y_t | x, y_<t) / old(y_t | x, hint, y_<t)",
     paper="Nath et al., arXiv 2506.13923",
 )
+_HALF_THEN_QUARTER = Schedule(start=0.5, end=0.25, shape="step", over=0.5)
 QUESTA = GRPO.but(
     name="questa",
     summary="GRPO after prompts with the first half of the reference in them, and a quarter later on",
     script=Script(hint=Hint(author=Author.REFERENCE, template="{prompt}\n\nHint: {hint}\n\n")),
     help=Help(
-        probability=constant(1.0),
-        length=RollinLength(
-            low=Schedule(start=0.5, end=0.25, shape="step", over=0.5),
-            high=Schedule(start=0.5, end=0.25, shape="step", over=0.5),
-        ),
+        probability=constant(1.0), length=RollinLength(low=_HALF_THEN_QUARTER, high=_HALF_THEN_QUARTER)
     ),
     paper="Li et al., arXiv 2507.13266",
 )

@@ -58,11 +58,7 @@ HPT = GRPO.but(
     summary="GRPO where some of a group's texts succeed, and the NLL of the reference in place of a group that fails",
     script=Script(rollin=Author.REFERENCE),
     help=Help(
-        probability=constant(1.0),
-        length=RollinLength(whole=True),
-        success=0.5,
-        gate=Gate(),
-        shared=False,
+        probability=constant(1.0), length=RollinLength(whole=True), success=0.5, gate=Gate(), shared=False
     ),
     terms={
         "policy": Term(loss="clipped_surrogate"),
@@ -72,19 +68,13 @@ HPT = GRPO.but(
     equation="GRPO's over groups with a success, -log pi(y_t | s_t) of the reference for the others",
     paper="Lv et al., arXiv 2509.04419",
 )
+_TO_LITTLE = Schedule(start=0.95, end=0.05, shape="cosine")
 PREFIX_RFT = GRPO.but(
     name="prefix-rft",
     summary="GRPO over groups of which one text goes on from the reference's beginning, ever less of it, and "
     "learns from that too where the policy is in doubt",
     script=Script(rollin=Author.REFERENCE),
-    help=Help(
-        members=1,
-        length=RollinLength(
-            low=Schedule(start=0.95, end=0.05, shape="cosine"),
-            high=Schedule(start=0.95, end=0.05, shape="cosine"),
-        ),
-        shared=False,
-    ),
+    help=Help(members=1, length=RollinLength(low=_TO_LITTLE, high=_TO_LITTLE), shared=False),
     terms={
         "policy": Term(loss="clipped_surrogate"),
         "rollin": Term(

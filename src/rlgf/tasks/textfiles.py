@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -105,31 +106,27 @@ def _unpacked(file: Path) -> IO[bytes]:
     bytes_read.seek(0)
     if not packed:
         return bytes_read
-    unpacked = tempfile.TemporaryFile()  # noqa: SIM115  # the rows keep it open
-    try:
+    with ExitStack() as undone:
+        unpacked = undone.enter_context(tempfile.TemporaryFile())
         with bytes_read, gzip.open(bytes_read) as content:
             shutil.copyfileobj(content, unpacked)
         unpacked.seek(0)
-    except BaseException:
-        unpacked.close()
-        raise
+        undone.pop_all()  # the rows keep it open
     return unpacked
 
 
 def _as_utf8(bytes_read: IO[bytes], file: Path, encoding: str) -> IO[bytes]:
-    written = tempfile.TemporaryFile()  # noqa: SIM115  # the rows keep it open
-    try:
-        decoder = codecs.getincrementaldecoder(encoding)()
-        while chunk := bytes_read.read(1 << 20):
-            written.write(decoder.decode(chunk).encode())
-        written.write(decoder.decode(b"", final=True).encode())
-    except UnicodeError as error:
-        written.close()
-        raise UserError(_not_in(encoding, bytes_read, file)) from error
-    except BaseException:
-        written.close()
-        raise
-    written.seek(0)
+    with ExitStack() as undone:
+        written = undone.enter_context(tempfile.TemporaryFile())
+        try:
+            decoder = codecs.getincrementaldecoder(encoding)()
+            while chunk := bytes_read.read(1 << 20):
+                written.write(decoder.decode(chunk).encode())
+            written.write(decoder.decode(b"", final=True).encode())
+        except UnicodeError as error:
+            raise UserError(_not_in(encoding, bytes_read, file)) from error
+        written.seek(0)
+        undone.pop_all()  # likewise
     return written
 
 

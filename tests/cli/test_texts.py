@@ -61,11 +61,11 @@ def test_a_text_is_asked_in_the_chat_template(tmp_path: Path, capsys: pytest.Cap
     policy, folder = letter_gpt(), str(tmp_path / "small")
     save_policy(policy, tmp_path / "small")
     with pytest.raises(UserError, match=r"--chat asks for a chat template, and .* has none: leave it out"):
-        generate(folder, ["a"], max_tokens=6, chat=True)
+        generate(folder, ["a"], max_tokens=6, temperature=0.01, chat=True)
     with_template(policy.tokenizer, "{{ messages[0].content }}b").save_pretrained(folder)
     capsys.readouterr()
-    generate(folder, ["ab"], max_tokens=6)
-    generate(folder, ["a"], max_tokens=6, chat=True)
+    generate(folder, ["ab"], max_tokens=6, temperature=0.01)
+    generate(folder, ["a"], max_tokens=6, temperature=0.01, chat=True)
     continued, asked, answered = capsys.readouterr().out.splitlines()
     assert asked == "a"
     assert len(answered) > 1

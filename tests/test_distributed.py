@@ -126,8 +126,14 @@ def test_who_never_meets_the_others_ends_in_a_sentence(monkeypatch: pytest.Monke
         raise dist.DistNetworkError(said)
 
     monkeypatch.setattr(distributed, "PartialState", meet)
-    with pytest.raises(LostProcessError, match=re.escape(f"the connection says: {said.rstrip('.')}")):
+    sentence = re.escape(f"the connection says: {said.rstrip('.')}")
+    with pytest.raises(LostProcessError, match=sentence):
         distributed._state.__wrapped__()
+    monkeypatch.setattr(distributed, "_link", distributed._Link())
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    monkeypatch.setattr(dist, "new_group", meet)
+    with pytest.raises(LostProcessError, match=sentence):
+        distributed.join(20.0)
 
 
 def free_port() -> int:

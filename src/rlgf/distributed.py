@@ -84,7 +84,8 @@ def join(seconds: float) -> None:
     if _link.group is None or seconds != _link.seconds:
         _link.seconds = seconds
         if count() > 1:
-            _link.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+            with in_touch():
+                _link.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
 
 
 def part() -> None:

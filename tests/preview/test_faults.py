@@ -98,3 +98,17 @@ def test_a_template_without_room_for_a_hint_is_refused(
     assert (code, out) == (2, "")
     assert "the template of hints takes 4 tokens, and 'rollout.max_hint_tokens' 4 leave no room" in err
     assert command(capsys, monkeypatch, recipe, "rollout.max_hint_tokens=5")[0] == 0
+
+
+def test_chats_for_a_policy_without_a_chat_template_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "chats.jsonl"
+    rows.write_text('{"prompt": [{"role": "user", "content": "a"}]}\n')
+    options = dict.fromkeys(("train", "validation", "test"), str(rows)) | {"reference_field": None}
+    recipe = recipe_file(tmp_path, task={"name": "data", "options": options})
+    code, out, err = command(capsys, monkeypatch, recipe)
+    assert (code, out) == (2, "")
+    assert (
+        "chats.jsonl, line 1: the prompt is the messages of a chat, and the policy from scratch has no" in err
+    )

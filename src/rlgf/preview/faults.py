@@ -49,7 +49,9 @@ def check(config: Config) -> Checked:
     with _noting(found.broken):
         if len(found.train) and "policy" not in found.missing:
             template = partial(policy_template, config, None)
-            check_hints(config, template, Prompted(found.train, template, "train"))
+            prompted = Prompted(found.train, template, "train")
+            prompted.try_chats()
+            check_hints(config, template, prompted)
     metrics: dict[str, Metric] = {}
     with _noting(found.broken):
         metrics = build_metrics(config.evaluation.metrics)

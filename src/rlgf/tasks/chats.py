@@ -33,9 +33,7 @@ class PromptedTask:
             UserError: as `load_split` does; also if a chat has no template, or its template refuses it.
         """
         samples = Prompted(load_split(self._task, split), lambda: self.template, split)
-        if samples.samples[0].messages:
-            for number in range(min(len(samples), CHECKED)):
-                samples[number]
+        samples.try_chats()
         return samples
 
     @property
@@ -58,6 +56,15 @@ class Prompted(LazySamples):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def try_chats(self) -> None:
+        """Make the prompts of the first 10,000, where the first is a chat.
+
+        Raises:
+            UserError: see `PromptedTask.load`.
+        """
+        for number in range(min(len(self), CHECKED) if self.samples[0].messages else 0):
+            self[number]
 
     def sample(self, number: int) -> Sample:
         """

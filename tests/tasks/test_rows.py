@@ -182,3 +182,16 @@ def test_a_file_is_not_taken_for_a_data_set_of_the_hub(tmp_path: Path) -> None:
     file.write_text('{"prompt": "a"}')
     with pytest.raises(UserError, match=r"'data' names the file .*rows\.jsonl: give it as 'train'"):
         build_task("data", {"data": str(file)}).load("train")
+
+
+def test_a_data_set_of_several_subsets_says_by_which_option_one_is_named(tmp_path: Path) -> None:
+    head = "---\nconfigs:\n"
+    for subset in ("en", "de"):
+        (tmp_path / f"{subset}.jsonl").write_text('{"prompt": "a"}\n')
+        head += f"- config_name: {subset}\n  data_files:\n  - split: train\n    path: {subset}.jsonl\n"
+    (tmp_path / "README.md").write_text(head + "---\n")
+    options = {"data": str(tmp_path), "reference_field": None}
+    assert len(build_task("data", {**options, "subset": "de"}).load("train")) == 1
+    for wrong in ({}, {"subset": "fr"}):
+        with pytest.raises(UserError, match=r"en.*de.*; say which one by the option 'subset'\.$"):
+            build_task("data", {**options, **wrong}).load("train")

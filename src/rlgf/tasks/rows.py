@@ -118,8 +118,14 @@ def table_rows(source: str, options: dict[str, Any], name: str | None = None) ->
         return TableRows(datasets.load_dataset(source, **options), name)
     except Exception as error:  # the library and the readers below it raise many kinds
         reason = _reason(error)
-        named = [f"{key} '{options[key]}'" for key in ("name", "split") if options.get(key)]
+        named = [
+            f"{what} '{options[key]}'"
+            for key, what in (("name", "subset"), ("split", "split"))
+            if options.get(key)
+        ]
         what = name if "data_files" in options else ", ".join([f"the data set {name}", *named])
+        if reason.startswith(("Config name is missing", "BuilderConfig")):
+            reason += "; say which one by the option 'subset'"
         if reason.startswith("Unknown split"):
             reason += "; say which one, or which part of one, by the option 'splits', such as {validation: 'train[:5%]'}"
         raise UserError(f"{what} cannot be loaded: {reason}.") from error

@@ -114,8 +114,9 @@ def check_hints(config: Config, template: Callable[[], ChatTemplate], train: Pro
     """
     for row in config.algorithm.rows:
         hint = row.script.hint
-        # A model from scratch has none yet.
-        if hint is not None and (chat := template()).tokenizer is not None:
+        chat = None if hint is None else template()
+        # A model from scratch has no tokenizer yet.
+        if hint is not None and chat is not None and chat.tokenizer is not None:
             room_for_hint(train[0], hint, Codec(chat.tokenizer), chat, config.rollout.max_hint_tokens)
 
 

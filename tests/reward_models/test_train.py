@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from letter_data import GOOD, TEXTS, Rows, letter_pairs, letters, recipe, refusal
+from small_bert import save_bert
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -183,6 +184,22 @@ def test_a_model_that_cannot_serve_is_one_sentence(letter_folder: str, tmp_path:
     long = recipe(letter_folder, tmp_path, GOOD, GOOD, max_tokens=64)
     assert "'max_tokens' 64 is more than the model" in refusal(long)
     assert "set it to 32 or less" in refusal(long)
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_what_is_cut_and_what_teaches_nothing_is_told_of(tmp_path: Path, chosen: bool) -> None:
+    base = save_bert(tmp_path / "base", BertForMaskedLM)
+    long = {"prompt": "it was", "chosen": "dull " + "good " * 200, "rejected": "fine " + "good " * 200}
+    told = recipe(base, tmp_path, [*GOOD, long], GOOD, epochs=1)
+    if not chosen:
+        del told["max_tokens"]
+    with pytest.warns(UserWarning, match="to learn from") as caught:
+        train_reward_model(load_reward_recipe(told))
+    said = [str(one.message) for one in caught]
+    alike = f"1 of the 3 pairs to learn from read the same on both sides, with 'max_tokens' {32 if chosen else 128}, and"
+    assert said[-1].startswith(alike)
+    cut = "2 of the 6 texts to learn from have 128 tokens or more, and of those with more the beginning is left out"
+    assert [one.startswith(cut) for one in said[:-1]] == ([] if chosen else [True])
 
 
 def review_pairs(reviews: Any, seed: int) -> Rows:

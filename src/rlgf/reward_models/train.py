@@ -188,6 +188,7 @@ def _fit(scorer: Scorer, examples: Sequence[Pair | Labelled], config: RewardMode
     ids = scorer.encode(*_texts(examples))
     sides = len(ids) // len(examples)
     rows = [ids[i * sides : (i + 1) * sides] for i in range(len(examples))]
+    _tell_of_cut(rows, config)
     batches = [batch for epoch in range(config.epochs) for batch in _batches(rows, config, epoch)]
     trained = [parameter for parameter in scorer.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.01, fused=True)
@@ -211,6 +212,24 @@ def _fit(scorer: Scorer, examples: Sequence[Pair | Labelled], config: RewardMode
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
+
+
+def _tell_of_cut(rows: Sequence[Sequence[Sequence[int]]], config: RewardModelConfig) -> None:
+    """Warn of texts that lose their beginning where nobody chose so, and of pairs of which nothing is left to learn."""
+    cut = sum(len(side) >= config.max_tokens for row in rows for side in row)
+    if cut and "max_tokens" not in config.model_fields_set:
+        warnings.warn(
+            f"{cut:,} of the {sum(map(len, rows)):,} texts to learn from have {config.max_tokens} tokens or more, and of "
+            "those with more the beginning is left out: set 'max_tokens'.",
+            stacklevel=2,
+        )
+    alike = sum(row[0] == row[-1] for row in rows) if config.kind == "preference" else 0
+    if alike:
+        warnings.warn(
+            f"{alike:,} of the {len(rows):,} pairs to learn from read the same on both sides, with 'max_tokens' "
+            f"{config.max_tokens}, and teach nothing: raise it, or drop them.",
+            stacklevel=2,
+        )
 
 
 def _batches(

@@ -100,7 +100,8 @@ class SelfBleu:
 class Rouge:
     """ROUGE-1, -2, -L and -Lsum F1 of rouge-score, 0 to 1: the best of a text's references for each.
 
-    Lin 2004. Without stemming; for Lsum sentences are lines, as in that library.
+    Lin 2004. Without stemming; for Lsum sentences are lines, and words are of the letters a to z and digits, as in that
+    library: texts in other scripts score 0.
     """
 
     needs = ("references",)

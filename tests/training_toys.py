@@ -43,13 +43,15 @@ def build(
 ) -> Trainer:
     if isinstance(guide, str):
         guide = {guide: True}
+    # Its own template is longer than the context of this model.
+    short = {"script": {"hint": {"template": "{hint}{prompt}"}}} if algorithm == "sdpo" else {}
     config = Config.model_validate(
         {
             "task": {"name": "letters"},
             "policy": {"model": "made by hand", "critic": critic, "lora": lora},
             "guide": guide if isinstance(guide, dict) else {"model": "made by hand"},
             "reward": {"name": "made by hand"},
-            "algorithm": {"base": algorithm, **(changes or {})},
+            "algorithm": {"base": algorithm, **short, **(changes or {})},
             "rollout": {
                 "episodes": 16,
                 "max_prompt_tokens": 4,

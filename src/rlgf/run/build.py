@@ -125,7 +125,8 @@ def build_parts(
         # What follows they do together, where they share the weights.
         with distributed.main_first():
             data = _data(config, given)
-            check_hints(config, lambda: data.task.template, data.train)
+            if not evaluates:
+                check_hints(config, lambda: data.task.template, data.train)
             if guide is None and config.guide is not None and config.guide.early:
                 guide = asked_guide(config, data.train, undone, evaluates=evaluates)
             elif guide is None:  # what can be tried of one before its model loads

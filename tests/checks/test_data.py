@@ -50,7 +50,7 @@ def recipe(*metrics: Any) -> Any:
 @pytest.fixture
 def _unread_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The policy's configuration, a small file, is read early; here there is none."""
-    monkeypatch.setattr(parts, "_too_short", lambda *_: None)
+    monkeypatch.setattr(parts, "_named_too_short", lambda *_: None)
 
 
 @pytest.mark.usefixtures("_unread_model")
@@ -104,7 +104,7 @@ def parts_of(reward: Any, samples: list[Sample] | None = None, algorithm: str = 
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused is refused before a model loads."""
-    monkeypatch.setattr("rlgf.checks.parts._too_short", lambda *arguments: None)
+    monkeypatch.setattr("rlgf.checks.parts._named_too_short", lambda *arguments: None)
     monkeypatch.setattr("rlgf.run.models.load_language_model", lambda *arguments: pytest.fail("loaded"))
 
 

@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(small_disk: Path, room: int)
     ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - room * 1024))
     with pytest.raises(UserError, match="the disk is full") as caught:
         save_checkpoint(root, updater, Progress(update=2), {})
-    assert "earlier checkpoints are untouched: free some space and run with --resume." in str(caught.value)
+    assert "earlier checkpoints are untouched: free some space and go on." in str(caught.value)
     assert checkpoints(small_disk) == ["000001"], "what was half written makes room again"
     assert load_checkpoint(first, updater, {}).update == 1
     ballast.unlink()

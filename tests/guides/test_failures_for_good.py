@@ -91,7 +91,7 @@ def test_a_model_that_is_there_and_has_no_chat_is_asked_in_the_other_style(
 
 
 def test_advice_fits_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that answers is started already, and one that cannot be reached may be behind a proxy."""
+    """Nobody is told to start a server that answers; where none is reached, a proxy may stand in between."""
     out_of_order = openai.APIStatusError(
         "out of order", response=httpx2.Response(500, request=_ASKED), body=None
     )

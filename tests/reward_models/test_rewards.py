@@ -192,7 +192,7 @@ def test_what_somebody_published_pays_as_it_does_alone(tmp_path: Path, language_
     with torch.no_grad():
         alone = [model(torch.tensor([tokenizer("ca" + text)["input_ids"]])).logits.item() for text in texts]
         assert reward(["ca"] * 5, texts) == pytest.approx(alone, abs=1e-6)
-        assert reward._scorer.model.config.pad_token_id is None, "as in its files"  # type: ignore[attr-defined]
+        assert reward._scorer.model.config.pad_token_id is None, "as in its files"
         rows = [tokenizer.apply_chat_template([*ASKED, last], return_dict=False) for last in (GOOD, BAD)]
         assert len(rows[0]) != len(rows[1])
         chats = [model(torch.tensor([row])).logits.item() for row in rows]

@@ -110,7 +110,7 @@ def check_hints(config: Config, template: Callable[[], ChatTemplate], train: Pro
     """Put the first prompt into the templates of hints, before any weights load.
 
     Raises:
-        UserError: one leaves no room for a hint; or there is no tokenizer.
+        UserError: a template leaves no room for a hint, or the policy's tokenizer is not there.
     """
     for row in config.algorithm.rows:
         hint = row.script.hint

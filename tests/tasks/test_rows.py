@@ -175,6 +175,8 @@ def test_a_data_set_that_was_saved_alone_is_the_split_train(tmp_path: Path) -> N
         UserError, match=r"saved cannot be loaded: Unknown split \"test\".*by the option 'splits'"
     ):
         task.load("test")
+    with pytest.raises(UserError, match=r"'subset' names 'de', but .*saved is one saved data set"):
+        build_task("data", {**options, "subset": "de"}).load("train")
 
 
 def test_a_file_is_not_taken_for_a_data_set_of_the_hub(tmp_path: Path) -> None:

@@ -112,6 +112,10 @@ def table_rows(source: str, options: dict[str, Any], name: str | None = None) ->
     name = name or source
     if Path(source, "state.json").is_file():
         # A single `Dataset` as its `save_to_disk` leaves it, which `load_dataset` does not take by the folder's name.
+        if options.get("name") is not None:
+            raise UserError(
+                f"'subset' names '{options['name']}', but {name} is one saved data set without subsets: leave it out."
+            )
         files = sorted(map(str, Path(source).glob("*.arrow")))
         source, options = "arrow", {**options, "data_files": {"train": files}}
     try:

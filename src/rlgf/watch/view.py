@@ -124,7 +124,7 @@ def _head(run: Run, goes_on: bool) -> RenderableType:
         )
         state = Text(f"finished in {duration(run.seconds)}; test: {numbers}", style="green")
     elif not goes_on:
-        state = Text("stopped; `rlgf train ... --resume` goes on", style="yellow")
+        state = Text("stopped; `rlgf train ... --resume` goes on, or the same `rlgf compare`", style="yellow")
     elif run.updates >= run.planned:
         state = Text("tests the policy", style="green")
     else:

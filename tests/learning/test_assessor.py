@@ -55,11 +55,15 @@ def test_kl_penalty_reaches_every_algorithm(name: str) -> None:
 
 
 def test_a_reward_is_not_asked_for_behaviour_cloning() -> None:
-    def refuse(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
-        raise AssertionError("there is no advantage to estimate")
+    def noting(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
+        asked.append(completions)
+        return [0.0] * len(completions)
 
-    trainer = build("bc", reward=refuse)
+    asked: list[list[str]] = []
+    trainer = build("bc", reward=noting)
+    assert len(asked) == 1, "when it was tried"
     assert trainer.step()["policy_loss"] > trainer.step()["policy_loss"] > 0
+    assert len(asked) == 1, "there is no advantage to estimate"
 
 
 SPARE = Estimator(
@@ -118,6 +122,7 @@ def test_a_run_gives_tokens_ends_and_progress_and_keeps_what_is_logged(tmp_path:
         config, task=LetterTask(), reward=reward, guide=FavouringGuide("a", 0.6), policy=letter_gpt()
     )
     trainer = type(trainer)(config, parts, trainer.display)
+    assert calls.pop()["step"] == (0, 4), "when it was tried, on bytes in place of tokens"
     trainer.train()
     tokenizer = parts.policy.tokenizer
     for call in calls:

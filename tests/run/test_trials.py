@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,10 @@ def short(completions: list[str]) -> list[float]:
 
 def good(completions: list[str], completion_ids: list[list[int]]) -> list[float]:
     return [float(len(ids)) for ids in completion_ids]
+
+
+def rising(completions: list[str], trainer_state: Any) -> list[float]:
+    return [trainer_state.global_step / trainer_state.max_steps for _ in completions]
 
 
 def test_a_remote_guide_is_asked_once_and_another_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,14 +100,25 @@ def test_ctrl_c_while_a_guide_is_tried_closes_it() -> None:
 
 def test_a_reward_and_a_judge_are_tried_on_a_sample() -> None:
     sections = config(name=f"{__name__}:good")
-    assert scorers(sections, None, SAMPLES, in_turns=False)[0] is not None
+    for name in ("good", "rising"):
+        assert scorers(config(name=f"{__name__}:{name}"), None, SAMPLES, in_turns=False)[0] is not None
     with pytest.raises(UserError, match="returned 0 values for 1 completions"):
         scorers(config(name=f"{__name__}:short"), None, SAMPLES, in_turns=False)
     judged = load_config(sections.model_dump(mode="json"), f"evaluation.judge={__name__}:short")
     with pytest.raises(UserError, match="returned 0 values for 1 completions"):
         scorers(judged, None, SAMPLES, in_turns=False)
     given = scorers(config(name=f"{__name__}:short"), good, SAMPLES, in_turns=False)[0]
-    assert given is good, "what Python gives is taken as it is"
+    assert given is good, "what Python gives takes the recipe's place"
+    with pytest.raises(UserError, match="returned 0 values for 1 completions"):
+        scorers(sections, short, SAMPLES, in_turns=False)
+
+    def asks_trainer(completions: list[str], **kwargs: Any) -> list[float]:
+        return [float(trainer.progress.update) for _ in completions]
+
+    assert scorers(sections, asks_trainer, SAMPLES, in_turns=False)[0] is asks_trainer
+    trainer: Any = None
+    with pytest.raises(AttributeError, match="progress"):
+        scorers(sections, asks_trainer, SAMPLES, in_turns=False)
 
 
 class Chats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 
 from transformers import TrainerState
@@ -128,18 +128,21 @@ def scorers(
     Raises:
         UserError: there is no such scorer, or it does not fit the data or the algorithm.
     """
+    # A function of Python's may name what is made later, such as the trainer.
+    not_yet = () if reward is None else (NameError,)
     if reward is None and config.reward is not None:
         reward = config.reward.build()
-        if not reads_policy(reward):
-            _try(reward, train[0], in_turns=in_turns)
+    if reward is not None and not reads_policy(reward):
+        with suppress(*not_yet):
+            _try(reward, train[0], config, in_turns=in_turns)
     named = config.evaluation.judge
     judge = None if named is None else build_reward(named.name, named.options)
     if judge is not None:
-        _try(judge, train[0], in_turns=in_turns)
+        _try(judge, train[0], config, in_turns=in_turns)
     return reward, judge
 
 
-def _try(reward: Reward, sample: Sample, *, in_turns: bool) -> None:
+def _try(reward: Reward, sample: Sample, config: Config, *, in_turns: bool) -> None:
     """Call a reward once on a sample's own text: what it cannot take or give shows before models load (`checked_rewards`).
 
     There are no tokens yet, so the text's bytes stand in for them.
@@ -153,7 +156,7 @@ def _try(reward: Reward, sample: Sample, *, in_turns: bool) -> None:
         prompt_ids=[list(sample.prompt.encode())],
         completion_ids=[list(text.encode())],
         finished=[True],
-        trainer_state=TrainerState(),
+        trainer_state=TrainerState(max_steps=config.training.updates),
         messages=[sample.messages],
         dialogues=[(Message("assistant", text),)] if in_turns else None,
     )

@@ -75,6 +75,15 @@ def test_a_coefficient_of_nothing_is_not_steered(base: str) -> None:
         algorithm_from({"base": base, "kl": {"coefficient": 0, "target": 0.1}})
 
 
+def test_a_horizon_belongs_to_a_target() -> None:
+    with pytest.raises(ValidationError, match=r"'kl\.horizon' steers nothing without 'kl\.target'"):
+        algorithm_from({"base": "ppo", "kl": {"horizon": 2}})
+    said = algorithm_from({"base": "ppo"}).model_dump()["kl"]
+    assert algorithm_from({"base": "ppo", "kl": said}).kl.target is None, (
+        "a default that is written out says nothing"
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

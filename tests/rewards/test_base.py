@@ -272,3 +272,18 @@ def test_what_a_reward_learns_may_have_no_metrics() -> None:
     with pytest.raises(UserError, match=r"'LearningNetwork' returned \[1.0\]: it must return a dictionary"):
         learned(reward, rollout)
     assert learned(Network(), rollout) == {}
+
+
+def test_a_metric_of_a_reward_that_learns_is_a_number() -> None:
+    reward, rollout = LearningNetwork(), written("ab")
+    reward.answer = {"loss": torch.tensor(0.5), "sure": True}
+    found = learned(reward, rollout)
+    assert found == {"loss": 0.5, "sure": 1.0}
+    assert {type(value) for value in found.values()} == {float}, "as the log and trackers take them"
+    for value, shown in (("good", "'good'"), ([1, 2], r"\[1, 2\]"), (None, "None")):
+        reward.answer = {"mood": value}
+        sentence = (
+            f"'update' of the reward 'LearningNetwork' returned {shown} as the metric 'mood': it must be"
+        )
+        with pytest.raises(UserError, match=sentence):
+            learned(reward, rollout)

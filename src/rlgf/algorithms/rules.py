@@ -12,7 +12,7 @@ from rlgf.algorithms.hint_rules import (
     tiers_are_tried,
     views_can_be_scored,
 )
-from rlgf.algorithms.row import Row
+from rlgf.algorithms.row import KLConfig, Row
 from rlgf.algorithms.script import Span
 from rlgf.algorithms.terms import LOSSES, OF_CRITIC
 from rlgf.registry import resolve
@@ -206,11 +206,12 @@ def help_can_depend_on_successes(row: Row) -> str | None:
 
 
 def a_steered_penalty_weighs(row: Row) -> str | None:
-    if row.kl.target is None:
-        return None
-    if row.kl_penalty is None:
+    steers = row.kl.target is not None
+    if not steers and row.kl.horizon != KLConfig().horizon:
+        return "'kl.horizon' steers nothing without 'kl.target': set that too, or leave 'kl.horizon' out"
+    if steers and row.kl_penalty is None:
         return "'kl.target' steers a penalty that nothing reads here: give 'terms' one with the loss 'kl', or set 'kl.target: null'"
-    if not row.kl.coefficient:
+    if steers and not row.kl.coefficient:
         return "'kl.target' multiplies 'kl.coefficient', and 0 stays 0: set 'kl.coefficient' to where it starts, such as 0.001"
     return None
 
@@ -267,10 +268,7 @@ def start_values_are_read(row: Row) -> str | None:
     if reads and (row.script.rollout is not Author.POLICY or row.script.rollin or row.script.hint):
         return "a start value is that of the bare prompt: let the policy write whole texts, without roll-ins and hints"
     if reads and (row.learned_reward or row.whiten):
-        return (
-            "a start value stays as it was first estimated, and is compared with what texts earn: leave 'learned_reward' "
-            "and 'whiten' out"
-        )
+        return "a start value stays as first estimated, and is compared with what texts earn: leave 'learned_reward' and 'whiten' out"
     return None
 
 

@@ -88,14 +88,23 @@ def learned(reward: Reward | None, rollout: Rollout) -> dict[str, float]:
     """Let a reward learn, if it is one that does; its metrics.
 
     Raises:
-        UserError: its `update` returned something else.
+        UserError: its `update` returned something else, or a metric that is not a number.
     """
     found: Any = reward.update(rollout) if isinstance(reward, LearnedReward) else None
     if found is not None and not isinstance(found, Mapping):
         raise UserError(
             f"'update' of {_name(reward)} returned {found!r:.60}: it must return a dictionary of metrics, or nothing."
         )
-    return {str(metric): value for metric, value in (found or {}).items()}
+    return {str(name): _metric(reward, name, value) for name, value in (found or {}).items()}
+
+
+def _metric(reward: Reward | None, name: Any, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"'update' of {_name(reward)} returned {value!r:.60} as the metric '{name}': it must be a number."
+        ) from error
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,9 +18,12 @@ from rlgf.errors import (
     UserError,
     misfit,
     nearest,
+    not_expanded,
     one_line,
     own_traceback,
 )
+from rlgf.loads import loading
+from rlgf.tasks.textfiles import require_there
 
 
 def test_of_several_faults_the_first_is_the_error() -> None:
@@ -88,3 +92,16 @@ def test_a_traceback_without_the_users_code_is_whole() -> None:
 def test_what_others_say_becomes_a_part_of_a_sentence() -> None:
     assert one_line(ValueError(" it  failed,\n\tas ever. "), 200) == "it failed, as ever"
     assert one_line("one two", 5) == "one t"
+
+
+def test_a_path_that_a_shell_did_not_expand_is_told_wherever_it_is_read() -> None:
+    said = f"; '~' is not expanded: write {Path.home()} in its place"
+    assert not_expanded("~/a") == said
+    assert not_expanded("/a/~b") == ""
+    with (
+        pytest.raises(UserError, match=re.escape(f"there is no folder ~/none{said}.")),
+        loading("it", "~/none"),
+    ):
+        raise OSError("none")
+    with pytest.raises(UserError, match=re.escape(f"there is no such file{said}.")):
+        require_there(Path("~/none.jsonl"))

@@ -59,6 +59,8 @@ def test_a_name_of_trl_leads_to_ours(override: str, said: str) -> None:
             {"guide": {"url": "http://x/v1", "model": "m", "max_tokens": 5}},
             "'rollout.max_guide_tokens' limits",
         ),
+        ({"include": "other.yaml"}, "laid over each other, as in `rlgf train first.yaml second.yaml`."),
+        ({"defaults": ["other"]}, "'defaults' is not a known key: recipes are laid over each other"),
         ({"reward": {"weights": [1, 2]}}, "as in reward: {terms: {one: {weight: 2}}}."),
     ],
 )

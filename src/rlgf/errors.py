@@ -70,6 +70,11 @@ def one_line(said: object, most: int) -> str:
     return " ".join(str(said).split())[:most].rstrip(".")
 
 
+def not_expanded(path: str | Path) -> str:
+    """What is to be added of a path that begins with the home folder's sign; nothing of another."""
+    return f"; '~' is not expanded: write {Path.home()} in its place" if str(path).startswith("~") else ""
+
+
 def shown(value: object) -> str:
     """A value as a part of a sentence: a long one is cut."""
     text = repr(value)

@@ -16,7 +16,7 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 
-from rlgf.errors import UserError
+from rlgf.errors import UserError, not_expanded
 from rlgf.packaged import recipe_that_writes
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".h5", ".msgpack")
@@ -89,7 +89,7 @@ def _cause(where: str, error: Exception, remedy: str) -> str:
         return file_damage(path) or f"{path} is a file, and a folder is needed"
     if where.startswith((".", "/", "~")) or where.count("/") > 1:
         maker = recipe_that_writes(where)
-        return f"there is no folder {where}{f'; `rlgf train {maker}` makes it' if maker else remedy}"
+        return f"there is no folder {where}{f'; `rlgf train {maker}` makes it' if maker else not_expanded(where) or remedy}"
     told = _told(path, error)
     if not isinstance(error, OSError) or "trust_remote_code" in str(error):
         return told

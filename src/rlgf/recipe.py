@@ -142,6 +142,12 @@ def _sentence(model: type[BaseModel], first: ErrorDetails) -> str:
     if first["type"] == "missing":
         return f"'{where}' is missing: the recipe must set it."
     message = misfit(first)
+    if first["type"] == "string_type" and isinstance(first["input"], int | float):
+        message += ": put it in quotes, on a command line as in name=\"'7'\""
+    if first["input"] in ("None", "none") and any(
+        type(None) in _within(one) for one in _annotations(model, path)
+    ):
+        message += ", or null"
     if first["type"] == "model_type":
         expected = _fields(model, path)
         message = f"it must be a mapping with keys such as {', '.join(expected)}"
@@ -184,8 +190,13 @@ def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
 
 def _words(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     """The words that a place in the configuration takes; none where it takes any."""
-    fields = (m.model_fields[path[-1]] for m in _parents(model, path[:-1]) if path[-1] in m.model_fields)
-    return [word for field in fields for word in _within(field.annotation) if isinstance(word, str)]
+    return [word for one in _annotations(model, path) for word in _within(one) if isinstance(word, str)]
+
+
+def _annotations(model: type[BaseModel], path: Sequence[str]) -> list[Any]:
+    """Those of the fields that a place in the configuration may belong to."""
+    fields = [m.model_fields for m in _parents(model, path[:-1])]
+    return [some[path[-1]].annotation for some in fields if path[-1] in some]
 
 
 def _parents(model: type[BaseModel], path: Sequence[str]) -> list[type[BaseModel]]:
@@ -243,6 +254,10 @@ def read_source(source: str | Path | Mapping[str, Any], folder: str = "") -> dic
         reason = " ".join(str(error).split())
         if "cannot start any token" in reason and not override and _indents_by_tabs(path):
             reason += ": there is a tab, and YAML is indented by spaces"
+        if override:
+            reason += (
+                ": a text with braces, brackets or a colon goes into quotes of its own, as in name='\"a: b\"'"
+            )
         raise UserError(f"{what} is not valid YAML: {reason}.") from error
     if not isinstance(plain, dict):
         raise UserError(f"{what} must be a mapping of keys to values.")

@@ -77,12 +77,15 @@ _TRL: Mapping[str, str] = {
     "warmup_ratio": "update.learning_rate: {start: 1e-5, end: 0, warmup: 0.05}",
 }
 """Keys by the names that TRL has for them (docs/from-trl.md)."""
+_LAID_OVER = "recipes are laid over each other, as in `rlgf train first.yaml second.yaml`"
 _OTHERS: Mapping[str, Mapping[str, str]] = {
     "guide": {
         "api_key": "a key is kept in an environment variable, which 'guide.key_variable' names",
         "base_url": "the address of a server is 'guide.url'",
         "max_tokens": "'rollout.max_guide_tokens' limits what a guide writes",
     },
+    "include": {"include": _LAID_OVER},
+    "defaults": {"defaults": _LAID_OVER},
     "reward": {"weights": "each term has a weight of its own, as in reward: {terms: {one: {weight: 2}}}"},
 }
 """What does the work of keys that clients of servers, and other trainers, have in a section."""

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from rlgf.errors import UserError
+from rlgf.errors import UserError, not_expanded
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _PACKED = (".bz2", ".xz", ".zst", ".zip", ".7z", ".tar")
@@ -48,7 +48,7 @@ def require_there(file: Path) -> None:
     what = "it is a folder, so name a file in it" if file.is_dir() else "there is no such file"
     if file.is_fifo():
         what = "it is a pipe, which can be read only once: save its text as a file first"
-    raise UserError(f"{file} cannot be read: {what}.")
+    raise UserError(f"{file} cannot be read: {what}{not_expanded(file)}.")
 
 
 def opened(file: Path, encoding: str = "utf-8") -> IO[bytes]:

@@ -82,6 +82,14 @@ GOOD = {"prompt": "x", "references": "y"}
         ([], r"a\.jsonl is empty"),
         ([GOOD, {"text": "x", "references": "y"}], r"line 2 has no field 'prompt'.*Fields: references, text"),
         ([GOOD, "", {"prompt": "x"}], r"line 3 has no field 'references'.*'reference_field'.*Fields: prompt"),
+        (
+            [{"messages": []}],
+            "set the option 'reference_field' to 'messages', or to null where that is no ref",
+        ),
+        (
+            [{"prompt": "x", "completion": "y"}],
+            "set the option 'reference_field' to 'completion', or to null",
+        ),
         ([GOOD, '{"prompt": '], r"line 2 is not valid JSON"),
         ([["x"]], r"line 1 must hold a JSON object"),
         (

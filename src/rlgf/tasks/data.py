@@ -15,6 +15,10 @@ from rlgf.tasks.rows import Row, Samples
 from rlgf.tasks.source import BRACES, Source, field, is_absent, side, template_parts, texts, value_text
 from rlgf.types import Messages, Sample
 
+REFERENCES = ("references", "completion", "chosen")
+"""Columns that hold a reference, as data sets of the hub call them; of data at hand the first that there is counts."""
+CONVERSATIONS = ("messages", "conversations")
+"""Columns that hold the prompt with its reference; beside a prompt they are further columns, as in TRL."""
 _PROMPT_OF_PAIR = (
     "a pair needs a column with its prompt, which the option 'prompt_field' names; only whole conversations in "
     "place of texts may hold it themselves"
@@ -88,7 +92,11 @@ class DataTask(Source):
         name = self.reference_field
         if name is None:
             return []
-        value = field(row, name, place, self.hints["references"])
+        hint = self.hints["references"]
+        there = next((one for one in (*REFERENCES, *CONVERSATIONS) if one in row), None)
+        if there is not None and "reference_field" not in self.model_fields_set:
+            hint = f"set the option 'reference_field' to '{there}', or to null where that is no reference"
+        value = field(row, name, place, hint)
         if is_chat(value):
             return [read_messages(value, name, place)]
         if isinstance(value, list) and value and all(map(is_chat, value)):

@@ -9,15 +9,11 @@ from typing import Any, ClassVar
 from rlgf.errors import UserError, one_line
 from rlgf.registry import build_from
 from rlgf.tasks.base import SPLITS, check_sample, check_split
-from rlgf.tasks.data import DataTask
+from rlgf.tasks.data import CONVERSATIONS, REFERENCES, DataTask
 from rlgf.tasks.rows import Row, Samples
 from rlgf.tasks.source import Source
 from rlgf.types import Sample
 
-_REFERENCES = ("references", "completion", "chosen")
-"""Columns that hold a reference, as data sets of the hub call them; the first that a row has counts."""
-_CONVERSATIONS = ("messages", "conversations")
-"""Columns that hold the prompt with its reference; beside a prompt they are further columns, as in TRL."""
 _SOURCES = frozenset(Source.model_fields)
 
 
@@ -72,7 +68,7 @@ class MemoryTask:
         """A task that reads rows with these columns."""
         columns = _columns(data)
         prompted = self.options.get("prompt_field", "prompt") in columns
-        known = _REFERENCES if prompted else (*_REFERENCES, *_CONVERSATIONS)
+        known = REFERENCES if prompted else (*REFERENCES, *CONVERSATIONS)
         reference = next((name for name in known if name in columns), None)
         rejected = "rejected" if reference == "chosen" and "rejected" in columns else None
         found = {"train": "memory", "reference_field": reference, "rejected_field": rejected}

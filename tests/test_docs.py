@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import re
 import socket
@@ -172,6 +173,11 @@ def test_the_notebook_runs(folder: Path) -> None:
     for cell in notebook.cells:
         assert cell.cell_type != "code" or not cell.outputs, "kept without what it wrote"
         cell.source = cell.source.replace('"updates": 30', '"updates": 2')
+    # All cells twice: a reader goes back, and begins again in the same folder.
+    again = copy.deepcopy(notebook.cells)
+    for cell in again:
+        cell.id += "-again"
+    notebook.cells += again
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     assert (folder / "runs/notebook/policy/model.safetensors").is_file()
 

@@ -60,11 +60,12 @@ def test_the_contents_list_each_row_under_its_kind() -> None:
     there: dict[str, list[str]] = {}
     for section in SECTIONS:
         there.setdefault(section.kind, []).append(section.name)
-    assert listed == there
+    assert listed == there, "the contents of docs/methods.md are its sections, in their order"
 
 
 def test_the_readme_counts_the_rows() -> None:
-    assert f"[{len(ALGORITHMS)}, each on half a page](docs/methods.md)" in (ROOT / "README.md").read_text()
+    counted = f"[{len(ALGORITHMS)}, each on half a page](docs/methods.md)"
+    assert counted in (ROOT / "README.md").read_text(), "README.md says how many there are"
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)

@@ -121,7 +121,7 @@ def test_each_mixture_is_the_one_of_the_design(name: str) -> None:
 
 
 def test_the_table_holds_these_and_no_others() -> None:
-    assert set(ALGORITHMS) == {*TABLE, *MIXTURES}
+    assert set(ALGORITHMS) == {*TABLE, *MIXTURES}, "each stands in TABLE or MIXTURES too"
     assert all(name == found.name for name, found in ALGORITHMS.items())
     assert all(found.summary and found.equation and found.paper for found in ALGORITHMS.values())
 

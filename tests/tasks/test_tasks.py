@@ -13,7 +13,6 @@ from rlgf.types import Sample
 
 
 def test_tasks_say_what_they_are() -> None:
-    assert set(TASKS) == {"imdb", "commongen", "tldr", "review-verdicts", "data", "reasoning"}
     found = [resolve(name, TASKS, "task") for name in TASKS]
     assert all((task.__doc__ or "").splitlines()[0].endswith(".") for task in found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,10 @@ def test_one_key_tells_the_kind(key: str) -> None:
 
 
 def test_what_is_no_guide_names_the_keys() -> None:
-    with pytest.raises(ValidationError, match=f"one of the keys {', '.join(KINDS)}"):
-        read("gpt2")
+    for text, key in (("gpt2", "model"), ("guide.py:Mine", "name"), ("http://host/v1", "url")):
+        said = f"one of the keys {', '.join(KINDS)}, such as {{{key}: {text}}}"
+        with pytest.raises(ValidationError, match=re.escape(said)):
+            read(text)
 
 
 def test_another_kind_of_guide_leaves_the_settings_of_the_first_behind() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from rich.console import Console
+from transformers import TextGenerationPipeline
 
 from rlgf.algorithms import ALGORITHMS
 from rlgf.config import Config, load_config
@@ -161,12 +162,10 @@ def test_what_would_not_be_used_is_refused(tmp_path: Path) -> None:
             "'policy' has no weights, since it was made on the device 'meta'",
         ),
         ({"reward": []}, "'reward' is an empty list"),
-        (
-            {"reward": letter_gpt().model},
-            "'reward' is a model: give a function that asks it, or name its folder or its place on the hub",
-        ),
+        ({"reward": letter_gpt().model}, "give a function that asks it, or name its folder or its place on"),
         ({"peft_config": {"r": 2}}, "'peft_config' must be a peft.LoraConfig (it is a dict)"),
         ({"guide": FavouringGuide}, "'guide' is the class FavouringGuide: give an object of it"),
+        ({"reward": object.__new__(TextGenerationPipeline)}, "'reward' is a model: give a function"),
         ({"reward": FavouringGuide}, "'reward' is the class FavouringGuide: give an object of it"),
         ({"task": LetterTask}, "'task' is the class LetterTask: give an object of it"),
         (

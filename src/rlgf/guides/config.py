@@ -40,7 +40,11 @@ def _settings(data: Any) -> GuideSettings:
     if isinstance(data, GuideSettings):
         return data
     if not isinstance(data, Mapping):
-        raise ValueError(f"it must be a mapping with one of the keys {', '.join(KINDS)}")
+        hint = ""
+        if isinstance(data, str):
+            key = "url" if "://" in data else "name" if ":" in data else "model"
+            hint = f", such as {{{key}: {data}}}"
+        raise ValueError(f"it must be a mapping with one of the keys {', '.join(KINDS)}{hint}")
     return kind_of(data).model_validate(data)
 
 

@@ -193,7 +193,7 @@ def _one_reward(reward: Any) -> Reward:
             f"'reward' is the text '{reward}': a reward by name is the recipe's section 'reward', which for a reward model "
             "is {name: model, options: {model: FOLDER or hub name}}."
         )
-    if isinstance(reward, PreTrainedModel):
+    if isinstance(reward, PreTrainedModel) or type(reward).__module__.startswith("transformers.pipelines"):
         raise UserError(
             "'reward' is a model: give a function that asks it, or name its folder or its place on the hub in the recipe, as "
             "reward: {name: model, options: {model: ...}}."

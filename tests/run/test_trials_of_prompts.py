@@ -13,9 +13,9 @@ from rlgf.chat import ChatTemplate
 from rlgf.models.text import Codec
 from rlgf.run.display import Display
 from rlgf.run.trainer import Trainer
-from rlgf.run.trials import long_prompts
+from rlgf.run.trials import answered_prompts, long_prompts
 from rlgf.tasks.chats import PromptedTask
-from rlgf.types import Sample
+from rlgf.types import Message, Sample
 from toys import LetterTask, letter_gpt, letter_tokenizer, share_of_a
 
 
@@ -65,3 +65,15 @@ def test_a_run_says_at_its_start_that_prompts_are_cut(task: Opened | None, tmp_p
     ).train()
     said = "1 of the 2 prompts of 'train' are over 4 tokens and lose their beginning"
     assert (said in heard.getvalue()) == (task is None)
+
+
+def test_conversations_that_are_taken_for_prompts_are_told() -> None:
+    def chat(*told: str, references: tuple[str, ...] = ()) -> Sample:
+        roles = ("user", "assistant")
+        return Sample("", references, messages=tuple(map(Message, roles, told)))
+
+    (said,) = answered_prompts([chat("a?", "yes"), chat("b?", "no")])
+    assert "name their column as 'reference_field'" in said
+    assert answered_prompts([chat("a?", "<think>"), chat("b?", "<think>")]) == [], "a beginning for all"
+    assert answered_prompts([chat("a?"), chat("b?")]) == answered_prompts([Sample("a"), Sample("b")]) == []
+    assert answered_prompts([chat("a?", "y", references=("yes",)), chat("b?", "n", references=("no",))]) == []

@@ -22,7 +22,7 @@ from rlgf.preview.form import note, span, table, titled, topics
 from rlgf.preview.words import mixture_words, row_words, schedule, term_words
 from rlgf.rollout.plan import UpdatePlan, planned
 from rlgf.run.memory import Estimate, estimated, memory
-from rlgf.run.trials import long_prompts, policy_template, unread_prompts
+from rlgf.run.trials import answered_prompts, long_prompts, policy_template, unread_prompts
 from rlgf.tasks import load_split
 from rlgf.tasks.chats import PromptedTask
 from rlgf.terminal import number
@@ -74,7 +74,8 @@ def _lost_prompts(found: Checked) -> list[str]:
         return []
     assert template.tokenizer is not None, "of a model that is there"
     codec = Codec(template.tokenizer)
-    return long_prompts(task, train, codec, config.rollout.max_prompt_tokens) + unread_prompts(train, codec)
+    long = long_prompts(task, train, codec, config.rollout.max_prompt_tokens)
+    return long + unread_prompts(train, codec) + answered_prompts(train)
 
 
 # The algorithm.

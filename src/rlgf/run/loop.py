@@ -28,7 +28,7 @@ from rlgf.run.logs import MetricsLog, SamplesLog, read_metrics, rewind_lines
 from rlgf.run.saver import Saver, out_of_memory
 from rlgf.run.signals import Stopping, stopped
 from rlgf.run.steps import Steps
-from rlgf.run.trials import long_prompts, unread_prompts
+from rlgf.run.trials import answered_prompts, long_prompts, unread_prompts
 from rlgf.run.warnings import Found, Watch
 from rlgf.run.whole_folder import full_disk_named, write_whole
 
@@ -69,7 +69,7 @@ class TrainingLoop:
             parts, limit = self.trainer.parts, self.config.rollout.max_prompt_tokens
             codec, ends = parts.policy.codec, is_encoder_decoder(parts.policy.model)
             self._warn(long_prompts(parts.task, parts.train, codec, limit, ends=ends))
-            self._warn(unread_prompts(parts.train, codec))
+            self._warn(unread_prompts(parts.train, codec) + answered_prompts(parts.train))
             self.callbacks.tell("on_train_begin")
             asked = self._updates()
             totals = {} if asked else self._finish()

@@ -194,6 +194,21 @@ def long_prompts(
     ]
 
 
+def answered_prompts(train: Sequence[Sample]) -> list[str]:
+    """What is to be said of chats that end in answers of the data's own, and have no references: no sentence or one.
+
+    A beginning that an answer is to have is mostly the same in all of them.
+    """
+    some = list(islice(train, SEEN))
+    ends = {s.messages[-1].content for s in some if s.messages and s.messages[-1].role == "assistant"}
+    if len(ends) < 2 or any(sample.references for sample in some):
+        return []
+    return [
+        "prompts of 'train' end in answers of the assistant's, which the policy goes on with and is paid for: where they are "
+        "whole conversations, name their column as 'reference_field' and leave 'prompt_field' out."
+    ]
+
+
 def unread_prompts(train: Prompted, codec: Codec) -> list[str]:
     """What is to be said of prompts that are dropped or read as unknown: no sentence or one."""
     count = min(SEEN, len(train))

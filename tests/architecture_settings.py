@@ -227,6 +227,7 @@ SMALL: Mapping[str, Any] = {
 
 
 HYBRID = {"layer_types": ["linear_attention", "full_attention"]}
+MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}
 
 
 SPECIAL: Mapping[str, Mapping[str, Any]] = {
@@ -262,9 +263,57 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "rwkv": {"rescale_every": 1},
     "xlstm": {"embedding_dim": 32, "hidden_size": 32, "num_blocks": 2},
     "xmod": {"default_language": "en_XX"},
+    "qwen2_5_vl_text": MROPE,
+    "qwen2_vl_text": MROPE,
     "youtu": {"pad_token_id": None},
     "zamba": {"num_hidden_layers": 3, "layers_block_type": ["linear_attention", "hybrid", "hybrid"]},
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid"], "n_mamba_heads": 4},
     "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 16},
 }
 """What else an architecture needs to be small and to show all its parts, by its model type."""
+
+
+IMAGE: Mapping[str, Any] = {
+    **dict.fromkeys(
+        [
+            "embed_dim",
+            "hidden_dim",
+            "out_hidden_size",
+            "vision_output_dim",
+            "projector_input_dim",
+            "projector_output_dim",
+        ],
+        32,
+    ),
+    **dict.fromkeys(["depth", "num_global_layers"], 1),
+    "image_size": 28,
+    "patch_size": 14,
+    "position_embedding_size": 4,
+    "deepstack_visual_indexes": [0],
+    "fullatt_block_indexes": [0],
+}
+"""Sizes of what reads images or sound."""
+
+
+SEEING: Mapping[str, Mapping[str, str]] = {
+    "aya_vision": {"text_config": "cohere2", "vision_config": "siglip_vision_model"},
+    "gemma3": {"vision_config": "siglip_vision_model"},
+    "gemma4": {},
+    "git": {},
+    "idefics3": {"text_config": "llama"},
+    "internvl": {"text_config": "qwen2"},
+    "llama4": {},
+    "llava": {"text_config": "llama", "vision_config": "clip_vision_model"},
+    "llava_onevision": {"text_config": "qwen2", "vision_config": "siglip_vision_model"},
+    "mistral3": {"text_config": "mistral", "vision_config": "pixtral"},
+    "mllama": {},
+    "paligemma": {"text_config": "gemma2", "vision_config": "siglip_vision_model"},
+    "qwen2_vl": {},
+    "qwen2_5_vl": {},
+    "qwen3_5": {},
+    "qwen3_5_moe": {},
+    "qwen3_vl": {},
+    "qwen3_vl_moe": {},
+    "smolvlm": {"text_config": "llama"},
+}
+"""Architectures that also see and are tried, with the kinds of those parts that may be of several."""

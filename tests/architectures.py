@@ -17,13 +17,14 @@ from tokenizers.models import WordLevel
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from architecture_settings import BEGIN, END, HOLE, LETTERS, SMALL, SPECIAL, VOCABULARY
+from architecture_settings import BEGIN, END, HOLE, IMAGE, LETTERS, SEEING, SMALL, SPECIAL, VOCABULARY
 from conftest import sharpen
 
-MULTIMODAL = "Made for images or sound, which no policy here is given; not tried."
+MULTIMODAL = "Made for images or sound; not tried."
 
 
 NOT_TRIED: Mapping[str, str] = {
@@ -33,11 +34,8 @@ NOT_TRIED: Mapping[str, str] = {
             "Dots3NoteForCausalLM",
             "Emu3ForCausalLM",
             "FuyuForCausalLM",
-            "Gemma3ForConditionalGeneration",
             "Gemma3nForConditionalGeneration",
-            "Gemma4ForConditionalGeneration",
             "Gemma4UnifiedForConditionalGeneration",
-            "GitForCausalLM",
             "GlmAsrForConditionalGeneration",
             "GotOcr2ForConditionalGeneration",
             "GraniteSpeechForConditionalGeneration",
@@ -69,11 +67,15 @@ NOT_TRIED: Mapping[str, str] = {
 """Architectures that are not tried, with the reason."""
 
 
+TEXT_PART = "Its part for text alone is loaded, trained and saved."
+
+
 NO_GENERATE = "Greedy text is not compared: `generate` of `transformers` fails."
 
 
 NOTES = {
     "BltForCausalLM": NO_GENERATE,
+    "Llama4ForConditionalGeneration": TEXT_PART,
     "xLSTMForCausalLM": NO_GENERATE,
     "YoutuForCausalLM": "Without a padding token in its configuration: `transformers` sets that token's row to 0 at each load.",
 }
@@ -108,7 +110,8 @@ def architectures() -> dict[str, str]:
     Of a configuration within another, the one for text.
     """
     found: dict[str, str] = {}
-    for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
+    seeing = {name: MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[name] for name in SEEING}
+    for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, seeing):
         for model_type, name in mapping.items():
             own = name.lower().startswith(model_type.replace("-", "").replace("_", ""))
             if name not in found or own or model_type == f"{found[name]}_text":
@@ -120,12 +123,16 @@ def small_config(kind: type[PreTrainedConfig], **special: Any) -> PreTrainedConf
     """A configuration with every size that it has set to a small one, and so within."""
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
     sizes = {name: size for name, size in SMALL.items() if name in fields}
+    parts = {name: CONFIG_MAPPING[part] for name, part in SEEING.get(kind.model_type, {}).items()}
     for name, default in fields.items():
         if name.endswith(("_token_id", "_token_index")) and name not in SMALL and isinstance(default, int):
             sizes[name] = 3
-    for name, inner in (kind.sub_configs or {}).items():
+    for name, inner in {**(kind.sub_configs or {}), **parts}.items():
         if name in fields and dataclasses.is_dataclass(inner):
-            sizes[name] = small_config(inner)
+            own = SPECIAL.get(inner.model_type, {})
+            if name != "text_config":
+                own = {size: IMAGE[size] for size in IMAGE if size in inner.__dataclass_fields__} | dict(own)
+            sizes[name] = small_config(inner, **own)
     return kind(**(sizes | special))
 
 

@@ -114,6 +114,18 @@ def test_an_answer_begins_where_an_assistants_message_without_a_text_stands() ->
         assert template.prompt(messages, {}) == f"<user>the film?<assistant>{prompt}"
 
 
+def test_a_template_that_wants_a_list_of_parts_is_given_one() -> None:
+    wants = (
+        "{% for m in messages %}<{{ m['role'] }}>{% for part in m['content'] %}{% if part['type'] == 'text' %}"
+        "{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    template = ChatTemplate(with_template(letter_gpt().tokenizer, wants), "it", "leave it")
+    assert template.prompt((USER,), {}) == f"<user>{USER.content}<assistant>"
+    assert template.prompt((USER, Message("assistant", "so")), {}) == f"<user>{USER.content}<assistant>so"
+    assert template.conversation((USER,), "so") == (f"<user>{USER.content}<assistant>", "so", "")
+    assert template.between((USER,), "and") == "<user>and<assistant>"
+
+
 def test_a_chat_template_is_told_what_the_model_or_the_row_says() -> None:
     tokenizer = with_template(letter_gpt().tokenizer, THINKS)
     template = ChatTemplate(tokenizer, "it", "leave it")

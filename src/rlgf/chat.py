@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -215,6 +216,10 @@ def as_dicts(messages: Messages) -> list[dict[str, str]]:
     return [asdict(message) for message in messages]
 
 
+def _in_parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
+
+
 def transcript(messages: Messages) -> str:
     """Messages as a plain text, for a reader without a chat template; one of the user's alone is its content."""
     if [message.role for message in messages] == ["user"]:
@@ -235,6 +240,21 @@ class ChatTemplate:
     @property
     def there(self) -> bool:
         return self.tokenizer is not None and self.tokenizer.chat_template is not None
+
+    @cached_property
+    def _reads_parts(self) -> bool:
+        """Whether it wants the content of a message as a list of parts, as templates of some models that also see do: they
+        leave out a plain text without a word."""
+
+        def writes(content: Any) -> bool:
+            assert self.tokenizer is not None
+            try:
+                asked = [{"role": "user", "content": content}]
+                return _MARK in str(self.tokenizer.apply_chat_template(asked, tokenize=False))
+            except Exception:  # a template raises what it likes
+                return False
+
+        return not writes(_MARK) and writes(_in_parts(_MARK))
 
     def prompt(self, messages: Messages, columns: Mapping[str, Any], place: str = "") -> str:
         """The text that the template makes of messages, up to where the assistant begins or its last message stops.
@@ -316,10 +336,13 @@ class ChatTemplate:
             raise UserError(
                 f"{start}the prompt is the messages of a chat, and {self.owner} has no chat template: {self.remedy}."
             )
+        given: list[Any] = as_dicts(messages)
+        if self._reads_parts:
+            given = [{**message, "content": _in_parts(message["content"])} for message in given]
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    as_dicts(messages),
+                    given,
                     tokenize=False,
                     add_generation_prompt=answers is True,
                     continue_final_message=answers is False,

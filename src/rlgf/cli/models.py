@@ -67,7 +67,6 @@ def merge(
     output: Annotated[Path, typer.Argument(help="The folder for the whole model.")],
 ) -> None:
     """Add an adapter to its base's weights, and save the model as if it had been trained whole."""
-    from rlgf.models.encoder_decoder import is_encoder_decoder
     from rlgf.models.loading import ModelConfig, load_language_model
     from rlgf.models.lora import adapter_base
     from rlgf.outputs import require_no_model
@@ -89,7 +88,7 @@ def merge(
         whole = load_language_model(ModelConfig(model=adapter))
         save_policy(whole, output)
         carry_start(adapter, output)
-        carry_card(adapter, output, encoder_decoder=is_encoder_decoder(whole.model))
+        carry_card(adapter, output, whole.model)
     Console().print(Text(f"Wrote {output}."))
 
 

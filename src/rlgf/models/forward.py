@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from rlgf.kept import KeptTokens, kept_mask
@@ -17,6 +17,7 @@ from rlgf.models.abilities import abilities, declare, lean, mixed_precision, tak
 from rlgf.models.checkpointing import recomputed, recomputes
 from rlgf.models.encoder_decoder import decoder_start, encode, encoded_inputs, is_encoder_decoder
 from rlgf.models.kv_cache import cache_argument, keep_rows
+from rlgf.models.parts import under_head
 from rlgf.models.vocabulary import read_logits
 from rlgf.types import Rollout
 
@@ -229,20 +230,6 @@ def _last_states(model: PreTrainedModel) -> Iterator[list[Float[Tensor, "B L D"]
         yield states
     finally:
         handle.remove()
-
-
-def under_head(model: PreTrainedModel) -> nn.Module:
-    """The network whose output the head reads, and whose first output is the last hidden states.
-
-    They are taken from there since ``hidden_states[-1]`` is, of some models, before the last
-    normalization or a projection.
-    """
-    network: Any = model.get_decoder()
-    if not is_encoder_decoder(model) and not isinstance(network, PreTrainedModel):
-        network = model.base_model  # ModernBERT calls its head a decoder
-    # The decoder of an `EncoderDecoderModel` has a head of its own.
-    found: nn.Module = getattr(network, "base_model", network)
-    return found
 
 
 def length_batches(

@@ -10,12 +10,14 @@ from pydantic import Field
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.hub import cached_file
 
 from rlgf.chat import set_defaults
 from rlgf.distributed import device
@@ -26,6 +28,7 @@ from rlgf.loads import file_damage, lacks_tokenizer, loading
 from rlgf.models import lora, weights
 from rlgf.models.abilities import abilities
 from rlgf.models.language_model import LanguageModel
+from rlgf.models.parts import beside_texts
 from rlgf.models.scratch import ScratchConfig, architecture, build_scratch
 from rlgf.models.vocabulary import readable, unread
 from rlgf.models.weights import Quantization, quantized
@@ -239,6 +242,22 @@ def _load_model(config: ModelConfig) -> PreTrainedModel:
     return model
 
 
+def auto_class(config: PreTrainedConfig) -> Any:
+    """Which of the classes of `transformers` loads a model that writes text; None where none does.
+
+    One that also sees is loaded whole, where another class has its part for text alone. Llama 4 is not: whole, it fails on
+    text alone (transformers 5.24).
+    """
+    factories: list[Any] = [AutoModelForSeq2SeqLM, AutoModelForCausalLM]
+    if config.model_type != "llama4":
+        factories.append(AutoModelForImageTextToText)
+    if not config.is_encoder_decoder:
+        # Some models that write without an encoder, such as speech models, are listed with those that have one.
+        factories.reverse()
+    own = getattr(config, "auto_map", None) or {}
+    return next((f for f in factories if type(config) in f._model_mapping or f.__name__ in own), None)
+
+
 def _factory(config: ModelConfig) -> Any:
     """What loads the model's architecture.
 
@@ -246,19 +265,13 @@ def _factory(config: ModelConfig) -> Any:
         UserError: it is not an architecture that writes text.
     """
     loaded = load_model_config(config)
-    factories: list[Any] = [AutoModelForSeq2SeqLM, AutoModelForCausalLM]
-    if not loaded.is_encoder_decoder:
-        # Some models that write without an encoder, such as speech models, are listed with those that have one.
-        factories.reverse()
-    for factory in factories:
-        if type(loaded) in factory._model_mapping or factory.__name__ in (
-            getattr(loaded, "auto_map", None) or {}
-        ):
-            return factory
-    raise UserError(
-        f"model '{config.model}' is of the architecture '{loaded.model_type}', which writes no text: choose a "
-        "causal or an encoder-decoder language model."
-    )
+    found = auto_class(loaded)
+    if found is None:
+        raise UserError(
+            f"model '{config.model}' is of the architecture '{loaded.model_type}', which writes no text: choose a "
+            "causal or an encoder-decoder language model."
+        )
+    return found
 
 
 def _adapter_base(config: ModelConfig) -> ModelConfig | None:
@@ -278,3 +291,21 @@ def _from_pretrained(factory: Any, config: ModelConfig, **options: Any) -> Any:
 
 
 _REMEDY = "give a folder that `save_pretrained` wrote, a hub name, or one of: " + ", ".join(PACKAGED)
+
+
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+
+
+def processor_files(model: PreTrainedModel) -> list[Path]:
+    """The files that say how an image or a sound becomes numbers for a model, from where it was loaded."""
+    source = next(iter(lora.layers(model)), model.name_or_path)
+    if not source or not beside_texts(model):
+        return []
+    # What is not there, or cannot be reached, is left out: no text asks for it.
+    quietly = dict.fromkeys(
+        (f"_raise_exceptions_for_{what}" for what in ("gated_repo", "missing_entries", "connection_errors")),
+        False,
+    )
+    revision = getattr(model.config, "_commit_hash", None)
+    found = (cached_file(source, name, revision=revision, **quietly) for name in _PROCESSORS)
+    return [Path(path) for path in found if path is not None]

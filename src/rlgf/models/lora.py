@@ -6,6 +6,7 @@ Low-rank adaptation (Hu et al., arXiv 2106.09685) through `peft`, which is optio
 from __future__ import annotations
 
 import importlib.util
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,6 +23,7 @@ from rlgf import seeding
 from rlgf.errors import UserError
 from rlgf.loads import loading
 from rlgf.models import sharding
+from rlgf.models.parts import beside_texts
 from rlgf.strict import Strict
 
 _PREFIX = "base_model.model."
@@ -75,6 +77,7 @@ class Adapters:
             r=config.r,
             lora_alpha=config.alpha,
             target_modules=config.layers,
+            exclude_modules=_within(beside_texts(model)),
             # GPT-2 keeps its matrices the other way round.
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
@@ -222,6 +225,11 @@ def _reason(config: LoRAConfig, error: ValueError) -> str:
     if "not found in the base model" in str(error):
         return f"{said} fits no layer of the model"
     return f"{said} cannot be trained ({str(error).strip().partition('. ')[0]})"
+
+
+def _within(parts: Sequence[str]) -> str | None:
+    """A pattern of the names of all that is in some parts of a model."""
+    return rf"({'|'.join(map(re.escape, parts))})\..*" if parts else None
 
 
 def _matrices(model: PreTrainedModel) -> set[str]:

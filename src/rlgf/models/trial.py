@@ -16,9 +16,10 @@ from transformers import PreTrainedModel
 from rlgf.errors import UserError
 from rlgf.models.abilities import Abilities, computes_in_half, declare, found_by, lean, mixed_precision, takes
 from rlgf.models.encoder_decoder import decoder_start, is_encoder_decoder
-from rlgf.models.forward import Tokens, response_outputs, under_head
+from rlgf.models.forward import Tokens, response_outputs
 from rlgf.models.generate import sample_continuations
 from rlgf.models.kv_cache import cache_argument, keeps_all
+from rlgf.models.parts import under_head
 from rlgf.models.sampling import Sampling
 from rlgf.models.vocabulary import read_logits
 from rlgf.models.weights import rewritten
@@ -321,7 +322,10 @@ def _spread(logprobs: Float[Tensor, "L V"]) -> Float[Tensor, "L"]:
 def _refusal(model: PreTrainedModel, reason: str) -> UserError:
     name = model.config.name_or_path
     if model.get_output_embeddings() is None:
-        reason = "has no head that writes tokens: load it with AutoModelForCausalLM or AutoModelForSeq2SeqLM"
+        reason = (
+            "has no head that writes tokens: load it with AutoModelForCausalLM, AutoModelForSeq2SeqLM or "
+            "AutoModelForImageTextToText"
+        )
     return UserError(f"model{f' {name!r}' if name else ''} ({type(model).__name__}) {reason}.")
 
 

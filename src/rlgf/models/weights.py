@@ -13,6 +13,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
 from rlgf.errors import UserError
+from rlgf.models.parts import beside_texts
 
 REPORTED: Mapping[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 """Arguments of ``from_pretrained`` that make it say which weights were not in the files, or of another size."""
@@ -103,8 +104,10 @@ def hold_still(model: PreTrainedModel) -> None:
     """Leave out of training whatever is not saved, so that the saved model is the one that was trained.
 
     Some models compute weights when they are built, such as the sinusoidal positions of Marian, and leave
-    them out of their files.
+    them out of their files. What sees or hears is saved as it came.
     """
+    for name in beside_texts(model):
+        model.get_submodule(name).requires_grad_(False)
     unsaved = set(model._keys_to_ignore_on_save or ())
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if name in unsaved:

@@ -21,6 +21,7 @@ from rlgf.learning.updater import Updater
 from rlgf.loads import loading
 from rlgf.models import launcher, sharding
 from rlgf.models.language_model import LanguageModel
+from rlgf.models.loading import processor_files
 from rlgf.run.build import Parts
 from rlgf.run.progress import Progress
 from rlgf.run.start import write_start
@@ -109,6 +110,8 @@ def save_policy(policy: LanguageModel, folder: Path) -> None:
         policy.adapters.save(folder, weights)
     else:
         policy.model.save_pretrained(folder, state_dict=weights)
+        for file in processor_files(policy.model):
+            shutil.copy(file, folder)
     policy.tokenizer.save_pretrained(folder)
 
 

@@ -10,11 +10,14 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from transformers import PreTrainedModel
 
 from rlgf.config import Config
 from rlgf.errors import UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.evaluation.statistics import interval
+from rlgf.models.loading import auto_class
+from rlgf.models.lora import layers
 from rlgf.run.progress import Progress
 from rlgf.terminal import number, printable
 
@@ -116,13 +119,13 @@ def write_model_card(
     progress: Progress,
     guide: Mapping[str, float],
     *,
-    encoder_decoder: bool,
+    model: PreTrainedModel,
     given: Mapping[str, str] | None = None,
-    layers: Sequence[str] = (),
 ) -> None:
     """Write ``README.md``, of a test evaluation, what Python gave (`Parts.given`), what a remote guide was asked in all
-    (`GuideUsage.summary`; empty for any other) and what was merged into the start (`rlgf.models.lora.layers`)."""
-    task = "text2text-generation" if encoder_decoder else "text-generation"
+    (`GuideUsage.summary`; empty for any other), beside the files of a policy."""
+    kind = _class_name(model)
+    task = "text2text-generation" if "Seq2Seq" in kind else "text-generation"
     tags = ["rlgf", "reinforcement-learning", "guided-feedback", f"arxiv:{_PAPER}"]
     known: dict[str, Any] = {"base_model": config.policy.model} if _on_hub(config.policy.model) else {}
     library = "transformers" if config.policy.lora is None else "peft"
@@ -137,21 +140,21 @@ def write_model_card(
         "Trained with reinforcement learning with guided feedback "
         f"([arXiv {_PAPER}](https://arxiv.org/abs/{_PAPER})) by [rlgf](https://github.com/rlgf/rlgf).",
         _table(("", ""), _training(config, progress, guide, given)),
-        f"## Load it\n\n{_loading(encoder_decoder, layers, adapter=config.policy.lora is not None)}",
+        f"## Load it\n\n{_loading(kind, layers(model), adapter=config.policy.lora is not None)}",
         f"## Measured on {measured}\n\n{_measured(evaluation)}",
         f"## Recipe\n\n{recipe}",
     ]
     ModelCard("\n\n".join(parts) + "\n").save(folder / "README.md")
 
 
-def carry_card(adapter: str, folder: Path, *, encoder_decoder: bool) -> None:
+def carry_card(adapter: str, folder: Path, model: PreTrainedModel) -> None:
     """Write the card of an adapter, where `write_model_card` wrote one, beside the whole model that it was merged into."""
     source = Path(adapter) / "README.md"
     card = source.read_text(encoding="utf-8") if source.is_file() else ""
     before, mark, rest = card.partition("## Load it\n\n```python\n")
     if mark and "\n- rlgf\n" in before:
         before = before.replace("library_name: peft", "library_name: transformers", 1)
-        code = _loading(encoder_decoder, (), adapter=False)
+        code = _loading(_class_name(model), (), adapter=False)
         card = f"{before}## Load it\n\n{code}{rest.partition('```')[2]}"
         (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -185,17 +188,28 @@ def _training(
     )
 
 
-def _loading(encoder_decoder: bool, layers: Sequence[str], *, adapter: bool) -> str:
-    kind = f"AutoModelFor{'Seq2SeqLM' if encoder_decoder else 'CausalLM'}"
+def _class_name(model: PreTrainedModel) -> str:
+    """The class that loads it, which a model that was given in Python need not have."""
+    return getattr(auto_class(model.config), "__name__", "AutoModelForCausalLM")
+
+
+def _loading(kind: str, below: Sequence[str], *, adapter: bool) -> str:
     imports = [f"from transformers import {kind}"]
     model = [f"model = {kind}.from_pretrained(name)"]
-    if adapter and layers:
+    if adapter and below:
         # Of an adapter over an adapter `peft` by itself loads the last one, and leaves out those below it.
         imports = ["from peft import PeftModel", *imports]
         model = [
-            f"model = {kind}.from_pretrained({layers[0]!r})",
-            f"for adapter in ({', '.join(map(repr, layers[1:]))}, name):  # each lies over those before it",
+            f"model = {kind}.from_pretrained({below[0]!r})",
+            f"for adapter in ({', '.join(map(repr, below[1:]))}, name):  # each lies over those before it",
             "    model = PeftModel.from_pretrained(model, adapter).merge_and_unload()",
+        ]
+    elif adapter and kind == "AutoModelForImageTextToText":
+        # `peft` has no class of its own for these.
+        imports = ["from peft import PeftConfig, PeftModel", *imports]
+        model = [
+            "base = PeftConfig.from_pretrained(name).base_model_name_or_path",
+            f"model = PeftModel.from_pretrained({kind}.from_pretrained(base), name)",
         ]
     elif adapter:
         kind = kind.replace("Auto", "AutoPeft")

@@ -13,7 +13,6 @@ from rlgf.errors import FailedElsewhereError, UserError
 from rlgf.evaluation.files import Evaluation
 from rlgf.jsontext import to_json
 from rlgf.models.encoder_decoder import is_encoder_decoder
-from rlgf.models.lora import layers
 from rlgf.run.agreement import (
     agree_on_settings,
     asked_again,
@@ -226,9 +225,8 @@ class TrainingLoop:
             evaluation,
             trainer.progress,
             guide,
-            encoder_decoder=is_encoder_decoder(trainer.parts.policy.model),
+            model=trainer.parts.policy.model,
             given=trainer.parts.given,
-            layers=layers(trainer.parts.policy.model),
         )
         evaluation.save(folder / "evaluation" / "policy.jsonl")
         # Last of all files, since it says that the run is finished.

@@ -21,7 +21,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from architecture_settings import BEGIN, END, HOLE, IMAGE, LETTERS, SEEING, SMALL, SPECIAL, VOCABULARY
+from architecture_settings import BEGIN, END, HOLE, LETTERS, SMALL, SPECIAL, VOCABULARY
+from architecture_sight import IMAGE, SEEING
 from conftest import sharpen
 
 MULTIMODAL = "Made for images or sound; not tried."

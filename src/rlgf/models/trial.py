@@ -290,11 +290,9 @@ class _Trial:
     def _plain(self, text: TrialText, ids: Int[Tensor, "L"], **more: Any) -> Float[Tensor, "L V"]:
         """Log-probabilities after each of ``ids`` from a plain pass over them."""
         device = self.model.device
-        given = (
-            {"input_ids": ids}
-            if text.prompt is None
-            else {"input_ids": text.prompt, "decoder_input_ids": ids}
-        )
+        given = {"input_ids": ids}
+        if text.prompt is not None:
+            given = {"input_ids": text.prompt, "decoder_input_ids": ids}
         more |= lean(self.model, use_cache=False)
         with mixed_precision(device):
             output = self.model(**{name: value[None].to(device) for name, value in given.items()}, **more)
@@ -322,10 +320,7 @@ def _spread(logprobs: Float[Tensor, "L V"]) -> Float[Tensor, "L"]:
 def _refusal(model: PreTrainedModel, reason: str) -> UserError:
     name = model.config.name_or_path
     if model.get_output_embeddings() is None:
-        reason = (
-            "has no head that writes tokens: load it with AutoModelForCausalLM, AutoModelForSeq2SeqLM or "
-            "AutoModelForImageTextToText"
-        )
+        reason = "has no head that writes tokens: load it with AutoModelForCausalLM, ...Seq2SeqLM or ...ImageTextToText"
     return UserError(f"model{f' {name!r}' if name else ''} ({type(model).__name__}) {reason}.")
 
 

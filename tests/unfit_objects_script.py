@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from accelerate.tracking import GeneralTracker
@@ -19,6 +20,7 @@ UNFIT: list[dict[str, Any]] = [
     {"policy": GPT2LMHeadModel},
     {"policy": DataParallel(FITS["policy"])},
     {"tokenizer": "gpt2"},
+    {"tokenizer": SimpleNamespace(tokenizer=letter_tokenizer("abcd"))},
     {"task": 3},
     {"reward": "owner/name"},
     {"reward": [print, None]},

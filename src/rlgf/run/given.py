@@ -132,7 +132,14 @@ def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> L
             raise UserError("'policy' is a model without a name: give its 'tokenizer' too.")
         tokenizer = load_tokenizer(ModelConfig(model=name))
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise UserError(f"'tokenizer' must be one of transformers (it is a {type(tokenizer).__name__}).")
+        remedy = (
+            "give its 'tokenizer'"
+            if hasattr(tokenizer, "tokenizer")
+            else "AutoTokenizer.from_pretrained makes one"
+        )
+        raise UserError(
+            f"'tokenizer' must be one of transformers (it is a {type(tokenizer).__name__}): {remedy}."
+        )
     if any(parameter.is_meta for parameter in policy.parameters()):
         raise UserError(
             "'policy' has no weights, since it was made on the device 'meta': load it onto another."

@@ -248,7 +248,7 @@ def make_engine(
             )
             _leave_to_each_other(engine)
             return engine
-        except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
+        except (OSError, ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
             raise UserError(cannot_run(model, error)) from error
 
 

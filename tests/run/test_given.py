@@ -190,7 +190,7 @@ def test_an_object_of_another_type_is_named() -> None:
         "'policy' must be a model of transformers (it is a type): make an object of GPT2LMHeadModel, such as by its "
         "from_pretrained.",
         "'policy' must be a model of transformers (it is a DataParallel): give the model that it is wrapped around.",
-        "'tokenizer' must be one of transformers (it is a str): AutoTokenizer.from_pretrained makes one.",
+        "'tokenizer' must be one of transformers (it is a str).",
         "'tokenizer' must be one of transformers (it is a SimpleNamespace): give its 'tokenizer'.",
         "'task' is a int, which has no method load(split) ('int' object has no attribute 'load').",
         "'reward' is the text 'owner/name': a reward by name is the recipe's section 'reward', which for a reward model "

@@ -132,13 +132,9 @@ def _language_model(policy: Any, tokenizer: PreTrainedTokenizerBase | None) -> L
             raise UserError("'policy' is a model without a name: give its 'tokenizer' too.")
         tokenizer = load_tokenizer(ModelConfig(model=name))
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        remedy = (
-            "give its 'tokenizer'"
-            if hasattr(tokenizer, "tokenizer")
-            else "AutoTokenizer.from_pretrained makes one"
-        )
+        inner = ": give its 'tokenizer'" if hasattr(tokenizer, "tokenizer") else ""
         raise UserError(
-            f"'tokenizer' must be one of transformers (it is a {type(tokenizer).__name__}): {remedy}."
+            f"'tokenizer' must be one of transformers (it is a {type(tokenizer).__name__}){inner}."
         )
     if any(parameter.is_meta for parameter in policy.parameters()):
         raise UserError(

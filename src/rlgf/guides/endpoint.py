@@ -166,9 +166,12 @@ class Endpoint:
             return f"{where} {error}: {ASK_ANOTHER}."
         if not passes(error):
             return refusal(self.config, error, request, self._models)
+        asked, advice = math.ceil(_retry_after(error)), remedy(error)
+        if asked > self.config.patience:
+            advice = f"The server wants no request for {asked} s: raise 'guide.patience' above that, or come back later"
         return (
             f"{where}: no usable answer within {self.config.patience:.0f} s ('guide.patience'); the last attempt ended "
-            f"with: {reason(self.config, error)}. {remedy(error)}."
+            f"with: {reason(self.config, error)}. {advice}."
         )
 
     def _patience_left(self, state: RetryCallState) -> float:
@@ -283,4 +286,4 @@ def _retry_after(error: BaseException | None) -> float:
         seconds = float(asked)
     except ValueError:
         seconds = (_seconds_of(asked) or 0.0) - time.time()
-    return seconds if seconds > 0 else 0.0  # neither in the past nor no number
+    return seconds if 0 < seconds < math.inf else 0.0  # neither in the past nor no number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx2
@@ -12,7 +13,7 @@ from reply_toys import chat, error, guide_of
 from faulty_server import FaultyServer, serving
 from rlgf.errors import UserError
 from rlgf.guides import Request
-from rlgf.guides.failures import remedy
+from rlgf.guides.failures import passes, remedy
 
 
 def test_an_empty_prompt_is_sent_and_its_refusal_says_what_to_do() -> None:
@@ -75,6 +76,37 @@ def test_a_server_that_does_not_go_on_with_a_message_is_one_sentence() -> None:
 def test_a_server_that_lists_no_models_names_none(monkeypatch: pytest.MonkeyPatch, listed: Any) -> None:
     monkeypatch.setenv("KEY", "x")
     assert "choose from" not in refused(always=(404, error("model 'letters' not found")), listed=listed)
+
+
+@pytest.mark.parametrize(
+    ("status", "sent", "said"),
+    [
+        (400, [error("Precondition failed", code=400, status="FAILED_PRECONDITION")], "Precondition failed"),
+        (424, {"error": "Request failed", "error_type": "generation"}, "Request failed"),
+        (400, {"detail": "No such thing"}, "No such thing"),
+        (
+            422,
+            {"detail": [{"loc": ["body", "n"], "msg": "wrong"}, {"loc": ["body", "m"], "msg": "missing"}]},
+            "body.n: wrong; body.m: missing",
+        ),
+        (400, {"code": "invalid", "error": "No such thing"}, "No such thing"),
+        (400, {"unheard of": 1}, '{"unheard of": 1}'),
+    ],
+)
+def test_a_server_is_quoted_without_its_json(
+    monkeypatch: pytest.MonkeyPatch, status: int, sent: Any, said: str
+) -> None:
+    """In the forms of Gemini, TGI, FastAPI and xAI."""
+    monkeypatch.setenv("KEY", "x")
+    with serving(FaultyServer(always=(status, sent))) as server, pytest.raises(UserError) as caught:
+        guide_of(server, style="chat", patience=0.1).write([Request("It was ", 4, 0)])
+    assert re.search(rf"status {status}: {re.escape(said)}[).]", str(caught.value))
+
+
+def test_a_quota_that_comes_back_is_known_by_what_stands_beside_the_message() -> None:
+    body = [error("You exceeded your current quota.", details=[{"retryDelay": "37s"}])]
+    response = httpx2.Response(429, request=_ASKED, json=body)
+    assert passes(openai.RateLimitError("quota", response=response, body=body))
 
 
 NO_TEMPLATE = "default chat template is no longer allowed, so you must provide a chat template"

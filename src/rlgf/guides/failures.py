@@ -64,8 +64,12 @@ def passes(error: BaseException) -> bool:
 def spent(error: BaseException) -> bool:
     """Whether there is no money left, which waiting does not bring."""
     status = getattr(error, "status_code", 0)
-    details = [getattr(error, name, None) for name in ("code", "type")]
-    return status == 402 or (status in (400, 403, 429) and bool(_SPENT.search(f"{words(error)} {details}")))
+    return status == 402 or (status in (400, 403, 429) and bool(_SPENT.search(_all_said(error))))
+
+
+def _all_said(error: BaseException) -> str:
+    """The message and all that came with it, such as a code."""
+    return f"{words(error)} {getattr(error, 'body', None)}"
 
 
 def words(error: BaseException) -> str:
@@ -75,13 +79,20 @@ def words(error: BaseException) -> str:
     return f"status {error.status_code}: {_message(error.body) or error.response.text}"
 
 
-def _message(error: Any) -> Any:
+def _message(error: Any) -> str | None:
     """What an error says, and what OpenRouter adds of the server behind it, which is often all that tells the cause."""
+    if isinstance(error, list):  # as Gemini sends one error, and FastAPI those of several fields
+        found = [_message(one) for one in error]
+        return "; ".join(one for one in found if one) or None
     if not isinstance(error, Mapping):
-        return None
-    said, more = error.get("message"), error.get("metadata")
+        return error if isinstance(error, str) else None
+    if isinstance(place := error.get("loc"), list):
+        return f"{'.'.join(map(str, place))}: {error.get('msg')}"
+    if not (said := error.get("message")):
+        return _message(error.get("error") or error.get("detail"))
+    more = error.get("metadata")
     raw = more.get("raw") if isinstance(more, Mapping) else None
-    return f"{said} ({raw})" if raw else said
+    return f"{said} ({raw})" if raw else str(said)
 
 
 def filtered(error: openai.APIStatusError | RefusedError) -> bool:
@@ -89,7 +100,7 @@ def filtered(error: openai.APIStatusError | RefusedError) -> bool:
     if error.status_code not in (400, 403):
         return False
     page = isinstance(error, openai.APIStatusError) and is_page(error.response.text)
-    return error.code in _FILTERED or (not page and bool(_FLAGGED.search(f"{words(error)} {error.body}")))
+    return error.code in _FILTERED or (not page and bool(_FLAGGED.search(_all_said(error))))
 
 
 def unreachable(error: BaseException) -> str | None:

@@ -79,6 +79,54 @@ def test_a_server_that_lists_no_models_names_none(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
+    "sent",
+    [
+        error("gpt-nope is not a valid model ID", code=400),  # OpenRouter
+        error("The model `nope` has been decommissioned and is no longer supported."),  # Groq
+        {"object": "error", "message": "Invalid model: nope", "type": "invalid_model"},  # Mistral
+        error("Model Not Exist", type="invalid_request_error"),  # DeepSeek
+        {"code": "Client specified an invalid argument", "error": "Model not found: nope"},  # xAI
+        error("nope is not here", code="model_not_found"),
+        {"error": "model 'nope' not found"},
+    ],
+)
+@pytest.mark.parametrize("listed", [{}, 404])
+def test_a_model_that_is_not_there_with_status_400_is_said_as_with_404(
+    monkeypatch: pytest.MonkeyPatch, sent: Any, listed: Any
+) -> None:
+    monkeypatch.setenv("KEY", "x")
+    said = refused(always=(400, sent), model="other", listed=listed)
+    assert "has no chat for the model 'letters' (status 400: " in said
+    assert "'guide.model' or 'guide.style'" in said
+    assert ("choose from other" in said) == (listed == {})
+
+
+@pytest.mark.parametrize("said", ["temperature is not supported with this model", "odd request to model x"])
+def test_a_model_that_is_named_in_another_refusal_is_not_missing(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setenv("KEY", "x")
+    assert "has no chat" not in refused(always=(400, error(said)))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [error("API key not valid. Please pass a valid API key.", code=400)],  # Gemini
+        {"code": "invalid-argument", "error": "Incorrect API key provided: x*. You can obtain one."},  # xAI
+    ],
+)
+def test_a_key_that_is_refused_with_status_400_is_said_as_with_401(
+    monkeypatch: pytest.MonkeyPatch, sent: Any
+) -> None:
+    monkeypatch.setenv("KEY", "secret-1")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-2")
+    assert "wants a key; the environment variable OPENAI_API_KEY is set, and was refused" in refused(
+        always=(400, sent)
+    )
+
+
+@pytest.mark.parametrize(
     ("status", "sent", "said"),
     [
         (400, [error("Precondition failed", code=400, status="FAILED_PRECONDITION")], "Precondition failed"),

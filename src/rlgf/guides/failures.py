@@ -82,8 +82,7 @@ def words(error: BaseException) -> str:
 def _message(error: Any) -> str | None:
     """What an error says, and what OpenRouter adds of the server behind it, which is often all that tells the cause."""
     if isinstance(error, list):  # as Gemini sends one error, and FastAPI those of several fields
-        found = [_message(one) for one in error]
-        return "; ".join(one for one in found if one) or None
+        return "; ".join(filter(None, map(_message, error))) or None
     if not isinstance(error, Mapping):
         return error if isinstance(error, str) else None
     if isinstance(place := error.get("loc"), list):
@@ -199,8 +198,14 @@ _CONTEXT = re.compile(r"context|too long|too many tokens|reduce the length|`inpu
 """And what they say of a text that is too long for their model."""
 _CONTINUES = re.compile(r"prefill|assistant|continue|last message|last role|prefix", re.I)
 """And of a beginning of their answer, which they do not take."""
-_NO_CHAT = re.compile(r"must provide a chat template|chat_template is not set|template not found", re.I)
-"""And of a chat, where their model has no template for one."""
+_NO_KEY = re.compile(r"api.key[ _](is )?(not valid|invalid|expired)|(incorrect|invalid) api.key", re.I)
+"""And of a key, some with status 400."""
+_NO_MODEL = re.compile(
+    r"must provide a chat template|chat_template is not set|template not found|(invalid|no such) model|"
+    r"not a valid model|model.{0,200}(not.exist|not.found|has been (decommissioned|deprecated|shut down))",
+    re.I,
+)
+"""And of a model that they do not have, or not for chats."""
 
 ASK_ANOTHER = "name a server that scores prompts, such as vLLM's, or set 'guide.model'"
 """For a server that does not say how probable a text is."""
@@ -211,7 +216,7 @@ def refusal(
 ) -> str:
     """Why asking again is of no use, and what to do; ``models`` asks the server which it has, None where it does not say."""
     said = reason(config, error)
-    where, status = f"'guide.url' {config.url}", getattr(error, "status_code", 0)
+    where, status = f"'guide.url' {config.url}", _status(error)
     if isinstance(error, openai.APIConnectionError):
         return f"{where} cannot be reached: {unreachable(error)} ({said})."
     if status == 403 and isinstance(error, openai.APIStatusError) and is_page(error.response.text):
@@ -229,7 +234,7 @@ def refusal(
     if 300 <= status < 400 and isinstance(error, openai.APIStatusError):
         place = _masked(config, error.response.headers.get("location", ""))
         return f"{where}: the server has moved to {place or 'an address that it does not say'}: write that address."
-    if status == 404 or (status == 501 and request.scored is None) or _NO_CHAT.search(said):
+    if status == 404 or (status == 501 and request.scored is None):
         return f"{where} has no {config.style} for the model '{config.model}' ({said}): {_mend_model(config, models())}"
     refused = _refused(config, error)
     if refused:
@@ -256,9 +261,16 @@ def refusal(
     return f"{where}: the server refuses the request ({said}); see 'guide.model'{hint} and the rollout's lengths."
 
 
+def _status(error: Exception) -> int:
+    """The status of an error; 401 or 404 where a server sends 400 or 422 for a key or a model that it does not take."""
+    status, said = int(getattr(error, "status_code", 0)), _all_said(error)
+    others = {401: _NO_KEY, 404: _NO_MODEL} if status in (400, 422) else {}
+    return next((other for other, pattern in others.items() if pattern.search(said)), status)
+
+
 def _mend_model(config: HTTPGuideConfig, names: list[str] | None) -> str:
     if not names:
-        return "check that the address ends in the API's version, such as /v1, or set 'guide.style'."
+        return "mend 'guide.model' or 'guide.style', and see that the address ends in the API's version, such as /v1."
     if config.model in names:
         other = "completions" if config.style == "chat" else "chat"
         return f"it has the model, so set 'guide.style: {other}', or a key that may use it."

@@ -166,9 +166,9 @@ class Endpoint:
             return f"{where} {error}: {ASK_ANOTHER}."
         if not passes(error):
             return refusal(self.config, error, request, self._models)
-        asked, advice = math.ceil(_retry_after(error)), remedy(error)
+        asked, advice = _retry_after(error), remedy(error)
         if asked > self.config.patience:
-            advice = f"The server wants no request for {asked} s: raise 'guide.patience' above that, or come back later"
+            advice = f"The server wants no request for {math.ceil(asked)} s: raise 'guide.patience' above that, or come back later"
         return (
             f"{where}: no usable answer within {self.config.patience:.0f} s ('guide.patience'); the last attempt ended "
             f"with: {reason(self.config, error)}. {advice}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from resuming import equal
 from rich.console import Console
 from scipy import stats
 
+from architectures import small_model, small_tokenizer
 from rlgf.cli.models import merge
 from rlgf.config import load_config
 from rlgf.evaluation.files import Evaluation
+from rlgf.models.language_model import LanguageModel
+from rlgf.models.lora import Adapters, LoRAConfig
 from rlgf.run.checkpoint import save_policy
 from rlgf.run.display import Display
 from rlgf.run.hub import write_model_card
@@ -41,12 +45,32 @@ def test_a_model_card_names_its_base(tmp_path: Path, policy: dict[str, Any], sai
     }
     evaluation = Evaluation({"reward": 0.5}, [{"reward": 0.5}])
     usage = {"calls": 1200.0, "prompt_tokens": 5.0, "completion_tokens": 6.0, "cost": 0.25}
-    write_model_card(tmp_path, load_config(recipe), evaluation, Progress(), usage, encoder_decoder=False)
+    config = load_config(recipe)
+    write_model_card(tmp_path, config, evaluation, Progress(), usage, model=letter_gpt().model)
     card = (tmp_path / "README.md").read_text()
     assert said in card
     assert "| asked of the guide | 1,200 answers, 11 tokens, cost 0.25 |" in card
     assert "| reward | 0.5000 |  |" in card, "one text has no interval"
     assert "# a/b\\u202e" in card  # spelled out
+
+
+@pytest.mark.filterwarnings("ignore")  # of the architecture's own
+def test_the_card_of_an_adapter_of_a_model_that_sees_loads_it(tmp_path: Path) -> None:
+    model = small_model("Qwen3VLForConditionalGeneration", "qwen3_vl")
+    model.save_pretrained(tmp_path / "base")
+    model.name_or_path = str(tmp_path / "base")
+    policy = {"model": model.name_or_path, "lora": {"r": 2}}
+    recipe = {"task": "imdb", "policy": policy, "reward": "sentiment", "algorithm": "ppo"}
+    start = LanguageModel(model, small_tokenizer())
+    save_policy(replace(start, adapters=Adapters(model, LoRAConfig(r=2))), tmp_path / "policy")
+    evaluation = Evaluation({"reward": 0.5}, [{"reward": 0.5}])
+    write_model_card(tmp_path / "policy", load_config(recipe), evaluation, Progress(), {}, model=model)
+    code = (tmp_path / "policy" / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    done: dict[str, Any] = {}
+    exec(code.replace('name = "."', f"name = {str(tmp_path / 'policy')!r}"), done)
+    ids = torch.arange(3, 12)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(done["model"].eval()(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
 def test_the_model_card_says_what_was_trained_and_measured(finished: Trainer) -> None:

@@ -67,7 +67,7 @@ class Updater:
         self.reader = InputReader(self.policy, self.sampling, vocabulary, self.guide)
         self.parameters = {
             "policy": self.policy.trained,
-            **{f"critic {name}": list(critic.parameters()) for name, critic in self.critics.items()},
+            **{f"critic {name}": critic.trained for name, critic in self.critics.items()},
         }
         groups = [{"params": parameters} for parameters in self.parameters.values()]
         decay = self.config.weight_decay

@@ -23,6 +23,11 @@ class Critic(nn.Module):
     def forward(self, tokens: Tokens, hidden: Float[Tensor, "B T D"] | None) -> Float[Tensor, "B T"]:
         raise NotImplementedError
 
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """All but the weights that are frozen in the policy too."""
+        return [weight for weight in self.parameters() if weight.requires_grad]
+
 
 def _width(policy: PreTrainedModel) -> int:
     """Of the last hidden states, which some configurations call otherwise or project."""

@@ -7,7 +7,7 @@ a moment inside a layer is left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -21,6 +21,7 @@ from rlgf.models import lora
 from rlgf.models.checkpointing import layers_of
 from rlgf.models.loading import ModelConfig, skeleton
 from rlgf.models.lora import Adapters, LoRAConfig
+from rlgf.models.parts import beside_texts
 from rlgf.models.response_scores import MOST_LOGITS
 from rlgf.models.scratch import ScratchConfig
 from rlgf.models.weights import Quantization
@@ -36,12 +37,13 @@ class Size:
     name: str
     parameters: int
     bytes: int
-    trained: bool = False
+    trained: int = 0
+    """How many of the parameters are."""
 
     @property
     def gradients(self) -> int:
         """Bytes of its gradients, in float32."""
-        return _FLOAT * self.parameters if self.trained else 0
+        return _FLOAT * self.trained
 
     @property
     def moments(self) -> int:
@@ -69,16 +71,19 @@ def policy_sizes(
     model = skeleton(source)
     kind = source.quantization if isinstance(source, ModelConfig) else None
     head, trunk = head_size(model)[1] + 1, count(model.base_model.parameters())
-    base = Size("policy", count(model.parameters()), _weights(model, kind), trained=adapter is None)
+    beside = sum(count(model.get_submodule(name).parameters()) for name in beside_texts(model))
+    base = Size("policy", count(model.parameters()), _weights(model, kind))
     if adapter is None:
         reference = Size("reference (frozen start)", base.parameters, base.bytes)
-        parts, inside = [base, reference], trunk
+        parts, inside = [replace(base, trained=base.parameters - beside), reference], trunk
     else:
-        inside = count(Adapters(model, adapter).parameters(lora.POLICY))
+        inside, beside = count(Adapters(model, adapter).parameters(lora.POLICY)), 0
         # Without its adapter the policy is its own reference.
         parts = [base, _trained("policy's adapter", inside)]
+    if critic != "separate":
+        inside = beside = 0
     for name in critics:
-        parts.append(_trained(f"critic of the {name}", head + (inside if critic == "separate" else 0)))
+        parts.append(_trained(f"critic of the {name}", head + inside, beside))
     return parts, shape(model)
 
 
@@ -114,8 +119,8 @@ def device_bytes() -> int:
     return int(psutil.virtual_memory().total + psutil.swap_memory().total)
 
 
-def _trained(name: str, parameters: int) -> Size:
-    return Size(name, parameters, _FLOAT * parameters, trained=True)
+def _trained(name: str, parameters: int, frozen: int = 0) -> Size:
+    return Size(name, parameters, _FLOAT * parameters, trained=parameters - frozen)
 
 
 def _weights(model: PreTrainedModel, kind: Quantization | None, each: int = _FLOAT) -> int:
@@ -176,7 +181,8 @@ def shape(model: PreTrainedModel) -> Shape:
     head = model.get_output_embeddings()
     encoder: Any = model.get_encoder() if model.config.is_encoder_decoder else None
     inside = set() if encoder is None else set(encoder.modules())
-    outside = [module for module in model.modules() if module not in inside and module is not head]
+    unread = {part for name in beside_texts(model) for part in model.get_submodule(name).modules()}
+    outside = [module for module in model.modules() if module not in inside | unread | {head}]
     response = _stack(model, outside)
     return Shape(
         vocabulary=head_size(model)[0],

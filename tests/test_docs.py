@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -239,6 +240,20 @@ def test_errors_are_quoted_as_they_are_said() -> None:
 def test_the_site_leads_to_every_page() -> None:
     listed = re.findall(r": ([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:])
+
+
+def test_the_layers_of_the_architecture_are_those_that_lint_checks() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if "layers" in contract)
+    heights = {name: height for height, layer in enumerate(layers) for name in layer.split(" : ")}
+    table = (ROOT / "docs/architecture.md").read_text().split("## The life")[0]
+    named = [
+        name for row in re.findall(r"^\| (`.+?) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)
+    ]
+    packages = {path.parent.name for path in (ROOT / "src/rlgf").glob("*/__init__.py")}
+    assert packages <= set(named) <= heights.keys()
+    drawn = [heights[name] for name in named if name in packages]
+    assert drawn == sorted(drawn)
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))

@@ -217,5 +217,5 @@ def _totals(said: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def _number(value: Any) -> float:
-    """JSON has no word for what is not a number."""
+    """NaN is written as null, since JSON has no word for it."""
     return math.nan if value is None else float(value)

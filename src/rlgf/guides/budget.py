@@ -85,6 +85,6 @@ def over_budget(budget: BudgetConfig, used: Usage) -> str:
     advice = "" if budget.then == "unguided" else "; raise it, or set 'guide.budget.then: unguided'"
     return (
         f"the guide's budget is spent: {used.calls} calls, {used.prompt_tokens + used.completion_tokens} tokens, "
-        f"cost {used.cost:.4g}, and what is to be asked next would go over 'guide.budget' "
+        f"cost {used.cost:.4g}, and the next requests would go over 'guide.budget' "
         f"{budget.model_dump(exclude_none=True, exclude={'then'})}{advice}."
     )

@@ -109,7 +109,7 @@ def shard(module: nn.Module, what: str, *, from_main: bool = False) -> None:
 
 
 def shard_all(modules: Mapping[str, nn.Module], *, from_main: bool) -> None:
-    """Spread what is trained, and the reference, over all processes; one module may have several names.
+    """Spread the trained modules, and the reference, over all processes; one module may have several names.
 
     Args:
         from_main: see `shard`.

@@ -251,7 +251,7 @@ class ReferenceWriter:
             before = self.policy.context(draft.prompt_ids)
             whole = splice(self.policy, reference, len(draft.ids) + limit, before)
             rest = whole.ids[len(draft.ids) :]
-            # After what is longer than the reference nothing stands, not even its end.
+            # A draft longer than the reference gets nothing more, not even the end.
             parts.append(Passage(rest, [0.0] * len(rest), whole.finished and bool(rest)))
         return parts
 

@@ -142,7 +142,7 @@ def _ranks(experience: Experience) -> dict[int, str]:
 
 
 def _rounded(values: Float[Tensor, "T"]) -> list[float | None]:
-    """Four digits of each number, None in place of what is not one."""
+    """Four digits of each number, None in place of an infinity or NaN."""
     return [float(f"{v:.4g}") if math.isfinite(v) else None for v in values.tolist()]
 
 

@@ -71,7 +71,7 @@ def one_line(said: object, most: int) -> str:
 
 
 def not_expanded(path: str | Path) -> str:
-    """What is to be added of a path that begins with the home folder's sign; nothing of another."""
+    """The end of a sentence about a path that begins with the home folder's sign; empty for any other."""
     return f"; '~' is not expanded: write {Path.home()} in its place" if str(path).startswith("~") else ""
 
 

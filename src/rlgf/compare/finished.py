@@ -75,7 +75,7 @@ class FinishedRuns:
         return runs
 
     def authors(self) -> Authors:
-        """What was measured of start, guides and references, here or where the kept runs were.
+        """The measures of start, guides and references, taken here or where the kept runs were.
 
         Of a setting whose configurations were others then there is nothing.
         """
@@ -87,7 +87,7 @@ class FinishedRuns:
         return found
 
     def authors_record(self, setting: str, measured: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """What was measured of start, guides and references, with a digest of the configurations it comes from."""
+        """The measures of start, guides and references, with a digest of the configurations it comes from."""
         return {"configuration": self._authors_digest(setting), "measured": measured}
 
     def author_configs(self, setting: str) -> dict[str, Config]:

@@ -242,7 +242,7 @@ class RemoteGuide(Guide, Protocol):
         ...
 
     def wind_down(self, why: str) -> None:
-        """Ask no more of what was asked ahead: book what was answered, and forget the rest, so that it can be asked anew."""
+        """Ask for nothing ahead any more: book the answers that came, and forget the rest, so that it can be asked anew."""
         ...
 
     def close(self) -> None:

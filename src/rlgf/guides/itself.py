@@ -18,7 +18,7 @@ class SelfGuideConfig(LocalSettings):
     """The policy, which reads more than it does when it trains; in a recipe ``guide: self`` is short for its start.
 
     The start is the model that the KL penalty compares with, and with an adapter the base without it, so it takes no
-    memory of its own, and it does not change. ``average`` is a copy of what is trained that moves with it, ``live`` is
+    memory of its own, and it does not change. ``average`` is a copy of the trained weights that moves with them, ``live`` is
     the policy as it is; both only say how probable texts are.
     """
 

@@ -62,7 +62,7 @@ class LocalGuideConfig(ModelConfig, LocalSettings):
 
     sampling: Sampling = Sampling(top_p=0.92)
     template: Annotated[str, AfterValidator(_ends_in_text)] = _TEXT
-    """The text that the guide reads. ``{text}`` stands for the prompt and what is written so far, and the guide goes on
+    """The text that the guide reads. ``{text}`` stands for the prompt and the text so far, and the guide goes on
     from there. Words before it steer the guide, as in ``"A glowing review: {text}"``; the policy never reads them."""
     max_batch_tokens: Annotated[int, FREE] = Field(default=32_768, ge=1)
     sampler: Annotated[EngineConfig, LATER] = EngineConfig()

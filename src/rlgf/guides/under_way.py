@@ -62,7 +62,7 @@ class Workers:
         return under_way.outcome or UserError("the guide was closed while it was asked.")
 
     def end(self, seconds: float) -> None:
-        """Tell at once whoever waits, and wait at most so long for what is being found."""
+        """Tell at once whoever waits, and wait at most so long for the answers under way."""
         with self._arrived:
             self._ended = True
             self._arrived.notify_all()

@@ -44,7 +44,8 @@ class LoRAConfig(Strict):
     r: int = Field(default=8, ge=1)
     alpha: int = Field(default=16, ge=1)
     targets: tuple[str, ...] | None = None
-    """Names of the layers that get one; default: every linear layer but the head."""
+    """Names of the layers that get one; default: every linear layer but the head. Where no text passes, as in a vision
+    tower, there is none."""
 
     @property
     def layers(self) -> list[str] | str:

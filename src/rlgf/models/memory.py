@@ -172,7 +172,7 @@ class Shape:
     cache: int
     """Keys and values of one token, of all layers."""
     gathered_layer: int
-    """Parameters that are gathered at a time where processes share them: of the largest layer, and of what is in no
+    """Parameters that are gathered at a time where processes share them: the largest layer's, and those in no
     layer."""
 
 

@@ -33,8 +33,8 @@ MOST_PIECE = 2**23
 
 @dataclass(frozen=True)
 class ResponseScores:
-    """What a model says of response tokens, with gradients; at padding the numbers mean nothing, and what was not
-    asked for is None."""
+    """What a model says of response tokens, with gradients; at padding the numbers mean nothing, and a field that
+    nobody asked for is None."""
 
     logprobs: Float[Tensor, "B T"]
     """Of each token, under the distribution that it was drawn from."""

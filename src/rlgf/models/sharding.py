@@ -60,7 +60,7 @@ class _Root(nn.Module):
 
     @property
     def units(self) -> Sequence[FSDPModule]:
-        """What is gathered together: each layer, and the rest."""
+        """The modules that are gathered one at a time: each layer, and the rest."""
         return [module for module in self.modules() if isinstance(module, FSDPModule)]
 
 

@@ -196,7 +196,7 @@ def asked(found: Checked, plans: Sequence[UpdatePlan]) -> list[RenderableType]:
 
 
 def _scores(config: Config) -> list[str]:
-    """What is said of a guide that scores texts."""
+    """Lines about a guide that scores texts."""
     if not any(row.reads_guide_scores for row in config.algorithm.rows):
         return []
     notes = [

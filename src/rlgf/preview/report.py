@@ -61,7 +61,7 @@ def _headline(config: Config) -> str:
 
 
 def _lost_prompts(found: Checked) -> list[str]:
-    """What is to be said of prompts that the policy does not read whole, where its tokenizer is there."""
+    """Notes on prompts that the policy does not read whole, where its tokenizer is there."""
     config = found.config
     if "policy" in found.missing or config.policy.scratch is not None:
         return []

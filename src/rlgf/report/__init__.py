@@ -1,1 +1,1 @@
-"""Runs as a page that opens in any browser: what ran, how it went, and what was written."""
+"""Runs as a page that opens in any browser: what ran, how it went, and the texts."""

@@ -20,8 +20,8 @@ _APART = ("prompt", "tokens", "authors", *_HEAD)
 def sample_lines(groups: Sequence[Group], most: int) -> tuple[list[str], list[str], int]:
     """Lines of prompts, lines of samples that say which prompt they answer by its number, and how many there were.
 
-    The line of a sample is two JSON texts with a tab between them: what a list of samples needs, and what is needed
-    once the sample is opened. Where there are more than ``most``, updates are left out evenly, each whole; the first
+    The line of a sample is two JSON texts with a tab between them: what a list of samples needs, and what the page
+    needs once the sample is opened. Where there are more than ``most``, updates are left out evenly, each whole; the first
     and the last one stay.
     """
     runs = [run for group in groups for run in group.runs]

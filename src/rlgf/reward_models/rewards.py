@@ -157,7 +157,7 @@ def _paid(scorer: Scorer, notes: Notes, prompts: Sequence[Any], completions: Seq
 
 
 def _parts(prompt: Any, completion: Any) -> tuple[str | Messages, str]:
-    """What is asked, and the last turn of the answer; the turns of a dialogue before it, and the replies, are asked too."""
+    """The question, and the last turn of the answer; the turns of a dialogue before it, and the replies, are asked too."""
     asked = told(prompt)
     if isinstance(asked, str) or isinstance(completion, str):
         return asked, completion_text(completion)

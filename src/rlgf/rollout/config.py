@@ -63,8 +63,8 @@ class RolloutConfig(Strict):
         return min(limit, self.max_guide_tokens or limit) if author is Author.GUIDE else limit
 
     def room(self, algorithm: AnyAlgorithm) -> tuple[int, int]:
-        """The most tokens of a prompt, with its hint where a row of the algorithm has hints, and of what is written
-        after it."""
+        """The most tokens of a prompt, with its hint where a row of the algorithm has hints, and of the text after
+        it."""
         hints = [row.script.hint for row in algorithm.rows if row.script.hint is not None]
         written = any(hint.author in (Author.POLICY, Author.GUIDE) for hint in hints)
         return (

@@ -134,7 +134,7 @@ def evaluation_asks(author: Author, config: RolloutConfig, prompts: int, turns: 
 
 @dataclass(frozen=True)
 class _Update:
-    """What is asked for when a row's texts or dialogues are written; the lengths of dialogues are in turns."""
+    """The requests for a row's texts or dialogues; the lengths of dialogues are in turns."""
 
     row: Algorithm
     config: RolloutConfig

@@ -106,7 +106,7 @@ class PromptHistory(NamedTuple):
         )
 
     def _searched(self, attempt: Attempt, enough: bool) -> tuple[float | None, float | None]:
-        """What is known of the length after a beginning of ``attempt.help`` tokens was enough, or was not.
+        """The bounds of the length after a beginning of ``attempt.help`` tokens was enough, or was not.
 
         A bound stays where the new one says less. Where nothing is left between the two bounds the older one goes: the
         policy has moved since it was found.

@@ -56,12 +56,12 @@ class Parts:
     updater: Updater
     evaluator: Evaluator
     given: Mapping[str, str] = field(default_factory=dict)
-    """What was given in Python in place of the sections of a recipe, by name: 'task', 'reward' or 'guide'; and 'test', the
+    """What Python gave in place of the sections of a recipe, by name: 'task', 'reward' or 'guide'; and 'test', the
     argument whose rows the test reads."""
 
     @cached_property
     def data(self) -> str:
-        """What is compared of the training data where two are to be the same: their number, and up to 64 of them."""
+        """What tells whether two sets of training data are the same: their number, and up to 64 of them."""
         count = len(self.train)
         # As the task has them: a chat template may write the day's date into its prompts.
         some = [self.train.samples[number] for number in range(0, count, math.ceil(count / 64))]

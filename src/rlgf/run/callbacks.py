@@ -101,7 +101,7 @@ class Callbacks:
         self.tell("on_log", logs=dict(metrics))
 
     def tell_evaluation(self, totals: Mapping[str, float]) -> None:
-        """Tell of what was measured, by its names and by those that `transformers` gives it."""
+        """Tell of measured numbers, by their names and by those that `transformers` gives it."""
         named = {f"eval_{name}": value for name, value in totals.items()}
         self.tell("on_log", logs=named)
         # Callbacks compare with the best before this one.

@@ -1,4 +1,4 @@
-"""Episodes as records that can be read without their model: texts token by token, with what was computed of each."""
+"""Episodes as records that can be read without their model: texts token by token, with the numbers of each."""
 
 from __future__ import annotations
 

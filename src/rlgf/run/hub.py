@@ -63,7 +63,7 @@ def push_to_hub(run: str | Path, to: str, *, private: bool = True) -> str:
         address = str(api.create_repo(to, private=private, exist_ok=True))
         if private and not api.repo_info(to).private:
             raise UserError(
-                f"{to} is public already, and what is uploaded there can be read by anybody: say --public, or name another."
+                f"{to} is public already, and anybody can read an upload there: say --public, or name another."
             )
         api.upload_folder(repo_id=to, folder_path=folder, commit_message="Upload the policy of a run of rlgf")
     return address

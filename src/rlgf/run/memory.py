@@ -70,7 +70,7 @@ class Launch:
         return f"each of {self.processes} processes, {how}"
 
     def share(self, size: int) -> int:
-        """One process's part of what is shared out."""
+        """One process's share."""
         return math.ceil(size / self.sharing)
 
 
@@ -100,7 +100,7 @@ class Estimate:
 
     @property
     def copies(self) -> int:
-        """Copies of what is trained of the policy: for sampling ahead, and a guide that follows it."""
+        """Copies of the policy's trained weights: for sampling ahead, and a guide that follows it."""
         trained = sum(size.bytes for size in self.shared if size.trained and size.name.startswith("policy"))
         guide = self.config.guide
         return trained * (self.config.training.async_steps + (guide is not None and keeps_average(guide)))

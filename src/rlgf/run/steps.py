@@ -61,7 +61,7 @@ def require_parts(row: Algorithm | None, parts: Parts) -> None:
 
 
 class Steps:
-    """The updates of a run, step by step, and what is measured and kept between them."""
+    """The updates of a run, step by step, and the measuring and saving between them."""
 
     def __init__(
         self,

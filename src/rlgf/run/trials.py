@@ -173,7 +173,7 @@ def _some_text(sample: Sample) -> str:
 def long_prompts(
     task: PromptedTask, train: Sequence[Sample], codec: Codec, limit: int, *, ends: bool = False
 ) -> list[str]:
-    """What is to be said, as no sentence or one, of prompts over ``limit`` tokens among the first 256.
+    """No sentence, or one, about prompts over ``limit`` tokens among the first 256.
 
     They lose their beginning, which may be what they were to be told first. Those of a task that goes on with texts
     do not need it, and those with a cue are cut where their task wants them to be. ``ends``: what the tokenizer puts
@@ -195,7 +195,7 @@ def long_prompts(
 
 
 def answered_prompts(train: Sequence[Sample]) -> list[str]:
-    """What is to be said of chats that end in answers of the data's own, and have no references: no sentence or one.
+    """No sentence, or one, about chats that end in answers of the data's own, and have no references.
 
     A beginning that an answer is to have is mostly the same in all of them.
     """
@@ -210,7 +210,7 @@ def answered_prompts(train: Sequence[Sample]) -> list[str]:
 
 
 def unread_prompts(train: Prompted, codec: Codec) -> list[str]:
-    """What is to be said of prompts that are dropped or read as unknown: no sentence or one."""
+    """No sentence, or one, about characters of prompts that are dropped or read as unknown."""
     count = min(SEEN, len(train))
     unread = [number for number in range(count) if _unread(train[number].prompt, codec)]
     if not unread:
@@ -225,6 +225,6 @@ def unread_prompts(train: Prompted, codec: Codec) -> list[str]:
 
 def _unread(prompt: str, codec: Codec) -> bool:
     ids, unknown = codec.encode_prompt(prompt), codec.tokenizer.unk_token
-    # A template may write out the token for what is unknown, which in GPT-2 is the end of text.
+    # A template may write out the token for an unknown text, which in GPT-2 is the end of text.
     lost = unknown is not None and unknown not in prompt and codec.tokenizer.unk_token_id in ids
     return bool(prompt.strip()) and (lost or not ids)

@@ -145,7 +145,7 @@ def _of_hints(rollout: Rollout) -> dict[str, float]:
 
 
 def _of_guide_texts(scored: Scored, row: Algorithm) -> dict[str, float]:
-    """What is wrong with what a guide wrote, where it wrote anything.
+    """Faults of a guide's texts, where it wrote any.
 
     Returns:
         ``guide_blank``: of the texts that a guide was to begin, to finish or to write as examples, the share in which it

@@ -15,7 +15,7 @@ from rlgf.terminal import number
 
 
 class History:
-    """What was logged of updates and validations so far, as in ``metrics.jsonl``, by the name of the metric."""
+    """The log of updates and validations so far, as in ``metrics.jsonl``, by the name of the metric."""
 
     def __init__(self) -> None:
         self.updates = 0

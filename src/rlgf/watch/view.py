@@ -1,4 +1,4 @@
-"""What is shown of a run: how far it is, curves, the guide, warnings, and the newest texts by their authors."""
+"""A run as the terminal shows it: how far it is, curves, the guide, warnings, and the newest texts by their authors."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Asked(Strict):
 
 
 class Text(Strict):
-    """What was written after one of them."""
+    """The text after one of them."""
 
     ids: list[int]
     logprobs: list[float]
@@ -136,7 +136,7 @@ def described(
 
 
 def differs(found: Description, wanted: Description) -> str | None:
-    """Why a sampler does not do for what is wanted, as the second half of a sentence; None where it does."""
+    """Why a sampler does not do, as the second half of a sentence; None where it does."""
     if found.protocol != wanted.protocol:
         return "is of another version of rlgf: install the same on both sides"
     if found.engine != wanted.engine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 
 from pydantic import field_validator
@@ -12,7 +12,17 @@ from rlgf.chat import ChatTemplate, answered, is_chat, read_messages
 from rlgf.errors import UserError
 from rlgf.models.loading import ModelConfig, load_tokenizer
 from rlgf.tasks.rows import Row, Samples
-from rlgf.tasks.source import BRACES, Source, field, is_absent, side, template_parts, texts, value_text
+from rlgf.tasks.source import (
+    BRACES,
+    Source,
+    checked,
+    field,
+    is_absent,
+    side,
+    template_parts,
+    texts,
+    value_text,
+)
 from rlgf.types import Messages, Sample
 
 REFERENCES = ("references", "completion", "chosen")
@@ -29,10 +39,10 @@ class DataTask(Source):
     """Your own data: JSON, CSV, TSV or Parquet files, or a data set of the hub, by column names.
 
     ``prompt_field`` holds a text or the messages of a chat, or ``template`` makes the prompt from several columns.
-    ``reference_field`` holds a text or a list of texts, or is None where there are no references; with
-    ``rejected_field`` the two are a preference pair. Of a chat both may hold the assistant's message, or whole
-    conversations that end in it, and the prompt is then all that comes before. Rewards and metrics are given every
-    column by its name. Rows are read when they are needed, so a data set need not fit into memory.
+    ``reference_field`` holds a text or a list of texts, or is None where there are no references; prompts alone need
+    no such word. With ``rejected_field`` the two are a preference pair. Of a chat both may hold the assistant's message,
+    or whole conversations that end in it, and the prompt is then all that comes before. Rewards and metrics are given
+    every column by its name. Rows are read when they are needed, so a data set need not fit into memory.
     """
 
     prompt_field: str = "prompt"
@@ -60,10 +70,17 @@ class DataTask(Source):
             UserError: the split is not to be had, or a row among the first 10,000 does not hold what the
                 options say; it names the file and the line, and the fields that there are.
         """
-        return self.samples(split, "data", self._sample)
+        rows = self.split_rows(split, "data")
+        bare = self.rejected_field is None and "reference_field" not in self.model_fields_set
+        bare = bare and not {str(self.reference_field), *REFERENCES, *CONVERSATIONS} & rows[0].keys()
+        return checked(rows, partial(self._sample, bare=bare))
 
-    def _sample(self, row: Row, place: str) -> Sample:
-        references = self._references(row, place)
+    def _sample(self, row: Row, place: str, *, bare: bool = False) -> Sample:
+        """
+        Args:
+            bare: the data has prompts alone.
+        """
+        references = [] if bare else self._references(row, place)
         prompt = self._prompt(row, references, place)
         sides = [(str(self.reference_field), one) for one in references]
         if self.rejected_field is not None:

@@ -69,23 +69,34 @@ class Source(Files):
 
     test: Path | tuple[Path, ...] = ()
 
-    def samples(self, split: str, task: str, make: Callable[[Row, str], Sample]) -> Samples:
-        """The rows of a split as samples, in their order; the first 10,000 are made once to check them.
+    def split_rows(self, split: str, task: str) -> Rows:
+        """The rows of a split.
 
         Args:
             task: how a message calls the task.
-            make: a row, and what a message calls it, to a sample.
 
         Raises:
-            UserError: the split is not to be had, or ``make`` refused a row.
+            UserError: the split is not to be had.
         """
         check_split(split, task)
         if self.data is None and not getattr(self, split):
             raise UserError(f"task '{task}' has no file for the split '{split}': give the option '{split}'.")
-        samples = Samples(self.rows(split), make)
-        for _ in islice(samples, CHECKED):
-            pass
-        return samples
+        return self.rows(split)
+
+
+def checked(rows: Rows, make: Callable[[Row, str], Sample]) -> Samples:
+    """The rows as samples, in their order; the first 10,000 are made once to check them.
+
+    Args:
+        make: a row, and what a message calls it, to a sample.
+
+    Raises:
+        UserError: ``make`` refused a row.
+    """
+    samples = Samples(rows, make)
+    for _ in islice(samples, CHECKED):
+        pass
+    return samples
 
 
 def field(row: Row, name: str, place: str, hint: str = "") -> Any:

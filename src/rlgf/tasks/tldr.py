@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlgf.errors import UserError
 from rlgf.tasks.rows import Row, Samples
-from rlgf.tasks.source import Source, field
+from rlgf.tasks.source import Source, checked, field
 from rlgf.types import Sample
 
 CUE = "TL;DR:"
@@ -27,7 +27,7 @@ class TldrTask(Source):
             UserError: the split is not to be had, or a row among the first 10,000 has no prompt that ends
                 in the cue, or no summary; it names the file and the line.
         """
-        return self.samples(split, "tldr", self._sample)
+        return checked(self.split_rows(split, "tldr"), self._sample)
 
     def _sample(self, row: Row, place: str) -> Sample:
         prompt = field(row, "prompt", place)

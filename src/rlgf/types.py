@@ -122,12 +122,14 @@ class Rollout:
     guide_mask: Bool[Tensor, "B G"] | None = None
     hints: tuple[str | None, ...] | None = None
     """The hint of each episode, where the script has hints."""
+    hint_taken: Int[Tensor, "B"] | None = None
+    """Tokens of its author's text that each hint has, without the template's; None where the script has no hints."""
     hint_cut: Bool[Tensor, "B"] | None = None
     """Whether the prompt had no room for the whole hint, or for any of it."""
     index: Int[Tensor, "B"] | None = None
     """The place of each prompt in the training data; None for other samples."""
     help_limit: Int[Tensor, "B"] | None = None
-    """How many tokens the text has, or may have, that a roll-in was drawn from; 0 where none was drawn."""
+    """How many tokens the text has, or may have, that a roll-in or a hint was drawn from; 0 where none was drawn."""
     examples: tuple[str, ...] | None = None
     """A text that the guide wrote for each prompt, where a reward is to learn from it; see `Algorithm.examples`."""
     own_rate: Float[Tensor, "B"] | None = None

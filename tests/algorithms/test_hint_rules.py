@@ -16,6 +16,10 @@ from rlgf.algorithms import algorithm_from
         ({"terms": {"distill": None, "nll": {}}}, "no term learns from the guide's probabilities"),
         ({"script": {"rollout": "guide"}}, "set 'script.rollout: policy'"),
         ({"base": "grpo", "help": {"probability": 1.0, "success": 0.5, "gate": {}}}, "none is written again"),
+        (
+            {"base": "grpo", "help": {"probability": 1.0, "success": 0.5, "length": {"by": "record"}}},
+            "the guide alone reads this one",
+        ),
     ],
 )
 def test_a_hint_that_no_guide_could_use_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -91,10 +91,10 @@ def test_a_template_is_filled_once() -> None:
         ({"script": {"hint": {"author": "reference", "ask": "{prompt}"}}}, "leave 'ask' out"),
         ({"help": {"length": {"high": 0.5}}}, "leave 'low', 'high' and 'by' out, or set 'whole: false'"),
         (
-            {"help": {"length": {"whole": False, "by": "record"}}},
-            "searches how long the beginning of a response has to be",
+            {"help": {"length": {"whole": False, "by": "record"}, "shared": False}},
+            "judges help by all texts that had it",
         ),
-        ({"help": {"length": {"whole": False, "by": "trial"}}}, "set 'by' to law or difficulty"),
+        ({"help": {"length": {"whole": False, "by": "trial"}}}, "set 'by' to law, record or difficulty"),
         ({"help": {"length": {"whole": False, "by": "trial"}}}, "or give the hint tiers"),
         ({"base": "ghpo", "help": {"length": {"by": "record"}}}, "set 'help.length.by: trial'"),
         ({"base": "ghpo", "help": {"length": {"by": "law"}}}, "are tried one after another"),

@@ -66,13 +66,16 @@ def test_sets_stand_at_the_tokens_that_the_policy_drew(policy: LanguageModel) ->
 
 
 def test_a_hint_is_kept_beside_the_bare_prompt_or_for_the_guide_alone(policy: LanguageModel) -> None:
-    hint = HintedPrompt("d", Sample("dab"), ids=[3, 0, 1], bare_ids=[0, 1])
+    hint = HintedPrompt("d", Sample("dab"), ids=[3, 0, 1], bare_ids=[0, 1], taken=1)
     drafts = [replace(GUIDED, prompt_ids=hint.ids, hint=hint), SHORT]
     rollout = assemble(drafts, [0, 1], policy)
     assert rollout.hints == ("d", None)
     assert rollout.bare.prompt_ids.tolist() == [[0, 1], [4, 2]]
     assert rollout.hint_tokens.tolist() == [1, 0]
+    assert rollout.hint_taken is not None
+    assert rollout.hint_taken.tolist() == [1, 0]
     alone = assemble([replace(GUIDED, hint=hint), SHORT], [0, 1], policy, OPSD.script)
     assert alone.bare is alone
+    assert alone.hint_taken is None, "the policy had no help"
     assert alone.told.prompt_ids.tolist() == [[3, 0, 1], [4, 4, 2]]
     assert assemble([GUIDED], [0], policy, Script()).hints is None

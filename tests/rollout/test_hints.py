@@ -124,7 +124,7 @@ def test_the_policy_writes_hints_of_its_own_that_are_booked() -> None:
 
 
 def test_a_prompt_that_failed_has_a_hint_at_its_next_visit_and_that_counts_as_help() -> None:
-    """With its template the hint has 8 tokens, and the text that it is half of has 9."""
+    """The hint has 4 tokens of a text that has 9 with its end; what its template adds is not of that text."""
     help = {"success": 0.5, "gate": {"looks_at": "record"}, "length": {"low": 0.5, "high": 0.5}}
     row = hinted(help, author="reference", template="a{hint}bbb{prompt}")
     places = [3, 1, 4, 0, 5, 2, 6, 7]
@@ -139,19 +139,38 @@ def test_a_prompt_that_failed_has_a_hint_at_its_next_visit_and_that_counts_as_he
     assert second.hinted.all()
     assert set(second.help_limit.tolist()) == {9}
     found = record.rows[3]
-    assert (found.solved, found.failures, found.rate, found.help) == (False, 0, 1.0, 8 / 9)
+    assert (found.solved, found.failures, found.rate, found.help) == (False, 0, 1.0, 4 / 9)
     third, record = visit(record, 1.0)
     assert not third.hinted.any()
     assert record.rows[3].solved
     assert record.rows[3].help == 0.0
-    # A template that is longer than its text makes no share above 1.
+    # A template that is longer than its text counts for nothing.
     row = row.changed(script={"hint": {"template": "aa{hint}bb{prompt}", "column": "hint", "author": None}})
     fourth, failed = visit(
         PromptRecord({place: PromptHistory(rate=0.0, failures=1) for place in places}), 1.0
     )
     assert set(fourth.hint_tokens.tolist()) == {5}
     assert set(fourth.help_limit.tolist()) == {3}
-    assert {history.help for history in failed.rows.values()} == {1.0}
+    assert {history.help for history in failed.rows.values()} == {1 / 3}
+
+
+@pytest.mark.parametrize("needed", [0, 1, 5, 8])
+def test_a_search_over_visits_finds_the_shortest_hint(needed: int) -> None:
+    """Texts succeed after so many letters of the reference, which has eight and its end."""
+    help = {"success": 0.5, "length": {"by": "record"}}
+    row = hinted(help, author="reference", template="aaa{hint}{prompt}")
+    record, places, found = PromptRecord(), range(len(SAMPLES)), set[int]()
+    for update in range(20):
+        rollout = collector(max_hint_tokens=11).collect(SAMPLES, row, update, index=places, record=record)
+        letters = torch.tensor([len(hint or "") for hint in rollout.hints or ()])
+        assert all(group.unique().numel() == 1 for group in letters.view(-1, row.group_size))
+        record = record.after(Scored(rollout, (letters >= needed).float()), row)
+        for place, history in record.rows.items():
+            assert history.low is None or history.low * 9 < needed
+            assert history.high is None or history.high * 9 >= needed
+            if history.high == needed / 9:
+                found.add(place)
+    assert found == set(places)
 
 
 @pytest.mark.parametrize(("rate", "tokens"), [(0.0, 8), (0.5, 4), (0.75, 2), (1.0, 0)])
@@ -250,10 +269,16 @@ class Recorder:
         return [Completion("a", finished=True) for _ in requests]
 
 
+SEARCHED = {
+    "base": "hinted-grpo",
+    "help": {"gate": {"looks_at": "record"}, "length": {"by": "record", "whole": False}},
+}
+
+
 @pytest.mark.parametrize(
-    "algorithm", ["hinted-grpo", "questa", "sage", "ghpo", "scaf-grpo", "prefix-rft", "chord"]
+    "algorithm", ["hinted-grpo", "questa", "sage", "ghpo", "scaf-grpo", "prefix-rft", "chord", SEARCHED]
 )
-def test_a_run_that_goes_on_ends_in_the_same_weights(tmp_path: Path, algorithm: str) -> None:
+def test_a_run_that_goes_on_ends_in_the_same_weights(tmp_path: Path, algorithm: str | dict[str, Any]) -> None:
     options: dict[str, Any] = {"algorithm": algorithm, "rollout": {"max_hint_tokens": 14}}
     toy_trainer(tmp_path / "whole", **options).train()
     half = shutil.copytree(tmp_path / "whole", tmp_path / "half")

@@ -48,6 +48,11 @@ def _unread(row: Row) -> str | None:
             "a hint for the guide alone helps to judge what the policy writes: set 'script.rollout: policy', or "
             "'script.hint.reader: writer'"
         )
+    if row.help.length.by == "record":
+        return (
+            "'help.length.by: record' judges a hint by the texts after it, and the guide alone reads this one: set 'by' to "
+            "law or difficulty, or 'script.hint.reader: writer'"
+        )
     if row.help.looks_first:
         return (
             "a hint for the guide alone changes no text, so none is written again: set 'help.gate.looks_at: record', or "

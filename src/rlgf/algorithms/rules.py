@@ -193,13 +193,13 @@ def help_can_depend_on_successes(row: Row) -> str | None:
             f"'help.{depends}' gives help by what it takes: it needs a 'script.rollin' of guide or reference, or a "
             "'script.hint'"
         )
-    if law.by in ("record", "trial") and hint is not None and not row.tiers:
+    if law.by == "trial" and hint is not None and not row.tiers:
         return (
-            f"'help.length.by: {law.by}' searches how long the beginning of a response has to be: with a 'script.hint' set "
-            "'by' to law or difficulty, or give the hint tiers ('shares' or 'columns') and set 'by: trial'"
+            "'help.length.by: trial' cuts a beginning shorter within the update: with a 'script.hint' set 'by' to law, record "
+            "or difficulty, or give the hint tiers ('shares' or 'columns')"
         )
-    if law.by in ("record", "trial") and hint is None and not help.shared:
-        return f"'help.length.by: {law.by}' judges a beginning by all texts after it: set 'help.shared: true'"
+    if (law.by == "record" or (law.by == "trial" and hint is None)) and not help.shared:
+        return f"'help.length.by: {law.by}' judges help by all texts that had it: set 'help.shared: true'"
     if law.by == "trial" and not help.looks_first:
         return "'help.length.by: trial' looks for help where texts failed: set 'help.gate: {looks_at: group}'"
     return None

@@ -66,7 +66,8 @@ def assemble(
         return replace(rollout, guide_ids=ids, guide_mask=mask)
     bare = [draft.prompt_ids if draft.hint is None else draft.hint.bare_ids for draft in drafts]
     ids, mask = padded(bare, policy.end_id, left=True)
-    return replace(rollout, bare_ids=ids, bare_mask=mask)
+    taken = torch.tensor([0 if draft.hint is None else draft.hint.taken for draft in drafts])
+    return replace(rollout, bare_ids=ids, bare_mask=mask, hint_taken=taken)
 
 
 def _text(draft: Draft, policy: LanguageModel) -> str:

@@ -67,8 +67,8 @@ class HintGiver:
             ]
         else:
             found = [self.policy.decode(self._given(drafts[i], hint, tier)[:amount]) for i, amount in chosen]
-        for (i, _), text in zip(chosen, found, strict=True):
-            put, cut = self._fitted(drafts[i], hint, text.rstrip("\ufffd").strip())
+        for (i, amount), text in zip(chosen, found, strict=True):
+            put, cut = self._fitted(drafts[i], hint, text.rstrip("\ufffd").strip(), amount)
             drafts[i].hint, drafts[i].hint_cut = put, cut
             if put is not None and row.script.hinted:
                 drafts[i].prompt_ids = put.ids
@@ -123,8 +123,8 @@ class HintGiver:
         whole = splice(self.policy, Completion(text, finished=True), 2**62)
         return whole.ids if text else []
 
-    def _fitted(self, draft: Draft, hint: Hint, text: str) -> tuple[HintedPrompt | None, bool]:
-        """The prompt with as much of a hint as there is room for, and whether the hint is cut.
+    def _fitted(self, draft: Draft, hint: Hint, text: str, amount: int) -> tuple[HintedPrompt | None, bool]:
+        """The prompt with as much of a hint of ``amount`` tokens as there is room for, and whether the hint is cut.
 
         The prompt is None where there is no room. It is also None where the bare prompt is too long and is cut: with a
         hint it would be cut elsewhere.
@@ -139,7 +139,8 @@ class HintGiver:
         if not text:
             return None, len(ids) > room
         told = _retold(sample, hint.template, self.template, hint=text)
-        return HintedPrompt(text, told, self._ids(told), draft.prompt_ids), len(ids) > room
+        taken = amount if len(ids) <= room else min(room, amount)
+        return HintedPrompt(text, told, self._ids(told), draft.prompt_ids, taken), len(ids) > room
 
     def _ids(self, sample: Sample) -> list[int]:
         return self.policy.encode_prompt(sample.prompt, self._limit, sample.cue)

@@ -20,8 +20,7 @@ class Attempt(NamedTuple):
 
     reward: float
     help: int = 0
-    """Tokens of it that others than the policy wrote, or that a hint with its template added to its prompt, as many as
-    `help_limit` at most."""
+    """Tokens of it that others than the policy wrote, or that a hint took from its author's text."""
     help_limit: int = 0
     """Tokens of the text that these were taken from; 0 where no help was drawn."""
 
@@ -173,11 +172,8 @@ class PromptRecord:
         if row.help.success is None or scored.rewards is None or rollout.index is None:
             return PromptRecord(rows)
         begun = (rollout.authored & ~rollout.written_by(Author.POLICY)).sum(dim=1)
-        limits = (
-            begun + rollout.hint_tokens if rollout.help_limit is None else rollout.help_limit.maximum(begun)
-        )
-        # With its template a hint may be longer than the text that it was taken from.
-        given = begun + torch.minimum(rollout.hint_tokens.clamp(min=0), limits).maximum(rollout.hinted.long())
+        given = begun if rollout.hint_taken is None else begun + rollout.hint_taken
+        limits = given if rollout.help_limit is None else rollout.help_limit.maximum(given)
         columns = zip(scored.rewards.tolist(), given.tolist(), limits.tolist(), strict=True)
         visits: dict[int, list[Attempt]] = {}
         for group, text in zip(rollout.group.tolist(), columns, strict=True):

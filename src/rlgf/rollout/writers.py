@@ -27,6 +27,8 @@ class HintedPrompt:
     """The tokens of that prompt."""
     bare_ids: list[int]
     """Those of the prompt without the hint."""
+    taken: int = field(compare=False)
+    """Tokens of its author's text that the hint has, without the template's."""
 
 
 @dataclass

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import traceback
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -28,6 +30,10 @@ _INDEXED = {
     _ATEN.index_put_.default,
     _ATEN._index_put_impl_.default,
 }
+_READ = ("_local_scalar_dense", "nonzero", "unique_dim", "_unique2", "masked_select", "equal")
+"""Operations whose result the program needs at once: on a GPU it waits until all before them is computed."""
+READS: list[str] = []
+"""Where the device's tensors have been read from the CPU: file and line of `rlgf`, of `transformers`, or of a test."""
 
 
 class EmulatedTensor(Tensor):
@@ -56,6 +62,7 @@ class EmulatedTensor(Tensor):
         return memo[id(self)]
 
     def tolist(self) -> Any:
+        _note_read()
         return self.inner.tolist()
 
     def untyped_storage(self) -> torch.UntypedStorage:
@@ -94,6 +101,8 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if there and not may_mix and any(tensor.dim() for tensor in given if tensor.device.type == "cpu"):
         raise RuntimeError(f"Expected all tensors to be on the same device, and {function} got those of two.")
 
+    if there and _reads(function, args, kwargs):
+        _note_read()
     device = kwargs.get("device")
     to_device = bool(there) if device is None else torch.device(device).type == NAME
     plain_args, plain = tree_map_only(EmulatedTensor, lambda tensor: tensor.inner, (args, kwargs))
@@ -107,6 +116,20 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return tree_map_only(
         Tensor, lambda tensor: own[id(tensor)] if id(tensor) in own else EmulatedTensor(tensor), found
     )
+
+
+def _reads(function: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    name = function._schema.name.removeprefix("aten::")
+    if name in ("index", "index_put_", "_index_put_impl_"):
+        return any(isinstance(one, EmulatedTensor) and one.dtype == torch.bool for one in args[1])
+    to_cpu = name == "_to_copy" and torch.device(kwargs.get("device") or DEVICE).type == "cpu"
+    return name in _READ or to_cpu or (name == "copy_" and not isinstance(args[0], EmulatedTensor))
+
+
+def _note_read() -> None:
+    own = (frame for frame in reversed(traceback.extract_stack()) if "/torch/" not in frame.filename)
+    frame = next(frame for frame in own if Path(frame.filename) != Path(__file__))
+    READS.append(f"{frame.filename}:{frame.lineno}")
 
 
 def _backend() -> ModuleType:

@@ -75,26 +75,25 @@ class KeptTokens:
         counts[over] = self.counts
         return replace(self, counts=counts)
 
-    def to(self, device: torch.device) -> KeptTokens:
-        return replace(self, counts=self.counts.to(device), words=self.words.to(device))
-
-    def mask(self, length: int, width: int) -> Bool[Tensor, "N V"]:
+    def mask(self, length: int, width: int, device: torch.device | None = None) -> Bool[Tensor, "N V"]:
         """What could be drawn at the first ``length`` positions; all true at positions that were not cut.
 
         Args:
             width: entries of the mask, at least ``vocabulary`` or as many as a model has logits.
+            device: of the mask; default: the CPU.
         """
         counts, sizes = self.counts[:length], self._sizes[:length]
-        rows = torch.arange(len(counts), device=counts.device)
-        found = (counts == 0)[:, None].repeat(1, width)
+        found = (counts == 0).to(device)[:, None].repeat(1, width)
         words = self.words[: int(sizes.sum())]
+        # All that is counted is counted on the CPU, where nothing is waited for.
         listed = (counts <= _row_words(self.vocabulary)).repeat_interleave(sizes)
-        found[rows.repeat_interleave(sizes)[listed], words[listed].long()] = True
-        packed = counts > _row_words(self.vocabulary)
-        if packed.any():
-            shifts = torch.arange(_WORD, device=words.device)
-            bits = ((words[~listed].view(int(packed.sum()), -1, 1) >> shifts) & 1).bool().flatten(1)
-            found[packed, : self.vocabulary] = bits[:, : self.vocabulary]
+        rows = torch.arange(len(counts)).repeat_interleave(sizes)[listed]
+        found[rows.to(device), words[listed].long().to(device)] = True
+        packed = (counts > _row_words(self.vocabulary)).nonzero().squeeze(1)
+        if len(packed):
+            shifts = torch.arange(_WORD, device=device)
+            bits = (words[~listed].view(len(packed), -1, 1).to(device) >> shifts & 1).bool().flatten(1)
+            found[packed.to(device), : self.vocabulary] = bits[:, : self.vocabulary]
         return found
 
     @property
@@ -118,7 +117,7 @@ def kept_mask(
     mask = torch.ones(len(kept), length, width, dtype=torch.bool, device=device)
     for row, sets in enumerate(kept):
         if sets is not None:
-            cut = sets.to(device).mask(length, width)
+            cut = sets.mask(length, width, device)
             mask[row, : len(cut)] = cut
     return mask
 

@@ -59,3 +59,11 @@ def test_a_run_on_a_device_apart_ends_as_on_the_cpu(root: Path, name: str) -> No
             if not key.startswith(("seconds", "tokens_per_second")):
                 near = pytest.approx(value, abs=1e-5, rel=1e-5) if isinstance(value, float) else value
                 assert other[key] == near, key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_do_not_wait_for_the_device_at_each_micro_batch(root: Path, name: str) -> None:
+    read = json.loads((root / "emulated" / "reads.json").read_text())[name]
+    # The weights that a selector gives are looked at once in each.
+    places = {place.rpartition(":")[0].rpartition("/rlgf/")[2] for place in read}
+    assert places == ({"learning/inputs.py"} if name == "chord" else set())

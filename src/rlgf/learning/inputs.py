@@ -55,10 +55,14 @@ class StepTerm:
         """The weighted loss of a micro-batch, and its numbers for the log: ``<term>_loss``, unweighted, and what the
         loss reports, after the term's name unless that is 'policy'.
 
+        Args:
+            mask: the tokens that it reads, on the CPU.
+
         Raises:
             UserError: a loss of the user's own returned something else than that.
         """
-        inputs = replace(inputs, mask=mask, normalizer=self.normalizer, tokens=self.tokens, texts=self.texts)
+        there = mask.to(inputs.mask.device)
+        inputs = replace(inputs, mask=there, normalizer=self.normalizer, tokens=self.tokens, texts=self.texts)
         if self.term.select is not None:
             inputs = selected(inputs, self.term.select)
         read = {name: getattr(inputs, name) for name in self.term.reads}
@@ -113,7 +117,7 @@ def selected(inputs: LossInputs, select: Selection) -> LossInputs:
             f"the selector '{select.name}' must return a tensor of {tuple(inputs.mask.shape)}, a weight for each token."
         )
     weights = torch.where(inputs.mask, weights.detach().float(), 0.0)
-    if not bool((weights >= 0).all()) or not bool(weights.isfinite().all()):
+    if not bool(((weights >= 0) & weights.isfinite()).all()):
         raise UserError(f"the selector '{select.name}' must return finite weights of 0 or more.")
     learned = {"logprobs": weights, "entropy": weights, "distribution": weights[..., None]}
     weighed: dict[str, Any] = {

@@ -222,7 +222,7 @@ class Updater:
         if references is not None and on_references:
             self._reference_loss(on_references, references, row, metrics)
         distributed.sum_gradients(self.trained)
-        return distributed.sum_numbers(metrics)
+        return distributed.sum_numbers({name: value.cpu() for name, value in metrics.items()})
 
     def _step(self) -> Tensor:
         """Clip and apply the gradients; returns the norm of the policy's."""
@@ -291,8 +291,7 @@ def _summed(
     # A name of ours stays ours.
     taken = _MEASURED | {f"{name}_loss" for name in row.terms}
     for term in terms:
-        mask = read_by(term.term, rollout, row)[:, : inputs.mask.shape[1]].to(inputs.mask.device)
-        summand, found = term(inputs, mask)
+        summand, found = term(inputs, read_by(term.term, rollout, row)[:, : inputs.mask.shape[1]])
         own = f"{term.name}_loss"
         _accumulate(metrics, {name: v for name, v in found.items() if name == own or name not in taken})
         loss = loss + summand
@@ -318,8 +317,9 @@ def _backward(loss: Tensor, *, counts: bool) -> None:
 
 
 def _accumulate(metrics: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    # Where they are: to read one here would be to wait for the device at each micro-batch.
     for name, value in found.items():
-        metrics[name] = metrics.get(name, torch.zeros(())) + value.cpu()
+        metrics[name] = metrics.get(name, torch.zeros(())) + value
 
 
 def _means(gathered: Mapping[str, list[float]]) -> dict[str, float]:

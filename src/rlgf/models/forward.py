@@ -41,6 +41,9 @@ class Tokens:
     """What each token was drawn from, see `Rollout`; empty where nothing was cut off."""
     given: Bool[Tensor, "B T"] | None = None
     """Which response tokens the policy did not draw itself; None where that makes no difference."""
+    copied: Tokens | None = None
+    """Those that these were copied from to a device: what is decided from them is decided on the CPU, since to read from
+    a device is to wait for all that it has yet to compute."""
 
     @staticmethod
     def of(rollout: Rollout) -> Tokens:
@@ -60,12 +63,20 @@ class Tokens:
         return self._with(_OF_RESPONSE, lambda tensor: tensor[:, :length])
 
     def to(self, device: torch.device) -> Tokens:
-        return self._with(("prompt_ids", "prompt_mask", *_OF_RESPONSE), lambda tensor: tensor.to(device))
+        if self.prompt_ids.device == device:
+            return self
+        names = ("prompt_ids", "prompt_mask", *_OF_RESPONSE)
+        return replace(self.near._with(names, lambda tensor: tensor.to(device)), copied=self.near)
+
+    @property
+    def near(self) -> Tokens:
+        """The same on the CPU, where they were made there."""
+        return self.copied or self
 
     def _with(self, names: Sequence[str], change: Callable[[Tensor], Tensor]) -> Tokens:
         there = {name: getattr(self, name) for name in names}
         changed: dict[str, Any] = {name: change(value) for name, value in there.items() if value is not None}
-        return replace(self, **changed)
+        return replace(self, copied=None, **changed)
 
     def kept_mask(self, width: int) -> Bool[Tensor, "B T V"] | None:
         """What each response token was drawn from, over ``width`` logits; None where nothing was cut off."""
@@ -81,7 +92,8 @@ class Tokens:
             start: what stands before every response of a decoder, see `decoder_start`.
         """
         if is_encoder_decoder(model):
-            prompts = [ids[mask] for ids, mask in zip(self.prompt_ids, self.prompt_mask, strict=True)]
+            near = self.near
+            prompts = [ids[mask] for ids, mask in zip(near.prompt_ids, near.prompt_mask, strict=True)]
             first = self.response_ids.new_tensor(start).expand(len(prompts), -1)
             # A decoder sees nothing after a token, so padding on the right needs no mask.
             return {
@@ -98,31 +110,34 @@ class Tokens:
         Returns:
             None where reading each of them once would save little.
         """
-        lengths = self.prompt_mask.sum(dim=1)
+        near, device = self.near, self.prompt_ids.device
+        lengths = near.prompt_mask.sum(dim=1)
         if len(lengths) < 2 or int(lengths.min()) < 2:
             return None
-        unique, of = self.prompt_ids.masked_fill(~self.prompt_mask, -1).unique(dim=0, return_inverse=True)
+        unique, of = near.prompt_ids.masked_fill(~near.prompt_mask, -1).unique(dim=0, return_inverse=True)
         saved = int((lengths - 1).sum() - ((unique >= 0).sum(dim=1) - 1).sum())
-        all_tokens = int(lengths.sum() + self.response_mask.sum())
-        return (unique, of) if saved > _WORTH_SHARING * all_tokens else None
+        all_tokens = int(lengths.sum() + near.response_mask.sum())
+        return (unique.to(device), of.to(device)) if saved > _WORTH_SHARING * all_tokens else None
 
     def alike(self, model: PreTrainedModel) -> Iterator[tuple[Int[Tensor, "N"], Tokens]]:
         """The rows that a model can run together, and their tokens without the padding that they all have."""
-        lengths = self.prompt_mask.sum(dim=1)
+        lengths = self.near.prompt_mask.sum(dim=1)
         able = abilities(model)
         if able.prompt_padding if is_encoder_decoder(model) else able.padding:
             lengths = lengths.new_full(lengths.shape, int(lengths.max()))
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero().squeeze(1)
-            yield (
-                rows,
-                Tokens(
-                    self.prompt_ids[rows, -max(length, 1) :],
-                    self.prompt_mask[rows, -max(length, 1) :],
-                    self.response_ids[rows],
-                    self.response_mask[rows],
-                ),
-            )
+            copied = None if self.copied is None else self.copied._rows(rows, max(length, 1))
+            yield rows, replace(self._rows(rows, max(length, 1)), copied=copied)
+
+    def _rows(self, rows: Int[Tensor, "N"], prompt: int) -> Tokens:
+        """Some rows, with so many columns of their prompts."""
+        return Tokens(
+            self.prompt_ids[rows, -prompt:],
+            self.prompt_mask[rows, -prompt:],
+            self.response_ids[rows],
+            self.response_mask[rows],
+        )
 
 
 def masked(model: PreTrainedModel, mask: Bool[Tensor, "B L"]) -> dict[str, Any]:

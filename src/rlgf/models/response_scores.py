@@ -97,8 +97,9 @@ def _in_pieces(
 ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"] | None]:
     """As `scores_of`, from the last hidden states of the response tokens, so many at a time and without padding."""
     mask: Bool[Tensor, "B T"] = tokens.response_mask
-    states, ids, columns = hidden[mask], tokens.response_ids[mask], mask.nonzero()[:, 1]
-    givens = None if tokens.given is None else tokens.given[mask]
+    rows, columns = (one.to(mask.device) for one in tokens.near.response_mask.nonzero(as_tuple=True))
+    states, ids = hidden[rows, columns], tokens.response_ids[rows, columns]
+    givens = None if tokens.given is None else tokens.given[rows, columns]
     sets, head = _one_after_another(tokens), model.get_output_embeddings()
     assert head is not None, "a model with a plain head has one"
 
@@ -107,7 +108,7 @@ def _in_pieces(
             logits = read_logits(model, head(states))[None]
         kept = None
         if sets is not None:
-            kept = sets.take(piece.cpu()).mask(len(piece), logits.shape[-1]).to(states.device)[None]
+            kept = sets.take(piece).mask(len(piece), logits.shape[-1], states.device)[None]
         positions = columns[piece][None]
         given = None if givens is None else givens[piece][None]
         logprobs = token_logprobs(logits, ids[piece][None], sampling, end_ids, kept, given, positions)[0]
@@ -118,7 +119,7 @@ def _in_pieces(
         return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
     found = []
-    for piece in torch.arange(len(states), device=states.device).split(size):
+    for piece in torch.arange(len(states)).split(size):
         if torch.is_grad_enabled():
             found.append(checkpoint(score, states[piece], piece, use_reentrant=False))
         else:
@@ -132,7 +133,7 @@ def _one_after_another(tokens: Tokens) -> KeptTokens | None:
     there = next((sets for sets in tokens.kept if sets is not None), None)
     if there is None:
         return None
-    lengths = tokens.response_mask.sum(dim=1).tolist()
+    lengths = tokens.near.response_mask.sum(dim=1).tolist()
     nothing = KeptTokens(there.vocabulary, torch.zeros(max(lengths), dtype=torch.long), there.words[:0])
     return KeptTokens.join(
         [

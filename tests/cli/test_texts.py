@@ -43,6 +43,17 @@ def test_the_command_prints_a_table_and_writes_values(
     assert "did you mean 'sari'" in capsys.readouterr().err
 
 
+def test_a_metric_without_a_value_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "short.jsonl"
+    file.write_text('{"prompt": "a", "completion": "b c"}\n')
+    for names, told in (("words,msttr", True), ("words", False)):
+        monkeypatch.setattr(sys, "argv", ["rlgf", "score", str(file), "--metrics", names])
+        main()
+        assert ("No value for these texts: msttr." in capsys.readouterr().out) == told
+
+
 def test_what_no_command_can_do_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--metrics names none"):
         score(FILE, metrics=" ,")

@@ -51,7 +51,6 @@ def test_the_answer_is_the_text_without_the_thinking(content: Any, text: str) ->
         chat("", "length"),
         chat(None, "MAX_TOKENS"),
         chat("", "length", reasoning_content="Let me think"),
-        chat(None, "stop", reasoning="Let me think"),
         chat("<think>Let me think", "length"),
         chat([{"type": "thinking", "thinking": "hm"}], "length", reasoning_content="hm"),
         chat(None, "length", usage={"prompt_tokens": 11, "completion_tokens": 0, "total_tokens": 411}),
@@ -62,6 +61,15 @@ def test_a_model_that_only_thinks_is_one_sentence_and_is_asked_once(reply: dict[
         with pytest.raises(UserError, match=r"spent all of its tokens on thinking.*'guide.token_ratio'"):
             guide_of(server, style="chat").write(requests(1))
         assert sum(server.seen.values()) == 1
+
+
+def test_a_server_that_takes_answers_for_thinking_is_not_told_of_a_limit() -> None:
+    reply = chat(None, "stop", reasoning="The capital is Paris.")
+    with (
+        serving(FaultyServer(always=(200, reply))) as server,
+        pytest.raises(UserError, match=r"ends its texts itself .*'guide.extra_body.*reasoning parser"),
+    ):
+        guide_of(server, style="chat").write(requests(1))
 
 
 def test_a_text_without_signs_is_not_taken_for_thinking() -> None:
@@ -83,7 +91,7 @@ def test_a_model_that_thinks_too_long_now_and_then_gives_an_empty_text() -> None
         resumed = guide_of(server, style="chat")
         resumed.restore(accounts)
         assert resumed.write(requests(1, start=3))[0].text == ""
-        with pytest.raises(UserError, match="spent all of its tokens on thinking"):
+        with pytest.raises(UserError, match="gives its thinking alone"):
             writer.write(requests(8, start=4))
         assert writer.usage.thought_only == 10
 

@@ -126,6 +126,9 @@ def score(
         evaluation.save(output)
     title = f"{file}: {len(evaluation.records)} texts"
     Display().table(title, {"total": evaluation.totals})
+    if evaluation.totals and evaluation.without_value:
+        missing = ", ".join(evaluation.without_value)
+        Display().note(f"No value for these texts: {missing}. docs/metrics.md says what a metric needs.")
 
 
 @app.command()

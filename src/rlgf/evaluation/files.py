@@ -42,6 +42,8 @@ class Evaluation:
 
     totals: dict[str, float]
     records: list[dict[str, Any]]
+    without_value: tuple[str, ...] = ()
+    """Metrics that apply to none of the texts."""
 
     def save(self, path: Path) -> None:
         """Totals on the first line, then one line a text (JSON lines)."""
@@ -89,7 +91,7 @@ def summarize(
         }
         for i, (sample, text) in enumerate(zip(samples, texts, strict=True))
     ]
-    return Evaluation(totals, records)
+    return Evaluation(totals, records, tuple(name for name in found if name not in totals))
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ class Usage:
     """Answers without text, refusals among them."""
     refused: int = 0
     thought_only: int = 0
-    """Answers of a model that thought until its limit."""
+    """Answers that hold a model's thinking alone."""
     mended: int = 0
     """Answers with half a character in them, which was replaced."""
     waited_seconds: float = 0.0

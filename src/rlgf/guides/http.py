@@ -243,13 +243,18 @@ class HTTPGuide:
         """Refuse a model that does nothing but think; one that does so now and then gives an empty text.
 
         Raises:
-            UserError: all of these were cut off in thought, and they are many or none before them was not.
+            UserError: all of these are thinking alone, and they are many or none before them was not.
         """
         silent = bool(answers) and all(answer.thought_only for answer in answers)
         self._has_spoken |= bool(answers) and not silent
         if silent and (len(answers) >= _MANY or not self._has_spoken):
+            off = "turn its thinking off, with 'guide.extra_body: {chat_template_kwargs: {enable_thinking: false}}' on vLLM"
+            if all(answer.finished for answer in answers):
+                raise UserError(
+                    f"'guide.model' {self.config.model} ends its texts itself and gives its thinking alone: {off}; or start "
+                    "the server without its reasoning parser, which may take answers for thinking."
+                )
             raise UserError(
                 f"'guide.model' {self.config.model} spent all of its tokens on thinking and gave no answer: raise "
-                f"'guide.token_ratio' (it is {self.config.token_ratio:g}), or turn its thinking off, with "
-                "'guide.extra_body: {chat_template_kwargs: {enable_thinking: false}}' on vLLM."
+                f"'guide.token_ratio' (it is {self.config.token_ratio:g}), or {off}."
             )

@@ -53,7 +53,7 @@ class Answer:
     completion_tokens: int
     retries: int = 0
     thought_only: bool = False
-    """Whether the model thought until its limit and did not come to an answer."""
+    """Whether the model thought and did not come to an answer."""
     mended: bool = False
     """Whether the text held half characters, which were replaced."""
     pieces: tuple[Piece, ...] = ()

@@ -101,6 +101,8 @@ def metric_values(metric: Metric, given: Mapping[str, Any], name: str) -> dict[s
     (answer,) = awaited([call(metric, copied, ARGUMENTS, f"the metric '{name}'")])
     count = len(given["completions"])
     found: dict[str, MetricResult] = {}
+    if isinstance(answer, Mapping) and not answer:
+        answer = MetricResult(None)
     # An answer that is not a mapping stands under the metric's own name.
     for key, value in (answer if isinstance(answer, Mapping) else {name: answer}).items():
         result = _result(value, count) if isinstance(key, str) else None
@@ -118,6 +120,8 @@ def _result(value: Any, count: int) -> MetricResult | None:
     values: Any
     if isinstance(value, MetricResult):
         total, values = value.total, value.per_text
+        if total is None and values is None:
+            return value
     else:
         plain = value.tolist() if hasattr(value, "tolist") else value
         total, values = (None, plain) if isinstance(plain, list | tuple) else (plain, None)

@@ -24,7 +24,6 @@ from rlgf.config import load_config
         (["environment=calculator", "algorithm=dr-po"], "'dr-po' takes texts that stand already"),
         (["environment=calculator", "algorithm=chord"], "'chord' takes texts that stand already"),
         (["environment=calculator", "algorithm=luffy"], "measures a roll-in in tokens ('algorithm.help.length.whole: true')"),
-        (["environment=calculator", "algorithm=hinted-grpo"], "has 'algorithm.script.hint', which is of single texts"),
         (["environment=calculator", "algorithm=gail"], "has 'algorithm.learned_reward'"),
         (["environment=calculator", "algorithm=a-star-po"], "has 'algorithm.start_value'"),
         (
@@ -43,9 +42,12 @@ def test_what_does_not_fit_is_one_sentence(overrides: list[Any], message: str) -
 
 
 @pytest.mark.parametrize(
-    "algorithm", ["ppo", "ppo++", "aggrevated", "lols", "guided-grpo", "seq-kd", "rebel"]
+    "algorithm",
+    ["ppo", "ppo++", "aggrevated", "lols", "guided-grpo", "seq-kd", "rebel", "hinted-grpo", "ghpo"],
 )
 def test_what_does_fit_breaks_no_rule(algorithm: str) -> None:
-    config = load_config(SOUND, "environment=calculator", f"algorithm={algorithm}")
+    config = load_config(
+        SOUND, "environment=calculator", f"algorithm={algorithm}", "rollout.max_hint_tokens=16"
+    )
     assert list(checks.broken(config)) == []
     assert list(checks.broken_parts(config)) == []

@@ -47,7 +47,7 @@ PROMPT = WRITTEN.changed(
 
 def hinted_draft(response: tuple[int, ...], *, hinted: bool = True) -> Draft:
     made = Draft(Sample(""), [0, 3] if hinted else [3], seed=0)
-    made.hint = HintedPrompt("a", Sample("a"), [0, 3], [3]) if hinted else None
+    made.hint = HintedPrompt("a", Sample("a"), [0, 3], [3], taken=1) if hinted else None
     made.ids, made.authors = list(response), [Author.POLICY] * LENGTH
     at = HINTED if hinted else POLICY
     made.logprobs = [float(at[state_index(response[:t]), response[t]].log()) for t in range(LENGTH)]
@@ -202,7 +202,7 @@ def every_text_for_the_guide(row: Algorithm) -> Rollout:
     for response in RESPONSES:
         for _ in range(int(float(likelihood(POLICY, response, 0, LENGTH)) * 64)):
             draft = hinted_draft(response, hinted=False)
-            draft.hint = HintedPrompt("a", Sample("a"), [0, 3], [3])
+            draft.hint = HintedPrompt("a", Sample("a"), [0, 3], [3], taken=1)
             drafts.append(draft)
     return assemble(drafts, list(range(len(drafts))), hinted_table_model(POLICY, HINTED), row.script)
 

@@ -183,14 +183,14 @@ def test_a_reply_without_room_ends_the_dialogue(policy: LanguageModel) -> None:
 
 @pytest.mark.parametrize(
     "algorithm",
-    ["ppo", "lols", "guided-grpo", {"base": "vineppo", "branches": {"every": 1, "texts": 2}}],
-    ids=["ppo", "lols", "guided-grpo", "vineppo"],
+    ["ppo", "lols", "guided-grpo", {"base": "vineppo", "branches": {"every": 1, "texts": 2}}, "ghpo"],
+    ids=["ppo", "lols", "guided-grpo", "vineppo", "ghpo"],
 )
 def test_a_run_that_goes_on_ends_in_the_same_weights(tmp_path: Path, algorithm: Any) -> None:
     options: dict[str, Any] = {
         "algorithm": algorithm,
         "environment": {"name": "toys:says_d", "turns": 3},
-        "rollout": {"max_response_tokens": 9},
+        "rollout": {"max_response_tokens": 9, "max_hint_tokens": 14},
     }
     whole = toy_trainer(tmp_path / "whole", **options)
     whole.train()

@@ -19,7 +19,8 @@ def an_environment_has_a_name(config: Sections) -> str | None:
 def environments_answer_new_texts(config: Sections) -> str | None:
     for row in config.algorithm.rows:
         learned = any(term.on is Span.REFERENCES for term in row.terms.values())
-        if learned or {Author.REFERENCE, Author.PAST} & row.script.authors:
+        stand = Author.REFERENCE in (row.script.rollin, row.script.rollout)
+        if learned or stand or Author.PAST in row.script.authors:
             return (
                 f"algorithm '{row.name}' takes texts that stand already, and an 'environment' answers turns as they are "
                 f"written: {_REMEDY}."
@@ -43,7 +44,7 @@ def turns_are_plain_texts(config: Sections) -> str | None:
 def rollins_are_whole_turns(config: Sections) -> str | None:
     for row in config.algorithm.rows:
         law = row.help.length
-        if row.help.ever and (law.by != "law" or law.whole):
+        if row.help.ever and row.script.hint is None and (law.by != "law" or law.whole):
             said = "whole: true" if law.whole else f"by: {law.by}"
             return (
                 f"algorithm '{row.name}' measures a roll-in in tokens ('algorithm.help.length.{said}'), and in a dialogue it is "
@@ -63,7 +64,6 @@ DIALOGUE_RULES: tuple[Rule, ...] = (
 def _of_single_texts(row: Algorithm) -> str | None:
     """A field of a row that has no meaning in a dialogue yet."""
     found = {
-        "algorithm.script.hint": row.script.hint is not None,
         "algorithm.start_value": row.start_value is not None,
         "algorithm.learned_reward": row.learned_reward,
         "algorithm.advantage: guide_log_ratio": row.reads_guide_scores,

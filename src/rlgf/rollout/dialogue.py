@@ -142,12 +142,13 @@ class Dialogue:
     def _tell(self, draft: Draft) -> None:
         """Put the dialogue so far into the messages of a chat."""
         draft.asked = None
-        if draft.sample.messages and draft.dialogue:
-            asked, begun = parted(draft.sample.messages)
+        sample = draft.told
+        if sample.messages and draft.dialogue:
+            asked, begun = parted(sample.messages)
             first = Message("assistant", begun + draft.dialogue[0].content)
             messages = (*asked, first, *draft.dialogue[1:])
-            prompt = self._template.prompt(messages, draft.sample.columns)
-            draft.asked = replace(draft.sample, prompt=prompt, messages=messages)
+            prompt = self._template.prompt(messages, sample.columns)
+            draft.asked = replace(sample, prompt=prompt, messages=messages)
 
     def _cut(self, draft: Draft, turns: int) -> None:
         """Take back all turns but the first ones, and the replies to them."""

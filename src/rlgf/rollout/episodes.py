@@ -201,14 +201,22 @@ class EpisodeWriter:
         chosen = [(draft, min(limit, most)) for draft, limit in zip(drafts, limits, strict=True) if limit > 0]
         if not chosen:
             return
-        parts = self._written(author, [draft for draft, _ in chosen], [limit for _, limit in chosen])
+        turn = None if self.dialogue is None or author is Author.REFERENCE else self.dialogue.turn
+        parts = self._written(author, [draft for draft, _ in chosen], [limit for _, limit in chosen], turn)
         for (draft, _), part in zip(chosen, parts, strict=True):
             draft.add(author, part)
 
-    def _written(self, author: Author, drafts: Sequence[Draft], limits: Sequence[int]) -> Sequence[Passage]:
-        """What an author adds to each draft, in a dialogue at most one turn; its tokens are booked."""
+    def _written(
+        self,
+        author: Author,
+        drafts: Sequence[Draft],
+        limits: Sequence[int],
+        turn: Callable[[Draft, Passage], Passage] | None = None,
+    ) -> Sequence[Passage]:
+        """What an author adds to each draft, of which ``turn`` keeps one turn of a dialogue; its tokens are booked."""
         parts = self.writers[author].write(drafts, limits)
+        if turn is not None:
+            parts = list(map(turn, drafts, parts))
         if author is not Author.REFERENCE:
-            parts = parts if self.dialogue is None else list(map(self.dialogue.turn, drafts, parts))
             self.sampled[author] += sum(part.booked for part in parts)
         return parts

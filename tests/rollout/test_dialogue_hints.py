@@ -27,7 +27,9 @@ def test_a_hint_stands_before_all_turns_and_their_author_alone_reads_it(
     maker = collector(policy, Echo(stop="c"), FavouringGuide("c", 1.0), max_hint_tokens=6)
     rollout = maker.collect(samples, row)
     assert max(len(dialogue) for dialogue in rollout.dialogues or ()) > 1
-    assert set(rollout.hints or ()) == {None, text}, "a hint is no turn, which would end at its c"
+    assert set(rollout.hints or ()) == {None, text}, (
+        "a hint is not a turn, and is not cut where a turn would end"
+    )
     for number, said in enumerate(rollout.hints or ()):
         read = rollout.prompt_ids[number][rollout.prompt_mask[number]].tolist()
         assert policy.decode(read) == (said or "") + rollout.samples[number].prompt

@@ -73,10 +73,12 @@ def test_data_fields_have_the_names_that_the_options_give(tmp_path: Path) -> Non
     assert without == [Sample("x", (), columns)]
 
 
-def test_prompts_alone_need_no_word_of_it(tmp_path: Path) -> None:
+def test_a_file_of_prompts_alone_needs_no_option(tmp_path: Path) -> None:
     file = str(write(tmp_path / "a.jsonl", {"prompt": "x", "n": 1}, {"prompt": "y", "n": 2}))
     samples = build_task("data", {"train": file}).load("train")
     assert samples[:] == [Sample("x", (), {"n": 1}), Sample("y", (), {"n": 2})]
+    mixed = str(write(tmp_path / "b.jsonl", {"prompt": "x"}, GOOD))
+    assert build_task("data", {"train": mixed}).load("train")[1] == Sample("x", ("y",)), "none is lost"
     for options in ({"reference_field": "references"}, {"rejected_field": "n"}):
         with pytest.raises(UserError, match="line 1 has no field 'references'"):
             build_task("data", {"train": file} | options).load("train")

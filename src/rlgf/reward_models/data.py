@@ -63,7 +63,7 @@ class ExamplesConfig(Files):
         """The preference pairs of 'train' or 'validation'.
 
         Raises:
-            UserError: the split is not to be had or empty, a field is missing or no text, or the two sides
+            UserError: there is no such split or it is empty, a field is missing or no text, or the two sides
                 of a pair are the same; it names the file and the line.
         """
         return self._examples(split, self._pair)

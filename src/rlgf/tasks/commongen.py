@@ -47,7 +47,7 @@ class CommonGenTask(Strict):
         """The samples of 'train', 'validation' or 'test', always in the same order.
 
         Raises:
-            UserError: the split is not to be had, or a line or row does not hold concepts and references.
+            UserError: there is no such split, it cannot be read, or a line or row does not hold concepts and references.
         """
         check_split(split, "commongen")
         samples = (self._sample(row, place) for row, place in self._records(split))

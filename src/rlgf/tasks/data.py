@@ -39,10 +39,10 @@ class DataTask(Source):
     """Your own data: JSON, CSV, TSV or Parquet files, or a data set of the hub, by column names.
 
     ``prompt_field`` holds a text or the messages of a chat, or ``template`` makes the prompt from several columns.
-    ``reference_field`` holds a text or a list of texts, or is None where there are no references; prompts alone need
-    no such word. With ``rejected_field`` the two are a preference pair. Of a chat both may hold the assistant's message,
-    or whole conversations that end in it, and the prompt is then all that comes before. Rewards and metrics are given
-    every column by its name. Rows are read when they are needed, so a data set need not fit into memory.
+    ``reference_field`` holds a text or a list of texts, or is None where there are no references; for prompts alone it
+    can be left out. With ``rejected_field`` the two are a preference pair. Of a chat both may hold the assistant's
+    message, or whole conversations that end in it, and the prompt is then all that comes before. Rewards and metrics
+    are given every column by its name. Rows are read when they are needed, so a data set need not fit into memory.
     """
 
     prompt_field: str = "prompt"
@@ -67,7 +67,7 @@ class DataTask(Source):
         """The rows of the split, in their order.
 
         Raises:
-            UserError: the split is not to be had, or a row among the first 10,000 does not hold what the
+            UserError: there is no such split, it cannot be read, or a row among the first 10,000 does not hold what the
                 options say; it names the file and the line, and the fields that there are.
         """
         rows = self.split_rows(split, "data")
@@ -78,9 +78,9 @@ class DataTask(Source):
     def _sample(self, row: Row, place: str, *, bare: bool = False) -> Sample:
         """
         Args:
-            bare: the data has prompts alone.
+            bare: the data's first row has a prompt alone, so that others may lack references too.
         """
-        references = [] if bare else self._references(row, place)
+        references = [] if bare and self.reference_field not in row else self._references(row, place)
         prompt = self._prompt(row, references, place)
         sides = [(str(self.reference_field), one) for one in references]
         if self.rejected_field is not None:

@@ -76,7 +76,7 @@ class Source(Files):
             task: how a message calls the task.
 
         Raises:
-            UserError: the split is not to be had.
+            UserError: there is no such split, or it cannot be read.
         """
         check_split(split, task)
         if self.data is None and not getattr(self, split):

@@ -24,7 +24,7 @@ class TldrTask(Source):
         """The rows of the split, in their order.
 
         Raises:
-            UserError: the split is not to be had, or a row among the first 10,000 has no prompt that ends
+            UserError: there is no such split, it cannot be read, or a row among the first 10,000 has no prompt that ends
                 in the cue, or no summary; it names the file and the line.
         """
         return checked(self.split_rows(split, "tldr"), self._sample)

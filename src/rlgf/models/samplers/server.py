@@ -31,7 +31,7 @@ class SamplerServer:
             token: what everybody has to send; needed where other machines can reach the address.
 
         Raises:
-            UserError: the address is not to be had, or open to others without a token.
+            UserError: the address cannot be used, or is open to others without a token.
         """
         if not token and not is_own(host):
             raise UserError(
